@@ -1,0 +1,29 @@
+"""The clipped surrogate of GRPO with separate lower and upper clip ranges."""
+
+from __future__ import annotations
+
+from mindspore import Tensor, ops
+
+LOG_RATIO_LIMIT = 20.0  # exp(20) = 4.9e8 stays finite in float32; the clip range is far inside
+
+
+def importance_ratio(logprobs: Tensor, policy_logprobs: Tensor) -> Tensor:
+    """exp(log p_now - log p_sampling), the log-ratio clamped to [-20, 20].
+
+    Args: logprobs [N], of the weights being trained; policy_logprobs [N], frozen before the first update. Returns [N].
+    """
+    if logprobs.shape != policy_logprobs.shape:
+        raise ValueError("importance_ratio: the two logprobs differ in shape")
+    return ops.exp(ops.clamp(logprobs - policy_logprobs, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT))
+
+
+def clipped_policy_loss(ratio: Tensor, advantages: Tensor, epsilon_low: float, epsilon_high: float) -> Tensor:
+    """-min(ratio A, clip(ratio, 1 - epsilon_low, 1 + epsilon_high) A) a token
+    (PPO, arXiv:1707.06347, eq. 7; clip-higher: DAPO, arXiv:2503.14476, eq. 10).
+
+    Args: ratio, advantages [N]. Returns [N].
+    """
+    if ratio.shape != advantages.shape:
+        raise ValueError("clipped_policy_loss: ratio and advantages differ in shape")
+    clipped = ops.clamp(ratio, 1.0 - epsilon_low, 1.0 + epsilon_high)
+    return -ops.minimum(ratio * advantages, clipped * advantages)

@@ -1,0 +1,69 @@
+"""Logprobs and entropy of chosen tokens from hidden states, without a [tokens, vocab] array.
+
+The head is computed in chunks of tokens, each at most `CHUNK_ELEMENTS` logits; the backward pass recomputes every chunk.
+A batch that fits in one chunk keeps its probabilities instead, which saves one matrix product.
+"""
+
+from __future__ import annotations
+
+from mindspore import Tensor, nn, ops
+
+CHUNK_ELEMENTS = 1 << 24  # logits held at a time: 64 MiB of float32
+
+_linear = ops.MatMul(transpose_b=True)
+_matmul = ops.MatMul()
+_matmul_ta = ops.MatMul(transpose_a=True)
+_log_softmax = ops.LogSoftmax(-1)
+_gather_d = ops.GatherD()
+_mean = ops.ReduceMean(keep_dims=True)
+_concat = ops.Concat(0)
+_segment_sum = ops.UnsortedSegmentSum()
+
+
+def _chunk(hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    log_probabilities = _log_softmax(_linear(hidden, weight))
+    probabilities = ops.exp(log_probabilities)
+    entropy = _mean(probabilities * log_probabilities, -1) * (-weight.shape[0])
+    return _gather_d(log_probabilities, 1, labels.reshape(-1, 1)).reshape(-1), entropy.reshape(-1), probabilities
+
+
+class TokenLogprobs(nn.Cell):
+    """log p(label | hidden) with p = softmax(hidden weight^T), and the entropy of p (a metric: no gradient flows through it).
+
+    Args:
+        vocab_size: V.
+        chunk_elements: logits held at a time.
+    """
+
+    def __init__(self, vocab_size: int, chunk_elements: int = CHUNK_ELEMENTS):
+        super().__init__(auto_prefix=False)
+        self.rows_per_chunk = max(1, chunk_elements // vocab_size)
+
+    def construct(self, hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Args: hidden [N, H]; weight [V, H]; labels [N] int32. Returns (logprobs [N], entropy [N], kept probabilities or an empty stand-in)."""
+        count, rows = hidden.shape[0], self.rows_per_chunk
+        if count <= rows:
+            return _chunk(hidden, weight, labels)
+        logprobs, entropies = (), ()
+        for start in range(0, count, rows):
+            logprob, entropy, _ = _chunk(hidden[start : start + rows], weight, labels[start : start + rows])
+            logprobs += (logprob,)
+            entropies += (entropy,)
+        return _concat(logprobs), _concat(entropies), ops.zeros((1, 1), hidden.dtype)
+
+    def bprop(self, hidden: Tensor, weight: Tensor, labels: Tensor, out: tuple, dout: tuple) -> tuple[Tensor, Tensor, Tensor]:
+        """d logp / d logits = onehot(label) - p; the one-hot part is a row gather and a segment sum, never a [N, V] array."""
+        dlogprobs = dout[0].reshape(-1, 1)
+        count, rows = hidden.shape[0], self.rows_per_chunk
+        dhidden = ops.gather(weight, labels, 0) * dlogprobs
+        dweight = _segment_sum(hidden * dlogprobs, labels, weight.shape[0])
+        if count <= rows:
+            scaled = out[2] * dlogprobs
+            return dhidden - _matmul(scaled, weight), dweight - _matmul_ta(scaled, hidden), ops.zeros_like(labels)
+        parts = ()
+        for start in range(0, count, rows):
+            part = hidden[start : start + rows]
+            scaled = ops.exp(_log_softmax(_linear(part, weight))) * dlogprobs[start : start + rows]
+            parts += (_matmul(scaled, weight),)
+            dweight = dweight - _matmul_ta(scaled, part)
+        return dhidden - _concat(parts), dweight, ops.zeros_like(labels)

@@ -1,0 +1,88 @@
+"""The shape of a Qwen2 decoder, read from and written as a Hugging Face config.json.
+
+Leaves out what no supported checkpoint uses (rope scaling, sliding windows): such a config is refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Names are Hugging Face's. `head_dim` 0 means hidden_size / num_attention_heads."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int = 0
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 1e6
+    max_position_embeddings: int = 32768
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self) -> None:
+        if self.num_attention_heads < 1 or self.num_key_value_heads < 1:
+            raise ValueError(f"num_attention_heads={self.num_attention_heads}, num_key_value_heads={self.num_key_value_heads}: must be positive")
+        if not self.head_dim:
+            if self.hidden_size % self.num_attention_heads:
+                raise ValueError(f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}; give head_dim")
+            object.__setattr__(self, "head_dim", self.hidden_size // self.num_attention_heads)
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(f"num_attention_heads={self.num_attention_heads} is not a multiple of num_key_value_heads={self.num_key_value_heads}")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim={self.head_dim}: rotary embedding needs an even number")
+
+    @classmethod
+    def from_hf(cls, values: dict[str, Any], source: str = "config.json") -> ModelConfig:
+        """Args: values: a parsed config.json; source: named in errors.
+
+        Raises:
+            ValueError: an architecture or a feature that this decoder does not have, or a missing key.
+        """
+        model_type = values.get("model_type")
+        if model_type != "qwen2":
+            raise ValueError(f"{source}: model_type={model_type!r} is not supported; supported: 'qwen2' (Qwen2 and Qwen2.5)")
+        if values.get("hidden_act", "silu") != "silu":
+            raise ValueError(f"{source}: hidden_act={values['hidden_act']!r} is not supported; Qwen2 uses 'silu'")
+        if values.get("use_sliding_window"):
+            raise ValueError(f"{source}: use_sliding_window=true is not supported; set it to false")
+        rope = values.get("rope_parameters") or values.get("rope_scaling")
+        if rope and (rope.get("rope_type") or rope.get("type") or "default") != "default":
+            raise ValueError(f"{source}: rope scaling {rope!r} is not supported; remove rope_scaling")
+        required = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+        missing = [key for key in required if key not in values]
+        if missing:
+            raise ValueError(f"{source}: missing {', '.join(missing)}")
+        return cls(
+            **{key: int(values[key]) for key in required},
+            num_key_value_heads=int(values.get("num_key_value_heads") or values["num_attention_heads"]),
+            head_dim=int(values.get("head_dim") or 0),
+            rms_norm_eps=float(values.get("rms_norm_eps", 1e-6)),
+            rope_theta=float((rope or {}).get("rope_theta") or values.get("rope_theta", 1e4)),
+            max_position_embeddings=int(values.get("max_position_embeddings", 32768)),
+            tie_word_embeddings=bool(values.get("tie_word_embeddings", False)),
+        )
+
+    @classmethod
+    def from_dir(cls, model_dir: str | Path) -> ModelConfig:
+        """Reads MODEL_DIR/config.json."""
+        path = Path(model_dir) / "config.json"
+        if not path.is_file():
+            raise ValueError(f"{model_dir}: no config.json there; give a Hugging Face model folder (config.json, *.safetensors, tokenizer files)")
+        return cls.from_hf(json.loads(path.read_text()), str(path))
+
+    def to_hf(self, eos_token_id: int | list[int] | None, pad_token_id: int | None) -> dict[str, Any]:
+        """A config.json that transformers and vLLM load."""
+        values = asdict(self)
+        values.update(
+            architectures=["Qwen2ForCausalLM"], model_type="qwen2", hidden_act="silu", attention_dropout=0.0, use_sliding_window=False,
+            torch_dtype="float32", initializer_range=0.02, use_cache=True, eos_token_id=eos_token_id, pad_token_id=pad_token_id,
+        )
+        return values

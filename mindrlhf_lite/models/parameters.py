@@ -1,0 +1,64 @@
+"""The one table of a model's parameters: name, shape, how it is split, whether weight decay applies.
+
+The model builds from it, the checkpoint reader checks against it, the optimizer masks weight decay by it, and tensor
+parallelism and resharding read the split from it. Names and shapes are Hugging Face's ([out, in] for linears).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mindrlhf_lite.models.model_config import ModelConfig
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """One parameter.
+
+    Example: ParameterSpec("model.layers.0.mlp.down_proj.weight", (256, 704), tensor_dim=1, layer=0, decays=True)
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    tensor_dim: int | None  # the dimension that the tensor axis of the mesh splits; None: every rank holds the whole
+    layer: int | None  # decoder layer, which the pipeline axis places; None: embedding, final norm, head
+    decays: bool  # whether weight decay applies (never to norms and biases)
+
+
+def parameter_specs(config: ModelConfig) -> list[ParameterSpec]:
+    """All parameters of `config`'s decoder, in forward order."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    query, key_value = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
+    specs = [ParameterSpec("model.embed_tokens.weight", (config.vocab_size, hidden), 0, None, True)]
+    for layer in range(config.num_hidden_layers):
+        prefix = f"model.layers.{layer}."
+        rows: list[tuple[str, tuple[int, ...], int | None]] = [
+            ("input_layernorm.weight", (hidden,), None),
+            ("self_attn.q_proj.weight", (query, hidden), 0),
+            ("self_attn.q_proj.bias", (query,), 0),
+            ("self_attn.k_proj.weight", (key_value, hidden), 0),
+            ("self_attn.k_proj.bias", (key_value,), 0),
+            ("self_attn.v_proj.weight", (key_value, hidden), 0),
+            ("self_attn.v_proj.bias", (key_value,), 0),
+            ("self_attn.o_proj.weight", (hidden, query), 1),
+            ("post_attention_layernorm.weight", (hidden,), None),
+            ("mlp.gate_proj.weight", (inner, hidden), 0),
+            ("mlp.up_proj.weight", (inner, hidden), 0),
+            ("mlp.down_proj.weight", (hidden, inner), 1),
+        ]
+        specs += [ParameterSpec(prefix + name, shape, dim, layer, len(shape) > 1) for name, shape, dim in rows]
+    specs.append(ParameterSpec("model.norm.weight", (hidden,), None, None, False))
+    if not config.tie_word_embeddings:
+        specs.append(ParameterSpec("lm_head.weight", (config.vocab_size, hidden), 0, None, True))
+    return specs
+
+
+def count_parameters(config: ModelConfig) -> int:
+    """Number of weights, tied ones once."""
+    total = 0
+    for spec in parameter_specs(config):
+        size = 1
+        for extent in spec.shape:
+            size *= extent
+        total += size
+    return total

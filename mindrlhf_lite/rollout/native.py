@@ -1,0 +1,191 @@
+"""The native rollout engine: continuous batching over a fixed number of slots.
+
+Every decode step runs all slots, busy or idle, and a prompt's prefill depends on its own length bucket only: matrix
+products on CPU round differently for different row counts, so fixed row counts are what makes a completion's tokens
+independent of what shares its batch. A finished sequence frees its slot at once for the next one in the queue.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, ops
+
+from mindrlhf_lite.models.qwen2 import MASKED, Qwen2
+from mindrlhf_lite.rollout.graphs import Decode, Prefill, allocate_cache
+from mindrlhf_lite.rollout.protocol import Progress
+from mindrlhf_lite.rollout.sampler import sample, uniforms
+from mindrlhf_lite.trainer.batches import default_buckets, round_up
+from mindrlhf_lite.types import Completion, FinishReason, GenerateRequest, SamplingParams
+
+_PREFILL_TOKENS = 512  # prompts prefilled together: at most this many padded tokens, at least one prompt
+_MIN_ROWS = 64  # matrix products of at least this many rows give each row the same bits
+
+
+@dataclass
+class _Sequence:
+    """One completion being generated."""
+
+    request: int
+    sample: int
+    prompt_ids: tuple[int, ...]
+    uniforms: np.ndarray
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    policy_logprobs: list[float] = field(default_factory=list)
+
+
+class NativeEngine:
+    """RolloutEngine over this project's own decoder.
+
+    Args:
+        model: frozen copy of the policy; its weights are replaced by `update_weights`.
+        num_slots: sequences decoded together (vLLM's max_num_seqs).
+        cache_length: longest prompt + completion, in tokens.
+    """
+
+    def __init__(self, model: Qwen2, num_slots: int, cache_length: int, length_buckets: Sequence[int] = ()):
+        self.model, self.num_slots, self.cache_length = model, num_slots, cache_length
+        self._buckets = tuple(length_buckets) or default_buckets(cache_length)
+        self._prefill = Prefill(model)
+        self._decoders: dict[tuple[tuple[int, ...], bool], Decode] = {}
+        self._weights = model.named_weights()
+        self._caches: tuple[Parameter, ...] | None = None
+        self.wake()
+
+    def wake(self) -> None:
+        if self._caches is None:
+            self._caches = allocate_cache(self.model, self.num_slots, self.cache_length)
+
+    def sleep(self) -> None:
+        self._caches = None
+
+    def update_weights(self, weights: Mapping[str, Tensor]) -> int:
+        if missing := self._weights.keys() - weights.keys():
+            raise ValueError(f"update_weights: missing {', '.join(sorted(missing))}")
+        for name, parameter in self._weights.items():
+            ops.assign(parameter, weights[name])  # never set_data: a compiled graph would not see it
+        return sum(parameter.nbytes for parameter in self._weights.values())
+
+    def generate(self, requests: Sequence[GenerateRequest], sampling: SamplingParams, progress: Progress | None = None) -> list[list[Completion]]:
+        if self._caches is None:
+            raise RuntimeError("the engine sleeps: call wake() before generate()")
+        for index, request in enumerate(requests):
+            if not 0 < len(request.prompt_ids) < self.cache_length:
+                raise ValueError(f"request {index}: a prompt of {len(request.prompt_ids)} tokens must leave room in max_model_len={self.cache_length}")
+        return _Batch(self, requests, sampling, self._caches, progress).run()
+
+    def decoder(self, stop_token_ids: tuple[int, ...], samples_in_graph: bool) -> Decode:
+        """The decode graph for a set of stop tokens, built once."""
+        key = (stop_token_ids, samples_in_graph)
+        if key not in self._decoders:
+            stop_bias = np.zeros(self.model.config.vocab_size, np.float32)
+            stop_bias[list(stop_token_ids)] = MASKED
+            self._decoders[key] = Decode(self.model, self.num_slots, self.cache_length, stop_bias, samples_in_graph)
+        return self._decoders[key]
+
+    def round_up(self, length: int) -> int:
+        return round_up(length, self._buckets)
+
+    def prefill(self, prompts: Sequence[tuple[int, ...]], width: int, slots_by_prompt: Sequence[Sequence[int]], caches: tuple) -> None:
+        """Writes the keys and values of `prompts`, padded to `width` tokens, into their slots."""
+        rows = max(_PREFILL_TOKENS // width, -(-_MIN_ROWS // width), 1)
+        for start in range(0, len(prompts), rows):
+            token_ids = np.zeros((rows, width), np.int32)
+            pairs = []
+            for row, (prompt, targets) in enumerate(zip(prompts[start : start + rows], slots_by_prompt[start : start + rows], strict=True)):
+                token_ids[row, : len(prompt)] = prompt
+                pairs += [(row, slot) for slot in targets]
+            pairs += [pairs[-1]] * (self.num_slots - len(pairs))  # fills up by writing the same slot again
+            source_rows, slots = np.array(pairs, np.int32).T
+            self._prefill(Tensor(token_ids), Tensor(source_rows.copy()), Tensor(slots.copy()), *caches)
+
+
+class _Batch:
+    """The state of one `generate` call."""
+
+    def __init__(self, engine: NativeEngine, requests: Sequence[GenerateRequest], sampling: SamplingParams, caches: tuple, progress: Progress | None):
+        self.engine, self.sampling, self.caches, self.progress = engine, sampling, caches, progress
+        self.results: list[list[Completion | None]] = [[None] * request.num_samples for request in requests]
+        self.queue = deque(
+            _Sequence(index, number, request.prompt_ids, uniforms(request.seed, number, sampling.max_tokens))
+            for index, request in enumerate(requests)
+            for number in range(request.num_samples)
+        )
+        self.slots: list[_Sequence | None] = [None] * engine.num_slots
+        self.decode = engine.decoder(tuple(sorted(sampling.stop_token_ids)), not sampling.has_filters)
+        self.stops = frozenset(sampling.stop_token_ids)
+        self.inverse_temperature = Tensor([1.0 / sampling.temperature if sampling.temperature > 0 else 1.0], ms.float32)
+        self.is_greedy = Tensor([sampling.temperature == 0])
+        self.token_ids, self.positions = np.zeros(engine.num_slots, np.int32), np.zeros(engine.num_slots, np.int32)
+        self.seen = np.zeros((engine.num_slots, engine.model.config.vocab_size), bool) if sampling.has_filters else None
+
+    def run(self) -> list[list[Completion]]:
+        while self.queue or any(self.slots):
+            self._admit()
+            self._decode_once()
+        return [[completion for completion in group if completion is not None] for group in self.results]
+
+    def _admit(self) -> None:
+        """Fills free slots from the queue and prefills their prompts, a prompt shared by several slots once."""
+        admitted: dict[tuple[int, ...], list[int]] = {}
+        for slot, occupant in enumerate(self.slots):
+            if occupant is not None or not self.queue:
+                continue
+            sequence = self.slots[slot] = self.queue.popleft()
+            self.token_ids[slot], self.positions[slot] = sequence.prompt_ids[-1], len(sequence.prompt_ids) - 1
+            if self.seen is not None:
+                self.seen[slot] = False
+                self.seen[slot, list(sequence.prompt_ids)] = True
+            if len(sequence.prompt_ids) > 1:
+                admitted.setdefault(sequence.prompt_ids[:-1], []).append(slot)
+        by_width: dict[int, list[tuple[int, ...]]] = {}
+        for prompt in admitted:
+            by_width.setdefault(self.engine.round_up(len(prompt)), []).append(prompt)
+        for width, prompts in by_width.items():
+            self.engine.prefill(prompts, width, [admitted[prompt] for prompt in prompts], self.caches)
+
+    def _decode_once(self) -> None:
+        busy = [slot for slot, sequence in enumerate(self.slots) if sequence is not None]
+        uniform, forbid_stop = np.zeros(len(self.slots), np.float32), np.zeros(len(self.slots), np.float32)
+        for slot in busy:
+            sequence = self.slots[slot]
+            assert sequence is not None
+            uniform[slot] = sequence.uniforms[len(sequence.token_ids)]
+            forbid_stop[slot] = len(sequence.token_ids) < self.sampling.min_tokens
+        window = np.arange(self.engine.round_up(int(self.positions.max()) + 1), dtype=np.int32)
+        arrays = (self.token_ids, self.positions, window, uniform, forbid_stop)
+        outputs = self.decode(*(Tensor(array) for array in arrays), self.inverse_temperature, self.is_greedy, *self.caches)
+        tokens, logprobs, policy_logprobs = (output.asnumpy() for output in outputs)
+        if self.seen is not None:
+            drawn = sample(tokens, uniform, self.seen, forbid_stop > 0, self.sampling)
+            tokens, logprobs, policy_logprobs = drawn.token_ids, drawn.logprobs, drawn.policy_logprobs
+        if not np.isfinite(policy_logprobs[busy]).all():
+            raise FloatingPointError("the rollout model's logprobs are not finite: its weights are broken (NaN or overflow)")
+        for slot in busy:
+            self._append(slot, int(tokens[slot]), float(logprobs[slot]), float(policy_logprobs[slot]))
+
+    def _append(self, slot: int, token: int, logprob: float, policy_logprob: float) -> None:
+        sequence = self.slots[slot]
+        assert sequence is not None
+        sequence.token_ids.append(token)
+        sequence.logprobs.append(logprob)
+        sequence.policy_logprobs.append(policy_logprob)
+        self.token_ids[slot] = token
+        self.positions[slot] += 1
+        if self.seen is not None:
+            self.seen[slot, token] = True
+        stopped = token in self.stops
+        if not stopped and len(sequence.token_ids) < self.sampling.max_tokens and self.positions[slot] < self.engine.cache_length:
+            return
+        reason = FinishReason.STOP if stopped else FinishReason.LENGTH
+        arrays = (np.array(values, np.float32) for values in (sequence.logprobs, sequence.policy_logprobs))
+        self.results[sequence.request][sequence.sample] = Completion(tuple(sequence.token_ids), *arrays, reason)
+        self.slots[slot] = None
+        self.token_ids[slot] = self.positions[slot] = 0
+        if self.progress:
+            self.progress(1)

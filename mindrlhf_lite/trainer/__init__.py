@@ -1,0 +1,1 @@
+"""The GRPO loop and its roles (actor, reference, rollout)."""

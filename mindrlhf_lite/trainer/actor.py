@@ -1,0 +1,159 @@
+"""The actor: the policy being trained. One jitted graph accumulates gradients, one applies them.
+
+Ordering contract of one update: `accumulate` for every micro-batch, then `apply` once. The gradient accumulators are zero
+between updates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from mindspore import ParameterTuple, Tensor, jit, nn, ops, value_and_grad
+
+from mindrlhf_lite.algorithms.kl import k3_kl
+from mindrlhf_lite.algorithms.policy_loss import clipped_policy_loss, importance_ratio
+from mindrlhf_lite.models.logprobs import TokenLogprobs
+from mindrlhf_lite.models.parameters import parameter_specs
+from mindrlhf_lite.models.qwen2 import Qwen2
+from mindrlhf_lite.parallel.mesh import Axis
+from mindrlhf_lite.trainer.batches import MicroBatch
+from mindrlhf_lite.trainer.optimizer import AdamW, AdamWOptions
+
+# per-micro-batch sums (maximum for the last), in the order that the graph returns them
+STATISTICS = ("loss", "policy", "kl", "entropy", "clip_low", "clip_high", "ratio_max")
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """The loss: -min(ratio A, clip(ratio) A) + beta * KL, a token.
+
+    `policy_is_frozen`: whether policy logprobs were recorded before the first of several updates; otherwise the batch is
+    on-policy, the ratio is 1, and its gradient is that of the logprob.
+    """
+
+    beta: float
+    epsilon_low: float
+    epsilon_high: float
+    policy_is_frozen: bool
+
+
+class GrpoLoss(nn.Cell):
+    """Weighted sum of the per-token loss of one micro-batch, and its statistics."""
+
+    def __init__(self, model: Qwen2, options: LossOptions):
+        super().__init__(auto_prefix=False)
+        self.model, self.options = model, options
+        self.token_logprobs = TokenLogprobs(model.config.vocab_size)
+
+    def construct(
+        self, token_ids: Tensor, positions: Tensor, labels: Tensor, mask: Tensor, weight: Tensor, advantages: Tensor,
+        policy_logprobs: Tensor, reference_logprobs: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Args: as the fields of MicroBatch. Returns (loss, STATISTICS [7], logprobs [N])."""
+        options = self.options
+        hidden = ops.gather(self.model.hidden(token_ids), positions, 0)
+        logprobs, entropy, _ = self.token_logprobs(hidden, self.model.head, labels)
+        # padded slots hold some real token's logprob: they are multiplied by weight 0, and kept finite, below
+        if options.policy_is_frozen:
+            ratio = importance_ratio(logprobs, policy_logprobs * mask + ops.stop_gradient(logprobs) * (1.0 - mask))
+        else:
+            ratio = importance_ratio(logprobs, ops.stop_gradient(logprobs))
+        policy = clipped_policy_loss(ratio, advantages, options.epsilon_low, options.epsilon_high)
+        loss_sum = (policy * weight).sum()
+        kl_sum = ops.zeros_like(loss_sum)
+        if options.beta > 0:
+            kl_sum = (k3_kl(logprobs, reference_logprobs * mask + ops.stop_gradient(logprobs) * (1.0 - mask)) * weight).sum()
+        loss = loss_sum + options.beta * kl_sum
+        clip_low = ((ratio < 1.0 - options.epsilon_low).astype(mask.dtype) * (advantages < 0).astype(mask.dtype) * mask).sum()
+        clip_high = ((ratio > 1.0 + options.epsilon_high).astype(mask.dtype) * (advantages > 0).astype(mask.dtype) * mask).sum()
+        statistics = ops.stack((loss, loss_sum, kl_sum, (entropy * mask).sum(), clip_low, clip_high, (ratio * mask).max()))
+        return loss, ops.stop_gradient(statistics), ops.stop_gradient(logprobs)
+
+
+class AccumulateGradients(nn.Cell):
+    """Adds one micro-batch's gradients to the accumulators."""
+
+    def __init__(self, loss: nn.Cell, weights: ParameterTuple, accumulators: ParameterTuple):
+        super().__init__(auto_prefix=False)
+        self.accumulators = accumulators
+        self.loss_and_gradients = value_and_grad(loss, None, weights, has_aux=True)
+
+    @jit
+    def construct(self, *arrays: Tensor) -> tuple[Tensor, Tensor]:
+        (_, statistics, logprobs), gradients = self.loss_and_gradients(*arrays)
+        for accumulator, gradient in zip(self.accumulators, gradients):
+            ops.assign_add(accumulator, gradient)
+        return statistics, logprobs
+
+
+def as_tensors(batch: MicroBatch) -> tuple[Tensor, ...]:
+    """The arrays of a micro-batch in GrpoLoss's argument order."""
+    arrays = (batch.token_ids, batch.positions, batch.labels, batch.mask, batch.weight, batch.advantages, batch.policy_logprobs, batch.reference_logprobs)
+    return tuple(Tensor(array) for array in arrays)
+
+
+class Actor:
+    """The trained policy with its optimizer.
+
+    Args:
+        model: trainable.
+        axis: data-parallel ranks.
+    """
+
+    def __init__(self, model: Qwen2, loss: LossOptions, optimizer: AdamWOptions, axis: Axis | None):
+        self.model = model
+        weights = model.parameters_in_order
+        self.optimizer = AdamW(weights, [spec.decays for spec in parameter_specs(model.config)], optimizer, axis)
+        self._accumulate = AccumulateGradients(GrpoLoss(model, loss), weights, self.optimizer.gradients)
+
+    def accumulate(self, batches: Sequence[MicroBatch]) -> tuple[np.ndarray, list[list[np.ndarray]]]:
+        """Adds the gradients of the micro-batches.
+
+        Returns: (STATISTICS as sums over the micro-batches, the last as maximum; the current logprobs of every real row,
+        by micro-batch).
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+        """
+        total = np.zeros(len(STATISTICS), np.float64)
+        logprobs = []
+        for batch in batches:
+            statistics, values = (output.asnumpy() for output in self._accumulate(*as_tensors(batch)))
+            if not np.isfinite(statistics).all():
+                raise FloatingPointError(f"statistics of a micro-batch are not finite: {dict(zip(STATISTICS, statistics.tolist(), strict=True))}")
+            total[:-1] += statistics[:-1]
+            total[-1] = max(total[-1], statistics[-1])
+            logprobs.append(batch.split(values))
+        return total, logprobs
+
+    def apply(self, lr: float) -> float:
+        """One optimizer update; returns the gradient norm before clipping."""
+        return self.optimizer.step(lr)
+
+
+class _LogprobForward(nn.Cell):
+    def __init__(self, model: Qwen2):
+        super().__init__(auto_prefix=False)
+        self.model = model
+        self.token_logprobs = TokenLogprobs(model.config.vocab_size)
+
+    @jit
+    def construct(self, token_ids: Tensor, positions: Tensor, labels: Tensor) -> Tensor:
+        hidden = ops.gather(self.model.hidden(token_ids), positions, 0)
+        logprobs, _, _ = self.token_logprobs(hidden, self.model.head, labels)
+        return logprobs
+
+
+class LogprobScorer:
+    """Logprobs of completion tokens under a model: the reference role, and the frozen policy of several updates."""
+
+    def __init__(self, model: Qwen2):
+        self.model = model
+        self._forward = _LogprobForward(model)
+
+    def score(self, batch: MicroBatch) -> list[np.ndarray]:
+        """float32 logprobs of every real row's completion tokens."""
+        logprobs = self._forward(Tensor(batch.token_ids), Tensor(batch.positions), Tensor(batch.labels)).asnumpy()
+        return batch.split(logprobs)

@@ -1,0 +1,175 @@
+"""What crosses module borders: frozen dataclasses, each field with its meaning, dtype and unit.
+
+Left out on purpose: anything only one module uses. Token ids are Python ints or int32 arrays; logprobs are natural
+logarithms in float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+
+IntArray = np.ndarray
+FloatArray = np.ndarray
+
+
+class FinishReason(str, Enum):
+    """Why a completion ended: `STOP` on a stop token (kept as its last token), `LENGTH` at max_tokens or the cache's end."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+class Outcome(str, Enum):
+    """What a verifier found out about one completion."""
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    UNPARSED = "unparsed"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One row of the data file.
+
+    Example: Prompt(index=0, ids=(15, 10, 17, 28), text="3+5=", gold="8", row=12)
+    """
+
+    index: int  # position in the MindRecord file, from 0; part of every completion's seed
+    ids: tuple[int, ...]  # prompt token ids, unpadded
+    text: str  # the rendered prompt that `ids` encodes
+    gold: str  # the gold answer, verbatim
+    row: int  # row number in the source file, from 1
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How tokens are drawn. Fields and defaults follow vLLM's names.
+
+    Example: SamplingParams(max_tokens=64, temperature=1.0, stop_token_ids=(151645, 151643))
+    """
+
+    max_tokens: int  # most tokens generated, the stop token included
+    min_tokens: int = 0  # stop tokens are forbidden before this many tokens
+    temperature: float = 1.0  # 0 means greedy
+    top_k: int = 0  # 0 means all
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0  # over prompt and completion tokens
+    stop_token_ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.max_tokens < 1:
+            problems.append(f"max_tokens={self.max_tokens}: must be at least 1")
+        if not 0 <= self.min_tokens <= self.max_tokens:
+            problems.append(f"min_tokens={self.min_tokens}: must lie in 0..max_tokens ({self.max_tokens})")
+        if self.temperature < 0:
+            problems.append(f"temperature={self.temperature}: must be 0 (greedy) or positive")
+        if self.top_k < 0:
+            problems.append(f"top_k={self.top_k}: must be 0 (off) or positive")
+        if not 0 < self.top_p <= 1:
+            problems.append(f"top_p={self.top_p}: must lie in (0, 1]")
+        if self.repetition_penalty <= 0:
+            problems.append(f"repetition_penalty={self.repetition_penalty}: must be positive")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    @property
+    def has_filters(self) -> bool:
+        """Whether the sampled distribution differs from the tempered policy by more than the stop-token mask."""
+        return self.top_k > 0 or self.top_p < 1.0 or self.repetition_penalty != 1.0
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """One prompt to complete `num_samples` times.
+
+    A completion's random stream depends on (`seed`, sample index) only, never on what shares its batch.
+
+    Example: GenerateRequest(prompt_ids=(15, 10, 17, 28), num_samples=8, seed=(0, 12, 345))
+    """
+
+    prompt_ids: tuple[int, ...]
+    num_samples: int = 1
+    seed: tuple[int, ...] = (0,)  # here (run seed, step, prompt index)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One generated sequence.
+
+    Example: Completion(token_ids=(23, 2), logprobs=array([-0.1, -0.2]), policy_logprobs=array([-0.1, -0.2]),
+    finish_reason=FinishReason.STOP)
+    """
+
+    token_ids: tuple[int, ...]  # the stop token included
+    logprobs: FloatArray  # float32 [len(token_ids)], under the distribution that was sampled from
+    policy_logprobs: FloatArray  # float32 [len(token_ids)], under the unfiltered policy at temperature 1
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True)
+class Score:
+    """A verifier's verdict on one completion. Example: Score(1.0, Outcome.CORRECT)"""
+
+    value: float
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class RolloutGroup:
+    """All completions of one prompt, with their text.
+
+    Example: RolloutGroup(prompt, completions=[c0, c1], texts=["8", "9"])
+    """
+
+    prompt: Prompt
+    completions: list[Completion]
+    texts: list[str]
+
+
+@dataclass(frozen=True)
+class ScoredGroup:
+    """A rollout group with its rewards and group-relative advantages.
+
+    Example: two completions, one verifier: rewards=[1, 0], advantages=[0.707, -0.707]
+    """
+
+    group: RolloutGroup
+    scores: dict[str, list[Score]]  # verifier name -> one score a completion
+    rewards: FloatArray  # float32 [G]: weighted sum over verifiers
+    outcomes: list[Outcome]  # of the first verifier that judges correctness
+    advantages: FloatArray  # float32 [G]
+
+
+@dataclass(frozen=True)
+class TrainSequence:
+    """One sequence as the actor trains on it: prompt + completion, unpadded.
+
+    `reference_logprobs` is None when beta is 0; `policy_logprobs` is None when the batch is used for one update only.
+    """
+
+    token_ids: IntArray  # int32 [P + C]
+    prompt_length: int  # P
+    advantage: float
+    reference_logprobs: FloatArray | None = None  # float32 [C]
+    policy_logprobs: FloatArray | None = None  # float32 [C]
+
+    @property
+    def completion_length(self) -> int:
+        return len(self.token_ids) - self.prompt_length
+
+
+@dataclass
+class StepMetrics:
+    """One line of metrics.jsonl; keys as in docs/metrics.md."""
+
+    step: int
+    values: dict[str, float] = field(default_factory=dict)
+
+    def as_row(self) -> dict[str, float]:
+        return {"step": self.step, **self.values}
