@@ -118,6 +118,7 @@ def save_hf_model(
     names = ["model.safetensors"] if len(shards) == 1 else [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
     for name, shard in zip(names, shards, strict=True):
         save_file(shard, folder / (name + ".tmp"), metadata={"format": "pt"})
+        os.chmod(folder / (name + ".tmp"), 0o644)  # the library makes them readable by their owner only
         os.replace(folder / (name + ".tmp"), folder / name)
     if len(shards) > 1:
         weight_map = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from mindrlhf_lite.models.model_config import ModelConfig
 
 
@@ -62,3 +64,15 @@ def count_parameters(config: ModelConfig) -> int:
             size *= extent
         total += size
     return total
+
+
+def initial_weights(config: ModelConfig, seed: int) -> dict[str, np.ndarray]:
+    """Random float32 weights: matrices from N(0, 0.02), norms 1, biases 0; a function of (config, seed)."""
+    rng = np.random.default_rng(seed)
+    weights = {}
+    for spec in parameter_specs(config):
+        if spec.decays:
+            weights[spec.name] = rng.standard_normal(spec.shape, np.float32) * np.float32(0.02)
+        else:
+            weights[spec.name] = np.full(spec.shape, 0.0 if spec.name.endswith("bias") else 1.0, np.float32)
+    return weights

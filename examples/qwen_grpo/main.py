@@ -1,0 +1,12 @@
+#!/usr/bin/env python3
+"""GRPO training; see --help."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from mindrlhf_lite.trainer.launch import main  # noqa: E402
+
+if __name__ == "__main__":
+    main()

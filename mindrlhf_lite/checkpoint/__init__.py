@@ -1,0 +1,1 @@
+"""Training state on disk: atomic, checksummed, resumable."""

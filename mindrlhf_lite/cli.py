@@ -1,0 +1,27 @@
+"""What all command-line tools share: user mistakes end in one clear message and exit code 2, never a stack trace."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+USER_ERROR = 2
+
+
+def fail(message: str) -> NoReturn:
+    """Prints the message on stderr and ends the process with exit code 2."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    sys.exit(USER_ERROR)
+
+
+def run_tool(main: Callable[[], None]) -> None:
+    """Runs a tool's main(); ValueError (a user's mistake) and a full or unwritable disk become messages."""
+    try:
+        main()
+    except ValueError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)

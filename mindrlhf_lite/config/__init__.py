@@ -1,0 +1,1 @@
+"""The run's configuration: dataclasses, YAML and command line, validation. Imports no MindSpore."""

@@ -1,0 +1,208 @@
+"""YAML and command line to a validated Config; every problem is collected, none is repaired.
+
+Unknown keys name the nearest known one; keys of other toolkits say what replaces them here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+
+from mindrlhf_lite.config.schema import Config
+
+# what users bring along from other GRPO configurations, and what to do with it
+ELSEWHERE = {
+    "use_parallel": "remove it: the number of ranks decides",
+    "parallel_mode": "remove it: parallelism is explicit here",
+    "packing": "remove it: sequences are bucketed by length",
+    "pack_num": "remove it: sequences are bucketed by length",
+    "load_ckpt_format": "remove it: safetensors only",
+    "save_ckpt_format": "remove it: safetensors only",
+    "tensorboard_dir": "remove it: TensorBoard files go to OUTPUT/tensorboard",
+    "save_prompt_completions_dir": "remove it: completions go to OUTPUT/completions",
+    "infer_model_batch_size": "use max_num_seqs",
+    "pad_token_id": "remove it: masks come from lengths, never from a pad id",
+    "sync_ref_model": "remove it: the reference stays fixed in this version",
+    "recompute_config": "remove it: recomputation is not part of this version",
+    "enable_parallel_optimizer": "remove it: optimizer sharding is not part of this version",
+    "use_seq_parallel": "remove it: not part of this version",
+    "vocab_emb_dp": "remove it: not part of this version",
+    "gpu_memory_utilization": "remove it: the native engine's cache is max_num_seqs * seq_length tokens",
+    "model_config": "remove it: the shape is read from config.json in actor_config.load",
+}
+
+# flags of main.py that are short names of settings
+FLAGS = {
+    "tokenizer_dir": "rl_config.tokenizer_dir",
+    "dataset_file": "rl_config.dataset_file",
+    "actor_checkpoint_path": "actor_config.load",
+    "ref_checkpoint_path": "ref_config.load",
+    "generate_checkpoint_path": "generate_config.load",
+    "save_checkpoint_dir": "actor_config.save",
+    "verifier_function": "reward_config.verifier_function",
+    "verifier_weight": "reward_config.verifier_weight",
+    "tensorboard": "rl_config.tensorboard",
+    "model_name": "rl_config.model_name",
+    "tokenizer_type": "rl_config.tokenizer_type",
+}
+
+
+class ConfigError(ValueError):
+    """All problems of a configuration. `problems`: one line each, with key, value and fix."""
+
+    def __init__(self, problems: Sequence[str]):
+        self.problems = list(problems)
+        super().__init__(f"{len(self.problems)} problem(s) in the configuration:\n" + "\n".join(f"  - {problem}" for problem in self.problems))
+
+
+def known_keys() -> dict[str, dataclasses.Field]:
+    """Every setting by its full dotted key."""
+    return dict(_walk(Config, ""))
+
+
+def _walk(section: type, prefix: str) -> list[tuple[str, dataclasses.Field]]:
+    found, hints = [], get_type_hints(section)
+    for entry in dataclasses.fields(section):
+        if dataclasses.is_dataclass(hints[entry.name]):
+            found += _walk(hints[entry.name], f"{prefix}{entry.name}.")
+        else:
+            found.append((prefix + entry.name, entry))
+    return found
+
+
+def setting_types() -> dict[str, Any]:
+    """The type of every setting by its full dotted key."""
+
+    def walk(section: type, prefix: str) -> dict[str, Any]:
+        types = {}
+        for name, hint in get_type_hints(section).items():
+            types.update(walk(hint, f"{prefix}{name}.") if dataclasses.is_dataclass(hint) else {prefix + name: hint})
+        return types
+
+    return walk(Config, "")
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    """The file's settings by full dotted key.
+
+    Raises:
+        ConfigError: no file, or not a YAML mapping of sections.
+    """
+    if not Path(path).is_file():
+        raise ConfigError([f"--config {path}: no such file"])
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else path
+        raise ConfigError([f"{where}: not valid YAML ({getattr(error, 'problem', error)})"]) from None
+    if not isinstance(values, dict):
+        raise ConfigError([f"{path}: a mapping of sections is needed (rl_config:, actor_config:, ...)"])
+    return _flatten(values, "")
+
+
+def _flatten(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
+
+
+def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
+    """`--section.key=value` (or `section.key=value`, or with the value as the next word), values in YAML syntax; lists also as a,b."""
+    overrides: dict[str, Any] = {}
+    types, problems, index = setting_types(), [], 0
+    while index < len(arguments):
+        key, has_value, text = arguments[index].lstrip("-").partition("=")
+        index += 1
+        if not has_value:
+            if index == len(arguments):
+                problems.append(f"--{key}: a value is missing; write --{key}=VALUE")
+                break
+            text = arguments[index]
+            index += 1
+        key = FLAGS.get(key, key)
+        is_list = str(types.get(key, "")).startswith("list")
+        try:
+            value = yaml.safe_load(f"[{text}]" if is_list and not text.startswith("[") else text)
+        except yaml.YAMLError:
+            problems.append(f"{key}={text!r}: not a valid value")
+            continue
+        overrides[key] = text if types.get(key) is str else value
+    if problems:
+        raise ConfigError(problems)
+    return overrides
+
+
+def build_config(values: dict[str, Any]) -> Config:
+    """A Config from full dotted keys; defaults elsewhere.
+
+    Raises:
+        ConfigError: all unknown keys and wrong types together.
+    """
+    fields, types = known_keys(), setting_types()
+    problems, clean = [], {}
+    for key, value in values.items():
+        if key not in fields:
+            problems.append(_unknown(key, value, list(fields)))
+            continue
+        try:
+            clean[key] = _convert(value, types[key], fields[key])
+        except ValueError as error:
+            problems.append(f"{key}={value!r}: {error}")
+    if problems:
+        raise ConfigError(problems)
+    return _construct(Config, "", clean)
+
+
+def _unknown(key: str, value: Any, known: list[str]) -> str:
+    name = key.rpartition(".")[2]
+    advice = next((ELSEWHERE[part] for part in key.split(".") if part in ELSEWHERE), None)
+    if advice is None:
+        near = difflib.get_close_matches(key, known, 1, 0.75) or [k for k in known if k.endswith("." + name)][:1]
+        near = near or difflib.get_close_matches(key, known, 1, 0.5)
+        advice = f"did you mean {near[0]}?" if near else "remove it; docs/config.md lists all keys"
+    return f"{key}={value!r}: unknown key; {advice}"
+
+
+def _convert(value: Any, wanted: Any, entry: dataclasses.Field) -> Any:
+    if wanted in (list[int], list[float], list[str]):
+        items = value if isinstance(value, list) else [value]
+        return [_scalar(item, wanted.__args__[0]) for item in items]
+    result = _scalar(value, wanted)
+    choices = entry.metadata["choices"]
+    if choices and result not in choices:
+        near = difflib.get_close_matches(str(result), choices, 1)
+        raise ValueError(f"must be one of {', '.join(choices)}" + (f"; did you mean {near[0]}?" if near else ""))
+    return result
+
+
+def _scalar(value: Any, wanted: type) -> Any:
+    if wanted is float and isinstance(value, str):
+        try:
+            return float(value)  # YAML reads 1e-6 as text
+        except ValueError:
+            pass
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if wanted is str and value is None:
+        return ""
+    if isinstance(value, wanted) and not (wanted is int and isinstance(value, bool)):
+        return value
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    raise ValueError(f"{names[wanted]} is needed, not {type(value).__name__}")
+
+
+def _construct(section: type, prefix: str, values: dict[str, Any]) -> Any:
+    arguments = {}
+    for name, hint in get_type_hints(section).items():
+        if dataclasses.is_dataclass(hint):
+            arguments[name] = _construct(hint, f"{prefix}{name}.", values)  # type: ignore[arg-type]
+        elif prefix + name in values:
+            arguments[name] = values[prefix + name]
+    return section(**arguments)

@@ -1,0 +1,190 @@
+"""Every setting, once: name, type, default, meaning. docs/config.md is generated from here.
+
+Key names are those that GRPO users of MindSpore know. A setting that nothing reads does not exist.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def setting(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
+    """A dataclass field that carries its documentation."""
+    metadata = {"help": help, "choices": choices}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    data_parallel: int = setting(0, "data-parallel ranks; 0: all ranks that the other two degrees leave")
+    model_parallel: int = setting(1, "tensor-parallel ranks; this version supports 1")
+    pipeline_stage: int = setting(1, "pipeline stages; this version supports 1")
+
+    def data_degree(self, world_size: int) -> int:
+        """`data_parallel`, or what the other degrees leave of `world_size`."""
+        return self.data_parallel or world_size // max(1, self.model_parallel * self.pipeline_stage)
+
+
+@dataclass(frozen=True)
+class ActorParallelConfig(ParallelConfig):
+    micro_batch_num: int = setting(1, "micro-batches that each rank cuts its share of an update into (gradient accumulation)")
+
+
+@dataclass(frozen=True)
+class RlConfig:
+    model_name: str = setting("qwen2.5", "architecture", ("qwen2", "qwen2.5"))
+    dataset_file: str = setting("", "MindRecord file of training prompts, from tools/rlhf_data.py")
+    eval_dataset_file: str = setting("", "MindRecord file of held-out prompts; empty: no evaluation")
+    tokenizer_dir: str = setting("", "folder with the tokenizer's files; empty: actor_config.load")
+    tokenizer_type: str = setting("qwen2.5", "kind of tokenizer", ("qwen2", "qwen2.5"))
+    output_dir: str = setting("output", "folder of metrics.jsonl, completions, TensorBoard, plots, summary.json, hf; checkpoints too unless actor_config.save")
+    seed: int = setting(0, "of prompt order and of every completion")
+    epochs: int = setting(1, "passes over the prompts; ignored when max_steps is given")
+    max_steps: int = setting(0, "steps to run; 0: as many as `epochs` needs")
+    seq_length: int = setting(2048, "longest prompt + completion, in tokens")
+    length_buckets: list[int] = setting([], "lengths that sequences are padded to; empty: two an octave, ending at seq_length")
+    chunk_size: int = setting(8, "prompts generated together, over all ranks")
+    num_rollouts: int = setting(1, "chunks a step: a step uses chunk_size * num_rollouts prompts")
+    num_generations: int = setting(8, "completions a prompt (the group)")
+    batch_size: int = setting(0, "completions an optimizer update, over all ranks; 0: all of the step")
+    num_iterations: int = setting(1, "times that the step's completions are used")
+    beta: float = setting(0.04, "weight of the KL to the reference; 0: no reference model is loaded")
+    epsilon_low: float = setting(0.2, "the ratio is clipped below 1 - epsilon_low")
+    epsilon_high: float = setting(0.2, "the ratio is clipped above 1 + epsilon_high")
+    advantage: str = setting("grpo", "advantage estimator", ("grpo", "dr_grpo", "rloo"))
+    loss_aggregation: str = setting("token_mean", "how per-token losses are averaged", ("token_mean", "sequence_mean", "constant"))
+    save_ckpt_interval: int = setting(0, "steps between checkpoints; 0: none")
+    save_max_ckpt_num: int = setting(3, "newest checkpoints kept")
+    save_hf_model: bool = setting(True, "write the trained model to OUTPUT/hf at the end")
+    resume_training: bool = setting(False, "continue from the newest complete checkpoint, if there is one")
+    save_prompt_completions_data: bool = setting(True, "write OUTPUT/completions")
+    save_prompt_completions_interval: int = setting(1, "steps between completion files")
+    tensorboard: bool = setting(False, "write OUTPUT/tensorboard")
+    eval_interval: int = setting(0, "steps between evaluations, besides those before and after; 0: none between")
+    eval_samples: int = setting(1, "completions a held-out prompt")
+    eval_temperature: float = setting(0.0, "sampling temperature of evaluation; 0: greedy")
+    eval_max_prompts: int = setting(0, "held-out prompts used; 0: all")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    type: str = setting("adamw", "optimizer", ("adamw",))
+    adam_beta1: float = setting(0.9, "decay of the gradient's running mean")
+    adam_beta2: float = setting(0.95, "decay of the squared gradient's running mean")
+    eps: float = setting(1e-8, "added to the root of the squared gradient's mean")
+    weight_decay: float = setting(0.01, "decoupled weight decay of matrices; never on norms and biases")
+    max_grad_norm: float = setting(1.0, "global gradient norm is clipped to this; 0: not clipped")
+
+
+@dataclass(frozen=True)
+class LrScheduleConfig:
+    lr_decay_style: str = setting("constant", "decay after the warm-up", ("constant", "linear", "cosine"))
+    lr: float = setting(1e-6, "peak learning rate")
+    min_lr: float = setting(0.0, "learning rate at decay_steps")
+    warmup_step: int = setting(0, "updates over which the rate rises linearly")
+    decay_steps: int = setting(0, "updates until min_lr; 0: all updates of the run")
+
+
+@dataclass(frozen=True)
+class ActorConfig:
+    load: str = setting("", "Hugging Face folder of the starting model (config.json and safetensors)")
+    save: str = setting("", "folder of checkpoints; empty: OUTPUT/checkpoints")
+    parallel_config: ActorParallelConfig = field(default_factory=ActorParallelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    lr_schedule: LrScheduleConfig = field(default_factory=LrScheduleConfig)
+
+
+@dataclass(frozen=True)
+class RefConfig:
+    load: str = setting("", "Hugging Face folder of the reference model; empty: actor_config.load")
+    ref_model_batch_size: int = setting(0, "sequences a forward pass of a rank; 0: as many as an actor micro-batch")
+    parallel_config: ParallelConfig = field(default_factory=ParallelConfig)
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    verifier_function: list[str] = setting(["qwen_accuracy_reward", "format_reward"], "verifiers: built-in names or dotted paths of functions")
+    verifier_weight: list[float] = setting([1.0, 1.0], "weight of each verifier")
+    verifier_timeout_s: float = setting(10.0, "seconds a verifier may take for one completion")
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    max_tokens: int = setting(512, "most tokens of a completion")
+    min_tokens: int = setting(0, "stop tokens are forbidden before this many tokens")
+    temperature: float = setting(1.0, "logits are divided by it; 0: greedy")
+    top_k: int = setting(0, "sample among the k most probable tokens; 0: all")
+    top_p: float = setting(1.0, "sample among the most probable tokens that reach this probability")
+    repetition_penalty: float = setting(1.0, "divides the logits of tokens seen before")
+    eos_token_id: list[int] = setting([], "tokens that end a completion; empty: the tokenizer's")
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    load: str = setting("", "must be empty or equal to actor_config.load: rollouts always use the actor's weights")
+    use_vllm: int = setting(0, "rollout engine; 0: native. Others are not part of this version")
+    max_num_seqs: int = setting(128, "sequences that a rank decodes together")
+    max_prompt_length: int = setting(1024, "longest prompt, in tokens")
+    parallel_config: ParallelConfig = field(default_factory=ParallelConfig)
+    sampling_config: SamplingConfig = field(default_factory=SamplingConfig)
+
+
+@dataclass(frozen=True)
+class MonitorConfig:
+    progress_bar: bool = setting(True, "show a progress bar on the console")
+    print_interval: int = setting(1, "steps between metric lines on the console")
+    plots: bool = setting(True, "write OUTPUT/plots at the end")
+
+
+@dataclass(frozen=True)
+class ProfilerConfig:
+    enabled: bool = setting(False, "write a Python profile of some steps to OUTPUT/profile, one file a rank")
+    start_step: int = setting(2, "first step profiled (the first step also compiles)")
+    stop_step: int = setting(3, "last step profiled")
+
+
+@dataclass(frozen=True)
+class ContextConfig:
+    device_target: str = setting("CPU", "device (Ascend: not run by this project's tests)", ("CPU", "Ascend"))
+    num_threads: int = setting(0, "operator threads a rank; 0: MindSpore's choice")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole run."""
+
+    rl_config: RlConfig = field(default_factory=RlConfig)
+    actor_config: ActorConfig = field(default_factory=ActorConfig)
+    ref_config: RefConfig = field(default_factory=RefConfig)
+    reward_config: RewardConfig = field(default_factory=RewardConfig)
+    generate_config: GenerateConfig = field(default_factory=GenerateConfig)
+    monitor_config: MonitorConfig = field(default_factory=MonitorConfig)
+    profiler_config: ProfilerConfig = field(default_factory=ProfilerConfig)
+    context: ContextConfig = field(default_factory=ContextConfig)
+
+    @property
+    def prompts_per_step(self) -> int:
+        return self.rl_config.chunk_size * self.rl_config.num_rollouts
+
+    @property
+    def completions_per_step(self) -> int:
+        return self.prompts_per_step * self.rl_config.num_generations
+
+    @property
+    def completions_per_update(self) -> int:
+        return self.rl_config.batch_size or self.completions_per_step
+
+    @property
+    def updates_per_step(self) -> int:
+        return self.rl_config.num_iterations * (self.completions_per_step // self.completions_per_update)
+
+    @property
+    def tokenizer_dir(self) -> str:
+        return self.rl_config.tokenizer_dir or self.actor_config.load
+
+    @property
+    def checkpoint_dir(self) -> str:
+        return self.actor_config.save or f"{self.rl_config.output_dir}/checkpoints"

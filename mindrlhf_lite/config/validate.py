@@ -1,0 +1,151 @@
+"""What must hold between settings and for the files they name; all problems are returned, with key, value and fix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mindrlhf_lite.config.schema import Config, ParallelConfig
+from mindrlhf_lite.models.model_config import ModelConfig
+from mindrlhf_lite.parallel.mesh import ParallelDims
+from mindrlhf_lite.rewards.verifiers import find_verifier
+from mindrlhf_lite.types import SamplingParams
+
+
+def find_problems(config: Config, world_size: int) -> list[str]:
+    """Every reason why `config` cannot run on `world_size` ranks."""
+    return [*_ranges(config), *_batches(config, world_size), *_lengths(config), *_parallel(config, world_size), *_rewards(config), *_files(config)]
+
+
+def _ranges(config: Config) -> list[str]:
+    rl, optimizer, schedule = config.rl_config, config.actor_config.optimizer, config.actor_config.lr_schedule
+    positive = {
+        "rl_config.chunk_size": rl.chunk_size, "rl_config.num_rollouts": rl.num_rollouts, "rl_config.num_iterations": rl.num_iterations,
+        "rl_config.save_max_ckpt_num": rl.save_max_ckpt_num, "rl_config.eval_samples": rl.eval_samples,
+        "rl_config.save_prompt_completions_interval": rl.save_prompt_completions_interval, "generate_config.max_num_seqs": config.generate_config.max_num_seqs,
+        "generate_config.max_prompt_length": config.generate_config.max_prompt_length, "actor_config.parallel_config.micro_batch_num": config.actor_config.parallel_config.micro_batch_num,
+        "actor_config.lr_schedule.lr": schedule.lr, "actor_config.optimizer.eps": optimizer.eps, "reward_config.verifier_timeout_s": config.reward_config.verifier_timeout_s,
+        "monitor_config.print_interval": config.monitor_config.print_interval, "rl_config.epochs": rl.epochs, "profiler_config.start_step": config.profiler_config.start_step,
+    }  # fmt: skip
+    not_negative = {
+        "rl_config.seed": rl.seed, "rl_config.max_steps": rl.max_steps, "rl_config.batch_size": rl.batch_size, "rl_config.beta": rl.beta, "rl_config.epsilon_high": rl.epsilon_high,
+        "rl_config.save_ckpt_interval": rl.save_ckpt_interval, "rl_config.eval_interval": rl.eval_interval, "rl_config.eval_temperature": rl.eval_temperature,
+        "rl_config.eval_max_prompts": rl.eval_max_prompts, "actor_config.optimizer.weight_decay": optimizer.weight_decay, "actor_config.optimizer.max_grad_norm": optimizer.max_grad_norm,
+        "actor_config.lr_schedule.min_lr": schedule.min_lr, "actor_config.lr_schedule.warmup_step": schedule.warmup_step, "actor_config.lr_schedule.decay_steps": schedule.decay_steps,
+        "ref_config.ref_model_batch_size": config.ref_config.ref_model_batch_size, "context.num_threads": config.context.num_threads,
+    }  # fmt: skip
+    problems = [f"{key}={value}: must be positive" for key, value in positive.items() if not value > 0]
+    problems += [f"{key}={value}: must not be negative" for key, value in not_negative.items() if not value >= 0]
+    if rl.num_generations < 2:
+        problems.append(f"rl_config.num_generations={rl.num_generations}: a group needs at least 2 completions to compare")
+    if not 0 <= rl.epsilon_low < 1:
+        problems.append(f"rl_config.epsilon_low={rl.epsilon_low}: must lie in [0, 1)")
+    problems += [
+        f"actor_config.optimizer.{name}={value}: must lie in [0, 1)"
+        for name, value in (("adam_beta1", optimizer.adam_beta1), ("adam_beta2", optimizer.adam_beta2))
+        if not 0 <= value < 1
+    ]
+    if schedule.min_lr > schedule.lr:
+        problems.append(f"actor_config.lr_schedule.min_lr={schedule.min_lr}: must not exceed lr={schedule.lr}")
+    if config.profiler_config.stop_step < config.profiler_config.start_step:
+        problems.append(f"profiler_config.stop_step={config.profiler_config.stop_step}: must not be before start_step={config.profiler_config.start_step}")
+    return problems
+
+
+def _batches(config: Config, world_size: int) -> list[str]:
+    rl, problems = config.rl_config, []
+    if min(rl.chunk_size, rl.num_rollouts, rl.num_generations) < 1:
+        return []  # reported above
+    if rl.chunk_size % world_size:
+        problems.append(f"rl_config.chunk_size={rl.chunk_size}: must be a multiple of the {world_size} ranks, so that each gets the same number of prompts")
+    unit = rl.num_generations * world_size
+    if rl.batch_size and (rl.batch_size % unit or config.completions_per_step % rl.batch_size):
+        problems.append(
+            f"rl_config.batch_size={rl.batch_size}: must be a multiple of num_generations * ranks = {rl.num_generations} * {world_size} = {unit} and divide "
+            f"chunk_size * num_rollouts * num_generations = {config.completions_per_step} completions a step; 0 uses all of them"
+        )
+    share = config.completions_per_update // world_size
+    micro = config.actor_config.parallel_config.micro_batch_num
+    if micro > share > 0:
+        problems.append(f"actor_config.parallel_config.micro_batch_num={micro}: more than the {share} completions that a rank has in an update")
+    return problems
+
+
+def _lengths(config: Config) -> list[str]:
+    rl, generate, problems = config.rl_config, config.generate_config, []
+    sampling = generate.sampling_config
+    if generate.max_prompt_length + sampling.max_tokens > rl.seq_length:
+        problems.append(
+            f"rl_config.seq_length={rl.seq_length}: must hold generate_config.max_prompt_length + sampling_config.max_tokens = "
+            f"{generate.max_prompt_length} + {sampling.max_tokens} = {generate.max_prompt_length + sampling.max_tokens}"
+        )
+    if rl.length_buckets and (rl.length_buckets != sorted(set(rl.length_buckets)) or rl.length_buckets[0] < 1 or rl.length_buckets[-1] != rl.seq_length):
+        problems.append(f"rl_config.length_buckets={rl.length_buckets}: must be positive, rise, and end with seq_length={rl.seq_length}")
+    try:
+        SamplingParams(
+            sampling.max_tokens, sampling.min_tokens, sampling.temperature, sampling.top_k, sampling.top_p, sampling.repetition_penalty, tuple(sampling.eos_token_id)
+        )
+    except ValueError as error:
+        problems += [f"generate_config.sampling_config.{problem}" for problem in str(error).split("; ")]
+    if sampling.temperature == 0:
+        problems.append("generate_config.sampling_config.temperature=0: greedy completions of a group are all equal and teach nothing; use 1.0")
+    if generate.use_vllm != 0:
+        problems.append(f"generate_config.use_vllm={generate.use_vllm}: this version has the native engine only; set it to 0")
+    return problems
+
+
+def _parallel(config: Config, world_size: int) -> list[str]:
+    roles: dict[str, ParallelConfig] = {
+        "actor_config": config.actor_config.parallel_config, "ref_config": config.ref_config.parallel_config, "generate_config": config.generate_config.parallel_config
+    }  # fmt: skip
+    problems = []
+    for role, degrees in roles.items():
+        dims = ParallelDims(degrees.data_degree(world_size), degrees.model_parallel, degrees.pipeline_stage)
+        if problem := dims.problem(world_size):
+            problems.append(f"{role}.parallel_config: {problem}")
+    return problems
+
+
+def _rewards(config: Config) -> list[str]:
+    reward, problems = config.reward_config, []
+    if not reward.verifier_function:
+        problems.append("reward_config.verifier_function=[]: name at least one verifier")
+    if len(reward.verifier_function) != len(reward.verifier_weight):
+        problems.append(f"reward_config.verifier_weight={reward.verifier_weight}: {len(reward.verifier_function)} verifiers need as many weights")
+    if len(set(reward.verifier_function)) != len(reward.verifier_function):
+        problems.append(f"reward_config.verifier_function={reward.verifier_function}: names must differ")
+    for name in reward.verifier_function:
+        try:
+            find_verifier(name)
+        except ValueError as error:
+            problems.append(f"reward_config.verifier_function: {error}")
+    return problems
+
+
+def _files(config: Config) -> list[str]:
+    rl, problems = config.rl_config, []
+    if not rl.dataset_file:
+        problems.append("rl_config.dataset_file='': give the MindRecord file of training prompts (--dataset_file FILE), made by tools/rlhf_data.py")
+    for key, path in (("rl_config.dataset_file", rl.dataset_file), ("rl_config.eval_dataset_file", rl.eval_dataset_file)):
+        if path and not Path(path).is_file():
+            problems.append(f"{key}={path!r}: no such file; make it with tools/rlhf_data.py")
+    if not config.actor_config.load:
+        problems.append("actor_config.load='': give the Hugging Face folder of the starting model (--actor_checkpoint_path DIR)")
+    else:
+        problems += _model_problems("actor_config.load", config.actor_config.load, config)
+    if config.ref_config.load and config.ref_config.load != config.actor_config.load:
+        problems += _model_problems("ref_config.load", config.ref_config.load, config)
+    if config.generate_config.load not in ("", config.actor_config.load):
+        problems.append(f"generate_config.load={config.generate_config.load!r}: rollouts use the actor's weights; leave it empty")
+    if config.tokenizer_dir and not any((Path(config.tokenizer_dir) / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        problems.append(f"rl_config.tokenizer_dir={config.tokenizer_dir!r}: neither tokenizer.json nor vocab.json there")
+    return problems
+
+
+def _model_problems(key: str, folder: str, config: Config) -> list[str]:
+    try:
+        model = ModelConfig.from_dir(folder)
+    except ValueError as error:
+        return [f"{key}={folder!r}: {error}"]
+    if config.rl_config.seq_length > model.max_position_embeddings:
+        return [f"rl_config.seq_length={config.rl_config.seq_length}: the model of {key} has max_position_embeddings={model.max_position_embeddings}"]
+    return []

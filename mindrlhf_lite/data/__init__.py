@@ -1,0 +1,1 @@
+"""Questions in, MindRecord out, and back: sources, templates, tokenizer, records, sampler."""

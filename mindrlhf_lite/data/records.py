@@ -1,0 +1,101 @@
+"""MindRecord files of prompts: writing (all or nothing) and reading.
+
+A row: prompt_ids int32 (padded on the right if a pad id was given), prompt_length, text, gold, row. Masks never come from
+the pad id: the true length is its own column.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mindrlhf_lite.types import Prompt
+
+_SCHEMA = {
+    "prompt_ids": {"type": "int32", "shape": [-1]},
+    "prompt_length": {"type": "int32"},
+    "text": {"type": "string"},
+    "gold": {"type": "string"},
+    "row": {"type": "int32"},
+}
+_WRITE_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Example: Padding(token_id=151643, length=512)"""
+
+    token_id: int
+    length: int
+
+
+def write_prompts(path: str | Path, prompts: Sequence[Prompt], padding: Padding | None = None) -> None:
+    """Writes PATH and its index PATH.db; nothing is left behind if writing fails."""
+    from mindspore.mindrecord import FileWriter
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # written under its own name in a scratch folder: the reader compares the name that the file was written with
+    scratch = tempfile.mkdtemp(prefix=".mindrecord-", dir=path.parent)
+    try:
+        writer = FileWriter(os.path.join(scratch, path.name), shard_num=1, overwrite=True)
+        writer.add_schema(_SCHEMA, "prompts")
+        for start in range(0, len(prompts), _WRITE_BATCH):
+            writer.write_raw_data([_as_row(prompt, padding) for prompt in prompts[start : start + _WRITE_BATCH]])
+        writer.commit()
+        for name in (path.name + ".db", path.name):
+            os.chmod(os.path.join(scratch, name), 0o644)  # the library makes them readable by their owner only
+            os.replace(os.path.join(scratch, name), path.parent / name)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _as_row(prompt: Prompt, padding: Padding | None) -> dict:
+    ids = np.array(prompt.ids, np.int32)
+    if padding is not None:
+        ids = np.pad(ids, (0, padding.length - len(ids)), constant_values=padding.token_id)
+    return {"prompt_ids": ids, "prompt_length": len(prompt.ids), "text": prompt.text, "gold": prompt.gold, "row": prompt.row}
+
+
+def read_prompts(path: str | Path) -> list[Prompt]:
+    """All rows of a file that `write_prompts` wrote.
+
+    Raises:
+        ValueError: the file is missing, damaged, empty, or of another kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"dataset_file {path}: no such file; make one with tools/rlhf_data.py")
+    if not Path(f"{path}.db").is_file():
+        raise ValueError(f"dataset_file {path}: its index {path.name}.db is missing; copy both files, or convert again with tools/rlhf_data.py")
+    prompts = [_as_prompt(index, row, path) for index, row in enumerate(_read_rows(path))]
+    if not prompts:
+        raise ValueError(f"dataset_file {path}: it has no rows")
+    return prompts
+
+
+def _read_rows(path: Path) -> Iterable[dict]:
+    from mindspore.mindrecord import FileReader
+
+    try:
+        reader = FileReader(str(path))
+        rows = list(reader.get_next())
+        reader.close()
+    except Exception as error:  # the native reader raises several kinds on damaged files
+        raise ValueError(f"dataset_file {path}: cannot be read as MindRecord ({str(error).splitlines()[0]})") from None
+    return rows
+
+
+def _as_prompt(index: int, row: dict, path: Path) -> Prompt:
+    missing = [name for name in _SCHEMA if name not in row]
+    if missing:
+        raise ValueError(f"dataset_file {path}: rows lack {', '.join(missing)}; convert the data with this version's tools/rlhf_data.py")
+    text, gold = (value if isinstance(value, str) else bytes(value).decode() for value in (row["text"], row["gold"]))
+    ids = tuple(int(token) for token in row["prompt_ids"][: int(row["prompt_length"])])
+    return Prompt(index=index, ids=ids, text=text, gold=gold, row=int(row["row"]))

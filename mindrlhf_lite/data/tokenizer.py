@@ -1,0 +1,70 @@
+"""The tokenizer of a Qwen2-style folder, through transformers' fast tokenizers (no torch needed)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+_FILES = ("tokenizer.json", "vocab.json")
+
+
+class Tokenizer:
+    """Text to ids and back.
+
+    Args:
+        tokenizer_dir: a folder with tokenizer.json or vocab.json + merges.txt, and tokenizer_config.json if there is one.
+        vocab_path, merges_path: the two files instead of a folder.
+
+    Raises:
+        ValueError: files are missing or unreadable.
+    """
+
+    def __init__(self, tokenizer_dir: str | None = None, vocab_path: str | None = None, merges_path: str | None = None):
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+        if tokenizer_dir is not None:
+            folder = Path(tokenizer_dir)
+            if not any((folder / name).is_file() for name in _FILES):
+                raise ValueError(f"tokenizer_dir {tokenizer_dir}: neither tokenizer.json nor vocab.json there")
+        else:
+            for flag, path in (("--vocab_path", vocab_path), ("--merges_file_path", merges_path)):
+                if path is None or not Path(path).is_file():
+                    raise ValueError(f"{flag} {path}: no such file")
+        from transformers import AutoTokenizer, Qwen2TokenizerFast
+
+        try:
+            if tokenizer_dir is not None:
+                self._tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir, local_files_only=True)
+            else:
+                self._tokenizer = Qwen2TokenizerFast(vocab_file=vocab_path, merges_file=merges_path)
+        except Exception as error:  # the library raises many kinds on broken files
+            raise ValueError(f"cannot read the tokenizer of {tokenizer_dir or vocab_path}: {error}") from None
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text; special tokens written in the text (as <|im_end|>) are recognised, none are added."""
+        return self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+
+    def encode(self, text: str) -> list[int]:
+        return self.encode_batch([text])[0]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text without special tokens."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    @property
+    def size(self) -> int:
+        """One more than the largest id."""
+        return len(self._tokenizer)
+
+    @property
+    def eos_token_id(self) -> int | None:
+        return self._tokenizer.eos_token_id
+
+    @property
+    def pad_token_id(self) -> int | None:
+        return self._tokenizer.pad_token_id
+
+    def save(self, folder: str | Path) -> None:
+        """Writes the tokenizer's files in Hugging Face format."""
+        self._tokenizer.save_pretrained(str(folder))

@@ -1,0 +1,91 @@
+"""Accuracy on held-out prompts: generate k completions each, verify, count.
+
+Accuracy is the mean over questions of the share of right completions; its 95 % interval treats questions as the
+independent units: Wilson's interval for one completion a question, Student-free normal approximation over questions' means
+for several.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.rewards.runner import RewardFunction
+from mindrlhf_lite.rollout.protocol import Progress, RolloutEngine
+from mindrlhf_lite.types import GenerateRequest, Outcome, Prompt, RolloutGroup, SamplingParams
+
+_Z95 = 1.959963984540054
+EVALUATION_STREAM = 1_000_003  # keeps evaluation's random streams apart from training's
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Example: Evaluation(num_questions=200, num_samples=1, accuracy=0.85, low=0.794, high=0.893, pass_at={1: 0.85})"""
+
+    num_questions: int
+    num_samples: int
+    accuracy: float
+    low: float  # of the 95 % interval
+    high: float
+    pass_at: dict[int, float]
+
+    def as_dict(self) -> dict:
+        return {
+            "num_questions": self.num_questions, "num_samples": self.num_samples, "accuracy": self.accuracy,
+            "interval_95": [self.low, self.high], "pass_at": {str(k): value for k, value in self.pass_at.items()},
+        }
+
+
+def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
+    """1 - C(n - c, k) / C(n, k): the unbiased estimator of "one of k is right" (Codex, arXiv:2107.03374, eq. 1)."""
+    if not 0 <= num_correct <= num_samples or not 1 <= k <= num_samples:
+        raise ValueError(f"pass_at_k({num_samples}, {num_correct}, {k}): needs 0 <= correct <= samples and 1 <= k <= samples")
+    return 1.0 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
+
+
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
+    """95 % interval of a proportion (Wilson, 1927)."""
+    share, z2 = correct / total, _Z95 * _Z95
+    centre = (share + z2 / (2 * total)) / (1 + z2 / total)
+    half = _Z95 * math.sqrt(share * (1 - share) / total + z2 / (4 * total * total)) / (1 + z2 / total)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def summarise(correct: np.ndarray) -> Evaluation:
+    """Args: correct bool [questions, samples]."""
+    questions, samples = correct.shape
+    shares = correct.mean(1)
+    accuracy = float(shares.mean())
+    if samples == 1:
+        low, high = wilson_interval(int(correct.sum()), questions)
+    else:
+        half = _Z95 * float(shares.std(ddof=1)) / math.sqrt(questions) if questions > 1 else 1.0
+        low, high = max(0.0, accuracy - half), min(1.0, accuracy + half)
+    ks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k < samples] + [samples]
+    pass_at = {k: float(np.mean([pass_at_k(samples, int(row.sum()), k) for row in correct])) for k in ks}
+    return Evaluation(questions, samples, accuracy, low, high, pass_at)
+
+
+def generate_groups(
+    engine: RolloutEngine, tokenizer: Tokenizer, prompts: Sequence[Prompt], num_samples: int, sampling: SamplingParams, seed: tuple[int, ...],
+    progress: Progress | None = None,
+) -> list[RolloutGroup]:
+    """`num_samples` completions of every prompt, decoded. A completion's seed is (*seed, prompt index)."""
+    requests = [GenerateRequest(prompt.ids, num_samples, (*seed, prompt.index)) for prompt in prompts]
+    groups = engine.generate(requests, sampling, progress)
+    return [
+        RolloutGroup(prompt, completions, [tokenizer.decode(completion.token_ids) for completion in completions])
+        for prompt, completions in zip(prompts, groups, strict=True)
+    ]
+
+
+def judge(groups: Sequence[RolloutGroup], reward: RewardFunction) -> np.ndarray:
+    """bool [questions, samples]: which completions the first answer-judging verifier finds correct."""
+    texts = [text for group in groups for text in group.texts]
+    golds = [group.prompt.gold for group in groups for _ in group.texts]
+    outcomes = reward.outcomes(reward.score(texts, golds))
+    return np.array([outcome is Outcome.CORRECT for outcome in outcomes]).reshape(len(groups), -1)

@@ -1,0 +1,43 @@
+"""PNG plots of a run's metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+PLOTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "reward": ("reward", ("reward/mean", "reward/outcome/correct")),
+    "loss": ("loss", ("loss/total", "loss/policy")),
+    "kl": ("KL to the reference (nats a token)", ("loss/kl",)),
+    "length": ("completion length (tokens)", ("completion/mean_tokens", "completion/max_tokens")),
+    "accuracy": ("held-out accuracy", ("eval/accuracy",)),
+}
+
+
+def write_plots(rows: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
+    """One PNG for every plot that the metrics have values for. Returns the files."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, (label, keys) in PLOTS.items():
+        series = {key: [(row["step"], row[key]) for row in rows if key in row] for key in keys}
+        if not any(series.values()):
+            continue
+        figure, axes = pyplot.subplots(figsize=(7, 4))
+        for key, points in series.items():
+            if points:
+                axes.plot(*zip(*points, strict=True), label=key, marker="o" if len(points) < 30 else None, markersize=3)
+        axes.set_xlabel("step")
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
+        axes.legend()
+        figure.tight_layout()
+        figure.savefig(folder / f"{name}.png", dpi=120)
+        pyplot.close(figure)
+        written.append(folder / f"{name}.png")
+    return written

@@ -1,0 +1,87 @@
+"""Files of a run, written by rank 0: metrics.jsonl, completions, TensorBoard, summary.json."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mindrlhf_lite.types import ScoredGroup, StepMetrics
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes beside the file, then renames: readers see the old or the new content, never half of it."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All rows of a metrics.jsonl; a last line cut short by a crash is left out."""
+    rows = []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+class MetricsWriter:
+    """metrics.jsonl and, if asked, TensorBoard with the same keys.
+
+    Args:
+        last_step: rows after this step are dropped: a resumed run writes them again.
+    """
+
+    def __init__(self, output_dir: Path, tensorboard: bool, last_step: int):
+        output_dir.mkdir(parents=True, exist_ok=True)
+        path = output_dir / "metrics.jsonl"
+        kept = [row for row in read_metrics(path) if row["step"] <= last_step]
+        write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
+        self._file = path.open("a")
+        self._tensorboard = None
+        if tensorboard:
+            from tensorboardX import SummaryWriter
+
+            self._tensorboard = SummaryWriter(str(output_dir / "tensorboard"), purge_step=last_step + 1)
+
+    def write(self, metrics: StepMetrics) -> None:
+        self._file.write(json.dumps(metrics.as_row()) + "\n")
+        self._file.flush()
+        if self._tensorboard is not None:
+            for key, value in metrics.values.items():
+                self._tensorboard.add_scalar(key, value, metrics.step)
+            self._tensorboard.flush()
+
+    def close(self) -> None:
+        self._file.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+
+def completion_rows(groups: Iterable[ScoredGroup]) -> list[dict[str, Any]]:
+    """One object a completion, as completions/step_N.jsonl holds them."""
+    rows = []
+    for scored in groups:
+        prompt = scored.group.prompt
+        for index, (completion, text) in enumerate(zip(scored.group.completions, scored.group.texts, strict=True)):
+            rows.append({
+                "prompt": prompt.text, "completion": text, "gold": prompt.gold, "reward": float(scored.rewards[index]),
+                "rewards": {name: scores[index].value for name, scores in scored.scores.items()}, "outcome": scored.outcomes[index].value,
+                "advantage": float(scored.advantages[index]), "tokens": len(completion.token_ids), "finish_reason": completion.finish_reason.value,
+                "group": prompt.index, "row": prompt.row,
+            })  # fmt: skip
+    return rows
+
+
+def write_completions(output_dir: Path, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+    """OUTPUT/completions/step_000012.jsonl"""
+    folder = output_dir / "completions"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / f"step_{step:06d}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

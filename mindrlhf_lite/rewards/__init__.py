@@ -1,0 +1,1 @@
+"""Verifiable rewards: answer extraction, verifiers, and the process that runs them. Imports no MindSpore."""

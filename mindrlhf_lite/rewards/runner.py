@@ -1,0 +1,132 @@
+"""Runs verifiers over completions with a time limit each, and combines their scores into rewards.
+
+Every verifier has a worker process; a completion on which it exceeds the limit scores Outcome.TIMEOUT and the worker is
+replaced. Verifiers are called with one completion at a time, so a failure costs that completion only.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mindrlhf_lite.rewards.verifiers import find_verifier
+from mindrlhf_lite.types import Outcome, Score
+
+_START_SECONDS = 120.0  # importing a user's module may be slow on a busy machine
+_ERROR_LINES_SHOWN = 1
+
+
+class _Timeout(Exception):
+    pass
+
+
+class VerifierProcess:
+    """One verifier in its own process, restarted when it hangs or dies.
+
+    Raises:
+        ValueError: the verifier cannot be found or imported.
+    """
+
+    def __init__(self, name: str, timeout_s: float):
+        self.name, self.timeout_s = name, timeout_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self._start()
+
+    def _start(self) -> None:
+        package_root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package_root, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)}
+        command = [sys.executable, "-m", "mindrlhf_lite.rewards.worker"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        self._buffer = b""
+        self._send((self.name, [os.getcwd()]))
+        problem = self._receive(_START_SECONDS)
+        if problem is not None:
+            self.close()
+            raise ValueError(problem)
+
+    def _send(self, value: Any) -> None:
+        assert self._process and self._process.stdin
+        pickle.dump(value, self._process.stdin)
+        self._process.stdin.flush()
+
+    def _receive(self, seconds: float) -> Any:
+        assert self._process and self._process.stdout
+        stream, deadline = self._process.stdout, time.monotonic() + seconds
+        while True:
+            try:
+                return pickle.loads(self._buffer)
+            except (EOFError, pickle.UnpicklingError):
+                pass  # incomplete reply
+            ready, _, _ = select.select([stream], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                raise _Timeout
+            data = os.read(stream.fileno(), 1 << 16)
+            if not data:
+                raise BrokenPipeError(f"the process of verifier {self.name} died")
+            self._buffer += data
+
+    def score(self, completion: str, gold: str) -> Score:
+        """The verifier's score, or Outcome.TIMEOUT / Outcome.ERROR with value 0."""
+        try:
+            if self._process is None:
+                self._start()
+            self._buffer = b""
+            self._send((completion, gold))
+            return self._receive(self.timeout_s)
+        except _Timeout:
+            outcome = Outcome.TIMEOUT
+        except OSError:  # the process died: a crash inside a parser, or the system killed it
+            outcome = Outcome.ERROR
+        self.close()
+        return Score(0.0, outcome)
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            for stream in (self._process.stdin, self._process.stdout):
+                if stream:
+                    try:
+                        stream.close()
+                    except OSError:  # unflushed bytes to a dead process
+                        pass
+            self._process = None
+
+
+class RewardFunction:
+    """The weighted sum of verifiers.
+
+    Example: RewardFunction(["accuracy_reward", "format_reward"], [1.0, 0.5], timeout_s=10)
+    """
+
+    def __init__(self, names: Sequence[str], weights: Sequence[float], timeout_s: float):
+        self.names, self.weights = list(names), list(weights)
+        self._processes = [VerifierProcess(name, timeout_s) for name in names]
+        self._judge = next((name for name in names if find_verifier(name).judges_answer), names[0])
+
+    def score(self, completions: Sequence[str], golds: Sequence[str]) -> dict[str, list[Score]]:
+        """Scores by verifier name, in the order of `completions`."""
+        return {
+            process.name: [process.score(text, gold) for text, gold in zip(completions, golds, strict=True)] for process in self._processes
+        }
+
+    def rewards(self, scores: dict[str, list[Score]]) -> np.ndarray:
+        """float32 weighted sums."""
+        columns = [[score.value for score in scores[name]] for name in self.names]
+        return (np.array(columns, np.float64).T @ np.array(self.weights)).astype(np.float32)
+
+    def outcomes(self, scores: dict[str, list[Score]]) -> list[Outcome]:
+        """Of the first verifier that judges the answer."""
+        return [score.outcome for score in scores[self._judge]]
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.close()

@@ -1,0 +1,107 @@
+"""The built-in verifiers: (completions, golds) -> one Score each. Pure; a failing one is the runner's business."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mindrlhf_lite.rewards.extraction import answer_block, has_think_answer_format, last_boxed, last_number, plain, same_answer
+from mindrlhf_lite.types import Outcome, Score
+
+VerifierFunction = Callable[[Sequence[str], Sequence[str]], Sequence[Any]]
+
+
+def _score(agrees: bool | None, right: float = 1.0, wrong: float = 0.0) -> Score:
+    if agrees is None:
+        return Score(wrong, Outcome.UNPARSED)
+    return Score(right, Outcome.CORRECT) if agrees else Score(wrong, Outcome.WRONG)
+
+
+def _last_number_agrees(text: str, gold: str) -> bool | None:
+    value, gold_value = last_number(text), last_number(plain(gold))
+    return None if value is None else value == gold_value
+
+
+def accuracy_reward(completions: Sequence[str], golds: Sequence[str]) -> list[Score]:
+    """1 if the last number (inside <answer> where there is one) equals the gold number, else 0."""
+    return [_score(_last_number_agrees(answer_block(text) or text, gold)) for text, gold in zip(completions, golds, strict=True)]
+
+
+def _boxed_agrees(text: str, gold: str) -> bool | None:
+    boxed = last_boxed(text)
+    return _last_number_agrees(text, gold) if boxed is None else same_answer(boxed, gold)
+
+
+def qwen_accuracy_reward(completions: Sequence[str], golds: Sequence[str]) -> list[Score]:
+    r"""1 if the last \boxed{} holds the gold answer, else 0; without a box the last number counts."""
+    return [_score(_boxed_agrees(text, gold)) for text, gold in zip(completions, golds, strict=True)]
+
+
+def format_reward(completions: Sequence[str], golds: Sequence[str]) -> list[Score]:
+    """1 if the whole completion is <think>..</think><answer>..</answer>, else 0. Does not look at the answer."""
+    return [_score(has_think_answer_format(text)) for text in completions]
+
+
+def r1_accuracy_reward(completions: Sequence[str], golds: Sequence[str]) -> list[Score]:
+    r"""1 if the answer is right, -1 if not or if there is none: the last \boxed{} inside <answer>, or the block's last number."""
+
+    def agrees(text: str, gold: str) -> bool | None:
+        block = answer_block(text)
+        return None if block is None else _boxed_agrees(block, gold)
+
+    return [_score(agrees(text, gold), wrong=-1.0) for text, gold in zip(completions, golds, strict=True)]
+
+
+def math_reward(completions: Sequence[str], golds: Sequence[str]) -> list[Score]:
+    """1 if math-verify finds the completion's answer equal to the gold (LaTeX: sets, intervals, expressions), else 0."""
+    from math_verify import parse, verify
+
+    scores = []
+    for text, gold in zip(completions, golds, strict=True):
+        # its own timeouts use SIGALRM; the runner's 10 s limit covers the call
+        expected = parse(f"${gold}$", parsing_timeout=None) or parse(gold, parsing_timeout=None)
+        if not expected:
+            raise ValueError(f"math-verify cannot parse the gold answer {gold!r}")
+        found = parse(text, parsing_timeout=None)
+        scores.append(_score(verify(expected, found, timeout_seconds=None) if found else None))
+    return scores
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """A verifier by name. `judges_answer`: its outcomes are the run's reward/outcome counts."""
+
+    name: str
+    function: VerifierFunction
+    judges_answer: bool = True
+
+
+BUILT_IN: dict[str, Verifier] = {
+    "accuracy_reward": Verifier("accuracy_reward", accuracy_reward),
+    "qwen_accuracy_reward": Verifier("qwen_accuracy_reward", qwen_accuracy_reward),
+    "format_reward": Verifier("format_reward", format_reward, judges_answer=False),
+    "math_reward": Verifier("math_reward", math_reward),
+    "r1_accuracy_reward": Verifier("r1_accuracy_reward", r1_accuracy_reward),
+}
+
+
+def find_verifier(name: str) -> Verifier:
+    """A built-in by name, or a user's function by dotted path ("package.module.function").
+
+    Raises:
+        ValueError: neither exists; the reason is in the message.
+    """
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    module, _, attribute = name.rpartition(".")
+    if not module:
+        raise ValueError(f"verifier {name!r} is unknown: use one of {', '.join(BUILT_IN)}, or the dotted path of your own function")
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # a user's module may fail in any way while it is imported
+        raise ValueError(f"verifier {name!r} cannot be imported: {type(error).__name__}: {error}") from None
+    if not callable(function):
+        raise ValueError(f"verifier {name!r} is not callable")
+    return Verifier(name, function)

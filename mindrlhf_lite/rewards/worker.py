@@ -1,0 +1,61 @@
+"""The process in which verifiers run, so that one that hangs can be killed: `python -m mindrlhf_lite.rewards.worker`.
+
+Protocol, pickled over stdin and stdout: first the verifier's name, answered by None or an error text; then
+(completion, gold) pairs, each answered by a Score.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import sys
+from typing import Any
+
+from mindrlhf_lite.rewards.verifiers import Verifier, find_verifier
+from mindrlhf_lite.types import Outcome, Score
+
+
+def as_score(value: Any) -> Score:
+    """A Score as it is; a finite number as a score that is correct when positive; anything else is an error."""
+    if isinstance(value, Score):
+        return value
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"the verifier returned {value!r}")
+    return Score(number, Outcome.CORRECT if number > 0 else Outcome.WRONG)
+
+
+def score_one(verifier: Verifier, completion: str, gold: str) -> Score:
+    """The verifier's score of one completion; any exception counts as Outcome.ERROR with value 0 and is reported on stderr."""
+    try:
+        (value,) = verifier.function([completion], [gold])
+        return as_score(value)
+    except Exception as error:  # a user's verifier, or a parser on hostile text
+        print(f"verifier {verifier.name}: {type(error).__name__}: {error} (gold {gold!r})", file=sys.stderr, flush=True)
+        return Score(0.0, Outcome.ERROR)
+
+
+def main() -> None:
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a verifier prints must not mix with the replies
+    requests = sys.stdin.buffer
+    name, path = pickle.load(requests)
+    sys.path[:0] = path
+    try:
+        verifier, problem = find_verifier(name), None
+    except ValueError as error:
+        verifier, problem = None, str(error)
+    pickle.dump(problem, replies)
+    replies.flush()
+    while verifier is not None:
+        try:
+            completion, gold = pickle.load(requests)
+        except EOFError:
+            return
+        pickle.dump(score_one(verifier, completion, gold), replies)
+        replies.flush()
+
+
+if __name__ == "__main__":
+    main()

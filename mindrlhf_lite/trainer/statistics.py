@@ -1,0 +1,78 @@
+"""One step's metrics from what every rank counted. Keys and formulas: docs/metrics.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mindrlhf_lite.algorithms.advantage import has_no_signal
+from mindrlhf_lite.types import FinishReason, Outcome, ScoredGroup
+
+
+@dataclass(frozen=True)
+class RolloutCounts:
+    """What one rank saw in a step, before training; small enough to send to every rank."""
+
+    rewards: np.ndarray  # [groups, G]
+    verifier_values: dict[str, np.ndarray]  # name -> [groups * G]
+    outcomes: list[str]
+    completion_tokens: list[int]
+    prompt_tokens: list[int]  # one a group
+    truncated: int
+
+
+def count_rollouts(groups: Sequence[ScoredGroup]) -> RolloutCounts:
+    completions = [completion for scored in groups for completion in scored.group.completions]
+    return RolloutCounts(
+        rewards=np.stack([scored.rewards for scored in groups]),
+        verifier_values={name: np.array([score.value for scored in groups for score in scored.scores[name]]) for name in groups[0].scores},
+        outcomes=[outcome.value for scored in groups for outcome in scored.outcomes],
+        completion_tokens=[len(completion.token_ids) for completion in completions],
+        prompt_tokens=[len(scored.group.prompt.ids) for scored in groups],
+        truncated=sum(completion.finish_reason is FinishReason.LENGTH for completion in completions),
+    )
+
+
+def rollout_metrics(ranks: Sequence[RolloutCounts]) -> dict[str, float]:
+    """Rewards, outcomes and lengths over all ranks; shares are of all completions of the step."""
+    rewards = np.concatenate([counts.rewards for counts in ranks])
+    lengths = np.concatenate([counts.completion_tokens for counts in ranks])
+    outcomes = [outcome for counts in ranks for outcome in counts.outcomes]
+    metrics = {
+        "reward/mean": float(rewards.mean()), "reward/std": float(rewards.std()), "reward/max": float(rewards.max()), "reward/min": float(rewards.min()),
+        "reward/zero_std_groups": float(sum(has_no_signal(group) for group in rewards)),
+        "completion/mean_tokens": float(lengths.mean()), "completion/max_tokens": float(lengths.max()), "completion/min_tokens": float(lengths.min()),
+        "completion/truncated": sum(counts.truncated for counts in ranks) / len(lengths),
+        "prompt/mean_tokens": float(np.mean([tokens for counts in ranks for tokens in counts.prompt_tokens])),
+    }  # fmt: skip
+    for name in ranks[0].verifier_values:
+        metrics[f"reward/{name}/mean"] = float(np.concatenate([counts.verifier_values[name] for counts in ranks]).mean())
+    for outcome in Outcome:
+        metrics[f"reward/outcome/{outcome.value}"] = outcomes.count(outcome.value) / len(outcomes)
+    return metrics
+
+
+@dataclass
+class UpdateCounts:
+    """What one rank's updates of a step summed up to."""
+
+    statistics: np.ndarray  # trainer.actor.STATISTICS, as sums (last: maximum), over all updates
+    num_tokens: int  # valid completion tokens trained, all updates
+    logprob_diff_sum: float = 0.0  # of |trainer - rollout| policy logprobs, first update of every sequence only
+    logprob_diff_max: float = 0.0
+    num_diff_tokens: int = 0
+
+
+def update_metrics(ranks: Sequence[UpdateCounts], num_updates: int) -> dict[str, float]:
+    """Losses are means over the step's updates; clip shares and entropy are means over trained tokens."""
+    total = np.sum([counts.statistics for counts in ranks], 0)
+    tokens = sum(counts.num_tokens for counts in ranks)
+    return {
+        "loss/total": float(total[0] / num_updates), "loss/policy": float(total[1] / num_updates), "loss/kl": float(total[2] / num_updates),
+        "policy/entropy": float(total[3] / tokens), "policy/clip_low": float(total[4] / tokens), "policy/clip_high": float(total[5] / tokens),
+        "policy/ratio_max": float(max(counts.statistics[6] for counts in ranks)),
+        "rollout/logprob_diff_mean": sum(counts.logprob_diff_sum for counts in ranks) / sum(counts.num_diff_tokens for counts in ranks),
+        "rollout/logprob_diff_max": max(counts.logprob_diff_max for counts in ranks),
+    }  # fmt: skip

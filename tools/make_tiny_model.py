@@ -1,0 +1,140 @@
+#!/usr/bin/env python3
+"""Makes the quickstart's model: a tiny Qwen2 and its tokenizer, warmed up by supervised training until it half-knows sums.
+
+It learns from train-split sums, worked out digit by digit inside <think>, and stops as soon as greedy accuracy on held-out
+sums reaches --stop_accuracy: far enough to sometimes be right, which is where GRPO takes over.
+
+Example:
+  python tools/make_tiny_model.py --output examples/quickstart/model
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mindrlhf_lite.cli import run_tool  # noqa: E402
+
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+MERGES = ("\\ b", "\\b o", "\\bo x", "\\box e", "\\boxe d")
+MAX_COMPLETION, SEQUENCE = 40, 48
+
+
+def write_tokenizer(folder: Path) -> None:
+    """vocab.json, merges.txt and tokenizer_config.json in Qwen2's format: all bytes, \\boxed, the tags and special tokens."""
+    from transformers.models.gpt2.tokenization_gpt2 import bytes_to_unicode
+
+    folder.mkdir(parents=True, exist_ok=True)
+    symbols = [bytes_to_unicode()[byte] for byte in range(256)] + [merge.replace(" ", "") for merge in MERGES]
+    (folder / "vocab.json").write_text(json.dumps({symbol: index for index, symbol in enumerate(symbols)}, ensure_ascii=False))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(MERGES) + "\n")
+    added = {
+        str(len(symbols) + index): {"content": token, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": token in SPECIAL_TOKENS}
+        for index, token in enumerate(SPECIAL_TOKENS + TAGS)
+    }
+    config = {
+        "added_tokens_decoder": added, "bos_token": None, "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "unk_token": None,
+        "additional_special_tokens": ["<|im_start|>", "<|im_end|>"], "clean_up_tokenization_spaces": False, "errors": "replace",
+        "model_max_length": 512, "split_special_tokens": False, "tokenizer_class": "Qwen2Tokenizer", "add_prefix_space": False,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1))
+
+
+def worked_sum(question: str) -> str:
+    """"47+85=" -> "<think>7+5=12,4+8+1=13</think><answer>\\boxed{132}</answer><|im_end|>": digits from the right, carries added."""
+    left, right = question.rstrip("=").split("+")
+    width = max(len(left), len(right))
+    steps, carry = [], 0
+    for a, b in zip(reversed(left.zfill(width)), reversed(right.zfill(width)), strict=True):
+        total = int(a) + int(b) + carry
+        steps.append(f"{a}+{b}" + ("+1" if carry else "") + f"={total}")
+        carry = total // 10
+    return f"<think>{','.join(steps)}</think><answer>\\boxed{{{int(left) + int(right)}}}</answer><|im_end|>"
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=__doc__.partition("\n\n")[2], formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", required=True, help="folder to write, in Hugging Face format")
+    parser.add_argument("--seed", type=int, default=0, help="weights and batches (default: 0)")
+    parser.add_argument("--digits", type=int, default=2, help="digits of each number (default: 2)")
+    parser.add_argument("--stop_accuracy", type=float, default=0.25, help="held-out greedy accuracy to stop at (default: 0.25)")
+    parser.add_argument("--max_steps", type=int, default=1500, help="give up after this many steps (default: 1500)")
+    parser.add_argument("--batch_size", type=int, default=128, help="sums a step (default: 128)")
+    parser.add_argument("--lr", type=float, default=1e-3, help="learning rate (default: 1e-3)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    import numpy as np
+    from tqdm import tqdm
+
+    from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
+    from mindrlhf_lite.data.sources import arithmetic_rows
+    from mindrlhf_lite.data.tokenizer import Tokenizer
+    from mindrlhf_lite.evaluation import generate_groups, judge, summarise
+    from mindrlhf_lite.models.hf_weights import save_hf_model
+    from mindrlhf_lite.models.model_config import ModelConfig
+    from mindrlhf_lite.models.parameters import initial_weights
+    from mindrlhf_lite.models.qwen2 import Qwen2
+    from mindrlhf_lite.parallel.mesh import Mesh
+    from mindrlhf_lite.rewards.runner import RewardFunction
+    from mindrlhf_lite.rollout.native import NativeEngine
+    from mindrlhf_lite.trainer.actor import Actor, LossOptions
+    from mindrlhf_lite.trainer.batches import BucketPlan, make_microbatch
+    from mindrlhf_lite.trainer.optimizer import AdamWOptions
+    from mindrlhf_lite.types import Prompt, SamplingParams, TrainSequence
+
+    Mesh()
+    folder = Path(args.output)
+    write_tokenizer(folder)
+    tokenizer = Tokenizer(str(folder))
+    config = ModelConfig(
+        vocab_size=tokenizer.size, hidden_size=128, intermediate_size=352, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
+        rope_theta=10000.0, max_position_embeddings=512,
+    )
+    weights = initial_weights(config, args.seed)
+    model = Qwen2(config, weights, trainable=True, max_length=SEQUENCE)
+    actor = Actor(model, LossOptions(beta=0, epsilon_low=0.2, epsilon_high=0.2, policy_is_frozen=False), AdamWOptions(weight_decay=0.01), axis=None)
+    engine = NativeEngine(Qwen2(config, weights, trainable=False, max_length=SEQUENCE), num_slots=128, cache_length=SEQUENCE)
+
+    train = list(arithmetic_rows(10 ** (2 * args.digits) * 4 // 5, 0, "train", args.digits))
+    held_out = [
+        Prompt(index, tuple(tokenizer.encode(row["question"])), row["question"], row["answer"], index + 1)
+        for index, row in enumerate(arithmetic_rows(256, 0, "held_out", args.digits))
+    ]
+    reward = RewardFunction(["qwen_accuracy_reward"], [1.0], timeout_s=10)
+    greedy = SamplingParams(MAX_COMPLETION, temperature=0, stop_token_ids=(tokenizer.eos_token_id or 0,))
+    rng = np.random.default_rng(args.seed)
+    plan = BucketPlan((SEQUENCE,), (MAX_COMPLETION,))
+    with tqdm(total=args.max_steps, unit="step") as progress:
+        for step in range(1, args.max_steps + 1):
+            sequences = []
+            for row in (train[index] for index in rng.integers(0, len(train), args.batch_size)):
+                prompt, target = tokenizer.encode_batch([row["question"], worked_sum(row["question"])])
+                sequences.append(TrainSequence(np.array(prompt + target, np.int32), len(prompt), advantage=1.0))
+            totals = BatchTotals(sum(s.completion_length for s in sequences), len(sequences), MAX_COMPLETION)
+            # with ratio 1 and advantage 1 the GRPO loss has the gradient of the cross entropy
+            _, logprobs = actor.accumulate([make_microbatch(sequences, args.batch_size, plan, token_mean, totals)])
+            actor.apply(args.lr * min(1.0, step / 20))
+            cross_entropy = -sum(float(row.sum()) for row in logprobs[0]) / totals.num_tokens
+            progress.set_postfix(loss=f"{cross_entropy:.3f}", refresh=False)
+            progress.update()
+            if step % (2 if cross_entropy < 0.2 else 20) == 0:  # it learns fast once the digits are right
+                engine.update_weights(model.named_weights())
+                result = summarise(judge(generate_groups(engine, tokenizer, held_out, 1, greedy, (args.seed,)), reward))
+                progress.write(f"step {step}: loss {cross_entropy:.3f}, held-out accuracy {result.accuracy:.1%}")
+                if result.accuracy >= args.stop_accuracy:
+                    break
+        else:
+            raise ValueError(f"held-out accuracy stayed below --stop_accuracy {args.stop_accuracy} for --max_steps {args.max_steps}")
+    save_hf_model(folder, config, model.weights_as_numpy(), tokenizer.eos_token_id, tokenizer.pad_token_id)
+    reward.close()
+    print(f"Wrote {folder}")
+
+
+if __name__ == "__main__":
+    run_tool(main)
