@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Makes the quickstart's model: a tiny Qwen2 and its tokenizer, warmed up by supervised training until it half-knows sums.
+"""Makes the quickstart's model: a tiny Qwen2 and its tokenizer, warmed up by supervised training on sloppily solved sums.
 
-It learns from train-split sums, worked out digit by digit inside <think>, and stops as soon as greedy accuracy on held-out
-sums reaches --stop_accuracy: far enough to sometimes be right, which is where GRPO takes over.
+It learns from train-split sums, worked out digit by digit inside <think>, by a tutor who forgets each carry with
+probability --forget_carry. So it learns the format and the digits, mostly drops carries, and is right where there are none
+to carry: under a third of held-out sums when decoding greedily. Carrying is what GRPO then has to find out from rewards.
 
 Example:
   python tools/make_tiny_model.py --output examples/quickstart/model
@@ -11,6 +12,7 @@ Example:
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -43,16 +45,21 @@ def write_tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1))
 
 
-def worked_sum(question: str) -> str:
-    """"47+85=" -> "<think>7+5=12,4+8+1=13</think><answer>\\boxed{132}</answer><|im_end|>": digits from the right, carries added."""
+def worked_sum(question: str, remembers_carry: Callable[[], bool]) -> str:
+    """"47+85=" -> "<think>7+5=12,4+8+1=13</think><answer>\\boxed{132}</answer><|im_end|>": digits from the right.
+
+    Where `remembers_carry()` says no, a carry is dropped, the last one too: "<think>7+5=12,4+8=12</think><answer>\\boxed{22}</answer>".
+    """
     left, right = question.rstrip("=").split("+")
     width = max(len(left), len(right))
-    steps, carry = [], 0
+    steps, result, carry = [], "", 0
     for a, b in zip(reversed(left.zfill(width)), reversed(right.zfill(width)), strict=True):
         total = int(a) + int(b) + carry
         steps.append(f"{a}+{b}" + ("+1" if carry else "") + f"={total}")
-        carry = total // 10
-    return f"<think>{','.join(steps)}</think><answer>\\boxed{{{int(left) + int(right)}}}</answer><|im_end|>"
+        result = str(total % 10) + result
+        carry = int(total >= 10 and remembers_carry())
+    result = str(int(str(carry) + result))
+    return f"<think>{','.join(steps)}</think><answer>\\boxed{{{result}}}</answer><|im_end|>"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -60,10 +67,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output", required=True, help="folder to write, in Hugging Face format")
     parser.add_argument("--seed", type=int, default=0, help="weights and batches (default: 0)")
     parser.add_argument("--digits", type=int, default=2, help="digits of each number (default: 2)")
-    parser.add_argument("--stop_accuracy", type=float, default=0.25, help="held-out greedy accuracy to stop at (default: 0.25)")
-    parser.add_argument("--max_steps", type=int, default=1500, help="give up after this many steps (default: 1500)")
+    parser.add_argument("--forget_carry", type=float, default=0.7, help="probability that the tutor forgets a carry (default: 0.7)")
+    parser.add_argument("--steps", type=int, default=320, help="training steps (default: 320)")
     parser.add_argument("--batch_size", type=int, default=128, help="sums a step (default: 128)")
-    parser.add_argument("--lr", type=float, default=1e-3, help="learning rate (default: 1e-3)")
+    parser.add_argument("--lr", type=float, default=1.5e-3, help="peak learning rate; falls to 0 by a cosine (default: 1.5e-3)")
     return parser.parse_args()
 
 
@@ -86,6 +93,7 @@ def main() -> None:
     from mindrlhf_lite.trainer.actor import Actor, LossOptions
     from mindrlhf_lite.trainer.batches import BucketPlan, make_microbatch
     from mindrlhf_lite.trainer.optimizer import AdamWOptions
+    from mindrlhf_lite.trainer.schedule import LearningRate
     from mindrlhf_lite.types import Prompt, SamplingParams, TrainSequence
 
     Mesh()
@@ -101,36 +109,36 @@ def main() -> None:
     actor = Actor(model, LossOptions(beta=0, epsilon_low=0.2, epsilon_high=0.2, policy_is_frozen=False), AdamWOptions(weight_decay=0.01), axis=None)
     engine = NativeEngine(Qwen2(config, weights, trainable=False, max_length=SEQUENCE), num_slots=128, cache_length=SEQUENCE)
 
-    train = list(arithmetic_rows(10 ** (2 * args.digits) * 4 // 5, 0, "train", args.digits))
+    train = list(arithmetic_rows(min(200_000, 10 ** (2 * args.digits) * 4 // 5), 0, "train", args.digits))
     held_out = [
         Prompt(index, tuple(tokenizer.encode(row["question"])), row["question"], row["answer"], index + 1)
         for index, row in enumerate(arithmetic_rows(256, 0, "held_out", args.digits))
     ]
     reward = RewardFunction(["qwen_accuracy_reward"], [1.0], timeout_s=10)
+    sampled = SamplingParams(MAX_COMPLETION, stop_token_ids=(tokenizer.eos_token_id or 0,))
     greedy = SamplingParams(MAX_COMPLETION, temperature=0, stop_token_ids=(tokenizer.eos_token_id or 0,))
     rng = np.random.default_rng(args.seed)
     plan = BucketPlan((SEQUENCE,), (MAX_COMPLETION,))
-    with tqdm(total=args.max_steps, unit="step") as progress:
-        for step in range(1, args.max_steps + 1):
-            sequences = []
-            for row in (train[index] for index in rng.integers(0, len(train), args.batch_size)):
-                prompt, target = tokenizer.encode_batch([row["question"], worked_sum(row["question"])])
-                sequences.append(TrainSequence(np.array(prompt + target, np.int32), len(prompt), advantage=1.0))
+    schedule = LearningRate("cosine", args.lr, 0.0, warmup_steps=20, decay_steps=args.steps)
+    with tqdm(total=args.steps, unit="step") as progress:
+        for step in range(args.steps):
+            questions = [train[index]["question"] for index in rng.integers(0, len(train), args.batch_size)]
+            targets = [worked_sum(question, lambda: rng.random() >= args.forget_carry) for question in questions]
+            sequences = [
+                TrainSequence(np.array(prompt + target, np.int32), len(prompt), advantage=1.0)
+                for prompt, target in zip(tokenizer.encode_batch(questions), tokenizer.encode_batch(targets), strict=True)
+            ]
             totals = BatchTotals(sum(s.completion_length for s in sequences), len(sequences), MAX_COMPLETION)
             # with ratio 1 and advantage 1 the GRPO loss has the gradient of the cross entropy
             _, logprobs = actor.accumulate([make_microbatch(sequences, args.batch_size, plan, token_mean, totals)])
-            actor.apply(args.lr * min(1.0, step / 20))
-            cross_entropy = -sum(float(row.sum()) for row in logprobs[0]) / totals.num_tokens
-            progress.set_postfix(loss=f"{cross_entropy:.3f}", refresh=False)
+            actor.apply(schedule.at(step))
+            progress.set_postfix(loss=f"{-sum(float(row.sum()) for row in logprobs[0]) / totals.num_tokens:.3f}", refresh=False)
             progress.update()
-            if step % (2 if cross_entropy < 0.2 else 20) == 0:  # it learns fast once the digits are right
+            if (step + 1) % 50 == 0:
                 engine.update_weights(model.named_weights())
-                result = summarise(judge(generate_groups(engine, tokenizer, held_out, 1, greedy, (args.seed,)), reward))
-                progress.write(f"step {step}: loss {cross_entropy:.3f}, held-out accuracy {result.accuracy:.1%}")
-                if result.accuracy >= args.stop_accuracy:
-                    break
-        else:
-            raise ValueError(f"held-out accuracy stayed below --stop_accuracy {args.stop_accuracy} for --max_steps {args.max_steps}")
+                for name, sampling in (("greedy", greedy), ("sampled", sampled)):
+                    result = summarise(judge(generate_groups(engine, tokenizer, held_out, 1, sampling, (args.seed,)), reward))
+                    progress.write(f"step {step + 1}: held-out accuracy, {name}: {result.accuracy:.1%}")
     save_hf_model(folder, config, model.weights_as_numpy(), tokenizer.eos_token_id, tokenizer.pad_token_id)
     reward.close()
     print(f"Wrote {folder}")

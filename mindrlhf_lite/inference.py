@@ -1,0 +1,105 @@
+"""What the stand-alone tools share: a model folder to an engine or a scorer, rows of prompts, on one process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
+from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.models.hf_weights import load_weights
+from mindrlhf_lite.models.model_config import ModelConfig
+from mindrlhf_lite.types import TrainSequence
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A Hugging Face folder, loaded."""
+
+    config: ModelConfig
+    weights: dict[str, np.ndarray]
+    tokenizer: Tokenizer
+
+
+def load_model_folder(path: str) -> ModelFolder:
+    config = ModelConfig.from_dir(path)
+    return ModelFolder(config, load_weights(path, config), Tokenizer(path))
+
+
+def read_rows(path: str) -> list[dict[str, Any]]:
+    """The JSON objects of a .jsonl file.
+
+    Raises:
+        ValueError: names file and line of the first row that is not one.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"--input {path}: no such file")
+    rows = []
+    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}:{number}: not valid JSON ({error.msg})") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}:{number}: a JSON object is needed, not {type(row).__name__}")
+        rows.append(row)
+    if not rows:
+        raise ValueError(f"--input {path}: it has no rows")
+    return rows
+
+
+def ids_of(row: dict[str, Any], kind: str, tokenizer: Tokenizer, where: str, vocab_size: int) -> list[int]:
+    """row["prompt_ids"] as it is, or row["prompt"] tokenized (kind "prompt"; "completion" likewise).
+
+    Raises:
+        ValueError: neither is there, it is empty, or an id lies outside the vocabulary.
+    """
+    ids = row.get(f"{kind}_ids")
+    if ids is None:
+        if not isinstance(row.get(kind), str):
+            raise ValueError(f"{where}: needs {kind!r} (text) or '{kind}_ids' (list of token ids)")
+        ids = tokenizer.encode(row[kind])
+    if not ids or not all(isinstance(token, int) and 0 <= token < vocab_size for token in ids):
+        raise ValueError(f"{where}: {kind} must be at least one token id in 0..{vocab_size - 1}")
+    return ids
+
+
+def as_train_sequences(rows: Sequence[dict[str, Any]], source: str, folder: ModelFolder) -> list[TrainSequence]:
+    """Rows {prompt, completion} or {prompt_ids, completion_ids} as sequences to score."""
+    sequences = []
+    for number, row in enumerate(rows, 1):
+        where = f"{source}: row {number}"
+        prompt = ids_of(row, "prompt", folder.tokenizer, where, folder.config.vocab_size)
+        completion = ids_of(row, "completion", folder.tokenizer, where, folder.config.vocab_size)
+        if len(prompt) + len(completion) > folder.config.max_position_embeddings:
+            raise ValueError(f"{where}: {len(prompt) + len(completion)} tokens, over the model's max_position_embeddings={folder.config.max_position_embeddings}")
+        sequences.append(TrainSequence(np.array(prompt + completion, np.int32), len(prompt), 0.0))
+    return sequences
+
+
+def score_sequences(sequences: Sequence[TrainSequence], folder: ModelFolder, rows_at_once: int) -> list[np.ndarray]:
+    """Logprobs of every sequence's completion tokens, float32, in order; shows a progress bar."""
+    from tqdm import tqdm
+
+    from mindrlhf_lite.models.qwen2 import Qwen2
+    from mindrlhf_lite.trainer.actor import LogprobScorer
+    from mindrlhf_lite.trainer.batches import BucketPlan, default_buckets, make_microbatch, round_up, split_into_microbatches
+
+    buckets = default_buckets(max(len(sequence.token_ids) for sequence in sequences))
+    scorer = LogprobScorer(Qwen2(folder.config, folder.weights, False, buckets[-1]))
+    results: list[np.ndarray] = [np.empty(0, np.float32)] * len(sequences)
+    lengths = [round_up(len(sequence.token_ids), buckets) for sequence in sequences]
+    with tqdm(total=len(sequences), unit="row", desc="scoring") as progress:
+        for indices in split_into_microbatches(lengths, rows_at_once):
+            batch = make_microbatch([sequences[index] for index in indices], rows_at_once, BucketPlan(buckets, buckets), token_mean, BatchTotals(1, 1, 1))
+            for index, logprobs in zip(indices, scorer.score(batch), strict=True):
+                results[index] = logprobs
+            progress.update(len(indices))
+    return results

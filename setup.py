@@ -1,0 +1,34 @@
+"""Package metadata; exact versions of everything that was tested together stand in constraints.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+version = re.search(r'__version__ = "(.+)"', Path(__file__).with_name("mindrlhf_lite").joinpath("__init__.py").read_text()).group(1)
+
+setup(
+    name="mindrlhf_lite",
+    version=version,
+    description="Reinforcement learning from verifiable rewards for language models on MindSpore",
+    packages=find_packages(include=["mindrlhf_lite", "mindrlhf_lite.*"]),
+    package_data={"mindrlhf_lite.data": ["templates.yaml"]},
+    python_requires=">=3.10,<3.13",
+    install_requires=[
+        "mindspore==2.9.0",
+        "numpy<2",
+        "pyyaml",
+        "tokenizers>=0.22,<0.23",
+        "transformers==4.57.1",
+        "safetensors",
+        "math-verify",  # math_reward
+        "tqdm",  # console
+        "matplotlib",  # plots
+        "tensorboardX",
+    ],
+    extras_require={
+        # what the tests need; torch runs transformers' Qwen2, the model's independent witness
+        "test": ["pytest", "hypothesis", "ruff", "mypy", "codespell", "types-PyYAML", "torch==2.13.0"],
+        "mindformers": ["mindformers==1.9.0"],
+    },
+)

@@ -1,0 +1,36 @@
+"""Shared fixtures: small models written as Hugging Face folders, the measured files in ../shared."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("GLOG_v", "3")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+
+import pytest
+
+SHARED = ROOT.parent / "shared"
+QUICKSTART_MODEL = ROOT / "examples" / "quickstart" / "model"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cpu() -> None:
+    import mindspore as ms
+
+    ms.set_device("CPU")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """../shared, with real data and tokenizers; a test that needs it skips where it is not there."""
+    if not SHARED.is_dir():
+        pytest.skip("needs ../shared (GSM8K and the Qwen2.5 tokenizer), which is not part of the project")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def quickstart_model() -> Path:
+    return QUICKSTART_MODEL

@@ -1,0 +1,45 @@
+"""Small models and runs for tests."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from mindrlhf_lite.models.model_config import ModelConfig
+from mindrlhf_lite.models.parameters import parameter_specs
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = ModelConfig(
+    vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, rope_theta=10000.0,
+    max_position_embeddings=256, tie_word_embeddings=False,
+)  # fmt: skip
+
+
+def random_weights(config: ModelConfig, seed: int = 0, scale: float = 0.3) -> dict[str, np.ndarray]:
+    """Every parameter random, biases and norms too, so that none can be left out unnoticed."""
+    rng = np.random.default_rng(seed)
+    weights = {}
+    for spec in parameter_specs(config):
+        values = rng.standard_normal(spec.shape).astype(np.float32)
+        weights[spec.name] = 1 + 0.1 * values if "norm" in spec.name else values * np.float32(scale / np.sqrt(spec.shape[-1]) * 4)
+    return weights
+
+
+def clean_environment(**extra: str) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "GLOG_v": "3", "HF_HUB_OFFLINE": "1", "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", **extra}
+
+
+def run(command: list, cwd: Path | None = None, timeout: int = 300, **extra: str) -> subprocess.CompletedProcess:
+    """Runs a command of the project; its output is in .stdout and .stderr."""
+    return subprocess.run([str(word) for word in command], cwd=cwd or ROOT, capture_output=True, text=True, timeout=timeout, env=clean_environment(**extra))
+
+
+def run_python(script: str, *arguments: object, timeout: int = 300) -> subprocess.CompletedProcess:
+    return run([sys.executable, ROOT / script, *arguments], timeout=timeout)
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Builds if needed, then runs every check: ruff, mypy, codespell, pytest. --full adds the long tests.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+case "${1:-}" in
+    -h | --help)
+        echo "usage: bash tests/run.sh [--full] [pytest arguments]"
+        echo "examples: bash tests/run.sh;  bash tests/run.sh tests/rewards -k boxed;  bash tests/run.sh --full"
+        exit 0 ;;
+esac
+bash build.sh --test
+export PATH="$PWD/.venv/bin:$PATH"
+# one thread a rank, quiet native logs, nothing from the network
+export OMP_NUM_THREADS=1 GLOG_v=3 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+
+selection=(-m "not full")
+if [ "${1:-}" = "--full" ]; then selection=(-m "full or not full"); shift; fi
+ruff check .
+ruff format --check .
+mypy
+codespell
+python -m pytest "${selection[@]}" "$@"

@@ -1,0 +1,115 @@
+"""The whole GRPO loss of a batch, and its gradient, against an implementation in numpy that shares no code with it.
+
+numpy takes the hidden states as given and computes logits, logprobs, loss and the gradient of the output matrix by the
+textbook formulas, in float64, one sequence and one token at a time.
+"""
+
+import numpy as np
+import pytest
+from helpers import TINY, random_weights
+from mindspore import Tensor
+
+from mindrlhf_lite.algorithms.aggregation import BatchTotals, sequence_mean, token_mean
+from mindrlhf_lite.models.qwen2 import Qwen2
+from mindrlhf_lite.trainer.actor import Actor, LossOptions
+from mindrlhf_lite.trainer.batches import BucketPlan, make_microbatch
+from mindrlhf_lite.trainer.optimizer import AdamWOptions
+from mindrlhf_lite.types import TrainSequence
+
+EPS_LOW, EPS_HIGH, BETA, EOS = 0.2, 0.28, 0.3, 5  # EOS is also what a careless implementation would pad with
+PLAN = BucketPlan((16,), (12,))
+
+
+def numpy_grpo(sequences, hidden, head, per_sequence):
+    """(loss, d loss / d head) from hidden states [rows, T, H]."""
+    loss, gradient = 0.0, np.zeros_like(head, np.float64)
+    tokens = sum(len(s.token_ids) - s.prompt_length for s in sequences)
+    for row, s in enumerate(sequences):
+        length = len(s.token_ids) - s.prompt_length
+        weight = 1 / (length * len(sequences)) if per_sequence else 1 / tokens
+        for t in range(length):
+            h = hidden[row, s.prompt_length - 1 + t].astype(np.float64)
+            logits = head.astype(np.float64) @ h
+            p = np.exp(logits - logits.max())
+            p /= p.sum()
+            label = s.token_ids[s.prompt_length + t]
+            logp = np.log(p[label])
+            ratio = np.exp(np.clip(logp - s.policy_logprobs[t], -20, 20))
+            clipped = np.clip(ratio, 1 - EPS_LOW, 1 + EPS_HIGH)
+            surrogate = min(ratio * s.advantage, clipped * s.advantage)
+            d = s.reference_logprobs[t] - logp
+            d_clamped = np.clip(d, -10, 10)
+            loss += weight * (-surrogate + BETA * (np.exp(d_clamped) - d_clamped - 1))
+            # gradient with respect to logp: of the surrogate where it is not clipped away, of the KL where it is not clamped
+            is_inside = abs(logp - s.policy_logprobs[t]) < 20
+            d_logp = -ratio * s.advantage if ratio * s.advantage <= clipped * s.advantage and is_inside else 0.0
+            d_logp += BETA * (1 - np.exp(d)) if abs(d) < 10 else 0.0
+            onehot = np.zeros_like(p)
+            onehot[label] = 1
+            gradient += weight * d_logp * np.outer(onehot - p, h)
+    return loss, gradient
+
+
+def cases():
+    rng = np.random.default_rng(3)
+
+    def sequence(prompt, completion, advantage, drift=0.3):
+        ids = np.concatenate([rng.integers(6, 97, prompt), completion]).astype(np.int32)
+        return ids, prompt, advantage, drift
+
+    return [
+        sequence(4, rng.integers(6, 97, 7), 1.2),
+        sequence(3, [EOS], -0.7),  # one token: the stop token itself, which must be trained
+        sequence(5, [9, EOS, 11, EOS, EOS], 0.9),  # pad id == EOS id, inside and at the end
+        sequence(2, rng.integers(6, 97, 12), -1.1),  # truncated at max_tokens: no EOS
+        sequence(4, rng.integers(6, 97, 3), 0.0),  # a group of equal rewards
+        sequence(1, rng.integers(6, 97, 4), 0.5, drift=2000.0),  # log-ratios overflow without clamps
+    ]
+
+
+@pytest.fixture(scope="module")
+def setup():
+    weights = random_weights(TINY)
+    model = Qwen2(TINY, weights, trainable=True, max_length=16)
+    rng = np.random.default_rng(5)
+    sequences = []
+    for ids, prompt, advantage, drift in cases():
+        count = len(ids) - prompt
+        logits = model(Tensor(ids[None])).asnumpy()[0].astype(np.float64)
+        now = (logits - np.log(np.exp(logits).sum(-1, keepdims=True)))[np.arange(prompt - 1, len(ids) - 1), ids[prompt:]]
+        signs = rng.choice([-1.0, 1.0], count)
+        policy = (now + (signs * drift if drift > 10 else rng.normal(0, drift, count))).astype(np.float32)
+        reference = (now + (-signs * drift if drift > 10 else rng.normal(0, 0.5, count))).astype(np.float32)
+        sequences.append(TrainSequence(ids, prompt, advantage, reference, policy))
+    return model, sequences
+
+
+@pytest.mark.parametrize("per_sequence", [False, True])
+@pytest.mark.parametrize("rows", [6, 4, 1])
+def test_loss_and_gradient(setup, per_sequence, rows):
+    model, sequences = setup
+    padded = np.zeros((len(sequences), 16), np.int32)
+    for row, s in enumerate(sequences):
+        padded[row, : len(s.token_ids)] = s.token_ids
+    hidden = model.hidden(Tensor(padded)).asnumpy().reshape(len(sequences), 16, -1)
+    expected_loss, expected_gradient = numpy_grpo(sequences, hidden, model.head.asnumpy(), per_sequence)
+
+    actor = Actor(model, LossOptions(BETA, EPS_LOW, EPS_HIGH, policy_is_frozen=True), AdamWOptions(), None)
+    totals = BatchTotals(sum(s.completion_length for s in sequences), len(sequences), 12)
+    aggregation = sequence_mean if per_sequence else token_mean
+    batches = [make_microbatch(sequences[start : start + rows], rows, PLAN, aggregation, totals) for start in range(0, len(sequences), rows)]
+    statistics, _ = actor.accumulate(batches)
+    gradient = next(g for g in actor.optimizer.gradients if g.name == "gradient.lm_head.weight").asnumpy()
+    assert statistics[0] == pytest.approx(expected_loss, rel=1e-5)
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-3, atol=2e-5 * np.abs(expected_gradient).max())
+
+
+def test_on_policy_batches_use_ratio_one(setup):
+    """With one update a batch no policy logprobs are needed: the loss is minus the mean advantage, the gradient that of the logprob."""
+    model, sequences = setup
+    actor = Actor(model, LossOptions(0.0, EPS_LOW, EPS_HIGH, policy_is_frozen=False), AdamWOptions(), None)
+    totals = BatchTotals(sum(s.completion_length for s in sequences), len(sequences), 12)
+    statistics, _ = actor.accumulate([make_microbatch(sequences, len(sequences), PLAN, token_mean, totals)])
+    mean_advantage = sum(s.advantage * s.completion_length for s in sequences) / totals.num_tokens
+    assert statistics[0] == pytest.approx(-mean_advantage, rel=1e-5)
+    assert statistics[6] == 1.0

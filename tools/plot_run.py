@@ -1,0 +1,32 @@
+#!/usr/bin/env python3
+"""PNG plots (reward, loss, KL, length, held-out accuracy) of a run's metrics.jsonl; also of a run that is still going.
+
+Example:
+  python tools/plot_run.py output/quickstart
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mindrlhf_lite.cli import run_tool  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=__doc__.partition("\n\n")[2], formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", help="output folder of a run")
+    args = parser.parse_args()
+    from mindrlhf_lite.observe.plots import write_plots
+    from mindrlhf_lite.observe.writers import read_metrics
+
+    rows = read_metrics(Path(args.run) / "metrics.jsonl")
+    if not rows:
+        raise ValueError(f"{args.run}: no metrics.jsonl with at least one step there")
+    for path in write_plots(rows, Path(args.run) / "plots"):
+        print(path)
+
+
+if __name__ == "__main__":
+    run_tool(main)

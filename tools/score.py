@@ -1,0 +1,47 @@
+#!/usr/bin/env python3
+"""Logprobs of given completions under a model.
+
+Input rows: {"prompt": "...", "completion": "..."} or {"prompt_ids": [...], "completion_ids": [...]}.
+Output rows: {"token_ids": [...], "logprobs": [...]}, one entry a completion token, natural logarithms.
+
+Example:
+  python tools/score.py --model examples/quickstart/model --input rows.jsonl --output scored.jsonl
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mindrlhf_lite.cli import run_tool  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=__doc__.partition("\n\n")[2], formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="Hugging Face folder")
+    parser.add_argument("--input", required=True, help=".jsonl file of rows")
+    parser.add_argument("--output", required=True, help=".jsonl file to write")
+    parser.add_argument("--batch_size", type=int, default=8, help="rows a forward pass (default: 8)")
+    args = parser.parse_args()
+    if args.batch_size < 1:
+        raise ValueError(f"--batch_size {args.batch_size}: must be at least 1")
+    from mindrlhf_lite.inference import as_train_sequences, load_model_folder, read_rows, score_sequences
+    from mindrlhf_lite.observe.writers import write_atomically
+    from mindrlhf_lite.parallel.mesh import Mesh
+
+    rows, folder = read_rows(args.input), load_model_folder(args.model)
+    sequences = as_train_sequences(rows, args.input, folder)
+    Mesh()
+    scored = score_sequences(sequences, folder, args.batch_size)
+    lines = [
+        json.dumps({"token_ids": sequence.token_ids[sequence.prompt_length :].tolist(), "logprobs": logprobs.tolist()})
+        for sequence, logprobs in zip(sequences, scored, strict=True)
+    ]
+    write_atomically(Path(args.output), "\n".join(lines) + "\n")
+    print(f"Wrote {args.output}: {len(lines)} rows")
+
+
+if __name__ == "__main__":
+    run_tool(main)
