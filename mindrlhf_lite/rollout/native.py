@@ -1,7 +1,7 @@
 """The native rollout engine: continuous batching over a fixed number of slots.
 
-Every decode step runs all slots, busy or idle, and a prompt's prefill depends on its own length bucket only: matrix
-products on CPU round differently for different row counts, so fixed row counts are what makes a completion's tokens
+Every decode step runs all slots, busy or idle, over the whole cache, and a prompt's prefill depends on its own length bucket
+only: matrix products on CPU round differently for different shapes, so fixed shapes are what makes a completion's tokens
 independent of what shares its batch. A finished sequence frees its slot at once for the next one in the queue.
 """
 
@@ -157,8 +157,7 @@ class _Batch:
             assert sequence is not None
             uniform[slot] = sequence.uniforms[len(sequence.token_ids)]
             forbid_stop[slot] = len(sequence.token_ids) < self.sampling.min_tokens
-        window = np.arange(self.engine.round_up(int(self.positions.max()) + 1), dtype=np.int32)
-        arrays = (self.token_ids, self.positions, window, uniform, forbid_stop)
+        arrays = (self.token_ids, self.positions, uniform, forbid_stop)
         outputs = self.decode(*(Tensor(array) for array in arrays), self.inverse_temperature, self.is_greedy, *self.caches)
         tokens, logprobs, policy_logprobs = (output.asnumpy() for output in outputs)
         if self.seen is not None:
@@ -180,7 +179,7 @@ class _Batch:
         if self.seen is not None:
             self.seen[slot, token] = True
         stopped = token in self.stops
-        if not stopped and len(sequence.token_ids) < self.sampling.max_tokens and self.positions[slot] < self.engine.cache_length:
+        if not stopped and len(sequence.token_ids) < self.sampling.max_tokens and self.positions[slot] + 1 < self.engine.cache_length:
             return
         reason = FinishReason.STOP if stopped else FinishReason.LENGTH
         arrays = (np.array(values, np.float32) for values in (sequence.logprobs, sequence.policy_logprobs))
