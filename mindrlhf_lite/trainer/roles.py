@@ -63,7 +63,8 @@ class PolicyUpdate:
         self.config, self.roles, self.mesh, self.schedule = config, roles, mesh, schedule
         self.aggregation = AGGREGATIONS[rl.loss_aggregation]
         self.max_tokens = config.generate_config.sampling_config.max_tokens
-        self.plan = BucketPlan(tuple(rl.length_buckets) or default_buckets(rl.seq_length), default_buckets(self.max_tokens))
+        buckets = tuple(rl.length_buckets) or default_buckets(rl.seq_length)
+        self.plan = BucketPlan(buckets, tuple(sorted({min(bucket, self.max_tokens) for bucket in buckets})))
         share = config.completions_per_update // mesh.world_size
         self.rows = -(-share // config.actor_config.parallel_config.micro_batch_num)
         self.minibatch = share

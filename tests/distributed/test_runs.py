@@ -1,0 +1,211 @@
+"""Whole runs under real msrun jobs: layout invariance, exact resume, errors of any rank, files."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from helpers import ROOT, clean_environment, read_jsonl, run_python
+
+MAIN = ROOT / "examples/qwen_grpo/main.py"
+EXACT = ("loss/total", "loss/policy", "loss/kl", "policy/grad_norm", "reward/mean", "completion/mean_tokens", "policy/entropy", "policy/lr", "epoch")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, quickstart_model):
+    folder = tmp_path_factory.mktemp("data")
+    for split, rows in (("train", 20), ("held_out", 6)):
+        arguments = ("--tokenizer_dir", quickstart_model, "--dataset_type", "arithmetic", "--num_rows", rows, "--split", split, "--output_path", folder / f"{split}.mindrecord")
+        assert run_python("tools/rlhf_data.py", *arguments).returncode == 0
+    return folder
+
+
+def arguments(data, output, *extra):
+    """A run of 4 prompts x 4 completions a step: 20 prompts are an epoch of 5 steps."""
+    return [
+        "--config", ROOT / "examples/quickstart/grpo_config.yaml", "--actor_checkpoint_path", ROOT / "examples/quickstart/model",
+        "--dataset_file", data / "train.mindrecord", f"--rl_config.output_dir={output}", "--rl_config.chunk_size=4", "--rl_config.num_generations=4",
+        "--generate_config.max_num_seqs=16", "--rl_config.max_steps=3", "--rl_config.save_ckpt_interval=0", "--rl_config.tensorboard=false",
+        "--rl_config.eval_interval=0", "--monitor_config.plots=false", "--monitor_config.progress_bar=false", "--context.num_threads=1", *extra,
+    ]  # fmt: skip
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def single(data, output, *extra, timeout=240):
+    return run_python(MAIN.relative_to(ROOT), *arguments(data, output, *extra), timeout=timeout)
+
+
+def msrun(num_ranks, data, output, *extra, timeout=240):
+    """A real msrun job with its own port and logs; its whole process group is ended if it does not end by itself."""
+    command = [
+        "msrun", f"--worker_num={num_ranks}", f"--local_worker_num={num_ranks}", "--master_addr=127.0.0.1", f"--master_port={free_port()}", "--join=True",
+        f"--log_dir={output}_log", str(MAIN), *map(str, arguments(data, output, *extra)),
+    ]  # fmt: skip
+    environment = clean_environment()
+    process = subprocess.Popen(command, cwd=output.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True)
+    try:
+        text, _ = process.communicate(timeout=timeout)
+    finally:
+        end_ranks_of(process.pid)
+    logs = "".join(path.read_text(errors="replace") for path in sorted(output.parent.glob(f"{output.name}_log/worker_*.log")))
+    return process.returncode, text, logs
+
+
+def end_ranks_of(session):
+    """msrun gives every rank a process group of its own, but all are children of its session: ends those that are left, by id."""
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                command = open(f"/proc/{entry}/environ", "rb").read()
+                parent_session = int(open(f"/proc/{entry}/stat").read().rpartition(")")[2].split()[3])
+            except OSError:
+                continue
+            if parent_session == session and command:
+                os.kill(int(entry), signal.SIGKILL)
+
+
+def metrics(output):
+    return read_jsonl(output / "metrics.jsonl")
+
+
+def without_times(rows):
+    return [{key: value for key, value in row.items() if not key.startswith(("time_s/", "speed/", "memory/", "reshard/gb"))} for row in rows]
+
+
+def completions(output, step):
+    return read_jsonl(output / f"completions/step_{step:06d}.jsonl")
+
+
+def test_one_and_two_ranks_agree(data, tmp_path):
+    """Same sampled tokens; losses and gradient norms to 1e-5; also with several minibatches, iterations and micro-batches."""
+    settings = ("--rl_config.batch_size=8", "--rl_config.num_iterations=2", "--rl_config.eval_dataset_file=" + str(data / "held_out.mindrecord"))
+    one = single(data, tmp_path / "one", *settings, "--actor_config.parallel_config.micro_batch_num=3")
+    assert one.returncode == 0, one.stderr
+    code, text, logs = msrun(2, data, tmp_path / "two", *settings, "--actor_config.parallel_config.micro_batch_num=2")
+    assert code == 0, text + logs
+    for a, b in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
+        for key in EXACT:
+            assert b[key] == pytest.approx(a[key], rel=1e-5, abs=1e-7), (a["step"], key)
+    for step in (1, 2, 3):
+        as_set = [sorted((row["prompt"], row["completion"], row["reward"]) for row in completions(tmp_path / name, step)) for name in ("one", "two")]
+        assert as_set[0] == as_set[1]
+    assert "step    1" in text and text.count("step    1") == 1  # only rank 0 speaks
+    accuracy = [json.loads((tmp_path / name / "summary.json").read_text())["accuracy"] for name in ("one", "two")]
+    assert accuracy[0] == accuracy[1] and accuracy[0].keys() == {"before", "after"}
+
+
+def test_files_of_a_run(data, tmp_path):
+    held_out = f"--rl_config.eval_dataset_file={data / 'held_out.mindrecord'}"
+    result = single(data, tmp_path / "run", held_out, "--rl_config.tensorboard=true", "--monitor_config.plots=true", "--rl_config.save_ckpt_interval=1", "--rl_config.save_max_ckpt_num=2", "--profiler_config.enabled=true")
+    assert result.returncode == 0, result.stderr
+    output = tmp_path / "run"
+    rows = metrics(output)
+    expected = {
+        "step", "epoch", "loss/total", "loss/policy", "loss/kl", "policy/entropy", "policy/grad_norm", "policy/lr", "policy/clip_low", "policy/clip_high", "policy/ratio_max",
+        "reward/mean", "reward/std", "reward/max", "reward/min", "reward/zero_std_groups", "reward/qwen_accuracy_reward/mean", "reward/format_reward/mean",
+        *(f"reward/outcome/{name}" for name in ("correct", "wrong", "unparsed", "error", "timeout")), "completion/mean_tokens", "completion/max_tokens", "completion/min_tokens",
+        "completion/truncated", "prompt/mean_tokens", "rollout/logprob_diff_mean", "rollout/logprob_diff_max",
+        *(f"time_s/{name}" for name in ("step", "generate", "reward", "reference", "update", "reshard", "swap")), "speed/generated_tokens_per_s", "speed/trained_tokens_per_s",
+        "reshard/bytes", "reshard/lower_bound_bytes", "reshard/gb_per_s", "swap/bytes", "memory/rss_gb", "memory/peak_rss_gb",
+    }  # fmt: skip
+    assert [row["step"] for row in rows] == [1, 2, 3] and all(expected <= row.keys() for row in rows)
+    assert all(np.isfinite(value) for row in rows for value in row.values())
+    assert all(row["rollout/logprob_diff_max"] < 1e-4 for row in rows)
+    glossary = (ROOT / "docs/metrics.md").read_text()
+    assert all(f"`{key}`" in glossary for key in expected if not key.startswith("reward/qwen") and key != "reward/format_reward/mean")
+    assert {path.name for path in (output / "checkpoints").iterdir()} == {"step_2", "step_3"}
+    assert {path.name for path in (output / "plots").iterdir()} == {"reward.png", "loss.png", "kl.png", "length.png", "accuracy.png"}
+    assert list((output / "tensorboard").iterdir()) and (output / "profile/rank_0.pstats").is_file()
+    row = completions(output, 2)[0]
+    assert {"prompt", "completion", "gold", "rewards", "outcome", "tokens", "finish_reason", "group"} <= row.keys() and len(completions(output, 2)) == 16
+    summary = json.loads((output / "summary.json").read_text())
+    assert {"accuracy", "steps", "seconds", "seed", "versions", "git_commit", "config"} <= summary.keys() and summary["steps"] == 3
+    # transformers loads the result and scores a completion as tools/score.py does
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    text = {"prompt": row["prompt"], "completion": row["completion"]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(text) + "\n")
+    assert run_python("tools/score.py", "--model", output / "hf", "--input", tmp_path / "rows.jsonl", "--output", tmp_path / "scored.jsonl").returncode == 0
+    (scored,) = read_jsonl(tmp_path / "scored.jsonl")
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(output / "hf", dtype=torch.float32), AutoTokenizer.from_pretrained(output / "hf")
+    prompt, completion = (tokenizer(text[name], add_special_tokens=False)["input_ids"] for name in ("prompt", "completion"))
+    assert scored["token_ids"] == completion
+    with torch.no_grad():
+        logprobs = torch.log_softmax(model(torch.tensor([prompt + completion])).logits[0], -1)
+    reference = logprobs[torch.arange(len(prompt) - 1, len(prompt) + len(completion) - 1), torch.tensor(completion)]
+    np.testing.assert_allclose(scored["logprobs"], reference.numpy(), atol=1e-4)
+
+
+def test_resume_is_exact_bit_for_bit_across_an_epoch(data, tmp_path):
+    """6 steps in one run equal 4 steps, a fresh process, and 2 more; the fifth step ends the first epoch."""
+    settings = ("--rl_config.save_ckpt_interval=2", "--actor_config.lr_schedule.lr_decay_style=cosine", "--actor_config.lr_schedule.decay_steps=6")
+    for name, steps, extra in (("whole", 6, ()), ("parts", 4, ()), ("parts", 6, ("--resume_training", "true"))):
+        result = single(data, tmp_path / name, f"--rl_config.max_steps={steps}", *settings, *extra)
+        assert result.returncode == 0, result.stderr
+    assert "resumed after step 4" in result.stdout
+    assert without_times(metrics(tmp_path / "parts")) == without_times(metrics(tmp_path / "whole"))
+    for step in (5, 6):
+        assert completions(tmp_path / "parts", step) == completions(tmp_path / "whole", step)
+    for name in ("hf/model.safetensors", "checkpoints/step_6/rank_00000.safetensors"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_resume_after_kill_9_and_damage(data, tmp_path):
+    output = tmp_path / "run"
+    command = [sys.executable, str(MAIN), *map(str, arguments(data, output, "--rl_config.max_steps=400", "--rl_config.save_ckpt_interval=1", "--rl_config.save_max_ckpt_num=3"))]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=clean_environment())
+    try:
+        deadline = time.monotonic() + 200
+        while not (output / "checkpoints/step_4").is_dir():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
+    newest = max(int(path.name[5:]) for path in (output / "checkpoints").glob("step_*"))
+    with (output / f"checkpoints/step_{newest}/rank_00000.safetensors").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x55")
+    result = single(data, output, "--rl_config.max_steps=" + str(newest + 1), "--rl_config.save_ckpt_interval=1", "--resume_training", "true")
+    assert result.returncode == 0, result.stderr
+    assert f"step_{newest} is damaged: " in result.stdout and f"resumed after step {newest - 1}" in result.stdout
+    assert [row["step"] for row in metrics(output)] == list(range(1, newest + 2))
+
+
+def test_a_run_is_not_overwritten_and_not_resumed_under_other_settings(data, tmp_path):
+    assert single(data, tmp_path / "run", "--rl_config.max_steps=1", "--rl_config.save_ckpt_interval=1").returncode == 0
+    again = single(data, tmp_path / "run")
+    assert again.returncode == 2 and "a run is there already" in again.stderr and "Traceback" not in again.stderr
+    changed = single(data, tmp_path / "run", "--resume_training", "true", "--rl_config.seed=3", "--rl_config.beta=0.5")
+    assert changed.returncode == 2 and "rl_config.seed was 0, is 3" in changed.stderr and "rl_config.beta was 0.01, is 0.5" in changed.stderr
+
+
+def test_an_error_of_any_rank_reaches_the_console_with_its_rank(data, tmp_path):
+    (tmp_path / "broken_verifier.py").write_text(
+        "import os\n"
+        "def reward(completions, golds):\n"
+        "    return [1.0]\n"
+        "if os.environ.get('RANK_ID') == '1' and os.environ.get('MS_ROLE') and 'worker' in str(os.sys.argv):\n"
+        "    raise RuntimeError('rank one cannot import this')\n"
+    )
+    code, text, logs = msrun(2, data, tmp_path / "run", "--verifier_function", "broken_verifier.reward", "--verifier_weight", "1.0")
+    assert code != 0
+    assert "error: rank 1: " in text + logs and "rank one cannot import this" in text + logs
+
+
+def test_beta_zero_needs_no_reference_and_filters_run(data, tmp_path):
+    result = single(data, tmp_path / "run", "--rl_config.beta=0", "--rl_config.max_steps=2", "--generate_config.sampling_config.top_p=0.9", "--generate_config.sampling_config.temperature=0.8",
+                    "--rl_config.advantage=dr_grpo", "--rl_config.loss_aggregation=constant")  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert all(row["loss/kl"] == 0 and row["time_s/reference"] < 0.1 for row in metrics(tmp_path / "run"))

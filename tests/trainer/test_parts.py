@@ -1,0 +1,108 @@
+"""Schedules, AdamW, buckets and statistics."""
+
+import numpy as np
+import pytest
+from mindspore import Parameter, ParameterTuple, Tensor, ops
+
+from mindrlhf_lite.evaluation import pass_at_k, summarise, wilson_interval
+from mindrlhf_lite.parallel.collectives import plan_buckets
+from mindrlhf_lite.trainer.batches import BucketPlan, default_buckets, make_microbatch, round_up, split_into_microbatches
+from mindrlhf_lite.trainer.optimizer import AdamW, AdamWOptions
+from mindrlhf_lite.trainer.schedule import LearningRate
+from mindrlhf_lite.types import TrainSequence
+
+
+def test_schedules():
+    linear = LearningRate("linear", lr=1.0, min_lr=0.2, warmup_steps=2, decay_steps=6)
+    # warm-up 1/2, 1; then from 1 to 0.2 over the 4 updates that are left
+    assert [linear.at(step) for step in range(8)] == pytest.approx([0.5, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2, 0.2])
+    cosine = LearningRate("cosine", 1.0, 0.0, 0, 4)
+    assert [cosine.at(step) for step in (0, 1, 2, 4, 9)] == pytest.approx([1.0, 0.8535534, 0.5, 0.0, 0.0])
+    assert LearningRate("constant", 0.3, 0.0, 0, 4).at(100) == 0.3
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.5])
+def test_adamw_equals_torch(clip):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    values = [rng.standard_normal((4, 3)).astype(np.float32), rng.standard_normal(5).astype(np.float32)]
+    weights = ParameterTuple([Parameter(Tensor(v.copy()), name=f"w{i}") for i, v in enumerate(values)])
+    ours = AdamW(weights, [True, False], AdamWOptions(0.9, 0.95, 1e-6, weight_decay=0.1, max_grad_norm=clip), None)
+    reference = [torch.nn.Parameter(torch.tensor(v)) for v in values]
+    theirs = torch.optim.AdamW([{"params": reference[:1], "weight_decay": 0.1}, {"params": reference[1:], "weight_decay": 0.0}], betas=(0.9, 0.95), eps=1e-6)
+    for step in range(6):
+        gradients = [rng.standard_normal(v.shape).astype(np.float32) * (10 if step == 2 else 1) for v in values]
+        for accumulator, parameter, gradient in zip(ours.gradients, reference, gradients, strict=True):
+            ops.assign(accumulator, Tensor(gradient))
+            parameter.grad = torch.tensor(gradient)
+        norm = float(torch.nn.utils.clip_grad_norm_(reference, clip or 1e9))
+        for group in theirs.param_groups:
+            group["lr"] = 0.01 * (step + 1)
+        theirs.step()
+        assert ours.step(0.01 * (step + 1)) == pytest.approx(norm, rel=1e-5)
+        for weight, parameter in zip(weights, reference, strict=True):
+            np.testing.assert_allclose(weight.asnumpy(), parameter.detach().numpy(), atol=2e-6)
+        assert not any(accumulator.asnumpy().any() for accumulator in ours.gradients)
+
+
+def test_a_nan_gradient_stops_before_it_reaches_the_weights():
+    weights = ParameterTuple([Parameter(Tensor(np.ones(3, np.float32)), name="w")])
+    optimizer = AdamW(weights, [True], AdamWOptions(), None)
+    ops.assign(optimizer.gradients[0], Tensor(np.array([0, np.nan, 1], np.float32)))
+    with pytest.raises(FloatingPointError, match="gradient norm is nan"):
+        optimizer.step(0.1)
+    np.testing.assert_array_equal(weights[0].asnumpy(), np.ones(3))
+
+
+def test_buckets():
+    assert default_buckets(50) == (8, 12, 16, 24, 32, 48, 50)
+    assert default_buckets(5) == (5,)
+    assert [round_up(n, (8, 16)) for n in (1, 8, 9, 16)] == [8, 8, 16, 16]
+    with pytest.raises(ValueError, match="raise seq_length"):
+        round_up(17, (8, 16))
+
+
+def test_microbatch_arrays_by_hand():
+    # prompt 1 2, completion 3 4; prompt 5, completion 6. Padding is 0 and so is token 0: only lengths tell them apart
+    sequences = [TrainSequence(np.array([1, 2, 3, 4], np.int32), 2, 0.5), TrainSequence(np.array([5, 0], np.int32), 1, -2.0, np.array([-0.1], np.float32))]
+    batch = make_microbatch(sequences, 3, BucketPlan((6,), (3,)), lambda length, totals: 10.0 * length, None)
+    assert batch.token_ids.tolist() == [[1, 2, 3, 4, 0, 0], [5, 0, 0, 0, 0, 0], [0] * 6]
+    assert batch.positions.tolist() == [1, 2, 0, 6, 0, 0, 0, 0, 0]  # token n is predicted at n - 1
+    assert batch.labels.tolist() == [3, 4, 0, 0, 0, 0, 0, 0, 0]
+    assert batch.mask.tolist() == [1, 1, 0, 1, 0, 0, 0, 0, 0]
+    assert batch.weight.tolist() == [20, 20, 0, 10, 0, 0, 0, 0, 0]
+    assert batch.advantages.tolist() == [0.5, 0.5, 0, -2, 0, 0, 0, 0, 0]
+    assert batch.reference_logprobs.tolist()[3] == pytest.approx(-0.1)
+    assert [part.tolist() for part in batch.split(np.arange(9))] == [[0, 1], [3]]
+
+
+def test_similar_lengths_share_a_microbatch():
+    assert split_into_microbatches([5, 1, 5, 2, 9], 2) == [[1, 3], [0, 2], [4]]
+
+
+def test_gradient_buckets_hold_at_most_their_bytes():
+    assert plan_buckets([10, 10, 10], 80) == [(0, 2), (2, 3)]
+    assert plan_buckets([100, 1, 1], 80) == [(0, 1), (1, 3)]  # a tensor larger than a bucket travels alone
+    assert plan_buckets([1, 100], 80) == [(0, 1), (1, 2)]
+
+
+def test_pass_at_k_by_hand_and_by_enumeration():
+    assert pass_at_k(4, 1, 2) == pytest.approx(1 - 3 / 6)  # C(3,2)=3 of C(4,2)=6 pairs miss it
+    assert pass_at_k(5, 0, 3) == 0 and pass_at_k(5, 3, 3) == 1 and pass_at_k(5, 2, 1) == pytest.approx(0.4)
+    from itertools import combinations
+
+    for n, c, k in ((6, 2, 3), (7, 4, 2)):
+        draws = list(combinations(range(n), k))
+        assert pass_at_k(n, c, k) == pytest.approx(sum(any(i < c for i in draw) for draw in draws) / len(draws))
+    with pytest.raises(ValueError):
+        pass_at_k(4, 5, 1)
+
+
+def test_intervals():
+    # Wilson for 8 of 10 (e.g. Brown, Cai and DasGupta 2001): 0.4902 to 0.9433
+    assert wilson_interval(8, 10) == pytest.approx((0.4901625, 0.9433178), abs=1e-6)
+    assert wilson_interval(0, 10)[0] == 0 and wilson_interval(10, 10)[1] == 1
+    result = summarise(np.array([[True, False], [True, True], [False, False], [True, True]]))
+    # shares .5 1 0 1: mean .625, sample std .4787, half width 1.96 * .4787 / 2 = .4691
+    assert result.accuracy == 0.625 and result.low == pytest.approx(0.1559, abs=1e-3) and result.high == 1.0
+    assert result.pass_at == {1: 0.625, 2: 0.75}
