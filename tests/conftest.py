@@ -18,9 +18,9 @@ QUICKSTART_MODEL = ROOT / "examples" / "quickstart" / "model"
 
 @pytest.fixture(scope="session", autouse=True)
 def cpu() -> None:
-    import mindspore as ms
+    from mindrlhf_lite.parallel.mesh import Mesh
 
-    ms.set_device("CPU")
+    Mesh()  # the context that runs have
 
 
 @pytest.fixture(scope="session")

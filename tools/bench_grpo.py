@@ -33,7 +33,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, default=16, help="prompts a step (default: 16)")
     parser.add_argument("--generations", type=int, default=8, help="completions a prompt (default: 8)")
     parser.add_argument("--max_new_tokens", type=int, default=64, help="tokens of every completion (default: 64)")
-    parser.add_argument("--micro_batch_num", type=int, default=1, help="micro-batches an update (default: 1)")
+    parser.add_argument("--micro_batch_num", type=int, default=4, help="micro-batches an update (default: 4)")
     return parser.parse_args()
 
 

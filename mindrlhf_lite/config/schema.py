@@ -149,7 +149,7 @@ class ProfilerConfig:
 @dataclass(frozen=True)
 class ContextConfig:
     device_target: str = setting("CPU", "device (Ascend: not run by this project's tests)", ("CPU", "Ascend"))
-    num_threads: int = setting(0, "operator threads a rank; 0: MindSpore's choice")
+    num_threads: int = setting(0, "threads of a rank that dispatch operators; 0: one, the fastest on CPU")
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def test_pass_at_k_by_hand_and_by_enumeration():
 def test_intervals():
     # Wilson for 8 of 10 (e.g. Brown, Cai and DasGupta 2001): 0.4902 to 0.9433
     assert wilson_interval(8, 10) == pytest.approx((0.4901625, 0.9433178), abs=1e-6)
-    assert wilson_interval(0, 10)[0] == 0 and wilson_interval(10, 10)[1] == 1
+    assert wilson_interval(0, 10)[0] == pytest.approx(0) and wilson_interval(10, 10)[1] == pytest.approx(1)
     result = summarise(np.array([[True, False], [True, True], [False, False], [True, True]]))
     # shares .5 1 0 1: mean .625, sample std .4787, half width 1.96 * .4787 / 2 = .4691
     assert result.accuracy == 0.625 and result.low == pytest.approx(0.1559, abs=1e-3) and result.high == 1.0
