@@ -30,5 +30,6 @@ setup(
         # what the tests need; torch runs transformers' Qwen2, the model's independent witness
         "test": ["pytest", "hypothesis", "ruff", "mypy", "codespell", "types-PyYAML", "torch==2.13.0"],
         "mindformers": ["mindformers==1.9.0"],
+        "vllm": ["vllm==0.11.0"],  # nothing uses it yet
     },
 )

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 USER_ERROR = 2
+
+
+def tool_parser(doc: str) -> argparse.ArgumentParser:
+    """A parser whose help is a module docstring: its first line, then the options, then the rest with its examples."""
+    summary, _, rest = doc.partition("\n\n")
+    return argparse.ArgumentParser(description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def fail(message: str) -> NoReturn:

@@ -16,7 +16,7 @@ import numpy as np
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.rewards.runner import RewardFunction
 from mindrlhf_lite.rollout.protocol import Progress, RolloutEngine
-from mindrlhf_lite.types import GenerateRequest, Outcome, Prompt, RolloutGroup, SamplingParams
+from mindrlhf_lite.types import GenerateRequest, Prompt, RolloutGroup, SamplingParams
 
 _Z95 = 1.959963984540054
 EVALUATION_STREAM = 1_000_003  # keeps evaluation's random streams apart from training's
@@ -35,8 +35,11 @@ class Evaluation:
 
     def as_dict(self) -> dict:
         return {
-            "num_questions": self.num_questions, "num_samples": self.num_samples, "accuracy": self.accuracy,
-            "interval_95": [self.low, self.high], "pass_at": {str(k): value for k, value in self.pass_at.items()},
+            "num_questions": self.num_questions,
+            "num_samples": self.num_samples,
+            "accuracy": self.accuracy,
+            "interval_95": [self.low, self.high],
+            "pass_at": {str(k): value for k, value in self.pass_at.items()},
         }
 
 
@@ -71,7 +74,12 @@ def summarise(correct: np.ndarray) -> Evaluation:
 
 
 def generate_groups(
-    engine: RolloutEngine, tokenizer: Tokenizer, prompts: Sequence[Prompt], num_samples: int, sampling: SamplingParams, seed: tuple[int, ...],
+    engine: RolloutEngine,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Prompt],
+    num_samples: int,
+    sampling: SamplingParams,
+    seed: tuple[int, ...],
     progress: Progress | None = None,
 ) -> list[RolloutGroup]:
     """`num_samples` completions of every prompt, decoded. A completion's seed is (*seed, prompt index)."""
@@ -87,5 +95,4 @@ def judge(groups: Sequence[RolloutGroup], reward: RewardFunction) -> np.ndarray:
     """bool [questions, samples]: which completions the first answer-judging verifier finds correct."""
     texts = [text for group in groups for text in group.texts]
     golds = [group.prompt.gold for group in groups for _ in group.texts]
-    outcomes = reward.outcomes(reward.score(texts, golds))
-    return np.array([outcome is Outcome.CORRECT for outcome in outcomes]).reshape(len(groups), -1)
+    return np.array(reward.correct(reward.score(texts, golds))).reshape(len(groups), -1)

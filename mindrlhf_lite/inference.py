@@ -79,7 +79,9 @@ def as_train_sequences(rows: Sequence[dict[str, Any]], source: str, folder: Mode
         prompt = ids_of(row, "prompt", folder.tokenizer, where, folder.config.vocab_size)
         completion = ids_of(row, "completion", folder.tokenizer, where, folder.config.vocab_size)
         if len(prompt) + len(completion) > folder.config.max_position_embeddings:
-            raise ValueError(f"{where}: {len(prompt) + len(completion)} tokens, over the model's max_position_embeddings={folder.config.max_position_embeddings}")
+            raise ValueError(
+                f"{where}: {len(prompt) + len(completion)} tokens, over the model's max_position_embeddings={folder.config.max_position_embeddings}"
+            )
         sequences.append(TrainSequence(np.array(prompt + completion, np.int32), len(prompt), 0.0))
     return sequences
 

@@ -142,7 +142,7 @@ class ScoredGroup:
     group: RolloutGroup
     scores: dict[str, list[Score]]  # verifier name -> one score a completion
     rewards: FloatArray  # float32 [G]: weighted sum over verifiers
-    outcomes: list[Outcome]  # of the first verifier that judges correctness
+    outcomes: list[Outcome]  # of the first verifier that judges the answer; error or timeout if any verifier failed
     advantages: FloatArray  # float32 [G]
 
 

@@ -13,9 +13,16 @@ from mindrlhf_lite.models.parameters import parameter_specs
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ModelConfig(
-    vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, rope_theta=10000.0,
-    max_position_embeddings=256, tie_word_embeddings=False,
-)  # fmt: skip
+    vocab_size=97,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    rope_theta=10000.0,
+    max_position_embeddings=256,
+    tie_word_embeddings=False,
+)
 
 
 def random_weights(config: ModelConfig, seed: int = 0, scale: float = 0.3) -> dict[str, np.ndarray]:
@@ -29,7 +36,14 @@ def random_weights(config: ModelConfig, seed: int = 0, scale: float = 0.3) -> di
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "GLOG_v": "3", "HF_HUB_OFFLINE": "1", "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", **extra}
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "GLOG_v": "3",
+        "HF_HUB_OFFLINE": "1",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        **extra,
+    }
 
 
 def run(command: list, cwd: Path | None = None, timeout: int = 300, **extra: str) -> subprocess.CompletedProcess:

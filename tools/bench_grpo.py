@@ -21,13 +21,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mindrlhf_lite.cli import run_tool  # noqa: E402
+from mindrlhf_lite.cli import run_tool, tool_parser
 
 REWARD = "def count_ones(completions, golds):\n    return [float(text.count('1')) for text in completions]\n"
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=__doc__.partition("\n\n")[2], formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     parser.add_argument("--model", required=True, help="Hugging Face folder, as the peer wrote it")
     parser.add_argument("--steps", type=int, default=6, help="steps; the first one compiles and is left out (default: 6)")
     parser.add_argument("--prompts", type=int, default=16, help="prompts a step (default: 16)")
@@ -59,14 +59,30 @@ def main() -> None:
         write_prompts(Path(folder) / "prompts.mindrecord", prompts)
         (Path(folder) / "bench_reward.py").write_text(REWARD)
         os.chdir(folder)
-        config = build_config({
-            "rl_config.dataset_file": "prompts.mindrecord", "rl_config.output_dir": "out", "rl_config.max_steps": args.steps, "rl_config.seq_length": length,
-            "rl_config.length_buckets": [length], "rl_config.chunk_size": args.prompts, "rl_config.num_generations": args.generations, "rl_config.beta": 0.04,
-            "rl_config.save_prompt_completions_data": False, "rl_config.save_hf_model": False, "actor_config.load": model, "actor_config.lr_schedule.lr": 1e-5,
-            "actor_config.parallel_config.micro_batch_num": args.micro_batch_num, "reward_config.verifier_function": "bench_reward.count_ones", "reward_config.verifier_weight": [1.0],
-            "generate_config.max_num_seqs": completions, "generate_config.max_prompt_length": longest, "generate_config.sampling_config.max_tokens": args.max_new_tokens,
-            "generate_config.sampling_config.min_tokens": args.max_new_tokens, "monitor_config.plots": False,
-        })  # fmt: skip
+        config = build_config(
+            {
+                "rl_config.dataset_file": "prompts.mindrecord",
+                "rl_config.output_dir": "out",
+                "rl_config.max_steps": args.steps,
+                "rl_config.seq_length": length,
+                "rl_config.length_buckets": [length],
+                "rl_config.chunk_size": args.prompts,
+                "rl_config.num_generations": args.generations,
+                "rl_config.beta": 0.04,
+                "rl_config.save_prompt_completions_data": False,
+                "rl_config.save_hf_model": False,
+                "actor_config.load": model,
+                "actor_config.lr_schedule.lr": 1e-5,
+                "actor_config.parallel_config.micro_batch_num": args.micro_batch_num,
+                "reward_config.verifier_function": "bench_reward.count_ones",
+                "reward_config.verifier_weight": [1.0],
+                "generate_config.max_num_seqs": completions,
+                "generate_config.max_prompt_length": longest,
+                "generate_config.sampling_config.max_tokens": args.max_new_tokens,
+                "generate_config.sampling_config.min_tokens": args.max_new_tokens,
+                "monitor_config.plots": False,
+            }
+        )
         sys.path.insert(0, folder)
         GrpoTrainer(config, Mesh()).train()
         rows = read_metrics(Path("out/metrics.jsonl"))[1:]

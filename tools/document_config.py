@@ -6,7 +6,6 @@ Examples:
   python tools/document_config.py --check      exit code 1 if the file is not current
 """
 
-import argparse
 import dataclasses
 import sys
 from pathlib import Path
@@ -14,16 +13,19 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mindrlhf_lite.cli import run_tool  # noqa: E402
-from mindrlhf_lite.config.load import FLAGS, known_keys, setting_types  # noqa: E402
+from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.config.load import FLAGS, known_keys, setting_types
 
 
 def document() -> str:
     lines = [
-        "# Settings", "",
-        "Every key of the YAML, also as `--section.key=value` on the command line. Written by `tools/document_config.py`.", "",
-        "| key | type | default | meaning |", "|---|---|---|---|",
-    ]  # fmt: skip
+        "# Settings",
+        "",
+        "Every key of the YAML, also as `--section.key=value` on the command line. Written by `tools/document_config.py`.",
+        "",
+        "| key | type | default | meaning |",
+        "|---|---|---|---|",
+    ]
     types = setting_types()
     short = {key: flag for flag, key in FLAGS.items()}
     for key, entry in known_keys().items():
@@ -36,7 +38,7 @@ def document() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=__doc__.partition("\n\n")[2], formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     parser.add_argument("--check", action="store_true", help="only compare")
     args = parser.parse_args()
     path, text = ROOT / "docs" / "config.md", document()

@@ -16,11 +16,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import run_tool  # noqa: E402
+from mindrlhf_lite.cli import run_tool, tool_parser
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=__doc__.partition("\n\n")[2], formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     parser.add_argument("--model", required=True, help="Hugging Face folder")
     parser.add_argument("--input", required=True, help=".jsonl file of rows")
     parser.add_argument("--output", required=True, help=".jsonl file to write")
@@ -70,11 +70,13 @@ def main() -> None:
     lines = [
         json.dumps(
             {
-                "token_ids": list(completion.token_ids), "text": folder.tokenizer.decode(completion.token_ids), "logprobs": completion.logprobs.tolist(),
+                "token_ids": list(completion.token_ids),
+                "text": folder.tokenizer.decode(completion.token_ids),
+                "logprobs": completion.logprobs.tolist(),
                 "finish_reason": completion.finish_reason.value,
             },
             ensure_ascii=False,
-        )  # fmt: skip
+        )
         for group in groups
         for completion in group
     ]

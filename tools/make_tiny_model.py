@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import run_tool  # noqa: E402
+from mindrlhf_lite.cli import run_tool, tool_parser
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
@@ -34,19 +34,35 @@ def write_tokenizer(folder: Path) -> None:
     (folder / "vocab.json").write_text(json.dumps({symbol: index for index, symbol in enumerate(symbols)}, ensure_ascii=False))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(MERGES) + "\n")
     added = {
-        str(len(symbols) + index): {"content": token, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": token in SPECIAL_TOKENS}
+        str(len(symbols) + index): {
+            "content": token,
+            "lstrip": False,
+            "normalized": False,
+            "rstrip": False,
+            "single_word": False,
+            "special": token in SPECIAL_TOKENS,
+        }
         for index, token in enumerate(SPECIAL_TOKENS + TAGS)
     }
     config = {
-        "added_tokens_decoder": added, "bos_token": None, "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "unk_token": None,
-        "additional_special_tokens": ["<|im_start|>", "<|im_end|>"], "clean_up_tokenization_spaces": False, "errors": "replace",
-        "model_max_length": 512, "split_special_tokens": False, "tokenizer_class": "Qwen2Tokenizer", "add_prefix_space": False,
+        "added_tokens_decoder": added,
+        "bos_token": None,
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "unk_token": None,
+        "additional_special_tokens": ["<|im_start|>", "<|im_end|>"],
+        "clean_up_tokenization_spaces": False,
+        "errors": "replace",
+        "model_max_length": 512,
+        "split_special_tokens": False,
+        "tokenizer_class": "Qwen2Tokenizer",
+        "add_prefix_space": False,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1))
 
 
 def worked_sum(question: str, remembers_carry: Callable[[], bool]) -> str:
-    """"47+85=" -> "<think>7+5=12,4+8+1=13</think><answer>\\boxed{132}</answer><|im_end|>": digits from the right.
+    """ "47+85=" -> "<think>7+5=12,4+8+1=13</think><answer>\\boxed{132}</answer><|im_end|>": digits from the right.
 
     Where `remembers_carry()` says no, a carry is dropped, the last one too: "<think>7+5=12,4+8=12</think><answer>\\boxed{22}</answer>".
     """
@@ -63,7 +79,7 @@ def worked_sum(question: str, remembers_carry: Callable[[], bool]) -> str:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=__doc__.partition("\n\n")[2], formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     parser.add_argument("--output", required=True, help="folder to write, in Hugging Face format")
     parser.add_argument("--seed", type=int, default=0, help="weights and batches (default: 0)")
     parser.add_argument("--digits", type=int, default=2, help="digits of each number (default: 2)")
@@ -101,8 +117,14 @@ def main() -> None:
     write_tokenizer(folder)
     tokenizer = Tokenizer(str(folder))
     config = ModelConfig(
-        vocab_size=tokenizer.size, hidden_size=128, intermediate_size=352, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
-        rope_theta=10000.0, max_position_embeddings=512,
+        vocab_size=tokenizer.size,
+        hidden_size=128,
+        intermediate_size=352,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        rope_theta=10000.0,
+        max_position_embeddings=512,
     )
     weights = initial_weights(config, args.seed)
     model = Qwen2(config, weights, trainable=True, max_length=SEQUENCE)

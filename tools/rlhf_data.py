@@ -16,22 +16,26 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import fail, run_tool  # noqa: E402
+from mindrlhf_lite.cli import fail, run_tool, tool_parser
 
 _BAD_ROWS_SHOWN = 20
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=__doc__.partition("\n\n")[2], formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     parser.add_argument("--tokenizer_dir", help="folder with the tokenizer's files (instead of the next two)")
     parser.add_argument("--vocab_path", help="vocab.json of a Qwen2 tokenizer")
     parser.add_argument("--merges_file_path", help="merges.txt of a Qwen2 tokenizer")
-    parser.add_argument("--dataset_type", required=True, choices=["gsm8k", "arithmetic"], help="form of the source rows; arithmetic without --file_path is generated")
+    parser.add_argument(
+        "--dataset_type", required=True, choices=["gsm8k", "arithmetic"], help="form of the source rows; arithmetic without --file_path is generated"
+    )
     parser.add_argument("--file_path", help="source file (.jsonl)")
     parser.add_argument("--output_path", required=True, help="MindRecord file to write")
     parser.add_argument("--prompt_type", default="plain", help="template: plain, qwen, qwen_r1, or FILE.yaml:NAME (default: plain)")
     parser.add_argument("--max_prompt_length", type=int, default=1024, help="longest prompt in tokens; longer ones are bad rows (default: 1024)")
-    parser.add_argument("--seq_length", type=int, default=2048, help="prompt + completion of the later run in tokens; must exceed --max_prompt_length (default: 2048)")
+    parser.add_argument(
+        "--seq_length", type=int, default=2048, help="prompt + completion of the later run in tokens; must exceed --max_prompt_length (default: 2048)"
+    )
     parser.add_argument("--pad_token_id", type=int, help="pad prompt_ids to --max_prompt_length with this id (default: no padding; this project needs none)")
     parser.add_argument("--skip_bad_rows", action="store_true", help="leave bad rows out and list them instead of stopping")
     parser.add_argument("--num_rows", type=int, default=2000, help="generated arithmetic: number of rows (default: 2000)")

@@ -8,18 +8,17 @@ Example:
   python tools/score.py --model examples/quickstart/model --input rows.jsonl --output scored.jsonl
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import run_tool  # noqa: E402
+from mindrlhf_lite.cli import run_tool, tool_parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=__doc__.partition("\n\n")[2], formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     parser.add_argument("--model", required=True, help="Hugging Face folder")
     parser.add_argument("--input", required=True, help=".jsonl file of rows")
     parser.add_argument("--output", required=True, help=".jsonl file to write")

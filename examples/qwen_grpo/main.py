@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mindrlhf_lite.trainer.launch import main  # noqa: E402
+from mindrlhf_lite.trainer.launch import main
 
 if __name__ == "__main__":
     main()

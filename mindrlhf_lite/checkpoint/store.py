@@ -115,7 +115,7 @@ class CheckpointStore:
         """The newest whole checkpoint, or None; and one line for every damaged one that was passed over."""
         from safetensors.numpy import load_file
 
-        damaged = []
+        damaged: list[str] = []
         for step in self.steps():
             problem = self.problem(step)
             if problem is None:

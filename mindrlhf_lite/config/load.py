@@ -81,7 +81,7 @@ def setting_types() -> dict[str, Any]:
     def walk(section: type, prefix: str) -> dict[str, Any]:
         types = {}
         for name, hint in get_type_hints(section).items():
-            types.update(walk(hint, f"{prefix}{name}.") if dataclasses.is_dataclass(hint) else {prefix + name: hint})
+            types.update(walk(hint, f"{prefix}{name}.") if isinstance(hint, type) and dataclasses.is_dataclass(hint) else {prefix + name: hint})
         return types
 
     return walk(Config, "")

@@ -19,20 +19,40 @@ def find_problems(config: Config, world_size: int) -> list[str]:
 def _ranges(config: Config) -> list[str]:
     rl, optimizer, schedule = config.rl_config, config.actor_config.optimizer, config.actor_config.lr_schedule
     positive = {
-        "rl_config.chunk_size": rl.chunk_size, "rl_config.num_rollouts": rl.num_rollouts, "rl_config.num_iterations": rl.num_iterations,
-        "rl_config.save_max_ckpt_num": rl.save_max_ckpt_num, "rl_config.eval_samples": rl.eval_samples,
-        "rl_config.save_prompt_completions_interval": rl.save_prompt_completions_interval, "generate_config.max_num_seqs": config.generate_config.max_num_seqs,
-        "generate_config.max_prompt_length": config.generate_config.max_prompt_length, "actor_config.parallel_config.micro_batch_num": config.actor_config.parallel_config.micro_batch_num,
-        "actor_config.lr_schedule.lr": schedule.lr, "actor_config.optimizer.eps": optimizer.eps, "reward_config.verifier_timeout_s": config.reward_config.verifier_timeout_s,
-        "monitor_config.print_interval": config.monitor_config.print_interval, "rl_config.epochs": rl.epochs, "profiler_config.start_step": config.profiler_config.start_step,
-    }  # fmt: skip
+        "rl_config.chunk_size": rl.chunk_size,
+        "rl_config.num_rollouts": rl.num_rollouts,
+        "rl_config.num_iterations": rl.num_iterations,
+        "rl_config.save_max_ckpt_num": rl.save_max_ckpt_num,
+        "rl_config.eval_samples": rl.eval_samples,
+        "rl_config.save_prompt_completions_interval": rl.save_prompt_completions_interval,
+        "generate_config.max_num_seqs": config.generate_config.max_num_seqs,
+        "generate_config.max_prompt_length": config.generate_config.max_prompt_length,
+        "actor_config.parallel_config.micro_batch_num": config.actor_config.parallel_config.micro_batch_num,
+        "actor_config.lr_schedule.lr": schedule.lr,
+        "actor_config.optimizer.eps": optimizer.eps,
+        "reward_config.verifier_timeout_s": config.reward_config.verifier_timeout_s,
+        "monitor_config.print_interval": config.monitor_config.print_interval,
+        "rl_config.epochs": rl.epochs,
+        "profiler_config.start_step": config.profiler_config.start_step,
+    }
     not_negative = {
-        "rl_config.seed": rl.seed, "rl_config.max_steps": rl.max_steps, "rl_config.batch_size": rl.batch_size, "rl_config.beta": rl.beta, "rl_config.epsilon_high": rl.epsilon_high,
-        "rl_config.save_ckpt_interval": rl.save_ckpt_interval, "rl_config.eval_interval": rl.eval_interval, "rl_config.eval_temperature": rl.eval_temperature,
-        "rl_config.eval_max_prompts": rl.eval_max_prompts, "actor_config.optimizer.weight_decay": optimizer.weight_decay, "actor_config.optimizer.max_grad_norm": optimizer.max_grad_norm,
-        "actor_config.lr_schedule.min_lr": schedule.min_lr, "actor_config.lr_schedule.warmup_step": schedule.warmup_step, "actor_config.lr_schedule.decay_steps": schedule.decay_steps,
-        "ref_config.ref_model_batch_size": config.ref_config.ref_model_batch_size, "context.num_threads": config.context.num_threads,
-    }  # fmt: skip
+        "rl_config.seed": rl.seed,
+        "rl_config.max_steps": rl.max_steps,
+        "rl_config.batch_size": rl.batch_size,
+        "rl_config.beta": rl.beta,
+        "rl_config.epsilon_high": rl.epsilon_high,
+        "rl_config.save_ckpt_interval": rl.save_ckpt_interval,
+        "rl_config.eval_interval": rl.eval_interval,
+        "rl_config.eval_temperature": rl.eval_temperature,
+        "rl_config.eval_max_prompts": rl.eval_max_prompts,
+        "actor_config.optimizer.weight_decay": optimizer.weight_decay,
+        "actor_config.optimizer.max_grad_norm": optimizer.max_grad_norm,
+        "actor_config.lr_schedule.min_lr": schedule.min_lr,
+        "actor_config.lr_schedule.warmup_step": schedule.warmup_step,
+        "actor_config.lr_schedule.decay_steps": schedule.decay_steps,
+        "ref_config.ref_model_batch_size": config.ref_config.ref_model_batch_size,
+        "context.num_threads": config.context.num_threads,
+    }
     problems = [f"{key}={value}: must be positive" for key, value in positive.items() if not value > 0]
     problems += [f"{key}={value}: must not be negative" for key, value in not_negative.items() if not value >= 0]
     if rl.num_generations < 2:
@@ -82,7 +102,13 @@ def _lengths(config: Config) -> list[str]:
         problems.append(f"rl_config.length_buckets={rl.length_buckets}: must be positive, rise, and end with seq_length={rl.seq_length}")
     try:
         SamplingParams(
-            sampling.max_tokens, sampling.min_tokens, sampling.temperature, sampling.top_k, sampling.top_p, sampling.repetition_penalty, tuple(sampling.eos_token_id)
+            sampling.max_tokens,
+            sampling.min_tokens,
+            sampling.temperature,
+            sampling.top_k,
+            sampling.top_p,
+            sampling.repetition_penalty,
+            tuple(sampling.eos_token_id),
         )
     except ValueError as error:
         problems += [f"generate_config.sampling_config.{problem}" for problem in str(error).split("; ")]
@@ -95,8 +121,10 @@ def _lengths(config: Config) -> list[str]:
 
 def _parallel(config: Config, world_size: int) -> list[str]:
     roles: dict[str, ParallelConfig] = {
-        "actor_config": config.actor_config.parallel_config, "ref_config": config.ref_config.parallel_config, "generate_config": config.generate_config.parallel_config
-    }  # fmt: skip
+        "actor_config": config.actor_config.parallel_config,
+        "ref_config": config.ref_config.parallel_config,
+        "generate_config": config.generate_config.parallel_config,
+    }
     problems = []
     for role, degrees in roles.items():
         dims = ParallelDims(degrees.data_degree(world_size), degrees.model_parallel, degrees.pipeline_stage)

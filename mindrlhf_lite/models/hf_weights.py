@@ -77,7 +77,9 @@ def check_names_and_shapes(found: Mapping[str, tuple[int, ...]], specs: list[Par
     expected = {spec.name: spec.shape for spec in specs}
     problems = [f"missing {name} {shape}" for name, shape in expected.items() if name not in found]
     problems += [f"unexpected {name} {tuple(shape)}" for name, shape in found.items() if name not in expected]
-    problems += [f"{name} has shape {tuple(found[name])}, the config says {shape}" for name, shape in expected.items() if name in found and tuple(found[name]) != shape]
+    problems += [
+        f"{name} has shape {tuple(found[name])}, the config says {shape}" for name, shape in expected.items() if name in found and tuple(found[name]) != shape
+    ]
     if problems:
         shown = "\n  ".join(problems[:20]) + (f"\n  and {len(problems) - 20} more" if len(problems) > 20 else "")
         raise ValueError(f"{source} does not fit its config:\n  {shown}")
@@ -98,7 +100,11 @@ def load_weights(model_dir: str | Path, config: ModelConfig) -> dict[str, np.nda
 
 
 def save_hf_model(
-    model_dir: str | Path, config: ModelConfig, weights: Mapping[str, np.ndarray], eos_token_id: int | list[int] | None, pad_token_id: int | None,
+    model_dir: str | Path,
+    config: ModelConfig,
+    weights: Mapping[str, np.ndarray],
+    eos_token_id: int | list[int] | None,
+    pad_token_id: int | None,
     max_shard_bytes: int = _MAX_SHARD_BYTES,
 ) -> None:
     """Writes config.json and model.safetensors (shards with an index above `max_shard_bytes`); atomic per file."""

@@ -44,23 +44,24 @@ class TokenLogprobs(nn.Cell):
         count, rows = hidden.shape[0], self.rows_per_chunk
         if count <= rows:
             return _chunk(hidden, weight, labels)
-        logprobs, entropies = (), ()
+        logprobs: tuple = ()
+        entropies: tuple = ()
         for start in range(0, count, rows):
             logprob, entropy, _ = _chunk(hidden[start : start + rows], weight, labels[start : start + rows])
             logprobs += (logprob,)
             entropies += (entropy,)
         return _concat(logprobs), _concat(entropies), ops.zeros((1, 1), hidden.dtype)
 
-    def bprop(self, hidden: Tensor, weight: Tensor, labels: Tensor, out: tuple, dout: tuple) -> tuple[Tensor, Tensor, Tensor]:
+    def bprop(self, hidden: Tensor, weight: Tensor, labels: Tensor, out: tuple, gradients: tuple) -> tuple[Tensor, Tensor, Tensor]:
         """d logp / d logits = onehot(label) - p; the one-hot part is a row gather and a segment sum, never a [N, V] array."""
-        dlogprobs = dout[0].reshape(-1, 1)
+        dlogprobs = gradients[0].reshape(-1, 1)
         count, rows = hidden.shape[0], self.rows_per_chunk
         dhidden = ops.gather(weight, labels, 0) * dlogprobs
         dweight = _segment_sum(hidden * dlogprobs, labels, weight.shape[0])
         if count <= rows:
             scaled = out[2] * dlogprobs
             return dhidden - _matmul(scaled, weight), dweight - _matmul_ta(scaled, hidden), ops.zeros_like(labels)
-        parts = ()
+        parts: tuple = ()
         for start in range(0, count, rows):
             part = hidden[start : start + rows]
             scaled = ops.exp(_log_softmax(_linear(part, weight))) * dlogprobs[start : start + rows]

@@ -82,7 +82,15 @@ class ModelConfig:
         """A config.json that transformers and vLLM load."""
         values = asdict(self)
         values.update(
-            architectures=["Qwen2ForCausalLM"], model_type="qwen2", hidden_act="silu", attention_dropout=0.0, use_sliding_window=False,
-            torch_dtype="float32", initializer_range=0.02, use_cache=True, eos_token_id=eos_token_id, pad_token_id=pad_token_id,
+            architectures=["Qwen2ForCausalLM"],
+            model_type="qwen2",
+            hidden_act="silu",
+            attention_dropout=0.0,
+            use_sliding_window=False,
+            torch_dtype="float32",
+            initializer_range=0.02,
+            use_cache=True,
+            eos_token_id=eos_token_id,
+            pad_token_id=pad_token_id,
         )
         return values

@@ -64,9 +64,9 @@ class CausalAttention(nn.Cell):
         probabilities = _softmax(scores.reshape(-1, length)).reshape(pairs, rows, length)
         return _batch_matmul(probabilities, value), probabilities
 
-    def bprop(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, out: tuple, dout: tuple) -> tuple:
+    def bprop(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, out: tuple, gradients: tuple) -> tuple:
         output, probabilities = out
-        doutput = dout[0]
+        doutput = gradients[0]
         length, head_dim = probabilities.shape[-1], query.shape[-1]
         dprobabilities = _batch_matmul_tb(doutput, value).reshape(-1, length)
         row_sum = _mean((doutput * output).reshape(-1, head_dim), -1) * head_dim

@@ -20,9 +20,17 @@ class Console:
     def __init__(self, is_main: bool, last_step: int, first_step: int, progress_bar: bool, print_interval: int):
         self.is_main, self.print_interval, self.last_step = is_main, print_interval, last_step
         self._bar = tqdm(
-            total=last_step, initial=first_step - 1, unit="step", desc="grpo", disable=not (is_main and progress_bar), file=sys.stdout, ascii=True, ncols=110,
-            mininterval=0.5, bar_format="{desc} {n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining}{postfix}",
-        )  # fmt: skip
+            total=last_step,
+            initial=first_step - 1,
+            unit="step",
+            desc="grpo",
+            disable=not (is_main and progress_bar),
+            file=sys.stdout,
+            ascii=True,
+            ncols=110,
+            mininterval=0.5,
+            bar_format="{desc} {n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining}{postfix}",
+        )
 
     def say(self, text: str) -> None:
         """One line above the progress bar."""

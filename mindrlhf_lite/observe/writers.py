@@ -71,12 +71,21 @@ def completion_rows(groups: Iterable[ScoredGroup]) -> list[dict[str, Any]]:
     for scored in groups:
         prompt = scored.group.prompt
         for index, (completion, text) in enumerate(zip(scored.group.completions, scored.group.texts, strict=True)):
-            rows.append({
-                "prompt": prompt.text, "completion": text, "gold": prompt.gold, "reward": float(scored.rewards[index]),
-                "rewards": {name: scores[index].value for name, scores in scored.scores.items()}, "outcome": scored.outcomes[index].value,
-                "advantage": float(scored.advantages[index]), "tokens": len(completion.token_ids), "finish_reason": completion.finish_reason.value,
-                "group": prompt.index, "row": prompt.row,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "prompt": prompt.text,
+                    "completion": text,
+                    "gold": prompt.gold,
+                    "reward": float(scored.rewards[index]),
+                    "rewards": {name: scores[index].value for name, scores in scored.scores.items()},
+                    "outcome": scored.outcomes[index].value,
+                    "advantage": float(scored.advantages[index]),
+                    "tokens": len(completion.token_ids),
+                    "finish_reason": completion.finish_reason.value,
+                    "group": prompt.index,
+                    "row": prompt.row,
+                }
+            )
     return rows
 
 

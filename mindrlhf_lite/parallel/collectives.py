@@ -7,6 +7,7 @@ A small collective costs about 5 ms on CPU whatever its size, so gradients trave
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mindspore import Tensor, nn, ops
 
@@ -49,14 +50,14 @@ class SumOverAxis(nn.Cell):
             sizes.append(size)
         self.sizes = tuple(sizes)
         self.buckets = tuple(plan_buckets(sizes, bucket_bytes))
-        self.all_reduce = None if axis is None else ops.AllReduce(group=axis.group)
+        self.all_reduce: Any = None if axis is None else ops.AllReduce(group=axis.group)
 
     def construct(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if self.is_identity:
             return tensors
-        reduced = ()
+        reduced: tuple = ()
         for start, end in self.buckets:
-            flat = ()
+            flat: tuple = ()
             for index in range(start, end):
                 flat += (tensors[index].reshape(-1),)
             total = self.all_reduce(_concat(flat))

@@ -6,6 +6,7 @@ replaced. Verifiers are called with one completion at a time, so a failure costs
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import select
@@ -21,7 +22,7 @@ from mindrlhf_lite.rewards.verifiers import find_verifier
 from mindrlhf_lite.types import Outcome, Score
 
 _START_SECONDS = 120.0  # importing a user's module may be slow on a busy machine
-_ERROR_LINES_SHOWN = 1
+_FAILURES = (Outcome.ERROR, Outcome.TIMEOUT)
 
 
 class _Timeout(Exception):
@@ -94,10 +95,8 @@ class VerifierProcess:
             self._process.wait()
             for stream in (self._process.stdin, self._process.stdout):
                 if stream:
-                    try:
+                    with contextlib.suppress(OSError):  # unflushed bytes to a dead process
                         stream.close()
-                    except OSError:  # unflushed bytes to a dead process
-                        pass
             self._process = None
 
 
@@ -114,9 +113,7 @@ class RewardFunction:
 
     def score(self, completions: Sequence[str], golds: Sequence[str]) -> dict[str, list[Score]]:
         """Scores by verifier name, in the order of `completions`."""
-        return {
-            process.name: [process.score(text, gold) for text, gold in zip(completions, golds, strict=True)] for process in self._processes
-        }
+        return {process.name: [process.score(text, gold) for text, gold in zip(completions, golds, strict=True)] for process in self._processes}
 
     def rewards(self, scores: dict[str, list[Score]]) -> np.ndarray:
         """float32 weighted sums."""
@@ -124,8 +121,15 @@ class RewardFunction:
         return (np.array(columns, np.float64).T @ np.array(self.weights)).astype(np.float32)
 
     def outcomes(self, scores: dict[str, list[Score]]) -> list[Outcome]:
-        """Of the first verifier that judges the answer."""
-        return [score.outcome for score in scores[self._judge]]
+        """Of the first verifier that judges the answer; ERROR or TIMEOUT where any verifier failed."""
+        outcomes = [score.outcome for score in scores[self._judge]]
+        for values in scores.values():
+            outcomes = [score.outcome if score.outcome in _FAILURES else outcome for score, outcome in zip(values, outcomes, strict=True)]
+        return outcomes
+
+    def correct(self, scores: dict[str, list[Score]]) -> list[bool]:
+        """Whether the first verifier that judges the answer found it right."""
+        return [score.outcome is Outcome.CORRECT for score in scores[self._judge]]
 
     def close(self) -> None:
         for process in self._processes:

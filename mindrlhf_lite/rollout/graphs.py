@@ -89,8 +89,14 @@ class Decode(nn.Cell):
 
     @jit
     def construct(
-        self, token_ids: Tensor, positions: Tensor, uniform: Tensor, forbid_stop: Tensor,
-        inverse_temperature: Tensor, is_greedy: Tensor, *caches: Parameter,
+        self,
+        token_ids: Tensor,
+        positions: Tensor,
+        uniform: Tensor,
+        forbid_stop: Tensor,
+        inverse_temperature: Tensor,
+        is_greedy: Tensor,
+        *caches: Parameter,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Args: token_ids, positions int32 [B]; uniform, forbid_stop float32 [B]; inverse_temperature [1]; is_greedy [1] bool; caches: of
         `allocate_cache`.

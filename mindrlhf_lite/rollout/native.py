@@ -182,8 +182,8 @@ class _Batch:
         if not stopped and len(sequence.token_ids) < self.sampling.max_tokens and self.positions[slot] + 1 < self.engine.cache_length:
             return
         reason = FinishReason.STOP if stopped else FinishReason.LENGTH
-        arrays = (np.array(values, np.float32) for values in (sequence.logprobs, sequence.policy_logprobs))
-        self.results[sequence.request][sequence.sample] = Completion(tuple(sequence.token_ids), *arrays, reason)
+        logprobs, policy_logprobs = np.array(sequence.logprobs, np.float32), np.array(sequence.policy_logprobs, np.float32)
+        self.results[sequence.request][sequence.sample] = Completion(tuple(sequence.token_ids), logprobs, policy_logprobs, reason)
         self.slots[slot] = None
         self.token_ids[slot] = self.positions[slot] = 0
         if self.progress:

@@ -60,7 +60,7 @@ def filter_logits(logits: np.ndarray, seen: np.ndarray, forbid_stop: np.ndarray,
     """
     logits = logits.astype(np.float32, copy=True)
     if forbid_stop.any():
-        logits[np.ix_(np.flatnonzero(forbid_stop), list(params.stop_token_ids))] = -np.inf
+        logits[np.ix_(np.flatnonzero(forbid_stop), np.array(params.stop_token_ids, int))] = -np.inf
     if params.repetition_penalty != 1.0:
         logits = penalise_repetition(logits, seen, params.repetition_penalty)
     if params.temperature > 0:

@@ -48,8 +48,15 @@ class GrpoLoss(nn.Cell):
         self.token_logprobs = TokenLogprobs(model.config.vocab_size)
 
     def construct(
-        self, token_ids: Tensor, positions: Tensor, labels: Tensor, mask: Tensor, weight: Tensor, advantages: Tensor,
-        policy_logprobs: Tensor, reference_logprobs: Tensor,
+        self,
+        token_ids: Tensor,
+        positions: Tensor,
+        labels: Tensor,
+        mask: Tensor,
+        weight: Tensor,
+        advantages: Tensor,
+        policy_logprobs: Tensor,
+        reference_logprobs: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Args: as the fields of MicroBatch. Returns (loss, STATISTICS [7], logprobs [N])."""
         options = self.options

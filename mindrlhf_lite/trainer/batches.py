@@ -86,8 +86,10 @@ def make_microbatch(
             policy[row, :count] = sequence.policy_logprobs
         if sequence.reference_logprobs is not None:
             reference[row, :count] = sequence.reference_logprobs
-    flat = [array.reshape(-1) for array in (positions, labels, mask, weight, advantages, policy, reference)]
-    return MicroBatch(token_ids, *flat, lengths=tuple(s.completion_length for s in sequences))
+    lengths = tuple(sequence.completion_length for sequence in sequences)
+    return MicroBatch(
+        token_ids, positions.ravel(), labels.ravel(), mask.ravel(), weight.ravel(), advantages.ravel(), policy.ravel(), reference.ravel(), lengths
+    )
 
 
 def split_into_microbatches(lengths: Sequence[int], rows: int) -> list[list[int]]:

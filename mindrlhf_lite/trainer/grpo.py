@@ -56,7 +56,9 @@ class GrpoTrainer:
         self.last_step = rl.max_steps or max(1, rl.epochs * len(self.prompts) // config.prompts_per_step)
         self.roles = build_roles(config, mesh)
         if self.tokenizer.size > self.roles.model_config.vocab_size:
-            raise ValueError(f"tokenizer_dir={config.tokenizer_dir}: {self.tokenizer.size} ids, but the model's vocabulary has {self.roles.model_config.vocab_size}")
+            raise ValueError(
+                f"tokenizer_dir={config.tokenizer_dir}: {self.tokenizer.size} ids, but the model's vocabulary has {self.roles.model_config.vocab_size}"
+            )
         lr, updates = config.actor_config.lr_schedule, self.last_step * config.updates_per_step
         self.update = PolicyUpdate(config, self.roles, mesh, LearningRate(lr.lr_decay_style, lr.lr, lr.min_lr, lr.warmup_step, lr.decay_steps or updates))
         self.sampling, self.eval_sampling = self._sampling_params()
@@ -129,7 +131,9 @@ class GrpoTrainer:
         self.evaluations["before" if step == 0 else "after" if step == self.last_step else f"step_{step}"] = result
         if metrics is not None:
             metrics.values.update({"eval/accuracy": result.accuracy, "eval/low": result.low, "eval/high": result.high})
-        self.console.say(f"held-out accuracy after step {step}: {result.accuracy:.1%} (95 % interval {result.low:.1%} to {result.high:.1%}, {result.num_questions} questions)")
+        self.console.say(
+            f"held-out accuracy after step {step}: {result.accuracy:.1%} (95 % interval {result.low:.1%} to {result.high:.1%}, {result.num_questions} questions)"
+        )
 
     def _collect(self, metrics: StepMetrics, scored: Sequence[ScoredGroup], counts: UpdateCounts, norm: float, moved: int, start: float) -> None:
         """Fills in the step's metrics from all ranks."""
@@ -139,15 +143,25 @@ class GrpoTrainer:
         tokens = sum(sum(counts.completion_tokens) for counts in rollouts)
         times = {f"time_s/{name}": value for name, value in self.seconds.items()}
         self.seconds = dict.fromkeys(self.seconds, 0.0)
-        metrics.values.update({
-            "epoch": float(self.sampler.state.epoch + self.sampler.state.position / len(self.prompts)),
-            **update_metrics(updates, self.config.updates_per_step), "policy/grad_norm": norm, "policy/lr": self.update.last_lr, **rollout_metrics(rollouts),
-            "time_s/step": seconds, **times,
-            "speed/generated_tokens_per_s": tokens / max(times["time_s/generate"], 1e-9),
-            "speed/trained_tokens_per_s": sum(counts.num_tokens for counts in updates) / max(times["time_s/update"], 1e-9),
-            "reshard/bytes": float(sum(bytes_moved)), "reshard/lower_bound_bytes": 0.0, "reshard/gb_per_s": sum(bytes_moved) / 1e9 / max(times["time_s/reshard"], 1e-9),
-            "swap/bytes": 0.0, "memory/rss_gb": max(rss), "memory/peak_rss_gb": max(peak),
-        })  # fmt: skip
+        metrics.values.update(
+            {
+                "epoch": float(self.sampler.state.epoch + self.sampler.state.position / len(self.prompts)),
+                **update_metrics(updates, self.config.updates_per_step),
+                "policy/grad_norm": norm,
+                "policy/lr": self.update.last_lr,
+                **rollout_metrics(rollouts),
+                "time_s/step": seconds,
+                **times,
+                "speed/generated_tokens_per_s": tokens / max(times["time_s/generate"], 1e-9),
+                "speed/trained_tokens_per_s": sum(counts.num_tokens for counts in updates) / max(times["time_s/update"], 1e-9),
+                "reshard/bytes": float(sum(bytes_moved)),
+                "reshard/lower_bound_bytes": 0.0,
+                "reshard/gb_per_s": sum(bytes_moved) / 1e9 / max(times["time_s/reshard"], 1e-9),
+                "swap/bytes": 0.0,
+                "memory/rss_gb": max(rss),
+                "memory/peak_rss_gb": max(peak),
+            }
+        )
 
     def _report(self, metrics: StepMetrics, scored: Sequence[ScoredGroup]) -> None:
         rl = self.config.rl_config
@@ -169,9 +183,14 @@ class GrpoTrainer:
             tensors = {**prefixed("weight", self.roles.actor.model.weights_as_numpy()), **prefixed("optimizer", optimizer.state())}
             evaluations = {name: result.as_dict() for name, result in self.evaluations.items()}
             state = {
-                "updates_done": optimizer.updates_done, "sampler": asdict(self.sampler.state), "num_prompts": len(self.prompts), "world_size": self.mesh.world_size,
-                "config": asdict(self.config), "versions": versions(), "evaluations": evaluations,
-            }  # fmt: skip
+                "updates_done": optimizer.updates_done,
+                "sampler": asdict(self.sampler.state),
+                "num_prompts": len(self.prompts),
+                "world_size": self.mesh.world_size,
+                "config": asdict(self.config),
+                "versions": versions(),
+                "evaluations": evaluations,
+            }
             self.store.save(Checkpoint(step, state, tensors))
         barrier(self.mesh.data)
 
@@ -180,7 +199,9 @@ class GrpoTrainer:
         self.first_step = 1
         if not self.config.rl_config.resume_training:
             if read_metrics(self.output / "metrics.jsonl") or self.store.steps():
-                raise ValueError(f"rl_config.output_dir={self.output}: a run is there already; continue it with --resume_training, or give another --rl_config.output_dir")
+                raise ValueError(
+                    f"rl_config.output_dir={self.output}: a run is there already; continue it with --resume_training, or give another --rl_config.output_dir"
+                )
             return []
         checkpoint, notes = self.store.load_newest()
         if checkpoint is None:
@@ -204,15 +225,27 @@ class GrpoTrainer:
         self.writer.close()
         stops = list(self.sampling.stop_token_ids)
         if self.config.rl_config.save_hf_model:
-            save_hf_model(self.output / "hf", self.roles.model_config, self.roles.actor.model.weights_as_numpy(), stops[0] if len(stops) == 1 else stops, self.tokenizer.pad_token_id)
+            save_hf_model(
+                self.output / "hf",
+                self.roles.model_config,
+                self.roles.actor.model.weights_as_numpy(),
+                stops[0] if len(stops) == 1 else stops,
+                self.tokenizer.pad_token_id,
+            )
             self.tokenizer.save(self.output / "hf")
         if self.config.monitor_config.plots:
             write_plots(read_metrics(self.output / "metrics.jsonl"), self.output / "plots")
         summary = {
-            "accuracy": {name: result.as_dict() for name, result in self.evaluations.items()}, "steps": self.last_step, "seconds": time.perf_counter() - self.started,
-            "seed": self.config.rl_config.seed, "world_size": self.mesh.world_size, "peak_rss_gb": peak_rss_gb(), "versions": versions(), "git_commit": git_commit(),
+            "accuracy": {name: result.as_dict() for name, result in self.evaluations.items()},
+            "steps": self.last_step,
+            "seconds": time.perf_counter() - self.started,
+            "seed": self.config.rl_config.seed,
+            "world_size": self.mesh.world_size,
+            "peak_rss_gb": peak_rss_gb(),
+            "versions": versions(),
+            "git_commit": git_commit(),
             "config": asdict(self.config),
-        }  # fmt: skip
+        }
         write_atomically(self.output / "summary.json", json.dumps(summary, indent=1) + "\n")
         print(f"done: {self.output} (summary.json, metrics.jsonl, completions, plots, hf)", flush=True)
 
@@ -228,7 +261,9 @@ class GrpoTrainer:
         s = self.config.generate_config.sampling_config
         stops = tuple(s.eos_token_id) or ((self.tokenizer.eos_token_id,) if self.tokenizer.eos_token_id is not None else ())
         if bad := [token for token in stops if not 0 <= token < self.roles.model_config.vocab_size]:
-            raise ValueError(f"generate_config.sampling_config.eos_token_id={list(stops)}: {bad} lie outside the vocabulary of {self.roles.model_config.vocab_size}")
+            raise ValueError(
+                f"generate_config.sampling_config.eos_token_id={list(stops)}: {bad} lie outside the vocabulary of {self.roles.model_config.vocab_size}"
+            )
         training = SamplingParams(s.max_tokens, s.min_tokens, s.temperature, s.top_k, s.top_p, s.repetition_penalty, stops)
         return training, SamplingParams(s.max_tokens, temperature=self.config.rl_config.eval_temperature, stop_token_ids=stops)
 

@@ -28,7 +28,9 @@ def parse_command_line(arguments: Sequence[str]) -> tuple[Config, bool]:
     Raises:
         ConfigError: every problem found, together.
     """
-    parser = argparse.ArgumentParser(prog="main.py", description="GRPO training.", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="main.py", description="GRPO training.", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--config", required=True, help="YAML file")
     parser.add_argument("--dry_run", action="store_true", help="check the configuration, print what the run would be, and stop")
     parser.add_argument("--resume_training", nargs="?", const="true", metavar="true|false", help="continue from the newest complete checkpoint")
@@ -54,7 +56,14 @@ def describe(config: Config) -> str:
     shape, rl, world_size = ModelConfig.from_dir(config.actor_config.load), config.rl_config, launched_world_size()
     weights = 4 * count_parameters(shape)
     cache = 2 * 4 * config.generate_config.max_num_seqs * rl.seq_length * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim
-    plan = {"actor weights": weights, "gradients": weights, "optimizer state": 2 * weights, "reference": weights if rl.beta > 0 else 0, "rollout weights": weights, "KV cache": cache}
+    plan = {
+        "actor weights": weights,
+        "gradients": weights,
+        "optimizer state": 2 * weights,
+        "reference": weights if rl.beta > 0 else 0,
+        "rollout weights": weights,
+        "KV cache": cache,
+    }
     lines = [
         f"model: {count_parameters(shape):,} parameters (float32)",
         f"ranks: {world_size}, data parallel",

@@ -7,9 +7,23 @@ from typing import Any
 # settings that may differ: where things go, how often, how long
 _FREE = {
     "rl_config": {
-        "dataset_file", "eval_dataset_file", "tokenizer_dir", "output_dir", "epochs", "max_steps", "save_ckpt_interval", "save_max_ckpt_num", "save_hf_model",
-        "resume_training", "save_prompt_completions_data", "save_prompt_completions_interval", "tensorboard", "eval_interval", "eval_samples",
-        "eval_temperature", "eval_max_prompts",
+        "dataset_file",
+        "eval_dataset_file",
+        "tokenizer_dir",
+        "output_dir",
+        "epochs",
+        "max_steps",
+        "save_ckpt_interval",
+        "save_max_ckpt_num",
+        "save_hf_model",
+        "resume_training",
+        "save_prompt_completions_data",
+        "save_prompt_completions_interval",
+        "tensorboard",
+        "eval_interval",
+        "eval_samples",
+        "eval_temperature",
+        "eval_max_prompts",
     },
     "actor_config": {"load", "save"},
     "ref_config": {"load", "ref_model_batch_size"},
@@ -17,7 +31,7 @@ _FREE = {
     "monitor_config": {"progress_bar", "print_interval", "plots"},
     "profiler_config": {"enabled", "start_step", "stop_step"},
     "context": {"num_threads"},
-}  # fmt: skip
+}
 
 
 def _differences(old: Any, new: Any, key: str) -> list[str]:
@@ -37,4 +51,6 @@ def check_same_run(state: dict[str, Any], config: dict[str, Any], num_prompts: i
         differences.append(f"the data file had {state['num_prompts']} prompts, has {num_prompts}")
     if differences:
         listed = "\n".join(f"  - {line}" for line in differences)
-        raise ValueError(f"resume_training: the checkpoint was made with other settings:\n{listed}\nuse the old values, or start a new run in another --rl_config.output_dir")
+        raise ValueError(
+            f"resume_training: the checkpoint was made with other settings:\n{listed}\nuse the old values, or start a new run in another --rl_config.output_dir"
+        )

@@ -41,12 +41,17 @@ def rollout_metrics(ranks: Sequence[RolloutCounts]) -> dict[str, float]:
     lengths = np.concatenate([counts.completion_tokens for counts in ranks])
     outcomes = [outcome for counts in ranks for outcome in counts.outcomes]
     metrics = {
-        "reward/mean": float(rewards.mean()), "reward/std": float(rewards.std()), "reward/max": float(rewards.max()), "reward/min": float(rewards.min()),
+        "reward/mean": float(rewards.mean()),
+        "reward/std": float(rewards.std()),
+        "reward/max": float(rewards.max()),
+        "reward/min": float(rewards.min()),
         "reward/zero_std_groups": float(sum(has_no_signal(group) for group in rewards)),
-        "completion/mean_tokens": float(lengths.mean()), "completion/max_tokens": float(lengths.max()), "completion/min_tokens": float(lengths.min()),
+        "completion/mean_tokens": float(lengths.mean()),
+        "completion/max_tokens": float(lengths.max()),
+        "completion/min_tokens": float(lengths.min()),
         "completion/truncated": sum(counts.truncated for counts in ranks) / len(lengths),
         "prompt/mean_tokens": float(np.mean([tokens for counts in ranks for tokens in counts.prompt_tokens])),
-    }  # fmt: skip
+    }
     for name in ranks[0].verifier_values:
         metrics[f"reward/{name}/mean"] = float(np.concatenate([counts.verifier_values[name] for counts in ranks]).mean())
     for outcome in Outcome:
@@ -70,9 +75,13 @@ def update_metrics(ranks: Sequence[UpdateCounts], num_updates: int) -> dict[str,
     total = np.sum([counts.statistics for counts in ranks], 0)
     tokens = sum(counts.num_tokens for counts in ranks)
     return {
-        "loss/total": float(total[0] / num_updates), "loss/policy": float(total[1] / num_updates), "loss/kl": float(total[2] / num_updates),
-        "policy/entropy": float(total[3] / tokens), "policy/clip_low": float(total[4] / tokens), "policy/clip_high": float(total[5] / tokens),
+        "loss/total": float(total[0] / num_updates),
+        "loss/policy": float(total[1] / num_updates),
+        "loss/kl": float(total[2] / num_updates),
+        "policy/entropy": float(total[3] / tokens),
+        "policy/clip_low": float(total[4] / tokens),
+        "policy/clip_high": float(total[5] / tokens),
         "policy/ratio_max": float(max(counts.statistics[6] for counts in ranks)),
         "rollout/logprob_diff_mean": sum(counts.logprob_diff_sum for counts in ranks) / sum(counts.num_diff_tokens for counts in ranks),
         "rollout/logprob_diff_max": max(counts.logprob_diff_max for counts in ranks),
-    }  # fmt: skip
+    }

@@ -17,7 +17,11 @@ MAIN = "examples/qwen_grpo/main.py"
 @pytest.fixture
 def values(quickstart_model, tmp_path):
     (tmp_path / "train.mindrecord").write_bytes(b"")
-    return {**read_yaml(ROOT / "examples/quickstart/grpo_config.yaml"), "actor_config.load": str(quickstart_model), "rl_config.dataset_file": str(tmp_path / "train.mindrecord")}
+    return {
+        **read_yaml(ROOT / "examples/quickstart/grpo_config.yaml"),
+        "actor_config.load": str(quickstart_model),
+        "rl_config.dataset_file": str(tmp_path / "train.mindrecord"),
+    }
 
 
 def problems(values, world_size=2, **changes):
@@ -91,7 +95,9 @@ def test_all_problems_are_reported_together_and_before_any_group_starts(values, 
     path.write_text("rl_config:\n  num_generations: 1\n  epsilon_low: 2\n")
     result = run([sys.executable, ROOT / MAIN, "--config", path], MS_WORKER_NUM="3", MS_ROLE="MS_WORKER")  # no scheduler: a group would hang
     assert result.returncode == 2
-    assert all(part in result.stderr for part in ("num_generations=1", "epsilon_low=2", "chunk_size=8: must be a multiple of the 3 ranks", "actor_config.load=''"))
+    assert all(
+        part in result.stderr for part in ("num_generations=1", "epsilon_low=2", "chunk_size=8: must be a multiple of the 3 ranks", "actor_config.load=''")
+    )
 
 
 def test_broken_yaml_names_file_and_line(tmp_path):
@@ -133,7 +139,9 @@ def test_every_key_is_documented_and_the_document_is_current():
 
 
 def test_every_setting_is_read_somewhere():
-    source = "\n".join(path.read_text() for path in Path(ROOT / "mindrlhf_lite").rglob("*.py") if path.name not in ("schema.py", "load.py", "validate.py", "resume.py"))
+    source = "\n".join(
+        path.read_text() for path in Path(ROOT / "mindrlhf_lite").rglob("*.py") if path.name not in ("schema.py", "load.py", "validate.py", "resume.py")
+    )
     source += (ROOT / "mindrlhf_lite/config/schema.py").read_text().partition("class Config:")[2]
     for key in known_keys():
         name = key.rpartition(".")[2]

@@ -87,7 +87,20 @@ def test_padding_is_only_padding(tmp_path):
 def test_arithmetic_splits_are_seeded_and_disjoint(tmp_path, quickstart_model):
     def make(split, seed, name):
         output = tmp_path / name
-        arguments = ("--tokenizer_dir", quickstart_model, "--dataset_type", "arithmetic", "--num_rows", 300, "--split", split, "--seed", seed, "--output_path", output)
+        arguments = (
+            "--tokenizer_dir",
+            quickstart_model,
+            "--dataset_type",
+            "arithmetic",
+            "--num_rows",
+            300,
+            "--split",
+            split,
+            "--seed",
+            seed,
+            "--output_path",
+            output,
+        )
         assert run_python("tools/rlhf_data.py", *arguments).returncode == 0
         return read_prompts(output)
 
@@ -111,9 +124,18 @@ def test_gsm8k_converts_whole_in_under_20_s(shared, tmp_path):
     tokenizer, output = shared / "tokenizers/qwen2_5", tmp_path / "gsm8k.mindrecord"
     start = time.monotonic()
     result = run_python(
-        "tools/rlhf_data.py", "--vocab_path", tokenizer / "vocab.json", "--merges_file_path", tokenizer / "merges.txt",
-        "--file_path", shared / "data/gsm8k/train.jsonl", "--output_path", output, "--dataset_type", "gsm8k",
-    )  # fmt: skip
+        "tools/rlhf_data.py",
+        "--vocab_path",
+        tokenizer / "vocab.json",
+        "--merges_file_path",
+        tokenizer / "merges.txt",
+        "--file_path",
+        shared / "data/gsm8k/train.jsonl",
+        "--output_path",
+        output,
+        "--dataset_type",
+        "gsm8k",
+    )
     assert result.returncode == 0, result.stderr
     assert result.stdout.rstrip().endswith("Total number of samples: 7473")
     assert "tokenizing" in result.stderr  # the progress bar

@@ -19,7 +19,9 @@ SHAPES = {
     "tied_mha": ModelConfig(**BASE, hidden_size=32, num_attention_heads=4, num_key_value_heads=4, tie_word_embeddings=True),
     "tied_mqa": ModelConfig(**BASE, hidden_size=48, num_attention_heads=6, num_key_value_heads=1, tie_word_embeddings=True),
     "head_dim_wider": ModelConfig(**BASE, hidden_size=32, num_attention_heads=4, num_key_value_heads=2, head_dim=16, tie_word_embeddings=False),
-    "qwen25_like": ModelConfig(**{**BASE, "rope_theta": 1e6}, hidden_size=56, num_attention_heads=14, num_key_value_heads=2, head_dim=4, tie_word_embeddings=True, rms_norm_eps=1e-5),
+    "qwen25_like": ModelConfig(
+        **{**BASE, "rope_theta": 1e6}, hidden_size=56, num_attention_heads=14, num_key_value_heads=2, head_dim=4, tie_word_embeddings=True, rms_norm_eps=1e-5
+    ),
 }
 
 

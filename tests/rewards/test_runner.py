@@ -63,4 +63,7 @@ def test_weighted_sum_and_outcomes():
     result = reward.score(["<think></think><answer>4</answer>", "4", "none"], ["4", "4", "4"])
     np.testing.assert_array_equal(reward.rewards(result), np.float32([2.5, 2.0, 0.0]))
     assert [o.value for o in reward.outcomes(result)] == ["correct", "correct", "unparsed"]  # of accuracy, not of format
+    result["format_reward"][1] = Score(0.0, Outcome.TIMEOUT)  # but a failure of any verifier is counted
+    assert [o.value for o in reward.outcomes(result)] == ["correct", "timeout", "unparsed"]
+    assert reward.correct(result) == [True, True, False]
     reward.close()

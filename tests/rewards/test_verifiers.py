@@ -9,10 +9,28 @@ from mindrlhf_lite.rewards.verifiers import BUILT_IN, find_verifier
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("The answer is 18.", 18), ("18", 18), ("$1,234.50", 1234.5), ("1,234,567 people.", 1234567), ("-3", -3), ("x = -3.5.", -3.5), ("10-4", 4), ("5%", 5),
-        ("3/4 cup", 0.75), (".5", 0.5), ("-$5", -5), ("$ 7", 7), ("12 apples and 3 pears", 3), ("2,3", 3), ("7, 8", 8), ("1e3", 1), ("a1", None), ("none", None), ("", None), ("5/0", 5),
+        ("The answer is 18.", 18),
+        ("18", 18),
+        ("$1,234.50", 1234.5),
+        ("1,234,567 people.", 1234567),
+        ("-3", -3),
+        ("x = -3.5.", -3.5),
+        ("10-4", 4),
+        ("5%", 5),
+        ("3/4 cup", 0.75),
+        (".5", 0.5),
+        ("-$5", -5),
+        ("$ 7", 7),
+        ("12 apples and 3 pears", 3),
+        ("2,3", 3),
+        ("7, 8", 8),
+        ("1e3", 1),
+        ("a1", None),
+        ("none", None),
+        ("", None),
+        ("5/0", 5),
     ],
-)  # fmt: skip
+)
 def test_last_number(text, value):
     found = last_number(text)
     assert found is None if value is None else found == value
@@ -33,11 +51,17 @@ def test_last_boxed(text, content):
 @pytest.mark.parametrize(
     ("text", "is_whole"),
     [
-        ("<think>a</think><answer>b</answer>", True), ("<think>a\nb</think>\n<answer>c</answer>\n", True), ("hi <think>a</think><answer>b</answer>", False),
-        ("<think>a</think><answer>b</answer> bye", False), ("<answer>b</answer><think>a</think>", False), ("<think>a</think><think>c</think><answer>b</answer>", False),
-        ("<think>a<answer>b</answer></think>", False), ("<think>a</think><answer>b", False), ("", False),
+        ("<think>a</think><answer>b</answer>", True),
+        ("<think>a\nb</think>\n<answer>c</answer>\n", True),
+        ("hi <think>a</think><answer>b</answer>", False),
+        ("<think>a</think><answer>b</answer> bye", False),
+        ("<answer>b</answer><think>a</think>", False),
+        ("<think>a</think><think>c</think><answer>b</answer>", False),
+        ("<think>a<answer>b</answer></think>", False),
+        ("<think>a</think><answer>b", False),
+        ("", False),
     ],
-)  # fmt: skip
+)
 def test_format(text, is_whole):
     assert has_think_answer_format(text) is is_whole
 

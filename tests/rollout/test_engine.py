@@ -59,11 +59,16 @@ def test_greedy_equals_transformers(model, engine, tmp_path):
     batch = requests(8, seed=4)
     for request, group in zip(batch, engine.generate(batch, SamplingParams(16, temperature=0)), strict=True):
         with torch.no_grad():
-            ids = reference.generate(torch.tensor([request.prompt_ids]), max_new_tokens=16, min_new_tokens=16, do_sample=False, eos_token_id=None, pad_token_id=0)
+            ids = reference.generate(
+                torch.tensor([request.prompt_ids]), max_new_tokens=16, min_new_tokens=16, do_sample=False, eos_token_id=None, pad_token_id=0
+            )
         assert group[0].token_ids == tuple(ids[0, len(request.prompt_ids) :].tolist())
 
 
-@pytest.mark.parametrize("sampling", [SamplingParams(15, temperature=0.8, stop_token_ids=(3, 4)), SamplingParams(15, top_k=20, top_p=0.9, repetition_penalty=1.1, stop_token_ids=(3,))])
+@pytest.mark.parametrize(
+    "sampling",
+    [SamplingParams(15, temperature=0.8, stop_token_ids=(3, 4)), SamplingParams(15, top_k=20, top_p=0.9, repetition_penalty=1.1, stop_token_ids=(3,))],
+)
 def test_alone_or_in_a_batch_of_64_the_tokens_are_the_same(engine, sampling):
     batch = requests(64)
     together = engine.generate(batch, sampling)

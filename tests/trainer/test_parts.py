@@ -106,3 +106,33 @@ def test_intervals():
     # shares .5 1 0 1: mean .625, sample std .4787, half width 1.96 * .4787 / 2 = .4691
     assert result.accuracy == 0.625 and result.low == pytest.approx(0.1559, abs=1e-3) and result.high == 1.0
     assert result.pass_at == {1: 0.625, 2: 0.75}
+
+
+def test_training_compiles_once_a_bucket():
+    """Other lengths, row counts and steps reuse the graphs of the two buckets."""
+    from helpers import TINY, random_weights
+
+    from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
+    from mindrlhf_lite.models.qwen2 import Qwen2
+    from mindrlhf_lite.trainer.actor import Actor, LogprobScorer, LossOptions
+
+    model = Qwen2(TINY, random_weights(TINY), True, 24)
+    actor, scorer, plan = Actor(model, LossOptions(0.1, 0.2, 0.2, True), AdamWOptions(), None), LogprobScorer(model), BucketPlan((12, 24), (12,))
+
+    def step(lengths):
+        sequences = [TrainSequence(np.arange(length, dtype=np.int32), 2, 1.0) for length in lengths]
+        batch = make_microbatch(sequences, 4, plan, token_mean, BatchTotals(50, 4, 12))
+        scorer.score(batch)
+        actor.accumulate([batch])
+        actor.apply(1e-3)
+
+    def compiled():
+        cells = (actor._accumulate, scorer._forward, actor.optimizer._sum, actor.optimizer._apply)
+        return [len(cell.compile_cache) for cell in cells]
+
+    step((5, 12))
+    step((14, 13, 13, 9))
+    assert compiled() == [2, 2, 1, 1]
+    for lengths in ((3,), (12, 12, 12, 11), (14, 4), (13,)):
+        step(lengths)
+    assert compiled() == [2, 2, 1, 1]
