@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def single(data, output, *extra, timeout=240):
 
 
 def msrun(num_ranks, data, output, *extra, timeout=240):
-    """A real msrun job with its own port and logs; its whole process group is ended if it does not end by itself."""
+    """A real msrun job with its own port and logs; whatever it leaves behind is ended."""
     command = [
         "msrun",
         f"--worker_num={num_ranks}",
@@ -100,27 +101,25 @@ def msrun(num_ranks, data, output, *extra, timeout=240):
         str(MAIN),
         *map(str, arguments(data, output, *extra)),
     ]
-    environment = clean_environment(PYTHONPATH=VERIFIERS)
-    process = subprocess.Popen(command, cwd=output.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True)
+    job = uuid.uuid4().hex
+    environment = clean_environment(PYTHONPATH=VERIFIERS, TEST_JOB=job)
+    process = subprocess.Popen(command, cwd=output.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     try:
         text, _ = process.communicate(timeout=timeout)
     finally:
-        end_ranks_of(process.pid)
+        end_processes_of(job)
     logs = "".join(path.read_text(errors="replace") for path in sorted(output.parent.glob(f"{output.name}_log/worker_*.log")))
     return process.returncode, text, logs
 
 
-def end_ranks_of(session):
-    """msrun gives every rank a process group of its own, but all are children of its session: ends those that are left, by id."""
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                command = open(f"/proc/{entry}/environ", "rb").read()
-                parent_session = int(open(f"/proc/{entry}/stat").read().rpartition(")")[2].split()[3])
-            except OSError:
-                continue
-            if parent_session == session and command:
-                os.kill(int(entry), signal.SIGKILL)
+def end_processes_of(job):
+    """msrun puts every rank in a session of its own; all inherit the job's mark in their environment, by which those that are left are ended."""
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and f"TEST_JOB={job}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                os.kill(int(entry.name), signal.SIGKILL)
+        except OSError:  # it ended meanwhile
+            continue
 
 
 def metrics(output):
