@@ -40,7 +40,7 @@ def read_rows(path: str) -> list[dict[str, Any]]:
     if not Path(path).is_file():
         raise ValueError(f"--input {path}: no such file")
     rows = []
-    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+    for number, line in enumerate(Path(path).read_text().split("\n"), 1):  # splitlines() would also cut at U+2028 inside texts
         if not line.strip():
             continue
         try:
@@ -66,7 +66,7 @@ def ids_of(row: dict[str, Any], kind: str, tokenizer: Tokenizer, where: str, voc
         if not isinstance(row.get(kind), str):
             raise ValueError(f"{where}: needs {kind!r} (text) or '{kind}_ids' (list of token ids)")
         ids = tokenizer.encode(row[kind])
-    if not ids or not all(isinstance(token, int) and 0 <= token < vocab_size for token in ids):
+    if not isinstance(ids, list) or not ids or not all(isinstance(token, int) and 0 <= token < vocab_size for token in ids):
         raise ValueError(f"{where}: {kind} must be at least one token id in 0..{vocab_size - 1}")
     return ids
 

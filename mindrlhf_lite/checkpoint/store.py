@@ -90,7 +90,7 @@ class CheckpointStore:
             _flush(self.folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        for step in self.steps()[self.keep :]:
+        for step in [older for older in self.steps() if older < checkpoint.step][self.keep - 1 :]:
             shutil.rmtree(self.folder / f"step_{step}")
         return final
 
@@ -99,7 +99,7 @@ class CheckpointStore:
         folder = self.folder / f"step_{step}"
         try:
             files = json.loads((folder / _MANIFEST).read_text())["files"]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             return f"{folder / _MANIFEST} cannot be read ({error})"
         for name, expected in files.items():
             path = folder / name

@@ -97,6 +97,8 @@ def read_yaml(path: str) -> dict[str, Any]:
         raise ConfigError([f"--config {path}: no such file"])
     try:
         values = yaml.safe_load(Path(path).read_text())
+    except UnicodeDecodeError:
+        raise ConfigError([f"{path}: not UTF-8 text"]) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else path

@@ -20,7 +20,12 @@ def load_template(name: str) -> str:
     source = Path(path) if path else _BUILT_IN
     if not source.is_file():
         raise ValueError(f"--prompt_type {name}: no file {source}")
-    templates = yaml.safe_load(source.read_text())
+    try:
+        templates = yaml.safe_load(source.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"--prompt_type {name}: {source} is not valid YAML ({error})") from None
+    if not isinstance(templates, dict) or not all(isinstance(text, str) for text in templates.values()):
+        raise ValueError(f"--prompt_type {name}: {source} must map names to texts")
     if key not in templates:
         raise ValueError(f"--prompt_type {name}: unknown; known: {', '.join(templates)}")
     # an assistant turn starts after the newline that YAML cannot keep at the end of a block

@@ -17,7 +17,10 @@ _log_softmax = ops.LogSoftmax(-1)
 _gather_d = ops.GatherD()
 _mean = ops.ReduceMean(keep_dims=True)
 _concat = ops.Concat(0)
-_segment_sum = ops.UnsortedSegmentSum()
+
+
+def _one_hot(labels: Tensor, vocab_size: int) -> Tensor:
+    return ops.one_hot(labels, vocab_size)
 
 
 def _chunk(hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -53,18 +56,18 @@ class TokenLogprobs(nn.Cell):
         return _concat(logprobs), _concat(entropies), ops.zeros((1, 1), hidden.dtype)
 
     def bprop(self, hidden: Tensor, weight: Tensor, labels: Tensor, out: tuple, gradients: tuple) -> tuple[Tensor, Tensor, Tensor]:
-        """d logp / d logits = onehot(label) - p; the one-hot part is a row gather and a segment sum, never a [N, V] array."""
+        """d logp / d logits = onehot(label) - p, a chunk at a time."""
         dlogprobs = gradients[0].reshape(-1, 1)
         count, rows = hidden.shape[0], self.rows_per_chunk
-        dhidden = ops.gather(weight, labels, 0) * dlogprobs
-        dweight = _segment_sum(hidden * dlogprobs, labels, weight.shape[0])
         if count <= rows:
-            scaled = out[2] * dlogprobs
-            return dhidden - _matmul(scaled, weight), dweight - _matmul_ta(scaled, hidden), ops.zeros_like(labels)
-        parts: tuple = ()
+            dlogits = (_one_hot(labels, weight.shape[0]) - out[2]) * dlogprobs
+            return _matmul(dlogits, weight), _matmul_ta(dlogits, hidden), ops.zeros_like(labels)
+        dhidden: tuple = ()
+        dweight = ops.zeros_like(weight)
         for start in range(0, count, rows):
             part = hidden[start : start + rows]
-            scaled = ops.exp(_log_softmax(_linear(part, weight))) * dlogprobs[start : start + rows]
-            parts += (_matmul(scaled, weight),)
-            dweight = dweight - _matmul_ta(scaled, part)
-        return dhidden - _concat(parts), dweight, ops.zeros_like(labels)
+            probabilities = ops.exp(_log_softmax(_linear(part, weight)))
+            dlogits = (_one_hot(labels[start : start + rows], weight.shape[0]) - probabilities) * dlogprobs[start : start + rows]
+            dhidden += (_matmul(dlogits, weight),)
+            dweight = dweight + _matmul_ta(dlogits, part)
+        return _concat(dhidden), dweight, ops.zeros_like(labels)

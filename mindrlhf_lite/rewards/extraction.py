@@ -9,8 +9,11 @@ import re
 from fractions import Fraction
 
 # an optional sign and currency, digits with or without thousands separators, an optional fraction part or denominator
-_NUMBER = re.compile(r"(?<![\w.])([-+]?)\s?[$€£]?\s?([-+]?)(\d{1,3}(?:,\d{3})+(?!\d)|\d+)?((?:(?<=\d)\.|(?<!\d)\.)\d+)?(?:\s?/\s?(\d+(?:\.\d+)?))?")
-_ANSWER_BLOCK = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_NUMBER = re.compile(
+    r"(?<![\w.])([-+]?)\s?[$\u20ac\u00a3]?\s?([-+]?)"
+    r"(?:(\d{1,3}(?:,\d{3})+(?!\d)|\d+)(\.\d+)?|(\.\d+))"
+    r"(?:\s?/\s?(\d+(?:\.\d+)?))?"
+)
 _FORMAT = re.compile(r"\s*<think>(.*?)</think>\s*<answer>(.*?)</answer>\s*", re.DOTALL)
 _FRAC = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 _TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}")
@@ -20,10 +23,8 @@ def numbers(text: str) -> list[Fraction]:
     """All numbers of the text, in order: "$1,234.50." gives 1234.5; "3/4" gives 3/4; "10-4" gives 10 and 4."""
     found = []
     for match in _NUMBER.finditer(text):
-        sign, inner_sign, whole, decimals, denominator = match.groups()
-        if whole is None and decimals is None:
-            continue
-        value = Fraction((whole or "0").replace(",", "") + (decimals or ""))
+        sign, inner_sign, whole, decimals, bare_decimals, denominator = match.groups()
+        value = Fraction((whole or "0").replace(",", "") + (decimals or bare_decimals or ""))
         if denominator and Fraction(denominator) != 0:
             value /= Fraction(denominator)
         found.append(-value if "-" in (sign + inner_sign) else value)
@@ -38,8 +39,9 @@ def last_number(text: str) -> Fraction | None:
 
 def answer_block(text: str) -> str | None:
     """The content of the last <answer>...</answer>, or None."""
-    blocks = _ANSWER_BLOCK.findall(text)
-    return blocks[-1] if blocks else None
+    end = text.rfind("</answer>")
+    start = text.rfind("<answer>", 0, end) if end >= 0 else -1
+    return text[start + len("<answer>") : end] if start >= 0 else None
 
 
 def has_think_answer_format(text: str) -> bool:
@@ -49,16 +51,17 @@ def has_think_answer_format(text: str) -> bool:
 
 
 def last_boxed(text: str) -> str | None:
-    r"""The content of the last complete \boxed{...}, braces balanced, or None."""
-    end = len(text)
-    while (start := text.rfind("\\boxed{", 0, end)) >= 0:
-        depth = 0
-        for index in range(start + len("\\boxed"), len(text)):
-            depth += {"{": 1, "}": -1}.get(text[index], 0)
-            if depth == 0:
-                return text[start + len("\\boxed{") : index]
-        end = start
-    return None
+    r"""The content of the last complete \boxed{...}, braces balanced, or None. One pass over the text."""
+    opened: list[int] = []  # content starts of open braces; only boxes are kept as candidates
+    last: tuple[int, int] | None = None
+    for index, character in enumerate(text):
+        if character == "{":
+            opened.append(index + 1 if text.endswith("\\boxed", 0, index) else -1)
+        elif character == "}" and opened:
+            start = opened.pop()
+            if start >= 0 and (last is None or start > last[0]):
+                last = (start, index)
+    return None if last is None else text[last[0] : last[1]]
 
 
 def plain(latex: str) -> str:
@@ -70,10 +73,20 @@ def plain(latex: str) -> str:
     return text.strip().rstrip(".").strip("$ ")
 
 
+def as_number(text: str) -> Fraction | None:
+    """The number that the whole text is, a unit or percent sign behind it aside ("18 dollars", "$5", "50%"), or None ("2x+1", "2\\pi")."""
+    match = _NUMBER.match(text)
+    if match is None or not re.fullmatch(r"\s*(?:%|(?:\s[A-Za-z]+)*)\s*\.?", text[match.end() :]):
+        return None
+    return last_number(match.group())
+
+
 def same_answer(candidate: str, gold: str) -> bool | None:
-    """Whether two short answers agree: as numbers where the gold is one, else as text. None: no answer can be read from `candidate`."""
-    gold_value, value = last_number(plain(gold)), last_number(plain(candidate))
+    """Whether two short answers agree: as numbers where the whole gold is one, else as text. None: no answer can be read from `candidate`."""
+    candidate, gold = plain(candidate), plain(gold)
+    gold_value = as_number(gold)
     if gold_value is not None:
+        value = last_number(candidate)
         return None if value is None else value == gold_value
-    text = plain(candidate).replace(" ", "").lower()
-    return None if not text else text == plain(gold).replace(" ", "").lower()
+    text = candidate.replace(" ", "").lower()
+    return None if not text else text == gold.replace(" ", "").lower()

@@ -48,7 +48,10 @@ class VerifierProcess:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         self._buffer = b""
         self._send((self.name, [os.getcwd()]))
-        problem = self._receive(_START_SECONDS)
+        try:
+            problem = self._receive(_START_SECONDS)
+        except (_Timeout, OSError):
+            problem = f"verifier {self.name!r} did not start within {_START_SECONDS:.0f} s, or died while it was imported"
         if problem is not None:
             self.close()
             raise ValueError(problem)
@@ -84,7 +87,7 @@ class VerifierProcess:
             return self._receive(self.timeout_s)
         except _Timeout:
             outcome = Outcome.TIMEOUT
-        except OSError:  # the process died: a crash inside a parser, or the system killed it
+        except (OSError, ValueError):  # the process died (a crash inside a parser, or the system killed it) or cannot be started again
             outcome = Outcome.ERROR
         self.close()
         return Score(0.0, outcome)

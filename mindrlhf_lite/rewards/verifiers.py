@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +22,7 @@ def _score(agrees: bool | None, right: float = 1.0, wrong: float = 0.0) -> Score
 
 
 def _last_number_agrees(text: str, gold: str) -> bool | None:
-    value, gold_value = last_number(text), last_number(plain(gold))
+    value, gold_value = last_number(plain(text)), last_number(plain(gold))
     return None if value is None else value == gold_value
 
 
@@ -98,6 +100,8 @@ def find_verifier(name: str) -> Verifier:
     module, _, attribute = name.rpartition(".")
     if not module:
         raise ValueError(f"verifier {name!r} is unknown: use one of {', '.join(BUILT_IN)}, or the dotted path of your own function")
+    if os.getcwd() not in sys.path:  # as `python script.py` in that folder would find it
+        sys.path.append(os.getcwd())
     try:
         function = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # a user's module may fail in any way while it is imported

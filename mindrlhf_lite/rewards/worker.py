@@ -18,11 +18,11 @@ from mindrlhf_lite.types import Outcome, Score
 
 def as_score(value: Any) -> Score:
     """A Score as it is; a finite number as a score that is correct when positive; anything else is an error."""
-    if isinstance(value, Score):
-        return value
-    number = float(value)
+    number = float(value.value if isinstance(value, Score) else value)
     if not math.isfinite(number):
         raise ValueError(f"the verifier returned {value!r}")
+    if isinstance(value, Score):
+        return value
     return Score(number, Outcome.CORRECT if number > 0 else Outcome.WRONG)
 
 

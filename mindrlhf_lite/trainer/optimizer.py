@@ -60,7 +60,7 @@ class _Apply(nn.Cell):
     def construct(self, lr: Tensor, beta1: Tensor, beta2: Tensor, eps: Tensor, decay: Tensor, no_decay: Tensor, scale: Tensor) -> Tensor:
         for weight, first, second, gradient, decays in zip(self.weights, self.first, self.second, self.gradients, self.decays):
             _adam_weight_decay(weight, first, second, lr, beta1, beta2, eps, decay if decays else no_decay, gradient * scale)
-            ops.assign(gradient, ops.zeros_like(gradient))
+            ops.assign_sub(gradient, gradient)  # zeros it in place
         return lr
 
 

@@ -294,10 +294,8 @@ def test_an_error_of_any_rank_reaches_the_console_with_its_rank(data, tmp_path):
     assert "error: rank 1: " in text + logs and "rank one cannot import this" in text + logs
 
 
-def test_beta_zero_needs_no_reference_and_filters_run(data, tmp_path):
-    result = single(
-        data,
-        tmp_path / "run",
+def test_one_rank_under_msrun_without_reference_and_with_filters(data, tmp_path):
+    settings = (
         "--rl_config.beta=0",
         "--rl_config.max_steps=2",
         "--generate_config.sampling_config.top_p=0.9",
@@ -305,5 +303,7 @@ def test_beta_zero_needs_no_reference_and_filters_run(data, tmp_path):
         "--rl_config.advantage=dr_grpo",
         "--rl_config.loss_aggregation=constant",
     )
-    assert result.returncode == 0, result.stderr
+    code, text, logs = msrun(1, data, tmp_path / "run", *settings)
+    assert code == 0, text + logs
+    assert len(metrics(tmp_path / "run")) == 2
     assert all(row["loss/kl"] == 0 and row["time_s/reference"] < 0.1 for row in metrics(tmp_path / "run"))

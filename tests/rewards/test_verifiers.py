@@ -29,6 +29,8 @@ from mindrlhf_lite.rewards.verifiers import BUILT_IN, find_verifier
         ("none", None),
         ("", None),
         ("5/0", 5),
+        ("balance: -$5", -5),
+        ("profit:\n-$20", -20),
     ],
 )
 def test_last_number(text, value):
@@ -82,6 +84,10 @@ def test_format(text, is_whole):
         ("qwen_accuracy_reward", "no box but 18", "18", 1, "correct"),
         ("qwen_accuracy_reward", r"\boxed{}", "18", 0, "unparsed"),
         ("qwen_accuracy_reward", r"\boxed{blue}", "18", 0, "unparsed"),
+        ("qwen_accuracy_reward", r"\boxed{7x+1}", "2x+1", 0, "wrong"),
+        ("qwen_accuracy_reward", r"\boxed{2}", r"2\pi", 0, "wrong"),
+        ("qwen_accuracy_reward", r"\boxed{2x + 1}", "2x+1", 1, "correct"),
+        ("accuracy_reward", r"It costs $1{,}234.", "1234", 1, "correct"),
         ("r1_accuracy_reward", r"<think>x</think><answer>\boxed{4}</answer>", "4", 1, "correct"),
         ("r1_accuracy_reward", r"<think>x</think><answer>5</answer>", "4", -1, "wrong"),
         ("r1_accuracy_reward", r"\boxed{4}", "4", -1, "unparsed"),
