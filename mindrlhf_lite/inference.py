@@ -24,11 +24,14 @@ class ModelFolder:
     config: ModelConfig
     weights: dict[str, np.ndarray]
     tokenizer: Tokenizer
+    stop_token_ids: tuple[int, ...]  # eos_token_id of config.json, else the tokenizer's
 
 
 def load_model_folder(path: str) -> ModelFolder:
-    config = ModelConfig.from_dir(path)
-    return ModelFolder(config, load_weights(path, config), Tokenizer(path))
+    config, tokenizer = ModelConfig.from_dir(path), Tokenizer(path)
+    eos = json.loads((Path(path) / "config.json").read_text()).get("eos_token_id", tokenizer.eos_token_id)
+    stops = tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,)
+    return ModelFolder(config, load_weights(path, config), tokenizer, stops)
 
 
 def read_rows(path: str) -> list[dict[str, Any]]:

@@ -32,8 +32,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
-    if args.k < 1:
-        raise ValueError(f"--k {args.k}: must be at least 1")
+    if args.k < 1 or args.max_num_seqs < 1 or args.max_prompts < 0:
+        raise ValueError("--k and --max_num_seqs must be at least 1, --max_prompts must not be negative")
     temperature = args.temperature if args.temperature is not None else (0.0 if args.k == 1 else 1.0)
     if temperature == 0 and args.k > 1:
         raise ValueError("--temperature 0 with --k over 1: greedy completions are all equal; give a positive temperature")
@@ -51,11 +51,10 @@ def main() -> None:
 
     prompts, folder = read_prompts(args.dataset)[: args.max_prompts or None], load_model_folder(args.model)
     reward = RewardFunction([args.verifier], [1.0], timeout_s=10)
-    eos = folder.tokenizer.eos_token_id
     length = min(max(len(prompt.ids) for prompt in prompts) + args.max_tokens, folder.config.max_position_embeddings)
     Mesh()
     engine = NativeEngine(Qwen2(folder.config, folder.weights, False, length), args.max_num_seqs, length)
-    sampling = SamplingParams(args.max_tokens, temperature=temperature, stop_token_ids=() if eos is None else (eos,))
+    sampling = SamplingParams(args.max_tokens, temperature=temperature, stop_token_ids=folder.stop_token_ids)
     with tqdm(total=len(prompts) * args.k, unit="completion", desc="evaluating") as progress:
         seed = (args.seed, EVALUATION_STREAM)
         groups = generate_groups(engine, folder.tokenizer, prompts, args.k, sampling, seed, lambda count: progress.update(count) and None)

@@ -30,7 +30,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--repetition_penalty", type=float, default=1.0, help="default: 1.0")
     parser.add_argument("--max_tokens", type=int, default=128, help="most tokens of a completion (default: 128)")
     parser.add_argument("--min_tokens", type=int, default=0, help="no stop token before this many (default: 0)")
-    parser.add_argument("--stop_token_ids", type=int, nargs="*", help="tokens that end a completion (default: the tokenizer's)")
+    parser.add_argument("--stop_token_ids", type=int, nargs="*", help="tokens that end a completion (default: eos_token_id of config.json)")
     parser.add_argument("--n", type=int, default=1, help="completions a prompt (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--max_num_seqs", type=int, default=16, help="sequences decoded together (default: 16)")
@@ -51,8 +51,7 @@ def main() -> None:
     from mindrlhf_lite.types import GenerateRequest, SamplingParams
 
     rows, folder = read_rows(args.input), load_model_folder(args.model)
-    eos = folder.tokenizer.eos_token_id
-    stops = args.stop_token_ids if args.stop_token_ids is not None else [eos] if eos is not None else []
+    stops = args.stop_token_ids if args.stop_token_ids is not None else folder.stop_token_ids
     if bad := [token for token in stops if not 0 <= token < folder.config.vocab_size]:
         raise ValueError(f"--stop_token_ids: {bad} lie outside the vocabulary of {folder.config.vocab_size}")
     sampling = SamplingParams(args.max_tokens, args.min_tokens, args.temperature, args.top_k, args.top_p, args.repetition_penalty, tuple(stops))

@@ -38,6 +38,7 @@ bash build.sh
 export PATH="$root/.venv/bin:$PATH"
 output="${output:-output/quickstart_seed${seed}_$(date +%Y%m%d_%H%M%S)}"
 case "$output" in /*) ;; output/quickstart_seed*) output="$root/$output" ;; *) output="$caller/$output" ;; esac
+[ "${#resume[@]}" = 0 ] || [ -d "$output/checkpoints" ] || { echo "error: --resume $output: no checkpoints there" >&2; exit 2; }
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" GLOG_v="${GLOG_v:-3}" TOKENIZERS_PARALLELISM=false
 
 model="$root/examples/quickstart/model" data="$root/output/quickstart_data"

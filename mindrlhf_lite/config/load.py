@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -147,6 +148,14 @@ def build_config(values: dict[str, Any]) -> Config:
     Raises:
         ConfigError: all unknown keys and wrong types together.
     """
+    config, problems = collect(values)
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def collect(values: dict[str, Any]) -> tuple[Config, list[str]]:
+    """A Config with defaults where a key is unknown or has the wrong type, and one line for each such key."""
     fields, types = known_keys(), setting_types()
     problems, clean = [], {}
     for key, value in values.items():
@@ -157,9 +166,7 @@ def build_config(values: dict[str, Any]) -> Config:
             clean[key] = _convert(value, types[key], fields[key])
         except ValueError as error:
             problems.append(f"{key}={value!r}: {error}")
-    if problems:
-        raise ConfigError(problems)
-    return _construct(Config, "", clean)
+    return _construct(Config, "", clean), problems
 
 
 def _unknown(key: str, value: Any, known: list[str]) -> str:
@@ -185,6 +192,8 @@ def _convert(value: Any, wanted: Any, entry: dataclasses.Field) -> Any:
 
 
 def _scalar(value: Any, wanted: type) -> Any:
+    if wanted is float and isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a finite number is needed")
     if wanted is float and isinstance(value, str):
         try:
             return float(value)  # YAML reads 1e-6 as text

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from mindrlhf_lite.config.schema import Config, ParallelConfig
+from mindrlhf_lite.models.hf_weights import check_names_and_shapes, tensor_shapes
 from mindrlhf_lite.models.model_config import ModelConfig
+from mindrlhf_lite.models.parameters import parameter_specs
 from mindrlhf_lite.parallel.mesh import ParallelDims
 from mindrlhf_lite.rewards.verifiers import find_verifier
 from mindrlhf_lite.types import SamplingParams
@@ -57,6 +59,10 @@ def _ranges(config: Config) -> list[str]:
     problems += [f"{key}={value}: must not be negative" for key, value in not_negative.items() if not value >= 0]
     if rl.num_generations < 2:
         problems.append(f"rl_config.num_generations={rl.num_generations}: a group needs at least 2 completions to compare")
+    if rl.eval_samples > 1 and rl.eval_temperature == 0:
+        problems.append(f"rl_config.eval_samples={rl.eval_samples}: greedy completions are all equal; set eval_temperature, e.g. to 1.0")
+    if rl.eval_interval and not rl.eval_dataset_file:
+        problems.append(f"rl_config.eval_interval={rl.eval_interval}: there is nothing to evaluate on; give rl_config.eval_dataset_file, or set it to 0")
     if not 0 <= rl.epsilon_low < 1:
         problems.append(f"rl_config.epsilon_low={rl.epsilon_low}: must lie in [0, 1)")
     problems += [
@@ -162,6 +168,8 @@ def _files(config: Config) -> list[str]:
         problems += _model_problems("actor_config.load", config.actor_config.load, config)
     if config.ref_config.load and config.ref_config.load != config.actor_config.load:
         problems += _model_problems("ref_config.load", config.ref_config.load, config)
+    if not rl.resume_training and has_run(Path(rl.output_dir), Path(config.checkpoint_dir)):
+        problems.append(f"rl_config.output_dir={rl.output_dir!r}: a run is there already; continue it with --resume_training, or give another folder")
     if config.generate_config.load not in ("", config.actor_config.load):
         problems.append(f"generate_config.load={config.generate_config.load!r}: rollouts use the actor's weights; leave it empty")
     if config.tokenizer_dir and not any((Path(config.tokenizer_dir) / name).is_file() for name in ("tokenizer.json", "vocab.json")):
@@ -169,9 +177,17 @@ def _files(config: Config) -> list[str]:
     return problems
 
 
+def has_run(output_dir: Path, checkpoint_dir: Path) -> bool:
+    """Whether an earlier run left metrics or checkpoints there."""
+    metrics = output_dir / "metrics.jsonl"
+    return (metrics.is_file() and metrics.stat().st_size > 0) or any(checkpoint_dir.glob("step_*"))
+
+
 def _model_problems(key: str, folder: str, config: Config) -> list[str]:
     try:
         model = ModelConfig.from_dir(folder)
+        shapes = tensor_shapes(Path(folder), model)
+        check_names_and_shapes(shapes, parameter_specs(model), folder)
     except ValueError as error:
         return [f"{key}={folder!r}: {error}"]
     if config.rl_config.seq_length > model.max_position_embeddings:

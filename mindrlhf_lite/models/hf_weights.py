@@ -92,11 +92,15 @@ def load_weights(model_dir: str | Path, config: ModelConfig) -> dict[str, np.nda
         ValueError: missing, extra or misshaped tensors (all named at once), an unreadable file.
     """
     folder = Path(model_dir)
-    files = weight_files(folder)
+    wanted = tensor_shapes(folder, config)
+    check_names_and_shapes(wanted, parameter_specs(config), str(folder))
+    return {name: values for path in weight_files(folder) for name, values in iterate_tensors(path) if name in wanted}
+
+
+def tensor_shapes(folder: Path, config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Shapes by name from the files' headers, without a tied lm_head.weight."""
     tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
-    shapes = {name: tuple(entry["shape"]) for path in files for name, entry in read_header(path)[0].items() if name not in tied}
-    check_names_and_shapes(shapes, parameter_specs(config), str(folder))
-    return {name: values for path in files for name, values in iterate_tensors(path) if name not in tied}
+    return {name: tuple(entry["shape"]) for path in weight_files(folder) for name, entry in read_header(path)[0].items() if name not in tied}
 
 
 def save_hf_model(
@@ -126,6 +130,7 @@ def save_hf_model(
         save_file(shard, folder / (name + ".tmp"), metadata={"format": "pt"})
         os.chmod(folder / (name + ".tmp"), 0o644)  # the library makes them readable by their owner only
         os.replace(folder / (name + ".tmp"), folder / name)
+    (folder / "model.safetensors.index.json").unlink(missing_ok=True)  # of an older, sharded model
     if len(shards) > 1:
         weight_map = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
         total = sum(value.nbytes for value in weights.values())

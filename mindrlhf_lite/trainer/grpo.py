@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ from mindrlhf_lite.observe.writers import MetricsWriter, completion_rows, read_m
 from mindrlhf_lite.parallel.mesh import Mesh, barrier, gather_objects
 from mindrlhf_lite.rewards.runner import RewardFunction
 from mindrlhf_lite.trainer.experience import as_sequences, score_groups, share_of_rank
-from mindrlhf_lite.trainer.resume import check_same_run
+from mindrlhf_lite.trainer.resume import check_same_run, prompts_digest
 from mindrlhf_lite.trainer.roles import PolicyUpdate, build_roles
 from mindrlhf_lite.trainer.schedule import LearningRate
 from mindrlhf_lite.trainer.statistics import UpdateCounts, count_rollouts, rollout_metrics, update_metrics
@@ -55,6 +55,10 @@ class GrpoTrainer:
         self.sampler = PromptSampler(len(self.prompts), rl.seed)
         self.last_step = rl.max_steps or max(1, rl.epochs * len(self.prompts) // config.prompts_per_step)
         self.roles = build_roles(config, mesh)
+        if len(self.prompts) < config.prompts_per_step:
+            raise ValueError(
+                f"dataset_file {rl.dataset_file}: {len(self.prompts)} prompts, but a step takes chunk_size * num_rollouts = {config.prompts_per_step}"
+            )
         if self.tokenizer.size > self.roles.model_config.vocab_size:
             raise ValueError(
                 f"tokenizer_dir={config.tokenizer_dir}: {self.tokenizer.size} ids, but the model's vocabulary has {self.roles.model_config.vocab_size}"
@@ -73,7 +77,8 @@ class GrpoTrainer:
 
     def train(self) -> None:
         """Runs all steps; every rank calls it."""
-        self._evaluate(self.first_step - 1, is_due=self.first_step == 1)
+        is_new, is_over = self.first_step == 1, self.first_step > self.last_step
+        self._evaluate(self.first_step - 1, is_due=is_new or (is_over and "after" not in self.evaluations))
         for step in range(self.first_step, self.last_step + 1):
             with self.profiler.step(step):
                 start, metrics = time.perf_counter(), StepMetrics(step)
@@ -83,9 +88,9 @@ class GrpoTrainer:
                 counts, norm = self._update(sequences, groups)
                 moved = self._reshard()
             self._collect(metrics, scored, counts, norm, moved, start)
-            self._save(step)
             self._evaluate(step, is_due=self._evaluation_is_due(step), metrics=metrics)
             self._report(metrics, scored)
+            self._save(step)  # last: what a resumed run does not repeat is written by now
         self._finish()
 
     def _generate(self, step: int) -> list[RolloutGroup]:
@@ -128,7 +133,7 @@ class GrpoTrainer:
         groups = generate_groups(self.roles.rollout, self.tokenizer, prompts, samples, self.eval_sampling, (self.config.rl_config.seed, EVALUATION_STREAM))
         correct = judge(groups, self.reward) if groups else np.zeros((0, samples), bool)
         result = summarise(np.concatenate(gather_objects(self.mesh.data, correct)))
-        self.evaluations["before" if step == 0 else "after" if step == self.last_step else f"step_{step}"] = result
+        self.evaluations["before" if step == 0 else "after" if step >= self.last_step else f"step_{step}"] = result
         if metrics is not None:
             metrics.values.update({"eval/accuracy": result.accuracy, "eval/low": result.low, "eval/high": result.high})
         self.console.say(
@@ -185,7 +190,8 @@ class GrpoTrainer:
             state = {
                 "updates_done": optimizer.updates_done,
                 "sampler": asdict(self.sampler.state),
-                "num_prompts": len(self.prompts),
+                "prompts_digest": prompts_digest(self.prompts),
+                "decay_steps": self.update.schedule.decay_steps,
                 "world_size": self.mesh.world_size,
                 "config": asdict(self.config),
                 "versions": versions(),
@@ -197,16 +203,14 @@ class GrpoTrainer:
     def _resume(self) -> list[str]:
         """Sets `first_step`, from a checkpoint if asked. Returns lines for the console."""
         self.first_step = 1
-        if not self.config.rl_config.resume_training:
-            if read_metrics(self.output / "metrics.jsonl") or self.store.steps():
-                raise ValueError(
-                    f"rl_config.output_dir={self.output}: a run is there already; continue it with --resume_training, or give another --rl_config.output_dir"
-                )
+        if not self.config.rl_config.resume_training:  # config.validate has refused an output folder that holds a run
             return []
         checkpoint, notes = self.store.load_newest()
+        if checkpoint is None and notes:
+            raise ValueError("resume_training: no whole checkpoint is left:\n" + "\n".join(f"  - {note}" for note in notes))
         if checkpoint is None:
             return [*notes, f"no checkpoint to resume from in {self.store.folder}: starting from step 1"]
-        check_same_run(checkpoint.state, asdict(self.config), len(self.prompts))
+        check_same_run(checkpoint.state, asdict(self.config), prompts_digest(self.prompts))
         for parameter in self.roles.actor.model.parameters_in_order:
             ops.assign(parameter, Tensor(checkpoint.tensors[f"weight/{parameter.name}"]))
         self.roles.actor.optimizer.load_state(unprefixed("optimizer", checkpoint.tensors), checkpoint.state["updates_done"])
@@ -214,6 +218,10 @@ class GrpoTrainer:
         self.evaluations = {name: _evaluation_from(values) for name, values in checkpoint.state["evaluations"].items()}
         self.roles.rollout.update_weights(self.roles.actor.model.named_weights())
         self.first_step = checkpoint.step + 1
+        if checkpoint.state["world_size"] != self.mesh.world_size:
+            notes.append(f"the checkpoint was made on {checkpoint.state['world_size']} rank(s): results go on equal to about 1e-5, not bit for bit")
+        # a decay over "all updates of the run" keeps the length that it started with, whatever max_steps is now
+        self.update.schedule = replace(self.update.schedule, decay_steps=checkpoint.state["decay_steps"])
         return [*notes, f"resumed after step {checkpoint.step} from {self.store.folder / f'step_{checkpoint.step}'}"]
 
     def _finish(self) -> None:

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 
 from mindrlhf_lite.cli import USER_ERROR, fail
-from mindrlhf_lite.config.load import FLAGS, ConfigError, build_config, parse_overrides, read_yaml
+from mindrlhf_lite.config.load import FLAGS, ConfigError, collect, parse_overrides, read_yaml
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.validate import find_problems
 from mindrlhf_lite.parallel.mesh import launched_rank, launched_world_size
@@ -42,8 +42,10 @@ def parse_command_line(arguments: Sequence[str]) -> tuple[Config, bool]:
     if known.resume_training is not None:
         given.append(f"--rl_config.resume_training={known.resume_training}")
     values.update(parse_overrides([*given, *rest]))
-    config = build_config(values)
-    if problems := find_problems(config, launched_world_size()):
+    config, problems = collect(values)
+    rejected = [line.partition("=")[0] for line in problems]  # their defaults stand in: what is said about those is not the user's
+    problems += [line for line in find_problems(config, launched_world_size()) if line.partition("=")[0] not in rejected]
+    if problems:
         raise ConfigError(problems)
     return config, known.dry_run
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Sequence
 from typing import Any
+
+from mindrlhf_lite.types import Prompt
 
 # settings that may differ: where things go, how often, how long
 _FREE = {
@@ -25,13 +30,19 @@ _FREE = {
         "eval_temperature",
         "eval_max_prompts",
     },
-    "actor_config": {"load", "save"},
-    "ref_config": {"load", "ref_model_batch_size"},
-    "generate_config": {"load"},
+    "actor_config": {"save"},
     "monitor_config": {"progress_bar", "print_interval", "plots"},
     "profiler_config": {"enabled", "start_step", "stop_step"},
     "context": {"num_threads"},
 }
+
+
+def prompts_digest(prompts: Sequence[Prompt]) -> str:
+    """SHA-256 over token ids and gold answers, in order."""
+    digest = hashlib.sha256()
+    for prompt in prompts:
+        digest.update(json.dumps([prompt.ids, prompt.gold]).encode())
+    return digest.hexdigest()
 
 
 def _differences(old: Any, new: Any, key: str) -> list[str]:
@@ -40,15 +51,15 @@ def _differences(old: Any, new: Any, key: str) -> list[str]:
     return [] if old == new else [f"{key} was {old!r}, is {new!r}"]
 
 
-def check_same_run(state: dict[str, Any], config: dict[str, Any], num_prompts: int) -> None:
+def check_same_run(state: dict[str, Any], config: dict[str, Any], digest: str) -> None:
     """Raises ValueError that names every difference that would break exact continuation."""
     differences = []
     for section, values in config.items():
         free = _FREE.get(section, set())
         before = {name: value for name, value in state["config"].get(section, {}).items() if name not in free}
         differences += _differences(before, {name: value for name, value in values.items() if name not in free}, section)
-    if state["num_prompts"] != num_prompts:
-        differences.append(f"the data file had {state['num_prompts']} prompts, has {num_prompts}")
+    if state["prompts_digest"] != digest:
+        differences.append("the data file's prompts or gold answers are others")
     if differences:
         listed = "\n".join(f"  - {line}" for line in differences)
         raise ValueError(
