@@ -72,6 +72,10 @@ class GrpoTrainer:
         notes = self._resume()
         self.console = Console(mesh.is_main, self.last_step, self.first_step, config.monitor_config.progress_bar, config.monitor_config.print_interval)
         self.writer = MetricsWriter(self.output, rl.tensorboard, self.first_step - 1) if mesh.is_main else None
+        if self.sampling.has_filters or self.sampling.temperature != 1.0 or self.sampling.min_tokens:
+            notes.append(
+                "note: completions are not drawn from the policy itself (temperature, filters or min_tokens); the loss does not correct for it, see rollout/sampling_gap_mean"
+            )
         for note in notes:
             self.console.say(note)
 

@@ -21,6 +21,7 @@ class RolloutCounts:
     completion_tokens: list[int]
     prompt_tokens: list[int]  # one a group
     truncated: int
+    sampling_gap: float  # sum over tokens of |policy - sampled| logprob
 
 
 def count_rollouts(groups: Sequence[ScoredGroup]) -> RolloutCounts:
@@ -31,6 +32,7 @@ def count_rollouts(groups: Sequence[ScoredGroup]) -> RolloutCounts:
         outcomes=[outcome.value for scored in groups for outcome in scored.outcomes],
         completion_tokens=[len(completion.token_ids) for completion in completions],
         prompt_tokens=[len(scored.group.prompt.ids) for scored in groups],
+        sampling_gap=float(sum(np.abs(completion.policy_logprobs - completion.logprobs).sum() for completion in completions)),
         truncated=sum(completion.finish_reason is FinishReason.LENGTH for completion in completions),
     )
 
@@ -52,6 +54,7 @@ def rollout_metrics(ranks: Sequence[RolloutCounts]) -> dict[str, float]:
         "completion/truncated": sum(counts.truncated for counts in ranks) / len(lengths),
         "prompt/mean_tokens": float(np.mean([tokens for counts in ranks for tokens in counts.prompt_tokens])),
     }
+    metrics["rollout/sampling_gap_mean"] = sum(counts.sampling_gap for counts in ranks) / float(lengths.sum())
     for name in ranks[0].verifier_values:
         metrics[f"reward/{name}/mean"] = float(np.concatenate([counts.verifier_values[name] for counts in ranks]).mean())
     for outcome in Outcome:

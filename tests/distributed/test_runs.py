@@ -206,7 +206,7 @@ def test_files_of_a_run(data, tmp_path):
     }
     assert [row["step"] for row in rows] == [1, 2, 3] and all(expected <= row.keys() for row in rows)
     assert all(np.isfinite(value) for row in rows for value in row.values())
-    assert all(row["rollout/logprob_diff_max"] < 1e-4 for row in rows)
+    assert all(row["rollout/logprob_diff_max"] < 1e-4 and row["rollout/sampling_gap_mean"] < 1e-6 for row in rows)
     glossary = (ROOT / "docs/metrics.md").read_text()
     assert all(f"`{key}`" in glossary for key in expected if not key.endswith("_modulo/mean") and key != "reward/format_reward/mean")
     assert {path.name for path in (output / "checkpoints").iterdir()} == {"step_2", "step_3"}
@@ -305,5 +305,6 @@ def test_one_rank_under_msrun_without_reference_and_with_filters(data, tmp_path)
     )
     code, text, logs = msrun(1, data, tmp_path / "run", *settings)
     assert code == 0, text + logs
-    assert len(metrics(tmp_path / "run")) == 2
+    assert len(metrics(tmp_path / "run")) == 2 and "the loss does not correct for it" in text
+    assert all(row["rollout/sampling_gap_mean"] > 0.01 and row["rollout/logprob_diff_max"] < 1e-4 for row in metrics(tmp_path / "run"))
     assert all(row["loss/kl"] == 0 and row["time_s/reference"] < 0.1 for row in metrics(tmp_path / "run"))
