@@ -104,6 +104,9 @@ def main() -> None:
     from mindrlhf_lite.models.parameters import initial_weights
     from mindrlhf_lite.models.qwen2 import Qwen2
     from mindrlhf_lite.parallel.mesh import Mesh
+    from mindrlhf_lite.reshard.executor import Resharder, ResidentSource
+    from mindrlhf_lite.reshard.plan import make_plan
+    from mindrlhf_lite.reshard.transports import SharedMemoryTransport
     from mindrlhf_lite.rewards.runner import RewardFunction
     from mindrlhf_lite.rollout.native import NativeEngine
     from mindrlhf_lite.trainer.actor import Actor, LossOptions
@@ -128,8 +131,9 @@ def main() -> None:
     )
     weights = initial_weights(config, args.seed)
     model = Qwen2(config, weights, trainable=True, max_length=SEQUENCE)
-    actor = Actor(model, LossOptions(beta=0, epsilon_low=0.2, epsilon_high=0.2, policy_is_frozen=False), AdamWOptions(weight_decay=0.01), axis=None)
+    actor = Actor(model, LossOptions(beta=0, epsilon_low=0.2, epsilon_high=0.2, policy_is_frozen=False), AdamWOptions(weight_decay=0.01))
     engine = NativeEngine(Qwen2(config, weights, trainable=False, max_length=SEQUENCE), num_slots=128, cache_length=SEQUENCE)
+    reshard = Resharder(make_plan(config, model.strategy, model.strategy), 0, None, engine.named_weights(), SharedMemoryTransport(None))
 
     train = list(arithmetic_rows(min(200_000, 10 ** (2 * args.digits) * 4 // 5), 0, "train", args.digits))
     held_out = [
@@ -157,7 +161,7 @@ def main() -> None:
             progress.set_postfix(loss=f"{-sum(float(row.sum()) for row in logprobs[0]) / totals.num_tokens:.3f}", refresh=False)
             progress.update()
             if (step + 1) % 50 == 0:
-                engine.update_weights(model.named_weights())
+                reshard.run(ResidentSource(model.named_weights()))
                 for name, sampling in (("greedy", greedy), ("sampled", sampled)):
                     result = summarise(judge(generate_groups(engine, tokenizer, held_out, 1, sampling, (args.seed,)), reward))
                     progress.write(f"step {step + 1}: held-out accuracy, {name}: {result.accuracy:.1%}")

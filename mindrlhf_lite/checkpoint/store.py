@@ -1,7 +1,8 @@
 """Checkpoints of a run: folders step_N, each complete or not there at all.
 
-A checkpoint is written under a temporary name, flushed to disk, and renamed last; a kill at any moment leaves the older ones
-as they were. manifest.json holds the size and SHA-256 of every file, checked before anything is loaded.
+Every rank that holds something writes its own file. A checkpoint is written under a temporary name, flushed to disk, and renamed
+last; a kill at any moment leaves the older ones as they were. manifest.json holds the size and SHA-256 of every file, checked
+before anything is loaded.
 """
 
 from __future__ import annotations
@@ -10,23 +11,51 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-_STATE, _TENSORS, _MANIFEST = "state.json", "rank_00000.safetensors", "manifest.json"
+_STATE, _MANIFEST = "state.json", "manifest.json"
+Gather = Callable[[Any], list[Any]]  # every rank's value, in rank order, on all ranks
+
+
+def rank_file(rank: int) -> str:
+    """Example: rank_file(3) == "rank_00003.safetensors" """
+    return f"rank_{rank:05d}.safetensors"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Example: Checkpoint(step=40, state={"sampler": {...}}, tensors={"weight.model.norm.weight": ...})"""
+    """What one rank saves: the common state and its own tensors, none if another rank holds the same.
+
+    Example: Checkpoint(step=40, state={"sampler": {...}}, tensors={"weight/model.norm.weight": ...})
+    """
 
     step: int
     state: dict[str, Any]
     tensors: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class SavedCheckpoint:
+    """A whole checkpoint on disk."""
+
+    step: int
+    state: dict[str, Any]
+    folder: Path
+
+    def tensors(self, rank: int) -> dict[str, np.ndarray]:
+        """All tensors of one rank's file."""
+        from safetensors.numpy import load_file
+
+        return load_file(self.folder / rank_file(rank))
+
+
+def _alone(value: Any) -> list[Any]:
+    return [value]
 
 
 def _sha256(path: Path) -> str:
@@ -61,38 +90,71 @@ class CheckpointStore:
         names = (path.name for path in self.folder.glob("step_*"))
         return sorted((int(name[5:]) for name in names if name[5:].isdigit()), reverse=True)
 
-    def save(self, checkpoint: Checkpoint) -> Path:
-        """Writes step_N, then removes all but the newest `keep`.
+    def save(self, checkpoint: Checkpoint, rank: int = 0, gather: Gather = _alone) -> Path:
+        """Writes step_N, then removes all but the newest `keep`. Every rank calls it; the folder must be one that all ranks see.
 
         Raises:
-            OSError: the disk is full or not writable; older checkpoints are untouched and no part of the new one stays.
+            OSError: on every rank, if the disk of any is full or not writable; older checkpoints are untouched and no part of the new one stays.
         """
-        from safetensors.numpy import save_file
+        final, scratch = self.folder / f"step_{checkpoint.step}", self.folder / f".step_{checkpoint.step}.tmp"
+        try:
+            self._together(gather, rank == 0, lambda: self._clear(scratch))
+            files = self._together(gather, True, lambda: self._write_tensors(checkpoint, scratch, final, rank))
+            self._together(gather, rank == 0, lambda: self._finish(checkpoint, scratch, final, [file for file in files if file]))
+        finally:
+            if rank == 0:
+                shutil.rmtree(scratch, ignore_errors=True)
+        return final
 
+    @staticmethod
+    def _together(gather: Gather, is_mine: bool, work: Callable[[], Any]) -> list[Any]:
+        """Does `work` where it is mine and waits for the others; an error of any rank is raised on all."""
+        result, error = None, None
+        try:
+            result = work() if is_mine else None
+        except OSError as caught:
+            error = caught
+        everyone = gather((result, None if error is None else str(error)))
+        if error is not None:
+            raise error
+        if failed := [f"rank {other}: {message}" for other, (_, message) in enumerate(everyone) if message]:
+            raise OSError("; ".join(failed))
+        return [value for value, _ in everyone]
+
+    def _clear(self, scratch: Path) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.glob(".step_*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        final, scratch = self.folder / f"step_{checkpoint.step}", self.folder / f".step_{checkpoint.step}.tmp"
         scratch.mkdir()
+
+    @staticmethod
+    def _write_tensors(checkpoint: Checkpoint, scratch: Path, final: Path, rank: int) -> tuple[str, int, str] | None:
+        """(name, bytes, SHA-256) of this rank's file, if it has any tensors."""
+        from safetensors.numpy import save_file
+
+        if not checkpoint.tensors:
+            return None
+        path = scratch / rank_file(rank)
         try:
-            try:
-                save_file(checkpoint.tensors, scratch / _TENSORS)
-            except Exception as error:  # the native writer reports a full disk as its own exception type
-                raise OSError(f"cannot write checkpoint {final}: {error}") from None
-            (scratch / _STATE).write_text(json.dumps({"step": checkpoint.step, **checkpoint.state}, indent=1))
-            files = {name: {"bytes": (scratch / name).stat().st_size, "sha256": _sha256(scratch / name)} for name in (_TENSORS, _STATE)}
-            (scratch / _MANIFEST).write_text(json.dumps({"files": files}, indent=1))
-            for name in (_TENSORS, _STATE, _MANIFEST):
-                _flush(scratch / name)
-            if final.exists():
-                shutil.rmtree(final)
-            os.replace(scratch, final)
-            _flush(self.folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            save_file(checkpoint.tensors, path)
+        except Exception as error:  # the native writer reports a full disk as its own exception type
+            raise OSError(f"cannot write checkpoint {final}: {error}") from None
+        _flush(path)
+        return path.name, path.stat().st_size, _sha256(path)
+
+    def _finish(self, checkpoint: Checkpoint, scratch: Path, final: Path, files: list[tuple[str, int, str]]) -> None:
+        (scratch / _STATE).write_text(json.dumps({"step": checkpoint.step, **checkpoint.state}, indent=1))
+        files = [*files, (_STATE, (scratch / _STATE).stat().st_size, _sha256(scratch / _STATE))]
+        manifest = {"files": {name: {"bytes": size, "sha256": digest} for name, size, digest in files}}
+        (scratch / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+        for name in (_STATE, _MANIFEST):
+            _flush(scratch / name)
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(scratch, final)
+        _flush(self.folder)
         for step in [older for older in self.steps() if older < checkpoint.step][self.keep - 1 :]:
             shutil.rmtree(self.folder / f"step_{step}")
-        return final
 
     def problem(self, step: int) -> str | None:
         """Why checkpoint `step` cannot be used, naming the file; None if it is whole."""
@@ -111,16 +173,14 @@ class CheckpointStore:
                 return f"{path} was changed or damaged (its SHA-256 differs)"
         return None
 
-    def load_newest(self) -> tuple[Checkpoint | None, list[str]]:
+    def load_newest(self) -> tuple[SavedCheckpoint | None, list[str]]:
         """The newest whole checkpoint, or None; and one line for every damaged one that was passed over."""
-        from safetensors.numpy import load_file
-
         damaged: list[str] = []
         for step in self.steps():
             problem = self.problem(step)
             if problem is None:
                 folder = self.folder / f"step_{step}"
-                return Checkpoint(step, json.loads((folder / _STATE).read_text()), load_file(folder / _TENSORS)), damaged
+                return SavedCheckpoint(step, json.loads((folder / _STATE).read_text()), folder), damaged
             damaged.append(f"checkpoint step_{step} is damaged: {problem}")
         return None, damaged
 
@@ -128,8 +188,3 @@ class CheckpointStore:
 def prefixed(prefix: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """{"a": x} -> {"prefix/a": x}"""
     return {f"{prefix}/{name}": value for name, value in tensors.items()}
-
-
-def unprefixed(prefix: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The inverse of `prefixed`, other entries left out."""
-    return {name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(prefix + "/")}

@@ -29,10 +29,6 @@ ELSEWHERE = {
     "infer_model_batch_size": "use max_num_seqs",
     "pad_token_id": "remove it: masks come from lengths, never from a pad id",
     "sync_ref_model": "remove it: the reference stays fixed in this version",
-    "recompute_config": "remove it: recomputation is not part of this version",
-    "enable_parallel_optimizer": "remove it: optimizer sharding is not part of this version",
-    "use_seq_parallel": "remove it: not part of this version",
-    "vocab_emb_dp": "remove it: not part of this version",
     "gpu_memory_utilization": "remove it: the native engine's cache is max_num_seqs * seq_length tokens",
     "model_config": "remove it: the shape is read from config.json in actor_config.load",
 }

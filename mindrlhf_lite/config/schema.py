@@ -19,18 +19,30 @@ def setting(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
 
 @dataclass(frozen=True)
 class ParallelConfig:
-    data_parallel: int = setting(0, "data-parallel ranks; 0: all ranks that the other two degrees leave")
-    model_parallel: int = setting(1, "tensor-parallel ranks; this version supports 1")
-    pipeline_stage: int = setting(1, "pipeline stages; this version supports 1")
+    data_parallel: int = setting(0, "data-parallel ranks; 0: all ranks that the other degrees leave")
+    model_parallel: int = setting(1, "tensor-parallel ranks")
+    pipeline_stage: int = setting(1, "pipeline stages; the rollout model has one")
+    vocab_emb_dp: bool = setting(False, "true: every tensor-parallel rank holds the whole embedding table; not with tied embeddings")
 
     def data_degree(self, world_size: int) -> int:
         """`data_parallel`, or what the other degrees leave of `world_size`."""
-        return self.data_parallel or world_size // max(1, self.model_parallel * self.pipeline_stage)
+        return self.data_parallel or max(1, world_size // max(1, self.model_parallel * self.pipeline_stage))
 
 
 @dataclass(frozen=True)
-class ActorParallelConfig(ParallelConfig):
-    micro_batch_num: int = setting(1, "micro-batches that each rank cuts its share of an update into (gradient accumulation)")
+class StagedParallelConfig(ParallelConfig):
+    stage_layers: list[int] = setting([], "layers of every pipeline stage; empty: even")
+    use_seq_parallel: bool = setting(False, "split the tokens between the linears over the tensor-parallel ranks (sequence parallelism)")
+
+
+@dataclass(frozen=True)
+class ActorParallelConfig(StagedParallelConfig):
+    micro_batch_num: int = setting(1, "micro-batches that each rank cuts its share of an update into (gradient accumulation, pipelining)")
+
+
+@dataclass(frozen=True)
+class RecomputeConfig:
+    recompute: bool = setting(False, "compute a layer's activations again in the backward pass instead of keeping them; several stages always do")
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,14 @@ class RlConfig:
     eval_samples: int = setting(1, "completions a held-out prompt")
     eval_temperature: float = setting(0.0, "sampling temperature of evaluation; 0: greedy")
     eval_max_prompts: int = setting(0, "held-out prompts used; 0: all")
+    reshard_transport: str = setting(
+        "auto", "how weights get to the rollout layout; auto: shared_memory on one CPU host, else collective", ("auto", "shared_memory", "collective")
+    )
+    reshard_bucket_mb: int = setting(8, "size of a reshard bucket in MiB; at most two are in memory besides the models")
+    reshard_check_interval: int = setting(50, "steps between reshards whose checksums are compared, besides the first; 0: the first only")
+    reshard_mem_opt_level: int = setting(0, "with swap: 0 keeps the actor's weights in memory while resharding, 1 reads them from the store")
+    swap: bool = setting(False, "keep only the weights in memory that the current phase needs")
+    swap_dir: str = setting("", "folder on a disk for swapped weights (CPU); empty: OUTPUT/swap")
 
 
 @dataclass(frozen=True)
@@ -93,6 +113,8 @@ class ActorConfig:
     load: str = setting("", "Hugging Face folder of the starting model (config.json and safetensors)")
     save: str = setting("", "folder of checkpoints; empty: OUTPUT/checkpoints")
     parallel_config: ActorParallelConfig = field(default_factory=ActorParallelConfig)
+    enable_parallel_optimizer: bool = setting(False, "share the optimizer's state among the data-parallel ranks (ZeRO stage 1)")
+    recompute_config: RecomputeConfig = field(default_factory=RecomputeConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     lr_schedule: LrScheduleConfig = field(default_factory=LrScheduleConfig)
 
@@ -101,7 +123,7 @@ class ActorConfig:
 class RefConfig:
     load: str = setting("", "Hugging Face folder of the reference model; empty: actor_config.load")
     ref_model_batch_size: int = setting(0, "sequences a forward pass of a rank; 0: as many as an actor micro-batch")
-    parallel_config: ParallelConfig = field(default_factory=ParallelConfig)
+    parallel_config: StagedParallelConfig = field(default_factory=StagedParallelConfig)
 
 
 @dataclass(frozen=True)

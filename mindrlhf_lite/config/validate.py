@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mindrlhf_lite.config.schema import Config, ParallelConfig
+from mindrlhf_lite.config.schema import Config, ParallelConfig, StagedParallelConfig
+from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.models.hf_weights import check_names_and_shapes, tensor_shapes
 from mindrlhf_lite.models.model_config import ModelConfig
 from mindrlhf_lite.models.parameters import parameter_specs
-from mindrlhf_lite.parallel.mesh import ParallelDims
+from mindrlhf_lite.parallel.dims import ParallelDims
 from mindrlhf_lite.rewards.verifiers import find_verifier
 from mindrlhf_lite.types import SamplingParams
 
 
 def find_problems(config: Config, world_size: int) -> list[str]:
     """Every reason why `config` cannot run on `world_size` ranks."""
-    return [*_ranges(config), *_batches(config, world_size), *_lengths(config), *_parallel(config, world_size), *_rewards(config), *_files(config)]
+    return [
+        *_ranges(config),
+        *_batches(config, world_size),
+        *_lengths(config),
+        *_parallel(config, world_size),
+        *_layouts(config, world_size),
+        *_rewards(config),
+        *_files(config),
+    ]
 
 
 def _ranges(config: Config) -> list[str]:
@@ -36,6 +45,7 @@ def _ranges(config: Config) -> list[str]:
         "monitor_config.print_interval": config.monitor_config.print_interval,
         "rl_config.epochs": rl.epochs,
         "profiler_config.start_step": config.profiler_config.start_step,
+        "rl_config.reshard_bucket_mb": rl.reshard_bucket_mb,
     }
     not_negative = {
         "rl_config.seed": rl.seed,
@@ -54,6 +64,7 @@ def _ranges(config: Config) -> list[str]:
         "actor_config.lr_schedule.decay_steps": schedule.decay_steps,
         "ref_config.ref_model_batch_size": config.ref_config.ref_model_batch_size,
         "context.num_threads": config.context.num_threads,
+        "rl_config.reshard_check_interval": rl.reshard_check_interval,
     }
     problems = [f"{key}={value}: must be positive" for key, value in positive.items() if not value > 0]
     problems += [f"{key}={value}: must not be negative" for key, value in not_negative.items() if not value >= 0]
@@ -70,6 +81,12 @@ def _ranges(config: Config) -> list[str]:
         for name, value in (("adam_beta1", optimizer.adam_beta1), ("adam_beta2", optimizer.adam_beta2))
         if not 0 <= value < 1
     ]
+    if rl.reshard_mem_opt_level not in (0, 1):
+        problems.append(f"rl_config.reshard_mem_opt_level={rl.reshard_mem_opt_level}: must be 0 or 1")
+    if rl.reshard_mem_opt_level == 1 and not rl.swap:
+        problems.append("rl_config.reshard_mem_opt_level=1: needs a store to read the weights from; set rl_config.swap to true")
+    if rl.reshard_transport == "shared_memory" and config.context.device_target != "CPU":
+        problems.append("rl_config.reshard_transport=shared_memory: only ranks on CPU share memory; use collective")
     if schedule.min_lr > schedule.lr:
         problems.append(f"actor_config.lr_schedule.min_lr={schedule.min_lr}: must not exceed lr={schedule.lr}")
     if config.profiler_config.stop_step < config.profiler_config.start_step:
@@ -81,15 +98,19 @@ def _batches(config: Config, world_size: int) -> list[str]:
     rl, problems = config.rl_config, []
     if min(rl.chunk_size, rl.num_rollouts, rl.num_generations) < 1:
         return []  # reported above
-    if rl.chunk_size % world_size:
-        problems.append(f"rl_config.chunk_size={rl.chunk_size}: must be a multiple of the {world_size} ranks, so that each gets the same number of prompts")
-    unit = rl.num_generations * world_size
-    if rl.batch_size and (rl.batch_size % unit or config.completions_per_step % rl.batch_size):
+    rollout_ranks = config.generate_config.parallel_config.data_degree(world_size)
+    actor_ranks = config.actor_config.parallel_config.data_degree(world_size)
+    if rl.chunk_size % rollout_ranks:
         problems.append(
-            f"rl_config.batch_size={rl.batch_size}: must be a multiple of num_generations * ranks = {rl.num_generations} * {world_size} = {unit} and divide "
+            f"rl_config.chunk_size={rl.chunk_size}: must be a multiple of the {rollout_ranks} data-parallel ranks of the rollout, so that each gets the same number of prompts"
+        )
+    unit = rl.num_generations * actor_ranks
+    if config.completions_per_update % unit or config.completions_per_step % config.completions_per_update:
+        problems.append(
+            f"rl_config.batch_size={rl.batch_size}: must be a multiple of num_generations * data-parallel ranks of the actor = {rl.num_generations} * {actor_ranks} = {unit} and divide "
             f"chunk_size * num_rollouts * num_generations = {config.completions_per_step} completions a step; 0 uses all of them"
         )
-    share = config.completions_per_update // world_size
+    share = config.completions_per_update // actor_ranks
     micro = config.actor_config.parallel_config.micro_batch_num
     if micro > share > 0:
         problems.append(f"actor_config.parallel_config.micro_batch_num={micro}: more than the {share} completions that a rank has in an update")
@@ -136,6 +157,36 @@ def _parallel(config: Config, world_size: int) -> list[str]:
         dims = ParallelDims(degrees.data_degree(world_size), degrees.model_parallel, degrees.pipeline_stage)
         if problem := dims.problem(world_size):
             problems.append(f"{role}.parallel_config: {problem}")
+            continue
+        if isinstance(degrees, StagedParallelConfig) and degrees.use_seq_parallel:
+            lengths = config.rl_config.length_buckets or [8, config.rl_config.seq_length]
+            if odd := [length for length in lengths if length % degrees.model_parallel]:
+                problems.append(
+                    f"{role}.parallel_config.use_seq_parallel=True: lengths {odd} of rl_config.length_buckets (or seq_length) % model_parallel {degrees.model_parallel} must be 0"
+                )
+    if config.generate_config.parallel_config.pipeline_stage > 1:
+        problems.append(
+            f"generate_config.parallel_config.pipeline_stage={config.generate_config.parallel_config.pipeline_stage}: rollouts run on one stage; set it to 1"
+        )
+    return problems
+
+
+def _layouts(config: Config, world_size: int) -> list[str]:
+    """Whether the model can be laid out as every role asks for; where the degrees themselves are wrong, nothing more is said."""
+    if _parallel(config, world_size):
+        return []
+    problems, strategies = [], role_strategies(config, world_size)
+    roles = (
+        ("actor_config", config.actor_config.load, strategies.actor),
+        ("ref_config", config.ref_config.load or config.actor_config.load, strategies.reference),
+        ("generate_config", config.actor_config.load, strategies.rollout),
+    )
+    for role, folder, strategy in roles:
+        try:
+            model = ModelConfig.from_dir(folder)
+        except ValueError:
+            continue  # reported with the files
+        problems += [f"{role}.parallel_config: {problem}" for problem in strategy.problems(model)]
     return problems
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,8 @@ from mindrlhf_lite.models.model_config import ModelConfig
 from mindrlhf_lite.models.parameters import ParameterSpec, parameter_specs
 
 _NUMPY_TYPES = {"F32": np.float32, "F16": np.float16, "F64": np.float64, "BF16": np.uint16}
-_MAX_SHARD_BYTES = 4 << 30
+MAX_FILE_BYTES = 4 << 30
+Read = Callable[[str, tuple[tuple[int, int], ...]], np.ndarray]  # values of a box of a tensor
 
 
 def widen_bfloat16(bits: np.ndarray) -> np.ndarray:
@@ -46,18 +47,6 @@ def read_header(path: Path) -> tuple[dict[str, dict], int]:
     return header, 8 + length
 
 
-def iterate_tensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields (name, float32 array) of one file, one tensor in memory at a time."""
-    header, start = read_header(path)
-    raw = np.memmap(path, np.uint8, "r")
-    for name, entry in header.items():
-        if entry["dtype"] not in _NUMPY_TYPES:
-            raise ValueError(f"{path}: {name} has dtype {entry['dtype']}; supported: {', '.join(_NUMPY_TYPES)}")
-        begin, end = entry["data_offsets"]
-        values = np.frombuffer(raw[start + begin : start + end].tobytes(), _NUMPY_TYPES[entry["dtype"]]).reshape(entry["shape"])
-        yield name, widen_bfloat16(values) if entry["dtype"] == "BF16" else values.astype(np.float32)
-
-
 def weight_files(model_dir: Path) -> list[Path]:
     """The safetensors files of a model folder, the index's where there is one."""
     index = model_dir / "model.safetensors.index.json"
@@ -85,16 +74,51 @@ def check_names_and_shapes(found: Mapping[str, tuple[int, ...]], specs: list[Par
         raise ValueError(f"{source} does not fit its config:\n  {shown}")
 
 
-def load_weights(model_dir: str | Path, config: ModelConfig) -> dict[str, np.ndarray]:
-    """All weights of a Hugging Face folder as float32 arrays by name; a tied lm_head.weight in the file is dropped.
+class WeightReader:
+    """Reads boxes of a Hugging Face folder's tensors, so that a rank loads its own part only.
 
     Raises:
         ValueError: missing, extra or misshaped tensors (all named at once), an unreadable file.
     """
-    folder = Path(model_dir)
-    wanted = tensor_shapes(folder, config)
-    check_names_and_shapes(wanted, parameter_specs(config), str(folder))
-    return {name: values for path in weight_files(folder) for name, values in iterate_tensors(path) if name in wanted}
+
+    def __init__(self, model_dir: str | Path, config: ModelConfig):
+        folder = Path(model_dir)
+        wanted = tensor_shapes(folder, config)
+        check_names_and_shapes(wanted, parameter_specs(config), str(folder))
+        self._places: dict[str, tuple[np.memmap, int, dict]] = {}
+        for path in weight_files(folder):
+            header, start = read_header(path)
+            raw = np.memmap(path, np.uint8, "r")
+            for name, entry in header.items():
+                if name in wanted:
+                    if entry["dtype"] not in _NUMPY_TYPES:
+                        raise ValueError(f"{path}: {name} has dtype {entry['dtype']}; supported: {', '.join(_NUMPY_TYPES)}")
+                    self._places[name] = raw, start, entry
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._places)
+
+    def read(self, name: str, box: Sequence[tuple[int, int]]) -> np.ndarray:
+        """float32 values of a box ((start, stop) of every dimension) of tensor `name`."""
+        raw, start, entry = self._places[name]
+        begin = entry["data_offsets"][0]
+        # safetensors may leave tensors unaligned: copy whole rows of bytes first, then look at them as numbers
+        item, rows = np.dtype(_NUMPY_TYPES[entry["dtype"]]).itemsize, box[0]
+        row_bytes = item * int(np.prod(entry["shape"][1:], dtype=np.int64))
+        raw_rows = raw[start + begin + rows[0] * row_bytes : start + begin + rows[1] * row_bytes].tobytes()
+        values = np.frombuffer(raw_rows, _NUMPY_TYPES[entry["dtype"]]).reshape(-1, *entry["shape"][1:])
+        values = values[(slice(None), *(slice(*bounds) for bounds in box[1:]))]
+        return widen_bfloat16(values) if entry["dtype"] == "BF16" else values.astype(np.float32)
+
+    def read_whole(self, name: str) -> np.ndarray:
+        return self.read(name, [(0, extent) for extent in self._places[name][2]["shape"]])
+
+
+def load_weights(model_dir: str | Path, config: ModelConfig) -> dict[str, np.ndarray]:
+    """All weights of a Hugging Face folder as float32 arrays by name; a tied lm_head.weight in the file is dropped. Raises as `WeightReader`."""
+    reader = WeightReader(model_dir, config)
+    return {name: reader.read_whole(name) for name in reader.names}
 
 
 def tensor_shapes(folder: Path, config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -103,36 +127,58 @@ def tensor_shapes(folder: Path, config: ModelConfig) -> dict[str, tuple[int, ...
     return {name: tuple(entry["shape"]) for path in weight_files(folder) for name, entry in read_header(path)[0].items() if name not in tied}
 
 
+def _files(config: ModelConfig, max_bytes: int) -> list[list[str]]:
+    """Tensor names of every file of a whole model, each of at most `max_bytes` (or one tensor)."""
+    files: list[list[str]] = [[]]
+    room = max_bytes
+    for spec in parameter_specs(config):
+        size = 4 * int(np.prod(spec.shape, dtype=np.int64))
+        if files[-1] and size > room:
+            files.append([])
+            room = max_bytes
+        files[-1].append(spec.name)
+        room -= size
+    return files
+
+
+def write_hf_model(
+    model_dir: str | Path,
+    config: ModelConfig,
+    read: Read,
+    eos_token_id: int | Sequence[int] | None,
+    pad_token_id: int | None,
+    max_file_bytes: int = MAX_FILE_BYTES,
+) -> None:
+    """Writes config.json and model.safetensors (several files with an index above `max_file_bytes`), a file in memory at a time; atomic per file."""
+    from safetensors.numpy import save_file
+
+    folder, shapes = Path(model_dir), {spec.name: spec.shape for spec in parameter_specs(config)}
+    folder.mkdir(parents=True, exist_ok=True)
+    files = _files(config, max_file_bytes)
+    names = ["model.safetensors"] if len(files) == 1 else [f"model-{i + 1:05d}-of-{len(files):05d}.safetensors" for i in range(len(files))]
+    for name, tensors in zip(names, files, strict=True):
+        values = {tensor: np.ascontiguousarray(read(tensor, tuple((0, extent) for extent in shapes[tensor])), np.float32) for tensor in tensors}
+        save_file(values, folder / (name + ".tmp"), metadata={"format": "pt"})
+        del values
+        os.chmod(folder / (name + ".tmp"), 0o644)  # the library makes them readable by their owner only
+        os.replace(folder / (name + ".tmp"), folder / name)
+    (folder / "model.safetensors.index.json").unlink(missing_ok=True)  # of an older model in several files
+    if len(files) > 1:
+        weight_map = {tensor: name for name, tensors in zip(names, files, strict=True) for tensor in tensors}
+        total = sum(4 * int(np.prod(shape, dtype=np.int64)) for shape in shapes.values())
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=1))
+    eos = eos_token_id if eos_token_id is None or isinstance(eos_token_id, int) else list(eos_token_id)
+    (folder / "config.json").write_text(json.dumps(config.to_hf(eos, pad_token_id), indent=2) + "\n")
+
+
 def save_hf_model(
     model_dir: str | Path,
     config: ModelConfig,
     weights: Mapping[str, np.ndarray],
     eos_token_id: int | list[int] | None,
     pad_token_id: int | None,
-    max_shard_bytes: int = _MAX_SHARD_BYTES,
+    max_file_bytes: int = MAX_FILE_BYTES,
 ) -> None:
-    """Writes config.json and model.safetensors (shards with an index above `max_shard_bytes`); atomic per file."""
-    from safetensors.numpy import save_file
-
-    folder = Path(model_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    check_names_and_shapes({name: value.shape for name, value in weights.items()}, parameter_specs(config), str(folder))
-    shards: list[dict[str, np.ndarray]] = [{}]
-    room = max_shard_bytes
-    for name, value in weights.items():
-        if shards[-1] and value.nbytes > room:
-            shards.append({})
-            room = max_shard_bytes
-        shards[-1][name] = np.ascontiguousarray(value, np.float32)
-        room -= value.nbytes
-    names = ["model.safetensors"] if len(shards) == 1 else [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
-    for name, shard in zip(names, shards, strict=True):
-        save_file(shard, folder / (name + ".tmp"), metadata={"format": "pt"})
-        os.chmod(folder / (name + ".tmp"), 0o644)  # the library makes them readable by their owner only
-        os.replace(folder / (name + ".tmp"), folder / name)
-    (folder / "model.safetensors.index.json").unlink(missing_ok=True)  # of an older, sharded model
-    if len(shards) > 1:
-        weight_map = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
-        total = sum(value.nbytes for value in weights.values())
-        (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=1))
-    (folder / "config.json").write_text(json.dumps(config.to_hf(eos_token_id, pad_token_id), indent=2) + "\n")
+    """`write_hf_model` of weights that are in memory, checked against the config first."""
+    check_names_and_shapes({name: value.shape for name, value in weights.items()}, parameter_specs(config), str(model_dir))
+    write_hf_model(model_dir, config, lambda name, box: weights[name], eos_token_id, pad_token_id, max_file_bytes)

@@ -1,14 +1,22 @@
 """Logprobs and entropy of chosen tokens from hidden states, without a [tokens, vocab] array.
 
-The head is computed in chunks of tokens, each at most `CHUNK_ELEMENTS` logits; the backward pass recomputes every chunk.
-A batch that fits in one chunk keeps its probabilities instead, which saves one matrix product.
+The head is computed in chunks of tokens, each at most `CHUNK_ELEMENTS` logits; the backward pass recomputes every chunk. A batch that fits in one chunk keeps its probabilities instead, which saves one matrix product.
+Under tensor parallelism every rank has the logits of its own rows of the vocabulary: maxima and sums are reduced over ranks.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn, ops
 
+from mindrlhf_lite.parallel.collectives import MaxOverAxis, _sum_of
+from mindrlhf_lite.parallel.mesh import Axis
+
 CHUNK_ELEMENTS = 1 << 24  # logits held at a time: 64 MiB of float32
+PADDING_LOGIT = -1e9  # of vocabulary rows that are padding: exp of it is exactly 0 in float32
 
 _linear = ops.MatMul(transpose_b=True)
 _matmul = ops.MatMul()
@@ -16,58 +24,103 @@ _matmul_ta = ops.MatMul(transpose_a=True)
 _log_softmax = ops.LogSoftmax(-1)
 _gather_d = ops.GatherD()
 _mean = ops.ReduceMean(keep_dims=True)
+_max = ops.ReduceMax(keep_dims=True)
 _concat = ops.Concat(0)
 
 
-def _one_hot(labels: Tensor, vocab_size: int) -> Tensor:
-    return ops.one_hot(labels, vocab_size)
-
-
-def _chunk(hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    log_probabilities = _log_softmax(_linear(hidden, weight))
-    probabilities = ops.exp(log_probabilities)
-    entropy = _mean(probabilities * log_probabilities, -1) * (-weight.shape[0])
-    return _gather_d(log_probabilities, 1, labels.reshape(-1, 1)).reshape(-1), entropy.reshape(-1), probabilities
+def padding_bias(vocab_size: int, rows: int, axis: Axis | None) -> Tensor | None:
+    """Added to the logits of this rank's `rows` vocabulary rows, [1, rows]; None where none of any rank is padding."""
+    ranks, index = (1, 0) if axis is None else (axis.size, axis.index)
+    if rows * ranks == vocab_size:
+        return None
+    return Tensor(np.where(index * rows + np.arange(rows) < vocab_size, 0, PADDING_LOGIT).astype(np.float32)[None])
 
 
 class TokenLogprobs(nn.Cell):
     """log p(label | hidden) with p = softmax(hidden weight^T), and the entropy of p (a metric: no gradient flows through it).
 
     Args:
-        vocab_size: V.
+        vocab_size: V, without padding.
+        axis: tensor-parallel ranks that share the vocabulary; rank i has rows [i R, (i + 1) R), R = ceil(V / ranks).
         chunk_elements: logits held at a time.
     """
 
-    def __init__(self, vocab_size: int, chunk_elements: int = CHUNK_ELEMENTS):
+    def __init__(self, vocab_size: int, axis: Axis | None = None, chunk_elements: int = CHUNK_ELEMENTS):
         super().__init__(auto_prefix=False)
-        self.rows_per_chunk = max(1, chunk_elements // vocab_size)
+        self.is_split = axis is not None
+        self.rows = -(-vocab_size // (1 if axis is None else axis.size))
+        self.rows_per_chunk = max(1, chunk_elements // self.rows)
+        self.first = 0 if axis is None else axis.index * self.rows
+        self.bias: Any = padding_bias(vocab_size, self.rows, axis)
+        self.max_over_ranks: Any = None if axis is None else MaxOverAxis(axis)
+        self.sum_over_ranks = _sum_of(axis)
 
-    def construct(self, hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Args: hidden [N, H]; weight [V, H]; labels [N] int32. Returns (logprobs [N], entropy [N], kept probabilities or an empty stand-in)."""
+    def _logits(self, hidden: Tensor, weight: Tensor) -> Tensor:
+        logits = _linear(hidden, weight)
+        return logits if self.bias is None else logits + self.bias
+
+    def _one_hot(self, labels: Tensor) -> Tensor:
+        if not self.is_split:
+            return ops.one_hot(labels, self.rows)
+        local, inside = self._local(labels)
+        return ops.one_hot(local, self.rows) * inside
+
+    def _local(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """(labels as rows of this rank, clipped into it, [N]; whether they lie there, float [N, 1])."""
+        local = labels - self.first
+        inside = ops.logical_and(local >= 0, local < self.rows).astype(ms.float32).reshape(-1, 1)
+        return ops.clamp(local, 0, self.rows - 1), inside
+
+    def _chunk(self, hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(logprobs [N], entropy [N], log Z [N, 1] where the vocabulary is split, probabilities [N, rows])."""
+        logits = self._logits(hidden, weight)
+        if not self.is_split:
+            log_probabilities = _log_softmax(logits)
+            probabilities = ops.exp(log_probabilities)
+            entropy = _mean(probabilities * log_probabilities, -1) * (-self.rows)
+            return _gather_d(log_probabilities, 1, labels.reshape(-1, 1)).reshape(-1), entropy.reshape(-1), entropy, probabilities
+        maximum = self.max_over_ranks(_max(logits, -1).reshape(-1)).reshape(-1, 1)
+        shifted = logits - maximum
+        exponentials = ops.exp(shifted)
+        local, inside = self._local(labels)
+        # ReduceMean times the width: a sum over the last dimension, in the form that is fast on CPU
+        own = (_mean(exponentials, -1) * self.rows, _mean(exponentials * shifted, -1) * self.rows, _gather_d(shifted, 1, local.reshape(-1, 1)) * inside)
+        total, weighted, chosen = ops.split(self.sum_over_ranks(ops.concat(own, 1)), 1, 1)
+        log_total = ops.log(total)
+        return (chosen - log_total).reshape(-1), (log_total - weighted / total).reshape(-1), maximum + log_total, exponentials / total
+
+    def construct(self, hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Args: hidden [N, H]; weight [rows, H]; labels [N] int32.
+
+        Returns: (logprobs [N], entropy [N], and what the backward pass needs: log Z [N, 1], kept probabilities or an empty stand-in).
+        """
         count, rows = hidden.shape[0], self.rows_per_chunk
         if count <= rows:
-            return _chunk(hidden, weight, labels)
+            return self._chunk(hidden, weight, labels)
         logprobs: tuple = ()
         entropies: tuple = ()
+        normalisers: tuple = ()
         for start in range(0, count, rows):
-            logprob, entropy, _ = _chunk(hidden[start : start + rows], weight, labels[start : start + rows])
+            logprob, entropy, normaliser, _ = self._chunk(hidden[start : start + rows], weight, labels[start : start + rows])
             logprobs += (logprob,)
             entropies += (entropy,)
-        return _concat(logprobs), _concat(entropies), ops.zeros((1, 1), hidden.dtype)
+            normalisers += (normaliser,)
+        return _concat(logprobs), _concat(entropies), _concat(normalisers), ops.zeros((1, 1), hidden.dtype)
 
     def bprop(self, hidden: Tensor, weight: Tensor, labels: Tensor, out: tuple, gradients: tuple) -> tuple[Tensor, Tensor, Tensor]:
-        """d logp / d logits = onehot(label) - p, a chunk at a time."""
+        """d logp / d logits = onehot(label) - p, a chunk at a time. Of the hidden states' gradient every tensor rank returns its part."""
         dlogprobs = gradients[0].reshape(-1, 1)
         count, rows = hidden.shape[0], self.rows_per_chunk
         if count <= rows:
-            dlogits = (_one_hot(labels, weight.shape[0]) - out[2]) * dlogprobs
+            dlogits = (self._one_hot(labels) - out[3]) * dlogprobs
             return _matmul(dlogits, weight), _matmul_ta(dlogits, hidden), ops.zeros_like(labels)
         dhidden: tuple = ()
         dweight = ops.zeros_like(weight)
         for start in range(0, count, rows):
             part = hidden[start : start + rows]
-            probabilities = ops.exp(_log_softmax(_linear(part, weight)))
-            dlogits = (_one_hot(labels[start : start + rows], weight.shape[0]) - probabilities) * dlogprobs[start : start + rows]
+            logits = self._logits(part, weight)
+            probabilities = ops.exp(logits - out[2][start : start + rows]) if self.is_split else ops.exp(_log_softmax(logits))
+            dlogits = (self._one_hot(labels[start : start + rows]) - probabilities) * dlogprobs[start : start + rows]
             dhidden += (_matmul(dlogits, weight),)
             dweight = dweight + _matmul_ta(dlogits, part)
         return _concat(dhidden), dweight, ops.zeros_like(labels)

@@ -1,7 +1,7 @@
 """The one table of a model's parameters: name, shape, how it is split, whether weight decay applies.
 
-The model builds from it, the checkpoint reader checks against it, the optimizer masks weight decay by it, and tensor
-parallelism and resharding read the split from it. Names and shapes are Hugging Face's ([out, in] for linears).
+The checkpoint reader checks against it, the optimizer masks weight decay by it, and `parallel.layout` reads from it which
+part of which parameter a rank holds. Names and shapes are Hugging Face's ([out, in] for linears).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mindrlhf_lite.models.model_config import ModelConfig
 class ParameterSpec:
     """One parameter.
 
-    Example: ParameterSpec("model.layers.0.mlp.down_proj.weight", (256, 704), tensor_dim=1, layer=0, decays=True)
+    Example: ParameterSpec("model.layers.0.self_attn.k_proj.weight", (128, 896), tensor_dim=0, layer=0, decays=True, units=2)
     """
 
     name: str
@@ -25,30 +25,34 @@ class ParameterSpec:
     tensor_dim: int | None  # the dimension that the tensor axis of the mesh splits; None: every rank holds the whole
     layer: int | None  # decoder layer, which the pipeline axis places; None: embedding, final norm, head
     decays: bool  # whether weight decay applies (never to norms and biases)
+    units: int = (
+        0  # indivisible parts of tensor_dim (heads, columns), replicated over tensor ranks that outnumber them; 0: rows of a vocabulary, padded to divide
+    )
 
 
 def parameter_specs(config: ModelConfig) -> list[ParameterSpec]:
     """All parameters of `config`'s decoder, in forward order."""
     hidden, inner = config.hidden_size, config.intermediate_size
     query, key_value = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     specs = [ParameterSpec("model.embed_tokens.weight", (config.vocab_size, hidden), 0, None, True)]
     for layer in range(config.num_hidden_layers):
         prefix = f"model.layers.{layer}."
-        rows: list[tuple[str, tuple[int, ...], int | None]] = [
-            ("input_layernorm.weight", (hidden,), None),
-            ("self_attn.q_proj.weight", (query, hidden), 0),
-            ("self_attn.q_proj.bias", (query,), 0),
-            ("self_attn.k_proj.weight", (key_value, hidden), 0),
-            ("self_attn.k_proj.bias", (key_value,), 0),
-            ("self_attn.v_proj.weight", (key_value, hidden), 0),
-            ("self_attn.v_proj.bias", (key_value,), 0),
-            ("self_attn.o_proj.weight", (hidden, query), 1),
-            ("post_attention_layernorm.weight", (hidden,), None),
-            ("mlp.gate_proj.weight", (inner, hidden), 0),
-            ("mlp.up_proj.weight", (inner, hidden), 0),
-            ("mlp.down_proj.weight", (hidden, inner), 1),
+        rows: list[tuple[str, tuple[int, ...], int | None, int]] = [
+            ("input_layernorm.weight", (hidden,), None, 1),
+            ("self_attn.q_proj.weight", (query, hidden), 0, heads),
+            ("self_attn.q_proj.bias", (query,), 0, heads),
+            ("self_attn.k_proj.weight", (key_value, hidden), 0, kv_heads),
+            ("self_attn.k_proj.bias", (key_value,), 0, kv_heads),
+            ("self_attn.v_proj.weight", (key_value, hidden), 0, kv_heads),
+            ("self_attn.v_proj.bias", (key_value,), 0, kv_heads),
+            ("self_attn.o_proj.weight", (hidden, query), 1, heads),
+            ("post_attention_layernorm.weight", (hidden,), None, 1),
+            ("mlp.gate_proj.weight", (inner, hidden), 0, inner),
+            ("mlp.up_proj.weight", (inner, hidden), 0, inner),
+            ("mlp.down_proj.weight", (hidden, inner), 1, inner),
         ]
-        specs += [ParameterSpec(prefix + name, shape, dim, layer, len(shape) > 1) for name, shape, dim in rows]
+        specs += [ParameterSpec(prefix + name, shape, dim, layer, len(shape) > 1, units) for name, shape, dim, units in rows]
     specs.append(ParameterSpec("model.norm.weight", (hidden,), None, None, False))
     if not config.tie_word_embeddings:
         specs.append(ParameterSpec("lm_head.weight", (config.vocab_size, hidden), 0, None, True))

@@ -4,6 +4,9 @@ A layer is cut where the callers differ: `project` (norm, q/k/v, rotary) and `fi
 between them training attends within the sequence (`attend_causally`) and the rollout engines attend over their caches.
 Activations are [tokens, hidden]; which operator forms are fast on CPU was measured (reductions over two-dimensional views,
 scaling folded into the rotary tables, the attention gradient written out).
+
+A rank holds the buffers that `parallel.layout` gives it: its heads and columns of every linear, its rows of the vocabulary, its
+stage's layers. Between `enter` and `leave` a rank computes with its own columns, outside of them on the residual stream.
 """
 
 from __future__ import annotations
@@ -15,7 +18,9 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from mindrlhf_lite.models.model_config import ModelConfig
-from mindrlhf_lite.models.parameters import parameter_specs
+from mindrlhf_lite.parallel.collectives import GatherRows, cut_tokens, enter_tensor_parallel, leave_tensor_parallel
+from mindrlhf_lite.parallel.layout import EMBEDDING, FINAL_NORM, HEAD, Buffer, Strategy, buffers_at
+from mindrlhf_lite.parallel.mesh import ALONE, RoleMesh
 
 MASKED = -1e9  # additive mask: exp(MASKED - max) is exactly 0 in float32
 
@@ -75,12 +80,15 @@ class CausalAttention(nn.Cell):
 
 
 class DecoderLayer(nn.Cell):
-    """One decoder layer; holds the twelve parameters of `parameter_specs` for its index."""
+    """One decoder layer; holds this rank's shards of the twelve parameters of its index."""
 
-    def __init__(self, config: ModelConfig, prefix: str, parameters: Mapping[str, Parameter]):
+    def __init__(self, config: ModelConfig, prefix: str, parameters: Mapping[str, Parameter], mesh: RoleMesh, is_sequence_split: bool):
         super().__init__(auto_prefix=False)
-        self.num_heads, self.num_kv_heads, self.head_dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        self.num_heads, self.head_dim = config.num_attention_heads // mesh.dims.tensor, config.head_dim
+        self.num_kv_heads = max(1, config.num_key_value_heads // mesh.dims.tensor)
         self.eps = config.rms_norm_eps
+        self.enter_attention, self.enter_mlp = (enter_tensor_parallel(mesh.tensor, is_sequence_split) for _ in range(2))
+        self.leave_attention, self.leave_mlp = (leave_tensor_parallel(mesh.tensor, is_sequence_split) for _ in range(2))
         self.attention_norm = parameters[prefix + "input_layernorm.weight"]
         self.q_weight, self.q_bias = parameters[prefix + "self_attn.q_proj.weight"], parameters[prefix + "self_attn.q_proj.bias"]
         self.k_weight, self.k_bias = parameters[prefix + "self_attn.k_proj.weight"], parameters[prefix + "self_attn.k_proj.bias"]
@@ -100,7 +108,7 @@ class DecoderLayer(nn.Cell):
         Returns: query [B, heads, T, D] scaled by head_dim ** -0.5, key and value [B, kv_heads, T, D].
         """
         cos, sin, scaled_cos, scaled_sin = tables
-        normed = rms_norm(x, self.attention_norm, self.eps)
+        normed = self.enter_attention(rms_norm(x, self.attention_norm, self.eps))
         query = self._heads(normed, self.q_weight, self.q_bias, batch, length, self.num_heads)
         key = self._heads(normed, self.k_weight, self.k_bias, batch, length, self.num_kv_heads)
         value = self._heads(normed, self.v_weight, self.v_bias, batch, length, self.num_kv_heads)
@@ -120,9 +128,14 @@ class DecoderLayer(nn.Cell):
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """Adds the attention output ([tokens, heads * D]) and the MLP to the residual stream x [tokens, H]."""
-        x = x + _linear(attended, self.o_weight)
-        normed = rms_norm(x, self.mlp_norm, self.eps)
-        return x + _linear(ops.silu(_linear(normed, self.gate_weight)) * _linear(normed, self.up_weight), self.down_weight)
+        x = x + self.leave_attention(_linear(attended, self.o_weight))
+        normed = self.enter_mlp(rms_norm(x, self.mlp_norm, self.eps))
+        return x + self.leave_mlp(_linear(ops.silu(_linear(normed, self.gate_weight)) * _linear(normed, self.up_weight), self.down_weight))
+
+    def construct(self, x: Tensor, tables: tuple, mask: Tensor, batch: int, length: int) -> Tensor:
+        """The whole layer over whole sequences."""
+        query, key, value = self.project(x, tables, batch, length)
+        return self.finish(x, self.attend_causally(query, key, value, mask))
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -131,31 +144,64 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 class Qwen2(nn.Cell):
-    """The decoder: parameters under their Hugging Face names, `hidden` for whole sequences, `head_weight` for logits.
+    """The decoder, or this rank's share of it: parameters under their buffers' names, `hidden` for whole sequences, `head` for logits.
 
     Args:
         config: its shape.
-        weights: float32 arrays by name, as `load_weights` returns them; copied.
+        weights: float32 arrays by buffer name, as `fill_buffers` returns them; on one rank, all tensors of the model. Copied.
         trainable: whether the parameters take gradients.
         max_length: longest sequence; sizes the rotary tables.
+        mesh: the role's axes.
+        strategy: how the weights lie on the ranks; None: whole, on one rank.
+        is_sequence_split: whether the residual stream's tokens are split over the tensor axis (sequence parallelism).
+        recomputes: whether a layer's activations are computed again in the backward pass instead of kept.
     """
 
-    def __init__(self, config: ModelConfig, weights: Mapping[str, np.ndarray], trainable: bool, max_length: int):
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: Mapping[str, np.ndarray],
+        trainable: bool,
+        max_length: int,
+        mesh: RoleMesh = ALONE,
+        strategy: Strategy | None = None,
+        is_sequence_split: bool = False,
+        recomputes: bool = False,
+    ):
         super().__init__(auto_prefix=False)
-        self.config = config
-        self.max_length = max_length
-        specs = parameter_specs(config)
+        self.config, self.max_length, self.mesh = config, max_length, mesh
+        self.strategy = strategy or Strategy(mesh.dims)
+        self.tensor_degree, self.is_first_stage = mesh.dims.tensor, mesh.is_first_stage
+        self.is_sequence_split = is_sequence_split and mesh.tensor is not None
+        self.buffers: list[Buffer] = buffers_at(config, self.strategy, mesh.at)
         # a copy: a Tensor may share numpy's memory, and two roles must not share weights by accident
-        by_name = {s.name: Parameter(Tensor(np.array(weights[s.name], np.float32)), name=s.name, requires_grad=trainable) for s in specs}
-        self.embedding = by_name["model.embed_tokens.weight"]
-        self.layers = nn.CellList([DecoderLayer(config, f"model.layers.{i}.", by_name) for i in range(config.num_hidden_layers)], auto_prefix=False)
-        self.final_norm = by_name["model.norm.weight"]
+        by_name = {b.name: Parameter(Tensor(np.array(weights[b.name], np.float32)), name=b.name, requires_grad=trainable) for b in self.buffers}
+        own_layers = self.strategy.layers_of_stage(config.num_hidden_layers)[mesh.at.stage]
+        self.layers = nn.CellList([DecoderLayer(config, f"model.layers.{i}.", by_name, mesh, is_sequence_split) for i in own_layers], auto_prefix=False)
+        if recomputes:
+            for layer in self.layers:
+                layer.recompute()
         self.eps = config.rms_norm_eps
-        self.head = by_name["lm_head.weight"] if not config.tie_word_embeddings else self.embedding
-        self.parameters_in_order = ms.ParameterTuple([by_name[spec.name] for spec in specs])
+        self.parameters_in_order = ms.ParameterTuple([by_name[buffer.name] for buffer in self.buffers])
+        self._build_ends(by_name, mesh)
         cos, sin = rotary_tables(config, max_length)
         scale = np.float32(config.head_dim**-0.5)
         self.cos, self.sin, self.scaled_cos, self.scaled_sin = (Tensor(table) for table in (cos, sin, cos * scale, sin * scale))
+
+    def _build_ends(self, by_name: Mapping[str, Parameter], mesh: RoleMesh) -> None:
+        """The embedding on the first stage, the final norm and the head on the last."""
+        self.embedding = by_name.get(EMBEDDING)
+        self.splits_embedding = self.strategy.splits_embedding and mesh.tensor is not None
+        if self.embedding is not None:
+            self.first_row, self.rows = mesh.at.tensor * self.embedding.shape[0], self.embedding.shape[0]
+            self.leave_embedding = leave_tensor_parallel(mesh.tensor if self.splits_embedding else None, self.is_sequence_split)
+            self.cut_tokens = cut_tokens(mesh.tensor, self.is_sequence_split and not self.splits_embedding)
+        self.final_norm = by_name.get(FINAL_NORM)
+        self.head = None
+        if self.final_norm is not None:
+            self.head = by_name.get(HEAD, self.embedding)
+            self.enter_head = enter_tensor_parallel(mesh.tensor, self.is_sequence_split)
+            self.gather_logits = GatherRows(mesh.tensor)
 
     def tables(self, length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Rotary tables of positions 0..length-1, each [length, D]."""
@@ -170,32 +216,50 @@ class Qwen2(nn.Cell):
         return cos, sin, scaled_cos, ops.gather(self.scaled_sin, positions, 0).reshape(shape)
 
     def embed(self, token_ids: Tensor) -> Tensor:
-        """token_ids [tokens] int32 -> [tokens, H]."""
-        return ops.gather(self.embedding, token_ids, 0)
+        """token_ids [tokens] int32 -> [tokens, H]; first stage only."""
+        if not self.splits_embedding:
+            return self.cut_tokens(ops.gather(self.embedding, token_ids, 0))
+        local = token_ids - self.first_row
+        is_here = ops.logical_and(local >= 0, local < self.rows).astype(ms.float32).reshape(-1, 1)
+        return self.leave_embedding(ops.gather(self.embedding, ops.clamp(local, 0, self.rows - 1), 0) * is_here)
+
+    def run_stage(self, x: Tensor, token_ids: Tensor) -> Tensor:
+        """This stage over right-padded sequences token_ids [B, T] int32. The first stage embeds them and ignores x; the others take x, the
+        residual stream that the stage before returned. Returns the residual stream, [B*T, H] or this tensor rank's token shard of it.
+        """
+        batch, length = token_ids.shape
+        x = self.embed(token_ids.reshape(-1)) if self.is_first_stage else x
+        tables, mask = self.tables(length), causal_mask(length)
+        for layer in self.layers:
+            x = layer(x, tables, mask, batch, length)
+        return x
 
     def hidden(self, token_ids: Tensor) -> Tensor:
-        """Final-normed hidden states [B*T, H] of right-padded sequences token_ids [B, T] int32."""
-        batch, length = token_ids.shape
-        tables, mask = self.tables(length), causal_mask(length)
-        x = self.embed(token_ids.reshape(-1))
-        for layer in self.layers:
-            query, key, value = layer.project(x, tables, batch, length)
-            x = layer.finish(x, layer.attend_causally(query, key, value, mask))
-        return rms_norm(x, self.final_norm, self.eps)
+        """Final-normed hidden states [B*T, H] of right-padded sequences token_ids [B, T] int32; all stages on this rank."""
+        return self.norm(self.run_stage(token_ids, token_ids))
 
     def norm(self, x: Tensor) -> Tensor:
-        """The final norm, x [tokens, H]."""
-        return rms_norm(x, self.final_norm, self.eps)
+        """The final norm over the residual stream; every tensor rank gets all rows [tokens, H]. Last stage only."""
+        return self.enter_head(rms_norm(x, self.final_norm, self.eps))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[tokens, H] after `norm` -> [tokens, V], whole on every tensor rank. Not for training: see `TokenLogprobs`."""
+        logits = _linear(hidden, self.head)
+        if self.tensor_degree == 1:
+            return logits
+        tokens = hidden.shape[0]
+        gathered = self.gather_logits(logits).reshape(self.tensor_degree, tokens, -1).transpose(1, 0, 2).reshape(tokens, -1)
+        return gathered[:, : self.config.vocab_size]
 
     def construct(self, token_ids: Tensor) -> Tensor:
-        """Logits [B, T, V] of right-padded token_ids [B, T]; for tests and small inputs: training uses `TokenLogprobs`."""
+        """Logits [B, T, V] of right-padded token_ids [B, T]; for tests and small inputs."""
         batch, length = token_ids.shape
-        return _linear(self.hidden(token_ids), self.head).reshape(batch, length, -1)
+        return self.logits(self.hidden(token_ids)).reshape(batch, length, -1)
 
     def named_weights(self) -> dict[str, Parameter]:
-        """Parameters by Hugging Face name."""
+        """Parameters by buffer name."""
         return {parameter.name: parameter for parameter in self.parameters_in_order}
 
     def weights_as_numpy(self) -> dict[str, np.ndarray]:
-        """A copy of all weights, float32 by name."""
+        """A copy of this rank's buffers, float32 by name."""
         return {parameter.name: parameter.asnumpy().copy() for parameter in self.parameters_in_order}

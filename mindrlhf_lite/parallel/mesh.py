@@ -1,38 +1,21 @@
-"""Ranks and their process groups, asked for by purpose: `mesh.data` is an Axis, or None where that axis has one rank.
+"""Ranks and their process groups, asked for by purpose: `mesh.role(dims).tensor` is an Axis, or None where that axis has one rank.
 
-Tensor and pipeline axes are refused until the roles can use them; `ParallelDims` already carries their degrees.
+The one object that owns MindSpore's process-wide context and its communication groups. Several roles with different degrees
+live on the same ranks; axes over the same ranks share a group.
 """
 
 from __future__ import annotations
 
 import os
 import pickle
+import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-
-@dataclass(frozen=True)
-class ParallelDims:
-    """Parallel degrees of one role. Example: ParallelDims(data=2, tensor=1, pipeline=1)"""
-
-    data: int
-    tensor: int = 1
-    pipeline: int = 1
-
-    def problem(self, world_size: int) -> str | None:
-        """What is wrong with these degrees on `world_size` ranks, or None."""
-        if min(self.data, self.tensor, self.pipeline) < 1:
-            return "every parallel degree must be at least 1"
-        if self.tensor > 1 or self.pipeline > 1:
-            return f"model_parallel={self.tensor}, pipeline_stage={self.pipeline}: this version runs data parallelism only; set both to 1"
-        if self.data * self.tensor * self.pipeline != world_size:
-            return (
-                f"data_parallel {self.data} x model_parallel {self.tensor} x pipeline_stage {self.pipeline} = "
-                f"{self.data * self.tensor * self.pipeline}, but {world_size} rank(s) are running (msrun --worker_num)"
-            )
-        return None
+from mindrlhf_lite.parallel.dims import Coordinates, ParallelDims
 
 
 def launched_world_size() -> int:
@@ -58,6 +41,37 @@ class Axis:
         return len(self.ranks)
 
 
+@dataclass(frozen=True)
+class RoleMesh:
+    """The axes of one role, as this rank sees them; an axis of one rank is None."""
+
+    dims: ParallelDims
+    at: Coordinates
+    data: Axis | None = None  # same shard, other sequences
+    tensor: Axis | None = None
+    replica: Axis | None = None  # all ranks of one copy of the model: tensor x pipeline
+    previous: Axis | None = None  # this rank and the one that feeds it activations
+    next: Axis | None = None  # this rank and the one that it feeds
+    ends: Axis | None = None  # first and last stage, which share a tied embedding; on those two only
+    kv_replicas: Axis | None = None  # tensor ranks that hold the same key and value heads
+
+    @property
+    def is_first_stage(self) -> bool:
+        return self.at.stage == 0
+
+    @property
+    def is_last_stage(self) -> bool:
+        return self.at.stage == self.dims.pipeline - 1
+
+    @property
+    def reports(self) -> bool:
+        """Whether this rank is the one of its copy of the model that reports what the loss computed."""
+        return self.is_last_stage and self.at.tensor == 0
+
+
+ALONE = RoleMesh(ParallelDims(1), Coordinates(0, 0, 0))
+
+
 class Mesh:
     """All ranks of the program; creating it starts the process group if msrun launched us.
 
@@ -75,20 +89,66 @@ class Mesh:
         ms.set_context(mode=ms.GRAPH_MODE, runtime_num_threads=num_threads or 1, max_call_depth=10_000)  # 24 layers exceed the default 1000
         self.world_size = launched_world_size()
         self.rank = 0
-        self.data: Axis | None = None
+        self._axes: dict[tuple[int, ...], Axis] = {}
         if "MS_ROLE" in os.environ:
             from mindspore import communication
 
             communication.init()
             self.rank = communication.get_rank()
-            if self.world_size > 1:
-                ranks = tuple(range(self.world_size))
-                communication.create_group("data", list(ranks))
-                self.data = Axis("data", ranks, self.rank)
+        self.world = self._axis_of([range(self.world_size)])
+        self.host = socket.gethostname()
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
+
+    def _axis_of(self, partition: Sequence[Sequence[int]]) -> Axis | None:
+        """The axis of the set of ranks in `partition` that holds this rank. All ranks call it in the same order, so that groups are created in one order."""
+        from mindspore import communication
+
+        for ranks in map(tuple, partition):
+            if self.rank in ranks and len(ranks) > 1:
+                if ranks not in self._axes:
+                    name = "ranks_" + "_".join(map(str, ranks)) if len(ranks) < self.world_size else "all_ranks"
+                    communication.create_group(name, list(ranks))
+                    self._axes[ranks] = Axis(name, ranks, ranks.index(self.rank))
+                return self._axes[ranks]
+        return None
+
+    def pairs(self) -> dict[tuple[int, int], Axis]:
+        """An axis with every other rank, by (lower rank, higher rank). Rounds of disjoint pairs, so that groups are created side by side."""
+        size = self.world_size + self.world_size % 2
+        found = {}
+        for turn in range(size - 1):
+            ring = [(turn + i) % (size - 1) for i in range(size - 1)]
+            pairs = [(size - 1, ring[0])] + [(ring[i], ring[size - 1 - i]) for i in range(1, size // 2)]
+            axis = self._axis_of([sorted(pair) for pair in pairs if max(pair) < self.world_size])
+            if axis is not None:
+                found[axis.ranks[0], axis.ranks[1]] = axis
+        return found
+
+    def role(self, dims: ParallelDims, num_kv_heads: int = 1) -> RoleMesh:
+        """The axes of a role of these degrees, which must multiply to the world size. `num_kv_heads`: fewer than tensor ranks are replicated."""
+        assert dims.size == self.world_size, f"{dims.describe()} is {dims.size} ranks, not {self.world_size}"
+        data, tensor, stages = range(dims.data), range(dims.tensor), range(dims.pipeline)
+
+        def links(first: int) -> list[list[int]]:
+            return [[dims.rank(d, t, s) for s in (i, i + 1)] for i in range(first, dims.pipeline - 1, 2) for d in data for t in tensor]
+
+        even, odd = self._axis_of(links(0)), self._axis_of(links(1))
+        at = dims.coordinates(self.rank)
+        copies = max(1, dims.tensor // num_kv_heads)
+        return RoleMesh(
+            dims,
+            at,
+            data=self._axis_of([[dims.rank(d, t, s) for d in data] for s in stages for t in tensor]),
+            tensor=self._axis_of([[dims.rank(d, t, s) for t in tensor] for s in stages for d in data]),
+            replica=self._axis_of([[dims.rank(d, t, s) for s in stages for t in tensor] for d in data]),
+            previous=None if at.stage == 0 else odd if at.stage % 2 == 0 else even,
+            next=None if at.stage == dims.pipeline - 1 else even if at.stage % 2 == 0 else odd,
+            ends=self._axis_of([[dims.rank(d, t, s) for s in (0, dims.pipeline - 1)] for d in data for t in tensor]) if dims.pipeline > 1 else None,
+            kv_replicas=self._axis_of([[dims.rank(d, t + i, s) for i in range(copies)] for s in stages for d in data for t in range(0, dims.tensor, copies)]),
+        )
 
 
 def gather_objects(axis: Axis | None, value: Any) -> list[Any]:

@@ -16,7 +16,6 @@ from mindrlhf_lite.models.qwen2 import MASKED, Qwen2, causal_mask
 _scatter_nd_update = ops.ScatterNdUpdate()
 _batch_matmul = ops.BatchMatMul()
 _batch_matmul_tb = ops.BatchMatMul(transpose_b=True)
-_linear = ops.MatMul(transpose_b=True)
 _softmax = ops.Softmax(-1)
 _log_softmax = ops.LogSoftmax(-1)
 _gather_d = ops.GatherD()
@@ -25,7 +24,7 @@ _cumsum = ops.CumSum()
 
 def allocate_cache(model: Qwen2, slots: int, cache_length: int) -> tuple[Parameter, ...]:
     """Zeroed key caches of all layers, then the value caches."""
-    shape = (slots * model.config.num_key_value_heads, cache_length, model.config.head_dim)
+    shape = (slots * model.layers[0].num_kv_heads, cache_length, model.config.head_dim)
 
     def layer_caches(kind: str) -> tuple[Parameter, ...]:
         zeros = (np.zeros(shape, np.float32) for _ in model.layers)
@@ -39,7 +38,7 @@ class Prefill(nn.Cell):
 
     def __init__(self, model: Qwen2):
         super().__init__(auto_prefix=False)
-        self.model, self.num_kv_heads = model, model.config.num_key_value_heads
+        self.model, self.num_kv_heads = model, model.layers[0].num_kv_heads
 
     @jit
     def construct(self, token_ids: Tensor, source_rows: Tensor, slots: Tensor, *caches: Parameter) -> Tensor:
@@ -74,8 +73,8 @@ class Decode(nn.Cell):
     def __init__(self, model: Qwen2, slots: int, cache_length: int, stop_bias: np.ndarray, samples_in_graph: bool):
         super().__init__(auto_prefix=False)
         self.model, self.slots, self.cache_length, self.samples_in_graph = model, slots, cache_length, samples_in_graph
-        self.num_kv_heads, self.head_dim = model.config.num_key_value_heads, model.config.head_dim
-        self.queries_per_kv = model.config.num_attention_heads // self.num_kv_heads
+        self.num_kv_heads, self.head_dim = model.layers[0].num_kv_heads, model.config.head_dim
+        self.queries_per_kv = model.layers[0].num_heads // self.num_kv_heads
         self.pairs = Tensor(np.arange(slots * self.num_kv_heads, dtype=np.int32))
         self.cache_positions = Tensor(np.arange(cache_length, dtype=np.int32).reshape(1, 1, -1))
         self.stop_bias = Tensor(stop_bias[None])  # [1, V]: MASKED on stop tokens, else 0
@@ -114,7 +113,7 @@ class Decode(nn.Cell):
             keys = _scatter_nd_update(key_cache, places, key.reshape(-1, self.head_dim))
             values = _scatter_nd_update(value_cache, places, value.reshape(-1, self.head_dim))
             x = layer.finish(x, self._attend(query, keys, values, mask))
-        logits = _linear(self.model.norm(x), self.model.head)
+        logits = self.model.logits(self.model.norm(x))
         if not self.samples_in_graph:
             return logits, positions, positions
         log_probabilities = _log_softmax((logits + forbid_stop.reshape(-1, 1) * self.stop_bias) * inverse_temperature)

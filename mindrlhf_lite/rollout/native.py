@@ -8,12 +8,12 @@ independent of what shares its batch. A finished sequence frees its slot at once
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, ops
+from mindspore import Parameter, Tensor
 
 from mindrlhf_lite.models.qwen2 import MASKED, Qwen2
 from mindrlhf_lite.rollout.graphs import Decode, Prefill, allocate_cache
@@ -43,7 +43,7 @@ class NativeEngine:
     """RolloutEngine over this project's own decoder.
 
     Args:
-        model: frozen copy of the policy; its weights are replaced by `update_weights`.
+        model: frozen copy of the policy, or this tensor rank's share of it; its weights are written in place between calls of `generate`.
         num_slots: sequences decoded together (vLLM's max_num_seqs).
         cache_length: longest prompt + completion, in tokens.
     """
@@ -53,7 +53,6 @@ class NativeEngine:
         self._buckets = tuple(length_buckets) or default_buckets(cache_length)
         self._prefill = Prefill(model)
         self._decoders: dict[tuple[tuple[int, ...], bool], Decode] = {}
-        self._weights = model.named_weights()
         self._caches: tuple[Parameter, ...] | None = None
         self.wake()
 
@@ -64,12 +63,16 @@ class NativeEngine:
     def sleep(self) -> None:
         self._caches = None
 
-    def update_weights(self, weights: Mapping[str, Tensor]) -> int:
-        if missing := self._weights.keys() - weights.keys():
-            raise ValueError(f"update_weights: missing {', '.join(sorted(missing))}")
-        for name, parameter in self._weights.items():
-            ops.assign(parameter, weights[name])  # never set_data: a compiled graph would not see it
-        return sum(parameter.nbytes for parameter in self._weights.values())
+    @property
+    def cache_parameters(self) -> list[Parameter]:
+        """The KV cache, which means nothing between calls of `generate`."""
+        return list(self._caches or ())
+
+    def named_weights(self) -> dict[str, Parameter]:
+        return self.model.named_weights()
+
+    def weights_changed(self) -> None:
+        """Nothing is cached between calls of `generate`."""
 
     def generate(self, requests: Sequence[GenerateRequest], sampling: SamplingParams, progress: Progress | None = None) -> list[list[Completion]]:
         if self._caches is None:

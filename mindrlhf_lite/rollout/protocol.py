@@ -1,15 +1,16 @@
 """What the trainer needs of a rollout engine; any engine behind it can generate.
 
-Ordering contract: `generate` only while awake; `update_weights` between calls of `generate`, never during one. After
-`update_weights` returns, the next `generate` samples from the new weights only.
+Ordering contract: `generate` only while awake; weights are written in place between calls of `generate`, never during one, and
+`weights_changed` is called after. The next `generate` samples from the new weights only. With tensor parallelism all tensor ranks
+call `generate` with the same requests and get the same completions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from mindspore import Tensor
+from mindspore import Parameter
 
 from mindrlhf_lite.types import Completion, GenerateRequest, SamplingParams
 
@@ -27,8 +28,12 @@ class RolloutEngine(Protocol):
         """
         ...
 
-    def update_weights(self, weights: Mapping[str, Tensor]) -> int:
-        """Copies every weight, by Hugging Face name, into the engine's in place. Returns the bytes copied."""
+    def named_weights(self) -> dict[str, Parameter]:
+        """The engine's own parameters on this rank, by buffer name, to be written in place."""
+        ...
+
+    def weights_changed(self) -> None:
+        """Forgets what was computed from the old weights."""
         ...
 
     def sleep(self) -> None:

@@ -1,4 +1,4 @@
-"""The actor: the policy being trained. One jitted graph accumulates gradients, one applies them.
+"""The actor: the policy being trained. Jitted graphs accumulate gradients, stage by stage, and apply them.
 
 Ordering contract of one update: `accumulate` for every micro-batch, then `apply` once. The gradient accumulators are zero
 between updates.
@@ -10,16 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from mindspore import ParameterTuple, Tensor, jit, nn, ops, value_and_grad
+from mindspore import Tensor, jit, nn, ops
 
 from mindrlhf_lite.algorithms.kl import k3_kl
 from mindrlhf_lite.algorithms.policy_loss import clipped_policy_loss, importance_ratio
 from mindrlhf_lite.models.logprobs import TokenLogprobs
-from mindrlhf_lite.models.parameters import parameter_specs
 from mindrlhf_lite.models.qwen2 import Qwen2
-from mindrlhf_lite.parallel.mesh import Axis
 from mindrlhf_lite.trainer.batches import MicroBatch
 from mindrlhf_lite.trainer.optimizer import AdamW, AdamWOptions
+from mindrlhf_lite.trainer.stages import StagedGradients, StageForward, run_stages
 
 # per-micro-batch sums (maximum for the last), in the order that the graph returns them
 STATISTICS = ("loss", "policy", "kl", "entropy", "clip_low", "clip_high", "ratio_max")
@@ -40,15 +39,16 @@ class LossOptions:
 
 
 class GrpoLoss(nn.Cell):
-    """Weighted sum of the per-token loss of one micro-batch, and its statistics."""
+    """Weighted sum of the per-token loss of one micro-batch, and its statistics; the last stage's part of the model is in it."""
 
     def __init__(self, model: Qwen2, options: LossOptions):
         super().__init__(auto_prefix=False)
         self.model, self.options = model, options
-        self.token_logprobs = TokenLogprobs(model.config.vocab_size)
+        self.token_logprobs = TokenLogprobs(model.config.vocab_size, model.mesh.tensor)
 
     def construct(
         self,
+        x: Tensor,
         token_ids: Tensor,
         positions: Tensor,
         labels: Tensor,
@@ -58,10 +58,10 @@ class GrpoLoss(nn.Cell):
         policy_logprobs: Tensor,
         reference_logprobs: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Args: as the fields of MicroBatch. Returns (loss, STATISTICS [7], logprobs [N])."""
+        """Args: x: as of `Qwen2.run_stage`; the others as the fields of MicroBatch. Returns (loss, STATISTICS [7], logprobs [N])."""
         options = self.options
-        hidden = ops.gather(self.model.hidden(token_ids), positions, 0)
-        logprobs, entropy, _ = self.token_logprobs(hidden, self.model.head, labels)
+        hidden = ops.gather(self.model.norm(self.model.run_stage(x, token_ids)), positions, 0)
+        logprobs, entropy, _, _ = self.token_logprobs(hidden, self.model.head, labels)
         # padded slots hold some real token's logprob: they are multiplied by weight 0, and kept finite, below
         if options.policy_is_frozen:
             ratio = importance_ratio(logprobs, policy_logprobs * mask + ops.stop_gradient(logprobs) * (1.0 - mask))
@@ -79,22 +79,6 @@ class GrpoLoss(nn.Cell):
         return loss, ops.stop_gradient(statistics), ops.stop_gradient(logprobs)
 
 
-class AccumulateGradients(nn.Cell):
-    """Adds one micro-batch's gradients to the accumulators."""
-
-    def __init__(self, loss: nn.Cell, weights: ParameterTuple, accumulators: ParameterTuple):
-        super().__init__(auto_prefix=False)
-        self.accumulators = accumulators
-        self.loss_and_gradients = value_and_grad(loss, None, weights, has_aux=True)
-
-    @jit
-    def construct(self, *arrays: Tensor) -> tuple[Tensor, Tensor]:
-        (_, statistics, logprobs), gradients = self.loss_and_gradients(*arrays)
-        for accumulator, gradient in zip(self.accumulators, gradients):
-            ops.assign_add(accumulator, gradient)
-        return statistics, logprobs
-
-
 def as_tensors(batch: MicroBatch) -> tuple[Tensor, ...]:
     """The arrays of a micro-batch in GrpoLoss's argument order."""
     arrays = (batch.token_ids, batch.positions, batch.labels, batch.mask, batch.weight, batch.advantages, batch.policy_logprobs, batch.reference_logprobs)
@@ -105,29 +89,28 @@ class Actor:
     """The trained policy with its optimizer.
 
     Args:
-        model: trainable.
-        axis: data-parallel ranks.
+        model: trainable; this rank's share.
+        shards_optimizer: whether the optimizer's state is shared by the data-parallel ranks.
     """
 
-    def __init__(self, model: Qwen2, loss: LossOptions, optimizer: AdamWOptions, axis: Axis | None):
-        self.model = model
-        weights = model.parameters_in_order
-        self.optimizer = AdamW(weights, [spec.decays for spec in parameter_specs(model.config)], optimizer, axis)
-        self._accumulate = AccumulateGradients(GrpoLoss(model, loss), weights, self.optimizer.gradients)
+    def __init__(self, model: Qwen2, loss: LossOptions, optimizer: AdamWOptions, shards_optimizer: bool = False):
+        self.model, self.mesh = model, model.mesh
+        self.optimizer = AdamW(model, optimizer, shards_optimizer)
+        self._gradients = StagedGradients(model, GrpoLoss(model, loss), self.optimizer.gradients, as_tensors)
 
     def accumulate(self, batches: Sequence[MicroBatch]) -> tuple[np.ndarray, list[list[np.ndarray]]]:
         """Adds the gradients of the micro-batches.
 
         Returns: (STATISTICS as sums over the micro-batches, the last as maximum; the current logprobs of every real row,
-        by micro-batch).
+        by micro-batch). Ranks before the last stage get zeros and no logprobs.
 
         Raises:
             FloatingPointError: the loss is not finite.
         """
         total = np.zeros(len(STATISTICS), np.float64)
         logprobs = []
-        for batch in batches:
-            statistics, values = (output.asnumpy() for output in self._accumulate(*as_tensors(batch)))
+        for batch, outputs in zip(batches, self._gradients.run(batches)):  # no outputs before the last stage
+            statistics, values = (output.asnumpy() for output in outputs)
             if not np.isfinite(statistics).all():
                 raise FloatingPointError(f"statistics of a micro-batch are not finite: {dict(zip(STATISTICS, statistics.tolist(), strict=True))}")
             total[:-1] += statistics[:-1]
@@ -144,12 +127,12 @@ class _LogprobForward(nn.Cell):
     def __init__(self, model: Qwen2):
         super().__init__(auto_prefix=False)
         self.model = model
-        self.token_logprobs = TokenLogprobs(model.config.vocab_size)
+        self.token_logprobs = TokenLogprobs(model.config.vocab_size, model.mesh.tensor)
 
     @jit
-    def construct(self, token_ids: Tensor, positions: Tensor, labels: Tensor) -> Tensor:
-        hidden = ops.gather(self.model.hidden(token_ids), positions, 0)
-        logprobs, _, _ = self.token_logprobs(hidden, self.model.head, labels)
+    def construct(self, x: Tensor, token_ids: Tensor, positions: Tensor, labels: Tensor) -> Tensor:
+        hidden = ops.gather(self.model.norm(self.model.run_stage(x, token_ids)), positions, 0)
+        logprobs, _, _, _ = self.token_logprobs(hidden, self.model.head, labels)
         return logprobs
 
 
@@ -158,9 +141,14 @@ class LogprobScorer:
 
     def __init__(self, model: Qwen2):
         self.model = model
-        self._forward = _LogprobForward(model)
+        self._stage, self._forward = StageForward(model), _LogprobForward(model)
 
     def score(self, batch: MicroBatch) -> list[np.ndarray]:
-        """float32 logprobs of every real row's completion tokens."""
-        logprobs = self._forward(Tensor(batch.token_ids), Tensor(batch.positions), Tensor(batch.labels)).asnumpy()
-        return batch.split(logprobs)
+        """float32 logprobs of every real row's completion tokens; nothing on ranks before the last stage."""
+        positions, labels = Tensor(batch.positions), Tensor(batch.labels)
+
+        def last(x: Tensor, token_ids: Tensor) -> Tensor:
+            return self._forward(x, token_ids, positions, labels)
+
+        logprobs = run_stages(self.model, self._stage, batch, last)
+        return [] if logprobs is None else batch.split(logprobs.asnumpy())

@@ -2,16 +2,23 @@
 
 Ordering contract of a step: the rollout engine generates from the weights of the last reshard; verifiers score; the
 reference and, before several updates, the frozen policy are scored with weights that do not move; the actor updates;
-reshard copies the actor's weights into the rollout engine. Nothing else writes weights. A checkpoint is taken after the
-reshard, so a resumed run starts with the rollout weights rebuilt from the actor's.
+reshard moves the actor's weights into the rollout engine. Nothing else writes weights. The rollout weights are never loaded or
+saved: a run, new or resumed, begins with a reshard.
+
+Memory: every phase runs inside `residency.phase`, which has in memory what `roles.phases` lists for it, and nothing else where
+swapping is on.
+
+Data: generation and rewards work on this rank's share; then all ranks hold the whole step's groups in one order, and each role takes
+the share that its own data-parallel degree gives it.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -19,25 +26,28 @@ import numpy as np
 from mindspore import Tensor, ops
 
 from mindrlhf_lite.algorithms.advantage import ADVANTAGES
-from mindrlhf_lite.checkpoint.store import Checkpoint, CheckpointStore, prefixed, unprefixed
+from mindrlhf_lite.checkpoint.sharded import ShardedReader, strategy_from_json, strategy_to_json
+from mindrlhf_lite.checkpoint.store import Checkpoint, CheckpointStore, SavedCheckpoint, prefixed, rank_file
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.records import read_prompts
 from mindrlhf_lite.data.sampler import PromptSampler, SamplerState
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.evaluation import EVALUATION_STREAM, Evaluation, generate_groups, judge, summarise
-from mindrlhf_lite.models.hf_weights import save_hf_model
+from mindrlhf_lite.models.hf_weights import write_hf_model
 from mindrlhf_lite.observe.console import Console
 from mindrlhf_lite.observe.host import git_commit, peak_rss_gb, rss_gb, versions
 from mindrlhf_lite.observe.plots import write_plots
 from mindrlhf_lite.observe.profile import StepProfiler
 from mindrlhf_lite.observe.writers import MetricsWriter, completion_rows, read_metrics, write_atomically, write_completions
-from mindrlhf_lite.parallel.mesh import Mesh, barrier, gather_objects
+from mindrlhf_lite.parallel.layout import fill_buffers
+from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
+from mindrlhf_lite.reshard.executor import Moved
 from mindrlhf_lite.rewards.runner import RewardFunction
 from mindrlhf_lite.trainer.experience import as_sequences, score_groups, share_of_rank
 from mindrlhf_lite.trainer.resume import check_same_run, prompts_digest
 from mindrlhf_lite.trainer.roles import PolicyUpdate, build_roles
 from mindrlhf_lite.trainer.schedule import LearningRate
-from mindrlhf_lite.trainer.statistics import UpdateCounts, count_rollouts, rollout_metrics, update_metrics
+from mindrlhf_lite.trainer.statistics import UpdateCounts, rollout_metrics, update_metrics
 from mindrlhf_lite.types import Prompt, RolloutGroup, SamplingParams, ScoredGroup, StepMetrics, TrainSequence
 
 
@@ -55,6 +65,7 @@ class GrpoTrainer:
         self.sampler = PromptSampler(len(self.prompts), rl.seed)
         self.last_step = rl.max_steps or max(1, rl.epochs * len(self.prompts) // config.prompts_per_step)
         self.roles = build_roles(config, mesh)
+        self.residency, self.num_reshards = self.roles.residency, 0
         if len(self.prompts) < config.prompts_per_step:
             raise ValueError(
                 f"dataset_file {rl.dataset_file}: {len(self.prompts)} prompts, but a step takes chunk_size * num_rollouts = {config.prompts_per_step}"
@@ -82,6 +93,7 @@ class GrpoTrainer:
     def train(self) -> None:
         """Runs all steps; every rank calls it."""
         is_new, is_over = self.first_step == 1, self.first_step > self.last_step
+        self._reshard()
         self._evaluate(self.first_step - 1, is_due=is_new or (is_over and "after" not in self.evaluations))
         for step in range(self.first_step, self.last_step + 1):
             with self.profiler.step(step):
@@ -89,7 +101,7 @@ class GrpoTrainer:
                 groups = self._generate(step)
                 scored = self._score(groups)
                 sequences = self._reference(scored)
-                counts, norm = self._update(sequences, groups)
+                counts, norm = self._update(sequences, scored)
                 moved = self._reshard()
             self._collect(metrics, scored, counts, norm, moved, start)
             self._evaluate(step, is_due=self._evaluation_is_due(step), metrics=metrics)
@@ -97,32 +109,50 @@ class GrpoTrainer:
             self._save(step)  # last: what a resumed run does not repeat is written by now
         self._finish()
 
-    def _generate(self, step: int) -> list[RolloutGroup]:
-        """This rank's share of the step's prompts, completed; chunk by chunk."""
-        rl, groups = self.config.rl_config, []
-        with self._timed("generate"):
-            for _ in range(rl.num_rollouts):
-                indices = share_of_rank(self.sampler.take(rl.chunk_size), self.mesh.rank, self.mesh.world_size)
-                prompts = [self.prompts[index] for index in indices]
-                groups += generate_groups(self.roles.rollout, self.tokenizer, prompts, rl.num_generations, self.sampling, (rl.seed, step))
+    def _generate(self, step: int) -> dict[int, RolloutGroup]:
+        """The groups that this rank goes on with, by their place in the step. Tensor ranks complete the same prompts and share them after."""
+        rl, mesh, groups = self.config.rl_config, self.roles.rollout_mesh, {}
+        with self._timed("generate", "generate", then="reference" if self.roles.reference else None):
+            for chunk in range(rl.num_rollouts):
+                indices = self.sampler.take(rl.chunk_size)
+                places = share_of_rank(range(rl.chunk_size), mesh.at.data, mesh.dims.data)
+                prompts = [self.prompts[indices[place]] for place in places]
+                completed = generate_groups(self.roles.rollout, self.tokenizer, prompts, rl.num_generations, self.sampling, (rl.seed, step))
+                for number in share_of_rank(range(len(places)), mesh.at.tensor, mesh.dims.tensor):
+                    groups[chunk * rl.chunk_size + places[number]] = completed[number]
         return groups
 
-    def _score(self, groups: Sequence[RolloutGroup]) -> list[ScoredGroup]:
+    def _score(self, groups: dict[int, RolloutGroup]) -> list[ScoredGroup]:
+        """All groups of the step with rewards and advantages, on every rank, in the order of the prompts."""
         with self._timed("reward"):
-            return score_groups(groups, self.reward, ADVANTAGES[self.config.rl_config.advantage])
+            own = score_groups(list(groups.values()), self.reward, ADVANTAGES[self.config.rl_config.advantage])
+            shares = gather_objects(self.mesh.world, list(zip(groups, own, strict=True)))
+        return [scored for _, scored in sorted((pair for share in shares for pair in share), key=lambda pair: pair[0])]
 
     def _reference(self, scored: Sequence[ScoredGroup]) -> list[TrainSequence]:
-        with self._timed("reference"):
-            return self.update.add_reference(as_sequences(scored))
+        """The step's training sequences, with the logprobs that stay fixed while the actor moves."""
+        sequences = as_sequences(scored)
+        if self.roles.reference is not None:
+            with self._timed("reference", "reference", then="update"):
+                sequences = self.update.add_reference(sequences)
+        if self.config.updates_per_step > 1:
+            with self._timed("update", "policy"):
+                sequences = self.update.add_policy(sequences)
+        return sequences
 
-    def _update(self, sequences: Sequence[TrainSequence], groups: Sequence[RolloutGroup]) -> tuple[UpdateCounts, float]:
-        with self._timed("update"):
-            return self.update.run(sequences, [completion.policy_logprobs for group in groups for completion in group.completions])
+    def _update(self, sequences: Sequence[TrainSequence], scored: Sequence[ScoredGroup]) -> tuple[UpdateCounts, float]:
+        with self._timed("update", "update"):
+            return self.update.run(sequences, [completion.policy_logprobs for group in scored for completion in group.group.completions])
 
-    def _reshard(self) -> int:
-        """The actor's weights into the rollout engine; with data parallelism every rank holds all it needs. Returns bytes copied."""
-        with self._timed("reshard"):
-            return self.roles.rollout.update_weights(self.roles.actor.model.named_weights())
+    def _reshard(self) -> Moved:
+        """The actor's weights into the rollout engine's layout."""
+        interval = self.config.rl_config.reshard_check_interval
+        is_checked = self.num_reshards == 0 or bool(interval and self.num_reshards % interval == 0)
+        with self._timed("reshard", "reshard"):
+            moved = self.roles.resharder.run(self.residency.source("actor"), is_checked)
+            self.roles.rollout.weights_changed()
+        self.num_reshards += 1
+        return moved
 
     def _evaluation_is_due(self, step: int) -> bool:
         interval = self.config.rl_config.eval_interval
@@ -132,11 +162,13 @@ class GrpoTrainer:
         if not (is_due and self.held_out):
             return
         self.console.phase("evaluate")
-        indices = share_of_rank(range(len(self.held_out)), self.mesh.rank, self.mesh.world_size)
-        prompts, samples = [self.held_out[index] for index in indices], self.config.rl_config.eval_samples
-        groups = generate_groups(self.roles.rollout, self.tokenizer, prompts, samples, self.eval_sampling, (self.config.rl_config.seed, EVALUATION_STREAM))
+        mesh, samples = self.roles.rollout_mesh, self.config.rl_config.eval_samples
+        prompts = [self.held_out[index] for index in share_of_rank(range(len(self.held_out)), mesh.at.data, mesh.dims.data)]
+        with self.residency.phase("generate"):
+            groups = generate_groups(self.roles.rollout, self.tokenizer, prompts, samples, self.eval_sampling, (self.config.rl_config.seed, EVALUATION_STREAM))
+        groups = groups[mesh.at.tensor :: mesh.dims.tensor]
         correct = judge(groups, self.reward) if groups else np.zeros((0, samples), bool)
-        result = summarise(np.concatenate(gather_objects(self.mesh.data, correct)))
+        result = summarise(np.concatenate(gather_objects(self.mesh.world, correct)))
         self.evaluations["before" if step == 0 else "after" if step >= self.last_step else f"step_{step}"] = result
         if metrics is not None:
             metrics.values.update({"eval/accuracy": result.accuracy, "eval/low": result.low, "eval/high": result.high})
@@ -144,12 +176,14 @@ class GrpoTrainer:
             f"held-out accuracy after step {step}: {result.accuracy:.1%} (95 % interval {result.low:.1%} to {result.high:.1%}, {result.num_questions} questions)"
         )
 
-    def _collect(self, metrics: StepMetrics, scored: Sequence[ScoredGroup], counts: UpdateCounts, norm: float, moved: int, start: float) -> None:
+    def _collect(self, metrics: StepMetrics, scored: Sequence[ScoredGroup], counts: UpdateCounts, norm: float, moved: Moved, start: float) -> None:
         """Fills in the step's metrics from all ranks."""
-        ranks = gather_objects(self.mesh.data, (count_rollouts(scored), counts, rss_gb(), peak_rss_gb(), moved))
-        rollouts, updates, rss, peak, bytes_moved = map(list, zip(*ranks, strict=True))
+        traffic = self.residency.take_traffic()
+        self.seconds["swap"] += traffic.seconds
+        ranks = gather_objects(self.mesh.world, (counts, rss_gb(), peak_rss_gb(), moved, traffic.num_bytes))
+        updates, rss, peak, moves, swapped = map(list, zip(*ranks, strict=True))
         seconds = time.perf_counter() - start
-        tokens = sum(sum(counts.completion_tokens) for counts in rollouts)
+        tokens = sum(len(completion.token_ids) for group in scored for completion in group.group.completions)
         times = {f"time_s/{name}": value for name, value in self.seconds.items()}
         self.seconds = dict.fromkeys(self.seconds, 0.0)
         metrics.values.update(
@@ -158,15 +192,16 @@ class GrpoTrainer:
                 **update_metrics(updates, self.config.updates_per_step),
                 "policy/grad_norm": norm,
                 "policy/lr": self.update.last_lr,
-                **rollout_metrics(rollouts),
+                **rollout_metrics(scored),
                 "time_s/step": seconds,
                 **times,
                 "speed/generated_tokens_per_s": tokens / max(times["time_s/generate"], 1e-9),
                 "speed/trained_tokens_per_s": sum(counts.num_tokens for counts in updates) / max(times["time_s/update"], 1e-9),
-                "reshard/bytes": float(sum(bytes_moved)),
-                "reshard/lower_bound_bytes": 0.0,
-                "reshard/gb_per_s": sum(bytes_moved) / 1e9 / max(times["time_s/reshard"], 1e-9),
-                "swap/bytes": 0.0,
+                "reshard/bytes": float(sum(move.received_bytes for move in moves)),
+                "reshard/lower_bound_bytes": float(self.roles.reshard_bound_bytes),
+                "reshard/copied_bytes": float(sum(move.copied_bytes for move in moves)),
+                "reshard/gb_per_s": sum(move.copied_bytes for move in moves) / 1e9 / max(move.seconds for move in moves),
+                "swap/bytes": float(sum(swapped)),
                 "memory/rss_gb": max(rss),
                 "memory/peak_rss_gb": max(peak),
             }
@@ -174,10 +209,8 @@ class GrpoTrainer:
 
     def _report(self, metrics: StepMetrics, scored: Sequence[ScoredGroup]) -> None:
         rl = self.config.rl_config
-        if rl.save_prompt_completions_data and metrics.step % rl.save_prompt_completions_interval == 0:
-            rows = [row for rows in gather_objects(self.mesh.data, completion_rows(scored)) for row in rows]
-            if self.mesh.is_main:
-                write_completions(self.output, metrics.step, rows)
+        if rl.save_prompt_completions_data and metrics.step % rl.save_prompt_completions_interval == 0 and self.mesh.is_main:
+            write_completions(self.output, metrics.step, completion_rows(scored))
         if self.writer is not None:
             self.writer.write(metrics)
         self.console.step(metrics)
@@ -187,64 +220,91 @@ class GrpoTrainer:
         if not interval or step % interval:
             return
         self.console.phase("save")
-        if self.mesh.is_main:
-            optimizer = self.roles.actor.optimizer
-            tensors = {**prefixed("weight", self.roles.actor.model.weights_as_numpy()), **prefixed("optimizer", optimizer.state())}
-            evaluations = {name: result.as_dict() for name, result in self.evaluations.items()}
-            state = {
-                "updates_done": optimizer.updates_done,
-                "sampler": asdict(self.sampler.state),
-                "prompts_digest": prompts_digest(self.prompts),
-                "decay_steps": self.update.schedule.decay_steps,
-                "world_size": self.mesh.world_size,
-                "config": asdict(self.config),
-                "versions": versions(),
-                "evaluations": evaluations,
-            }
-            self.store.save(Checkpoint(step, state, tensors))
-        barrier(self.mesh.data)
+        optimizer, actor = self.roles.actor.optimizer, self.roles.actor
+        state = {
+            "updates_done": optimizer.updates_done,
+            "sampler": asdict(self.sampler.state),
+            "prompts_digest": prompts_digest(self.prompts),
+            "decay_steps": self.update.schedule.decay_steps,
+            "world_size": self.mesh.world_size,
+            "strategy": strategy_to_json(optimizer.strategy),
+            "model": self.roles.model_config.to_hf(None, None),
+            "config": asdict(self.config),
+            "versions": versions(),
+            "evaluations": {name: result.as_dict() for name, result in self.evaluations.items()},
+        }
+        with self.residency.phase("save"):
+            tensors = {}
+            if actor.mesh.at.data == 0:
+                tensors = prefixed("weight", actor.model.weights_as_numpy())
+            if actor.mesh.at.data == 0 or optimizer.strategy.splits_data:
+                tensors.update(prefixed("optimizer", optimizer.state()))
+            self.store.save(Checkpoint(step, state, tensors), self.mesh.rank, lambda value: gather_objects(self.mesh.world, value))
 
     def _resume(self) -> list[str]:
         """Sets `first_step`, from a checkpoint if asked. Returns lines for the console."""
         self.first_step = 1
         if not self.config.rl_config.resume_training:  # config.validate has refused an output folder that holds a run
             return []
-        checkpoint, notes = self.store.load_newest()
+        # one rank reads the checksums of all files; the others take its word
+        checkpoint, notes = gather_objects(self.mesh.world, self.store.load_newest() if self.mesh.is_main else None)[0]
         if checkpoint is None and notes:
             raise ValueError("resume_training: no whole checkpoint is left:\n" + "\n".join(f"  - {note}" for note in notes))
         if checkpoint is None:
             return [*notes, f"no checkpoint to resume from in {self.store.folder}: starting from step 1"]
         check_same_run(checkpoint.state, asdict(self.config), prompts_digest(self.prompts))
-        for parameter in self.roles.actor.model.parameters_in_order:
-            ops.assign(parameter, Tensor(checkpoint.tensors[f"weight/{parameter.name}"]))
-        self.roles.actor.optimizer.load_state(unprefixed("optimizer", checkpoint.tensors), checkpoint.state["updates_done"])
+        self._restore(checkpoint)
         self.sampler.restore(SamplerState(**checkpoint.state["sampler"]))
         self.evaluations = {name: _evaluation_from(values) for name, values in checkpoint.state["evaluations"].items()}
-        self.roles.rollout.update_weights(self.roles.actor.model.named_weights())
         self.first_step = checkpoint.step + 1
-        if checkpoint.state["world_size"] != self.mesh.world_size:
-            notes.append(f"the checkpoint was made on {checkpoint.state['world_size']} rank(s): results go on equal to about 1e-5, not bit for bit")
+        if checkpoint.state["strategy"] != strategy_to_json(self.roles.actor.optimizer.strategy):
+            notes.append("the checkpoint was made under another parallel strategy of the actor: results go on equal to about 1e-5, not bit for bit")
         # a decay over "all updates of the run" keeps the length that it started with, whatever max_steps is now
         self.update.schedule = replace(self.update.schedule, decay_steps=checkpoint.state["decay_steps"])
         return [*notes, f"resumed after step {checkpoint.step} from {self.store.folder / f'step_{checkpoint.step}'}"]
+
+    def _restore(self, checkpoint: SavedCheckpoint) -> None:
+        """This rank's weights and optimizer state, from the files of whatever strategy they were saved under."""
+        actor, optimizer = self.roles.actor, self.roles.actor.optimizer
+        saved = strategy_from_json(checkpoint.state["strategy"], f"{checkpoint.folder}/state.json")
+        with self.residency.phase("restore"):
+            reader = ShardedReader(checkpoint.folder, self.roles.model_config, replace(saved, splits_data=False), "weight/")
+            for name, values in fill_buffers(actor.model.buffers, reader.read).items():
+                ops.assign(actor.model.named_weights()[name], Tensor(values))
+            state = {}
+            for moment in ("adam_m", "adam_v"):
+                reader = ShardedReader(checkpoint.folder, self.roles.model_config, saved, f"optimizer/{moment}.")
+                state.update({f"{moment}.{name}": values for name, values in fill_buffers(optimizer.buffers, reader.read).items()})
+            optimizer.load_state(state, checkpoint.state["updates_done"])
+
+    def _export(self) -> None:
+        """OUTPUT/hf: every rank leaves its shard in a scratch folder, from which one rank writes the whole model, a tensor at a time."""
+        from safetensors.numpy import save_file
+
+        actor, scratch, stops = self.roles.actor, self.output / "hf" / ".shards", list(self.sampling.stop_token_ids)
+        if self.mesh.is_main:
+            scratch.mkdir(parents=True, exist_ok=True)
+        gather_objects(self.mesh.world, None)
+        if actor.mesh.at.data == 0:
+            with self.residency.phase("save"):
+                save_file({name: weight.asnumpy() for name, weight in actor.model.named_weights().items()}, scratch / rank_file(self.mesh.rank))
+        gather_objects(self.mesh.world, None)
+        if self.mesh.is_main:
+            reader = ShardedReader(scratch, self.roles.model_config, actor.model.strategy, "")
+            write_hf_model(self.output / "hf", self.roles.model_config, reader.read, stops[0] if len(stops) == 1 else stops, self.tokenizer.pad_token_id)
+            self.tokenizer.save(self.output / "hf")
+            shutil.rmtree(scratch)
 
     def _finish(self) -> None:
         self.console.phase("finish")
         self.reward.close()
         self.console.close()
+        if self.config.rl_config.save_hf_model:
+            self._export()
+        self.residency.close()
         if self.writer is None:
             return
         self.writer.close()
-        stops = list(self.sampling.stop_token_ids)
-        if self.config.rl_config.save_hf_model:
-            save_hf_model(
-                self.output / "hf",
-                self.roles.model_config,
-                self.roles.actor.model.weights_as_numpy(),
-                stops[0] if len(stops) == 1 else stops,
-                self.tokenizer.pad_token_id,
-            )
-            self.tokenizer.save(self.output / "hf")
         if self.config.monitor_config.plots:
             write_plots(read_metrics(self.output / "metrics.jsonl"), self.output / "plots")
         summary = {
@@ -280,11 +340,13 @@ class GrpoTrainer:
         return training, SamplingParams(s.max_tokens, temperature=self.config.rl_config.eval_temperature, stop_token_ids=stops)
 
     @contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
+    def _timed(self, name: str, phase: str | None = None, then: str | None = None) -> Iterator[None]:
+        """Adds to time_s/NAME what happens within, in a residency phase if one is named; bringing that in counts as swapping."""
         self.console.phase(name)
-        start = time.perf_counter()
-        yield
-        self.seconds[name] += time.perf_counter() - start
+        with self.residency.phase(phase, then) if phase else nullcontext():
+            start = time.perf_counter()
+            yield
+            self.seconds[name] += time.perf_counter() - start
 
 
 def _evaluation_from(values: dict) -> Evaluation:

@@ -1,20 +1,26 @@
-"""AdamW over accumulated gradients: sum over data-parallel ranks, global-norm clipping, one fused kernel a parameter.
+"""AdamW over accumulated gradients: sums over ranks, global-norm clipping, one fused kernel a parameter.
 
 The fused kernel has no bias correction; it is folded into the step size, epsilon and decay (Adam, arXiv:1412.6980, end of
 sec. 2; decoupled decay: arXiv:1711.05101), which gives PyTorch's AdamW up to rounding.
+
+Sharded (ZeRO stage 1, arXiv:1910.02054), a data-parallel rank keeps the moments of its rows only, updates a copy of those rows,
+and gathers the others' rows. A parameter whose rows do not divide evenly is kept whole on every rank.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, jit, nn, ops
 
-from mindrlhf_lite.parallel.collectives import SumOverAxis
-from mindrlhf_lite.parallel.mesh import Axis
+from mindrlhf_lite.models.parameters import parameter_specs
+from mindrlhf_lite.models.qwen2 import Qwen2
+from mindrlhf_lite.parallel.collectives import GatherRows, SumOverAxis, plan_buckets
+from mindrlhf_lite.parallel.layout import EMBEDDING, HEAD, buffers_at
+from mindrlhf_lite.parallel.mesh import Axis, RoleMesh
 
 _adam_weight_decay = ops.AdamWeightDecay(use_locking=True)
 
@@ -30,58 +36,157 @@ class AdamWOptions:
     max_grad_norm: float = 1.0  # 0 means no clipping
 
 
-class _SumGradients(nn.Cell):
-    """Sums the accumulators over the data axis in place and returns the global gradient norm."""
+@dataclass(frozen=True)
+class GradientSums:
+    """What has to be summed besides the data axis, by index of the parameter, and which parameters this rank counts in the global norm."""
 
-    def __init__(self, gradients: ParameterTuple, axis: Axis | None):
+    over_kv_replicas: tuple[int, ...]  # key and value heads that several tensor ranks hold
+    over_tensor: tuple[int, ...]  # norm gains, when every tensor rank has seen its own tokens only
+    over_ends: tuple[int, ...]  # a tied embedding: looked up on the first stage, head on the last
+    counts: tuple[bool, ...]  # every number of the model counts on exactly one rank of a replica
+
+    @classmethod
+    def of(cls, model: Qwen2) -> GradientSums:
+        mesh, specs = model.mesh, {spec.name: spec for spec in parameter_specs(model.config)}
+        names, is_tied = [buffer.name for buffer in model.buffers], model.config.tie_word_embeddings
+        copies = max(1, mesh.dims.tensor // model.config.num_key_value_heads)
+        kv = tuple(i for i, name in enumerate(names) if mesh.kv_replicas and (".k_proj." in name or ".v_proj." in name))
+        norms = tuple(i for i, name in enumerate(names) if model.is_sequence_split and "norm." in name)
+        ends = tuple(i for i, name in enumerate(names) if is_tied and mesh.ends and name in (EMBEDDING, HEAD))
+
+        def counts(index: int, name: str) -> bool:
+            if is_tied and name == HEAD:
+                return False
+            if specs[name].tensor_dim is None or (name == EMBEDDING and not model.strategy.splits_embedding):
+                return mesh.at.tensor == 0
+            return index not in kv or mesh.at.tensor % copies == 0
+
+        return cls(kv, norms, ends, tuple(counts(i, name) for i, name in enumerate(names)))
+
+
+class _SumSome(nn.Cell):
+    """Sums some accumulators over an axis in place."""
+
+    def __init__(self, gradients: list[Parameter], axis: Axis | None):
         super().__init__(auto_prefix=False)
-        self.gradients = gradients
+        self.gradients = ParameterTuple(gradients)
         self.sum_over_ranks = SumOverAxis(axis, [g.shape for g in gradients])
 
     @jit
     def construct(self) -> Tensor:
-        summed = self.sum_over_ranks(tuple(self.gradients))
-        squares = 0.0
-        for accumulator, gradient in zip(self.gradients, summed):
-            if not self.sum_over_ranks.is_identity:
-                ops.assign(accumulator, gradient)
+        for accumulator, gradient in zip(self.gradients, self.sum_over_ranks(tuple(self.gradients))):
+            ops.assign(accumulator, gradient)
+        return ops.zeros((1,), ms.float32)
+
+
+class _Norm(nn.Cell):
+    """The global gradient norm over all ranks of a replica."""
+
+    def __init__(self, gradients: list[Parameter], axis: Axis | None):
+        super().__init__(auto_prefix=False)
+        self.gradients = ParameterTuple(gradients)
+        self.sum_over_ranks = SumOverAxis(axis, [(1,)])
+
+    @jit
+    def construct(self) -> Tensor:
+        squares = ops.zeros((1,), ms.float32)
+        for gradient in self.gradients:
             squares = squares + (gradient * gradient).reshape(-1).sum()
-        return ops.sqrt(squares)
+        return ops.sqrt(self.sum_over_ranks((squares,))[0])
 
 
 class _Apply(nn.Cell):
-    """One AdamW update from the accumulators, which are then zeroed."""
+    """One AdamW update from the accumulators, which are then zeroed. `rows`: of the accumulator that belong to the updated weight."""
 
-    def __init__(self, weights: ParameterTuple, first: ParameterTuple, second: ParameterTuple, gradients: ParameterTuple, decays: tuple[bool, ...]):
+    def __init__(
+        self,
+        weights: ParameterTuple,
+        first: ParameterTuple,
+        second: ParameterTuple,
+        gradients: ParameterTuple,
+        decays: tuple[bool, ...],
+        rows: tuple[tuple[int, int], ...],
+    ):
         super().__init__(auto_prefix=False)
-        self.weights, self.first, self.second, self.gradients, self.decays = weights, first, second, gradients, decays
+        self.weights, self.first, self.second, self.gradients, self.decays, self.rows = weights, first, second, gradients, decays, rows
 
     @jit
     def construct(self, lr: Tensor, beta1: Tensor, beta2: Tensor, eps: Tensor, decay: Tensor, no_decay: Tensor, scale: Tensor) -> Tensor:
-        for weight, first, second, gradient, decays in zip(self.weights, self.first, self.second, self.gradients, self.decays):
-            _adam_weight_decay(weight, first, second, lr, beta1, beta2, eps, decay if decays else no_decay, gradient * scale)
+        for weight, first, second, gradient, decays, rows in zip(self.weights, self.first, self.second, self.gradients, self.decays, self.rows):
+            own = gradient[rows[0] : rows[1]] if rows[1] - rows[0] < gradient.shape[0] else gradient
+            _adam_weight_decay(weight, first, second, lr, beta1, beta2, eps, decay if decays else no_decay, own * scale)
             ops.assign_sub(gradient, gradient)  # zeros it in place
         return lr
 
 
+class _GatherShards(nn.Cell):
+    """Assembles weights from the rows that each data-parallel rank has updated, in buckets."""
+
+    def __init__(self, weights: list[Parameter], shards: list[Parameter], axis: Axis | None):
+        super().__init__(auto_prefix=False)
+        self.weights, self.shards = ParameterTuple(weights), ParameterTuple(shards)
+        self.sizes = tuple(int(np.prod(shard.shape)) for shard in shards)
+        self.shapes = tuple(tuple(weight.shape) for weight in weights)
+        self.buckets = tuple(plan_buckets(self.sizes))
+        self.gather = GatherRows(axis)
+
+    @jit
+    def construct(self) -> Tensor:
+        for start, end in self.buckets:
+            flat: tuple = ()
+            for index in range(start, end):
+                flat += (self.shards[index].reshape(1, -1),)
+            gathered = self.gather(ops.concat(flat, 1))
+            offset = 0
+            for index in range(start, end):
+                ops.assign(self.weights[index], gathered[:, offset : offset + self.sizes[index]].reshape(self.shapes[index]))
+                offset += self.sizes[index]
+        return ops.zeros((1,), ms.float32)
+
+
+def decays_of(model: Qwen2) -> tuple[bool, ...]:
+    """For each of the model's parameters, whether weight decay applies."""
+    decays = {spec.name: spec.decays for spec in parameter_specs(model.config)}
+    return tuple(decays.get(buffer.name, True) for buffer in model.buffers)
+
+
 class AdamW:
-    """Holds the gradient accumulators and both moments (float32, as large as the weights, each).
+    """Holds the gradient accumulators (as large as the weights) and both moments (as large, or a data rank's rows of that), float32.
 
     Args:
-        weights: trainable parameters.
-        decays: for each of them, whether weight decay applies.
-        axis: data-parallel ranks to sum over.
+        model: this rank's share; its parameters are updated in place.
+        is_sharded: whether the data-parallel ranks share the moments.
     """
 
-    def __init__(self, weights: ParameterTuple, decays: list[bool], options: AdamWOptions, axis: Axis | None):
-        def like(prefix: str) -> ParameterTuple:
-            return ParameterTuple([Parameter(Tensor(np.zeros(w.shape, np.float32)), name=f"{prefix}.{w.name}", requires_grad=False) for w in weights])
+    def __init__(self, model: Qwen2, options: AdamWOptions, is_sharded: bool = False):
+        mesh: RoleMesh = model.mesh
+        weights, degree, index = list(model.parameters_in_order), mesh.dims.data if is_sharded else 1, mesh.at.data
+        self.options, self.updates_done = options, 0
+        self.strategy = replace(model.strategy, splits_data=is_sharded and degree > 1)  # how the moments lie on the ranks
+        self.buffers = buffers_at(model.config, self.strategy, mesh.at)
+        self._is_cut = [degree > 1 and weight.shape[0] % degree == 0 for weight in weights]
+        rows = tuple((index * w.shape[0] // degree, (index + 1) * w.shape[0] // degree) if cut else (0, w.shape[0]) for w, cut in zip(weights, self._is_cut))
+        self._rows = rows
 
-        self.options = options
-        self.gradients, self.first_moment, self.second_moment = like("gradient"), like("adam_m"), like("adam_v")
-        self.updates_done = 0
-        self._sum = _SumGradients(self.gradients, axis)
-        self._apply = _Apply(weights, self.first_moment, self.second_moment, self.gradients, tuple(decays))
+        def zeros(prefix: str, whole: bool = False) -> ParameterTuple:
+            shapes = [weight.shape if whole else (stop - start, *weight.shape[1:]) for weight, (start, stop) in zip(weights, rows)]
+            arrays = [Tensor(np.zeros(shape, np.float32)) for shape in shapes]
+            return ParameterTuple([Parameter(array, name=f"{prefix}.{w.name}", requires_grad=False) for w, array in zip(weights, arrays)])
+
+        self.weights = weights
+        self.gradients, self.first_moment, self.second_moment = zeros("gradient", whole=True), zeros("adam_m"), zeros("adam_v")
+        # the rows that this rank updates: the weight itself, or a copy where it is shared
+        self._updated = [
+            Parameter(Tensor(w.asnumpy()[start:stop].copy()), name=f"shard.{w.name}", requires_grad=False) if cut else w
+            for w, (start, stop), cut in zip(weights, rows, self._is_cut)
+        ]
+        self._apply = _Apply(ParameterTuple(self._updated), self.first_moment, self.second_moment, self.gradients, decays_of(model), rows)
+        cut = [i for i, is_cut in enumerate(self._is_cut) if is_cut]
+        self._gather = _GatherShards([weights[i] for i in cut], [self._updated[i] for i in cut], mesh.data) if cut else None
+        sums = GradientSums.of(model)
+        axes = ((range(len(weights)), mesh.data), (sums.over_kv_replicas, mesh.kv_replicas), (sums.over_tensor, mesh.tensor), (sums.over_ends, mesh.ends))
+        self._sums = [_SumSome([self.gradients[i] for i in chosen], axis) for chosen, axis in axes if chosen and axis]
+        self._norm = _Norm([gradient for gradient, is_counted in zip(self.gradients, sums.counts) if is_counted], mesh.replica)
 
     def step(self, lr: float) -> float:
         """One update from the accumulated gradients. Returns the global gradient norm before clipping.
@@ -90,7 +195,9 @@ class AdamW:
             FloatingPointError: the norm is not finite; weights and moments are left as they were.
         """
         o = self.options
-        norm = float(self._sum().asnumpy())
+        for sum_some in self._sums:
+            sum_some()
+        norm = float(self._norm().asnumpy()[0])
         if not math.isfinite(norm):
             raise FloatingPointError(f"gradient norm is {norm}; the weights were left as they were before this update")
         clip = min(1.0, o.max_grad_norm / (norm + 1e-6)) if o.max_grad_norm else 1.0
@@ -99,14 +206,24 @@ class AdamW:
         correction = root2 / (1 - o.beta1**self.updates_done)
         scalars = (lr * correction, o.beta1, o.beta2, o.eps * root2, o.weight_decay / correction, 0.0, clip)
         self._apply(*(Tensor(value, ms.float32) for value in scalars))
+        if self._gather is not None:
+            self._gather()
         return norm
+
+    @property
+    def parameters(self) -> list[Parameter]:
+        """All that the optimizer allocates except the gradients: moments, and copies of weight rows where they are shared."""
+        return [*self.first_moment, *self.second_moment, *(shard for shard, cut in zip(self._updated, self._is_cut) if cut)]
 
     def state(self) -> dict[str, np.ndarray]:
         """Both moments by name, as copies."""
         return {p.name: p.asnumpy().copy() for p in (*self.first_moment, *self.second_moment)}
 
     def load_state(self, state: dict[str, np.ndarray], updates_done: int) -> None:
-        """Restores what `state` returned."""
+        """Restores what `state` returned; the weights have been restored before."""
         for parameter in (*self.first_moment, *self.second_moment):
             ops.assign(parameter, Tensor(state[parameter.name]))
+        for shard, weight, (start, stop), cut in zip(self._updated, self.weights, self._rows, self._is_cut):
+            if cut:
+                ops.assign(shard, Tensor(weight.asnumpy()[start:stop].copy()))
         self.updates_done = updates_done

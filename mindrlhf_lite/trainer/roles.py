@@ -1,20 +1,28 @@
-"""Builds the three roles (actor, reference, rollout) and the policy update around them."""
+"""Builds the three roles (actor, reference, rollout) under their own parallel strategies, what moves weights between them, and the policy update."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from mindrlhf_lite.algorithms.aggregation import AGGREGATIONS, BatchTotals
 from mindrlhf_lite.config.schema import Config
-from mindrlhf_lite.models.hf_weights import load_weights
+from mindrlhf_lite.config.strategies import role_strategies
+from mindrlhf_lite.models.hf_weights import WeightReader
 from mindrlhf_lite.models.model_config import ModelConfig
 from mindrlhf_lite.models.qwen2 import Qwen2
-from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
+from mindrlhf_lite.parallel.layout import Strategy, buffers_of_rank, fill_buffers
+from mindrlhf_lite.parallel.mesh import Mesh, RoleMesh, gather_objects
+from mindrlhf_lite.reshard.executor import Resharder
+from mindrlhf_lite.reshard.plan import lower_bound_bytes, make_plan
+from mindrlhf_lite.reshard.transports import CollectiveTransport, SharedMemoryTransport, Transport, is_shared_memory_allowed
 from mindrlhf_lite.rollout.native import NativeEngine
 from mindrlhf_lite.rollout.protocol import RolloutEngine
+from mindrlhf_lite.swap.residency import Contents, Phase, Residency
+from mindrlhf_lite.swap.stores import FileStore, HostStore
 from mindrlhf_lite.trainer.actor import STATISTICS, Actor, LogprobScorer, LossOptions
 from mindrlhf_lite.trainer.batches import BucketPlan, MicroBatch, default_buckets, make_microbatch, round_up, split_into_microbatches
 from mindrlhf_lite.trainer.optimizer import AdamWOptions
@@ -32,17 +40,62 @@ class Roles:
     policy: LogprobScorer
     reference: LogprobScorer | None
     rollout: RolloutEngine
+    rollout_mesh: RoleMesh
+    resharder: Resharder
+    reshard_bound_bytes: int  # least that all ranks together must receive
+    residency: Residency
+
+
+def phases(reshard_mem_opt_level: int) -> dict[str, Phase]:
+    """Which weights each phase of a step has in memory."""
+    reshard = Phase(needs=("actor",), fills=("rollout",)) if reshard_mem_opt_level == 0 else Phase(reads_stored=("actor",), fills=("rollout",))
+    return {
+        "generate": Phase(needs=("rollout",), fills=("kv_cache",)),
+        "reference": Phase(needs=("reference",)),
+        "policy": Phase(needs=("actor",)),
+        "update": Phase(changes=("actor", "optimizer", "gradients")),
+        "reshard": reshard,
+        "save": Phase(needs=("actor", "optimizer")),
+        "restore": Phase(changes=("actor", "optimizer")),
+    }
+
+
+def make_residency(config: Config) -> Residency:
+    """The residency manager of this rank, with a store if the configuration swaps."""
+    rl, store = config.rl_config, None
+    if rl.swap:
+        folder = Path(rl.swap_dir or f"{rl.output_dir}/swap")
+        store = FileStore(folder) if config.context.device_target == "CPU" else HostStore()
+    return Residency(phases(rl.reshard_mem_opt_level), store)
+
+
+def make_transport(config: Config, mesh: Mesh) -> Transport:
+    """The transport that `reshard_transport` names; "auto" takes shared memory where all ranks are on this CPU host and may read each other."""
+    wanted = config.rl_config.reshard_transport
+    if wanted == "auto":
+        works = gather_objects(mesh.world, (mesh.host, config.context.device_target == "CPU" and is_shared_memory_allowed()))
+        wanted = "shared_memory" if all(allowed for _, allowed in works) and len({host for host, _ in works}) == 1 else "collective"
+    return SharedMemoryTransport(mesh.world) if wanted == "shared_memory" else CollectiveTransport(mesh.pairs(), mesh.rank)
 
 
 def build_roles(config: Config, mesh: Mesh) -> Roles:
-    """Loads the weights and builds every role that the configuration needs."""
-    rl, optimizer = config.rl_config, config.actor_config.optimizer
-    shape = ModelConfig.from_dir(config.actor_config.load)
-    weights = load_weights(config.actor_config.load, shape)
-    model = Qwen2(shape, weights, trainable=True, max_length=rl.seq_length)
+    """Loads this rank's shards and builds every role that the configuration needs; each is swapped out before the next is built."""
+    rl, optimizer, strategies = config.rl_config, config.actor_config.optimizer, role_strategies(config, mesh.world_size)
+    shape, residency = ModelConfig.from_dir(config.actor_config.load), make_residency(config)
+    reader = WeightReader(config.actor_config.load, shape)
+
+    parallel = config.actor_config.parallel_config
+    actor_mesh = mesh.role(strategies.actor.dims, shape.num_key_value_heads)
+    model = _model(
+        shape, reader, mesh.rank, strategies.actor, actor_mesh, rl.seq_length, True, parallel.use_seq_parallel, config.actor_config.recompute_config.recompute
+    )
     loss = LossOptions(rl.beta, rl.epsilon_low, rl.epsilon_high, policy_is_frozen=config.updates_per_step > 1)
     options = AdamWOptions(optimizer.adam_beta1, optimizer.adam_beta2, optimizer.eps, optimizer.weight_decay, optimizer.max_grad_norm)
-    rollout = NativeEngine(Qwen2(shape, weights, False, rl.seq_length), config.generate_config.max_num_seqs, rl.seq_length, rl.length_buckets)
+    actor = Actor(model, loss, options, config.actor_config.enable_parallel_optimizer)
+    residency.add("actor", model.parameters_in_order, Contents.CHANGES)
+    residency.add("gradients", actor.optimizer.gradients, Contents.ZERO)
+    residency.add("optimizer", actor.optimizer.parameters, Contents.CHANGES)
+
     reference = None
     if rl.beta > 0:
         reference_dir = config.ref_config.load or config.actor_config.load
@@ -50,13 +103,47 @@ def build_roles(config: Config, mesh: Mesh) -> Roles:
         if reference_shape.vocab_size != shape.vocab_size:
             raise ValueError(f"ref_config.load={reference_dir}: vocabulary of {reference_shape.vocab_size}, the actor's has {shape.vocab_size}")
         if reference_dir != config.actor_config.load:
-            weights = load_weights(reference_dir, reference_shape)
-        reference = LogprobScorer(Qwen2(reference_shape, weights, False, rl.seq_length))
-    return Roles(shape, Actor(model, loss, options, mesh.data), LogprobScorer(model), reference, rollout)
+            reader = WeightReader(reference_dir, reference_shape)
+        reference_mesh = mesh.role(strategies.reference.dims, reference_shape.num_key_value_heads)
+        is_split = config.ref_config.parallel_config.use_seq_parallel
+        reference = LogprobScorer(_model(reference_shape, reader, mesh.rank, strategies.reference, reference_mesh, rl.seq_length, False, is_split))
+        residency.add("reference", reference.model.parameters_in_order, Contents.FROZEN)
+
+    rollout_mesh = mesh.role(strategies.rollout.dims, shape.num_key_value_heads)
+    rollout_model = _model(shape, None, mesh.rank, strategies.rollout, rollout_mesh, rl.seq_length, False)
+    residency.add("rollout", rollout_model.parameters_in_order, Contents.REBUILT)  # by the first reshard
+    rollout = NativeEngine(rollout_model, config.generate_config.max_num_seqs, rl.seq_length, rl.length_buckets)
+    residency.add("kv_cache", rollout.cache_parameters, Contents.SCRATCH)
+
+    plan = make_plan(shape, strategies.actor, strategies.rollout, mesh.world_size)
+    bound = int(lower_bound_bytes(shape, strategies.actor, strategies.rollout, mesh.world_size).sum())
+    resharder = Resharder(plan, mesh.rank, mesh.world, rollout.named_weights(), make_transport(config, mesh), rl.reshard_bucket_mb << 20)
+    return Roles(shape, actor, LogprobScorer(model), reference, rollout, rollout_mesh, resharder, bound, residency)
+
+
+def _model(
+    shape: ModelConfig,
+    reader: WeightReader | None,
+    rank: int,
+    strategy: Strategy,
+    mesh: RoleMesh,
+    max_length: int,
+    trainable: bool,
+    is_sequence_split: bool = False,
+    recomputes: bool = False,
+) -> Qwen2:
+    """This rank's share of a model, zeros without a reader."""
+    buffers = buffers_of_rank(shape, strategy, rank)
+    weights = {b.name: np.zeros(b.shape, np.float32) for b in buffers} if reader is None else fill_buffers(buffers, reader.read)
+    return Qwen2(shape, weights, trainable, max_length, mesh, strategy, is_sequence_split, recomputes)
 
 
 class PolicyUpdate:
-    """Trains the actor on one step's sequences: `num_iterations` passes over minibatches of micro-batches."""
+    """Trains the actor on one step's sequences: `num_iterations` passes over minibatches of micro-batches.
+
+    Every rank is given all sequences of the step, in one order, and takes its data-parallel share: prompt i of a minibatch belongs to
+    data rank i mod dp. So an update uses the same completions under any strategy.
+    """
 
     def __init__(self, config: Config, roles: Roles, mesh: Mesh, schedule: LearningRate):
         rl = config.rl_config
@@ -65,19 +152,22 @@ class PolicyUpdate:
         self.max_tokens = config.generate_config.sampling_config.max_tokens
         buckets = tuple(rl.length_buckets) or default_buckets(rl.seq_length)
         self.plan = BucketPlan(buckets, tuple(sorted({min(bucket, self.max_tokens) for bucket in buckets})))
-        share = config.completions_per_update // mesh.world_size
+        self.minibatch = config.completions_per_update
+        share = self.minibatch // roles.actor.mesh.dims.data
         self.rows = -(-share // config.actor_config.parallel_config.micro_batch_num)
-        self.minibatch = share
         self.scoring_rows = config.ref_config.ref_model_batch_size or self.rows
         self.last_lr = 0.0
 
     def score(self, scorer: LogprobScorer, sequences: Sequence[TrainSequence]) -> list[np.ndarray]:
-        """Logprobs of every sequence's completion tokens, in order."""
-        results: list[np.ndarray] = [np.empty(0, np.float32)] * len(sequences)
-        for indices, batch in self._microbatches(sequences, self.scoring_rows, BatchTotals(1, 1, 1)):
-            for index, logprobs in zip(indices, scorer.score(batch), strict=True):
-                results[index] = logprobs
-        return results
+        """Logprobs of every sequence's completion tokens, in order, on all ranks."""
+        mesh, own = scorer.model.mesh, {}
+        mine = range(mesh.at.data, len(sequences), mesh.dims.data)
+        for indices, batch in self._microbatches([sequences[index] for index in mine], self.scoring_rows, BatchTotals(1, 1, 1)):
+            for index, logprobs in zip(indices, scorer.score(batch)):  # nothing before the last stage
+                own[mine[index]] = logprobs
+        shares = gather_objects(self.mesh.world, own if mesh.reports else {})
+        scored = {index: logprobs for share in shares for index, logprobs in share.items()}
+        return [scored[index] for index in range(len(sequences))]
 
     def add_reference(self, sequences: Sequence[TrainSequence]) -> list[TrainSequence]:
         """The sequences with the reference's logprobs, where there is a reference."""
@@ -86,39 +176,45 @@ class PolicyUpdate:
         scored = self.score(self.roles.reference, sequences)
         return [replace(sequence, reference_logprobs=logprobs) for sequence, logprobs in zip(sequences, scored, strict=True)]
 
+    def add_policy(self, sequences: Sequence[TrainSequence]) -> list[TrainSequence]:
+        """The sequences with the actor's logprobs before the first of several updates; as they are where there is only one."""
+        if self.config.updates_per_step == 1:
+            return list(sequences)
+        scored = self.score(self.roles.policy, sequences)
+        return [replace(sequence, policy_logprobs=logprobs) for sequence, logprobs in zip(sequences, scored, strict=True)]
+
     def run(self, sequences: Sequence[TrainSequence], rollout_logprobs: Sequence[np.ndarray]) -> tuple[UpdateCounts, float]:
         """All updates of a step.
 
         Args: rollout_logprobs: the rollout engine's policy logprobs of every sequence, for comparison only.
-        Returns: (this rank's counts, mean gradient norm before clipping).
+        Returns: (what this rank has to report, mean gradient norm before clipping).
         """
         counts, norms = UpdateCounts(np.zeros(len(STATISTICS)), 0), []
-        sequences = list(sequences)
-        if self.config.updates_per_step > 1:  # frozen before the first update
-            frozen = self.score(self.roles.policy, sequences)
-            sequences = [replace(sequence, policy_logprobs=logprobs) for sequence, logprobs in zip(sequences, frozen, strict=True)]
-            for logprobs, generated in zip(frozen, rollout_logprobs, strict=True):
-                _compare(counts, logprobs, generated)
+        if self.mesh.is_main:
+            for sequence, generated in zip(sequences, rollout_logprobs, strict=True):
+                if sequence.policy_logprobs is not None:
+                    _compare(counts, sequence.policy_logprobs, generated)
         for _ in range(self.config.rl_config.num_iterations):
             for start in range(0, len(sequences), self.minibatch):
                 norms.append(self._update_once(sequences[start : start + self.minibatch], rollout_logprobs[start : start + self.minibatch], counts))
         return counts, float(np.mean(norms))
 
-    def _update_once(self, sequences: list[TrainSequence], rollout_logprobs: Sequence[np.ndarray], counts: UpdateCounts) -> float:
-        own = (sum(sequence.completion_length for sequence in sequences), len(sequences))
-        ranks = gather_objects(self.mesh.data, own)
-        totals = BatchTotals(sum(tokens for tokens, _ in ranks), sum(number for _, number in ranks), self.max_tokens)
-        batches = self._microbatches(sequences, self.rows, totals)
+    def _update_once(self, sequences: Sequence[TrainSequence], rollout_logprobs: Sequence[np.ndarray], counts: UpdateCounts) -> float:
+        mesh, group = self.roles.actor.mesh, self.config.rl_config.num_generations
+        totals = BatchTotals(sum(sequence.completion_length for sequence in sequences), len(sequences), self.max_tokens)
+        mine = [index for index in range(len(sequences)) if index // group % mesh.dims.data == mesh.at.data]
+        batches = self._microbatches([sequences[index] for index in mine], self.rows, totals)
         statistics, logprobs = self.roles.actor.accumulate([batch for _, batch in batches])
-        if self.config.updates_per_step == 1:
-            for (indices, _), rows in zip(batches, logprobs, strict=True):
-                for index, row in zip(indices, rows, strict=True):
-                    _compare(counts, row, rollout_logprobs[index])
         self.last_lr = self.schedule.at(self.roles.actor.optimizer.updates_done)
         norm = self.roles.actor.apply(self.last_lr)
-        counts.statistics[:-1] += statistics[:-1]
-        counts.statistics[-1] = max(counts.statistics[-1], statistics[-1])
-        counts.num_tokens += own[0]
+        if mesh.reports:
+            if self.config.updates_per_step == 1:
+                for (indices, _), rows in zip(batches, logprobs, strict=True):
+                    for index, row in zip(indices, rows, strict=True):
+                        _compare(counts, row, rollout_logprobs[mine[index]])
+            counts.statistics[:-1] += statistics[:-1]
+            counts.statistics[-1] = max(counts.statistics[-1], statistics[-1])
+            counts.num_tokens += sum(sequences[index].completion_length for index in mine)
         return norm
 
     def _microbatches(self, sequences: Sequence[TrainSequence], rows: int, totals: BatchTotals) -> list[tuple[list[int], MicroBatch]]:

@@ -11,37 +11,13 @@ from mindrlhf_lite.algorithms.advantage import has_no_signal
 from mindrlhf_lite.types import FinishReason, Outcome, ScoredGroup
 
 
-@dataclass(frozen=True)
-class RolloutCounts:
-    """What one rank saw in a step, before training; small enough to send to every rank."""
-
-    rewards: np.ndarray  # [groups, G]
-    verifier_values: dict[str, np.ndarray]  # name -> [groups * G]
-    outcomes: list[str]
-    completion_tokens: list[int]
-    prompt_tokens: list[int]  # one a group
-    truncated: int
-    sampling_gap: float  # sum over tokens of |policy - sampled| logprob
-
-
-def count_rollouts(groups: Sequence[ScoredGroup]) -> RolloutCounts:
+def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
+    """Rewards, outcomes and lengths of all groups of a step; shares are of all its completions."""
     completions = [completion for scored in groups for completion in scored.group.completions]
-    return RolloutCounts(
-        rewards=np.stack([scored.rewards for scored in groups]),
-        verifier_values={name: np.array([score.value for scored in groups for score in scored.scores[name]]) for name in groups[0].scores},
-        outcomes=[outcome.value for scored in groups for outcome in scored.outcomes],
-        completion_tokens=[len(completion.token_ids) for completion in completions],
-        prompt_tokens=[len(scored.group.prompt.ids) for scored in groups],
-        sampling_gap=float(sum(np.abs(completion.policy_logprobs - completion.logprobs).sum() for completion in completions)),
-        truncated=sum(completion.finish_reason is FinishReason.LENGTH for completion in completions),
-    )
-
-
-def rollout_metrics(ranks: Sequence[RolloutCounts]) -> dict[str, float]:
-    """Rewards, outcomes and lengths over all ranks; shares are of all completions of the step."""
-    rewards = np.concatenate([counts.rewards for counts in ranks])
-    lengths = np.concatenate([counts.completion_tokens for counts in ranks])
-    outcomes = [outcome for counts in ranks for outcome in counts.outcomes]
+    rewards = np.stack([scored.rewards for scored in groups])
+    lengths = np.array([len(completion.token_ids) for completion in completions])
+    outcomes = [outcome for scored in groups for outcome in scored.outcomes]
+    gap = sum(float(np.abs(completion.policy_logprobs - completion.logprobs).sum()) for completion in completions)
     metrics = {
         "reward/mean": float(rewards.mean()),
         "reward/std": float(rewards.std()),
@@ -51,14 +27,14 @@ def rollout_metrics(ranks: Sequence[RolloutCounts]) -> dict[str, float]:
         "completion/mean_tokens": float(lengths.mean()),
         "completion/max_tokens": float(lengths.max()),
         "completion/min_tokens": float(lengths.min()),
-        "completion/truncated": sum(counts.truncated for counts in ranks) / len(lengths),
-        "prompt/mean_tokens": float(np.mean([tokens for counts in ranks for tokens in counts.prompt_tokens])),
+        "completion/truncated": sum(completion.finish_reason is FinishReason.LENGTH for completion in completions) / len(lengths),
+        "prompt/mean_tokens": float(np.mean([len(scored.group.prompt.ids) for scored in groups])),
+        "rollout/sampling_gap_mean": gap / float(lengths.sum()),
     }
-    metrics["rollout/sampling_gap_mean"] = sum(counts.sampling_gap for counts in ranks) / float(lengths.sum())
-    for name in ranks[0].verifier_values:
-        metrics[f"reward/{name}/mean"] = float(np.concatenate([counts.verifier_values[name] for counts in ranks]).mean())
+    for name in groups[0].scores:
+        metrics[f"reward/{name}/mean"] = float(np.mean([score.value for scored in groups for score in scored.scores[name]]))
     for outcome in Outcome:
-        metrics[f"reward/outcome/{outcome.value}"] = outcomes.count(outcome.value) / len(outcomes)
+        metrics[f"reward/outcome/{outcome.value}"] = outcomes.count(outcome) / len(outcomes)
     return metrics
 
 

@@ -23,7 +23,7 @@ def test_round_trip_and_keep(tmp_path):
     assert store.steps() == [10, 4]
     loaded, damaged = store.load_newest()
     assert loaded.step == 10 and loaded.state["note"] == "s10" and not damaged
-    np.testing.assert_array_equal(loaded.tensors["b"], np.arange(11))
+    np.testing.assert_array_equal(loaded.tensors(0)["b"], np.arange(11))
 
 
 def flip(path):
@@ -81,7 +81,7 @@ def test_kill_9_while_saving_never_breaks_resume(tmp_path):
         loaded, damaged = CheckpointStore(tmp_path, keep=2).load_newest()
         assert not damaged
         if loaded is not None:
-            assert (loaded.tensors["a"] == loaded.step).all()
+            assert (loaded.tensors(0)["a"] == loaded.step).all()
     assert loaded is not None
     CheckpointStore(tmp_path, keep=2).save(checkpoint(10_000))
     assert not list(tmp_path.glob(".step_*"))  # the leftovers of the killed ones are cleared away

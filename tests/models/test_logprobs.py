@@ -29,7 +29,7 @@ def test_values_and_gradients(rows_per_chunk):
     def backward(h, w):
         return gradient(h, w)
 
-    logprobs, entropy, _ = (t.asnumpy() for t in forward(Tensor(hidden), Tensor(weight)))
+    logprobs, entropy, _, _ = (t.asnumpy() for t in forward(Tensor(hidden), Tensor(weight)))
     dhidden, dweight = (t.asnumpy() for t in backward(Tensor(hidden), Tensor(weight)))
 
     logits = hidden.astype(np.float64) @ weight.astype(np.float64).T

@@ -77,7 +77,7 @@ def test_gradients_equal_torch_autograd(tmp_path):
     loss.backward()
     expected = {name: parameter.grad.numpy() for name, parameter in reference.named_parameters()}
 
-    actor = Actor(Qwen2(config, weights, True, 16), LossOptions(0.0, 0.2, 0.2, False), AdamWOptions(), None)
+    actor = Actor(Qwen2(config, weights, True, 16), LossOptions(0.0, 0.2, 0.2, False), AdamWOptions())
     actor.accumulate([make_microbatch(sequences, 4, BucketPlan((16,), (12,)), token_mean, BatchTotals(total, 3, 12))])
     for gradient in actor.optimizer.gradients:
         name = gradient.name.removeprefix("gradient.")
@@ -103,7 +103,7 @@ def test_bfloat16_and_sharded_checkpoints_load(tmp_path):
 
 def test_written_shards_are_read_back_and_by_transformers(tmp_path):
     weights = random_weights(TINY)
-    save_hf_model(tmp_path, TINY, weights, [1, 2], 0, max_shard_bytes=20_000)
+    save_hf_model(tmp_path, TINY, weights, [1, 2], 0, max_file_bytes=20_000)
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
     loaded = load_weights(tmp_path, TINY)
     reference = transformers_model(tmp_path).state_dict()

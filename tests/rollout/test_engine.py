@@ -6,6 +6,9 @@ from helpers import TINY, random_weights
 from mindspore import Tensor
 
 from mindrlhf_lite.models.qwen2 import Qwen2
+from mindrlhf_lite.reshard.executor import Resharder, ResidentSource
+from mindrlhf_lite.reshard.plan import make_plan
+from mindrlhf_lite.reshard.transports import SharedMemoryTransport
 from mindrlhf_lite.rollout.native import NativeEngine
 from mindrlhf_lite.rollout.sampler import log_softmax, uniforms
 from mindrlhf_lite.types import FinishReason, GenerateRequest, SamplingParams
@@ -145,13 +148,14 @@ def test_stop_tokens_and_min_tokens(engine):
 
 
 def test_new_weights_are_used_at_once(engine, model):
-    """A compiled graph must not keep old weights: after update_weights the engine equals a fresh one."""
+    """A compiled graph must not keep old weights: after a reshard the engine equals a fresh one."""
     batch, sampling = requests(4), SamplingParams(12, temperature=0)
     own = NativeEngine(Qwen2(TINY, random_weights(TINY), False, LENGTH), 64, LENGTH)
     before = own.generate(batch, sampling)
+    reshard = Resharder(make_plan(TINY, model.strategy, model.strategy), 0, None, own.named_weights(), SharedMemoryTransport(None), bucket_bytes=3000)
     for seed in (1, 2):
         changed = Qwen2(TINY, random_weights(TINY, seed), True, LENGTH)
-        assert own.update_weights(changed.named_weights()) == sum(4 * w.size for w in random_weights(TINY).values())
+        assert reshard.run(ResidentSource(changed.named_weights())).copied_bytes == sum(4 * w.size for w in random_weights(TINY).values())
         after = own.generate(batch, sampling)
         fresh = NativeEngine(changed, 64, LENGTH).generate(batch, sampling)
         assert [g[0].token_ids for g in after] == [g[0].token_ids for g in fresh] != [g[0].token_ids for g in before]

@@ -94,7 +94,7 @@ def test_loss_and_gradient(setup, per_sequence, rows):
     hidden = model.hidden(Tensor(padded)).asnumpy().reshape(len(sequences), 16, -1)
     expected_loss, expected_gradient = numpy_grpo(sequences, hidden, model.head.asnumpy(), per_sequence)
 
-    actor = Actor(model, LossOptions(BETA, EPS_LOW, EPS_HIGH, policy_is_frozen=True), AdamWOptions(), None)
+    actor = Actor(model, LossOptions(BETA, EPS_LOW, EPS_HIGH, policy_is_frozen=True), AdamWOptions())
     totals = BatchTotals(sum(s.completion_length for s in sequences), len(sequences), 12)
     aggregation = sequence_mean if per_sequence else token_mean
     batches = [make_microbatch(sequences[start : start + rows], rows, PLAN, aggregation, totals) for start in range(0, len(sequences), rows)]
@@ -107,7 +107,7 @@ def test_loss_and_gradient(setup, per_sequence, rows):
 def test_on_policy_batches_use_ratio_one(setup):
     """With one update a batch no policy logprobs are needed: the loss is minus the mean advantage, the gradient that of the logprob."""
     model, sequences = setup
-    actor = Actor(model, LossOptions(0.0, EPS_LOW, EPS_HIGH, policy_is_frozen=False), AdamWOptions(), None)
+    actor = Actor(model, LossOptions(0.0, EPS_LOW, EPS_HIGH, policy_is_frozen=False), AdamWOptions())
     totals = BatchTotals(sum(s.completion_length for s in sequences), len(sequences), 12)
     statistics, _ = actor.accumulate([make_microbatch(sequences, len(sequences), PLAN, token_mean, totals)])
     mean_advantage = sum(s.advantage * s.completion_length for s in sequences) / totals.num_tokens

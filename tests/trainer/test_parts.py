@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
-from mindspore import Parameter, ParameterTuple, Tensor, ops
+from helpers import TINY, random_weights
+from mindspore import Tensor, ops
 
 from mindrlhf_lite.evaluation import pass_at_k, summarise, wilson_interval
+from mindrlhf_lite.models.qwen2 import Qwen2
 from mindrlhf_lite.parallel.collectives import plan_buckets
 from mindrlhf_lite.trainer.batches import BucketPlan, default_buckets, make_microbatch, round_up, split_into_microbatches
 from mindrlhf_lite.trainer.optimizer import AdamW, AdamWOptions
@@ -25,11 +27,13 @@ def test_schedules():
 def test_adamw_equals_torch(clip):
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
-    values = [rng.standard_normal((4, 3)).astype(np.float32), rng.standard_normal(5).astype(np.float32)]
-    weights = ParameterTuple([Parameter(Tensor(v.copy()), name=f"w{i}") for i, v in enumerate(values)])
-    ours = AdamW(weights, [True, False], AdamWOptions(0.9, 0.95, 1e-6, weight_decay=0.1, max_grad_norm=clip), None)
+    model = Qwen2(TINY, random_weights(TINY), True, 8)
+    weights = model.parameters_in_order
+    values = [weight.asnumpy().copy() for weight in weights]
+    ours = AdamW(model, AdamWOptions(0.9, 0.95, 1e-6, weight_decay=0.1, max_grad_norm=clip))
     reference = [torch.nn.Parameter(torch.tensor(v)) for v in values]
-    theirs = torch.optim.AdamW([{"params": reference[:1], "weight_decay": 0.1}, {"params": reference[1:], "weight_decay": 0.0}], betas=(0.9, 0.95), eps=1e-6)
+    matrices, vectors = [p for p in reference if p.ndim == 2], [p for p in reference if p.ndim == 1]
+    theirs = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}], betas=(0.9, 0.95), eps=1e-6)
     for step in range(6):
         gradients = [rng.standard_normal(v.shape).astype(np.float32) * (10 if step == 2 else 1) for v in values]
         for accumulator, parameter, gradient in zip(ours.gradients, reference, gradients, strict=True):
@@ -46,12 +50,13 @@ def test_adamw_equals_torch(clip):
 
 
 def test_a_nan_gradient_stops_before_it_reaches_the_weights():
-    weights = ParameterTuple([Parameter(Tensor(np.ones(3, np.float32)), name="w")])
-    optimizer = AdamW(weights, [True], AdamWOptions(), None)
-    ops.assign(optimizer.gradients[0], Tensor(np.array([0, np.nan, 1], np.float32)))
+    model = Qwen2(TINY, random_weights(TINY), True, 8)
+    before, optimizer = model.weights_as_numpy(), AdamW(model, AdamWOptions())
+    ops.assign(optimizer.gradients[1], Tensor(np.full(32, np.nan, np.float32)))
     with pytest.raises(FloatingPointError, match="gradient norm is nan"):
         optimizer.step(0.1)
-    np.testing.assert_array_equal(weights[0].asnumpy(), np.ones(3))
+    for name, values in model.weights_as_numpy().items():
+        np.testing.assert_array_equal(values, before[name])
 
 
 def test_buckets():
@@ -110,14 +115,11 @@ def test_intervals():
 
 def test_training_compiles_once_a_bucket():
     """Other lengths, row counts and steps reuse the graphs of the two buckets."""
-    from helpers import TINY, random_weights
-
     from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
-    from mindrlhf_lite.models.qwen2 import Qwen2
     from mindrlhf_lite.trainer.actor import Actor, LogprobScorer, LossOptions
 
     model = Qwen2(TINY, random_weights(TINY), True, 24)
-    actor, scorer, plan = Actor(model, LossOptions(0.1, 0.2, 0.2, True), AdamWOptions(), None), LogprobScorer(model), BucketPlan((12, 24), (12,))
+    actor, scorer, plan = Actor(model, LossOptions(0.1, 0.2, 0.2, True), AdamWOptions()), LogprobScorer(model), BucketPlan((12, 24), (12,))
 
     def step(lengths):
         sequences = [TrainSequence(np.arange(length, dtype=np.int32), 2, 1.0) for length in lengths]
@@ -127,7 +129,7 @@ def test_training_compiles_once_a_bucket():
         actor.apply(1e-3)
 
     def compiled():
-        cells = (actor._accumulate, scorer._forward, actor.optimizer._sum, actor.optimizer._apply)
+        cells = (actor._gradients.accumulate, scorer._forward, actor.optimizer._norm, actor.optimizer._apply)
         return [len(cell.compile_cache) for cell in cells]
 
     step((5, 12))

@@ -1,0 +1,104 @@
+"""Tensors that lie in several ranks' files, read as boxes of the whole, whatever strategy they were saved under.
+
+The strategy that a checkpoint was saved under stands in its state.json, as text that `tools/transform_checkpoint.py` and
+`main.py --only_save_strategy` share: {"data_parallel": 1, "model_parallel": 2, "pipeline_stage": 2, "stage_layers": [], ...}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mindrlhf_lite.checkpoint.store import rank_file
+from mindrlhf_lite.models.model_config import ModelConfig
+from mindrlhf_lite.parallel.dims import ParallelDims
+from mindrlhf_lite.parallel.layout import Box, Strategy
+from mindrlhf_lite.reshard.plan import holdings, intersect, volume
+
+
+def strategy_to_json(strategy: Strategy) -> dict[str, Any]:
+    dims = strategy.dims
+    return {
+        "data_parallel": dims.data,
+        "model_parallel": dims.tensor,
+        "pipeline_stage": dims.pipeline,
+        "stage_layers": list(strategy.stage_layers),
+        "vocab_emb_dp": not strategy.splits_embedding,
+        "enable_parallel_optimizer": strategy.splits_data,
+    }
+
+
+def strategy_from_json(values: Mapping[str, Any], source: str) -> Strategy:
+    """The inverse of `strategy_to_json`.
+
+    Raises:
+        ValueError: a key is missing or unknown, or a degree is not a positive number.
+    """
+    known = strategy_to_json(Strategy(ParallelDims(1)))
+    if unknown := values.keys() - known.keys():
+        raise ValueError(f"{source}: unknown {', '.join(sorted(unknown))}; a strategy has {', '.join(known)}")
+    filled = {**known, **values}
+    degrees = [filled[key] for key in ("data_parallel", "model_parallel", "pipeline_stage")]
+    if not all(isinstance(degree, int) and degree >= 1 for degree in degrees):
+        raise ValueError(f"{source}: data_parallel, model_parallel, pipeline_stage = {degrees}: positive whole numbers are needed")
+    return Strategy(
+        ParallelDims(*degrees), tuple(filled["stage_layers"]), splits_embedding=not filled["vocab_emb_dp"], splits_data=filled["enable_parallel_optimizer"]
+    )
+
+
+@dataclass(frozen=True)
+class _Place:
+    file: str
+    key: str
+    box: Box
+    offset: int
+
+
+class ShardedReader:
+    """Boxes of tensors from per-rank safetensors files.
+
+    Args:
+        folder: holds rank_NNNNN.safetensors.
+        strategy: that the files were written under.
+        prefix: of the keys, e.g. "weight/" or "optimizer/adam_m.".
+    """
+
+    def __init__(self, folder: str | Path, config: ModelConfig, strategy: Strategy, prefix: str):
+        self.folder = Path(folder)
+        self._places: dict[str, list[_Place]] = {}
+        for tensor, held in holdings(config, strategy).items():
+            by_box = {h.part.box: _Place(rank_file(int(h.ranks[0])), prefix + h.buffer.name, h.part.box, h.part.offset) for h in reversed(held)}
+            self._places[tensor] = list(by_box.values())
+
+    def read(self, tensor: str, box: Box) -> np.ndarray:
+        """Values of a box, float32, from as many files as it lies in.
+
+        Raises:
+            ValueError: a file or a tensor in it is missing.
+        """
+        from safetensors import safe_open
+
+        result = np.empty([stop - start for start, stop in box], np.float32)
+        filled = 0
+        for place in self._places[tensor]:
+            common = intersect(box, place.box)
+            if not volume(common):
+                continue
+            path = self.folder / place.file
+            if not path.is_file():
+                raise ValueError(f"{path} is missing: it holds {place.key}")
+            at = [slice(start - begin, stop - begin) for (start, stop), (begin, _) in zip(common, place.box)]
+            at[0] = slice(at[0].start + place.offset, at[0].stop + place.offset)
+            with safe_open(path, framework="numpy") as file:
+                if place.key not in file.keys():  # noqa: SIM118
+                    raise ValueError(f"{path}: no tensor {place.key}; was it saved under another strategy?")
+                values = file.get_slice(place.key)[tuple(at)]
+            result[tuple(slice(start - begin, stop - begin) for (start, stop), (begin, _) in zip(common, box))] = values
+            filled += volume(common)
+        if filled != volume(box):
+            raise ValueError(f"{self.folder}: {tensor} is there in part only ({filled} of {volume(box)} numbers)")
+        return result

@@ -1,0 +1,29 @@
+"""From the configuration to every role's parallel strategy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mindrlhf_lite.config.schema import Config, ParallelConfig, StagedParallelConfig
+from mindrlhf_lite.parallel.dims import ParallelDims
+from mindrlhf_lite.parallel.layout import Strategy
+
+
+@dataclass(frozen=True)
+class RoleStrategies:
+    """Strategies of the three roles. Example: role_strategies(config, 4).actor.dims == ParallelDims(1, 2, 2)"""
+
+    actor: Strategy
+    reference: Strategy
+    rollout: Strategy
+
+
+def strategy_of(parallel: ParallelConfig, world_size: int) -> Strategy:
+    dims = ParallelDims(parallel.data_degree(world_size), parallel.model_parallel, parallel.pipeline_stage)
+    layers = tuple(parallel.stage_layers) if isinstance(parallel, StagedParallelConfig) else ()
+    return Strategy(dims, layers, splits_embedding=not parallel.vocab_emb_dp)
+
+
+def role_strategies(config: Config, world_size: int) -> RoleStrategies:
+    roles = (config.actor_config, config.ref_config, config.generate_config)
+    return RoleStrategies(*(strategy_of(role.parallel_config, world_size) for role in roles))

@@ -1,0 +1,53 @@
+"""Parallel degrees of a role and where a rank stands in them; pure numbers, no process group.
+
+Ranks are numbered with the tensor axis fastest, then data, then pipeline: rank = (stage * data + data_index) * tensor + tensor_index.
+Tensor-parallel ranks, which talk most, are neighbours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ParallelDims:
+    """Parallel degrees of one role. Example: ParallelDims(data=2, tensor=2, pipeline=1)"""
+
+    data: int
+    tensor: int = 1
+    pipeline: int = 1
+
+    @property
+    def size(self) -> int:
+        return self.data * self.tensor * self.pipeline
+
+    def problem(self, world_size: int) -> str | None:
+        """What is wrong with these degrees on `world_size` ranks, or None."""
+        if min(self.data, self.tensor, self.pipeline) < 1:
+            return "every parallel degree must be at least 1"
+        if self.size != world_size:
+            return (
+                f"data_parallel {self.data} x model_parallel {self.tensor} x pipeline_stage {self.pipeline} = "
+                f"{self.size}, but {world_size} rank(s) are running (msrun --worker_num)"
+            )
+        return None
+
+    def coordinates(self, rank: int) -> Coordinates:
+        rest, tensor = divmod(rank, self.tensor)
+        stage, data = divmod(rest, self.data)
+        return Coordinates(data, tensor, stage)
+
+    def rank(self, data: int, tensor: int, stage: int) -> int:
+        return (stage * self.data + data) * self.tensor + tensor
+
+    def describe(self) -> str:
+        return f"dp={self.data},tp={self.tensor},pp={self.pipeline}"
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """A rank's place. Example: ParallelDims(1, 2, 2).coordinates(3) == Coordinates(data=0, tensor=1, stage=1)"""
+
+    data: int
+    tensor: int
+    stage: int

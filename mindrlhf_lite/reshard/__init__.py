@@ -1,0 +1,1 @@
+"""Moving weights between layouts in memory: a pure planner, an executor, transports."""
