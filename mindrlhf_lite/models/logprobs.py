@@ -69,7 +69,7 @@ class TokenLogprobs(nn.Cell):
         """(labels as rows of this rank, clipped into it, [N]; whether they lie there, float [N, 1])."""
         local = labels - self.first
         inside = ops.logical_and(local >= 0, local < self.rows).astype(ms.float32).reshape(-1, 1)
-        return ops.clamp(local, 0, self.rows - 1), inside
+        return ops.minimum(ops.maximum(local, 0), self.rows - 1), inside
 
     def _chunk(self, hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(logprobs [N], entropy [N], log Z [N, 1] where the vocabulary is split, probabilities [N, rows])."""

@@ -221,7 +221,7 @@ class Qwen2(nn.Cell):
             return self.cut_tokens(ops.gather(self.embedding, token_ids, 0))
         local = token_ids - self.first_row
         is_here = ops.logical_and(local >= 0, local < self.rows).astype(ms.float32).reshape(-1, 1)
-        return self.leave_embedding(ops.gather(self.embedding, ops.clamp(local, 0, self.rows - 1), 0) * is_here)
+        return self.leave_embedding(ops.gather(self.embedding, ops.minimum(ops.maximum(local, 0), self.rows - 1), 0) * is_here)
 
     def run_stage(self, x: Tensor, token_ids: Tensor) -> Tensor:
         """This stage over right-padded sequences token_ids [B, T] int32. The first stage embeds them and ignores x; the others take x, the

@@ -94,7 +94,7 @@ class Residency:
         self._failure: BaseException | None = None
 
     def add(self, name: str, parameters: Sequence[Parameter], contents: Contents) -> None:
-        """Takes charge of a new group, which is resident, and evicts it at once."""
+        """Takes charge of a new group and evicts it at once. One that is rebuilt counts as empty until a phase has filled it."""
         if name in self.groups:
             raise ValueError(f"group {name!r} is there already")
         group = _Group(list(parameters), contents)
@@ -102,6 +102,8 @@ class Residency:
             self.store.reserve(group.parameters)
         self.groups[name] = group
         self._evict(name)
+        if contents is Contents.REBUILT:  # also where nothing is evicted: it has yet to be filled
+            group.state = State.EMPTY
 
     def state(self, name: str) -> State:
         return self.groups[name].state

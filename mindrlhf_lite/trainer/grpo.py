@@ -3,7 +3,7 @@
 Ordering contract of a step: the rollout engine generates from the weights of the last reshard; verifiers score; the
 reference and, before several updates, the frozen policy are scored with weights that do not move; the actor updates;
 reshard moves the actor's weights into the rollout engine. Nothing else writes weights. The rollout weights are never loaded or
-saved: a run, new or resumed, begins with a reshard.
+saved: whoever generates first finds them empty and reshards.
 
 Memory: every phase runs inside `residency.phase`, which has in memory what `roles.phases` lists for it, and nothing else where
 swapping is on.
@@ -43,6 +43,7 @@ from mindrlhf_lite.parallel.layout import fill_buffers
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.reshard.executor import Moved
 from mindrlhf_lite.rewards.runner import RewardFunction
+from mindrlhf_lite.swap.residency import State
 from mindrlhf_lite.trainer.experience import as_sequences, score_groups, share_of_rank
 from mindrlhf_lite.trainer.resume import check_same_run, prompts_digest
 from mindrlhf_lite.trainer.roles import PolicyUpdate, build_roles
@@ -93,7 +94,6 @@ class GrpoTrainer:
     def train(self) -> None:
         """Runs all steps; every rank calls it."""
         is_new, is_over = self.first_step == 1, self.first_step > self.last_step
-        self._reshard()
         self._evaluate(self.first_step - 1, is_due=is_new or (is_over and "after" not in self.evaluations))
         for step in range(self.first_step, self.last_step + 1):
             with self.profiler.step(step):
@@ -112,6 +112,7 @@ class GrpoTrainer:
     def _generate(self, step: int) -> dict[int, RolloutGroup]:
         """The groups that this rank goes on with, by their place in the step. Tensor ranks complete the same prompts and share them after."""
         rl, mesh, groups = self.config.rl_config, self.roles.rollout_mesh, {}
+        self._refresh_rollout()
         with self._timed("generate", "generate", then="reference" if self.roles.reference else None):
             for chunk in range(rl.num_rollouts):
                 indices = self.sampler.take(rl.chunk_size)
@@ -154,6 +155,11 @@ class GrpoTrainer:
         self.num_reshards += 1
         return moved
 
+    def _refresh_rollout(self) -> None:
+        """Reshards again where a phase since the last reshard took the rollout weights' memory, or there was none yet."""
+        if self.residency.state("rollout") is State.EMPTY:
+            self._reshard()
+
     def _evaluation_is_due(self, step: int) -> bool:
         interval = self.config.rl_config.eval_interval
         return step == self.last_step or bool(interval and step % interval == 0)
@@ -164,6 +170,7 @@ class GrpoTrainer:
         self.console.phase("evaluate")
         mesh, samples = self.roles.rollout_mesh, self.config.rl_config.eval_samples
         prompts = [self.held_out[index] for index in share_of_rank(range(len(self.held_out)), mesh.at.data, mesh.dims.data)]
+        self._refresh_rollout()
         with self.residency.phase("generate"):
             groups = generate_groups(self.roles.rollout, self.tokenizer, prompts, samples, self.eval_sampling, (self.config.rl_config.seed, EVALUATION_STREAM))
         groups = groups[mesh.at.tensor :: mesh.dims.tensor]

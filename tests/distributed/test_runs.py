@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from distributed.jobs import VERIFIERS, start_msrun
 from helpers import ROOT, clean_environment, read_jsonl, run, run_python
 
 from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
 from mindrlhf_lite.models.model_config import ModelConfig
 
 MAIN = ROOT / "examples/qwen_grpo/main.py"
-VERIFIERS = str(Path(__file__).parent)
 EXACT = ("loss/total", "loss/policy", "loss/kl", "policy/grad_norm", "reward/mean", "completion/mean_tokens", "policy/entropy", "policy/lr", "epoch")
 
 
@@ -78,48 +78,12 @@ def arguments(data, output, *extra):
     ]
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def single(data, output, *extra, timeout=240):
     return run([sys.executable, MAIN, *arguments(data, output, *extra)], timeout=timeout, PYTHONPATH=VERIFIERS)
 
 
 def msrun(num_ranks, data, output, *extra, timeout=240):
-    """A real msrun job with its own port and logs; whatever it leaves behind is ended."""
-    command = [
-        "msrun",
-        f"--worker_num={num_ranks}",
-        f"--local_worker_num={num_ranks}",
-        "--master_addr=127.0.0.1",
-        f"--master_port={free_port()}",
-        "--join=True",
-        f"--log_dir={output}_log",
-        str(MAIN),
-        *map(str, arguments(data, output, *extra)),
-    ]
-    job = uuid.uuid4().hex
-    environment = clean_environment(PYTHONPATH=VERIFIERS, TEST_JOB=job)
-    process = subprocess.Popen(command, cwd=output.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
-    try:
-        text, _ = process.communicate(timeout=timeout)
-    finally:
-        end_processes_of(job)
-    logs = "".join(path.read_text(errors="replace") for path in sorted(output.parent.glob(f"{output.name}_log/worker_*.log")))
-    return process.returncode, text, logs
-
-
-def end_processes_of(job):
-    """msrun puts every rank in a session of its own; all inherit the job's mark in their environment, by which those that are left are ended."""
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and f"TEST_JOB={job}".encode() in (entry / "environ").read_bytes().split(b"\0"):
-                os.kill(int(entry.name), signal.SIGKILL)
-        except OSError:  # it ended meanwhile
-            continue
+    return start_msrun(num_ranks, f"{output}_log", MAIN, *arguments(data, output, *extra), timeout=timeout)
 
 
 def metrics(output):

@@ -1,0 +1,50 @@
+"""One rank of the invariance tests: trains, one after the other, under every configuration of a JSON file, in one msrun job.
+
+Beside what a run writes, leaves OUTPUT/probe.npz: reference logprobs of fixed sequences, and greedy rollouts of fixed prompts.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from mindrlhf_lite.config.load import build_config
+from mindrlhf_lite.config.validate import find_problems
+from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
+from mindrlhf_lite.trainer.grpo import GrpoTrainer
+from mindrlhf_lite.types import GenerateRequest, SamplingParams, TrainSequence
+
+
+def probe(trainer):
+    rng = np.random.default_rng(0)
+    sequences = [TrainSequence(rng.integers(0, 250, length).astype(np.int32), 3, 0.0) for length in (5, 12, 20, 23, 8)]
+    with trainer.residency.phase("reference"):
+        logprobs = np.concatenate(trainer.update.score(trainer.roles.reference, sequences))
+    requests = [GenerateRequest(tuple(int(t) for t in rng.integers(0, 250, 5))) for _ in range(4)]
+    trainer._refresh_rollout()
+    with trainer.residency.phase("generate"):
+        greedy = trainer.roles.rollout.generate(requests, SamplingParams(16, temperature=0))
+    tokens = [group[0].token_ids for group in greedy]
+    assert all(other == tokens for other in gather_objects(trainer.mesh.world, tokens)), "ranks disagree on greedy rollouts"
+    return {"reference": logprobs, "greedy": np.array(tokens)}
+
+
+def main():
+    mesh = Mesh()
+    for settings in json.loads(Path(sys.argv[1]).read_text()):
+        config = build_config(settings)
+        assert not find_problems(config, mesh.world_size), find_problems(config, mesh.world_size)
+        trainer = GrpoTrainer(config, mesh)
+        trainer._finish, finish = lambda: None, trainer._finish
+        trainer.train()
+        found = probe(trainer)
+        if mesh.is_main:
+            np.savez(Path(config.rl_config.output_dir) / "probe.npz", **found)
+        finish()
+
+
+if __name__ == "__main__":
+    main()
