@@ -2,11 +2,10 @@
 """Writes a model of a given shape with random weights, for measurements where no real weights are at hand.
 
 Example:
-  python tools/make_random_model.py --config model_configs/qwen2_5_0_5b.json --tokenizer_dir Qwen2.5-tokenizer --output random_0_5b
+  python tools/make_random_model.py --config model_configs/qwen2_5_0_5b.yaml --tokenizer_dir Qwen2.5-tokenizer --output random_0_5b
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from mindrlhf_lite.cli import run_tool, tool_parser
 
 def parse_arguments() -> argparse.Namespace:
     parser = tool_parser(__doc__)
-    parser.add_argument("--config", required=True, help="config.json of the shape, as in model_configs/")
+    parser.add_argument("--config", required=True, help="YAML of model_configs/, or a Hugging Face folder")
     parser.add_argument("--tokenizer_dir", required=True, help="folder with the tokenizer's files, which are copied beside the weights")
     parser.add_argument("--output", required=True, help="folder to write, in Hugging Face format")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
@@ -26,14 +25,12 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
+    from mindrlhf_lite.config.model_file import read_model_file
     from mindrlhf_lite.data.tokenizer import Tokenizer
     from mindrlhf_lite.models.hf_weights import save_hf_model
-    from mindrlhf_lite.models.model_config import ModelConfig
     from mindrlhf_lite.models.parameters import count_parameters, initial_weights
 
-    if not Path(args.config).is_file():
-        raise ValueError(f"--config {args.config}: no such file")
-    config = ModelConfig.from_hf(json.loads(Path(args.config).read_text()), args.config)
+    config = read_model_file(args.config).shape
     tokenizer = Tokenizer(args.tokenizer_dir)
     save_hf_model(args.output, config, initial_weights(config, args.seed), tokenizer.eos_token_id, tokenizer.pad_token_id)
     tokenizer.save(args.output)

@@ -1,53 +1,16 @@
-"""Tensors that lie in several ranks' files, read as boxes of the whole, whatever strategy they were saved under.
-
-The strategy that a checkpoint was saved under stands in its state.json, as text that `tools/transform_checkpoint.py` and
-`main.py --only_save_strategy` share: {"data_parallel": 1, "model_parallel": 2, "pipeline_stage": 2, "stage_layers": [], ...}.
-"""
+"""Tensors that lie in several ranks' files, read as boxes of the whole, whatever strategy they were saved under."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mindrlhf_lite.checkpoint.store import rank_file
 from mindrlhf_lite.models.model_config import ModelConfig
-from mindrlhf_lite.parallel.dims import ParallelDims
 from mindrlhf_lite.parallel.layout import Box, Strategy
 from mindrlhf_lite.reshard.plan import holdings, intersect, volume
-
-
-def strategy_to_json(strategy: Strategy) -> dict[str, Any]:
-    dims = strategy.dims
-    return {
-        "data_parallel": dims.data,
-        "model_parallel": dims.tensor,
-        "pipeline_stage": dims.pipeline,
-        "stage_layers": list(strategy.stage_layers),
-        "vocab_emb_dp": not strategy.splits_embedding,
-        "enable_parallel_optimizer": strategy.splits_data,
-    }
-
-
-def strategy_from_json(values: Mapping[str, Any], source: str) -> Strategy:
-    """The inverse of `strategy_to_json`.
-
-    Raises:
-        ValueError: a key is missing or unknown, or a degree is not a positive number.
-    """
-    known = strategy_to_json(Strategy(ParallelDims(1)))
-    if unknown := values.keys() - known.keys():
-        raise ValueError(f"{source}: unknown {', '.join(sorted(unknown))}; a strategy has {', '.join(known)}")
-    filled = {**known, **values}
-    degrees = [filled[key] for key in ("data_parallel", "model_parallel", "pipeline_stage")]
-    if not all(isinstance(degree, int) and degree >= 1 for degree in degrees):
-        raise ValueError(f"{source}: data_parallel, model_parallel, pipeline_stage = {degrees}: positive whole numbers are needed")
-    return Strategy(
-        ParallelDims(*degrees), tuple(filled["stage_layers"]), splits_embedding=not filled["vocab_emb_dp"], splits_data=filled["enable_parallel_optimizer"]
-    )
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,6 @@ ELSEWHERE = {
     "pad_token_id": "remove it: masks come from lengths, never from a pad id",
     "sync_ref_model": "remove it: the reference stays fixed in this version",
     "gpu_memory_utilization": "remove it: the native engine's cache is max_num_seqs * seq_length tokens",
-    "model_config": "remove it: the shape is read from config.json in actor_config.load",
 }
 
 # flags of main.py that are short names of settings
@@ -38,6 +37,7 @@ FLAGS = {
     "tokenizer_dir": "rl_config.tokenizer_dir",
     "dataset_file": "rl_config.dataset_file",
     "actor_checkpoint_path": "actor_config.load",
+    "model_config": "actor_config.model_config",
     "ref_checkpoint_path": "ref_config.load",
     "generate_checkpoint_path": "generate_config.load",
     "save_checkpoint_dir": "actor_config.save",

@@ -111,6 +111,9 @@ class LrScheduleConfig:
 @dataclass(frozen=True)
 class ActorConfig:
     load: str = setting("", "Hugging Face folder of the starting model (config.json and safetensors)")
+    model_config: str = setting(
+        "", "YAML of model_configs/: its strategies for this number of ranks replace those of the configuration file (not of the command line); must fit `load`"
+    )
     save: str = setting("", "folder of checkpoints; empty: OUTPUT/checkpoints")
     parallel_config: ActorParallelConfig = field(default_factory=ActorParallelConfig)
     enable_parallel_optimizer: bool = setting(False, "share the optimizer's state among the data-parallel ranks (ZeRO stage 1)")

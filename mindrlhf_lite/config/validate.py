@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
+from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.config.schema import Config, ParallelConfig, StagedParallelConfig
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.models.hf_weights import check_names_and_shapes, tensor_shapes
@@ -14,17 +16,10 @@ from mindrlhf_lite.rewards.verifiers import find_verifier
 from mindrlhf_lite.types import SamplingParams
 
 
-def find_problems(config: Config, world_size: int) -> list[str]:
-    """Every reason why `config` cannot run on `world_size` ranks."""
-    return [
-        *_ranges(config),
-        *_batches(config, world_size),
-        *_lengths(config),
-        *_parallel(config, world_size),
-        *_layouts(config, world_size),
-        *_rewards(config),
-        *_files(config),
-    ]
+def find_problems(config: Config, world_size: int, is_plan: bool = False) -> list[str]:
+    """Every reason why `config` cannot run on `world_size` ranks. `is_plan`: nothing will run, so no weights and data are needed."""
+    problems = [*_ranges(config), *_batches(config, world_size), *_lengths(config), *_parallel(config, world_size), *_layouts(config, world_size)]
+    return [*problems, *_rewards(config), *([] if is_plan else _files(config))]
 
 
 def _ranges(config: Config) -> list[str]:
@@ -175,15 +170,15 @@ def _layouts(config: Config, world_size: int) -> list[str]:
     """Whether the model can be laid out as every role asks for; where the degrees themselves are wrong, nothing more is said."""
     if _parallel(config, world_size):
         return []
-    problems, strategies = [], role_strategies(config, world_size)
+    problems, strategies, actor = [], role_strategies(config, world_size), config.actor_config.load or config.actor_config.model_config
     roles = (
-        ("actor_config", config.actor_config.load, strategies.actor),
-        ("ref_config", config.ref_config.load or config.actor_config.load, strategies.reference),
-        ("generate_config", config.actor_config.load, strategies.rollout),
+        ("actor_config", actor, strategies.actor),
+        ("ref_config", config.ref_config.load or actor, strategies.reference),
+        ("generate_config", actor, strategies.rollout),
     )
-    for role, folder, strategy in roles:
+    for role, path, strategy in roles:
         try:
-            model = ModelConfig.from_dir(folder)
+            model = read_model_file(path).shape
         except ValueError:
             continue  # reported with the files
         problems += [f"{role}.parallel_config: {problem}" for problem in strategy.problems(model)]
@@ -217,6 +212,7 @@ def _files(config: Config) -> list[str]:
         problems.append("actor_config.load='': give the Hugging Face folder of the starting model (--actor_checkpoint_path DIR)")
     else:
         problems += _model_problems("actor_config.load", config.actor_config.load, config)
+        problems += _shape_differences(config.actor_config.load, config.actor_config.model_config)
     if config.ref_config.load and config.ref_config.load != config.actor_config.load:
         problems += _model_problems("ref_config.load", config.ref_config.load, config)
     if not rl.resume_training and has_run(Path(rl.output_dir), Path(config.checkpoint_dir)):
@@ -226,6 +222,21 @@ def _files(config: Config) -> list[str]:
     if config.tokenizer_dir and not any((Path(config.tokenizer_dir) / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         problems.append(f"rl_config.tokenizer_dir={config.tokenizer_dir!r}: neither tokenizer.json nor vocab.json there")
     return problems
+
+
+def _shape_differences(folder: str, model_config: str) -> list[str]:
+    """Where a model file contradicts the checkpoint's own config.json."""
+    if not model_config:
+        return []
+    try:
+        given, actual = asdict(read_model_file(model_config).shape), asdict(ModelConfig.from_dir(folder))
+    except ValueError:
+        return []  # reported elsewhere
+    return [
+        f"actor_config.model_config={model_config!r}: {name} is {given[name]}, but {value} in {folder}/config.json"
+        for name, value in actual.items()
+        if given[name] != value and name not in ("max_position_embeddings", "rms_norm_eps")  # base and instruct models differ in these; config.json is used
+    ]
 
 
 def has_run(output_dir: Path, checkpoint_dir: Path) -> bool:

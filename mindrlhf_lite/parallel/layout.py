@@ -70,6 +70,36 @@ def even_stages(num_layers: int, num_stages: int) -> tuple[int, ...]:
     return tuple(num_layers // num_stages + (stage < num_layers % num_stages) for stage in range(num_stages))
 
 
+def parse_strategy(text: str, source: str, config: ModelConfig | None = None) -> Strategy:
+    """A strategy from text: dp=1,tp=4,pp=2 and optionally layers=13/11, zero=1, fused=1, emb=whole.
+
+    Args:
+        source: named in errors, e.g. "--src".
+        config: if given, the strategy must be possible for it.
+
+    Raises:
+        ValueError: names what is wrong and what is understood.
+    """
+    known = "dp=N,tp=N,pp=N[,layers=A/B/...][,zero=1][,fused=1][,emb=whole]"
+    values = dict.fromkeys(("dp", "tp", "pp", "layers", "zero", "fused", "emb"), "")
+    for word in text.replace(" ", "").split(","):
+        key, _, value = word.partition("=")
+        if key not in values or not value:
+            raise ValueError(f"{source} {text}: {word!r} is not understood; write {known}")
+        values[key] = value
+    try:
+        dims = ParallelDims(*(int(values[key] or 1) for key in ("dp", "tp", "pp")))
+        layers = tuple(int(count) for count in values["layers"].split("/")) if values["layers"] else ()
+    except ValueError:
+        raise ValueError(f"{source} {text}: whole numbers are needed; write {known}") from None
+    if min(dims.data, dims.tensor, dims.pipeline) < 1:
+        raise ValueError(f"{source} {text}: every degree must be at least 1")
+    strategy = Strategy(dims, layers, values["emb"] != "whole", values["zero"] == "1", values["fused"] == "1")
+    if config is not None and (problems := strategy.problems(config)):
+        raise ValueError(f"{source} {text}: " + "; ".join(problems))
+    return strategy
+
+
 @dataclass(frozen=True)
 class Part:
     """Rows [offset, offset + box rows) of a buffer hold this box of a tensor.

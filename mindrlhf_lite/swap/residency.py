@@ -23,6 +23,7 @@ from mindspore import Parameter
 
 from mindrlhf_lite.reshard.executor import ResidentSource
 from mindrlhf_lite.reshard.transports import Location
+from mindrlhf_lite.swap.phases import Phase
 from mindrlhf_lite.swap.stores import Store
 
 
@@ -40,20 +41,6 @@ class State(Enum):
     RESIDENT = "resident"
     STORED = "stored"
     EMPTY = "empty"
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Groups by name. Example: Phase(needs=("actor",), fills=("rollout",)) is a reshard with both sides in memory."""
-
-    needs: tuple[str, ...] = ()  # read only
-    changes: tuple[str, ...] = ()  # needed, and written
-    fills: tuple[str, ...] = ()  # written from nothing
-    reads_stored: tuple[str, ...] = ()  # read in the store, without bringing them in
-
-    @property
-    def resident(self) -> tuple[str, ...]:
-        return (*self.needs, *self.changes, *self.fills)
 
 
 @dataclass

@@ -26,8 +26,9 @@ import numpy as np
 from mindspore import Tensor, ops
 
 from mindrlhf_lite.algorithms.advantage import ADVANTAGES
-from mindrlhf_lite.checkpoint.sharded import ShardedReader, strategy_from_json, strategy_to_json
+from mindrlhf_lite.checkpoint.sharded import ShardedReader
 from mindrlhf_lite.checkpoint.store import Checkpoint, CheckpointStore, SavedCheckpoint, prefixed, rank_file
+from mindrlhf_lite.checkpoint.strategies import strategy_from_json, strategy_to_json
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.records import read_prompts
 from mindrlhf_lite.data.sampler import PromptSampler, SamplerState

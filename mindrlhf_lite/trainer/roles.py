@@ -21,7 +21,8 @@ from mindrlhf_lite.reshard.plan import lower_bound_bytes, make_plan
 from mindrlhf_lite.reshard.transports import CollectiveTransport, SharedMemoryTransport, Transport, is_shared_memory_allowed
 from mindrlhf_lite.rollout.native import NativeEngine
 from mindrlhf_lite.rollout.protocol import RolloutEngine
-from mindrlhf_lite.swap.residency import Contents, Phase, Residency
+from mindrlhf_lite.swap.phases import phases
+from mindrlhf_lite.swap.residency import Contents, Residency
 from mindrlhf_lite.swap.stores import FileStore, HostStore
 from mindrlhf_lite.trainer.actor import STATISTICS, Actor, LogprobScorer, LossOptions
 from mindrlhf_lite.trainer.batches import BucketPlan, MicroBatch, default_buckets, make_microbatch, round_up, split_into_microbatches
@@ -44,20 +45,6 @@ class Roles:
     resharder: Resharder
     reshard_bound_bytes: int  # least that all ranks together must receive
     residency: Residency
-
-
-def phases(reshard_mem_opt_level: int) -> dict[str, Phase]:
-    """Which weights each phase of a step has in memory."""
-    reshard = Phase(needs=("actor",), fills=("rollout",)) if reshard_mem_opt_level == 0 else Phase(reads_stored=("actor",), fills=("rollout",))
-    return {
-        "generate": Phase(needs=("rollout",), fills=("kv_cache",)),
-        "reference": Phase(needs=("reference",)),
-        "policy": Phase(needs=("actor",)),
-        "update": Phase(changes=("actor", "optimizer", "gradients")),
-        "reshard": reshard,
-        "save": Phase(needs=("actor", "optimizer")),
-        "restore": Phase(changes=("actor", "optimizer")),
-    }
 
 
 def make_residency(config: Config) -> Residency:

@@ -34,15 +34,13 @@ def micro(number):
 
 ONE_RANK = [("one", (1, 1, 1), (1, 1, 1), (1, 1), {}), ("one_untied", (1, 1, 1), (1, 1, 1), (1, 1), {**UNTIED, **RECOMPUTE, **micro(4)})]
 TWO_RANKS = [
-    ("dp2_zero", (2, 1, 1), (1, 2, 1), (1, 2), {**ZERO, **micro(2)}),
-    ("tp2", (1, 2, 1), (2, 1, 1), (2, 1), {**COLLECTIVE, **micro(4)}),
+    ("dp2_zero", (2, 1, 1), (1, 2, 1), (1, 2), {**ZERO, **COLLECTIVE, **micro(2)}),
     ("pp2", (1, 1, 2), (1, 1, 2), (2, 1), {"actor_config.parallel_config.stage_layers": [1, 2], **SWAP_0, **micro(4)}),
 ]
 FOUR_RANKS = [
     ("dp2_tp2_zero_seq_untied", (2, 2, 1), (1, 2, 2), (4, 1), {**ZERO, **SEQUENCE_SPLIT, **UNTIED, **WHOLE_EMBEDDING, **RECOMPUTE, **micro(1)}),
-    ("dp2_pp2_zero", (2, 1, 2), (1, 4, 1), (1, 4), {**ZERO, **COLLECTIVE, **SWAP_1, **micro(2)}),
     ("tp2_pp2_seq", (1, 2, 2), (2, 2, 1), (2, 2), {**SEQUENCE_SPLIT, **SWAP_1, **micro(4)}),
-    ("tp4", (1, 4, 1), (4, 1, 1), (2, 2), {**micro(2)}),
+    ("tp4", (1, 4, 1), (4, 1, 1), (2, 2), {**COLLECTIVE, **micro(2)}),
 ]
 FULL_TWO_RANKS = [
     (f"{name}{number}_{label}", actor, (2, 1, 1), (1, 2), {**options, **micro(number)})
@@ -51,11 +49,12 @@ FULL_TWO_RANKS = [
     for label, options in (("plain", {}), ("zero_recompute", {**ZERO, **RECOMPUTE}))
 ]
 FULL_FOUR_RANKS = [
+    ("dp2_pp2_zero", (2, 1, 2), (1, 4, 1), (1, 4), {**ZERO, **COLLECTIVE, **SWAP_1, **micro(2)}),
+] + [
     (f"{name}{number}_{label}", actor, (2, 2, 1), (2, 2), {**options, **micro(number)})
-    for name, actor in (("dptp", (2, 2, 1)), ("dppp", (2, 1, 2)), ("tppp", (1, 2, 2)), ("tp4", (1, 4, 1)), ("pp4", (1, 1, 3)))
+    for name, actor in (("dptp", (2, 2, 1)), ("dppp", (2, 1, 2)), ("tppp", (1, 2, 2)), ("tp4", (1, 4, 1)))
     for number in (1, 2, 4)
     for label, options in (("plain", {}), ("zero_recompute", {**ZERO, **RECOMPUTE}))
-    if name != "pp4"
 ]
 
 
@@ -87,7 +86,7 @@ def settings(folder, case):
         "rl_config.reshard_check_interval": 1,
         "rl_config.reshard_bucket_mb": 1,
         "actor_config.load": "tied",
-        "actor_config.lr_schedule.lr": 1e-3,
+        "actor_config.lr_schedule.lr": 1e-4,
         "ref_config.load": "tied",
         "reward_config.verifier_function": ["verifiers_for_runs.length_modulo"],
         "reward_config.verifier_weight": [1.0],
@@ -129,19 +128,22 @@ def difference(folder, name, witness):
         a, b = (read_jsonl(folder / run / f"completions/step_{step:06d}.jsonl") for run in (name, witness))
         assert a == b
     found = {}
-    for key, floor in (("loss/total", 1e-2), ("loss/kl", 1e-4), ("policy/grad_norm", 0.0), ("policy/entropy", 0.0)):
+    # the loss adds up tokens' losses of size 1 that cancel: what is left is compared against a tenth of a token's
+    for key, floor in (("loss/total", 1e-1), ("loss/kl", 1e-4), ("policy/grad_norm", 0.0), ("policy/entropy", 0.0)):
         found[key] = max(abs(a[key] - b[key]) / max(abs(b[key]), floor) for a, b in zip(ours, theirs, strict=True))
     assert max(row["rollout/logprob_diff_max"] for row in ours) < 1e-4
     assert all(row["reshard/bytes"] == row["reshard/lower_bound_bytes"] for row in ours)
     config = ModelConfig.from_dir(folder / name / "hf")
     ours, theirs = (load_weights(folder / run / "hf", config) for run in (name, witness))
     start = load_weights(folder / ("tied" if config.tie_word_embeddings else "untied"), config)
-    assert min(np.abs(theirs[tensor] - start[tensor]).max() for tensor in theirs) > 1e-4  # every tensor has learnt
+    assert min(np.abs(theirs[tensor] - start[tensor]).max() for tensor in theirs) > 1e-5  # every tensor has learnt
+    changes = ((ours[tensor] - theirs[tensor], theirs[tensor] - start[tensor]) for tensor in theirs)
+    assert max(np.linalg.norm(wrong) / np.linalg.norm(change) for wrong, change in changes) < 1e-2  # and learnt the same
     found["weights"] = max(np.abs(ours[tensor] - theirs[tensor]).max() / np.abs(theirs[tensor]).max() for tensor in theirs)
     probes = [np.load(folder / run / "probe.npz") for run in (name, witness)]
     assert (probes[0]["greedy"] == probes[1]["greedy"]).all()
     found["reference"] = np.abs(probes[0]["reference"] - probes[1]["reference"]).max() / np.abs(probes[1]["reference"]).max()
-    return found
+    return {key: float(value) for key, value in found.items()}
 
 
 def check(folder, cases):

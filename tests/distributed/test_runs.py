@@ -3,14 +3,10 @@
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
-import uuid
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest

@@ -1,0 +1,86 @@
+"""How much memory a run needs on its fullest rank, by group of weights and by phase; pure numbers.
+
+Weights, gradients, moments and the KV cache are counted from the layouts, byte for byte as the program allocates them (float32).
+Activations are an estimate: what the layers keep for the backward pass, the logits of one chunk and their gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.config.strategies import role_strategies
+from mindrlhf_lite.models.model_config import ModelConfig
+from mindrlhf_lite.parallel.dims import Coordinates
+from mindrlhf_lite.parallel.layout import Strategy, buffers_at
+from mindrlhf_lite.swap.phases import phases
+
+ITEM_BYTES = 4
+_CHUNK_BYTES = 64 << 20  # models.logprobs.CHUNK_ELEMENTS in float32
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes on the fullest rank. `phases` hold the groups that a phase has in memory with swapping on, and its activations."""
+
+    groups: dict[str, int]
+    phases: dict[str, int]
+    without_swap: int
+    with_swap: int
+
+
+def _buffer_bytes(config: ModelConfig, strategy: Strategy) -> int:
+    """Of the fullest stage."""
+    sizes = []
+    for stage in range(strategy.dims.pipeline):
+        total = 0
+        for buffer in buffers_at(config, strategy, Coordinates(0, 0, stage)):
+            size = ITEM_BYTES
+            for extent in buffer.shape:
+                size *= extent
+            total += size
+        sizes.append(total)
+    return max(sizes)
+
+
+def activation_bytes(config: ModelConfig, strategy: Strategy, rows: int, length: int, keeps: bool) -> int:
+    """Estimate for one micro-batch of `rows` sequences on the fullest stage; `keeps`: whether layers keep theirs for a backward pass."""
+    tokens, tensor = rows * length, strategy.dims.tensor
+    heads = config.num_attention_heads // tensor
+    wide = 4 * config.hidden_size + 3 * config.intermediate_size // tensor + 4 * heads * config.head_dim  # numbers a token and layer
+    layer = ITEM_BYTES * tokens * (wide + heads * length)  # attention probabilities: heads * length a token
+    layers = max(map(len, strategy.layers_of_stage(config.num_hidden_layers))) if keeps else 1
+    return layers * layer + 3 * _CHUNK_BYTES + ITEM_BYTES * tokens * config.hidden_size * 4
+
+
+def memory_plan(config: Config, shape: ModelConfig, world_size: int) -> MemoryPlan:
+    """The plan of a run whose settings have been validated."""
+    rl, actor, strategies = config.rl_config, config.actor_config, role_strategies(config, world_size)
+    weights = _buffer_bytes(shape, strategies.actor)
+    moments = 2 * weights
+    if actor.enable_parallel_optimizer and strategies.actor.dims.data > 1:
+        moments = 3 * _buffer_bytes(shape, replace(strategies.actor, splits_data=True))  # and a copy of the rows that this rank updates
+    kv_heads = max(1, shape.num_key_value_heads // strategies.rollout.dims.tensor)
+    groups = {
+        "actor": weights,
+        "gradients": weights,
+        "optimizer": moments,
+        "reference": _buffer_bytes(shape, strategies.reference) if rl.beta > 0 else 0,
+        "rollout": _buffer_bytes(shape, strategies.rollout),
+        "kv_cache": 2 * ITEM_BYTES * config.generate_config.max_num_seqs * rl.seq_length * shape.num_hidden_layers * kv_heads * shape.head_dim,
+    }
+    share = config.completions_per_update // strategies.actor.dims.data
+    rows = -(-share // actor.parallel_config.micro_batch_num)
+    keeps = not actor.recompute_config.recompute
+    activations = {
+        "update": activation_bytes(shape, strategies.actor, rows, rl.seq_length, keeps),
+        "policy": activation_bytes(shape, strategies.actor, rows, rl.seq_length, False),
+        "reference": activation_bytes(shape, strategies.reference, config.ref_config.ref_model_batch_size or rows, rl.seq_length, False) if rl.beta > 0 else 0,
+        "reshard": 2 * rl.reshard_bucket_mb << 20,
+    }
+    needs = {
+        name: sum(groups[group] for group in phase.resident) + activations.get(name, 0)
+        for name, phase in phases(rl.reshard_mem_opt_level).items()
+        if name not in ("save", "restore") and not (name == "reference" and rl.beta == 0) and not (name == "policy" and config.updates_per_step == 1)
+    }
+    return MemoryPlan(groups, needs, sum(groups.values()) + max(activations.values()), max(needs.values()))

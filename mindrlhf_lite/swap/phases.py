@@ -1,0 +1,33 @@
+"""Which weights each phase of a training step has in memory; data only, so that a memory plan can be made without a device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Groups by name. Example: Phase(needs=("actor",), fills=("rollout",)) is a reshard with both sides in memory."""
+
+    needs: tuple[str, ...] = ()  # read only
+    changes: tuple[str, ...] = ()  # needed, and written
+    fills: tuple[str, ...] = ()  # written from nothing
+    reads_stored: tuple[str, ...] = ()  # read in the store, without bringing them in
+
+    @property
+    def resident(self) -> tuple[str, ...]:
+        return (*self.needs, *self.changes, *self.fills)
+
+
+def phases(reshard_mem_opt_level: int) -> dict[str, Phase]:
+    """Which weights each phase of a step has in memory."""
+    reshard = Phase(needs=("actor",), fills=("rollout",)) if reshard_mem_opt_level == 0 else Phase(reads_stored=("actor",), fills=("rollout",))
+    return {
+        "generate": Phase(needs=("rollout",), fills=("kv_cache",)),
+        "reference": Phase(needs=("reference",)),
+        "policy": Phase(needs=("actor",)),
+        "update": Phase(changes=("actor", "optimizer", "gradients")),
+        "reshard": reshard,
+        "save": Phase(needs=("actor", "optimizer")),
+        "restore": Phase(changes=("actor", "optimizer")),
+    }
