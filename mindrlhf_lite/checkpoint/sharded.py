@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mindrlhf_lite.checkpoint.store import rank_file
+from mindrlhf_lite.models.hf_weights import SafetensorsFile
 from mindrlhf_lite.models.model_config import ModelConfig
 from mindrlhf_lite.parallel.layout import Box, Strategy
 from mindrlhf_lite.reshard.plan import holdings, intersect, volume
@@ -33,8 +34,11 @@ class ShardedReader:
     def __init__(self, folder: str | Path, config: ModelConfig, strategy: Strategy, prefix: str):
         self.folder = Path(folder)
         self._places: dict[str, list[_Place]] = {}
+        self._files: dict[str, SafetensorsFile] = {}
         for tensor, held in holdings(config, strategy).items():
-            by_box = {h.part.box: _Place(rank_file(int(h.ranks[0])), prefix + h.buffer.name, h.part.box, h.part.offset) for h in reversed(held)}
+            by_box: dict[Box, _Place] = {}
+            for h in held:
+                by_box.setdefault(h.part.box, _Place(rank_file(int(h.ranks[0])), prefix + h.buffer.name, h.part.box, h.part.offset))
             self._places[tensor] = list(by_box.values())
 
     def read(self, tensor: str, box: Box) -> np.ndarray:
@@ -43,25 +47,28 @@ class ShardedReader:
         Raises:
             ValueError: a file or a tensor in it is missing.
         """
-        from safetensors import safe_open
-
         result = np.empty([stop - start for start, stop in box], np.float32)
         filled = 0
         for place in self._places[tensor]:
             common = intersect(box, place.box)
             if not volume(common):
                 continue
-            path = self.folder / place.file
-            if not path.is_file():
-                raise ValueError(f"{path} is missing: it holds {place.key}")
-            at = [slice(start - begin, stop - begin) for (start, stop), (begin, _) in zip(common, place.box)]
-            at[0] = slice(at[0].start + place.offset, at[0].stop + place.offset)
-            with safe_open(path, framework="numpy") as file:
-                if place.key not in file.keys():  # noqa: SIM118
-                    raise ValueError(f"{path}: no tensor {place.key}; was it saved under another strategy?")
-                values = file.get_slice(place.key)[tuple(at)]
+            file = self._open(place)
+            at = [(start - begin, stop - begin) for (start, stop), (begin, _) in zip(common, place.box)]
+            at[0] = at[0][0] + place.offset, at[0][1] + place.offset
+            values = file.read(place.key, at)
             result[tuple(slice(start - begin, stop - begin) for (start, stop), (begin, _) in zip(common, box))] = values
             filled += volume(common)
         if filled != volume(box):
             raise ValueError(f"{self.folder}: {tensor} is there in part only ({filled} of {volume(box)} numbers)")
         return result
+
+    def _open(self, place: _Place) -> SafetensorsFile:
+        path = self.folder / place.file
+        if place.file not in self._files:
+            if not path.is_file():
+                raise ValueError(f"{path} is missing: it holds {place.key}")
+            self._files[place.file] = SafetensorsFile(path)
+        if place.key not in self._files[place.file].entries:
+            raise ValueError(f"{path}: no tensor {place.key}; was it saved under another strategy?")
+        return self._files[place.file]

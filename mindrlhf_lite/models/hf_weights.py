@@ -17,6 +17,7 @@ from mindrlhf_lite.models.parameters import ParameterSpec, parameter_specs
 
 _NUMPY_TYPES = {"F32": np.float32, "F16": np.float16, "F64": np.float64, "BF16": np.uint16}
 MAX_FILE_BYTES = 4 << 30
+_READ_BYTES = 16 << 20
 Read = Callable[[str, tuple[tuple[int, int], ...]], np.ndarray]  # values of a box of a tensor
 
 
@@ -74,6 +75,38 @@ def check_names_and_shapes(found: Mapping[str, tuple[int, ...]], specs: list[Par
         raise ValueError(f"{source} does not fit its config:\n  {shown}")
 
 
+class SafetensorsFile:
+    """Boxes of the tensors of one file, read by position: unlike a memory map, what was read does not stay in this process's memory.
+
+    Raises:
+        ValueError: as `read_header`, or a dtype that is not supported.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.entries, self._start = read_header(path)
+        for name, entry in self.entries.items():
+            if entry["dtype"] not in _NUMPY_TYPES:
+                raise ValueError(f"{path}: {name} has dtype {entry['dtype']}; supported: {', '.join(_NUMPY_TYPES)}")
+
+    def read(self, name: str, box: Sequence[tuple[int, int]]) -> np.ndarray:
+        """float32 values of a box ((start, stop) of every dimension)."""
+        entry, (first, last) = self.entries[name], box[0]
+        dtype, width = np.dtype(_NUMPY_TYPES[entry["dtype"]]), int(np.prod(entry["shape"][1:], dtype=np.int64))
+        result = np.empty([stop - start for start, stop in box], np.float32)
+        step = max(1, _READ_BYTES // max(1, width * dtype.itemsize))
+        with self.path.open("rb", buffering=0) as file:
+            for start in range(first, last, step):
+                stop = min(start + step, last)
+                file.seek(self._start + entry["data_offsets"][0] + start * width * dtype.itemsize)
+                rows = np.empty((stop - start, *entry["shape"][1:]), dtype)
+                if file.readinto(rows.reshape(-1).view(np.uint8).data) != rows.nbytes:
+                    raise ValueError(f"{self.path}: cut short while {name} was read")
+                values = rows[(slice(None), *(slice(*bounds) for bounds in box[1:]))]
+                result[start - first : stop - first] = widen_bfloat16(values) if entry["dtype"] == "BF16" else values
+        return result
+
+
 class WeightReader:
     """Reads boxes of a Hugging Face folder's tensors, so that a rank loads its own part only.
 
@@ -85,34 +118,18 @@ class WeightReader:
         folder = Path(model_dir)
         wanted = tensor_shapes(folder, config)
         check_names_and_shapes(wanted, parameter_specs(config), str(folder))
-        self._places: dict[str, tuple[np.memmap, int, dict]] = {}
-        for path in weight_files(folder):
-            header, start = read_header(path)
-            raw = np.memmap(path, np.uint8, "r")
-            for name, entry in header.items():
-                if name in wanted:
-                    if entry["dtype"] not in _NUMPY_TYPES:
-                        raise ValueError(f"{path}: {name} has dtype {entry['dtype']}; supported: {', '.join(_NUMPY_TYPES)}")
-                    self._places[name] = raw, start, entry
+        self._files = {name: file for file in map(SafetensorsFile, weight_files(folder)) for name in file.entries if name in wanted}
 
     @property
     def names(self) -> list[str]:
-        return list(self._places)
+        return list(self._files)
 
     def read(self, name: str, box: Sequence[tuple[int, int]]) -> np.ndarray:
         """float32 values of a box ((start, stop) of every dimension) of tensor `name`."""
-        raw, start, entry = self._places[name]
-        begin = entry["data_offsets"][0]
-        # safetensors may leave tensors unaligned: copy whole rows of bytes first, then look at them as numbers
-        item, rows = np.dtype(_NUMPY_TYPES[entry["dtype"]]).itemsize, box[0]
-        row_bytes = item * int(np.prod(entry["shape"][1:], dtype=np.int64))
-        raw_rows = raw[start + begin + rows[0] * row_bytes : start + begin + rows[1] * row_bytes].tobytes()
-        values = np.frombuffer(raw_rows, _NUMPY_TYPES[entry["dtype"]]).reshape(-1, *entry["shape"][1:])
-        values = values[(slice(None), *(slice(*bounds) for bounds in box[1:]))]
-        return widen_bfloat16(values) if entry["dtype"] == "BF16" else values.astype(np.float32)
+        return self._files[name].read(name, box)
 
     def read_whole(self, name: str) -> np.ndarray:
-        return self.read(name, [(0, extent) for extent in self._places[name][2]["shape"]])
+        return self.read(name, [(0, extent) for extent in self._files[name].entries[name]["shape"]])
 
 
 def load_weights(model_dir: str | Path, config: ModelConfig) -> dict[str, np.ndarray]:

@@ -18,8 +18,14 @@ def rss_gb() -> float:
 
 
 def peak_rss_gb() -> float:
-    """Largest resident memory since the process started, GiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _GIB
+    """Largest resident memory of this program, GiB. From VmHWM: getrusage also counts the parent's memory before exec."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / _GIB
+
+
+def reset_peak_rss() -> None:
+    """Makes `peak_rss_gb` count from now on (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def versions() -> dict[str, str]:

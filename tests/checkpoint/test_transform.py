@@ -1,0 +1,94 @@
+"""Conversions between strategies: there and back, bit for bit; memory stays at one file."""
+
+import resource
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers import ROOT, TINY, clean_environment, random_weights, run_python
+
+from mindrlhf_lite.checkpoint.transform import open_checkpoint, transform
+from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
+from mindrlhf_lite.models.model_config import ModelConfig
+from mindrlhf_lite.parallel.layout import parse_strategy
+
+STRATEGIES = ["dp=1,tp=2,pp=2", "dp=2,tp=4,pp=1", "dp=1,tp=1,pp=2,layers=3/1", "dp=1,tp=1,pp=1"]
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_full_to_shards_to_other_shards_and_back(tmp_path, is_tied):
+    config = replace(TINY, num_hidden_layers=4, tie_word_embeddings=is_tied)
+    weights = random_weights(config)
+    save_hf_model(tmp_path / "full", config, weights, [5, 6], 0)
+    source = tmp_path / "full"
+    for number, text in enumerate(STRATEGIES):
+        transform(open_checkpoint(source), tmp_path / str(number), parse_strategy(text, "test", config))
+        source = tmp_path / str(number)
+    transform(open_checkpoint(source), tmp_path / "back", None)
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "back" / name).read_bytes() == (tmp_path / "full" / name).read_bytes()
+    assert len(list((tmp_path / "0").glob("rank_*"))) == 4 and len(list((tmp_path / "1").glob("rank_*"))) == 4  # replicas are not written twice
+
+
+def test_the_command_and_its_errors(tmp_path):
+    save_hf_model(tmp_path / "full", TINY, random_weights(TINY), 5, 0)
+    ok = run_python(
+        "tools/transform_checkpoint.py", "--src_checkpoint", tmp_path / "full", "--dst_checkpoint", tmp_path / "two", "--dst_strategy", "dp=1,tp=2,pp=1"
+    )
+    assert ok.returncode == 0 and "wrote" in ok.stdout, ok.stderr
+    (tmp_path / "strategy.json").write_text('{"model_parallel": 4}')
+    ok = run_python(
+        "tools/transform_checkpoint.py",
+        "--src_checkpoint",
+        tmp_path / "two",
+        "--dst_checkpoint",
+        tmp_path / "four",
+        "--dst_strategy",
+        tmp_path / "strategy.json",
+    )
+    assert ok.returncode == 0, ok.stderr
+    cases = [
+        (("--src_checkpoint", tmp_path, "--dst_checkpoint", tmp_path / "x", "--dst_strategy", "full"), "neither state.json"),
+        (("--src_checkpoint", tmp_path / "two", "--dst_checkpoint", tmp_path / "full", "--dst_strategy", "full"), "not empty"),
+        (("--src_checkpoint", tmp_path / "two", "--dst_checkpoint", tmp_path / "x", "--dst_strategy", "tp=3"), "num_attention_heads 4 % model_parallel 3 = 1"),
+        (
+            ("--src_checkpoint", tmp_path / "two", "--src_strategy", "tp=4", "--dst_checkpoint", tmp_path / "x", "--dst_strategy", "full"),
+            "rank_00002.safetensors is missing",
+        ),
+    ]
+    for arguments, message in cases:
+        result = run_python("tools/transform_checkpoint.py", *arguments)
+        assert result.returncode == 2 and message in result.stderr and "Traceback" not in result.stderr, result.stderr
+
+
+def test_memory_does_not_grow_with_the_model(tmp_path):
+    """Models of 60 and 180 MB into shards of a quarter: what is added to the peak is about a shard, not a model."""
+    peaks = {}
+    for layers in (4, 12):
+        config = ModelConfig(1000, 512, 2048, layers, 8, 4, tie_word_embeddings=True)
+        folder = tmp_path / f"full{layers}"
+        save_hf_model(folder, config, random_weights(config), 5, 0, max_file_bytes=32 << 20)
+        command = [
+            sys.executable,
+            str(ROOT / "tools/transform_checkpoint.py"),
+            "--src_checkpoint",
+            str(folder),
+            "--dst_checkpoint",
+            str(tmp_path / f"s{layers}"),
+        ]
+        result = subprocess.run([*command, "--dst_strategy", "tp=2,pp=2"], capture_output=True, text=True, env=clean_environment())
+        assert result.returncode == 0, result.stderr
+        peaks[layers] = float(result.stdout.rsplit("peak memory ", 1)[1].split()[0])
+    growth = (12 - 4) * 15.2 / 1024  # GiB that the larger model is larger by, 3.8M parameters a layer
+    assert peaks[12] - peaks[4] < 0.6 * growth, peaks
+    assert resource.getpagesize() > 0 and np.isfinite(growth)
+
+
+def test_a_shard_of_another_strategy_is_named(tmp_path):
+    save_hf_model(tmp_path / "full", TINY, random_weights(TINY), 5, 0)
+    transform(open_checkpoint(tmp_path / "full"), tmp_path / "pp", parse_strategy("pp=2", "test"))
+    with pytest.raises(ValueError, match=r"no tensor weight/.*another strategy|is missing|covers"):
+        transform(open_checkpoint(tmp_path / "pp", parse_strategy("tp=1,pp=1", "test")), tmp_path / "x", None)
+    assert load_weights(tmp_path / "full", TINY)

@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+"""Converts a model's weights between parallel strategies, offline, with the same layouts as a reshard.
+
+The source is a Hugging Face folder, a run's checkpoints/step_N folder, or a folder that this tool wrote. The destination strategy is
+"full" (a Hugging Face folder), text such as dp=1,tp=2,pp=2, or the strategy.json that `main.py --only_save_strategy` writes.
+Memory stays at one file of the destination, whatever the size of the model.
+
+Examples:
+  python tools/transform_checkpoint.py --src_checkpoint Qwen2.5-7B --dst_checkpoint shards --dst_strategy dp=1,tp=4,pp=2
+  python tools/transform_checkpoint.py --src_checkpoint shards --dst_checkpoint wider --dst_strategy output/strategy.json
+  python tools/transform_checkpoint.py --src_checkpoint output/checkpoints/step_40 --dst_checkpoint hf --dst_strategy full
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mindrlhf_lite.cli import run_tool, tool_parser
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = tool_parser(__doc__)
+    parser.add_argument("--src_checkpoint", required=True, help="folder to convert")
+    parser.add_argument("--src_strategy", help="strategy that it was saved under; default: what it says itself")
+    parser.add_argument("--dst_checkpoint", required=True, help="new folder to write")
+    parser.add_argument("--dst_strategy", required=True, help="full, dp=..,tp=..,pp=.., or a strategy.json")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    from tqdm import tqdm
+
+    from mindrlhf_lite.checkpoint.transform import open_checkpoint, read_strategy, transform
+    from mindrlhf_lite.observe.host import peak_rss_gb
+
+    source = open_checkpoint(args.src_checkpoint, read_strategy(args.src_strategy, "--src_strategy") if args.src_strategy else None)
+    strategy = None if args.dst_strategy == "full" else read_strategy(args.dst_strategy, "--dst_strategy")
+    files = 1 if strategy is None else strategy.dims.tensor * strategy.dims.pipeline
+    with tqdm(total=files, unit="file") as progress:
+        transform(source, args.dst_checkpoint, strategy, progress.update)
+    print(f"wrote {args.dst_checkpoint} ({args.dst_strategy}); peak memory {peak_rss_gb():.2f} GiB")
+
+
+if __name__ == "__main__":
+    run_tool(main)
