@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -68,8 +69,8 @@ def main() -> None:
         work()
         return max(gather_objects(mesh.world, time.perf_counter() - start))
 
-    memcpy = statistics.median(slowest(lambda: np.copyto(right, left)) for _ in range(args.repeat))
-    del left, right
+    memcpy = statistics.median(slowest(partial(np.copyto, right, left)) for _ in range(args.repeat))
+    left = right = np.empty(0)
     total, received = int(plan.copied_bytes.sum()), int(plan.received_bytes.sum())
     report: dict = {
         "src": args.src,
