@@ -89,7 +89,8 @@ def settings(folder, case):
         "rl_config.reshard_check_interval": 1,
         "rl_config.reshard_bucket_mb": 1,
         "actor_config.load": "tied",
-        "actor_config.lr_schedule.lr": 1e-4,
+        "actor_config.lr_schedule.lr": 1e-3,
+        "actor_config.optimizer.eps": 1e-5,  # Adam would make whole steps of gradients that are rounding errors
         "ref_config.load": "tied",
         "reward_config.verifier_function": ["verifiers_for_runs.length_modulo"],
         "reward_config.verifier_weight": [1.0],
