@@ -2,7 +2,8 @@
 """Times a reshard between ranks of this machine, with both transports, against plain memory copies in the same run.
 
 Run under msrun; the model's weights are random. GB/s counts all bytes written into the destination's parameters on all ranks, local
-copies included, over the time of the slowest rank; memcpy is the same number of bytes copied by all ranks at once with numpy.
+copies included, over the time of the slowest rank; memcpy copies as much
+between parameters of each rank, by all ranks at once, with numpy.
 
 Example:
   OMP_NUM_THREADS=1 msrun --worker_num=4 --local_worker_num=4 --join=True tools/bench_reshard.py --src dp=1,tp=2,pp=2 --dst dp=2,tp=2
@@ -14,7 +15,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -60,8 +60,12 @@ def main() -> None:
         return {name: Parameter(Tensor(array), name=name, requires_grad=False) for name, array in arrays.items()}
 
     weights, targets = parameters(source, True), parameters(destination, False)
-    copied = int(plan.copied_bytes[mesh.rank])
-    left, right = np.ones(copied // 4, np.float32), np.zeros(copied // 4, np.float32)
+    spare = parameters(destination, False)
+    pairs = [(targets[name].asnumpy(), spare[name].asnumpy()) for name in targets]
+
+    def copy_all() -> None:
+        for target, other in pairs:
+            np.copyto(target, other)
 
     def slowest(work: Callable[[], object]) -> float:
         gather_objects(mesh.world, None)
@@ -69,8 +73,8 @@ def main() -> None:
         work()
         return max(gather_objects(mesh.world, time.perf_counter() - start))
 
-    memcpy = statistics.median(slowest(partial(np.copyto, right, left)) for _ in range(args.repeat))
-    left = right = np.empty(0)
+    memcpy = statistics.median(slowest(copy_all) for _ in range(args.repeat))
+    del spare, pairs
     total, received = int(plan.copied_bytes.sum()), int(plan.received_bytes.sum())
     report: dict = {
         "src": args.src,

@@ -1,8 +1,11 @@
 """Carries out a plan: the trained weights into another layout's parameters, in place, through at most two buckets.
 
 Ordering contract: the source's weights do not change between the start of `run` and its return, which is on no rank before all
-ranks have what they need. Parameters are written with `ops.assign`, `copy_` or row assignment only: after anything else a compiled
-graph would go on with the old weights.
+ranks have what they need.
+
+How parameters are written: with `ops.assign`, `copy_` or row assignment, which compiled graphs see on every device; after `set_data`
+they would go on with the old weights. Between ranks that share a CPU's memory, straight into the memory that the compiled graphs
+read, which `Parameter.asnumpy` shows without a copy: the operators cost several times the copy itself (docs/parallel.md).
 """
 
 from __future__ import annotations
@@ -17,8 +20,8 @@ import numpy as np
 from mindspore import Parameter, Tensor, ops
 
 from mindrlhf_lite.parallel.mesh import Axis, gather_objects
-from mindrlhf_lite.reshard.blocks import Block, Region, blocks_of_receiver
-from mindrlhf_lite.reshard.plan import Piece, Plan
+from mindrlhf_lite.reshard.blocks import Block, blocks_of_receiver
+from mindrlhf_lite.reshard.plan import Plan
 from mindrlhf_lite.reshard.transports import Location, Source, Transport
 
 BUCKET_BYTES = 8 << 20
@@ -80,7 +83,7 @@ class Resharder:
         self.blocks = blocks_of_receiver(plan, rank, bucket_bytes)
         self._messages = self._order(bucket_bytes)
         largest = max([sum(region.num_bytes for region in block.regions) for block in self.blocks], default=0)
-        self._bucket_size, self._bucket_bytes = largest // 4, bucket_bytes
+        self._bucket_size, self._bucket_bytes = 0 if transport.writes_in_place else largest // 4, bucket_bytes
 
     def _order(self, bucket_bytes: int) -> list[tuple[int, int, Block]]:
         """(block number, receiver, block) of all messages that this rank has a part in, in the order that all ranks keep."""
@@ -117,6 +120,27 @@ class Resharder:
         return Moved(int(self.plan.received_bytes[self.rank]), int(self.plan.copied_bytes[self.rank]), time.perf_counter() - start)
 
     def _receive(self, source: Source, block: Block, bucket: np.ndarray) -> None:
+        """Fills one block. Without a bucket the pieces go straight into the parameters' memory."""
+        views = self._views(block, bucket)
+        filled = list(zip(block.regions, views, strict=True))
+        for sender in block.senders:  # the order in which the senders' messages go out
+            pieces = [(piece, view[piece.destination]) for region, view in filled for piece in region.pieces if piece.sender == sender]
+            self.transport.receive([piece for piece, _ in pieces], sender, [out for _, out in pieces])
+        for region, view in filled:
+            for piece in region.pieces:
+                if piece.sender == self.rank:
+                    source.read(piece.source_buffer, piece.source, view[piece.destination])
+        if self.transport.writes_in_place:
+            return
+        for region, view in filled:
+            write_rows(self.destination[region.buffer], region.rows[0], view)
+        for region in block.regions:
+            self.destination[region.buffer].asnumpy()  # waits: the bucket is filled again next
+
+    def _views(self, block: Block, bucket: np.ndarray) -> list[np.ndarray]:
+        """Where each region of a block is assembled: in the parameter itself, or in the bucket."""
+        if self.transport.writes_in_place:
+            return [self.destination[region.buffer].asnumpy()[region.rows[0] : region.rows[1]] for region in block.regions]
         offset, views = 0, []
         for region in block.regions:
             size = region.num_bytes // 4
@@ -124,29 +148,7 @@ class Resharder:
             offset += size
             if sum(piece.num_bytes for piece in region.pieces) < region.num_bytes:
                 views[-1][...] = 0  # the padding of a vocabulary
-        filled = list(zip(block.regions, views, strict=True))
-        for sender in block.senders:  # the order in which the senders' messages go out
-            pieces = [(piece, view[piece.destination]) for region, view in filled for piece in region.pieces if piece.sender == sender]
-            self.transport.receive([piece for piece, _ in pieces], sender, [out for _, out in pieces])
-        for region, view in filled:
-            own = [piece for piece in region.pieces if piece.sender == self.rank]
-            if len(own) == len(region.pieces) == 1 and (whole := self._view(source, own[0], region)) is not None:
-                view = whole  # no bucket in between
-            else:
-                for piece in own:
-                    source.read(piece.source_buffer, piece.source, view[piece.destination])
-            write_rows(self.destination[region.buffer], region.rows[0], view)
-        for region in block.regions:
-            self.destination[region.buffer].asnumpy()  # waits: the bucket is filled again next
-
-    @staticmethod
-    def _view(source: Source, piece: Piece, region: Region) -> np.ndarray | None:
-        """The resident rows that are all of the region, or None."""
-        resident = source.view(piece.source_buffer)
-        if resident is None or piece.num_bytes != region.num_bytes:
-            return None
-        rows = resident[piece.source]
-        return rows if rows.flags.c_contiguous else None
+        return views
 
     def _checksums(self, source: Source) -> tuple[dict[int, int], dict[int, int]]:
         """CRC-32 of what went to each other rank, and of what came from each, read back from the destination; pieces in plan order."""

@@ -2,7 +2,7 @@
 
 `CollectiveTransport` works wherever MindSpore's broadcast does. `SharedMemoryTransport` serves ranks of one host on CPU: a receiver
 reads the sender's parameters where they lie, in the sender's memory (process_vm_readv, Linux) or, while they are swapped out,
-in its spill file. No bytes are staged and no file is written.
+in its spill file, into its own parameters' memory. No bytes are staged and no file is written.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class Transport(Protocol):
 
     name: str
     pulls: bool  # whether only the receiver acts
+    writes_in_place: bool  # whether pieces may be received into the parameters' own memory
 
     def start(self, source: Source) -> None:
         """Before the first message of a reshard; every rank calls it."""
@@ -70,7 +71,7 @@ class Transport(Protocol):
 class CollectiveTransport:
     """A broadcast in the group of sender and receiver, packed through a bucket."""
 
-    name, pulls = "collective", False
+    name, pulls, writes_in_place = "collective", False, False
 
     def __init__(self, pairs: Mapping[tuple[int, int], Axis], rank: int):
         self.pairs, self.rank = pairs, rank
@@ -103,16 +104,21 @@ class CollectiveTransport:
 class SharedMemoryTransport:
     """The receiver reads the sender's memory; the sender only says where its buffers are."""
 
-    name, pulls = "shared_memory", True
+    name, pulls, writes_in_place = "shared_memory", True, True
 
     def __init__(self, world: Axis | None):
         self.world = world
+        self._own: dict[str, Location] | None = None
+        self._locations: list[dict[str, Location]] = []
         self._libc = ctypes.CDLL(None, use_errno=True)
         # where Yama restricts who may read a process's memory, siblings are allowed by name only
         self._libc.prctl(_PR_SET_PTRACER, ctypes.c_ulong(_PR_SET_PTRACER_ANY), 0, 0, 0)
 
     def start(self, source: Source) -> None:
-        self._locations = gather_objects(self.world, {name: source.locate(name) for name in source.names()})
+        own = {name: source.locate(name) for name in source.names()}
+        changed = gather_objects(self.world, None if own == self._own else own)  # also: every rank's weights are final
+        self._own = own
+        self._locations = [old if new is None else new for old, new in zip(self._locations or changed, changed, strict=True)]
 
     def send(self, pieces: Sequence[Piece], receiver: int) -> None:
         """Nothing to do: receivers read."""
