@@ -74,7 +74,7 @@ def main() -> None:
         return max(gather_objects(mesh.world, time.perf_counter() - start))
 
     memcpy = statistics.median(slowest(copy_all) for _ in range(args.repeat))
-    del spare, pairs
+    del spare
     total, received = int(plan.copied_bytes.sum()), int(plan.received_bytes.sum())
     report: dict = {
         "src": args.src,

@@ -42,13 +42,7 @@ case "$output" in /*) ;; output/quickstart_seed*) output="$root/$output" ;; *) o
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" GLOG_v="${GLOG_v:-3}" TOKENIZERS_PARALLELISM=false
 
 model="$root/examples/quickstart/model" data="$root/output/quickstart_data"
-for split in train held_out; do
-    if [ ! -f "$data/$split.mindrecord" ]; then
-        rows=4000; [ "$split" = train ] || rows=200
-        python tools/rlhf_data.py --tokenizer_dir "$model" --dataset_type arithmetic --num_rows $rows --split $split \
-            --max_prompt_length 8 --seq_length 48 --output_path "$data/$split.mindrecord"
-    fi
-done
+bash examples/quickstart/make_data.sh "$data"
 
 arguments=(--config "$root/examples/quickstart/grpo_config.yaml" --actor_checkpoint_path "$model" --dataset_file "$data/train.mindrecord"
     --rl_config.eval_dataset_file="$data/held_out.mindrecord" --rl_config.output_dir="$output" "${resume[@]}" "${overrides[@]}")

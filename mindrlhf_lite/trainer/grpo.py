@@ -46,7 +46,7 @@ from mindrlhf_lite.reshard.executor import Moved
 from mindrlhf_lite.rewards.runner import RewardFunction
 from mindrlhf_lite.swap.residency import State
 from mindrlhf_lite.trainer.experience import as_sequences, score_groups, share_of_rank
-from mindrlhf_lite.trainer.resume import check_same_run, prompts_digest
+from mindrlhf_lite.trainer.resume import check_same_run, is_exact, prompts_digest
 from mindrlhf_lite.trainer.roles import PolicyUpdate, build_roles
 from mindrlhf_lite.trainer.schedule import LearningRate
 from mindrlhf_lite.trainer.statistics import UpdateCounts, rollout_metrics, update_metrics
@@ -59,6 +59,7 @@ class GrpoTrainer:
     def __init__(self, config: Config, mesh: Mesh):
         rl = config.rl_config
         self.config, self.mesh, self.output = config, mesh, Path(rl.output_dir)
+        self.start_rss = max(gather_objects(mesh.world, rss_gb()))
         self.started, self.seconds = time.perf_counter(), {"generate": 0.0, "reward": 0.0, "reference": 0.0, "update": 0.0, "reshard": 0.0, "swap": 0.0}
         self.tokenizer = Tokenizer(config.tokenizer_dir)
         self.prompts = self._read(rl.dataset_file)
@@ -265,8 +266,8 @@ class GrpoTrainer:
         self.sampler.restore(SamplerState(**checkpoint.state["sampler"]))
         self.evaluations = {name: _evaluation_from(values) for name, values in checkpoint.state["evaluations"].items()}
         self.first_step = checkpoint.step + 1
-        if checkpoint.state["strategy"] != strategy_to_json(self.roles.actor.optimizer.strategy):
-            notes.append("the checkpoint was made under another parallel strategy of the actor: results go on equal to about 1e-5, not bit for bit")
+        if not is_exact(checkpoint.state, asdict(self.config), self.mesh.world_size):
+            notes.append("the checkpoint was made under other parallel strategies: results go on equal up to the order of additions, not bit for bit")
         # a decay over "all updates of the run" keeps the length that it started with, whatever max_steps is now
         self.update.schedule = replace(self.update.schedule, decay_steps=checkpoint.state["decay_steps"])
         return [*notes, f"resumed after step {checkpoint.step} from {self.store.folder / f'step_{checkpoint.step}'}"]
@@ -310,6 +311,7 @@ class GrpoTrainer:
         if self.config.rl_config.save_hf_model:
             self._export()
         self.residency.close()
+        largest, peak = (max(values) for values in zip(*gather_objects(self.mesh.world, (self.residency.largest_phase_bytes, peak_rss_gb())), strict=True))
         if self.writer is None:
             return
         self.writer.close()
@@ -321,7 +323,7 @@ class GrpoTrainer:
             "seconds": time.perf_counter() - self.started,
             "seed": self.config.rl_config.seed,
             "world_size": self.mesh.world_size,
-            "peak_rss_gb": peak_rss_gb(),
+            "memory": {"start_rss_gb": self.start_rss, "peak_rss_gb": peak, "largest_phase_gb": largest / 2**30},  # GiB, of the fullest rank
             "versions": versions(),
             "git_commit": git_commit(),
             "config": asdict(self.config),

@@ -29,11 +29,23 @@ _FREE = {
         "eval_samples",
         "eval_temperature",
         "eval_max_prompts",
+        "swap",
+        "swap_dir",
+        "reshard_transport",
+        "reshard_bucket_mb",
+        "reshard_check_interval",
+        "reshard_mem_opt_level",
     },
-    "actor_config": {"save"},
+    "actor_config": {"save", "model_config"},
     "monitor_config": {"progress_bar", "print_interval", "plots"},
     "profiler_config": {"enabled", "start_step", "stop_step"},
     "context": {"num_threads"},
+}
+# settings that may differ too, but change the order of additions, and so the last bits of all that follows
+_ROUNDING = {
+    "actor_config": {"parallel_config", "enable_parallel_optimizer", "recompute_config"},
+    "ref_config": {"parallel_config", "ref_model_batch_size"},
+    "generate_config": {"parallel_config"},
 }
 
 
@@ -51,11 +63,17 @@ def _differences(old: Any, new: Any, key: str) -> list[str]:
     return [] if old == new else [f"{key} was {old!r}, is {new!r}"]
 
 
+def is_exact(state: dict[str, Any], config: dict[str, Any], world_size: int) -> bool:
+    """Whether the run goes on bit for bit, not only up to the order of additions."""
+    before = state["config"]
+    return state["world_size"] == world_size and all(before[s].get(name) == config[s][name] for s, names in _ROUNDING.items() for name in names)
+
+
 def check_same_run(state: dict[str, Any], config: dict[str, Any], digest: str) -> None:
     """Raises ValueError that names every difference that would break exact continuation."""
     differences = []
     for section, values in config.items():
-        free = _FREE.get(section, set())
+        free = _FREE.get(section, set()) | _ROUNDING.get(section, set())
         before = {name: value for name, value in state["config"].get(section, {}).items() if name not in free}
         differences += _differences(before, {name: value for name, value in values.items() if name not in free}, section)
     if state["prompts_digest"] != digest:

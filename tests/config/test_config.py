@@ -39,7 +39,7 @@ def test_the_quickstart_is_valid(values):
         ("rl_config.num_generatoins", 8, "did you mean rl_config.num_generations?"),
         ("num_generations", 8, "did you mean rl_config.num_generations?"),
         ("rl_config.packing", True, "sequences are bucketed by length"),
-        ("actor_config.recompute_config.recompute", True, "recomputation is not part"),
+        ("actor_config.recompute_config.recompute", "maybe", "true or false is needed"),
         ("rl_config.beta", "high", "a number is needed, not str"),
         ("rl_config.num_generations", 2.5, "a whole number is needed, not float"),
         ("rl_config.num_generations", True, "a whole number is needed, not bool"),
@@ -59,11 +59,19 @@ def test_unknown_keys_and_wrong_types(values, key, value, message):
     ("change", "message"),
     [
         ({"rl_config.num_generations": 1}, "at least 2 completions"),
-        ({"rl_config.chunk_size": 3}, "rl_config.chunk_size=3: must be a multiple of the 2 ranks"),
-        ({"rl_config.batch_size": 24}, "rl_config.batch_size=24: must be a multiple of num_generations * ranks = 8 * 2 = 16"),
+        ({"rl_config.chunk_size": 3}, "rl_config.chunk_size=3: must be a multiple of the 2 data-parallel ranks of the rollout"),
+        ({"rl_config.batch_size": 24}, "rl_config.batch_size=24: must be a multiple of num_generations * data-parallel ranks of the actor = 8 * 2 = 16"),
         ({"rl_config.seq_length": 40, "rl_config.length_buckets": []}, "8 + 40 = 48"),
         ({"rl_config.length_buckets": [24, 12]}, "must be positive, rise, and end with seq_length=48"),
-        ({"actor_config.parallel_config.model_parallel": 2}, "data parallelism only"),
+        ({"generate_config.parallel_config.pipeline_stage": 2}, "rollouts run on one stage"),
+        (
+            {"actor_config.parallel_config.model_parallel": 2, "actor_config.parallel_config.data_parallel": 2},
+            "2 x model_parallel 2 x pipeline_stage 1 = 4, but 2",
+        ),
+        ({"ref_config.parallel_config.pipeline_stage": 2, "ref_config.parallel_config.stage_layers": [1, 3]}, "stage_layers"),
+        ({"rl_config.reshard_mem_opt_level": 1}, "set rl_config.swap to true"),
+        ({"rl_config.reshard_mem_opt_level": 2}, "must be 0 or 1"),
+        ({"actor_config.model_config": str(ROOT / "model_configs/qwen2_5_7b.yaml")}, "hidden_size is 3584, but"),
         ({"actor_config.parallel_config.data_parallel": 4}, "4 x model_parallel 1 x pipeline_stage 1 = 4, but 2 rank(s)"),
         ({"actor_config.parallel_config.micro_batch_num": 500}, "more than the 128 completions"),
         ({"reward_config.verifier_weight": [1.0]}, "2 verifiers need as many weights"),
@@ -99,7 +107,8 @@ def test_all_problems_are_reported_together_and_before_any_group_starts(values, 
     result = run([sys.executable, ROOT / MAIN, "--config", path], MS_WORKER_NUM="3", MS_ROLE="MS_WORKER")  # no scheduler: a group would hang
     assert result.returncode == 2
     assert all(
-        part in result.stderr for part in ("num_generations=1", "epsilon_low=2", "chunk_size=8: must be a multiple of the 3 ranks", "actor_config.load=''")
+        part in result.stderr
+        for part in ("num_generations=1", "epsilon_low=2", "chunk_size=8: must be a multiple of the 3 data-parallel ranks", "actor_config.load=''")
     )
 
 
@@ -122,9 +131,10 @@ def test_command_line_beats_yaml_and_short_flags_work(values, tmp_path):
         part[last] = value
     path.write_text(yaml.safe_dump(sections))
     arguments = ["--config", str(path), "--verifier_function", "accuracy_reward,format_reward", "--verifier_weight", "1.0,0.5", "--tensorboard", "true"]
-    config, is_dry_run = parse_command_line([*arguments, "--resume_training", "--rl_config.beta=1e-3", "rl_config.seed=7", "--dry_run"])
+    command = parse_command_line([*arguments, "--resume_training", "--rl_config.beta=1e-3", "rl_config.seed=7", "--dry_run"])
+    config = command.config
     assert config.reward_config.verifier_function == ["accuracy_reward", "format_reward"] and config.reward_config.verifier_weight == [1.0, 0.5]
-    assert config.rl_config.tensorboard and config.rl_config.resume_training and is_dry_run
+    assert config.rl_config.tensorboard and config.rl_config.resume_training and command.is_dry_run
     assert config.rl_config.beta == 1e-3 and config.rl_config.seed == 7 and config.rl_config.num_generations == 8
 
 

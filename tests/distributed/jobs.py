@@ -18,7 +18,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def start_msrun(num_ranks, log_dir, script, *arguments, timeout=240):
+def start_msrun(num_ranks, log_dir, script, *arguments, timeout=240, cwd=None):
     """(exit code, console text, all workers' logs) of a job; whatever it leaves behind is ended."""
     command = [
         "msrun",
@@ -33,7 +33,7 @@ def start_msrun(num_ranks, log_dir, script, *arguments, timeout=240):
     ]
     job = uuid.uuid4().hex
     environment = clean_environment(PYTHONPATH=VERIFIERS, TEST_JOB=job)
-    process = subprocess.Popen(command, cwd=Path(log_dir).parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    process = subprocess.Popen(command, cwd=cwd or Path(log_dir).parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     try:
         text, _ = process.communicate(timeout=timeout)
     finally:

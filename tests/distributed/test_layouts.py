@@ -89,7 +89,7 @@ def settings(folder, case):
         "rl_config.reshard_check_interval": 1,
         "rl_config.reshard_bucket_mb": 1,
         "actor_config.load": "tied",
-        "actor_config.lr_schedule.lr": 1e-3,
+        "actor_config.lr_schedule.lr": 3e-4,
         "actor_config.optimizer.eps": 1e-5,  # Adam would make whole steps of gradients that are rounding errors
         "ref_config.load": "tied",
         "reward_config.verifier_function": ["verifiers_for_runs.length_modulo"],
@@ -132,8 +132,8 @@ def difference(folder, name, witness):
         a, b = (read_jsonl(folder / run / f"completions/step_{step:06d}.jsonl") for run in (name, witness))
         assert a == b
     found = {}
-    # the loss adds up tokens' losses of size 1 that cancel: what is left is compared against a tenth of a token's
-    for key, floor in (("loss/total", 1e-1), ("loss/kl", 1e-4), ("policy/grad_norm", 0.0), ("policy/entropy", 0.0)):
+    # the loss adds up tokens' losses of size 1 that cancel, the KL differences of logprobs: what is left is compared against a tenth
+    for key, floor in (("loss/total", 1e-1), ("loss/kl", 1e-1), ("policy/grad_norm", 0.0), ("policy/entropy", 0.0)):
         found[key] = max(abs(a[key] - b[key]) / max(abs(b[key]), floor) for a, b in zip(ours, theirs, strict=True))
     assert max(row["rollout/logprob_diff_max"] for row in ours) < 1e-4
     assert all(row["reshard/bytes"] == row["reshard/lower_bound_bytes"] for row in ours)
