@@ -1,4 +1,4 @@
-"""Carries out a plan: the trained weights into another layout's parameters, in place, through at most two buckets.
+"""Carries out a plan: the trained weights into another layout's parameters, in place, within the memory of two buckets.
 
 Ordering contract: the source's weights do not change between the start of `run` and its return, which is on no rank before all
 ranks have what they need.
@@ -25,6 +25,7 @@ from mindrlhf_lite.reshard.plan import Plan
 from mindrlhf_lite.reshard.transports import Location, Source, Transport
 
 BUCKET_BYTES = 8 << 20
+_MESSAGES_PER_BUCKET = 8  # a broadcast on CPU holds up to six copies of its message
 _LARGE = 2 << 20  # from this size on `copy_` is faster than `assign`
 
 
@@ -75,17 +76,18 @@ class Resharder:
         rank: this rank.
         world: all ranks; None: only this one.
         destination: this rank's parameters by buffer name, as the plan's destination names them.
-        bucket_bytes: of one bucket; at most two are alive.
+        bucket_bytes: half of what a reshard may allocate; a collective's messages are an eighth of a bucket.
     """
 
     def __init__(self, plan: Plan, rank: int, world: Axis | None, destination: Mapping[str, Parameter], transport: Transport, bucket_bytes: int = BUCKET_BYTES):
         self.plan, self.rank, self.world, self.destination, self.transport = plan, rank, world, destination, transport
-        self.blocks = blocks_of_receiver(plan, rank, bucket_bytes)
-        self._messages = self._order(bucket_bytes)
+        self._message_bytes = bucket_bytes if transport.writes_in_place else max(1, bucket_bytes // _MESSAGES_PER_BUCKET)
+        self.blocks = blocks_of_receiver(plan, rank, self._message_bytes)
+        self._messages = self._order()
         largest = max([sum(region.num_bytes for region in block.regions) for block in self.blocks], default=0)
-        self._bucket_size, self._bucket_bytes = 0 if transport.writes_in_place else largest // 4, bucket_bytes
+        self._bucket_bytes, self._bucket_size = bucket_bytes, 0 if transport.writes_in_place else largest // 4
 
-    def _order(self, bucket_bytes: int) -> list[tuple[int, int, Block]]:
+    def _order(self) -> list[tuple[int, int, Block]]:
         """(block number, receiver, block) of all messages that this rank has a part in, in the order that all ranks keep."""
         if self.transport.pulls:
             return [(number, self.rank, block) for number, block in enumerate(self.blocks)]
@@ -93,7 +95,7 @@ class Resharder:
         messages = [
             (number, receiver, block)
             for receiver in sorted(receivers)
-            for number, block in enumerate(self.blocks if receiver == self.rank else blocks_of_receiver(self.plan, receiver, bucket_bytes))
+            for number, block in enumerate(self.blocks if receiver == self.rank else blocks_of_receiver(self.plan, receiver, self._message_bytes))
             if receiver == self.rank or block.pieces_from(self.rank)
         ]
         return sorted(messages, key=lambda message: message[:2])
@@ -154,7 +156,7 @@ class Resharder:
         """CRC-32 of what went to each other rank, and of what came from each, read back from the destination; pieces in plan order."""
         sent: dict[int, int] = {}
         for piece in self.plan.pieces_sent_by(self.rank):
-            for rows in _row_ranges(piece.source, self._bucket_bytes):
+            for rows in _row_ranges(piece.source, self._bucket_bytes // _MESSAGES_PER_BUCKET):
                 values = np.empty([s.stop - s.start for s in rows], np.float32)
                 source.read(piece.source_buffer, rows, values)
                 sent[piece.receiver] = zlib.crc32(values.data, sent.get(piece.receiver, 0))
@@ -162,7 +164,7 @@ class Resharder:
         for piece in self.plan.pieces_received_by(self.rank):
             if piece.sender != self.rank:
                 values = self.destination[piece.destination_buffer].asnumpy()
-                for rows in _row_ranges(piece.destination, self._bucket_bytes):
+                for rows in _row_ranges(piece.destination, self._bucket_bytes // _MESSAGES_PER_BUCKET):
                     received[piece.sender] = zlib.crc32(np.ascontiguousarray(values[rows]).data, received.get(piece.sender, 0))
         return sent, received
 

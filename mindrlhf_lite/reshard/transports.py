@@ -69,7 +69,7 @@ class Transport(Protocol):
 
 
 class CollectiveTransport:
-    """A broadcast in the group of sender and receiver, packed through a bucket."""
+    """A broadcast in the group of sender and receiver, packed; the receiver confirms each, or messages would pile up in a slow one's memory."""
 
     name, pulls, writes_in_place = "collective", False, False
 
@@ -93,12 +93,14 @@ class CollectiveTransport:
             self.source.read(piece.source_buffer, piece.source, packed[start : start + size].reshape([s.stop - s.start for s in piece.source]))
             start += size
         self._broadcast(packed, self.rank, receiver)
+        self._broadcast(np.zeros(1, np.float32), receiver, self.rank)
 
     def receive(self, pieces: Sequence[Piece], sender: int, outs: Sequence[np.ndarray]) -> None:
         packed, start = self._broadcast(np.empty(sum(piece.num_bytes for piece in pieces) // 4, np.float32), sender, self.rank), 0
         for out in outs:
             out[...] = packed[start : start + out.size].reshape(out.shape)
             start += out.size
+        self._broadcast(np.zeros(1, np.float32), self.rank, sender)
 
 
 class SharedMemoryTransport:
@@ -133,11 +135,11 @@ class SharedMemoryTransport:
                 self._read_memory(location, piece.source, out)
 
     def _read_memory(self, location: Location, region: tuple[slice, ...], out: np.ndarray) -> None:
-        theirs, ours = runs(location.address, location.shape, region), _runs_of(out)
-        done = 0
-        while done < len(theirs) or not len(theirs):
-            # the same number of runs on both sides: cut the longer ones
-            remote, local = theirs[done : done + _MAX_RUNS], ours[done : done + _MAX_RUNS]
+        theirs, ours = _runs(location.address, location.shape, region), _runs_of(out)
+        if len(_merged(theirs)) == len(_merged(ours)) == 1:  # whole rows on both sides, as most pieces are: pinning pages row by row costs more than the copy
+            theirs, ours = _merged(theirs), _merged(ours)
+        for start in range(0, len(theirs), _MAX_RUNS):
+            remote, local = theirs[start : start + _MAX_RUNS], ours[start : start + _MAX_RUNS]
             wanted = int(remote[:, 1].sum())
             got = self._libc.process_vm_readv(
                 ctypes.c_int(location.pid), ctypes.c_void_p(local.ctypes.data), ctypes.c_ulong(len(local)),
@@ -146,7 +148,6 @@ class SharedMemoryTransport:
             if got != wanted:
                 reason = os.strerror(ctypes.get_errno()) if got < 0 else f"{got} of {wanted} bytes"
                 raise OSError(f"cannot read the memory of process {location.pid}: {reason}; set rl_config.reshard_transport=collective")
-            done += len(remote)
 
 
 def is_shared_memory_allowed() -> bool:
@@ -161,7 +162,7 @@ def is_shared_memory_allowed() -> bool:
     return bool(got == 8 and copy[0] == 7)
 
 
-def runs(address: int, shape: Sequence[int], region: tuple[slice, ...]) -> np.ndarray:
+def _runs(address: int, shape: Sequence[int], region: tuple[slice, ...]) -> np.ndarray:
     """(address, bytes) of every row of a region of a contiguous float32 array at `address`, uint64 [rows, 2]."""
     width = int(np.prod(shape[1:], dtype=np.int64))
     row = region[0]
@@ -178,6 +179,13 @@ def _runs_of(out: np.ndarray) -> np.ndarray:
     result[:, 0] = out.ctypes.data + out.strides[0] * np.arange(out.shape[0])
     result[:, 1] = out[0].nbytes
     return result
+
+
+def _merged(runs: np.ndarray) -> np.ndarray:
+    """One run where every row follows the one before, else the rows."""
+    if len(runs) > 1 and (np.diff(runs[:, 0]) != runs[0, 1]).any():
+        return runs
+    return np.array([[runs[0, 0], runs[:, 1].sum()]], np.uint64)
 
 
 def read_region(descriptor: int, offset: int, shape: Sequence[int], region: tuple[slice, ...], out: np.ndarray) -> None:

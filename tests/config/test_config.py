@@ -68,7 +68,7 @@ def test_unknown_keys_and_wrong_types(values, key, value, message):
             {"actor_config.parallel_config.model_parallel": 2, "actor_config.parallel_config.data_parallel": 2},
             "2 x model_parallel 2 x pipeline_stage 1 = 4, but 2",
         ),
-        ({"ref_config.parallel_config.pipeline_stage": 2, "ref_config.parallel_config.stage_layers": [1, 3]}, "stage_layers"),
+        ({"ref_config.parallel_config.pipeline_stage": 2, "ref_config.parallel_config.stage_layers": [1, 9]}, "stage_layers"),
         ({"rl_config.reshard_mem_opt_level": 1}, "set rl_config.swap to true"),
         ({"rl_config.reshard_mem_opt_level": 2}, "must be 0 or 1"),
         ({"actor_config.model_config": str(ROOT / "model_configs/qwen2_5_7b.yaml")}, "hidden_size is 3584, but"),

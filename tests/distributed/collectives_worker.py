@@ -47,7 +47,7 @@ def gradients(cell, count, *arrays):
         return compute(*tensors)
 
     value, found = graph(*map(Tensor, arrays))
-    return value.asnumpy(), [gradient.asnumpy() for gradient in found]
+    return value.asnumpy(), [gradient.asnumpy() for gradient in (found if count > 1 else (found,))]
 
 
 def close(found, expected, what):
