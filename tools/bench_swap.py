@@ -35,9 +35,9 @@ MODES = {
 def parse_arguments() -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument("--ranks", type=int, default=1, help="default: 1")
-    parser.add_argument("--hidden", type=int, default=2048, help="hidden size (default: 2048)")
+    parser.add_argument("--hidden", type=int, default=3072, help="hidden size (default: 3072)")
     parser.add_argument("--layers", type=int, default=4, help="default: 4")
-    parser.add_argument("--steps", type=int, default=4, help="steps; the first one compiles and its time is left out (default: 4)")
+    parser.add_argument("--steps", type=int, default=3, help="steps; the first one compiles and its time is left out (default: 3)")
     parser.add_argument("--swap_dir", default="", help="folder of the spill files (default: a temporary folder)")
     return parser.parse_args()
 

@@ -96,7 +96,7 @@ class NativeEngine:
 
     def prefill(self, prompts: Sequence[tuple[int, ...]], width: int, slots_by_prompt: Sequence[Sequence[int]], caches: tuple) -> None:
         """Writes the keys and values of `prompts`, padded to `width` tokens, into their slots."""
-        rows = max(_PREFILL_TOKENS // width, -(-_MIN_ROWS // width), 1)
+        rows = max(min(_PREFILL_TOKENS // width, self.num_slots), -(-_MIN_ROWS // width), 1)
         for start in range(0, len(prompts), rows):
             token_ids = np.zeros((rows, width), np.int32)
             pairs = []

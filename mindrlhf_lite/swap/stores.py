@@ -109,6 +109,8 @@ class FileStore:
     def release(self, parameters: Sequence[Parameter]) -> None:
         for parameter in parameters:
             give_back_pages(parameter.asnumpy())
+        if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # what was freed meanwhile but not given back (glibc)
+            libc.malloc_trim(0)
 
     def locate(self, parameter: Parameter) -> Location:
         return Location(os.getpid(), tuple(parameter.shape), descriptor=self._descriptor, offset=self._offsets[id(parameter)])

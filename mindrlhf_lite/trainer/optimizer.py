@@ -170,8 +170,9 @@ class AdamW:
 
         def zeros(prefix: str, whole: bool = False) -> ParameterTuple:
             shapes = [weight.shape if whole else (stop - start, *weight.shape[1:]) for weight, (start, stop) in zip(weights, rows)]
-            arrays = [Tensor(np.zeros(shape, np.float32)) for shape in shapes]
-            return ParameterTuple([Parameter(array, name=f"{prefix}.{w.name}", requires_grad=False) for w, array in zip(weights, arrays)])
+            return ParameterTuple(
+                [Parameter(Tensor(np.zeros(shape, np.float32)), name=f"{prefix}.{w.name}", requires_grad=False) for w, shape in zip(weights, shapes)]
+            )
 
         self.weights = weights
         self.gradients, self.first_moment, self.second_moment = zeros("gradient", whole=True), zeros("adam_m"), zeros("adam_v")

@@ -86,8 +86,9 @@ class AccumulateGradients(nn.Cell):
             input_gradient, weight_gradients = outputs[0], gradients
         else:
             input_gradient, weight_gradients = gradients
-        for accumulator, gradient in zip(self.accumulators, weight_gradients):
-            ops.assign_add(accumulator, gradient)
+        # from the last layer to the first, as the backward pass computes them: the additions run in this order, and none keeps a gradient waiting
+        for index in range(len(self.accumulators) - 1, -1, -1):
+            ops.assign_add(self.accumulators[index], weight_gradients[index])
         return (input_gradient, *outputs[1:])
 
 
