@@ -1,16 +1,14 @@
 """Conversions between strategies: there and back, bit for bit; memory stays at one file."""
 
-import resource
 import subprocess
 import sys
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from helpers import ROOT, TINY, clean_environment, random_weights, run_python
 
 from mindrlhf_lite.checkpoint.transform import open_checkpoint, transform
-from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
+from mindrlhf_lite.models.hf_weights import save_hf_model
 from mindrlhf_lite.models.model_config import ModelConfig
 from mindrlhf_lite.parallel.layout import parse_strategy
 
@@ -83,7 +81,6 @@ def test_memory_does_not_grow_with_the_model(tmp_path):
         peaks[layers] = float(result.stdout.rsplit("peak memory ", 1)[1].split()[0])
     growth = (12 - 4) * 15.2 / 1024  # GiB that the larger model is larger by, 3.8M parameters a layer
     assert peaks[12] - peaks[4] < 0.6 * growth, peaks
-    assert resource.getpagesize() > 0 and np.isfinite(growth)
 
 
 def test_a_shard_of_another_strategy_is_named(tmp_path):
@@ -91,4 +88,3 @@ def test_a_shard_of_another_strategy_is_named(tmp_path):
     transform(open_checkpoint(tmp_path / "full"), tmp_path / "pp", parse_strategy("pp=2", "test"))
     with pytest.raises(ValueError, match=r"no tensor weight/.*another strategy|is missing|covers"):
         transform(open_checkpoint(tmp_path / "pp", parse_strategy("tp=1,pp=1", "test")), tmp_path / "x", None)
-    assert load_weights(tmp_path / "full", TINY)

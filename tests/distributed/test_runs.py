@@ -207,6 +207,23 @@ def test_resume_is_exact_bit_for_bit_across_an_epoch(data, tmp_path):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_resume_under_another_strategy(data, tmp_path):
+    """Two steps on one rank, the third on two tensor-parallel ranks with swapping, equal three on one rank."""
+    settings = ("--rl_config.save_ckpt_interval=2", "--actor_config.lr_schedule.decay_steps=3")
+    assert single(data, tmp_path / "whole", *settings).returncode == 0
+    assert single(data, tmp_path / "parts", *settings, "--rl_config.max_steps=2").returncode == 0
+    tensor = [f"--{role}.parallel_config.model_parallel=2" for role in ("actor_config", "ref_config")]
+    swap = ("--rl_config.swap=true", "--rl_config.reshard_mem_opt_level=1")
+    code, text, logs = msrun(2, data, tmp_path / "parts", *settings, *tensor, *swap, "--resume_training", "true")
+    assert code == 0, text + logs
+    assert "resumed after step 2" in text and "under other parallel strategies" in text
+    for a, b in zip(metrics(tmp_path / "whole"), metrics(tmp_path / "parts"), strict=True):
+        for key in EXACT:
+            assert b[key] == pytest.approx(a[key], rel=1e-5, abs=1e-7), (a["step"], key)
+    assert metrics(tmp_path / "parts")[2]["swap/bytes"] > 0
+    assert not any((tmp_path / "parts/swap").iterdir())  # spill files have no name
+
+
 def test_resume_after_kill_9_and_damage(data, tmp_path):
     output = tmp_path / "run"
     command = [

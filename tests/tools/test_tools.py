@@ -94,7 +94,11 @@ def test_bad_rows_are_named(quickstart_model, tmp_path, row, message):
 
 
 @pytest.mark.parametrize(
-    "tool", ["rlhf_data", "score", "generate", "evaluate", "plot_run", "make_tiny_model", "make_random_model", "bench_grpo", "document_config"]
+    "tool",
+    [
+        *("rlhf_data", "score", "generate", "evaluate", "plot_run", "make_tiny_model", "make_random_model", "document_config"),
+        *("plan_reshard", "transform_checkpoint", "bench_grpo", "bench_reshard", "bench_swap"),
+    ],
 )
 def test_every_tool_has_help_with_an_example(tool):
     result = run_python(f"tools/{tool}.py", "--help")
