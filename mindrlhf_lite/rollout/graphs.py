@@ -23,7 +23,7 @@ _cumsum = ops.CumSum()
 
 
 def allocate_cache(model: Qwen2, slots: int, cache_length: int) -> tuple[Parameter, ...]:
-    """Zeroed key caches of all layers, then the value caches."""
+    """Zeroed key caches of all layers, then the value caches: slots, or blocks, of so many tokens each."""
     shape = (slots * model.layers[0].num_kv_heads, cache_length, model.config.head_dim)
 
     def layer_caches(kind: str) -> tuple[Parameter, ...]:
@@ -31,6 +31,19 @@ def allocate_cache(model: Qwen2, slots: int, cache_length: int) -> tuple[Paramet
         return tuple(Parameter(Tensor(array), name=f"{kind}_cache.{i}", requires_grad=False) for i, array in enumerate(zeros))
 
     return layer_caches("key") + layer_caches("value")
+
+
+def draw_tokens(logits: Tensor, sampled_logits: Tensor, uniform: Tensor, is_greedy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Inverse CDF over the vocabulary, or the most probable token where is_greedy, inside a graph.
+
+    Args: logits [B, V] of the policy; sampled_logits [B, V] of the distribution to draw from; uniform float32 [B]; is_greedy bool [B] or [1].
+    Returns: (token [B], its logprob [B] under sampled_logits, its logprob [B] under logits).
+    """
+    log_probabilities = _log_softmax(sampled_logits)
+    cumulative = _cumsum(ops.exp(log_probabilities), 1)
+    below = (cumulative <= uniform.reshape(-1, 1) * cumulative[:, -1:]).astype(ms.float32).sum(1).astype(ms.int32)
+    chosen = ops.select(is_greedy, ops.argmax(log_probabilities, 1).astype(ms.int32), below).reshape(-1, 1)
+    return chosen.reshape(-1), _gather_d(log_probabilities, 1, chosen).reshape(-1), _gather_d(_log_softmax(logits), 1, chosen).reshape(-1)
 
 
 class Prefill(nn.Cell):
@@ -116,8 +129,4 @@ class Decode(nn.Cell):
         logits = self.model.logits(self.model.norm(x))
         if not self.samples_in_graph:
             return logits, positions, positions
-        log_probabilities = _log_softmax((logits + forbid_stop.reshape(-1, 1) * self.stop_bias) * inverse_temperature)
-        cumulative = _cumsum(ops.exp(log_probabilities), 1)
-        below = (cumulative <= uniform.reshape(-1, 1) * cumulative[:, -1:]).astype(ms.float32).sum(1).astype(ms.int32)
-        chosen = ops.select(is_greedy, ops.argmax(log_probabilities, 1).astype(ms.int32), below).reshape(-1, 1)
-        return chosen.reshape(-1), _gather_d(log_probabilities, 1, chosen).reshape(-1), _gather_d(_log_softmax(logits), 1, chosen).reshape(-1)
+        return draw_tokens(logits, (logits + forbid_stop.reshape(-1, 1) * self.stop_bias) * inverse_temperature, uniform, is_greedy)
