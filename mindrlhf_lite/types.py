@@ -165,6 +165,7 @@ class TrainSequence:
     advantage: float
     reference_logprobs: FloatArray | None = None  # float32 [C]
     policy_logprobs: FloatArray | None = None  # float32 [C]
+    sampling_logprobs: FloatArray | None = None  # float32 [C], under the distribution that was sampled from; None: not corrected for
 
     @property
     def completion_length(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from mindspore import Parameter
@@ -21,6 +22,7 @@ from mindrlhf_lite.types import Completion, FinishReason, GenerateRequest, Sampl
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+os.environ.setdefault("VLLM_HOST_IP", "127.0.0.1")  # or it looks for the one that faces the network
 os.environ.setdefault("VLLM_DO_NOT_TRACK", "1")
 
 
@@ -127,14 +129,14 @@ class VllmEngine:
                 self._engine.abort_request(list(places))
         return [[completion for completion in group if completion is not None] for group in results]
 
-    def _completion(self, name: str, output) -> Completion:
+    def _completion(self, name: str, output: Any) -> Completion:
         request = self._runner.requests[name]  # until the next step
         logprobs, policy_logprobs = np.array(request.logprobs, np.float32), np.array(request.policy_logprobs, np.float32)
         if not np.isfinite(policy_logprobs).all():
             raise FloatingPointError("the rollout model's logprobs are not finite: its weights are broken (NaN or overflow)")
         return Completion(tuple(output.token_ids), logprobs, policy_logprobs, FinishReason(output.finish_reason))
 
-    def _params(self, sampling: SamplingParams, request: GenerateRequest, number: int):
+    def _params(self, sampling: SamplingParams, request: GenerateRequest, number: int) -> Any:
         from vllm import SamplingParams as VllmSamplingParams
         from vllm.sampling_params import RequestOutputKind
 
