@@ -12,6 +12,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from mindrlhf_lite.models.spread import spread
 from mindrlhf_lite.parallel.collectives import MaxOverAxis, _sum_of
 from mindrlhf_lite.parallel.mesh import Axis
 
@@ -22,6 +23,7 @@ _linear = ops.MatMul(transpose_b=True)
 _matmul = ops.MatMul()
 _matmul_ta = ops.MatMul(transpose_a=True)
 _log_softmax = ops.LogSoftmax(-1)
+_encode = ops.OneHot()
 _gather_d = ops.GatherD()
 _mean = ops.ReduceMean(keep_dims=True)
 _max = ops.ReduceMax(keep_dims=True)
@@ -54,16 +56,18 @@ class TokenLogprobs(nn.Cell):
         self.bias: Any = padding_bias(vocab_size, self.rows, axis)
         self.max_over_ranks: Any = None if axis is None else MaxOverAxis(axis)
         self.sum_over_ranks = _sum_of(axis)
+        self.on, self.off = Tensor(1.0, ms.float32), Tensor(0.0, ms.float32)
 
     def _logits(self, hidden: Tensor, weight: Tensor) -> Tensor:
         logits = _linear(hidden, weight)
-        return logits if self.bias is None else logits + self.bias
+        return logits if self.bias is None else logits + spread(self.bias, logits.shape)
 
     def _one_hot(self, labels: Tensor) -> Tensor:
         if not self.is_split:
-            return ops.one_hot(labels, self.rows)
+            return _encode(labels, self.rows, self.on, self.off)
         local, inside = self._local(labels)
-        return ops.one_hot(local, self.rows) * inside
+        chosen = _encode(local, self.rows, self.on, self.off)
+        return chosen * spread(inside, chosen.shape)
 
     def _local(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """(labels as rows of this rank, clipped into it, [N]; whether they lie there, float [N, 1])."""
@@ -80,14 +84,19 @@ class TokenLogprobs(nn.Cell):
             entropy = _mean(probabilities * log_probabilities, -1) * (-self.rows)
             return _gather_d(log_probabilities, 1, labels.reshape(-1, 1)).reshape(-1), entropy.reshape(-1), entropy, probabilities
         maximum = self.max_over_ranks(_max(logits, -1).reshape(-1)).reshape(-1, 1)
-        shifted = logits - maximum
+        shifted = logits - spread(maximum, logits.shape)
         exponentials = ops.exp(shifted)
         local, inside = self._local(labels)
         # ReduceMean times the width: a sum over the last dimension, in the form that is fast on CPU
         own = (_mean(exponentials, -1) * self.rows, _mean(exponentials * shifted, -1) * self.rows, _gather_d(shifted, 1, local.reshape(-1, 1)) * inside)
         total, weighted, chosen = ops.split(self.sum_over_ranks(ops.concat(own, 1)), 1, 1)
         log_total = ops.log(total)
-        return (chosen - log_total).reshape(-1), (log_total - weighted / total).reshape(-1), maximum + log_total, exponentials / total
+        return (
+            (chosen - log_total).reshape(-1),
+            (log_total - weighted / total).reshape(-1),
+            maximum + log_total,
+            exponentials / spread(total, exponentials.shape),
+        )
 
     def construct(self, hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Args: hidden [N, H]; weight [rows, H]; labels [N] int32.
@@ -112,15 +121,15 @@ class TokenLogprobs(nn.Cell):
         dlogprobs = gradients[0].reshape(-1, 1)
         count, rows = hidden.shape[0], self.rows_per_chunk
         if count <= rows:
-            dlogits = (self._one_hot(labels) - out[3]) * dlogprobs
+            dlogits = (self._one_hot(labels) - out[3]) * spread(dlogprobs, out[3].shape)
             return _matmul(dlogits, weight), _matmul_ta(dlogits, hidden), ops.zeros_like(labels)
         dhidden: tuple = ()
         dweight = ops.zeros_like(weight)
         for start in range(0, count, rows):
             part = hidden[start : start + rows]
             logits = self._logits(part, weight)
-            probabilities = ops.exp(logits - out[2][start : start + rows]) if self.is_split else ops.exp(_log_softmax(logits))
-            dlogits = (self._one_hot(labels[start : start + rows]) - probabilities) * dlogprobs[start : start + rows]
+            probabilities = ops.exp(logits - spread(out[2][start : start + rows], logits.shape)) if self.is_split else ops.exp(_log_softmax(logits))
+            dlogits = (self._one_hot(labels[start : start + rows]) - probabilities) * spread(dlogprobs[start : start + rows], logits.shape)
             dhidden += (_matmul(dlogits, weight),)
             dweight = dweight + _matmul_ta(dlogits, part)
         return _concat(dhidden), dweight, ops.zeros_like(labels)

@@ -18,6 +18,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from mindrlhf_lite.models.model_config import ModelConfig
+from mindrlhf_lite.models.spread import spread
 from mindrlhf_lite.parallel.collectives import GatherRows, cut_tokens, enter_tensor_parallel, leave_tensor_parallel
 from mindrlhf_lite.parallel.layout import EMBEDDING, FINAL_NORM, HEAD, Buffer, Strategy, buffers_at
 from mindrlhf_lite.parallel.mesh import ALONE, RoleMesh
@@ -46,7 +47,7 @@ def rotary_tables(config: ModelConfig, length: int) -> tuple[np.ndarray, np.ndar
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = _halves(x)
-    return x * cos + _concat((-second, first)) * sin
+    return x * spread(cos, x.shape) + _concat((-second, first)) * spread(sin, x.shape)
 
 
 def causal_mask(length: int) -> Tensor:
@@ -65,7 +66,8 @@ class CausalAttention(nn.Cell):
         """Args: query [B*KV, G*T, D], already scaled; key, value [B*KV, T, D]; mask [1, T, T]. Returns ([B*KV, G*T, D], probabilities)."""
         pairs, rows, _ = query.shape
         length = key.shape[1]
-        scores = _batch_matmul_tb(query, key).reshape(pairs * rows // length, length, length) + mask
+        scores = _batch_matmul_tb(query, key).reshape(pairs * rows // length, length, length)
+        scores = scores + spread(mask, scores.shape)
         probabilities = _softmax(scores.reshape(-1, length)).reshape(pairs, rows, length)
         return _batch_matmul(probabilities, value), probabilities
 
@@ -75,7 +77,7 @@ class CausalAttention(nn.Cell):
         length, head_dim = probabilities.shape[-1], query.shape[-1]
         dprobabilities = _batch_matmul_tb(doutput, value).reshape(-1, length)
         row_sum = _mean((doutput * output).reshape(-1, head_dim), -1) * head_dim
-        dscores = (probabilities.reshape(-1, length) * (dprobabilities - row_sum)).reshape(probabilities.shape)
+        dscores = (probabilities.reshape(-1, length) * (dprobabilities - spread(row_sum, dprobabilities.shape))).reshape(probabilities.shape)
         return _batch_matmul(dscores, key), _batch_matmul_ta(dscores, query), _batch_matmul_ta(probabilities, doutput), ops.zeros_like(mask)
 
 
@@ -140,7 +142,7 @@ class DecoderLayer(nn.Cell):
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / rms(x) * weight over the last dimension of x [tokens, H] (arXiv:1910.07467)."""
-    return x * _rsqrt(_mean(x * x, -1) + eps) * weight
+    return x * spread(_rsqrt(_mean(x * x, -1) + eps), x.shape) * spread(weight.reshape(1, -1), x.shape)
 
 
 class Qwen2(nn.Cell):
@@ -154,7 +156,6 @@ class Qwen2(nn.Cell):
         mesh: the role's axes.
         strategy: how the weights lie on the ranks; None: whole, on one rank.
         is_sequence_split: whether the residual stream's tokens are split over the tensor axis (sequence parallelism).
-        recomputes: whether a layer's activations are computed again in the backward pass instead of kept.
     """
 
     def __init__(
@@ -166,7 +167,6 @@ class Qwen2(nn.Cell):
         mesh: RoleMesh = ALONE,
         strategy: Strategy | None = None,
         is_sequence_split: bool = False,
-        recomputes: bool = False,
     ):
         super().__init__(auto_prefix=False)
         self.config, self.max_length, self.mesh = config, max_length, mesh
@@ -178,9 +178,7 @@ class Qwen2(nn.Cell):
         by_name = {b.name: Parameter(Tensor(np.array(weights[b.name], np.float32)), name=b.name, requires_grad=trainable) for b in self.buffers}
         own_layers = self.strategy.layers_of_stage(config.num_hidden_layers)[mesh.at.stage]
         self.layers = nn.CellList([DecoderLayer(config, f"model.layers.{i}.", by_name, mesh, is_sequence_split) for i in own_layers], auto_prefix=False)
-        if recomputes:
-            for layer in self.layers:
-                layer.recompute()
+        self.num_layers, self.first_layer = len(own_layers), own_layers[0]  # of this stage
         self.eps = config.rms_norm_eps
         self.parameters_in_order = ms.ParameterTuple([by_name[buffer.name] for buffer in self.buffers])
         self._build_ends(by_name, mesh)
@@ -204,8 +202,14 @@ class Qwen2(nn.Cell):
             self.gather_logits = GatherRows(mesh.tensor)
 
     def tables(self, length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Rotary tables of positions 0..length-1, each [length, D]."""
-        return self.cos[:length], self.sin[:length], self.scaled_cos[:length], self.scaled_sin[:length]
+        """Rotary tables of positions 0..length-1, each [1, 1, length, D]."""
+        shape = (1, 1, length, self.config.head_dim)
+        return (
+            self.cos[:length].reshape(shape),
+            self.sin[:length].reshape(shape),
+            self.scaled_cos[:length].reshape(shape),
+            self.scaled_sin[:length].reshape(shape),
+        )
 
     def tables_at(self, positions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Rotary tables at positions [B] or [B, T], each [B, 1, 1 or T, D]."""
@@ -220,18 +224,33 @@ class Qwen2(nn.Cell):
             return self.cut_tokens(ops.gather(self.embedding, token_ids, 0))
         local = token_ids - self.first_row
         is_here = ops.logical_and(local >= 0, local < self.rows).astype(ms.float32).reshape(-1, 1)
-        return self.leave_embedding(ops.gather(self.embedding, ops.minimum(ops.maximum(local, 0), self.rows - 1), 0) * is_here)
+        embedded = ops.gather(self.embedding, ops.minimum(ops.maximum(local, 0), self.rows - 1), 0)
+        return self.leave_embedding(embedded * spread(is_here, embedded.shape))
 
-    def run_stage(self, x: Tensor, token_ids: Tensor) -> Tensor:
-        """This stage over right-padded sequences token_ids [B, T] int32. The first stage embeds them and ignores x; the others take x, the
-        residual stream that the stage before returned. Returns the residual stream, [B*T, H] or this tensor rank's token shard of it.
+    def run_layers(self, x: Tensor, token_ids: Tensor, start: int, stop: int) -> Tensor:
+        """Layers start..stop-1 of this stage over right-padded sequences token_ids [B, T] int32. The model's first layer embeds them and ignores x;
+        the others take x, the residual stream that the layer before returned. Returns the residual stream, [B*T, H] or this tensor rank's token shard of it.
         """
         batch, length = token_ids.shape
-        x = self.embed(token_ids.reshape(-1)) if self.is_first_stage else x
+        if self.is_first_stage and start == 0:
+            x = self.embed(token_ids.reshape(-1))
         tables, mask = self.tables(length), causal_mask(length)
-        for layer in self.layers:
-            x = layer(x, tables, mask, batch, length)
+        for index in range(start, stop):
+            x = self.layers[index](x, tables, mask, batch, length)
         return x
+
+    def run_stage(self, x: Tensor, token_ids: Tensor) -> Tensor:
+        """All layers of this stage."""
+        return self.run_layers(x, token_ids, 0, self.num_layers)
+
+    def weights_of_layers(self, start: int, stop: int) -> list[int]:
+        """Places in `parameters_in_order` of what layers start..stop-1 of this stage compute with; the first one brings the embedding, the last one the head."""
+        numbers = {str(self.first_layer + index) for index in range(start, stop)}
+        ends = {EMBEDDING} if self.is_first_stage and start == 0 else set()
+        if self.final_norm is not None and stop == self.num_layers:
+            ends |= {FINAL_NORM, HEAD if HEAD in self.named_weights() else EMBEDDING}
+        names = [parameter.name for parameter in self.parameters_in_order]
+        return [place for place, name in enumerate(names) if name in ends or (name.startswith("model.layers.") and name.split(".")[2] in numbers)]
 
     def hidden(self, token_ids: Tensor) -> Tensor:
         """Final-normed hidden states [B*T, H] of right-padded sequences token_ids [B, T] int32; all stages on this rank."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from mindspore import Tensor, jit, nn, ops
@@ -41,11 +42,11 @@ class LossOptions:
 
 
 class GrpoLoss(nn.Cell):
-    """Weighted sum of the per-token loss of one micro-batch, and its statistics; the last stage's part of the model is in it."""
+    """Weighted sum of the per-token loss of one micro-batch, and its statistics; the last stage's layers from `first_layer` on are in it."""
 
-    def __init__(self, model: Qwen2, options: LossOptions):
+    def __init__(self, model: Qwen2, options: LossOptions, first_layer: int = 0):
         super().__init__(auto_prefix=False)
-        self.model, self.options = model, options
+        self.model, self.options, self.first_layer = model, options, first_layer
         self.token_logprobs = TokenLogprobs(model.config.vocab_size, model.mesh.tensor)
 
     def construct(
@@ -61,9 +62,10 @@ class GrpoLoss(nn.Cell):
         reference_logprobs: Tensor,
         sampling_logprobs: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Args: x: as of `Qwen2.run_stage`; the others as the fields of MicroBatch. Returns (loss, STATISTICS [7], logprobs [N])."""
+        """Args: x: as of `Qwen2.run_layers`; the others as the fields of MicroBatch. Returns (loss, STATISTICS [7], logprobs [N])."""
         options = self.options
-        hidden = ops.gather(self.model.norm(self.model.run_stage(x, token_ids)), positions, 0)
+        stream = self.model.run_layers(x, token_ids, self.first_layer, self.model.num_layers)
+        hidden = ops.gather(self.model.norm(stream), positions, 0)
         logprobs, entropy, _, _ = self.token_logprobs(hidden, self.model.head, labels)
         # padded slots hold some real token's logprob: they are multiplied by weight 0, and kept finite, below
         frozen = ops.stop_gradient(logprobs)
@@ -97,12 +99,13 @@ class Actor:
     Args:
         model: trainable; this rank's share.
         shards_optimizer: whether the optimizer's state is shared by the data-parallel ranks.
+        recomputes: whether activations are computed again in the backward pass, a part of the layers at a time.
     """
 
-    def __init__(self, model: Qwen2, loss: LossOptions, optimizer: AdamWOptions, shards_optimizer: bool = False):
+    def __init__(self, model: Qwen2, loss: LossOptions, optimizer: AdamWOptions, shards_optimizer: bool = False, recomputes: bool = False):
         self.model, self.mesh = model, model.mesh
         self.optimizer = AdamW(model, optimizer, shards_optimizer)
-        self._gradients = StagedGradients(model, GrpoLoss(model, loss), self.optimizer.gradients, as_tensors)
+        self._gradients = StagedGradients(model, partial(GrpoLoss, model, loss), self.optimizer.gradients, as_tensors, recomputes)
 
     def accumulate(self, batches: Sequence[MicroBatch]) -> tuple[np.ndarray, list[list[np.ndarray]]]:
         """Adds the gradients of the micro-batches.

@@ -73,12 +73,10 @@ def build_roles(config: Config, mesh: Mesh) -> Roles:
 
     parallel = config.actor_config.parallel_config
     actor_mesh = mesh.role(strategies.actor.dims, shape.num_key_value_heads)
-    model = _model(
-        shape, reader, mesh.rank, strategies.actor, actor_mesh, rl.seq_length, True, parallel.use_seq_parallel, config.actor_config.recompute_config.recompute
-    )
+    model = _model(shape, reader, mesh.rank, strategies.actor, actor_mesh, rl.seq_length, True, parallel.use_seq_parallel)
     loss = LossOptions(rl.beta, rl.epsilon_low, rl.epsilon_high, config.updates_per_step > 1, rl.rollout_is_cap)
     options = AdamWOptions(optimizer.adam_beta1, optimizer.adam_beta2, optimizer.eps, optimizer.weight_decay, optimizer.max_grad_norm)
-    actor = Actor(model, loss, options, config.actor_config.enable_parallel_optimizer)
+    actor = Actor(model, loss, options, config.actor_config.enable_parallel_optimizer, config.actor_config.recompute_config.recompute)
     residency.add("actor", model.parameters_in_order, Contents.CHANGES)
     residency.add("gradients", actor.optimizer.gradients, Contents.ZERO)
     residency.add("optimizer", actor.optimizer.parameters, Contents.CHANGES)
@@ -128,12 +126,11 @@ def _model(
     max_length: int,
     trainable: bool,
     is_sequence_split: bool = False,
-    recomputes: bool = False,
 ) -> Qwen2:
     """This rank's share of a model, zeros without a reader."""
     buffers = buffers_of_rank(shape, strategy, rank)
     weights = {b.name: np.zeros(b.shape, np.float32) for b in buffers} if reader is None else fill_buffers(buffers, reader.read)
-    return Qwen2(shape, weights, trainable, max_length, mesh, strategy, is_sequence_split, recomputes)
+    return Qwen2(shape, weights, trainable, max_length, mesh, strategy, is_sequence_split)
 
 
 class PolicyUpdate:

@@ -2,6 +2,9 @@
 
 A stage keeps the inputs of the micro-batches that are under way and computes its activations again in the backward pass, so a
 graph never outlives its call. Activations and their gradients travel outside graphs, between two ranks at a time.
+
+With recomputation a stage is cut into segments of about sqrt(layers) layers each (arXiv:1604.06174): their inputs are kept, and the activations of one
+segment at a time.
 """
 
 from __future__ import annotations
@@ -42,26 +45,26 @@ def stream_shape(model: Qwen2, batch: MicroBatch) -> tuple[int, int]:
 
 
 class StageForward(nn.Cell):
-    """One stage, jitted."""
+    """One stage, or layers start..stop-1 of it, jitted."""
 
-    def __init__(self, model: Qwen2):
+    def __init__(self, model: Qwen2, start: int = 0, stop: int = 0):
         super().__init__(auto_prefix=False)
-        self.model = model
+        self.model, self.start, self.stop = model, start, stop or model.num_layers
 
     @jit
     def construct(self, x: Tensor, token_ids: Tensor) -> Tensor:
-        return self.model.run_stage(x, token_ids)
+        return self.model.run_layers(x, token_ids, self.start, self.stop)
 
 
-class _StageTimesGradient(nn.Cell):
-    """A scalar whose gradient is the stage's vector-Jacobian product with `gradient`."""
+class _LayersTimesGradient(nn.Cell):
+    """A scalar whose gradient is the vector-Jacobian product of layers start..stop-1 with `gradient`."""
 
-    def __init__(self, model: Qwen2):
+    def __init__(self, model: Qwen2, start: int, stop: int):
         super().__init__(auto_prefix=False)
-        self.model = model
+        self.model, self.start, self.stop = model, start, stop
 
     def construct(self, x: Tensor, token_ids: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        product = self.model.run_stage(x, token_ids) * gradient
+        product = self.model.run_layers(x, token_ids, self.start, self.stop) * gradient
         return product.reshape(-1).sum(), ops.zeros_like(product[0, 0])
 
 
@@ -69,20 +72,20 @@ class AccumulateGradients(nn.Cell):
     """Adds one micro-batch's gradients to the accumulators.
 
     Args:
-        loss: returns (scalar, auxiliary outputs ...); its first argument is the stage's input.
-        is_first_stage: whether no gradient of the input is wanted.
+        loss: returns (scalar, auxiliary outputs ...); its first argument is the input of the first layer.
+        is_first: whether these are the model's first layers, so that no gradient of the input is wanted.
     """
 
-    def __init__(self, loss: nn.Cell, weights: ParameterTuple, accumulators: ParameterTuple, is_first_stage: bool):
+    def __init__(self, loss: nn.Cell, weights: ParameterTuple, accumulators: ParameterTuple, is_first: bool):
         super().__init__(auto_prefix=False)
-        self.accumulators, self.is_first_stage = accumulators, is_first_stage
-        self.loss_and_gradients = value_and_grad(loss, None if is_first_stage else 0, weights, has_aux=True)
+        self.accumulators, self.is_first = accumulators, is_first
+        self.loss_and_gradients = value_and_grad(loss, None if is_first else 0, weights, has_aux=True)
 
     @jit
     def construct(self, *arrays: Tensor) -> tuple:
         """Returns (gradient of the input, or a stand-in; the loss's auxiliary outputs ...)."""
         outputs, gradients = self.loss_and_gradients(*arrays)
-        if self.is_first_stage:
+        if self.is_first:
             input_gradient, weight_gradients = outputs[0], gradients
         else:
             input_gradient, weight_gradients = gradients
@@ -92,20 +95,42 @@ class AccumulateGradients(nn.Cell):
         return (input_gradient, *outputs[1:])
 
 
+def segments(num_layers: int, recomputes: bool) -> list[tuple[int, int]]:
+    """(first layer, end) of the parts of a stage whose activations are in memory together: one part, or about sqrt(num_layers) equal ones."""
+    number = round(num_layers**0.5) if recomputes else 1
+    borders = [num_layers * index // number for index in range(number + 1)]
+    return list(zip(borders, borders[1:]))
+
+
 class StagedGradients:
     """Gradients of a whole update on this rank, by 1F1B over the stages of its copy of the model.
 
     Args:
         model: this stage.
-        loss: cell over (stage input, arrays of a micro-batch ...); computed on the last stage.
+        loss_after: makes the cell over (input of a layer, arrays of a micro-batch ...) that runs this layer, the later ones and the loss; for the last stage.
         as_arrays: a micro-batch as the loss's arrays, token ids first.
+        recomputes: whether only a part of the stage's activations is in memory at a time.
     """
 
-    def __init__(self, model: Qwen2, loss: nn.Cell, accumulators: ParameterTuple, as_arrays: Callable[[MicroBatch], tuple[Tensor, ...]]):
+    def __init__(
+        self,
+        model: Qwen2,
+        loss_after: Callable[[int], nn.Cell],
+        accumulators: ParameterTuple,
+        as_arrays: Callable[[MicroBatch], tuple[Tensor, ...]],
+        recomputes: bool = False,
+    ):
         self.model, self.mesh, self.as_arrays = model, model.mesh, as_arrays
         self._forward = StageForward(model)
-        computed = loss if self.mesh.is_last_stage else _StageTimesGradient(model)
-        self.accumulate = AccumulateGradients(computed, model.parameters_in_order, accumulators, self.mesh.is_first_stage)
+        parts = segments(model.num_layers, recomputes)
+        self._part_forwards = [StageForward(model, start, stop) for start, stop in parts[:-1]]
+        self._part_gradients = []
+        for start, stop in parts:
+            is_last = self.mesh.is_last_stage and stop == model.num_layers
+            computed = loss_after(start) if is_last else _LayersTimesGradient(model, start, stop)
+            places = model.weights_of_layers(start, stop)
+            weights, sums = (ParameterTuple([group[place] for place in places]) for group in (model.parameters_in_order, accumulators))
+            self._part_gradients.append(AccumulateGradients(computed, weights, sums, self.mesh.is_first_stage and start == 0))
 
     def run(self, batches: Sequence[MicroBatch]) -> list[tuple[Tensor, ...]]:
         """Accumulates over all micro-batches. Returns the loss's auxiliary outputs of each on the last stage, nothing elsewhere."""
@@ -125,16 +150,25 @@ class StagedGradients:
             elif action.work is Work.RECEIVE_GRADIENT:
                 gradients[index] = receive_from(mesh, 1, stream_shape(self.model, batch))
             elif action.work is Work.BACKWARD:
+                input_gradient, auxiliary = self._accumulate(inputs.pop(index), arrays.pop(index), gradients.pop(index, None))
                 if mesh.is_last_stage:
-                    input_gradient, *auxiliary = self.accumulate(inputs.pop(index), *arrays.pop(index))
-                    results.append(tuple(auxiliary))
-                else:
-                    input_gradient, _ = self.accumulate(inputs.pop(index), arrays.pop(index)[0], gradients.pop(index))
+                    results.append(auxiliary)
                 if not mesh.is_first_stage:
                     gradients[index] = input_gradient
             else:
                 send_to(mesh, -1, gradients.pop(index))
         return results
+
+    def _accumulate(self, x: Tensor, arrays: tuple[Tensor, ...], gradient: Tensor | None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Adds one micro-batch's gradients, the last part of the stage first. Returns (gradient of x, auxiliary outputs of the last part)."""
+        inputs = [x]
+        for forward in self._part_forwards:
+            inputs.append(forward(inputs[-1], arrays[0]))
+        last = arrays if self.mesh.is_last_stage else (arrays[0], gradient)
+        gradient, *auxiliary = self._part_gradients[-1](inputs.pop(), *last)
+        for accumulate in reversed(self._part_gradients[:-1]):
+            gradient, _ = accumulate(inputs.pop(), arrays[0], gradient)
+        return gradient, tuple(auxiliary)
 
 
 def run_stages(model: Qwen2, forward: StageForward, batch: MicroBatch, last: Callable[[Tensor, Tensor], Tensor]) -> Tensor | None:

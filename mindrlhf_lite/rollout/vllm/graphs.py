@@ -11,6 +11,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, jit, nn, ops
 
 from mindrlhf_lite.models.qwen2 import MASKED, Qwen2
+from mindrlhf_lite.models.spread import spread
 from mindrlhf_lite.rollout.graphs import draw_tokens
 
 _scatter_nd_update = ops.ScatterNdUpdate()
@@ -39,7 +40,7 @@ class PagedForward(nn.Cell):
         key = ops.gather(keys, pairs, 0).reshape(rows * self.num_kv_heads, context, head_dim)
         value = ops.gather(values, pairs, 0).reshape(rows * self.num_kv_heads, context, head_dim)
         scores = _batch_matmul_tb(query.reshape(rows * self.num_kv_heads, -1, head_dim), key)
-        scores = scores.reshape(rows, heads, length, context) + mask
+        scores = scores.reshape(rows, heads, length, context) + spread(mask, (rows, heads, length, context))
         probabilities = _softmax(scores.reshape(-1, context)).reshape(rows * self.num_kv_heads, -1, context)
         attended = _batch_matmul(probabilities, value).reshape(rows, heads, length, head_dim)
         return attended.transpose(0, 2, 1, 3).reshape(rows * length, heads * head_dim)
