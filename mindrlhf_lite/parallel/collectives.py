@@ -107,8 +107,8 @@ class _SumForward(nn.Cell):
     def construct(self, x: Tensor) -> Tensor:
         return self.all_reduce(x)
 
-    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
-        return (dout,)
+    def bprop(self, x: Tensor, out: Tensor, gradient: Tensor) -> tuple[Tensor]:
+        return (gradient,)
 
 
 class _SumBackward(nn.Cell):
@@ -121,8 +121,8 @@ class _SumBackward(nn.Cell):
     def construct(self, x: Tensor) -> Tensor:
         return x
 
-    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
-        return (self.all_reduce(dout),)
+    def bprop(self, x: Tensor, out: Tensor, gradient: Tensor) -> tuple[Tensor]:
+        return (self.all_reduce(gradient),)
 
 
 class _GatherTokens(nn.Cell):
@@ -135,8 +135,8 @@ class _GatherTokens(nn.Cell):
     def construct(self, x: Tensor) -> Tensor:
         return self.gather(x)
 
-    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
-        return (self.scatter(dout),)
+    def bprop(self, x: Tensor, out: Tensor, gradient: Tensor) -> tuple[Tensor]:
+        return (self.scatter(gradient),)
 
 
 class _ScatterTokens(nn.Cell):
@@ -149,8 +149,8 @@ class _ScatterTokens(nn.Cell):
     def construct(self, x: Tensor) -> Tensor:
         return self.scatter(x)
 
-    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
-        return (self.gather(dout),)
+    def bprop(self, x: Tensor, out: Tensor, gradient: Tensor) -> tuple[Tensor]:
+        return (self.gather(gradient),)
 
 
 class _CutTokens(nn.Cell):
@@ -164,8 +164,8 @@ class _CutTokens(nn.Cell):
         rows = x.shape[0] // self.axis_size
         return x[self.index * rows : (self.index + 1) * rows]
 
-    def bprop(self, x: Tensor, out: Tensor, dout: Tensor) -> tuple[Tensor]:
-        return (self.gather(dout),)
+    def bprop(self, x: Tensor, out: Tensor, gradient: Tensor) -> tuple[Tensor]:
+        return (self.gather(gradient),)
 
 
 def enter_tensor_parallel(axis: Axis | None, is_sequence_split: bool) -> nn.Cell:
