@@ -121,7 +121,7 @@ class VllmEngine:
                     if not output.finished:
                         continue
                     index, number = places.pop(output.request_id)
-                    results[index][number] = self._completion(output.request_id, output.outputs[0])
+                    results[index][number] = self._completion(output.request_id, output.outputs[0].token_ids, sampling.stop_token_ids)
                     if progress:
                         progress(1)
         finally:
@@ -129,12 +129,14 @@ class VllmEngine:
                 self._engine.abort_request(list(places))
         return [[completion for completion in group if completion is not None] for group in results]
 
-    def _completion(self, name: str, output: Any) -> Completion:
+    def _completion(self, name: str, token_ids: Sequence[int], stop_token_ids: Sequence[int]) -> Completion:
         request = self._runner.requests[name]  # until the next step
         logprobs, policy_logprobs = np.array(request.logprobs, np.float32), np.array(request.policy_logprobs, np.float32)
         if not np.isfinite(policy_logprobs).all():
             raise FloatingPointError("the rollout model's logprobs are not finite: its weights are broken (NaN or overflow)")
-        return Completion(tuple(output.token_ids), logprobs, policy_logprobs, FinishReason(output.finish_reason))
+        # vLLM calls a stop token at max_tokens a length stop
+        reason = FinishReason.STOP if token_ids[-1] in stop_token_ids else FinishReason.LENGTH
+        return Completion(tuple(token_ids), logprobs, policy_logprobs, reason)
 
     def _params(self, sampling: SamplingParams, request: GenerateRequest, number: int) -> Any:
         from vllm import SamplingParams as VllmSamplingParams
