@@ -89,26 +89,36 @@ def penalise(logits: np.ndarray, history: TokenHistory, params: SamplingParams) 
     return logits
 
 
-def keep_top_k(probabilities: np.ndarray, top_k: int) -> np.ndarray:
-    """Indices of the k largest of [N], ascending; ties with the k-th stay."""
-    if top_k >= len(probabilities):
-        return np.arange(len(probabilities))
-    return np.flatnonzero(probabilities >= np.partition(probabilities, -top_k)[-top_k])
+def _histogram(shifted: np.ndarray) -> np.ndarray:
+    """Bin of each of [N] logits, whose largest is 0: bin 0 holds the largest ones, the last everything far below."""
+    return np.minimum(shifted * -_BINS_PER_UNIT, _BINS - 1).astype(np.intp)  # the type that bincount takes without a copy
 
 
-def keep_top_p(probabilities: np.ndarray, top_p: float) -> np.ndarray:
-    """Indices, ascending, of the smallest set of the most probable of [N] (of any sum, largest 1) that reaches `top_p` of the sum (arXiv:1904.09751);
-    among equal ones the lower index comes first. A histogram finds the few that have to be sorted.
+def keep_top_k(shifted: np.ndarray, top_k: int) -> np.ndarray:
+    """Indices, ascending, of the k largest of [N] logits, the largest of which is 0; ties with the k-th stay."""
+    if top_k >= len(shifted):
+        return np.arange(len(shifted))
+    bins = _histogram(shifted)
+    last = int(np.searchsorted(np.cumsum(np.bincount(bins, minlength=_BINS)), top_k))
+    candidates = np.flatnonzero(bins <= last)
+    values = shifted[candidates]
+    return candidates[values >= np.partition(values, -top_k)[-top_k]]
+
+
+def keep_top_p(shifted: np.ndarray, top_p: float) -> np.ndarray:
+    """Indices, ascending, of the smallest set of the most probable of [N] tokens that reaches `top_p` of their probability (arXiv:1904.09751); logits,
+    the largest of which is 0. Among equal ones the lower index comes first. A histogram finds the few that have to be sorted.
     """
-    with np.errstate(divide="ignore"):
-        bins = np.minimum(np.log(probabilities) * -_BINS_PER_UNIT, _BINS - 1).astype(np.int16)  # bin 0 holds the most probable
-    mass = np.cumsum(np.bincount(bins, probabilities, _BINS))
+    weights, bins = np.exp(shifted), _histogram(shifted)
+    mass = np.cumsum(np.bincount(bins, weights.astype(np.float64), _BINS))
     needed = top_p * mass[-1]
     last = min(int(np.searchsorted(mass, needed)), _BINS - 1)
     contested = np.flatnonzero(bins == last)
-    order = contested[np.argsort(-probabilities[contested], kind="stable")]
-    before = np.cumsum(probabilities[order], dtype=np.float64) - probabilities[order] + (mass[last - 1] if last else 0.0)
-    return np.sort(np.concatenate((np.flatnonzero(bins < last), order[before < needed])))
+    order = contested[np.argsort(-shifted[contested], kind="stable")]
+    before = np.cumsum(weights[order], dtype=np.float64) - weights[order] + (mass[last - 1] if last else 0.0)
+    is_kept = bins < last
+    is_kept[order[before < needed]] = True
+    return np.flatnonzero(is_kept)
 
 
 @dataclass
@@ -129,35 +139,41 @@ class Sampled:
     policy_logprobs: np.ndarray  # float32 [B], under softmax(logits)
 
 
-def kept_tokens(logits: np.ndarray, history: TokenHistory, params: SamplingParams) -> tuple[np.ndarray, np.ndarray]:
-    """The distribution that is sampled from: (token ids ascending, their probabilities), in vLLM's order: `penalise`, temperature, min_p, top_k, top_p."""
+def kept_tokens(logits: np.ndarray, history: TokenHistory, params: SamplingParams) -> tuple[np.ndarray | None, np.ndarray]:
+    """The distribution that is sampled from: (token ids ascending, or None for all; their probabilities times any constant), in vLLM's order:
+    `penalise`, temperature, min_p, top_k, top_p.
+    """
     logits = penalise(logits, history, params)
     if params.temperature not in (0.0, 1.0):
         logits = logits / np.float32(params.temperature)
-    weights = np.exp(logits - logits.max())  # the largest is 1
-    # what is left out for good is dropped at once
-    tokens = np.flatnonzero(weights >= params.min_p) if params.min_p else np.arange(len(weights))
-    if 0 < params.top_k < len(tokens):
-        tokens = tokens[keep_top_k(weights[tokens], params.top_k)]
+    shifted, tokens = logits - logits.max(), None
+
+    def keep(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return indices if tokens is None else tokens[indices], shifted[indices]
+
+    if params.min_p:
+        tokens, shifted = keep(np.flatnonzero(shifted >= np.log(np.float32(params.min_p))))
+    if 0 < params.top_k < len(shifted):
+        tokens, shifted = keep(keep_top_k(shifted, params.top_k))
     if params.top_p < 1.0:
-        tokens = tokens[keep_top_p(weights[tokens], params.top_p)]
-    kept = weights[tokens]
-    return tokens, kept / kept.sum()
+        tokens, shifted = keep(keep_top_p(shifted, params.top_p))
+    return tokens, np.exp(shifted)
 
 
 def _sample_row(logits: np.ndarray, draw: Draw) -> tuple[int, float, float]:
     largest = logits.max()
     if not np.isfinite(largest):
         return 0, np.nan, np.nan
-    tokens, probabilities = kept_tokens(logits, draw.history, draw.params)
+    tokens, weights = kept_tokens(logits, draw.history, draw.params)
     if draw.params.temperature == 0:
-        place = int(probabilities.argmax())
+        place, total = int(weights.argmax()), weights.sum()
     else:
-        cumulative = np.cumsum(probabilities, dtype=np.float32)
-        place = int(np.searchsorted(cumulative, np.float32(draw.uniform) * cumulative[-1], "right"))
-    token = int(tokens[place])
+        cumulative = np.cumsum(weights)
+        total = cumulative[-1]
+        place = int(np.searchsorted(cumulative, np.float32(draw.uniform) * total, "right"))
+    token = place if tokens is None else int(tokens[place])
     policy = float(logits[token] - largest) - float(np.log(np.exp(logits - largest).sum()))
-    return token, float(np.log(probabilities[place])), policy
+    return token, float(np.log(weights[place] / total)), policy
 
 
 _pool: ThreadPoolExecutor | None = None
