@@ -164,7 +164,9 @@ def _vllm(config: Config) -> list[str]:
             problems.append(f"generate_config.{name}={getattr(generate, name)}: must be at least {least}")
     memory, is_cpu = generate.gpu_memory_utilization, config.context.device_target == "CPU"
     if memory < 0 or (is_cpu and 0 < memory <= 1):
-        problems.append(f"generate_config.gpu_memory_utilization={memory:g}: on CPU it is the size of a rank's KV cache in bytes, or 0 for the size that max_num_seqs needs")
+        problems.append(
+            f"generate_config.gpu_memory_utilization={memory:g}: on CPU it is the size of a rank's KV cache in bytes, or 0 for the size that max_num_seqs needs"
+        )
     if not is_cpu and not 0 < memory <= 1:
         problems.append(f"generate_config.gpu_memory_utilization={memory:g}: must lie in (0, 1]: the share of a device's memory, e.g. 0.5")
     return problems

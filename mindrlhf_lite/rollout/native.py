@@ -52,7 +52,7 @@ class NativeEngine:
     def __init__(self, model: Qwen2, num_slots: int, cache_length: int, length_buckets: Sequence[int] = ()):
         self.model, self.num_slots, self.cache_length = model, num_slots, cache_length
         self._buckets = tuple(length_buckets) or default_buckets(cache_length)
-        self._prefill = Prefill(model)
+        self._prefill = Prefill(model, cache_length)
         self._decoders: dict[tuple[tuple[int, ...], bool], Decode] = {}
         self._caches: tuple[Parameter, ...] | None = None
         self.wake()

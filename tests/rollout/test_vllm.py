@@ -237,9 +237,7 @@ def test_the_llm_class_serves_a_folder(folder, requests, by_transformers):
     from vllm import LLM
     from vllm import SamplingParams as VllmSamplingParams
 
-    llm = LLM(
-        str(folder), skip_tokenizer_init=True, dtype="float32", max_model_len=LENGTH, max_num_seqs=8, additional_config={"kv_cache_bytes": 200 * BLOCK}
-    )
+    llm = LLM(str(folder), skip_tokenizer_init=True, dtype="float32", max_model_len=LENGTH, max_num_seqs=8, additional_config={"kv_cache_bytes": 200 * BLOCK})
     prompts = [{"prompt_token_ids": list(request.prompt_ids)} for request in requests[:6]]
     greedy = llm.generate(prompts, VllmSamplingParams(temperature=0, max_tokens=NEW, logprobs=3, detokenize=False), use_tqdm=False)
     assert [tuple(output.outputs[0].token_ids) for output in greedy] == by_transformers[:6]

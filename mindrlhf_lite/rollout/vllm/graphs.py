@@ -1,6 +1,6 @@
 """The graph of the vLLM worker: any mix of prompt chunks and single tokens over a paged KV cache.
 
-The cache of a layer (`rollout.graphs.allocate_cache`) is a Parameter [blocks * kv_heads, block_size, head_dim], so that one gather of whole blocks gives the keys that a batched
+The cache of a layer (`rollout.graphs.allocate_cache`) is a Parameter [blocks * kv_heads * block_size, head_dim], so that one gather of whole blocks gives the keys that a batched
 product wants. vLLM never gives out block 0: padding writes there.
 """
 
@@ -14,7 +14,7 @@ from mindrlhf_lite.models.qwen2 import MASKED, Qwen2
 from mindrlhf_lite.models.spread import spread
 from mindrlhf_lite.rollout.graphs import draw_tokens
 
-_scatter_nd_update = ops.ScatterNdUpdate()
+_scatter_update = ops.ScatterUpdate()
 _batch_matmul = ops.BatchMatMul()
 _batch_matmul_tb = ops.BatchMatMul(transpose_b=True)
 _softmax = ops.Softmax(-1)
@@ -37,8 +37,8 @@ class PagedForward(nn.Cell):
         """query [R, heads, T, D]; keys, values: the layer's caches; pairs [R*KV*blocks]: their rows that make up each context; mask [R, 1, T, S]."""
         rows, heads, length, head_dim = query.shape
         context = mask.shape[-1]
-        key = ops.gather(keys, pairs, 0).reshape(rows * self.num_kv_heads, context, head_dim)
-        value = ops.gather(values, pairs, 0).reshape(rows * self.num_kv_heads, context, head_dim)
+        key = ops.gather(keys.reshape(-1, self.block_size * head_dim), pairs, 0).reshape(rows * self.num_kv_heads, context, head_dim)
+        value = ops.gather(values.reshape(-1, self.block_size * head_dim), pairs, 0).reshape(rows * self.num_kv_heads, context, head_dim)
         scores = _batch_matmul_tb(query.reshape(rows * self.num_kv_heads, -1, head_dim), key)
         scores = scores.reshape(rows, heads, length, context) + spread(mask, (rows, heads, length, context))
         probabilities = _softmax(scores.reshape(-1, context)).reshape(rows * self.num_kv_heads, -1, context)
@@ -64,10 +64,8 @@ class PagedForward(nn.Cell):
         Returns: (token [R], logprob [R], policy logprob [R]), or (logits [R, V], unused, unused).
         """
         rows, length = token_ids.shape
-        shape = (rows, self.num_kv_heads, length)
         blocks = (slots // self.block_size).reshape(rows, 1, length) * self.num_kv_heads + self.heads
-        offsets = ops.broadcast_to((slots % self.block_size).reshape(rows, 1, length), shape)
-        places = ops.stack((blocks, offsets), -1)  # [R, KV, T, 2]
+        places = blocks * self.block_size + (slots % self.block_size).reshape(rows, 1, length)  # [R, KV, T]
         pairs = (block_tables.reshape(rows, 1, -1) * self.num_kv_heads + self.heads).reshape(-1)
         context = ops.arange(block_tables.shape[1] * self.block_size).astype(ms.int32).reshape(1, 1, 1, -1)
         mask = (1.0 - (context <= positions.reshape(rows, 1, length, 1)).astype(ms.float32)) * MASKED
@@ -76,8 +74,8 @@ class PagedForward(nn.Cell):
         num_layers = len(caches) // 2
         for layer, key_cache, value_cache in zip(self.model.layers, caches[:num_layers], caches[num_layers:]):
             query, key, value = layer.project(x, tables, rows, length)
-            keys = _scatter_nd_update(key_cache, places, key)
-            values = _scatter_nd_update(value_cache, places, value)
+            keys = _scatter_update(key_cache, places, key)
+            values = _scatter_update(value_cache, places, value)
             x = layer.finish(x, self._attend(query, keys, values, pairs, mask))
         logits = self.model.logits(self.model.norm(ops.gather(x, last, 0)))
         if not self.samples_in_graph:
