@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,6 +51,7 @@ def main() -> None:
     from mindrlhf_lite.models.model_config import ModelConfig
     from mindrlhf_lite.models.parameters import parameter_specs
     from mindrlhf_lite.models.qwen2 import Qwen2
+    from mindrlhf_lite.rollout.protocol import RolloutEngine
     from mindrlhf_lite.types import GenerateRequest, SamplingParams
 
     rng = np.random.default_rng(0)
@@ -61,7 +63,7 @@ def main() -> None:
     sampling = SamplingParams(NEW_TOKENS, stop_token_ids=tuple(range(STOP_TOKENS)))
     engines: dict[str, Callable[[], int]] = {}
 
-    def count(engine) -> int:
+    def count(engine: RolloutEngine) -> int:
         return sum(len(completion.token_ids) for group in engine.generate(requests, sampling) for completion in group)
 
     with tempfile.TemporaryDirectory() as folder:
@@ -71,12 +73,12 @@ def main() -> None:
                 from mindrlhf_lite.rollout.native import NativeEngine
 
                 native = NativeEngine(Qwen2(shape, weights, False, length), args.prompts, length)
-                engines[name] = lambda: count(native)
+                engines[name] = partial(count, native)
             elif name == "vllm":
                 from mindrlhf_lite.rollout.vllm.engine import VllmEngine, VllmOptions
 
                 vllm = VllmEngine(Qwen2(shape, weights, False, length), folder, VllmOptions(length, args.prompts))
-                engines[name] = lambda: count(vllm)
+                engines[name] = partial(count, vllm)
             else:
                 engines[name] = transformers_engine(folder, prompts)
         seconds: dict[str, list[float]] = {name: [] for name in engines}

@@ -75,8 +75,8 @@ def penalise(logits: np.ndarray, history: TokenHistory, params: SamplingParams) 
         return logits
     logits = logits.copy()
     if params.logit_bias:
-        tokens, biases = zip(*params.logit_bias, strict=True)
-        np.add.at(logits, np.array(tokens), np.array(biases, np.float32))
+        for token, bias in params.logit_bias:
+            logits[token] += np.float32(bias)
     if below_minimum:
         logits[list(params.stop_token_ids)] = -np.inf
     if params.repetition_penalty != 1.0:

@@ -90,8 +90,18 @@ def make_microbatch(
         if sequence.sampling_logprobs is not None:
             sampling[row, :count] = sequence.sampling_logprobs
     lengths = tuple(sequence.completion_length for sequence in sequences)
-    flat = (values.ravel() for values in (positions, labels, mask, weight, advantages, policy, reference, sampling))
-    return MicroBatch(token_ids, *flat, lengths)
+    return MicroBatch(
+        token_ids,
+        positions.ravel(),
+        labels.ravel(),
+        mask.ravel(),
+        weight.ravel(),
+        advantages.ravel(),
+        policy.ravel(),
+        reference.ravel(),
+        sampling.ravel(),
+        lengths,
+    )
 
 
 def split_into_microbatches(lengths: Sequence[int], rows: int) -> list[list[int]]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 DEFAULT_BLOCK_SIZE = 16
 
 # SamplingParams that the worker does not implement, with the value that means "not asked for"
-_UNSUPPORTED = {
+_UNSUPPORTED: dict[str, Any] = {
     "prompt_logprobs": None,
     "bad_words": [],
     "allowed_token_ids": None,

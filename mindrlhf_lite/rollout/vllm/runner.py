@@ -230,6 +230,7 @@ class ModelRunner:
             positions[index, :count] = here
             slots[index, :count] = request.blocks[here // self.block_size] * self.block_size + here % self.block_size
         samples_in_graph = not any(row.request.needs_sampler for row in group if row.is_last_chunk)
+        assert self.caches is not None
         arrays = (token_ids, positions, slots, tables, last, uniform, inverse_temperature, is_greedy)
         outputs = self._graphs[samples_in_graph](*(Tensor(array) for array in arrays), *self.caches)
         self._take(group, [output.asnumpy() for output in outputs], samples_in_graph)
