@@ -5,17 +5,20 @@ cd "$(dirname "$0")"
 
 usage() {
     cat <<'EOF'
-usage: bash build.sh [--here] [--test] [--python PYTHON]
+usage: bash build.sh [--here] [--test] [--vllm] [--python PYTHON]
 
 Creates .venv and installs the package into it; a second run finds everything in place and stops at once.
 
   --here            install into the active environment instead of .venv
   --test            also what the tests need (pytest, torch, ruff, mypy, ...)
+  --vllm            also vLLM 0.11.0 without kernels, for rollouts through this project's platform plugin (its wheel is built from the
+                    registry's source package; no compiler is needed)
   --python PYTHON   interpreter to make .venv with (default: the first of python3.11, python3.12, python3.10, python3 that fits)
 
 examples:
   bash build.sh                  then: source .venv/bin/activate
   bash build.sh --here --test
+  bash build.sh --vllm           then: bash examples/qwen_grpo/run_grpo_vllm.sh
 EOF
 }
 
@@ -23,11 +26,12 @@ fail() { echo "error: $*" >&2; exit 2; }
 
 fits() { "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; }
 
-here=0 extras="" python=""
+here=0 test=0 vllm=0 python=""
 while [ $# -gt 0 ]; do
     case "$1" in
         --here) here=1 ;;
-        --test) extras="[test]" ;;
+        --test) test=1 ;;
+        --vllm) vllm=1 ;;
         --python) shift; [ $# -gt 0 ] || fail "--python needs an interpreter"; python="$1" ;;
         -h | --help) usage; exit 0 ;;
         *) usage >&2; fail "unknown option $1" ;;
@@ -57,15 +61,51 @@ else
     stamp=".venv/.mindrlhf_lite_build"
 fi
 
-# what is installed is a function of these files, the interpreter and the options
+# what is installed is a function of these files, the interpreter and the extras
 wanted="$(cat setup.py constraints.txt build.sh | sha256sum | cut -d' ' -f1) $("$python" -c 'import sys; print(sys.version_info[:2])') $PWD"
-if [ -f "$stamp" ] && grep -qxF "$wanted $extras" "$stamp"; then
-    echo "already built: $("$python" -c 'import sys; print(sys.prefix)')"
-    exit 0
+prefix="$("$python" -c 'import sys; print(sys.prefix)')"
+if [ "$(head -n 1 "$stamp" 2>/dev/null || true)" = "$wanted" ]; then # extras installed before stay
+    if grep -qx test "$stamp"; then has_test=1; else has_test=0; fi
+    if grep -qx vllm "$stamp"; then has_vllm=1; else has_vllm=0; fi
+    if [ "$has_test" -ge "$test" ] && [ "$has_vllm" -ge "$vllm" ]; then
+        echo "already built: $prefix"
+        exit 0
+    fi
+    test=$((test | has_test)) vllm=$((vllm | has_vllm))
 fi
-"$python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt setuptools wheel
-"$python" -m pip install --disable-pip-version-check --progress-bar off --no-build-isolation --constraint constraints.txt --editable ".$extras" | grep -v "already satisfied" || [ "${PIPESTATUS[0]}" = 0 ]
+
+install() { # quietly, in the tested versions
+    "$python" -m pip install --disable-pip-version-check --progress-bar off --no-build-isolation --constraint constraints.txt "$@" |
+        grep -v "already satisfied" || [ "${PIPESTATUS[0]}" = 0 ]
+}
+
+# The registry's vLLM wheel is for CUDA. Its source package, built for the device "empty", has everything but kernels; pip refuses to
+# install that by itself, because its version is then 0.11.0+empty, so the source is fetched and built in two steps.
+build_vllm_wheel() { # into the folder $1
+    install --quiet torch==2.13.0 setuptools_scm packaging jinja2 ninja
+    local scratch source
+    scratch="$(mktemp -d)"
+    TMPDIR="$scratch" VLLM_TARGET_DEVICE=empty "$python" -m pip download --quiet --disable-pip-version-check --no-clean --no-binary=vllm --no-deps \
+        --no-build-isolation --dest "$scratch/unused" vllm==0.11.0 > "$scratch/log" 2>&1 || true
+    source="$(find "$scratch" -mindepth 2 -maxdepth 2 -type d -name 'vllm_*' | head -n 1)"
+    [ -n "$source" ] || { tail -n 5 "$scratch/log" >&2; fail "the source package of vLLM 0.11.0 could not be fetched; is the package registry reachable?"; }
+    VLLM_TARGET_DEVICE=empty "$python" -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir "$1" "$source" ||
+        fail "vLLM's wheel could not be built; the message above says why"
+    rm -rf "$scratch"
+}
+
+extras=() options=()
+[ "$test" = 0 ] || extras+=(test)
+if [ "$vllm" = 1 ]; then
+    extras+=(vllm)
+    options+=(--find-links "$prefix/.vllm_wheel")
+fi
+install --quiet setuptools wheel
+if [ "$vllm" = 1 ] && ! compgen -G "$prefix/.vllm_wheel/vllm-0.11.0+empty-*.whl" > /dev/null; then
+    build_vllm_wheel "$prefix/.vllm_wheel"
+fi
+names="$(IFS=,; echo "${extras[*]}")"
+install --editable ".${names:+[$names]}" "${options[@]}"
 "$python" -m pip check
-# the test extra contains the plain installation
-{ [ "$extras" = "[test]" ] && echo "$wanted "; echo "$wanted $extras"; } > "$stamp" || true
-echo "built: $("$python" -c 'import sys; print(sys.prefix)')"
+{ echo "$wanted"; printf '%s\n' "${extras[@]}"; } > "$stamp" || true
+echo "built: $prefix"

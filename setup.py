@@ -30,6 +30,11 @@ setup(
         # what the tests need; torch runs transformers' Qwen2, the model's independent witness
         "test": ["pytest", "hypothesis", "ruff", "mypy", "codespell", "types-PyYAML", "torch==2.13.0"],
         "mindformers": ["mindformers==1.9.0"],
-        "vllm": ["vllm==0.11.0"],  # nothing uses it yet
+        # build.sh --vllm makes the wheel: the registry's is for CUDA, this one has no kernels
+        "vllm": ["vllm==0.11.0+empty", "torch==2.13.0"],
+    },
+    entry_points={
+        "vllm.platform_plugins": ["mindrlhf_lite = mindrlhf_lite.rollout.vllm.plugin:platform"],
+        "vllm.general_plugins": ["mindrlhf_lite_models = mindrlhf_lite.rollout.vllm.plugin:register_models"],
     },
 )

@@ -58,7 +58,11 @@ class SamplingParams:
     temperature: float = 1.0  # 0 means greedy
     top_k: int = 0  # 0 means all
     top_p: float = 1.0
+    min_p: float = 0.0  # least probability, as a fraction of the most probable token's
     repetition_penalty: float = 1.0  # over prompt and completion tokens
+    presence_penalty: float = 0.0  # subtracted from the logits of tokens generated before
+    frequency_penalty: float = 0.0  # subtracted once for every time a token was generated
+    logit_bias: tuple[tuple[int, float], ...] = ()  # (token, what is added to its logit)
     stop_token_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -73,6 +77,8 @@ class SamplingParams:
             problems.append(f"top_k={self.top_k}: must be 0 (off) or positive")
         if not 0 < self.top_p <= 1:
             problems.append(f"top_p={self.top_p}: must lie in (0, 1]")
+        if not 0 <= self.min_p <= 1:
+            problems.append(f"min_p={self.min_p}: must lie in [0, 1]")
         if self.repetition_penalty <= 0:
             problems.append(f"repetition_penalty={self.repetition_penalty}: must be positive")
         if problems:
@@ -81,7 +87,8 @@ class SamplingParams:
     @property
     def has_filters(self) -> bool:
         """Whether the sampled distribution differs from the tempered policy by more than the stop-token mask."""
-        return self.top_k > 0 or self.top_p < 1.0 or self.repetition_penalty != 1.0
+        penalties = self.repetition_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
+        return self.top_k > 0 or self.top_p < 1.0 or self.min_p > 0.0 or penalties or bool(self.logit_bias)
 
 
 @dataclass(frozen=True)
@@ -158,6 +165,7 @@ class TrainSequence:
     advantage: float
     reference_logprobs: FloatArray | None = None  # float32 [C]
     policy_logprobs: FloatArray | None = None  # float32 [C]
+    sampling_logprobs: FloatArray | None = None  # float32 [C], under the distribution that was sampled from; None: not corrected for
 
     @property
     def completion_length(self) -> int:

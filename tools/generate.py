@@ -54,7 +54,8 @@ def main() -> None:
     stops = args.stop_token_ids if args.stop_token_ids is not None else folder.stop_token_ids
     if bad := [token for token in stops if not 0 <= token < folder.config.vocab_size]:
         raise ValueError(f"--stop_token_ids: {bad} lie outside the vocabulary of {folder.config.vocab_size}")
-    sampling = SamplingParams(args.max_tokens, args.min_tokens, args.temperature, args.top_k, args.top_p, args.repetition_penalty, tuple(stops))
+    filters = {"top_k": args.top_k, "top_p": args.top_p, "repetition_penalty": args.repetition_penalty}
+    sampling = SamplingParams(args.max_tokens, args.min_tokens, args.temperature, **filters, stop_token_ids=tuple(stops))
     requests = [
         GenerateRequest(tuple(ids_of(row, "prompt", folder.tokenizer, f"{args.input}: row {number}", folder.config.vocab_size)), args.n, (args.seed, number))
         for number, row in enumerate(rows)

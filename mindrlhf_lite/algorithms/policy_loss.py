@@ -17,6 +17,15 @@ def importance_ratio(logprobs: Tensor, policy_logprobs: Tensor) -> Tensor:
     return ops.exp(ops.clamp(logprobs - policy_logprobs, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT))
 
 
+def truncated_importance_weight(policy_logprobs: Tensor, sampling_logprobs: Tensor, cap: float) -> Tensor:
+    """min(p_policy / p_sampling, cap) a token: what corrects a loss for tokens drawn from another distribution than the policy's, with
+    bounded variance (truncated importance sampling, Ionides 2008; for rollouts: arXiv:2510.11370 and the TIS of verl).
+
+    Args: policy_logprobs [N], of the policy that generated; sampling_logprobs [N], under what was sampled from (filters, temperature). Returns [N].
+    """
+    return ops.minimum(importance_ratio(policy_logprobs, sampling_logprobs), ops.full_like(policy_logprobs, cap))
+
+
 def clipped_policy_loss(ratio: Tensor, advantages: Tensor, epsilon_low: float, epsilon_high: float) -> Tensor:
     """-min(ratio A, clip(ratio, 1 - epsilon_low, 1 + epsilon_high) A) a token
     (PPO, arXiv:1707.06347, eq. 7; clip-higher: DAPO, arXiv:2503.14476, eq. 10).

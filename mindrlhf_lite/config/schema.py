@@ -66,6 +66,9 @@ class RlConfig:
     beta: float = setting(0.04, "weight of the KL to the reference; 0: no reference model is loaded")
     epsilon_low: float = setting(0.2, "the ratio is clipped below 1 - epsilon_low")
     epsilon_high: float = setting(0.2, "the ratio is clipped above 1 + epsilon_high")
+    rollout_is_cap: float = setting(
+        0.0, "truncated importance sampling: every token's policy loss is multiplied by min(policy / sampling distribution, cap); 0: off; 2.0 is usual"
+    )
     advantage: str = setting("grpo", "advantage estimator", ("grpo", "dr_grpo", "rloo"))
     loss_aggregation: str = setting("token_mean", "how per-token losses are averaged", ("token_mean", "sequence_mean", "constant"))
     save_ckpt_interval: int = setting(0, "steps between checkpoints; 0: none")
@@ -143,15 +146,24 @@ class SamplingConfig:
     temperature: float = setting(1.0, "logits are divided by it; 0: greedy")
     top_k: int = setting(0, "sample among the k most probable tokens; 0: all")
     top_p: float = setting(1.0, "sample among the most probable tokens that reach this probability")
-    repetition_penalty: float = setting(1.0, "divides the logits of tokens seen before")
+    min_p: float = setting(0.0, "leave out tokens less probable than this fraction of the most probable one's probability")
+    repetition_penalty: float = setting(1.0, "divides the logits of tokens seen before, in prompt or completion")
+    presence_penalty: float = setting(0.0, "subtracted from the logits of tokens generated before")
+    frequency_penalty: float = setting(0.0, "subtracted from a token's logit for every time it was generated")
     eos_token_id: list[int] = setting([], "tokens that end a completion; empty: the tokenizer's")
 
 
 @dataclass(frozen=True)
 class GenerateConfig:
     load: str = setting("", "must be empty or equal to actor_config.load: rollouts always use the actor's weights")
-    use_vllm: int = setting(0, "rollout engine; 0: native. Others are not part of this version")
+    use_vllm: int = setting(0, "rollout engine; 0: native, 1: vLLM (bash build.sh --vllm)")
     max_num_seqs: int = setting(128, "sequences that a rank decodes together")
+    max_model_len: int = setting(0, "vLLM: longest prompt + completion, in tokens; 0: rl_config.seq_length")
+    max_num_batched_tokens: int = setting(2048, "vLLM: tokens a step; longer prompts are computed in chunks")
+    block_size: int = setting(16, "vLLM: tokens of a KV cache block")
+    gpu_memory_utilization: float = setting(
+        0.0, "vLLM. CPU: bytes of a rank's KV cache, 0: room for max_num_seqs sequences of max_model_len. Ascend: share of a device's memory"
+    )
     max_prompt_length: int = setting(1024, "longest prompt, in tokens")
     parallel_config: ParallelConfig = field(default_factory=ParallelConfig)
     sampling_config: SamplingConfig = field(default_factory=SamplingConfig)

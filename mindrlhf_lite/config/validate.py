@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import asdict
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def _ranges(config: Config) -> list[str]:
         "rl_config.batch_size": rl.batch_size,
         "rl_config.beta": rl.beta,
         "rl_config.epsilon_high": rl.epsilon_high,
+        "rl_config.rollout_is_cap": rl.rollout_is_cap,
         "rl_config.save_ckpt_interval": rl.save_ckpt_interval,
         "rl_config.eval_interval": rl.eval_interval,
         "rl_config.eval_temperature": rl.eval_temperature,
@@ -129,15 +131,44 @@ def _lengths(config: Config) -> list[str]:
             sampling.temperature,
             sampling.top_k,
             sampling.top_p,
+            sampling.min_p,
             sampling.repetition_penalty,
-            tuple(sampling.eos_token_id),
+            sampling.presence_penalty,
+            sampling.frequency_penalty,
+            stop_token_ids=tuple(sampling.eos_token_id),
         )
     except ValueError as error:
         problems += [f"generate_config.sampling_config.{problem}" for problem in str(error).split("; ")]
     if sampling.temperature == 0:
         problems.append("generate_config.sampling_config.temperature=0: greedy completions of a group are all equal and teach nothing; use 1.0")
-    if generate.use_vllm != 0:
-        problems.append(f"generate_config.use_vllm={generate.use_vllm}: this version has the native engine only; set it to 0")
+    return problems + _vllm(config)
+
+
+def _vllm(config: Config) -> list[str]:
+    generate, needed = config.generate_config, config.generate_config.max_prompt_length + config.generate_config.sampling_config.max_tokens
+    if generate.use_vllm == 0:
+        return []
+    if generate.use_vllm != 1:
+        return [f"generate_config.use_vllm={generate.use_vllm}: must be 0 (native engine) or 1 (vLLM)"]
+    problems = []
+    if importlib.util.find_spec("vllm") is None:
+        problems.append("generate_config.use_vllm=1: vLLM is not installed; install it with `bash build.sh --vllm`, or set it to 0 (native engine)")
+    elif config.context.device_target == "Ascend" and importlib.util.find_spec("vllm_mindspore") is None:
+        problems.append("generate_config.use_vllm=1: on Ascend vLLM needs the vllm-mindspore plugin, which is not importable; use its image, or set it to 0")
+    if generate.max_model_len and not needed <= generate.max_model_len <= config.rl_config.seq_length:
+        problems.append(
+            f"generate_config.max_model_len={generate.max_model_len}: must lie between max_prompt_length + max_tokens = {needed} and rl_config.seq_length = {config.rl_config.seq_length}; 0 takes the latter"
+        )
+    for name, least in (("max_num_batched_tokens", 1), ("block_size", 1)):
+        if getattr(generate, name) < least:
+            problems.append(f"generate_config.{name}={getattr(generate, name)}: must be at least {least}")
+    memory, is_cpu = generate.gpu_memory_utilization, config.context.device_target == "CPU"
+    if memory < 0 or (is_cpu and 0 < memory <= 1):
+        problems.append(
+            f"generate_config.gpu_memory_utilization={memory:g}: on CPU it is the size of a rank's KV cache in bytes, or 0 for the size that max_num_seqs needs"
+        )
+    if not is_cpu and not 0 < memory <= 1:
+        problems.append(f"generate_config.gpu_memory_utilization={memory:g}: must lie in (0, 1]: the share of a device's memory, e.g. 0.5")
     return problems
 
 

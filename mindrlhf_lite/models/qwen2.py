@@ -212,9 +212,8 @@ class Qwen2(nn.Cell):
         )
 
     def tables_at(self, positions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Rotary tables at positions [B], each [B, 1, 1, D]."""
-        batch = positions.shape[0]
-        shape = (batch, 1, 1, self.config.head_dim)
+        """Rotary tables at positions [B] or [B, T], each [B, 1, 1 or T, D]."""
+        shape = (positions.shape[0], 1, -1, self.config.head_dim)
         cos, sin = ops.gather(self.cos, positions, 0).reshape(shape), ops.gather(self.sin, positions, 0).reshape(shape)
         scaled_cos = ops.gather(self.scaled_cos, positions, 0).reshape(shape)
         return cos, sin, scaled_cos, ops.gather(self.scaled_sin, positions, 0).reshape(shape)

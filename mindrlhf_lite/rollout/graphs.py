@@ -1,6 +1,7 @@
 """The two graphs of the native engine, over a slotted KV cache: prefill prompts, decode one token in every slot.
 
-The cache of a layer is a Parameter [slots * kv_heads, cache_length, head_dim]. It is passed as an argument and updated in place. An idle slot decodes too and writes to its own
+The cache of a layer is a Parameter [slots * kv_heads * cache_length, head_dim]: rows, because ScatterUpdate writes rows in place, while ScatterNdUpdate on CPU copies the
+whole cache at every step. An idle slot decodes too and writes to its own
 position 0, which the next prompt overwrites.
 Prefill covers all prompt tokens but the last: decoding starts by feeding that one, so sampling exists in one place.
 """
@@ -13,7 +14,7 @@ from mindspore import Parameter, Tensor, jit, nn, ops
 
 from mindrlhf_lite.models.qwen2 import MASKED, Qwen2, causal_mask
 
-_scatter_nd_update = ops.ScatterNdUpdate()
+_scatter_update = ops.ScatterUpdate()
 _batch_matmul = ops.BatchMatMul()
 _batch_matmul_tb = ops.BatchMatMul(transpose_b=True)
 _softmax = ops.Softmax(-1)
@@ -23,8 +24,8 @@ _cumsum = ops.CumSum()
 
 
 def allocate_cache(model: Qwen2, slots: int, cache_length: int) -> tuple[Parameter, ...]:
-    """Zeroed key caches of all layers, then the value caches."""
-    shape = (slots * model.layers[0].num_kv_heads, cache_length, model.config.head_dim)
+    """Zeroed key caches of all layers, then the value caches: slots, or blocks, of so many tokens each."""
+    shape = (slots * model.layers[0].num_kv_heads * cache_length, model.config.head_dim)
 
     def layer_caches(kind: str) -> tuple[Parameter, ...]:
         zeros = (np.zeros(shape, np.float32) for _ in model.layers)
@@ -33,12 +34,25 @@ def allocate_cache(model: Qwen2, slots: int, cache_length: int) -> tuple[Paramet
     return layer_caches("key") + layer_caches("value")
 
 
+def draw_tokens(logits: Tensor, sampled_logits: Tensor, uniform: Tensor, is_greedy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Inverse CDF over the vocabulary, or the most probable token where is_greedy, inside a graph.
+
+    Args: logits [B, V] of the policy; sampled_logits [B, V] of the distribution to draw from; uniform float32 [B]; is_greedy bool [B] or [1].
+    Returns: (token [B], its logprob [B] under sampled_logits, its logprob [B] under logits).
+    """
+    log_probabilities = _log_softmax(sampled_logits)
+    cumulative = _cumsum(ops.exp(log_probabilities), 1)
+    below = (cumulative <= uniform.reshape(-1, 1) * cumulative[:, -1:]).astype(ms.float32).sum(1).astype(ms.int32)
+    chosen = ops.select(is_greedy, ops.argmax(log_probabilities, 1).astype(ms.int32), below).reshape(-1, 1)
+    return chosen.reshape(-1), _gather_d(log_probabilities, 1, chosen).reshape(-1), _gather_d(_log_softmax(logits), 1, chosen).reshape(-1)
+
+
 class Prefill(nn.Cell):
     """Runs prompts and writes their keys and values into one or more slots each."""
 
-    def __init__(self, model: Qwen2):
+    def __init__(self, model: Qwen2, cache_length: int):
         super().__init__(auto_prefix=False)
-        self.model, self.num_kv_heads = model, model.layers[0].num_kv_heads
+        self.model, self.num_kv_heads, self.cache_length = model, model.layers[0].num_kv_heads, cache_length
 
     @jit
     def construct(self, token_ids: Tensor, source_rows: Tensor, slots: Tensor, *caches: Parameter) -> Tensor:
@@ -47,18 +61,15 @@ class Prefill(nn.Cell):
         Returns: a number to wait for.
         """
         batch, length = token_ids.shape
-        targets = slots.shape[0]
         pairs = slots.reshape(-1, 1, 1) * self.num_kv_heads + ops.arange(self.num_kv_heads).astype(ms.int32).reshape(1, -1, 1)
-        shape = (targets, self.num_kv_heads, length)
-        positions = ops.broadcast_to(ops.arange(length).astype(ms.int32).reshape(1, 1, -1), shape)
-        places = ops.stack((ops.broadcast_to(pairs, shape), positions), -1)
+        places = pairs * self.cache_length + ops.arange(length).astype(ms.int32).reshape(1, 1, -1)  # [R, KV, T]
         tables, mask = self.model.tables(length), causal_mask(length)
         x = self.model.embed(token_ids.reshape(-1))
         num_layers = len(caches) // 2
         for layer, key_cache, value_cache in zip(self.model.layers, caches[:num_layers], caches[num_layers:]):
             query, key, value = layer.project(x, tables, batch, length)
-            _scatter_nd_update(key_cache, places, ops.gather(key, source_rows, 0))
-            _scatter_nd_update(value_cache, places, ops.gather(value, source_rows, 0))
+            _scatter_update(key_cache, places, ops.gather(key, source_rows, 0))
+            _scatter_update(value_cache, places, ops.gather(value, source_rows, 0))
             x = layer.finish(x, layer.attend_causally(query, key, value, mask))
         return x[0, 0]
 
@@ -103,21 +114,18 @@ class Decode(nn.Cell):
         Returns: (token [B], logprob [B], policy logprob [B]), or (logits [B, V], unused, unused).
         """
         repeated = ops.broadcast_to(positions.reshape(-1, 1), (self.slots, self.num_kv_heads)).reshape(-1)
-        places = ops.stack((self.pairs, repeated), -1)  # [B * KV, 2]
+        places = self.pairs * self.cache_length + repeated  # [B * KV]
+        shape = (self.slots * self.num_kv_heads, self.cache_length, self.head_dim)
         mask = (1.0 - (self.cache_positions <= positions.reshape(-1, 1, 1)).astype(ms.float32)) * MASKED
         tables = self.model.tables_at(positions)
         x = self.model.embed(token_ids)
         num_layers = len(caches) // 2
         for layer, key_cache, value_cache in zip(self.model.layers, caches[:num_layers], caches[num_layers:]):
             query, key, value = layer.project(x, tables, self.slots, 1)
-            keys = _scatter_nd_update(key_cache, places, key.reshape(-1, self.head_dim))
-            values = _scatter_nd_update(value_cache, places, value.reshape(-1, self.head_dim))
+            keys = _scatter_update(key_cache, places, key.reshape(-1, self.head_dim)).reshape(shape)
+            values = _scatter_update(value_cache, places, value.reshape(-1, self.head_dim)).reshape(shape)
             x = layer.finish(x, self._attend(query, keys, values, mask))
         logits = self.model.logits(self.model.norm(x))
         if not self.samples_in_graph:
             return logits, positions, positions
-        log_probabilities = _log_softmax((logits + forbid_stop.reshape(-1, 1) * self.stop_bias) * inverse_temperature)
-        cumulative = _cumsum(ops.exp(log_probabilities), 1)
-        below = (cumulative <= uniform.reshape(-1, 1) * cumulative[:, -1:]).astype(ms.float32).sum(1).astype(ms.int32)
-        chosen = ops.select(is_greedy, ops.argmax(log_probabilities, 1).astype(ms.int32), below).reshape(-1, 1)
-        return chosen.reshape(-1), _gather_d(log_probabilities, 1, chosen).reshape(-1), _gather_d(_log_softmax(logits), 1, chosen).reshape(-1)
+        return draw_tokens(logits, (logits + forbid_stop.reshape(-1, 1) * self.stop_bias) * inverse_temperature, uniform, is_greedy)

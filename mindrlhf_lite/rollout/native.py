@@ -18,7 +18,7 @@ from mindspore import Parameter, Tensor
 from mindrlhf_lite.models.qwen2 import MASKED, Qwen2
 from mindrlhf_lite.rollout.graphs import Decode, Prefill, allocate_cache
 from mindrlhf_lite.rollout.protocol import Progress
-from mindrlhf_lite.rollout.sampler import sample, uniforms
+from mindrlhf_lite.rollout.sampler import Draw, TokenHistory, sample, uniforms
 from mindrlhf_lite.trainer.batches import default_buckets, round_up
 from mindrlhf_lite.types import Completion, FinishReason, GenerateRequest, SamplingParams
 
@@ -37,6 +37,7 @@ class _Sequence:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     policy_logprobs: list[float] = field(default_factory=list)
+    history: TokenHistory | None = None  # where the sampler needs it
 
 
 class NativeEngine:
@@ -51,7 +52,7 @@ class NativeEngine:
     def __init__(self, model: Qwen2, num_slots: int, cache_length: int, length_buckets: Sequence[int] = ()):
         self.model, self.num_slots, self.cache_length = model, num_slots, cache_length
         self._buckets = tuple(length_buckets) or default_buckets(cache_length)
-        self._prefill = Prefill(model)
+        self._prefill = Prefill(model, cache_length)
         self._decoders: dict[tuple[tuple[int, ...], bool], Decode] = {}
         self._caches: tuple[Parameter, ...] | None = None
         self.wake()
@@ -115,7 +116,13 @@ class _Batch:
         self.engine, self.sampling, self.caches, self.progress = engine, sampling, caches, progress
         self.results: list[list[Completion | None]] = [[None] * request.num_samples for request in requests]
         self.queue = deque(
-            _Sequence(index, number, request.prompt_ids, uniforms(request.seed, number, sampling.max_tokens))
+            _Sequence(
+                index,
+                number,
+                request.prompt_ids,
+                uniforms(request.seed, number, sampling.max_tokens),
+                history=TokenHistory(request.prompt_ids) if sampling.has_filters else None,
+            )
             for index, request in enumerate(requests)
             for number in range(request.num_samples)
         )
@@ -125,7 +132,6 @@ class _Batch:
         self.inverse_temperature = Tensor([1.0 / sampling.temperature if sampling.temperature > 0 else 1.0], ms.float32)
         self.is_greedy = Tensor([sampling.temperature == 0])
         self.token_ids, self.positions = np.zeros(engine.num_slots, np.int32), np.zeros(engine.num_slots, np.int32)
-        self.seen = np.zeros((engine.num_slots, engine.model.config.vocab_size), bool) if sampling.has_filters else None
 
     def run(self) -> list[list[Completion]]:
         while self.queue or any(self.slots):
@@ -141,9 +147,6 @@ class _Batch:
                 continue
             sequence = self.slots[slot] = self.queue.popleft()
             self.token_ids[slot], self.positions[slot] = sequence.prompt_ids[-1], len(sequence.prompt_ids) - 1
-            if self.seen is not None:
-                self.seen[slot] = False
-                self.seen[slot, list(sequence.prompt_ids)] = True
             if len(sequence.prompt_ids) > 1:
                 admitted.setdefault(sequence.prompt_ids[:-1], []).append(slot)
         by_width: dict[int, list[tuple[int, ...]]] = {}
@@ -163,13 +166,20 @@ class _Batch:
         arrays = (self.token_ids, self.positions, uniform, forbid_stop)
         outputs = self.decode(*(Tensor(array) for array in arrays), self.inverse_temperature, self.is_greedy, *self.caches)
         tokens, logprobs, policy_logprobs = (output.asnumpy() for output in outputs)
-        if self.seen is not None:
-            drawn = sample(tokens, uniform, self.seen, forbid_stop > 0, self.sampling)
+        if self.sampling.has_filters:
+            drawn = sample(tokens[busy], [self._draw(slot, uniform[slot]) for slot in busy])
             tokens, logprobs, policy_logprobs = drawn.token_ids, drawn.logprobs, drawn.policy_logprobs
-        if not np.isfinite(policy_logprobs[busy]).all():
+        else:
+            tokens, logprobs, policy_logprobs = tokens[busy], logprobs[busy], policy_logprobs[busy]
+        if not np.isfinite(policy_logprobs).all():
             raise FloatingPointError("the rollout model's logprobs are not finite: its weights are broken (NaN or overflow)")
-        for slot in busy:
-            self._append(slot, int(tokens[slot]), float(logprobs[slot]), float(policy_logprobs[slot]))
+        for slot, token, logprob, policy_logprob in zip(busy, tokens, logprobs, policy_logprobs, strict=True):
+            self._append(slot, int(token), float(logprob), float(policy_logprob))
+
+    def _draw(self, slot: int, uniform: float) -> Draw:
+        sequence = self.slots[slot]
+        assert sequence is not None and sequence.history is not None
+        return Draw(self.sampling, sequence.history, uniform)
 
     def _append(self, slot: int, token: int, logprob: float, policy_logprob: float) -> None:
         sequence = self.slots[slot]
@@ -179,8 +189,8 @@ class _Batch:
         sequence.policy_logprobs.append(policy_logprob)
         self.token_ids[slot] = token
         self.positions[slot] += 1
-        if self.seen is not None:
-            self.seen[slot, token] = True
+        if sequence.history is not None:
+            sequence.history.append(token)
         stopped = token in self.stops
         if not stopped and len(sequence.token_ids) < self.sampling.max_tokens and self.positions[slot] + 1 < self.engine.cache_length:
             return

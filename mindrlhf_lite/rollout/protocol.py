@@ -36,6 +36,11 @@ class RolloutEngine(Protocol):
         """Forgets what was computed from the old weights."""
         ...
 
+    @property
+    def cache_parameters(self) -> list[Parameter]:
+        """The KV cache, whose contents mean nothing between calls of `generate`."""
+        ...
+
     def sleep(self) -> None:
         """Frees the KV cache; weights stay."""
         ...

@@ -1,18 +1,26 @@
 """Sampling by one uniform number a token and the inverse CDF, and the random stream of a completion.
 
-The plain case (temperature and the stop-token mask) runs inside the decode graph. Filters (top_k, top_p,
-repetition_penalty) run here, vectorised over the batch in numpy: CPU has no fast in-graph sort.
+The plain case (temperature and the stop-token mask) runs inside the decode graphs. Everything else runs here: a row at a time, so that a
+vocabulary's worth of numbers stays in the cache, rows in parallel threads (numpy releases the interpreter lock), and penalties and
+biases touch only the tokens they name.
 """
 
 from __future__ import annotations
 
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from mindrlhf_lite.types import SamplingParams
 
 _BITS = 23  # uniforms are multiples of 2**-23 below 1, so u * total < total holds in float32
+_BINS_PER_UNIT, _BINS = 64, 1024  # of the histogram of logits below the largest one that finds where top_p ends
+_PARALLEL_LOGITS = 1 << 20  # fewer logits than this are not worth a second thread
 
 
 def uniforms(seed: tuple[int, ...], sample: int, count: int) -> np.ndarray:
@@ -30,46 +38,96 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
-def penalise_repetition(logits: np.ndarray, seen: np.ndarray, penalty: float) -> np.ndarray:
-    """Divides positive and multiplies negative logits of `seen` [B, V] bool tokens by `penalty` (CTRL, arXiv:1909.05858, sec. 4.1)."""
-    return np.where(seen, np.where(logits > 0, logits / penalty, logits * penalty), logits)
+class TokenHistory:
+    """The tokens of one sequence so far, for penalties and min_tokens."""
+
+    def __init__(self, prompt_ids: Sequence[int]):
+        self._prompt_ids, self._counts = prompt_ids, Counter[int]()
+        self.num_generated = 0
+
+    def append(self, token: int) -> None:
+        self._counts[token] += 1
+        self.num_generated += 1
+
+    def generated_counts(self) -> tuple[np.ndarray, np.ndarray]:
+        """(distinct generated tokens, how often each was generated)."""
+        size = len(self._counts)
+        return np.fromiter(self._counts.keys(), np.int64, size), np.fromiter(self._counts.values(), np.float32, size)
+
+    def seen(self) -> np.ndarray:
+        """Distinct tokens of prompt and completion."""
+        return np.union1d(self._prompt, self.generated_counts()[0])
+
+    @cached_property
+    def _prompt(self) -> np.ndarray:
+        return np.unique(np.asarray(self._prompt_ids, np.int64))
 
 
-def keep_top_k(logits: np.ndarray, top_k: int) -> np.ndarray:
-    """-inf below the k-th largest logit of each row; ties with it stay."""
-    if top_k >= logits.shape[-1]:
-        return logits
-    threshold = np.partition(logits, -top_k, axis=-1)[:, -top_k, None]
-    return np.where(logits < threshold, -np.inf, logits)
+def penalise(logits: np.ndarray, history: TokenHistory, params: SamplingParams) -> np.ndarray:
+    """Logits [V] after everything that changes single tokens, in vLLM's order; a copy where anything changes.
 
-
-def keep_top_p(logits: np.ndarray, top_p: float) -> np.ndarray:
-    """-inf outside the smallest set of most probable tokens whose probability reaches top_p (arXiv:1904.09751)."""
-    order = np.argsort(-logits, axis=-1, kind="stable")
-    ranked = np.take_along_axis(np.exp(log_softmax(logits)), order, -1)
-    before = np.cumsum(ranked, -1) - ranked  # probability of all better tokens
-    drop = np.zeros(logits.shape, bool)
-    np.put_along_axis(drop, order, before >= top_p, -1)
-    return np.where(drop, -np.inf, logits)
-
-
-def filter_logits(logits: np.ndarray, seen: np.ndarray, forbid_stop: np.ndarray, params: SamplingParams) -> np.ndarray:
-    """Logits of the sampled distribution, in vLLM's order: stop mask, repetition penalty, temperature, top_k, top_p.
-
-    Args: logits float32 [B, V]; seen bool [B, V]; forbid_stop bool [B]: rows still below min_tokens.
+    logit_bias is added; stop tokens are forbidden below min_tokens; repetition_penalty divides positive and multiplies negative logits of tokens seen in prompt or
+    completion (CTRL, arXiv:1909.05858, sec. 4.1); frequency_penalty * count and presence_penalty are subtracted from generated tokens.
     """
-    logits = logits.astype(np.float32, copy=True)
-    if forbid_stop.any():
-        logits[np.ix_(np.flatnonzero(forbid_stop), np.array(params.stop_token_ids, int))] = -np.inf
+    below_minimum = history.num_generated < params.min_tokens
+    has_penalties = params.repetition_penalty != 1.0 or params.frequency_penalty or params.presence_penalty
+    if not (params.logit_bias or below_minimum or has_penalties):
+        return logits
+    logits = logits.copy()
+    if params.logit_bias:
+        for token, bias in params.logit_bias:
+            logits[token] += np.float32(bias)
+    if below_minimum:
+        logits[list(params.stop_token_ids)] = -np.inf
     if params.repetition_penalty != 1.0:
-        logits = penalise_repetition(logits, seen, params.repetition_penalty)
-    if params.temperature > 0:
-        logits = logits / np.float32(params.temperature)
-    if params.top_k:
-        logits = keep_top_k(logits, params.top_k)
-    if params.top_p < 1.0:
-        logits = keep_top_p(logits, params.top_p)
+        seen = history.seen()
+        values, factor = logits[seen], np.float32(params.repetition_penalty)
+        logits[seen] = np.where(values > 0, values / factor, values * factor)
+    if params.frequency_penalty or params.presence_penalty:
+        tokens, counts = history.generated_counts()
+        logits[tokens] -= np.float32(params.frequency_penalty) * counts + np.float32(params.presence_penalty)
     return logits
+
+
+def _histogram(shifted: np.ndarray) -> np.ndarray:
+    """Bin of each of [N] logits, whose largest is 0: bin 0 holds the largest ones, the last everything far below."""
+    return np.minimum(shifted * -_BINS_PER_UNIT, _BINS - 1).astype(np.intp)  # the type that bincount takes without a copy
+
+
+def keep_top_k(shifted: np.ndarray, top_k: int) -> np.ndarray:
+    """Indices, ascending, of the k largest of [N] logits, the largest of which is 0; ties with the k-th stay."""
+    if top_k >= len(shifted):
+        return np.arange(len(shifted))
+    bins = _histogram(shifted)
+    last = int(np.searchsorted(np.cumsum(np.bincount(bins, minlength=_BINS)), top_k))
+    candidates = np.flatnonzero(bins <= last)
+    values = shifted[candidates]
+    return candidates[values >= np.partition(values, -top_k)[-top_k]]
+
+
+def keep_top_p(shifted: np.ndarray, top_p: float) -> np.ndarray:
+    """Indices, ascending, of the smallest set of the most probable of [N] tokens that reaches `top_p` of their probability (arXiv:1904.09751); logits,
+    the largest of which is 0. Among equal ones the lower index comes first. A histogram finds the few that have to be sorted.
+    """
+    weights, bins = np.exp(shifted), _histogram(shifted)
+    mass = np.cumsum(np.bincount(bins, weights.astype(np.float64), _BINS))
+    needed = top_p * mass[-1]
+    last = min(int(np.searchsorted(mass, needed)), _BINS - 1)
+    contested = np.flatnonzero(bins == last)
+    order = contested[np.argsort(-shifted[contested], kind="stable")]
+    before = np.cumsum(weights[order], dtype=np.float64) - weights[order] + (mass[last - 1] if last else 0.0)
+    is_kept = bins < last
+    is_kept[order[before < needed]] = True
+    return np.flatnonzero(is_kept)
+
+
+@dataclass
+class Draw:
+    """What one sequence asks of the sampler for its next token."""
+
+    params: SamplingParams
+    history: TokenHistory
+    uniform: float
 
 
 @dataclass(frozen=True)
@@ -81,13 +139,54 @@ class Sampled:
     policy_logprobs: np.ndarray  # float32 [B], under softmax(logits)
 
 
-def sample(logits: np.ndarray, uniform: np.ndarray, seen: np.ndarray, forbid_stop: np.ndarray, params: SamplingParams) -> Sampled:
-    """Draws one token a row: the first index whose cumulative probability exceeds `uniform` [B]; argmax at temperature 0."""
-    filtered = log_softmax(filter_logits(logits, seen, forbid_stop, params))
-    if params.temperature == 0:
-        token_ids = filtered.argmax(-1)
+def kept_tokens(logits: np.ndarray, history: TokenHistory, params: SamplingParams) -> tuple[np.ndarray | None, np.ndarray]:
+    """The distribution that is sampled from: (token ids ascending, or None for all; their probabilities times any constant), in vLLM's order:
+    `penalise`, temperature, min_p, top_k, top_p.
+    """
+    logits = penalise(logits, history, params)
+    if params.temperature not in (0.0, 1.0):
+        logits = logits / np.float32(params.temperature)
+    shifted, tokens = logits - logits.max(), None
+
+    def keep(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return indices if tokens is None else tokens[indices], shifted[indices]
+
+    if params.min_p:
+        tokens, shifted = keep(np.flatnonzero(shifted >= np.log(np.float32(params.min_p))))
+    if 0 < params.top_k < len(shifted):
+        tokens, shifted = keep(keep_top_k(shifted, params.top_k))
+    if params.top_p < 1.0:
+        tokens, shifted = keep(keep_top_p(shifted, params.top_p))
+    return tokens, np.exp(shifted)
+
+
+def _sample_row(logits: np.ndarray, draw: Draw) -> tuple[int, float, float]:
+    largest = logits.max()
+    if not np.isfinite(largest):
+        return 0, np.nan, np.nan
+    tokens, weights = kept_tokens(logits, draw.history, draw.params)
+    if draw.params.temperature == 0:
+        place, total = int(weights.argmax()), weights.sum()
     else:
-        cumulative = np.cumsum(np.exp(filtered), -1, dtype=np.float32)
-        token_ids = (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(-1)
-    rows = np.arange(len(logits))
-    return Sampled(token_ids, filtered[rows, token_ids], log_softmax(logits)[rows, token_ids])
+        cumulative = np.cumsum(weights)
+        total = cumulative[-1]
+        place = int(np.searchsorted(cumulative, np.float32(draw.uniform) * total, "right"))
+    token = place if tokens is None else int(tokens[place])
+    policy = float(logits[token] - largest) - float(np.log(np.exp(logits - largest).sum()))
+    return token, float(np.log(weights[place] / total)), policy
+
+
+_pool: ThreadPoolExecutor | None = None
+
+
+def sample(logits: np.ndarray, draws: Sequence[Draw]) -> Sampled:
+    """Draws one token a row of logits float32 [B, V]: the first kept token whose cumulative probability exceeds its uniform; the most probable one at temperature 0."""
+    global _pool
+    threads = min(len(os.sched_getaffinity(0)), int(os.environ.get("OMP_NUM_THREADS", "64")))
+    if logits.size < _PARALLEL_LOGITS or threads < 2:
+        rows = [_sample_row(row, draw) for row, draw in zip(logits, draws, strict=True)]
+    else:
+        _pool = _pool or ThreadPoolExecutor(threads, thread_name_prefix="sampler")
+        rows = list(_pool.map(_sample_row, logits, draws))
+    token_ids, logprobs, policy_logprobs = zip(*rows, strict=True)
+    return Sampled(np.array(token_ids), np.array(logprobs, np.float32), np.array(policy_logprobs, np.float32))

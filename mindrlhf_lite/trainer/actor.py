@@ -14,7 +14,7 @@ import numpy as np
 from mindspore import Tensor, jit, nn, ops
 
 from mindrlhf_lite.algorithms.kl import k3_kl
-from mindrlhf_lite.algorithms.policy_loss import clipped_policy_loss, importance_ratio
+from mindrlhf_lite.algorithms.policy_loss import clipped_policy_loss, importance_ratio, truncated_importance_weight
 from mindrlhf_lite.models.logprobs import TokenLogprobs
 from mindrlhf_lite.models.qwen2 import Qwen2
 from mindrlhf_lite.trainer.batches import MicroBatch
@@ -27,8 +27,9 @@ STATISTICS = ("loss", "policy", "kl", "entropy", "clip_low", "clip_high", "ratio
 
 @dataclass(frozen=True)
 class LossOptions:
-    """The loss: -min(ratio A, clip(ratio) A) + beta * KL, a token.
+    """The loss: -w min(ratio A, clip(ratio) A) + beta * KL, a token.
 
+    `is_cap`: w is min(policy / sampling distribution, is_cap), so that filters and temperature are corrected for; 0: w is 1.
     `policy_is_frozen`: whether policy logprobs were recorded before the first of several updates; otherwise the batch is
     on-policy, the ratio is 1, and its gradient is that of the logprob.
     """
@@ -37,6 +38,7 @@ class LossOptions:
     epsilon_low: float
     epsilon_high: float
     policy_is_frozen: bool
+    is_cap: float = 0.0
 
 
 class GrpoLoss(nn.Cell):
@@ -58,6 +60,7 @@ class GrpoLoss(nn.Cell):
         advantages: Tensor,
         policy_logprobs: Tensor,
         reference_logprobs: Tensor,
+        sampling_logprobs: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Args: x: as of `Qwen2.run_layers`; the others as the fields of MicroBatch. Returns (loss, STATISTICS [7], logprobs [N])."""
         options = self.options
@@ -65,11 +68,13 @@ class GrpoLoss(nn.Cell):
         hidden = ops.gather(self.model.norm(stream), positions, 0)
         logprobs, entropy, _, _ = self.token_logprobs(hidden, self.model.head, labels)
         # padded slots hold some real token's logprob: they are multiplied by weight 0, and kept finite, below
+        frozen = ops.stop_gradient(logprobs)
         if options.policy_is_frozen:
-            ratio = importance_ratio(logprobs, policy_logprobs * mask + ops.stop_gradient(logprobs) * (1.0 - mask))
-        else:
-            ratio = importance_ratio(logprobs, ops.stop_gradient(logprobs))
+            frozen = policy_logprobs * mask + frozen * (1.0 - mask)
+        ratio = importance_ratio(logprobs, frozen)
         policy = clipped_policy_loss(ratio, advantages, options.epsilon_low, options.epsilon_high)
+        if options.is_cap > 0:
+            policy = policy * truncated_importance_weight(frozen, sampling_logprobs * mask + frozen * (1.0 - mask), options.is_cap)
         loss_sum = (policy * weight).sum()
         kl_sum = ops.zeros_like(loss_sum)
         if options.beta > 0:
@@ -83,7 +88,8 @@ class GrpoLoss(nn.Cell):
 
 def as_tensors(batch: MicroBatch) -> tuple[Tensor, ...]:
     """The arrays of a micro-batch in GrpoLoss's argument order."""
-    arrays = (batch.token_ids, batch.positions, batch.labels, batch.mask, batch.weight, batch.advantages, batch.policy_logprobs, batch.reference_logprobs)
+    logprobs = (batch.policy_logprobs, batch.reference_logprobs, batch.sampling_logprobs)
+    arrays = (batch.token_ids, batch.positions, batch.labels, batch.mask, batch.weight, batch.advantages, *logprobs)
     return tuple(Tensor(array) for array in arrays)
 
 

@@ -47,6 +47,7 @@ class MicroBatch:
     advantages: np.ndarray  # float32 [N]
     policy_logprobs: np.ndarray  # float32 [N], 0 where unknown
     reference_logprobs: np.ndarray  # float32 [N], 0 where unknown
+    sampling_logprobs: np.ndarray  # float32 [N], 0 where unknown
     lengths: tuple[int, ...]  # completion tokens of every real row, in order
 
     def split(self, values: np.ndarray) -> list[np.ndarray]:
@@ -73,7 +74,7 @@ def make_microbatch(
     width = min(round_up(max(s.completion_length for s in sequences), plan.completion), length)
     token_ids = np.zeros((rows, length), np.int32)
     positions, labels = np.zeros((rows, width), np.int32), np.zeros((rows, width), np.int32)
-    mask, weight, advantages, policy, reference = (np.zeros((rows, width), np.float32) for _ in range(5))
+    mask, weight, advantages, policy, reference, sampling = (np.zeros((rows, width), np.float32) for _ in range(6))
     for row, sequence in enumerate(sequences):
         count, start = sequence.completion_length, sequence.prompt_length
         token_ids[row, : len(sequence.token_ids)] = sequence.token_ids
@@ -86,9 +87,20 @@ def make_microbatch(
             policy[row, :count] = sequence.policy_logprobs
         if sequence.reference_logprobs is not None:
             reference[row, :count] = sequence.reference_logprobs
+        if sequence.sampling_logprobs is not None:
+            sampling[row, :count] = sequence.sampling_logprobs
     lengths = tuple(sequence.completion_length for sequence in sequences)
     return MicroBatch(
-        token_ids, positions.ravel(), labels.ravel(), mask.ravel(), weight.ravel(), advantages.ravel(), policy.ravel(), reference.ravel(), lengths
+        token_ids,
+        positions.ravel(),
+        labels.ravel(),
+        mask.ravel(),
+        weight.ravel(),
+        advantages.ravel(),
+        policy.ravel(),
+        reference.ravel(),
+        sampling.ravel(),
+        lengths,
     )
 
 

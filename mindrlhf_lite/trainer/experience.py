@@ -33,7 +33,12 @@ def score_groups(groups: Sequence[RolloutGroup], reward: RewardFunction, advanta
 def as_sequences(groups: Sequence[ScoredGroup]) -> list[TrainSequence]:
     """One training sequence a completion, in group order."""
     return [
-        TrainSequence(np.array(scored.group.prompt.ids + completion.token_ids, np.int32), len(scored.group.prompt.ids), float(advantage))
+        TrainSequence(
+            np.array(scored.group.prompt.ids + completion.token_ids, np.int32),
+            len(scored.group.prompt.ids),
+            float(advantage),
+            sampling_logprobs=completion.logprobs,
+        )
         for scored in groups
         for completion, advantage in zip(scored.group.completions, scored.advantages, strict=True)
     ]

@@ -86,9 +86,9 @@ class GrpoTrainer:
         notes = self._resume()
         self.console = Console(mesh.is_main, self.last_step, self.first_step, config.monitor_config.progress_bar, config.monitor_config.print_interval)
         self.writer = MetricsWriter(self.output, rl.tensorboard, self.first_step - 1) if mesh.is_main else None
-        if self.sampling.has_filters or self.sampling.temperature != 1.0 or self.sampling.min_tokens:
+        if not rl.rollout_is_cap and (self.sampling.has_filters or self.sampling.temperature != 1.0 or self.sampling.min_tokens):
             notes.append(
-                "note: completions are not drawn from the policy itself (temperature, filters or min_tokens); the loss does not correct for it, see rollout/sampling_gap_mean"
+                "note: completions are not drawn from the policy itself (temperature, filters or min_tokens; see rollout/sampling_gap_mean); rl_config.rollout_is_cap=2.0 corrects for it"
             )
         for note in notes:
             self.console.say(note)
@@ -201,7 +201,7 @@ class GrpoTrainer:
                 **update_metrics(updates, self.config.updates_per_step),
                 "policy/grad_norm": norm,
                 "policy/lr": self.update.last_lr,
-                **rollout_metrics(scored),
+                **rollout_metrics(scored, self.config.rl_config.rollout_is_cap),
                 "time_s/step": seconds,
                 **times,
                 "speed/generated_tokens_per_s": tokens / max(times["time_s/generate"], 1e-9),
@@ -346,7 +346,8 @@ class GrpoTrainer:
             raise ValueError(
                 f"generate_config.sampling_config.eos_token_id={list(stops)}: {bad} lie outside the vocabulary of {self.roles.model_config.vocab_size}"
             )
-        training = SamplingParams(s.max_tokens, s.min_tokens, s.temperature, s.top_k, s.top_p, s.repetition_penalty, stops)
+        penalties = (s.repetition_penalty, s.presence_penalty, s.frequency_penalty)
+        training = SamplingParams(s.max_tokens, s.min_tokens, s.temperature, s.top_k, s.top_p, s.min_p, *penalties, stop_token_ids=stops)
         return training, SamplingParams(s.max_tokens, temperature=self.config.rl_config.eval_temperature, stop_token_ids=stops)
 
     @contextmanager

@@ -74,7 +74,7 @@ def build_roles(config: Config, mesh: Mesh) -> Roles:
     parallel = config.actor_config.parallel_config
     actor_mesh = mesh.role(strategies.actor.dims, shape.num_key_value_heads)
     model = _model(shape, reader, mesh.rank, strategies.actor, actor_mesh, rl.seq_length, True, parallel.use_seq_parallel)
-    loss = LossOptions(rl.beta, rl.epsilon_low, rl.epsilon_high, policy_is_frozen=config.updates_per_step > 1)
+    loss = LossOptions(rl.beta, rl.epsilon_low, rl.epsilon_high, config.updates_per_step > 1, rl.rollout_is_cap)
     options = AdamWOptions(optimizer.adam_beta1, optimizer.adam_beta2, optimizer.eps, optimizer.weight_decay, optimizer.max_grad_norm)
     actor = Actor(model, loss, options, config.actor_config.enable_parallel_optimizer, config.actor_config.recompute_config.recompute)
     residency.add("actor", model.parameters_in_order, Contents.CHANGES)
@@ -97,13 +97,24 @@ def build_roles(config: Config, mesh: Mesh) -> Roles:
     rollout_mesh = mesh.role(strategies.rollout.dims, shape.num_key_value_heads)
     rollout_model = _model(shape, None, mesh.rank, strategies.rollout, rollout_mesh, rl.seq_length, False)
     residency.add("rollout", rollout_model.parameters_in_order, Contents.REBUILT)  # by the first reshard
-    rollout = NativeEngine(rollout_model, config.generate_config.max_num_seqs, rl.seq_length, rl.length_buckets)
+    rollout = _engine(config, rollout_model)
     residency.add("kv_cache", rollout.cache_parameters, Contents.SCRATCH)
 
     plan = make_plan(shape, strategies.actor, strategies.rollout, mesh.world_size)
     bound = int(lower_bound_bytes(shape, strategies.actor, strategies.rollout, mesh.world_size).sum())
     resharder = Resharder(plan, mesh.rank, mesh.world, rollout.named_weights(), make_transport(config, mesh), rl.reshard_bucket_mb << 20)
     return Roles(shape, actor, LogprobScorer(model), reference, rollout, rollout_mesh, resharder, bound, residency)
+
+
+def _engine(config: Config, model: Qwen2) -> RolloutEngine:
+    generate, rl = config.generate_config, config.rl_config
+    if not generate.use_vllm:
+        return NativeEngine(model, generate.max_num_seqs, rl.seq_length, rl.length_buckets)
+    from mindrlhf_lite.rollout.vllm.engine import VllmEngine, VllmOptions  # heavy, and an extra
+
+    length = generate.max_model_len or rl.seq_length
+    options = VllmOptions(length, generate.max_num_seqs, generate.max_num_batched_tokens, generate.block_size, int(generate.gpu_memory_utilization))
+    return VllmEngine(model, config.actor_config.load, options)
 
 
 def _model(

@@ -11,13 +11,13 @@ from mindrlhf_lite.algorithms.advantage import has_no_signal
 from mindrlhf_lite.types import FinishReason, Outcome, ScoredGroup
 
 
-def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
-    """Rewards, outcomes and lengths of all groups of a step; shares are of all its completions."""
+def rollout_metrics(groups: Sequence[ScoredGroup], is_cap: float = 0.0) -> dict[str, float]:
+    """Rewards, outcomes and lengths of all groups of a step; shares are of all its completions. With `is_cap`, the importance weights too."""
     completions = [completion for scored in groups for completion in scored.group.completions]
     rewards = np.stack([scored.rewards for scored in groups])
     lengths = np.array([len(completion.token_ids) for completion in completions])
     outcomes = [outcome for scored in groups for outcome in scored.outcomes]
-    gap = sum(float(np.abs(completion.policy_logprobs - completion.logprobs).sum()) for completion in completions)
+    gaps = np.concatenate([completion.policy_logprobs - completion.logprobs for completion in completions])
     metrics = {
         "reward/mean": float(rewards.mean()),
         "reward/std": float(rewards.std()),
@@ -29,8 +29,12 @@ def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
         "completion/min_tokens": float(lengths.min()),
         "completion/truncated": sum(completion.finish_reason is FinishReason.LENGTH for completion in completions) / len(lengths),
         "prompt/mean_tokens": float(np.mean([len(scored.group.prompt.ids) for scored in groups])),
-        "rollout/sampling_gap_mean": gap / float(lengths.sum()),
+        "rollout/sampling_gap_mean": float(np.abs(gaps).mean()),
     }
+    if is_cap:
+        ratios = np.exp(np.clip(gaps, -20.0, 20.0))
+        metrics["rollout/is_weight_mean"] = float(np.minimum(ratios, is_cap).mean())
+        metrics["rollout/is_capped"] = float((ratios > is_cap).mean())
     for name in groups[0].scores:
         metrics[f"reward/{name}/mean"] = float(np.mean([score.value for scored in groups for score in scored.scores[name]]))
     for outcome in Outcome:

@@ -8,7 +8,7 @@ from mindspore import Tensor, jit
 from mindrlhf_lite.algorithms.advantage import dr_grpo_advantage, grpo_advantage, rloo_advantage
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, constant, sequence_mean, token_mean
 from mindrlhf_lite.algorithms.kl import k3_kl
-from mindrlhf_lite.algorithms.policy_loss import clipped_policy_loss, importance_ratio
+from mindrlhf_lite.algorithms.policy_loss import clipped_policy_loss, importance_ratio, truncated_importance_weight
 
 
 def both_modes(function, *arguments):
@@ -59,6 +59,14 @@ def test_ratio_and_clipped_loss():
     np.testing.assert_allclose(both_modes(loss, ratio, [2.0, -1.0, 1.0, -1.0]), [-2.56, 0.8, -1.0, 1.6487213], rtol=1e-6)
 
 
+def test_truncated_importance_weight():
+    # policy / sampling: e^(-1 + 2) = 2.718 -> 2; e^(-2 + 1) = 0.3679; 1; e^1000 -> 2
+    def weight(policy, sampling):
+        return truncated_importance_weight(policy, sampling, 2.0)
+
+    np.testing.assert_allclose(both_modes(weight, [-1.0, -2.0, -3.0, 0.0], [-2.0, -1.0, -3.0, -1000.0]), [2.0, 0.36787944, 1.0, 2.0], rtol=1e-5)
+
+
 def test_ratio_does_not_overflow():
     ratio = both_modes(importance_ratio, [0.0, -1000.0], [-1000.0, 0.0])
     np.testing.assert_allclose(ratio, [np.exp(20.0), np.exp(-20.0)], rtol=1e-5)
@@ -86,6 +94,6 @@ def test_aggregation_weights():
 
 def test_shapes_are_checked():
     one, two = Tensor([0.0], ms.float32), Tensor([0.0, 0.0], ms.float32)
-    for function in (k3_kl, importance_ratio, lambda a, b: clipped_policy_loss(a, b, 0.2, 0.2)):
+    for function in (k3_kl, importance_ratio, lambda a, b: clipped_policy_loss(a, b, 0.2, 0.2), lambda a, b: truncated_importance_weight(a, b, 2.0)):
         with pytest.raises(ValueError, match="shape"):
             function(one, two)

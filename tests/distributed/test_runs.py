@@ -285,3 +285,23 @@ def test_one_rank_under_msrun_without_reference_and_with_filters(data, tmp_path)
     assert len(metrics(tmp_path / "run")) == 2 and "the loss does not correct for it" in text
     assert all(row["rollout/sampling_gap_mean"] > 0.01 and row["rollout/logprob_diff_max"] < 1e-4 for row in metrics(tmp_path / "run"))
     assert all(row["loss/kl"] == 0 and row["time_s/reference"] < 0.1 for row in metrics(tmp_path / "run"))
+
+
+def test_vllm_on_two_tensor_ranks_generates_what_one_native_rank_does(data, tmp_path):
+    """use_vllm under msrun, tensor parallel, with swapping: the KV cache and the weights come and go, the tokens stay."""
+    pytest.importorskip("vllm", reason="needs vLLM: bash build.sh --vllm")
+    held_out = f"--rl_config.eval_dataset_file={data / 'held_out.mindrecord'}"
+    one = single(data, tmp_path / "native", "--rl_config.max_steps=2", held_out)
+    assert one.returncode == 0, one.stderr
+    settings = ("--generate_config.use_vllm=1", "--generate_config.parallel_config.model_parallel=2", "--rl_config.max_steps=2", held_out)
+    code, text, logs = msrun(2, data, tmp_path / "vllm", *settings, "--rl_config.swap=true", "--rl_config.reshard_mem_opt_level=1")
+    assert code == 0, text[-4000:] + logs[-4000:]
+    for step in (1, 2):
+        as_set = [sorted((row["prompt"], row["completion"], row["reward"]) for row in completions(tmp_path / name, step)) for name in ("native", "vllm")]
+        assert as_set[0] == as_set[1]
+    for a, b in zip(metrics(tmp_path / "native"), metrics(tmp_path / "vllm"), strict=True):
+        for key in EXACT:
+            assert b[key] == pytest.approx(a[key], rel=1e-5, abs=1e-7), (a["step"], key)
+        assert b["rollout/logprob_diff_max"] < 1e-4
+    accuracy = [json.loads((tmp_path / name / "summary.json").read_text())["accuracy"] for name in ("native", "vllm")]
+    assert accuracy[0] == accuracy[1]

@@ -20,7 +20,7 @@ EPS_LOW, EPS_HIGH, BETA, EOS = 0.2, 0.28, 0.3, 5  # EOS is also what a careless 
 PLAN = BucketPlan((16,), (12,))
 
 
-def numpy_grpo(sequences, hidden, head, per_sequence):
+def numpy_grpo(sequences, hidden, head, per_sequence, is_cap=0.0):
     """(loss, d loss / d head) from hidden states [rows, T, H]."""
     loss, gradient = 0.0, np.zeros_like(head, np.float64)
     tokens = sum(len(s.token_ids) - s.prompt_length for s in sequences)
@@ -37,12 +37,14 @@ def numpy_grpo(sequences, hidden, head, per_sequence):
             ratio = np.exp(np.clip(logp - s.policy_logprobs[t], -20, 20))
             clipped = np.clip(ratio, 1 - EPS_LOW, 1 + EPS_HIGH)
             surrogate = min(ratio * s.advantage, clipped * s.advantage)
+            # the correction is of the policy that generated: a constant
+            correction = min(np.exp(np.clip(s.policy_logprobs[t] - s.sampling_logprobs[t], -20, 20)), is_cap) if is_cap else 1.0
             d = s.reference_logprobs[t] - logp
             d_clamped = np.clip(d, -10, 10)
-            loss += weight * (-surrogate + BETA * (np.exp(d_clamped) - d_clamped - 1))
+            loss += weight * (-correction * surrogate + BETA * (np.exp(d_clamped) - d_clamped - 1))
             # gradient with respect to logp: of the surrogate where it is not clipped away, of the KL where it is not clamped
             is_inside = abs(logp - s.policy_logprobs[t]) < 20
-            d_logp = -ratio * s.advantage if ratio * s.advantage <= clipped * s.advantage and is_inside else 0.0
+            d_logp = -correction * ratio * s.advantage if ratio * s.advantage <= clipped * s.advantage and is_inside else 0.0
             d_logp += BETA * (1 - np.exp(d)) if abs(d) < 10 else 0.0
             onehot = np.zeros_like(p)
             onehot[label] = 1
@@ -80,21 +82,22 @@ def setup():
         signs = rng.choice([-1.0, 1.0], count)
         policy = (now + (signs * drift if drift > 10 else rng.normal(0, drift, count))).astype(np.float32)
         reference = (now + (-signs * drift if drift > 10 else rng.normal(0, 0.5, count))).astype(np.float32)
-        sequences.append(TrainSequence(ids, prompt, advantage, reference, policy))
+        sampling = (policy + rng.normal(0, 0.7, count)).astype(np.float32)  # filters make kept tokens more probable, and masks none
+        sequences.append(TrainSequence(ids, prompt, advantage, reference, policy, sampling))
     return model, sequences
 
 
 @pytest.mark.parametrize("per_sequence", [False, True])
-@pytest.mark.parametrize("rows", [6, 4, 1])
-def test_loss_and_gradient(setup, per_sequence, rows):
+@pytest.mark.parametrize(("rows", "is_cap"), [(6, 0.0), (4, 1.5), (1, 0.0)])
+def test_loss_and_gradient(setup, per_sequence, rows, is_cap):
     model, sequences = setup
     padded = np.zeros((len(sequences), 16), np.int32)
     for row, s in enumerate(sequences):
         padded[row, : len(s.token_ids)] = s.token_ids
     hidden = model.hidden(Tensor(padded)).asnumpy().reshape(len(sequences), 16, -1)
-    expected_loss, expected_gradient = numpy_grpo(sequences, hidden, model.head.asnumpy(), per_sequence)
+    expected_loss, expected_gradient = numpy_grpo(sequences, hidden, model.head.asnumpy(), per_sequence, is_cap)
 
-    actor = Actor(model, LossOptions(BETA, EPS_LOW, EPS_HIGH, policy_is_frozen=True), AdamWOptions())
+    actor = Actor(model, LossOptions(BETA, EPS_LOW, EPS_HIGH, policy_is_frozen=True, is_cap=is_cap), AdamWOptions())
     totals = BatchTotals(sum(s.completion_length for s in sequences), len(sequences), 12)
     aggregation = sequence_mean if per_sequence else token_mean
     batches = [make_microbatch(sequences[start : start + rows], rows, PLAN, aggregation, totals) for start in range(0, len(sequences), rows)]

@@ -1,0 +1,163 @@
+"""vLLM behind the rollout protocol: one in-process V1 engine a rank.
+
+With tensor parallelism every tensor rank has an engine, is given the same requests and so schedules the same steps; only the model's graphs talk to
+one another. Sampled tokens come from the same random streams as the native engine's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from mindspore import Parameter
+
+from mindrlhf_lite.models.qwen2 import Qwen2
+from mindrlhf_lite.rollout.protocol import Progress
+from mindrlhf_lite.types import Completion, FinishReason, GenerateRequest, SamplingParams
+
+# before vLLM is imported: an engine in this process, quiet, and nothing sent anywhere
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+os.environ.setdefault("VLLM_HOST_IP", "127.0.0.1")  # or it looks for the one that faces the network
+os.environ.setdefault("VLLM_DO_NOT_TRACK", "1")
+
+
+@dataclass(frozen=True)
+class VllmOptions:
+    """vLLM's own names and meanings, but for the cache's size."""
+
+    max_model_len: int  # longest prompt + completion, in tokens
+    max_num_seqs: int = 128
+    max_num_batched_tokens: int = 2048
+    block_size: int = 16
+    kv_cache_bytes: int = 0  # 0: room for max_num_seqs sequences of max_model_len
+
+    def cache_bytes(self, model: Qwen2) -> int:
+        """`kv_cache_bytes`, or what the default means for this rank's share of the model."""
+        if self.kv_cache_bytes:
+            return self.kv_cache_bytes
+        block = 2 * self.block_size * model.layers[0].num_kv_heads * model.config.head_dim * 4 * len(model.layers)
+        return (self.max_num_seqs * -(-self.max_model_len // self.block_size) + 1) * block  # block 0 is never given out
+
+
+class VllmEngine:
+    """RolloutEngine over vLLM's V1 engine.
+
+    Args:
+        model: frozen copy of the policy, or this tensor rank's share of it; its weights are written in place between calls of `generate`.
+        folder: Hugging Face folder of the model; vLLM reads its config.json.
+    """
+
+    def __init__(self, model: Qwen2, folder: str, options: VllmOptions):
+        from vllm import EngineArgs
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        from mindrlhf_lite.rollout.vllm.worker import model_for_next_engine
+
+        self.model, self.options = model, options
+        arguments = EngineArgs(
+            model=folder,
+            skip_tokenizer_init=True,
+            dtype="float32",
+            max_model_len=options.max_model_len,
+            max_num_seqs=options.max_num_seqs,
+            max_num_batched_tokens=max(options.max_num_batched_tokens, options.max_num_seqs),
+            block_size=options.block_size,  # type: ignore[arg-type]
+            enable_prefix_caching=True,
+            enable_chunked_prefill=True,
+            enforce_eager=True,
+            distributed_executor_backend="uni",
+            disable_log_stats=True,
+            additional_config={"kv_cache_bytes": options.cache_bytes(model)},
+        )
+        with model_for_next_engine(model):
+            self._engine = LLMEngine.from_engine_args(arguments)
+        self._core = self._engine.engine_core.engine_core  # in this process
+        self._runner = self._core.model_executor.driver_worker.worker.model_runner
+
+    @property
+    def cache_parameters(self) -> list[Parameter]:
+        """The KV cache, which means nothing between calls of `generate`."""
+        return list(self._runner.caches or ())
+
+    def named_weights(self) -> dict[str, Parameter]:
+        return self.model.named_weights()
+
+    def weights_changed(self) -> None:
+        """Prefixes computed from the old weights must not be found again."""
+        if not self._core.scheduler.reset_prefix_cache():
+            raise RuntimeError("vLLM still holds blocks of unfinished requests: weights must not change during generate()")
+
+    def sleep(self) -> None:
+        if not self._engine.is_sleeping():
+            self.weights_changed()
+            self._engine.sleep()
+
+    def wake(self) -> None:
+        if self._engine.is_sleeping():
+            self._engine.wake_up()
+
+    def generate(self, requests: Sequence[GenerateRequest], sampling: SamplingParams, progress: Progress | None = None) -> list[list[Completion]]:
+        if self._engine.is_sleeping():
+            raise RuntimeError("the engine sleeps: call wake() before generate()")
+        for index, request in enumerate(requests):
+            if not 0 < len(request.prompt_ids) < self.options.max_model_len:
+                raise ValueError(f"request {index}: a prompt of {len(request.prompt_ids)} tokens must leave room in max_model_len={self.options.max_model_len}")
+        # memory that was given back between two calls (swapping) held the prefixes
+        self.weights_changed()
+        results: list[list[Completion | None]] = [[None] * request.num_samples for request in requests]
+        places: dict[str, tuple[int, int]] = {}
+        try:
+            for index, request in enumerate(requests):
+                for number in range(request.num_samples):
+                    places[name := f"{index}-{number}"] = index, number
+                    self._engine.add_request(name, {"prompt_token_ids": list(request.prompt_ids)}, self._params(sampling, request, number))
+            while places:
+                for output in self._engine.step():
+                    if not output.finished:
+                        continue
+                    index, number = places.pop(output.request_id)
+                    results[index][number] = self._completion(output.request_id, output.outputs[0].token_ids, sampling.stop_token_ids)
+                    if progress:
+                        progress(1)
+        finally:
+            if places:
+                self._engine.abort_request(list(places))
+        return [[completion for completion in group if completion is not None] for group in results]
+
+    def _completion(self, name: str, token_ids: Sequence[int], stop_token_ids: Sequence[int]) -> Completion:
+        request = self._runner.requests[name]  # until the next step
+        logprobs, policy_logprobs = np.array(request.logprobs, np.float32), np.array(request.policy_logprobs, np.float32)
+        if not np.isfinite(policy_logprobs).all():
+            raise FloatingPointError("the rollout model's logprobs are not finite: its weights are broken (NaN or overflow)")
+        # vLLM calls a stop token at max_tokens a length stop
+        reason = FinishReason.STOP if token_ids[-1] in stop_token_ids else FinishReason.LENGTH
+        return Completion(tuple(token_ids), logprobs, policy_logprobs, reason)
+
+    def _params(self, sampling: SamplingParams, request: GenerateRequest, number: int) -> Any:
+        from vllm import SamplingParams as VllmSamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        from mindrlhf_lite.rollout.vllm.runner import RANDOM_STREAM
+
+        return VllmSamplingParams(
+            max_tokens=sampling.max_tokens,
+            min_tokens=sampling.min_tokens,
+            temperature=sampling.temperature,
+            top_k=sampling.top_k,
+            top_p=sampling.top_p,
+            min_p=sampling.min_p,
+            repetition_penalty=sampling.repetition_penalty,
+            presence_penalty=sampling.presence_penalty,
+            frequency_penalty=sampling.frequency_penalty,
+            logit_bias=dict(sampling.logit_bias) or None,
+            stop_token_ids=list(sampling.stop_token_ids),
+            ignore_eos=True,  # the stop tokens are the ones given
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            extra_args={RANDOM_STREAM: (*request.seed, number)},
+        )

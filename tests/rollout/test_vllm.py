@@ -1,0 +1,275 @@
+"""The unmodified vLLM V1 engine over this project's model: right tokens whatever the scheduler does, right logprobs, weights in place."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from helpers import ROOT, TINY, clean_environment, random_weights
+from mindspore import Tensor, ops
+
+from mindrlhf_lite.models.hf_weights import save_hf_model
+from mindrlhf_lite.models.qwen2 import Qwen2
+from mindrlhf_lite.rollout.native import NativeEngine
+from mindrlhf_lite.rollout.sampler import log_softmax
+from mindrlhf_lite.types import FinishReason, GenerateRequest, SamplingParams
+
+pytest.importorskip("vllm", reason="needs vLLM: bash build.sh --vllm")
+torch = pytest.importorskip("torch")
+
+from mindrlhf_lite.rollout.vllm import plugin
+from mindrlhf_lite.rollout.vllm.engine import VllmEngine, VllmOptions
+
+LENGTH, NEW = 128, 16
+GREEDY = SamplingParams(NEW, temperature=0)
+BLOCK = 2 * 16 * TINY.num_key_value_heads * TINY.head_dim * 4 * TINY.num_hidden_layers  # bytes of 16 tokens
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    save_hf_model(folder, TINY, random_weights(TINY), None, None)
+    return folder
+
+
+def make_engine(folder, weights=None, **options):
+    model = Qwen2(TINY, weights or random_weights(TINY), False, LENGTH)
+    return VllmEngine(model, str(folder), VllmOptions(LENGTH, **{"max_num_seqs": 8, "max_num_batched_tokens": 64, **options}))
+
+
+@pytest.fixture(scope="module")
+def engine(folder):
+    return make_engine(folder)
+
+
+@pytest.fixture(scope="module")
+def requests():
+    """32 prompts of 1 to 100 tokens; some longer than the 64 tokens of a step, the last four with a prefix of two blocks in common."""
+    rng = np.random.default_rng(1)
+    lengths = [1, 2, 16, 17, 64, 65, 100, *rng.integers(3, 100, 21)]
+    prompts = [tuple(int(t) for t in rng.integers(0, 97, length)) for length in lengths]
+    prompts += [prompts[6][:40] + (index,) * (index + 1) for index in range(4)]
+    return [GenerateRequest(prompt, 1, (0, 1, index)) for index, prompt in enumerate(prompts)]
+
+
+@pytest.fixture(scope="module")
+def by_transformers(folder, requests):
+    from transformers import Qwen2ForCausalLM
+
+    reference = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    answers = []
+    with torch.no_grad():
+        for request in requests:
+            prompt = torch.tensor([request.prompt_ids])
+            every = torch.ones_like(prompt)  # or transformers takes token 0 for padding
+            ids = reference.generate(prompt, attention_mask=every, max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False, eos_token_id=None, pad_token_id=0)
+            answers.append(tuple(ids[0, len(request.prompt_ids) :].tolist()))
+    return answers
+
+
+def tokens(groups):
+    return [group[0].token_ids for group in groups]
+
+
+def scheduler_of(engine):
+    return engine._core.scheduler
+
+
+def count_steps(monkeypatch, engine, count):
+    """Calls `count` with what the scheduler decided, at every step."""
+    schedule = scheduler_of(engine).schedule
+
+    def counted():
+        decided = schedule()
+        count(decided)
+        return decided
+
+    monkeypatch.setattr(scheduler_of(engine), "schedule", counted)
+
+
+def test_greedy_equals_transformers_with_chunked_prefill_and_prefix_hits(engine, requests, by_transformers, monkeypatch):
+    chunks, hits, same_step = [], [], []
+
+    def count(decided):
+        sizes = decided.num_scheduled_tokens
+        chunks.extend(new.req_id for new in decided.scheduled_new_reqs if sizes[new.req_id] + new.num_computed_tokens < len(new.prompt_token_ids))
+        started = [new for new in decided.scheduled_new_reqs if new.num_computed_tokens]
+        hits.extend(started)
+        written = {block for new in decided.scheduled_new_reqs if not new.num_computed_tokens for block in new.block_ids[0]}
+        same_step.extend(new for new in started if set(new.block_ids[0]) & written)
+
+    count_steps(monkeypatch, engine, count)
+    assert tokens(engine.generate(requests, GREEDY)) == by_transformers
+    assert chunks and hits
+
+
+def test_a_prefix_computed_in_the_same_step_is_found(engine, folder, monkeypatch):
+    """Samples of one prompt start together: the others take their shared blocks from the first, which has to run before them."""
+    roomy, together = make_engine(folder, max_num_batched_tokens=512), []
+
+    def count(decided):
+        blocks = [set(new.block_ids[0][: new.num_computed_tokens // 16]) for new in decided.scheduled_new_reqs]
+        together.append(sum(bool(own & set().union(*(set(new.block_ids[0]) for new in decided.scheduled_new_reqs[:i]))) for i, own in enumerate(blocks) if i))
+
+    count_steps(monkeypatch, roomy, count)
+    request = GenerateRequest(tuple(range(50)), 6, (3,))
+    (group,) = roomy.generate([request], SamplingParams(8))
+    assert max(together) == 5
+    native = NativeEngine(engine.model, 8, LENGTH)
+    (expected,) = native.generate([request], SamplingParams(8))
+    assert [c.token_ids for c in group] == [c.token_ids for c in expected]
+
+
+def test_preemption_changes_nothing(folder, requests, by_transformers, monkeypatch):
+    small, resumed = make_engine(folder, kv_cache_bytes=18 * BLOCK), []
+    count_steps(monkeypatch, small, lambda decided: resumed.extend(decided.scheduled_cached_reqs.resumed_from_preemption))
+    assert tokens(small.generate(requests, GREEDY)) == by_transformers
+    assert sum(resumed) > 0
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        SamplingParams(NEW, stop_token_ids=(3, 4)),
+        SamplingParams(NEW, temperature=0.7, min_tokens=4, stop_token_ids=tuple(range(40))),
+        SamplingParams(NEW, top_k=20, top_p=0.9, min_p=0.01, repetition_penalty=1.2, presence_penalty=0.2, frequency_penalty=0.1, logit_bias=((5, 2.0),)),
+    ],
+)
+def test_samples_and_logprobs_equal_the_native_engine_and_the_model(engine, requests, sampling):
+    native = NativeEngine(engine.model, 8, LENGTH)
+    batch = [GenerateRequest(request.prompt_ids, 2, request.seed) for request in requests[:12]]
+    for request, ours, theirs in zip(batch, engine.generate(batch, sampling), native.generate(batch, sampling), strict=True):
+        for completion, expected in zip(ours, theirs, strict=True):
+            assert completion.token_ids == expected.token_ids and completion.finish_reason == expected.finish_reason
+            np.testing.assert_allclose(completion.logprobs, expected.logprobs, atol=1e-4)
+            ids, start = request.prompt_ids + completion.token_ids, len(request.prompt_ids)
+            logits = engine.model(Tensor(np.array([ids], np.int32))).asnumpy()[0]
+            again = log_softmax(logits)[np.arange(start - 1, len(ids) - 1), list(completion.token_ids)]
+            np.testing.assert_allclose(completion.policy_logprobs, again, atol=1e-4)
+
+
+def test_updated_weights_are_used_and_old_prefixes_forgotten(folder, requests):
+    """generate, update, generate equals a fresh engine; the assignment goes into the parameters that the compiled graphs hold."""
+    engine, new_weights = make_engine(folder), random_weights(TINY, seed=1)
+    before = tokens(engine.generate(requests, GREEDY))
+    for name, parameter in engine.named_weights().items():
+        ops.assign(parameter, Tensor(new_weights[name]))
+    engine.weights_changed()
+    after = tokens(engine.generate(requests, GREEDY))
+    assert after == tokens(make_engine(folder, new_weights).generate(requests, GREEDY)) and after != before
+
+
+def test_sleep_frees_the_cache_and_wake_restores_it(engine, requests, by_transformers):
+    engine.sleep()
+    engine.sleep()
+    assert engine.cache_parameters == []
+    with pytest.raises(RuntimeError, match="sleeps"):
+        engine.generate(requests, GREEDY)
+    engine.wake()
+    assert engine.cache_parameters and tokens(engine.generate(requests[:8], GREEDY)) == by_transformers[:8]
+
+
+def test_contents_of_the_cache_may_be_lost_between_calls(engine, requests, by_transformers):
+    """Swapping gives the cache's pages back between two calls: nothing computed before may be found again."""
+    assert tokens(engine.generate(requests, GREEDY)) == by_transformers
+    for parameter in engine.cache_parameters:
+        ops.assign(parameter, ops.zeros_like(parameter) + 7)
+    assert tokens(engine.generate(requests, GREEDY)) == by_transformers
+
+
+def test_stops_and_lengths(engine):
+    (stopped,) = engine.generate([GenerateRequest((1, 2, 3), 1, (0,))], SamplingParams(10, stop_token_ids=tuple(range(97))))
+    assert stopped[0].finish_reason is FinishReason.STOP and len(stopped[0].token_ids) == 1
+    (full,) = engine.generate([GenerateRequest((1,) * (LENGTH - 3), 1, (0,))], SamplingParams(10))
+    assert full[0].finish_reason is FinishReason.LENGTH and len(full[0].token_ids) == 3
+    with pytest.raises(ValueError, match=f"max_model_len={LENGTH}"):
+        engine.generate([GenerateRequest((1,) * LENGTH, 1, (0,))], GREEDY)
+
+
+def test_broken_weights_are_an_error_and_the_engine_survives(folder, requests, by_transformers):
+    engine, weights = make_engine(folder), random_weights(TINY)
+    parameter = engine.named_weights()["model.norm.weight"]
+    ops.assign(parameter, ops.zeros_like(parameter) + float("nan"))
+    with pytest.raises(FloatingPointError, match="not finite"):
+        engine.generate(requests[:4], GREEDY)
+    ops.assign(parameter, Tensor(weights["model.norm.weight"]))
+    engine.weights_changed()  # nothing of the failed call is left
+    assert tokens(engine.generate(requests[:4], GREEDY)) == by_transformers[:4]
+
+
+UNSUPPORTED = {
+    "prompt_logprobs": 1,
+    "allowed_token_ids": [1, 2],
+    "bad_words": ["a"],
+    "guided_decoding": "json",
+    "structured_outputs": "json",
+    "logits_processors": [lambda ids, row: row],
+}
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_what_is_not_implemented_is_refused(engine, name):
+    from vllm import SamplingParams as VllmSamplingParams
+    from vllm.platforms import current_platform
+
+    params = VllmSamplingParams(max_tokens=4)
+    current_platform.validate_request("", params, {"type": "token"})
+    setattr(params, name, UNSUPPORTED[name])
+    with pytest.raises(ValueError, match=f"{name}=.*not implemented"):
+        current_platform.validate_request("", params, {"type": "token"})
+
+
+def test_every_sampling_parameter_of_vllm_is_either_implemented_or_refused():
+    """A field that a newer vLLM adds must not be ignored in silence."""
+    from vllm import SamplingParams as VllmSamplingParams
+
+    implemented = {"n", "temperature", "top_p", "top_k", "min_p", "seed", "max_tokens", "min_tokens", "logprobs", "logit_bias", "extra_args", "ignore_eos"}
+    implemented |= {"presence_penalty", "frequency_penalty", "repetition_penalty", "stop_token_ids"}
+    by_the_engine = {"stop", "detokenize", "skip_special_tokens", "spaces_between_special_tokens", "include_stop_str_in_output", "truncate_prompt_tokens"}
+    by_the_engine |= {"best_of", "output_kind", "output_text_buffer_length", "skip_clone"}
+    public = {name for name in VllmSamplingParams.__struct_fields__ if not name.startswith("_")}
+    assert public - implemented - by_the_engine == set(UNSUPPORTED)
+
+
+def test_the_llm_class_serves_a_folder(folder, requests, by_transformers):
+    """What a user of vLLM writes: LLM(folder), n samples, seeds, top logprobs."""
+    from vllm import LLM
+    from vllm import SamplingParams as VllmSamplingParams
+
+    llm = LLM(str(folder), skip_tokenizer_init=True, dtype="float32", max_model_len=LENGTH, max_num_seqs=8, additional_config={"kv_cache_bytes": 200 * BLOCK})
+    prompts = [{"prompt_token_ids": list(request.prompt_ids)} for request in requests[:6]]
+    greedy = llm.generate(prompts, VllmSamplingParams(temperature=0, max_tokens=NEW, logprobs=3, detokenize=False), use_tqdm=False)
+    assert [tuple(output.outputs[0].token_ids) for output in greedy] == by_transformers[:6]
+    model = llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.get_model()
+    for request, output in zip(requests, greedy, strict=False):
+        logits = model(Tensor(np.array([request.prompt_ids], np.int32))).asnumpy()[0, -1]
+        first, expected = output.outputs[0].logprobs[0], log_softmax(logits)
+        assert list(first) == list(np.argsort(-expected)[:3])
+        assert all(entry.logprob == pytest.approx(expected[token], abs=1e-4) for token, entry in first.items())
+        assert [entry.rank for entry in first.values()] == [1, 2, 3]
+    sampled = llm.generate(prompts[:2], VllmSamplingParams(n=4, seed=5, max_tokens=8, detokenize=False), use_tqdm=False)
+    again = llm.generate(prompts[:2], VllmSamplingParams(n=4, seed=5, max_tokens=8, detokenize=False), use_tqdm=False)
+    assert [[c.token_ids for c in output.outputs] for output in sampled] == [[c.token_ids for c in output.outputs] for output in again]
+    assert len({tuple(c.token_ids) for c in sampled[0].outputs}) == 4
+
+
+def test_the_plugin_steps_aside_for_vllm_mindspore(monkeypatch):
+    assert plugin.platform() == "mindrlhf_lite.rollout.vllm.platform.MindSporePlatform"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: SimpleNamespace() if name == "vllm_mindspore" else None)
+    assert plugin.platform() is None
+
+
+def test_the_core_imports_neither_vllm_nor_torch():
+    program = "import sys, mindrlhf_lite.trainer.grpo; print([name for name in ('vllm', 'torch') if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, env=clean_environment())
+    assert result.stdout.strip() == "[]", result.stderr
+
+
+def test_without_vllm_one_line_names_the_command(quickstart_model):
+    program = "import sys; sys.modules['vllm'] = None; from mindrlhf_lite.trainer.launch import main; main(sys.argv[1:])"
+    arguments = ["--config", ROOT / "examples/qwen_grpo/vllm_ranks.yaml", "--actor_checkpoint_path", quickstart_model, "--dataset_file", __file__, "--dry_run"]
+    arguments.append("--rl_config.eval_interval=0")
+    result = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, env=clean_environment())
+    assert result.returncode == 2 and "bash build.sh --vllm" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 2 and "Traceback" not in result.stderr  # "1 problem(s) in the configuration:" and the problem
