@@ -61,13 +61,18 @@ def memory_plan(config: Config, shape: ModelConfig, world_size: int) -> MemoryPl
     if actor.enable_parallel_optimizer and strategies.actor.dims.data > 1:
         moments = 3 * _buffer_bytes(shape, replace(strategies.actor, splits_data=True))  # and a copy of the rows that this rank updates
     kv_heads = max(1, shape.num_key_value_heads // strategies.rollout.dims.tensor)
+    generate = config.generate_config
+    cache_length = (generate.max_model_len or rl.seq_length) if generate.use_vllm else rl.seq_length
+    kv_cache = 2 * ITEM_BYTES * generate.max_num_seqs * cache_length * shape.num_hidden_layers * kv_heads * shape.head_dim
+    if generate.use_vllm and generate.gpu_memory_utilization > 1:
+        kv_cache = int(generate.gpu_memory_utilization)  # bytes, on CPU
     groups = {
         "actor": weights,
         "gradients": weights,
         "optimizer": moments,
         "reference": _buffer_bytes(shape, strategies.reference) if rl.beta > 0 else 0,
         "rollout": _buffer_bytes(shape, strategies.rollout),
-        "kv_cache": 2 * ITEM_BYTES * config.generate_config.max_num_seqs * rl.seq_length * shape.num_hidden_layers * kv_heads * shape.head_dim,
+        "kv_cache": kv_cache,
     }
     share = config.completions_per_update // strategies.actor.dims.data
     rows = -(-share // actor.parallel_config.micro_batch_num)

@@ -167,6 +167,12 @@ def _vllm(config: Config) -> list[str]:
         problems.append(
             f"generate_config.gpu_memory_utilization={memory:g}: on CPU it is the size of a rank's KV cache in bytes, or 0 for the size that max_num_seqs needs"
         )
+    sampling = generate.sampling_config
+    filters = {"temperature": 1, "top_k": 0, "top_p": 1, "min_p": 0, "repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0}
+    if not is_cpu and (given := [f"{name}={getattr(sampling, name):g}" for name, off in filters.items() if getattr(sampling, name) != off]):
+        problems.append(
+            f"generate_config.sampling_config: {', '.join(given)}: on Ascend vLLM reports the policy's logprobs only, not those of the distribution it sampled from; leave it out, or set use_vllm to 0"
+        )
     if not is_cpu and not 0 < memory <= 1:
         problems.append(f"generate_config.gpu_memory_utilization={memory:g}: must lie in (0, 1]: the share of a device's memory, e.g. 0.5")
     return problems

@@ -97,7 +97,7 @@ def build_roles(config: Config, mesh: Mesh) -> Roles:
     rollout_mesh = mesh.role(strategies.rollout.dims, shape.num_key_value_heads)
     rollout_model = _model(shape, None, mesh.rank, strategies.rollout, rollout_mesh, rl.seq_length, False)
     residency.add("rollout", rollout_model.parameters_in_order, Contents.REBUILT)  # by the first reshard
-    rollout = _engine(config, rollout_model)
+    rollout = _engine(config, rollout_model, strategies.rollout, rollout_mesh, mesh.rank)
     residency.add("kv_cache", rollout.cache_parameters, Contents.SCRATCH)
 
     plan = make_plan(shape, strategies.actor, strategies.rollout, mesh.world_size)
@@ -106,13 +106,19 @@ def build_roles(config: Config, mesh: Mesh) -> Roles:
     return Roles(shape, actor, LogprobScorer(model), reference, rollout, rollout_mesh, resharder, bound, residency)
 
 
-def _engine(config: Config, model: Qwen2) -> RolloutEngine:
+def _engine(config: Config, model: Qwen2, strategy: Strategy, mesh: RoleMesh, rank: int) -> RolloutEngine:
     generate, rl = config.generate_config, config.rl_config
     if not generate.use_vllm:
         return NativeEngine(model, generate.max_num_seqs, rl.seq_length, rl.length_buckets)
+    length = generate.max_model_len or rl.seq_length
+    if config.context.device_target == "Ascend":
+        from mindrlhf_lite.rollout.vllm.ascend import AscendVllmEngine  # not run here
+
+        limits = {name: getattr(generate, name) for name in ("max_num_seqs", "max_num_batched_tokens", "block_size", "gpu_memory_utilization")}
+        buffers = buffers_of_rank(model.config, strategy, rank)
+        return AscendVllmEngine(model, buffers, mesh, config.actor_config.load, {"max_model_len": length, **limits})
     from mindrlhf_lite.rollout.vllm.engine import VllmEngine, VllmOptions  # heavy, and an extra
 
-    length = generate.max_model_len or rl.seq_length
     options = VllmOptions(length, generate.max_num_seqs, generate.max_num_batched_tokens, generate.block_size, int(generate.gpu_memory_utilization))
     return VllmEngine(model, config.actor_config.load, options)
 

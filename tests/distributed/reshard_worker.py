@@ -22,6 +22,7 @@ from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.reshard.executor import Resharder, ResidentSource
 from mindrlhf_lite.reshard.plan import make_plan
 from mindrlhf_lite.reshard.transports import CollectiveTransport, SharedMemoryTransport
+from mindrlhf_lite.rollout.vllm.ascend import whole_tensors
 
 TIED = ModelConfig(271, 32, 48, 3, 4, 2, tie_word_embeddings=True)
 UNTIED = ModelConfig(271, 32, 48, 3, 4, 2, tie_word_embeddings=False)
@@ -59,13 +60,13 @@ class FlipsABit(SharedMemoryTransport):
             outs[0].reshape(-1)[:1].view(np.uint32)[...] ^= 1
 
 
-def whole_tensors(config, seed):
+def random_tensors(config, seed):
     rng = np.random.default_rng(seed)
     return {spec.name: rng.standard_normal(spec.shape).astype(np.float32) for spec in parameter_specs(config)}
 
 
 def shards(config, strategy, rank, seed):
-    return fill_buffers(buffers_of_rank(config, strategy, rank), box_reader(whole_tensors(config, seed)))
+    return fill_buffers(buffers_of_rank(config, strategy, rank), box_reader(random_tensors(config, seed)))
 
 
 def parameters(arrays):
@@ -101,6 +102,11 @@ def check_values(mesh, transports, written):
                 for (name, array), seen in zip(expected.items(), graph(), strict=True):
                     assert (targets[name].asnumpy() == array).all(), (destination_text, turn, name)
                     assert (seen.asnumpy() == array).all(), ("compiled graph", destination_text, turn, name)
+        buffers, axis = buffers_of_rank(config, destination, mesh.rank), mesh.role(destination.dims, config.num_key_value_heads).tensor
+        original = random_tensors(config, turn)
+        for name, whole in whole_tensors(config, targets, buffers, axis):
+            assert (whole == original.pop(name)).all(), ("gathered", destination_text, name)
+        assert not original
 
 
 def check_checksums(mesh):
