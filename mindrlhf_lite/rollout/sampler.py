@@ -8,6 +8,7 @@ biases touch only the tokens they name.
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,8 @@ import numpy as np
 from mindrlhf_lite.types import SamplingParams
 
 _BITS = 23  # uniforms are multiples of 2**-23 below 1, so u * total < total holds in float32
-_BINS_PER_UNIT, _BINS = 64, 1024  # of the histogram of logits below the largest one that finds where top_p ends
+_BINS = (0x3F800000 >> 16) + 1  # of the histogram of probabilities over the largest one's: up to the upper half of 1.0's bits
+_UPPER_HALF = 1 if sys.byteorder == "little" else 0
 _PARALLEL_LOGITS = 1 << 20  # fewer logits than this are not worth a second thread
 
 
@@ -89,36 +91,37 @@ def penalise(logits: np.ndarray, history: TokenHistory, params: SamplingParams) 
     return logits
 
 
-def _histogram(shifted: np.ndarray) -> np.ndarray:
-    """Bin of each of [N] logits, whose largest is 0: bin 0 holds the largest ones, the last everything far below."""
-    return np.minimum(shifted * -_BINS_PER_UNIT, _BINS - 1).astype(np.intp)  # the type that bincount takes without a copy
+def _bins(weights: np.ndarray) -> np.ndarray:
+    """Places [N] of weights in [0, 1] in a histogram, larger ones in higher bins: the upper half of a float32, 128 bins an octave."""
+    return weights.view(np.uint16)[_UPPER_HALF::2].astype(np.intp)  # the type that bincount takes without a copy
 
 
-def keep_top_k(shifted: np.ndarray, top_k: int) -> np.ndarray:
-    """Indices, ascending, of the k largest of [N] logits, the largest of which is 0; ties with the k-th stay."""
+def keep_top_k(shifted: np.ndarray, weights: np.ndarray, top_k: int) -> np.ndarray:
+    """Indices, ascending, of the k largest of [N] logits, of which the largest is 0; ties with the k-th stay. weights = exp(shifted)."""
     if top_k >= len(shifted):
         return np.arange(len(shifted))
-    bins = _histogram(shifted)
-    last = int(np.searchsorted(np.cumsum(np.bincount(bins, minlength=_BINS)), top_k))
-    candidates = np.flatnonzero(bins <= last)
+    bins = _bins(weights)
+    at_least = np.cumsum(np.bincount(bins, minlength=_BINS)[::-1])[::-1]  # how many lie in this bin or above
+    candidates = np.flatnonzero(bins >= np.flatnonzero(at_least >= top_k)[-1])
     values = shifted[candidates]
     return candidates[values >= np.partition(values, -top_k)[-top_k]]
 
 
-def keep_top_p(shifted: np.ndarray, top_p: float) -> np.ndarray:
-    """Indices, ascending, of the smallest set of the most probable of [N] tokens that reaches `top_p` of their probability (arXiv:1904.09751); logits,
-    the largest of which is 0. Among equal ones the lower index comes first. A histogram finds the few that have to be sorted.
+def keep_top_p(shifted: np.ndarray, weights: np.ndarray, top_p: float) -> np.ndarray:
+    """Mask [N] of the smallest set of the most probable of [N] tokens that reaches `top_p` of their probability (arXiv:1904.09751); logits,
+    of which the largest is 0, and weights = exp(shifted). Among equal ones the lower index comes first. A histogram finds the few that have to be sorted.
     """
-    weights, bins = np.exp(shifted), _histogram(shifted)
-    mass = np.cumsum(np.bincount(bins, weights.astype(np.float64), _BINS))
-    needed = top_p * mass[-1]
-    last = min(int(np.searchsorted(mass, needed)), _BINS - 1)
+    bins = _bins(weights)
+    from_above = np.cumsum(np.bincount(bins, weights, _BINS)[::-1])[::-1]  # the mass of this bin and those above
+    needed = top_p * from_above[0]
+    last = int(np.flatnonzero(from_above >= needed)[-1])
     contested = np.flatnonzero(bins == last)
     order = contested[np.argsort(-shifted[contested], kind="stable")]
-    before = np.cumsum(weights[order], dtype=np.float64) - weights[order] + (mass[last - 1] if last else 0.0)
-    is_kept = bins < last
+    above = from_above[last + 1] if last + 1 < _BINS else 0.0
+    before = np.cumsum(weights[order], dtype=np.float64) - weights[order] + above
+    is_kept = bins > last
     is_kept[order[before < needed]] = True
-    return np.flatnonzero(is_kept)
+    return is_kept
 
 
 @dataclass
@@ -139,32 +142,33 @@ class Sampled:
     policy_logprobs: np.ndarray  # float32 [B], under softmax(logits)
 
 
-def kept_tokens(logits: np.ndarray, history: TokenHistory, params: SamplingParams) -> tuple[np.ndarray | None, np.ndarray]:
-    """The distribution that is sampled from: (token ids ascending, or None for all; their probabilities times any constant), in vLLM's order:
-    `penalise`, temperature, min_p, top_k, top_p.
+def filtered_weights(logits: np.ndarray, history: TokenHistory, params: SamplingParams) -> tuple[np.ndarray | None, np.ndarray]:
+    """The distribution that is sampled from: (token ids ascending, or None for all; their probabilities times any constant, 0 where filtered out), in vLLM's
+    order: `penalise`, temperature, min_p, top_k, top_p.
     """
     logits = penalise(logits, history, params)
     if params.temperature not in (0.0, 1.0):
         logits = logits / np.float32(params.temperature)
     shifted, tokens = logits - logits.max(), None
+    weights = np.exp(shifted)
 
-    def keep(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return indices if tokens is None else tokens[indices], shifted[indices]
+    def keep(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return indices if tokens is None else tokens[indices], shifted[indices], weights[indices]
 
     if params.min_p:
-        tokens, shifted = keep(np.flatnonzero(shifted >= np.log(np.float32(params.min_p))))
+        tokens, shifted, weights = keep(np.flatnonzero(weights >= np.float32(params.min_p)))
     if 0 < params.top_k < len(shifted):
-        tokens, shifted = keep(keep_top_k(shifted, params.top_k))
+        tokens, shifted, weights = keep(keep_top_k(shifted, weights, params.top_k))
     if params.top_p < 1.0:
-        tokens, shifted = keep(keep_top_p(shifted, params.top_p))
-    return tokens, np.exp(shifted)
+        weights = weights * keep_top_p(shifted, weights, params.top_p)  # a nucleus is often most of them: cheaper than indices
+    return tokens, weights
 
 
 def _sample_row(logits: np.ndarray, draw: Draw) -> tuple[int, float, float]:
     largest = logits.max()
     if not np.isfinite(largest):
         return 0, np.nan, np.nan
-    tokens, weights = kept_tokens(logits, draw.history, draw.params)
+    tokens, weights = filtered_weights(logits, draw.history, draw.params)
     if draw.params.temperature == 0:
         place, total = int(weights.argmax()), weights.sum()
     else:

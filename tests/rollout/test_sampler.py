@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mindrlhf_lite.rollout.sampler import Draw, TokenHistory, keep_top_k, keep_top_p, kept_tokens, log_softmax, penalise, sample, uniforms
+from mindrlhf_lite.rollout.sampler import Draw, TokenHistory, filtered_weights, keep_top_k, keep_top_p, log_softmax, penalise, sample, uniforms
 from mindrlhf_lite.types import SamplingParams
 
 # probabilities 0.1, 0.4, 0.2, 0.3
@@ -26,25 +26,33 @@ def draw(logits, uniform, params, past=None):
     return drawn.token_ids[0], drawn.logprobs[0], drawn.policy_logprobs[0]
 
 
+def top_k(shifted, k):
+    return keep_top_k(shifted, np.exp(shifted), k)
+
+
+def top_p(shifted, p):
+    return np.flatnonzero(keep_top_p(shifted, np.exp(shifted), p))
+
+
 def test_top_k():
-    assert list(keep_top_k(SHIFTED, 2)) == [1, 3]
-    assert list(keep_top_k(SHIFTED, 9)) == [0, 1, 2, 3]
-    assert list(keep_top_k(np.float32([-1, 0, 0, -2]), 1)) == [1, 2]  # ties stay
-    assert list(keep_top_k(np.float32([-50, 0, -40, -np.inf]), 3)) == [0, 1, 2]  # all of them in the last bin
+    assert list(top_k(SHIFTED, 2)) == [1, 3]
+    assert list(top_k(SHIFTED, 9)) == [0, 1, 2, 3]
+    assert list(top_k(np.float32([-1, 0, 0, -2]), 1)) == [1, 2]  # ties stay
+    assert list(top_k(np.float32([-50, 0, -40, -np.inf]), 3)) == [0, 1, 2]  # all of them in the last bin
 
 
 def test_top_p_keeps_the_token_that_reaches_it():
-    assert list(keep_top_p(SHIFTED, 0.5)) == [1, 3]  # 0.4 < 0.5: 0.3 too
-    assert list(keep_top_p(SHIFTED, 0.35)) == [1]  # never empty
-    assert list(keep_top_p(SHIFTED, 0.8)) == [1, 2, 3]
-    assert list(keep_top_p(np.zeros(4, np.float32), 0.6)) == [0, 1, 2]  # equals: the lower index first
-    assert list(keep_top_p(np.float32([-np.inf, 0, -np.inf, -np.inf]), 0.99)) == [1]
+    assert list(top_p(SHIFTED, 0.5)) == [1, 3]  # 0.4 < 0.5: 0.3 too
+    assert list(top_p(SHIFTED, 0.35)) == [1]  # never empty
+    assert list(top_p(SHIFTED, 0.8)) == [1, 2, 3]
+    assert list(top_p(np.zeros(4, np.float32), 0.6)) == [0, 1, 2]  # equals: the lower index first
+    assert list(top_p(np.float32([-np.inf, 0, -np.inf, -np.inf]), 0.99)) == [1]
 
 
 def test_min_p():
     # 0.25 of the largest 0.4 is 0.1, which stays; 0.3 of it is 0.12
-    assert list(kept_tokens(LOGITS, history(), SamplingParams(5, min_p=0.2499))[0]) == [0, 1, 2, 3]
-    tokens, weights = kept_tokens(LOGITS, history(), SamplingParams(5, min_p=0.3))
+    assert list(filtered_weights(LOGITS, history(), SamplingParams(5, min_p=0.2499))[0]) == [0, 1, 2, 3]
+    tokens, weights = filtered_weights(LOGITS, history(), SamplingParams(5, min_p=0.3))
     assert list(tokens) == [1, 2, 3]
     np.testing.assert_allclose(weights / weights.sum(), [4 / 9, 2 / 9, 3 / 9], rtol=1e-6)
 
@@ -119,7 +127,7 @@ def test_against_sorting_everything(seed, size, spread, min_p, top_k, top_p, tem
     past = history(rng.integers(0, size, 5), rng.integers(0, size, 9))
     params = SamplingParams(20, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=1.2, frequency_penalty=0.1)
     expected = plain_distribution(logits, past, params)
-    tokens, weights = kept_tokens(logits, past, params)
+    tokens, weights = filtered_weights(logits, past, params)
     actual = np.zeros(size)
     actual[slice(None) if tokens is None else tokens] = weights / weights.sum()
     # float32 may decide otherwise about a token at the very edge of a filter: its probability is all that may differ
