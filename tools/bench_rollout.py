@@ -10,6 +10,7 @@ Examples:
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import statistics
@@ -38,6 +39,9 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if unknown := set(args.engines.split(",")) - {"native", "vllm", "transformers"}:
         parser.error(f"--engines {args.engines}: {', '.join(sorted(unknown))} is not native, vllm or transformers")
+    for name, command in (("vllm", "bash build.sh --vllm"), ("transformers", "bash build.sh --test")):
+        if name in args.engines.split(",") and importlib.util.find_spec(name) is None:
+            parser.error(f"--engines {args.engines}: {name} is not installed; install it with `{command}`, or leave it out")
     return args
 
 

@@ -6,7 +6,7 @@ set -euo pipefail
 MSADAPTER_PATH="${MSADAPTER_PATH:-}"      # folder of msadapter, which vllm-mindspore needs
 MINDFORMERS_PATH="${MINDFORMERS_PATH:-}"  # folder of MindSpore Transformers
 ASCEND_HOME_PATH="${ASCEND_HOME_PATH:-/usr/local/Ascend/ascend-toolkit/latest}"
-vLLM_MODEL_BACKEND="${vLLM_MODEL_BACKEND:-MindFormers}"
+vLLM_MODEL_BACKEND="${vLLM_MODEL_BACKEND:-Native}"  # the backend whose weights rollout/vllm/ascend.py updates
 HCCL_EXEC_TIMEOUT="${HCCL_EXEC_TIMEOUT:-7200}"       # seconds: the first step compiles
 HCCL_CONNECT_TIMEOUT="${HCCL_CONNECT_TIMEOUT:-3600}"
 DEVICE="${DEVICE:-CPU}"
@@ -43,6 +43,7 @@ case "$DEVICE" in
         done
         [ "${#missing[@]}" = 0 ] || { echo "error: no such folder: ${missing[*]}; set it at the top of examples/qwen_grpo/run_grpo_vllm.sh" >&2; exit 2; }
         export PYTHONPATH="$MSADAPTER_PATH:$MINDFORMERS_PATH:$root${PYTHONPATH:+:$PYTHONPATH}"
+        [ "$vLLM_MODEL_BACKEND" = Native ] || { echo "error: vLLM_MODEL_BACKEND=$vLLM_MODEL_BACKEND: trained weights can be given to Native only" >&2; exit 2; }
         export ASCEND_HOME_PATH vLLM_MODEL_BACKEND VLLM_MS_MODEL_BACKEND="$vLLM_MODEL_BACKEND" HCCL_EXEC_TIMEOUT HCCL_CONNECT_TIMEOUT
         export MS_ENABLE_LCCL=off MS_JIT_MODULES=vllm_mindspore,research ;;
     *) usage >&2; echo "error: DEVICE=$DEVICE: CPU or Ascend" >&2; exit 2 ;;

@@ -161,3 +161,37 @@ def test_every_setting_is_read_somewhere():
         name = key.rpartition(".")[2]
         checked_only = {"model_name", "tokenizer_type", "type", "use_vllm", "model_parallel", "pipeline_stage", "data_parallel"}  # one possible value so far
         assert name in checked_only or key == "generate_config.load" or f".{name}" in source, key
+
+
+def test_vllm_on_ascend_needs_its_plugin_and_plain_sampling(values):
+    pytest.importorskip("vllm", reason="needs vLLM: bash build.sh --vllm")
+    ascend = {"context.device_target": "Ascend", "generate_config.use_vllm": 1, "generate_config.gpu_memory_utilization": 0.5}
+    found = find_problems(
+        build_config({**values, **ascend, "generate_config.sampling_config.top_p": 0.9, "generate_config.sampling_config.temperature": 0.8}), 2
+    )
+    assert sum("vllm-mindspore plugin" in line for line in found) == 1, found
+    assert sum("temperature=0.8, top_p=0.9: on Ascend vLLM reports the policy's logprobs only" in line for line in found) == 1, found
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        (
+            {"DEVICE": "Ascend", "MSADAPTER_PATH": "", "MINDFORMERS_PATH": "", "ASCEND_HOME_PATH": "/nowhere"},
+            "no such folder: MSADAPTER_PATH='' MINDFORMERS_PATH='' ASCEND_HOME_PATH='/nowhere'",
+        ),
+        (
+            {"DEVICE": "Ascend", "MSADAPTER_PATH": "/tmp", "MINDFORMERS_PATH": "/nowhere", "ASCEND_HOME_PATH": "/tmp"},
+            "no such folder: MINDFORMERS_PATH='/nowhere';",
+        ),
+        (
+            {"DEVICE": "Ascend", "MSADAPTER_PATH": "/tmp", "MINDFORMERS_PATH": "/tmp", "ASCEND_HOME_PATH": "/tmp", "vLLM_MODEL_BACKEND": "MindFormers"},
+            "vLLM_MODEL_BACKEND=MindFormers",
+        ),
+        ({"DEVICE": "NPU"}, "DEVICE=NPU: CPU or Ascend"),
+        ({"MODEL": "/tmp"}, "MODEL needs DATASET"),
+    ],
+)
+def test_run_grpo_vllm_names_what_is_missing_before_anything_starts(variables, message):
+    result = run(["bash", ROOT / "examples/qwen_grpo/run_grpo_vllm.sh"], **variables)
+    assert result.returncode == 2 and message in result.stderr and not result.stdout, result.stderr + result.stdout
