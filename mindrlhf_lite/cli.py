@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -22,8 +23,15 @@ def fail(message: str) -> NoReturn:
     sys.exit(USER_ERROR)
 
 
-def run_tool(main: Callable[[], None]) -> None:
+def leave_torch_out() -> None:
+    """Before transformers is imported, for its tokenizers: without this it imports torch, where that is installed (1.5 s)."""
+    os.environ.setdefault("USE_TORCH", "0")
+
+
+def run_tool(main: Callable[[], None], uses_torch: bool = False) -> None:
     """Runs a tool's main(); ValueError (a user's mistake) and a full or unwritable disk become messages."""
+    if not uses_torch:
+        leave_torch_out()
     try:
         main()
     except ValueError as error:

@@ -128,4 +128,4 @@ def transformers_engine(folder: str, prompts: list) -> Callable[[], int]:
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    run_tool(main, uses_torch=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mindrlhf_lite.checkpoint.strategies import strategy_to_json
-from mindrlhf_lite.cli import USER_ERROR, fail
+from mindrlhf_lite.cli import USER_ERROR, fail, leave_torch_out
 from mindrlhf_lite.config.load import FLAGS, ConfigError, collect, parse_overrides, read_yaml
 from mindrlhf_lite.config.memory_plan import memory_plan
 from mindrlhf_lite.config.model_file import read_model_file
@@ -156,6 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if rank == 0:
                 print(f"wrote {save_strategy(command)}")
             return
+        if not config.generate_config.use_vllm:
+            leave_torch_out()
         from mindrlhf_lite.parallel.mesh import Mesh
         from mindrlhf_lite.trainer.grpo import GrpoTrainer
 

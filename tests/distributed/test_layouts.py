@@ -40,7 +40,6 @@ TWO_RANKS = [
 FOUR_RANKS = [
     ("dp2_tp2_zero_seq_untied", (2, 2, 1), (1, 2, 2), (4, 1), {**ZERO, **SEQUENCE_SPLIT, **UNTIED, **WHOLE_EMBEDDING, **RECOMPUTE, **micro(1)}),
     ("tp2_pp2_seq", (1, 2, 2), (2, 2, 1), (2, 2), {**SEQUENCE_SPLIT, **SWAP_1, **micro(4)}),
-    ("tp4", (1, 4, 1), (4, 1, 1), (2, 2), {**COLLECTIVE, **micro(2)}),
 ]
 FULL_TWO_RANKS = [
     (f"{name}{number}_{label}", actor, (2, 1, 1), (1, 2), {**options, **micro(number)})
@@ -49,6 +48,7 @@ FULL_TWO_RANKS = [
     for label, options in (("plain", {}), ("zero_recompute", {**ZERO, **RECOMPUTE}))
 ]
 FULL_FOUR_RANKS = [
+    ("tp4", (1, 4, 1), (4, 1, 1), (2, 2), {**COLLECTIVE, **micro(2)}),
     ("dp2_pp2_zero", (2, 1, 2), (1, 4, 1), (1, 4), {**ZERO, **COLLECTIVE, **SWAP_1, **micro(2)}),
 ] + [
     (f"{name}{number}_{label}", actor, (2, 2, 1), (2, 2), {**options, **micro(number)})

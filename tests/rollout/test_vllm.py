@@ -68,6 +68,13 @@ def by_transformers(folder, requests):
     return answers
 
 
+def logits_of(model, ids):
+    """[len(ids), V], always computed at one length: a graph is compiled once."""
+    padded = np.zeros((1, LENGTH), np.int32)
+    padded[0, : len(ids)] = ids
+    return model(Tensor(padded)).asnumpy()[0, : len(ids)]
+
+
 def tokens(groups):
     return [group[0].token_ids for group in groups]
 
@@ -144,14 +151,13 @@ def test_samples_and_logprobs_equal_the_native_engine_and_the_model(engine, requ
             assert completion.token_ids == expected.token_ids and completion.finish_reason == expected.finish_reason
             np.testing.assert_allclose(completion.logprobs, expected.logprobs, atol=1e-4)
             ids, start = request.prompt_ids + completion.token_ids, len(request.prompt_ids)
-            logits = engine.model(Tensor(np.array([ids], np.int32))).asnumpy()[0]
-            again = log_softmax(logits)[np.arange(start - 1, len(ids) - 1), list(completion.token_ids)]
+            again = log_softmax(logits_of(engine.model, ids))[np.arange(start - 1, len(ids) - 1), list(completion.token_ids)]
             np.testing.assert_allclose(completion.policy_logprobs, again, atol=1e-4)
 
 
 def test_updated_weights_are_used_and_old_prefixes_forgotten(folder, requests):
     """generate, update, generate equals a fresh engine; the assignment goes into the parameters that the compiled graphs hold."""
-    engine, new_weights = make_engine(folder), random_weights(TINY, seed=1)
+    engine, new_weights, requests = make_engine(folder), random_weights(TINY, seed=1), requests[-6:]  # four of them share a prefix
     before = tokens(engine.generate(requests, GREEDY))
     for name, parameter in engine.named_weights().items():
         ops.assign(parameter, Tensor(new_weights[name]))
@@ -243,8 +249,7 @@ def test_the_llm_class_serves_a_folder(folder, requests, by_transformers):
     assert [tuple(output.outputs[0].token_ids) for output in greedy] == by_transformers[:6]
     model = llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.get_model()
     for request, output in zip(requests, greedy, strict=False):
-        logits = model(Tensor(np.array([request.prompt_ids], np.int32))).asnumpy()[0, -1]
-        first, expected = output.outputs[0].logprobs[0], log_softmax(logits)
+        first, expected = output.outputs[0].logprobs[0], log_softmax(logits_of(model, request.prompt_ids)[-1])
         assert list(first) == list(np.argsort(-expected)[:3])
         assert all(entry.logprob == pytest.approx(expected[token], abs=1e-4) for token, entry in first.items())
         assert [entry.rank for entry in first.values()] == [1, 2, 3]
@@ -264,6 +269,14 @@ def test_the_core_imports_neither_vllm_nor_torch():
     program = "import sys, mindrlhf_lite.trainer.grpo; print([name for name in ('vllm', 'torch') if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, env=clean_environment())
     assert result.stdout.strip() == "[]", result.stderr
+
+
+def test_training_and_tools_leave_an_installed_torch_alone(quickstart_model):
+    """transformers, whose tokenizers they use, imports torch unless it is told not to."""
+    program = "from mindrlhf_lite.cli import run_tool; from mindrlhf_lite.data.tokenizer import Tokenizer; import sys; "
+    program += "run_tool(lambda: print(Tokenizer(sys.argv[1]).encode('1') and 'torch' in sys.modules))"
+    result = subprocess.run([sys.executable, "-c", program, str(quickstart_model)], cwd=ROOT, capture_output=True, text=True, env=clean_environment())
+    assert result.stdout.strip() == "False", result.stderr
 
 
 def test_without_vllm_one_line_names_the_command(quickstart_model):
