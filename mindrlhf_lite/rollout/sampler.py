@@ -146,10 +146,11 @@ def filtered_weights(logits: np.ndarray, history: TokenHistory, params: Sampling
     """The distribution that is sampled from: (token ids ascending, or None for all; their probabilities times any constant, 0 where filtered out), in vLLM's
     order: `penalise`, temperature, min_p, top_k, top_p.
     """
+    # few large temporary arrays: their pages cost more than the arithmetic
     logits = penalise(logits, history, params)
-    if params.temperature not in (0.0, 1.0):
-        logits = logits / np.float32(params.temperature)
     shifted, tokens = logits - logits.max(), None
+    if params.temperature not in (0.0, 1.0):
+        shifted /= np.float32(params.temperature)
     weights = np.exp(shifted)
 
     def keep(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -160,7 +161,7 @@ def filtered_weights(logits: np.ndarray, history: TokenHistory, params: Sampling
     if 0 < params.top_k < len(shifted):
         tokens, shifted, weights = keep(keep_top_k(shifted, weights, params.top_k))
     if params.top_p < 1.0:
-        weights = weights * keep_top_p(shifted, weights, params.top_p)  # a nucleus is often most of them: cheaper than indices
+        weights *= keep_top_p(shifted, weights, params.top_p)  # a nucleus is often most of them: cheaper than indices
     return tokens, weights
 
 
@@ -176,7 +177,8 @@ def _sample_row(logits: np.ndarray, draw: Draw) -> tuple[int, float, float]:
         total = cumulative[-1]
         place = int(np.searchsorted(cumulative, np.float32(draw.uniform) * total, "right"))
     token = place if tokens is None else int(tokens[place])
-    policy = float(logits[token] - largest) - float(np.log(np.exp(logits - largest).sum()))
+    shifted = logits - largest
+    policy = float(shifted[token]) - float(np.log(np.exp(shifted, out=shifted).sum()))
     return token, float(np.log(weights[place] / total)), policy
 
 
