@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Generated tokens a second of the rollout engines and of transformers, on one model and one set of requests, taking turns.
+"""Generated tokens a second of the rollout engines and of transformers, on one model and one set of requests, each in a process of
+its own, taking turns.
 
 128 prompts of 16 to 200 tokens, up to 128 new ones each, sampled at temperature 1; a few stop tokens end completions early, about where trained models end them.
-A first, untimed turn compiles. The model is random: speed does not depend on its weights.
+A first, untimed turn compiles. The model is random: speed does not depend on its weights. The C library is told to keep freed memory: left to itself
+it gives large blocks back and fetches them again at every step, which now and then halves transformers' speed.
 
 Examples:
   OMP_NUM_THREADS=2 python tools/bench_rollout.py
@@ -14,12 +16,15 @@ import importlib.util
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
+from contextlib import ExitStack
 from pathlib import Path
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -27,6 +32,7 @@ sys.path.insert(0, str(ROOT))
 from mindrlhf_lite.cli import run_tool, tool_parser
 
 NEW_TOKENS, STOP_TOKENS, VOCABULARY = 128, 20, 2048
+KEEP_MEMORY = {"MALLOC_TOP_PAD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -35,7 +41,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--hidden", type=int, default=256, help="hidden size (default: 256)")
     parser.add_argument("--layers", type=int, default=4, help="default: 4")
     parser.add_argument("--prompts", type=int, default=128, help="default: 128")
-    parser.add_argument("--turns", type=int, default=3, help="timed turns; the median is reported (default: 3)")
+    parser.add_argument("--turns", type=int, default=5, help="timed turns; the median is reported (default: 5)")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)  # a folder: be the one engine of --engines, generate once for every line of standard input
     args = parser.parse_args()
     if unknown := set(args.engines.split(",")) - {"native", "vllm", "transformers"}:
         parser.error(f"--engines {args.engines}: {', '.join(sorted(unknown))} is not native, vllm or transformers")
@@ -45,59 +52,88 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
+def make_prompts(count: int) -> list[tuple[int, ...]]:
+    rng = np.random.default_rng(0)
+    return [tuple(int(t) for t in rng.integers(STOP_TOKENS, VOCABULARY, rng.integers(16, 201))) for _ in range(count)]
+
+
 def main() -> None:
     args = parse_arguments()
-    import mindspore as ms
-    import numpy as np
-
-    ms.set_context(mode=ms.GRAPH_MODE)
+    if args.serve:
+        serve(args.engines, args.serve, args.prompts)
+        return
     from mindrlhf_lite.models.hf_weights import save_hf_model
     from mindrlhf_lite.models.model_config import ModelConfig
     from mindrlhf_lite.models.parameters import parameter_specs
+
+    names = args.engines.split(",")
+    shape = ModelConfig(VOCABULARY, args.hidden, 3 * args.hidden, args.layers, 4, 2, max_position_embeddings=512)
+    rng = np.random.default_rng(0)
+    weights = {spec.name: rng.normal(0, 0.02, spec.shape).astype(np.float32) for spec in parameter_specs(shape)}
+    tokens, seconds = dict.fromkeys(names, 0), {name: [] for name in names}
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        save_hf_model(Path(folder), shape, weights, None, None)
+        children = {}
+        for name in names:
+            command = [sys.executable, __file__, "--engines", name, "--prompts", str(args.prompts), "--serve", folder]
+            children[name] = stack.enter_context(
+                subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ, **KEEP_MEMORY}
+                )
+            )
+        for turn in range(args.turns + 1):  # the first one compiles
+            for name, child in children.items():
+                assert child.stdin and child.stdout
+                print("go", file=child.stdin, flush=True)
+                if not (line := child.stdout.readline()):
+                    raise ValueError(f"the {name} engine ended early; see `{' '.join(map(str, child.args))} <<< go`")
+                tokens[name], taken = json.loads(line)
+                if turn:
+                    seconds[name].append(taken)
+    speed = {name: tokens[name] / statistics.median(times) for name, times in seconds.items()}
+    for name in names:
+        row = {"engine": name, "tokens": tokens[name], "tokens_per_s": round(speed[name]), "turns": [round(tokens[name] / s) for s in seconds[name]]}
+        if "transformers" in speed:
+            row["over_transformers"] = round(speed[name] / speed["transformers"], 2)
+        print(json.dumps(row))
+
+
+def serve(name: str, folder: str, num_prompts: int) -> None:
+    """Answers every line of standard input with [tokens, seconds] of one round of all prompts."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # libraries print
+    prompts = make_prompts(num_prompts)
+    generate = transformers_engine(folder, prompts) if name == "transformers" else own_engine(name, folder, prompts)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        count = generate()
+        print(json.dumps([count, time.perf_counter() - start]), file=answers, flush=True)
+
+
+def own_engine(name: str, folder: str, prompts: list) -> Callable[[], int]:
+    """The native engine, or vLLM on MindSpore."""
+    import mindspore as ms
+
+    ms.set_context(mode=ms.GRAPH_MODE)
+    from mindrlhf_lite.models.hf_weights import load_weights
+    from mindrlhf_lite.models.model_config import ModelConfig
     from mindrlhf_lite.models.qwen2 import Qwen2
     from mindrlhf_lite.rollout.protocol import RolloutEngine
     from mindrlhf_lite.types import GenerateRequest, SamplingParams
 
-    rng = np.random.default_rng(0)
-    length = 200 + NEW_TOKENS
-    shape = ModelConfig(VOCABULARY, args.hidden, 3 * args.hidden, args.layers, 4, 2, max_position_embeddings=512)
-    weights = {spec.name: rng.normal(0, 0.02, spec.shape).astype(np.float32) for spec in parameter_specs(shape)}
-    prompts = [tuple(int(t) for t in rng.integers(STOP_TOKENS, VOCABULARY, rng.integers(16, 201))) for _ in range(args.prompts)]
+    shape, length = ModelConfig.from_dir(folder), 200 + NEW_TOKENS
+    model = Qwen2(shape, load_weights(folder, shape), False, length)
+    engine: RolloutEngine
+    if name == "native":
+        from mindrlhf_lite.rollout.native import NativeEngine
+
+        engine = NativeEngine(model, len(prompts), length)
+    else:
+        from mindrlhf_lite.rollout.vllm.engine import VllmEngine, VllmOptions
+
+        engine = VllmEngine(model, folder, VllmOptions(length, len(prompts)))
     requests = [GenerateRequest(prompt, 1, (0, index)) for index, prompt in enumerate(prompts)]
     sampling = SamplingParams(NEW_TOKENS, stop_token_ids=tuple(range(STOP_TOKENS)))
-    engines: dict[str, Callable[[], int]] = {}
-
-    def count(engine: RolloutEngine) -> int:
-        return sum(len(completion.token_ids) for group in engine.generate(requests, sampling) for completion in group)
-
-    with tempfile.TemporaryDirectory() as folder:
-        save_hf_model(Path(folder), shape, weights, None, None)
-        for name in args.engines.split(","):
-            if name == "native":
-                from mindrlhf_lite.rollout.native import NativeEngine
-
-                native = NativeEngine(Qwen2(shape, weights, False, length), args.prompts, length)
-                engines[name] = partial(count, native)
-            elif name == "vllm":
-                from mindrlhf_lite.rollout.vllm.engine import VllmEngine, VllmOptions
-
-                vllm = VllmEngine(Qwen2(shape, weights, False, length), folder, VllmOptions(length, args.prompts))
-                engines[name] = partial(count, vllm)
-            else:
-                engines[name] = transformers_engine(folder, prompts)
-        seconds: dict[str, list[float]] = {name: [] for name in engines}
-        tokens = {name: generate() for name, generate in engines.items()}
-        for _ in range(args.turns):
-            for name, generate in engines.items():
-                start = time.perf_counter()
-                tokens[name] = generate()
-                seconds[name].append(time.perf_counter() - start)
-    speed = {name: tokens[name] / statistics.median(times) for name, times in seconds.items()}
-    for name in engines:
-        row = {"engine": name, "tokens": tokens[name], "tokens_per_s": round(speed[name]), "spread": [round(tokens[name] / s) for s in sorted(seconds[name])]}
-        if "transformers" in speed:
-            row["over_transformers"] = round(speed[name] / speed["transformers"], 2)
-        print(json.dumps(row))
+    return lambda: sum(len(completion.token_ids) for group in engine.generate(requests, sampling) for completion in group)
 
 
 def transformers_engine(folder: str, prompts: list) -> Callable[[], int]:

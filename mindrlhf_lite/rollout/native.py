@@ -104,7 +104,8 @@ class NativeEngine:
             for row, (prompt, targets) in enumerate(zip(prompts[start : start + rows], slots_by_prompt[start : start + rows], strict=True)):
                 token_ids[row, : len(prompt)] = prompt
                 pairs += [(row, slot) for slot in targets]
-            pairs += [pairs[-1]] * (self.num_slots - len(pairs))  # fills up by writing the same slot again
+            width_of_pairs = rows if len(pairs) <= rows else self.num_slots  # two shapes: prompts of one sample, and of several
+            pairs += [pairs[-1]] * (width_of_pairs - len(pairs))  # fills up by writing the same slot again
             source_rows, slots = np.array(pairs, np.int32).T
             self._prefill(Tensor(token_ids), Tensor(source_rows.copy()), Tensor(slots.copy()), *caches)
 

@@ -1,7 +1,6 @@
 """The graph of the vLLM worker: any mix of prompt chunks and single tokens over a paged KV cache.
 
-The cache of a layer (`rollout.graphs.allocate_cache`) is a Parameter [blocks * kv_heads * block_size, head_dim], so that one gather of whole blocks gives the keys that a batched
-product wants. vLLM never gives out block 0: padding writes there.
+The cache of a layer (`rollout.graphs.allocate_cache`) is a Parameter [blocks * kv_heads * block_size, head_dim], so that one gather gives the keys that a batched product wants. vLLM never gives out block 0: padding writes there.
 """
 
 from __future__ import annotations
@@ -32,13 +31,14 @@ class PagedForward(nn.Cell):
         self.model, self.block_size, self.samples_in_graph = model, block_size, samples_in_graph
         self.num_kv_heads, self.num_heads, self.head_dim = model.layers[0].num_kv_heads, model.layers[0].num_heads, model.config.head_dim
         self.heads = Tensor(np.arange(self.num_kv_heads, dtype=np.int32).reshape(1, -1, 1))
+        self.block_offsets = Tensor(np.arange(block_size, dtype=np.int32).reshape(1, -1))
 
-    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, pairs: Tensor, mask: Tensor) -> Tensor:
-        """query [R, heads, T, D]; keys, values: the layer's caches; pairs [R*KV*blocks]: their rows that make up each context; mask [R, 1, T, S]."""
+    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, sources: Tensor, mask: Tensor) -> Tensor:
+        """query [R, heads, T, D]; keys, values: the layer's caches; sources [R*KV, S]: their rows that make up each context; mask [R, 1, T, S]."""
         rows, heads, length, head_dim = query.shape
         context = mask.shape[-1]
-        key = ops.gather(keys.reshape(-1, self.block_size * head_dim), pairs, 0).reshape(rows * self.num_kv_heads, context, head_dim)
-        value = ops.gather(values.reshape(-1, self.block_size * head_dim), pairs, 0).reshape(rows * self.num_kv_heads, context, head_dim)
+        # rows, not blocks: a reshaped cache would be a copy of it
+        key, value = ops.gather(keys, sources, 0), ops.gather(values, sources, 0)  # [R*KV, S, D]
         scores = _batch_matmul_tb(query.reshape(rows * self.num_kv_heads, -1, head_dim), key)
         scores = scores.reshape(rows, heads, length, context) + spread(mask, (rows, heads, length, context))
         probabilities = _softmax(scores.reshape(-1, context)).reshape(rows * self.num_kv_heads, -1, context)
@@ -66,7 +66,8 @@ class PagedForward(nn.Cell):
         rows, length = token_ids.shape
         blocks = (slots // self.block_size).reshape(rows, 1, length) * self.num_kv_heads + self.heads
         places = blocks * self.block_size + (slots % self.block_size).reshape(rows, 1, length)  # [R, KV, T]
-        pairs = (block_tables.reshape(rows, 1, -1) * self.num_kv_heads + self.heads).reshape(-1)
+        sources = (block_tables.reshape(rows, 1, -1) * self.num_kv_heads + self.heads).reshape(-1, 1) * self.block_size + self.block_offsets
+        sources = sources.reshape(rows * self.num_kv_heads, -1)
         context = ops.arange(block_tables.shape[1] * self.block_size).astype(ms.int32).reshape(1, 1, 1, -1)
         mask = (1.0 - (context <= positions.reshape(rows, 1, length, 1)).astype(ms.float32)) * MASKED
         tables = self.model.tables_at(positions)
@@ -76,7 +77,7 @@ class PagedForward(nn.Cell):
             query, key, value = layer.project(x, tables, rows, length)
             keys = _scatter_update(key_cache, places, key)
             values = _scatter_update(value_cache, places, value)
-            x = layer.finish(x, self._attend(query, keys, values, pairs, mask))
+            x = layer.finish(x, self._attend(query, keys, values, sources, mask))
         logits = self.model.logits(self.model.norm(ops.gather(x, last, 0)))
         if not self.samples_in_graph:
             return logits, positions, positions

@@ -22,7 +22,7 @@ from mindrlhf_lite.types import SamplingParams
 
 RANDOM_STREAM = "mindrlhf_random_stream"  # key of SamplingParams.extra_args: (*seed, sample) of `sampler.uniforms`
 _GREEDY_BELOW = 1e-5  # temperatures that vLLM takes for greedy
-_LEAST_ROWS, _ROW_FACTOR = 8, 4
+_LEAST_ROWS, _ROW_FACTOR = 8, 2
 _LEAST_TOKENS, _LEAST_CONTEXT = 8, 64
 
 
