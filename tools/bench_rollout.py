@@ -70,7 +70,8 @@ def main() -> None:
     shape = ModelConfig(VOCABULARY, args.hidden, 3 * args.hidden, args.layers, 4, 2, max_position_embeddings=512)
     rng = np.random.default_rng(0)
     weights = {spec.name: rng.normal(0, 0.02, spec.shape).astype(np.float32) for spec in parameter_specs(shape)}
-    tokens, seconds = dict.fromkeys(names, 0), {name: [] for name in names}
+    tokens: dict[str, int] = {}
+    seconds: dict[str, list[float]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         save_hf_model(Path(folder), shape, weights, None, None)
         children = {}
@@ -86,7 +87,7 @@ def main() -> None:
                 assert child.stdin and child.stdout
                 print("go", file=child.stdin, flush=True)
                 if not (line := child.stdout.readline()):
-                    raise ValueError(f"the {name} engine ended early; see `{' '.join(map(str, child.args))} <<< go`")
+                    raise ValueError(f"the {name} engine ended early; see `{sys.executable} {__file__} --engines {name} --serve FOLDER <<< go`")
                 tokens[name], taken = json.loads(line)
                 if turn:
                     seconds[name].append(taken)
