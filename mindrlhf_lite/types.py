@@ -44,6 +44,7 @@ class Prompt:
     text: str  # the rendered prompt that `ids` encodes
     gold: str  # the gold answer, verbatim
     row: int  # row number in the source file, from 1
+    source: str = ""  # what accuracy is broken down by: subject, or name of the source file
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def main() -> None:
         raise ValueError("--temperature 0 with --k over 1: greedy completions are all equal; give a positive temperature")
     from tqdm import tqdm
 
-    from mindrlhf_lite.data.records import read_prompts
+    from mindrlhf_lite.data.records import read_file
     from mindrlhf_lite.evaluation import EVALUATION_STREAM, generate_groups, judge, summarise
     from mindrlhf_lite.inference import load_model_folder
     from mindrlhf_lite.models.qwen2 import Qwen2
@@ -49,7 +49,9 @@ def main() -> None:
     from mindrlhf_lite.rollout.native import NativeEngine
     from mindrlhf_lite.types import SamplingParams
 
-    prompts, folder = read_prompts(args.dataset)[: args.max_prompts or None], load_model_folder(args.model)
+    (header, prompts), folder = read_file(args.dataset), load_model_folder(args.model)
+    header.check(folder.tokenizer, args.model, args.dataset)
+    prompts = prompts[: args.max_prompts or None]
     reward = RewardFunction([args.verifier], [1.0], timeout_s=10)
     length = min(max(len(prompt.ids) for prompt in prompts) + args.max_tokens, folder.config.max_position_embeddings)
     Mesh()

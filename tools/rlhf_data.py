@@ -1,9 +1,18 @@
 #!/usr/bin/env python3
 """Converts questions with gold answers into a MindRecord file of prompts.
 
+Reads .jsonl, .json, .csv and .parquet. Every row is checked before anything is written: rows without question or answer, prompts that are too
+long, and gold answers that no verifier understands are named by file and row. --config takes all settings from a YAML, with these names or those of
+MindSpeed-RL (input, tokenizer_name_or_path, output_prefix, workers, prompt_type, map_keys, seq_length, log_interval); the command line wins.
+
 Examples:
   python tools/rlhf_data.py --tokenizer_dir Qwen2.5-0.5B --file_path gsm8k/train.jsonl --output_path train.mindrecord \\
       --dataset_type gsm8k --prompt_type qwen_r1
+  python tools/rlhf_data.py --tokenizer_dir Qwen2.5-0.5B --file_path mine.csv --output_path train.mindrecord \\
+      --dataset_type custom --map_keys '{"prompt": "problem", "response": "answer", "system": ""}'
+  python tools/rlhf_data.py --tokenizer_dir Qwen2.5-0.5B --file_path a.json b.json --ratios 3 1 --sample 4000 --workers 2 \\
+      --dataset_type deepscaler --output_path train.mindrecord
+  python tools/rlhf_data.py --config data.yaml --inspect 3
   python tools/rlhf_data.py --vocab_path vocab.json --merges_file_path merges.txt --file_path train.jsonl \\
       --output_path train.mindrecord --dataset_type gsm8k
   python tools/rlhf_data.py --tokenizer_dir examples/quickstart/model --dataset_type arithmetic --num_rows 2000 \\
@@ -11,76 +20,174 @@ Examples:
 """
 
 import argparse
+import json
 import sys
+import time
+from collections import Counter
 from pathlib import Path
+
+import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import fail, run_tool, tool_parser
 
 _BAD_ROWS_SHOWN = 20
+_DATASET_TYPES = ["gsm8k", "deepscaler", "math", "simplerl", "openr1math", "kk", "arithmetic", "custom"]
+# MindSpeed-RL's names
+_CONFIG_NAMES = {"input": "file_path", "tokenizer_name_or_path": "tokenizer_dir", "output_prefix": "output_path"}
 
 
-def parse_arguments() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = tool_parser(__doc__)
+    parser.add_argument("--config", help="YAML with settings by name, of this list or MindSpeed-RL's")
     parser.add_argument("--tokenizer_dir", help="folder with the tokenizer's files (instead of the next two)")
     parser.add_argument("--vocab_path", help="vocab.json of a Qwen2 tokenizer")
     parser.add_argument("--merges_file_path", help="merges.txt of a Qwen2 tokenizer")
-    parser.add_argument(
-        "--dataset_type", required=True, choices=["gsm8k", "arithmetic"], help="form of the source rows; arithmetic without --file_path is generated"
-    )
-    parser.add_argument("--file_path", help="source file (.jsonl)")
-    parser.add_argument("--output_path", required=True, help="MindRecord file to write")
-    parser.add_argument("--prompt_type", default="plain", help="template: plain, qwen, qwen_r1, or FILE.yaml:NAME (default: plain)")
+    parser.add_argument("--dataset_type", choices=_DATASET_TYPES, help="form of the source rows; arithmetic without --file_path is generated")
+    parser.add_argument("--file_path", nargs="+", help="source files (.jsonl, .json, .csv, .parquet)")
+    parser.add_argument("--ratios", type=float, nargs="+", help="shares of the files in the result, until one is used up (default: all rows of all files)")
+    parser.add_argument("--map_keys", help='JSON: which fields hold what, {"prompt": .., "response": .., "system": .., "source": ..}')
+    parser.add_argument("--output_path", help="MindRecord file to write")
+    parser.add_argument("--prompt_type", default="plain", help="template: plain, qwen, qwen_r1, chat, r1_zero, or FILE.yaml:NAME (default: plain)")
     parser.add_argument("--max_prompt_length", type=int, default=1024, help="longest prompt in tokens; longer ones are bad rows (default: 1024)")
     parser.add_argument(
         "--seq_length", type=int, default=2048, help="prompt + completion of the later run in tokens; must exceed --max_prompt_length (default: 2048)"
     )
     parser.add_argument("--pad_token_id", type=int, help="pad prompt_ids to --max_prompt_length with this id (default: no padding; this project needs none)")
     parser.add_argument("--skip_bad_rows", action="store_true", help="leave bad rows out and list them instead of stopping")
+    parser.add_argument("--dedup", action="store_true", help="keep the first of questions that differ in white space and case only")
+    parser.add_argument("--sample", type=int, default=0, help="use so many rows, chosen by --seed; 0: all (default: 0)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that tokenize and check (default: 1)")
+    parser.add_argument("--log_interval", type=int, default=0, help="rows between lines of progress; 0: a progress bar (default: 0)")
+    parser.add_argument(
+        "--inspect", type=int, nargs="?", const=3, default=0, metavar="N", help="print N prompts (3 if not given) and plot lengths; no MindRecord"
+    )
     parser.add_argument("--num_rows", type=int, default=2000, help="generated arithmetic: number of rows (default: 2000)")
     parser.add_argument("--digits", type=int, default=2, help="generated arithmetic: digits of each number (default: 2)")
-    parser.add_argument("--seed", type=int, default=0, help="generated arithmetic: which sums are held out, and their order (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of sampling, mixing, and of generated arithmetic's held-out sums and order (default: 0)")
     parser.add_argument("--split", choices=["train", "held_out"], default="train", help="generated arithmetic: the splits share no sum (default: train)")
-    return parser.parse_args()
+    return parser
 
 
-def main() -> None:
-    args = parse_arguments()
-    from mindrlhf_lite.data.convert import convert_questions
-    from mindrlhf_lite.data.records import Padding, write_prompts
-    from mindrlhf_lite.data.sources import arithmetic_question, arithmetic_rows, read_questions
-    from mindrlhf_lite.data.templates import load_template
-    from mindrlhf_lite.data.tokenizer import Tokenizer
-
+def parse_arguments() -> argparse.Namespace:
+    parser = make_parser()
+    args = parser.parse_args()
+    if args.config:
+        args = parser.parse_args([*read_config(args.config, set(vars(args)) - {"config"}), *sys.argv[1:]])
+    for name in ("dataset_type", "output_path"):
+        if getattr(args, name) is None:
+            raise ValueError(f"--{name} is needed")
     if args.seq_length <= args.max_prompt_length:
         raise ValueError(f"--seq_length {args.seq_length}: must exceed --max_prompt_length {args.max_prompt_length} to leave room for a completion")
     if args.file_path is None and args.dataset_type != "arithmetic":
         raise ValueError(f"--file_path is needed for --dataset_type {args.dataset_type}")
-    if args.file_path is not None and not Path(args.file_path).is_file():
-        raise ValueError(f"--file_path {args.file_path}: no such file")
-    template = load_template(args.prompt_type)
-    tokenizer = Tokenizer(args.tokenizer_dir, args.vocab_path, args.merges_file_path)
-    if args.file_path is not None:
-        items = read_questions(Path(args.file_path), args.dataset_type)
-    else:
-        rows = arithmetic_rows(args.num_rows, args.seed, args.split, args.digits)
-        items = (arithmetic_question(number, row) for number, row in enumerate(rows, 1))
-    converted = convert_questions(items, template, tokenizer, args.max_prompt_length)
+    if args.ratios and args.file_path is None:
+        raise ValueError("--ratios: give the files that they belong to by --file_path")
+    if min(args.workers, 1) < 1 or min(args.sample, args.inspect, args.log_interval) < 0:
+        raise ValueError("--workers must be at least 1; --sample, --inspect and --log_interval must not be negative")
+    return args
 
-    source = args.file_path or "generated arithmetic"
-    lines = [f"{source}:{bad.row}: {bad.reason}" for bad in converted.bad_rows]
+
+def read_config(path: str, known: set[str]) -> list[str]:
+    """The settings of a YAML as command-line arguments."""
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"--config {path}: not valid YAML ({error})") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"--config {path}: settings by name are needed")
+    arguments: list[str] = []
+    for key, value in values.items():
+        name = _CONFIG_NAMES.get(key, key)
+        if name not in known:
+            raise ValueError(f"--config {path}: {key} is unknown; known: {', '.join(sorted({*known, *_CONFIG_NAMES}))}")
+        if key == "output_prefix":
+            value = f"{value}.mindrecord"
+        if value is None or value is False:
+            continue
+        given = value if isinstance(value, list) else [] if value is True else [json.dumps(value) if isinstance(value, dict) else value]
+        arguments += [f"--{name}", *map(str, given)]
+    return arguments
+
+
+def gather(args: argparse.Namespace) -> tuple[list, list]:
+    """(questions chosen, bad rows) of all sources."""
+    from mindrlhf_lite.data import convert
+    from mindrlhf_lite.data.sources import BadRow, Question, arithmetic_rows, as_question, dataset_type, parse_map_keys, read_questions
+
+    kind = dataset_type(args.dataset_type, parse_map_keys(args.map_keys or {}))
+    if args.file_path is None:
+        rows = arithmetic_rows(args.num_rows, args.seed, args.split, args.digits)
+        parts: list[list[Question | BadRow]] = [[as_question(number, row, kind, "generated arithmetic") for number, row in enumerate(rows, 1)]]
+    else:
+        parts = [list(read_questions(Path(path), kind)) for path in args.file_path]
+    bad = [row for part in parts for row in part if isinstance(row, BadRow)]
+    questions = [[row for row in part if isinstance(row, Question)] for part in parts]
+    if args.dedup:
+        unique, dropped = convert.without_duplicates(question for part in questions for question in part)
+        ids = set(map(id, unique))
+        questions = [[question for question in part if id(question) in ids] for part in questions]
+        print(f"Dropped duplicates: {dropped}")
+    chosen = convert.mix(questions, args.ratios, args.seed) if args.ratios else [question for part in questions for question in part]
+    return (convert.sample(chosen, args.sample, args.seed) if args.sample else chosen), bad
+
+
+def inspect(prompts: list, count: int, output: Path) -> None:
+    import numpy as np
+
+    for prompt in prompts[:count]:
+        print(f"--- row {prompt.row}, {len(prompt.ids)} tokens, gold {prompt.gold!r}\n{prompt.text}")
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    lengths = np.array([len(prompt.ids) for prompt in prompts])
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    axes.hist(lengths, bins=min(50, int(np.ptp(lengths)) + 1))
+    axes.set_xlabel("prompt length (tokens)")
+    axes.set_ylabel("prompts")
+    figure.tight_layout()
+    path = output.with_name(output.name + ".lengths.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    median, high, longest = np.percentile(lengths, [50, 95, 100])
+    print(f"--- {len(lengths)} prompts: median {median:.0f} tokens, 95th percentile {high:.0f}, longest {longest:.0f}; histogram in {path}")
+
+
+def main() -> None:
+    args = parse_arguments()
+    from mindrlhf_lite.data.convert import Conversion, convert_questions
+    from mindrlhf_lite.data.records import Header, Padding, write_prompts
+    from mindrlhf_lite.data.sources import DATASET_TYPES
+
+    files = (args.tokenizer_dir, args.vocab_path, args.merges_file_path)
+    converter = Conversion(args.prompt_type, *files, args.max_prompt_length, DATASET_TYPES[args.dataset_type].verifiers).open()
+    questions, bad = gather(args)
+    start = time.perf_counter()
+    prompts, unusable = convert_questions(converter, questions, args.workers, args.log_interval)
+    seconds = time.perf_counter() - start
+    bad = sorted([*bad, *unusable], key=lambda row: (row.file, row.row))
+
+    source = ", ".join(args.file_path or ["generated arithmetic"])
+    lines = [f"{row.file}:{row.row}: {row.reason}" for row in bad]
     shown = lines[:_BAD_ROWS_SHOWN] + ([f"... and {len(lines) - _BAD_ROWS_SHOWN} more"] if len(lines) > _BAD_ROWS_SHOWN else [])
     if lines and not args.skip_bad_rows:
         fail("\n".join([*shown, f"{len(lines)} bad row(s), nothing written; mend the file, or leave them out with --skip_bad_rows"]))
-    if not converted.prompts:
+    if not prompts:
         fail("\n".join([*shown, f"{source}: no usable row, nothing written"]))
-    padding = None if args.pad_token_id is None else Padding(args.pad_token_id, args.max_prompt_length)
-    write_prompts(args.output_path, converted.prompts, padding)
     if lines:
         print("\n".join(shown), f"Skipped bad rows: {len(lines)}", sep="\n")
-    longest = max(len(prompt.ids) for prompt in converted.prompts)
-    print(f"Wrote {args.output_path} (longest prompt: {longest} tokens)\nTotal number of samples: {len(converted.prompts)}")
+    if args.inspect:
+        inspect(prompts, args.inspect, Path(args.output_path))
+        return
+    longest = max(len(prompt.ids) for prompt in prompts)
+    padding = None if args.pad_token_id is None else Padding(args.pad_token_id, args.max_prompt_length)
+    counts = dict(Counter(prompt.source for prompt in prompts))
+    header = Header(str(args.tokenizer_dir or args.vocab_path), converter.tokenizer.fingerprint(), args.prompt_type, counts, longest)
+    write_prompts(args.output_path, prompts, padding, header)
+    print(f"Wrote {args.output_path} (longest prompt: {longest} tokens; {len(questions) / seconds:.0f} rows/s)\nTotal number of samples: {len(prompts)}")
 
 
 if __name__ == "__main__":

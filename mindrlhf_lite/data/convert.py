@@ -1,42 +1,145 @@
-"""Source rows to a MindRecord file: read, check every row, render, tokenize, write all or nothing."""
+"""Source rows to prompts: choose, check every row, render, tokenize, in one process or several."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import multiprocessing
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 from tqdm import tqdm
 
 from mindrlhf_lite.data.sources import BadRow, Question
-from mindrlhf_lite.data.templates import render
+from mindrlhf_lite.data.templates import Template, load_template
 from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.rewards.verifiers import gold_problem
 from mindrlhf_lite.types import Prompt
 
-_BATCH = 512
+_BATCH = 256
 
 
 @dataclass(frozen=True)
-class Converted:
-    """Prompts in source order, and the rows that cannot be used with their reasons."""
+class Conversion:
+    """What every process needs to know. Example: Conversion("qwen_r1", "Qwen2.5-0.5B", max_prompt_length=512)"""
 
-    prompts: list[Prompt]
-    bad_rows: list[BadRow]
+    prompt_type: str
+    tokenizer_dir: str | None = None
+    vocab_path: str | None = None
+    merges_path: str | None = None
+    max_prompt_length: int = 1024
+    verifiers: str = "math"  # see `gold_problem`
+
+    def open(self) -> Converter:
+        tokenizer = Tokenizer(self.tokenizer_dir, self.vocab_path, self.merges_path)
+        return Converter(self, tokenizer, load_template(self.prompt_type, tokenizer))
 
 
-def convert_questions(items: Iterable[Question | BadRow], template: str, tokenizer: Tokenizer, max_prompt_length: int) -> Converted:
-    """Renders and tokenizes all questions. A prompt over `max_prompt_length` tokens is a bad row, never cut."""
-    rows = list(items)
-    bad = [row for row in rows if isinstance(row, BadRow)]
-    questions = [row for row in rows if isinstance(row, Question)]
+@dataclass(frozen=True)
+class Converter:
+    """A conversion with its tokenizer and template."""
+
+    settings: Conversion
+    tokenizer: Tokenizer
+    template: Template
+
+    def run(self, questions: Sequence[Question]) -> list[Prompt | BadRow]:
+        """One prompt or bad row a question, in order; a prompt that is too long is a bad row, never cut."""
+        results: list[Prompt | BadRow] = []
+        texts = [self.template.render(question.text, question.system) for question in questions]
+        for question, text, ids in zip(questions, texts, self.tokenizer.encode_batch(texts), strict=True):
+            reason = self._problem(question, len(ids))
+            if reason is None:
+                results.append(Prompt(0, tuple(ids), text, question.gold, question.row, question.source))
+            else:
+                results.append(BadRow(question.row, reason, question.file))
+        return results
+
+    def _problem(self, question: Question, length: int) -> str | None:
+        if length > self.settings.max_prompt_length:
+            return f"the prompt has {length} tokens, over --max_prompt_length {self.settings.max_prompt_length}"
+        if question.system and not self.template.takes_system:
+            return f"the row has a system message, which template {self.template.name} would lose; put {{system}} in, or leave it out of --map_keys"
+        if reason := gold_problem(question.gold, self.settings.verifiers):
+            return f"the gold answer {question.gold[:80]!r} can be verified by nothing: {reason}"
+        return None
+
+
+_converter: Converter | None = None  # of a worker process
+
+
+def _start_worker(settings: Conversion) -> None:
+    global _converter
+    _converter = settings.open()
+
+
+def _run_in_worker(questions: Sequence[Question]) -> list[Prompt | BadRow]:
+    assert _converter is not None
+    return _converter.run(questions)
+
+
+def convert_questions(converter: Converter, questions: Sequence[Question], workers: int = 1, log_interval: int = 0) -> tuple[list[Prompt], list[BadRow]]:
+    """(prompts in order, rows that cannot be used). The result does not depend on the number of processes.
+
+    Args: log_interval: rows between lines of progress; 0: a progress bar.
+    """
+    batches = [questions[start : start + _BATCH] for start in range(0, len(questions), _BATCH)]
     prompts: list[Prompt] = []
-    with tqdm(total=len(questions), unit="row", desc="tokenizing") as progress:
-        for start in range(0, len(questions), _BATCH):
-            batch = questions[start : start + _BATCH]
-            texts = [render(template, question.text) for question in batch]
-            for question, text, ids in zip(batch, texts, tokenizer.encode_batch(texts), strict=True):
-                if len(ids) > max_prompt_length:
-                    bad.append(BadRow(question.row, f"the prompt has {len(ids)} tokens, over --max_prompt_length {max_prompt_length}"))
-                else:
-                    prompts.append(Prompt(len(prompts), tuple(ids), text, question.gold, question.row))
-            progress.update(len(batch))
-    return Converted(prompts, sorted(bad, key=lambda row: row.row))
+    bad: list[BadRow] = []
+    with tqdm(total=len(questions), unit="row", desc="tokenizing", disable=log_interval > 0) as progress:
+        done = 0
+        for results in _results(converter, batches, workers):
+            prompts += [replace(result, index=0) for result in results if isinstance(result, Prompt)]
+            bad += [result for result in results if isinstance(result, BadRow)]
+            progress.update(len(results))
+            if log_interval and (done + len(results)) // log_interval > done // log_interval:
+                print(f"tokenized {done + len(results)} of {len(questions)} rows", flush=True)
+            done += len(results)
+    return [replace(prompt, index=index) for index, prompt in enumerate(prompts)], bad
+
+
+def _results(converter: Converter, batches: Sequence[Sequence[Question]], workers: int) -> Iterator[list[Prompt | BadRow]]:
+    if workers <= 1 or len(batches) <= 1:
+        yield from map(converter.run, batches)
+        return
+    context = multiprocessing.get_context("spawn")  # tokenizers' threads do not survive a fork
+    with context.Pool(min(workers, len(batches)), _start_worker, (converter.settings,)) as pool:
+        yield from pool.imap(_run_in_worker, batches)
+
+
+def without_duplicates(questions: Iterable[Question]) -> tuple[list[Question], int]:
+    """(questions whose text, white space and case aside, did not occur before; how many did)."""
+    seen: set[str] = set()
+    kept, dropped = [], 0
+    for question in questions:
+        key = " ".join(question.text.lower().split())
+        if key in seen:
+            dropped += 1
+        else:
+            seen.add(key)
+            kept.append(question)
+    return kept, dropped
+
+
+def mix(parts: Sequence[Sequence[Question]], ratios: Sequence[float], seed: int) -> list[Question]:
+    """As many questions of every part as the ratios ask for, until one part is used up; chosen and shuffled by the seed.
+
+    Raises:
+        ValueError: ratios are not one positive number a part.
+    """
+    if len(ratios) != len(parts) or min(ratios) <= 0:
+        raise ValueError(f"--ratios {' '.join(map(str, ratios))}: one positive number for each of the {len(parts)} files is needed")
+    shares = np.array(ratios) / sum(ratios)
+    total = min(len(part) / share for part, share in zip(parts, shares, strict=True))
+    rng = np.random.default_rng(seed)
+    chosen: list[Question] = []
+    for part, share in zip(parts, shares, strict=True):
+        count = min(len(part), int(total * share + 1e-9))
+        chosen += [part[index] for index in sorted(rng.permutation(len(part))[:count])]
+    return [chosen[index] for index in rng.permutation(len(chosen))]
+
+
+def sample(questions: Sequence[Question], count: int, seed: int) -> list[Question]:
+    """`count` questions chosen by the seed, in their order."""
+    if not 0 < count <= len(questions):
+        raise ValueError(f"--sample {count}: there are {len(questions)} rows to choose from")
+    return [questions[index] for index in sorted(np.random.default_rng(seed).permutation(len(questions))[:count])]

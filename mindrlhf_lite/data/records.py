@@ -1,20 +1,22 @@
 """MindRecord files of prompts: writing (all or nothing) and reading.
 
-A row: prompt_ids int32 (padded on the right if a pad id was given), prompt_length, text, gold, row. Masks never come from
-the pad id: the true length is its own column.
+A row: prompt_ids int32 (padded on the right if a pad id was given), prompt_length, text, gold, row, source. Masks never come from
+the pad id: the true length is its own column. The first row is a header: prompt_length 0, and JSON in `text`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.types import Prompt
 
 _SCHEMA = {
@@ -23,8 +25,10 @@ _SCHEMA = {
     "text": {"type": "string"},
     "gold": {"type": "string"},
     "row": {"type": "int32"},
+    "source": {"type": "string"},
 }
 _WRITE_BATCH = 1024
+_HEADER = "mindrlhf_lite header"
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,29 @@ class Padding:
     length: int
 
 
-def write_prompts(path: str | Path, prompts: Sequence[Prompt], padding: Padding | None = None) -> None:
+@dataclass(frozen=True)
+class Header:
+    """What a file's prompts were made with.
+
+    Example: Header("Qwen2.5-0.5B", "9f3c...", "qwen_r1", {"gsm8k": 7473}, 312)
+    """
+
+    tokenizer: str = ""  # folder or file, for messages
+    tokenizer_sha256: str = ""  # Tokenizer.fingerprint; empty: unknown
+    template: str = ""
+    counts: dict[str, int] = field(default_factory=dict)  # rows by source
+    longest: int = 0  # tokens of the longest prompt
+
+    def check(self, tokenizer: Tokenizer, name: str, path: str | Path) -> None:
+        """Raises ValueError if the prompts were made with another tokenizer."""
+        if self.tokenizer_sha256 and self.tokenizer_sha256 != tokenizer.fingerprint():
+            raise ValueError(
+                f"dataset_file {path}: its prompts were tokenized with {self.tokenizer}, whose tokens differ from those of {name}; "
+                f"convert the data with `tools/rlhf_data.py --tokenizer_dir {name}`"
+            )
+
+
+def write_prompts(path: str | Path, prompts: Sequence[Prompt], padding: Padding | None = None, header: Header | None = None) -> None:
     """Writes PATH and its index PATH.db; nothing is left behind if writing fails."""
     from mindspore.mindrecord import FileWriter
 
@@ -46,6 +72,7 @@ def write_prompts(path: str | Path, prompts: Sequence[Prompt], padding: Padding 
     try:
         writer = FileWriter(os.path.join(scratch, path.name), shard_num=1, overwrite=True)
         writer.add_schema(_SCHEMA, "prompts")
+        writer.write_raw_data([_as_row(_as_prompt_row(header or Header()), padding)])
         for start in range(0, len(prompts), _WRITE_BATCH):
             writer.write_raw_data([_as_row(prompt, padding) for prompt in prompts[start : start + _WRITE_BATCH]])
         writer.commit()
@@ -56,15 +83,25 @@ def write_prompts(path: str | Path, prompts: Sequence[Prompt], padding: Padding 
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def _as_prompt_row(header: Header) -> Prompt:
+    return Prompt(0, (), json.dumps({_HEADER: asdict(header)}), "", 0, _HEADER)
+
+
 def _as_row(prompt: Prompt, padding: Padding | None) -> dict:
-    ids = np.array(prompt.ids, np.int32)
+    ids = np.array(prompt.ids or (0,), np.int32)  # an empty array cannot be written
     if padding is not None:
         ids = np.pad(ids, (0, padding.length - len(ids)), constant_values=padding.token_id)
-    return {"prompt_ids": ids, "prompt_length": len(prompt.ids), "text": prompt.text, "gold": prompt.gold, "row": prompt.row}
+    texts = {"text": prompt.text, "gold": prompt.gold, "source": prompt.source}
+    return {"prompt_ids": ids, "prompt_length": len(prompt.ids), "row": prompt.row, **texts}
 
 
 def read_prompts(path: str | Path) -> list[Prompt]:
-    """All rows of a file that `write_prompts` wrote.
+    """All rows of a file that `write_prompts` wrote."""
+    return read_file(path)[1]
+
+
+def read_file(path: str | Path) -> tuple[Header, list[Prompt]]:
+    """Header and rows of a file that `write_prompts` wrote.
 
     Raises:
         ValueError: the file is missing, damaged, empty, or of another kind.
@@ -74,10 +111,12 @@ def read_prompts(path: str | Path) -> list[Prompt]:
         raise ValueError(f"dataset_file {path}: no such file; make one with tools/rlhf_data.py")
     if not Path(f"{path}.db").is_file():
         raise ValueError(f"dataset_file {path}: its index {path.name}.db is missing; copy both files, or convert again with tools/rlhf_data.py")
-    prompts = [_as_prompt(index, row, path) for index, row in enumerate(_read_rows(path))]
-    if not prompts:
+    rows = [_as_prompt(index - 1, row, path) for index, row in enumerate(_read_rows(path))]
+    if not rows or rows[0].source != _HEADER:
+        raise ValueError(f"dataset_file {path}: its first row is not a header; convert the data with this version's tools/rlhf_data.py")
+    if len(rows) == 1:
         raise ValueError(f"dataset_file {path}: it has no rows")
-    return prompts
+    return Header(**json.loads(rows[0].text)[_HEADER]), rows[1:]
 
 
 def _read_rows(path: Path) -> Iterable[dict]:
@@ -96,6 +135,7 @@ def _as_prompt(index: int, row: dict, path: Path) -> Prompt:
     missing = [name for name in _SCHEMA if name not in row]
     if missing:
         raise ValueError(f"dataset_file {path}: rows lack {', '.join(missing)}; convert the data with this version's tools/rlhf_data.py")
-    text, gold = (value if isinstance(value, str) else bytes(value).decode() for value in (row["text"], row["gold"]))
+    texts = (row[name] for name in ("text", "gold", "source"))
+    text, gold, source = (value if isinstance(value, str) else bytes(value).decode() for value in texts)
     ids = tuple(int(token) for token in row["prompt_ids"][: int(row["prompt_length"])])
-    return Prompt(index=index, ids=ids, text=text, gold=gold, row=int(row["row"]))
+    return Prompt(index=index, ids=ids, text=text, gold=gold, row=int(row["row"]), source=source)

@@ -1,80 +1,164 @@
-"""Questions and gold answers from source files, and the generated arithmetic task."""
+"""Questions and gold answers: which fields of which data set hold them, and the generated arithmetic task."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from mindrlhf_lite.rewards.extraction import last_number
+from mindrlhf_lite.data.files import read_rows
+from mindrlhf_lite.rewards.extraction import knight_statements, last_boxed, last_number
 
 
 @dataclass(frozen=True)
 class Question:
-    """Example: Question(row=1, text="Natalia sold clips ...", gold="72")"""
+    """Example: Question(row=1, text="Natalia sold clips ...", gold="72", file="train.jsonl", source="gsm8k")"""
 
     row: int  # in the source file, from 1
     text: str
     gold: str
+    system: str = ""  # the row's own system message
+    file: str = ""
+    source: str = ""  # what accuracy is broken down by
 
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that cannot be used. Example: BadRow(row=17, reason="field 'answer' is missing")"""
+    """A row that cannot be used. Example: BadRow(row=17, reason="field 'answer' is missing", file="train.jsonl")"""
 
     row: int
     reason: str
+    file: str = ""
 
 
-def _text_field(value: dict, field: str) -> str:
-    if field not in value:
-        raise ValueError(f"field {field!r} is missing")
-    if not isinstance(value[field], str) or not value[field].strip():
-        raise ValueError(f"field {field!r} is {value[field]!r}, a non-empty string is needed")
-    return value[field].strip()
+def _verbatim(text: str) -> str:
+    return text
 
 
-def gsm8k_question(row: int, value: dict) -> Question:
-    """GSM8K: the gold answer stands behind '####'."""
-    answer = _text_field(value, "answer")
-    gold = answer.rpartition("####")[2].strip() if "####" in answer else ""
+def _behind_hashes(text: str) -> str:
+    gold = text.rpartition("####")[2].strip() if "####" in text else ""
     if last_number(gold) is None:
-        raise ValueError(f"the gold answer has no number behind '####': {answer[-60:]!r}")
-    return Question(row, _text_field(value, "question"), gold)
+        raise ValueError(f"the gold answer has no number behind '####': {text[-60:]!r}")
+    return gold
 
 
-def arithmetic_question(row: int, value: dict) -> Question:
-    """Rows {"question": "12+34=", "answer": "46"}."""
-    gold = _text_field(value, "answer")
-    if last_number(gold) is None:
-        raise ValueError(f"the gold answer has no number: {gold!r}")
-    return Question(row, _text_field(value, "question"), gold)
+def _number(text: str) -> str:
+    if last_number(text) is None:
+        raise ValueError(f"the gold answer has no number: {text!r}")
+    return text
 
 
-READERS: dict[str, Callable[[int, dict], Question]] = {"gsm8k": gsm8k_question, "arithmetic": arithmetic_question}
+def _boxed_or_verbatim(text: str) -> str:
+    return last_boxed(text) or text
 
 
-def read_questions(path: Path, dataset_type: str) -> Iterator[Question | BadRow]:
-    """One item a line of a .jsonl file; empty lines are passed over."""
-    reader = READERS[dataset_type]
-    with path.open("rb") as file:
-        for row, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-                if not isinstance(value, dict):
-                    raise ValueError(f"a JSON object is needed, not {type(value).__name__}")
-                yield reader(row, value)
-            except json.JSONDecodeError as error:
-                yield BadRow(row, f"not valid JSON ({error.msg} at column {error.colno})")
-            except UnicodeDecodeError:
-                yield BadRow(row, "not valid UTF-8")
-            except ValueError as error:
-                yield BadRow(row, str(error))
+def _statements(text: str) -> str:
+    if not knight_statements(text):
+        raise ValueError(f"the gold answer says of nobody whether they are a knight or a knave: {text[-60:]!r}")
+    return text
+
+
+@dataclass(frozen=True)
+class DatasetType:
+    """Where a data set keeps what; of several names the first that a row has counts. `gold` finds the gold answer in the response field, or raises ValueError."""
+
+    prompt: tuple[str, ...]
+    response: tuple[str, ...]
+    system: tuple[str, ...] = ()
+    source: tuple[str, ...] = ()
+    gold: Callable[[str], str] = _verbatim
+    verifiers: str = "math"  # which kind of verifier has to understand the gold: math, or statements of knights and knaves
+
+
+DATASET_TYPES: dict[str, DatasetType] = {
+    "gsm8k": DatasetType(("question",), ("answer",), gold=_behind_hashes),
+    "deepscaler": DatasetType(("problem",), ("answer",), source=("type",)),
+    "math": DatasetType(("problem",), ("answer", "solution"), source=("subject", "type"), gold=_boxed_or_verbatim),
+    "simplerl": DatasetType(("question", "problem"), ("gt_answer", "ground_truth_answer", "answer"), source=("subject",)),
+    "openr1math": DatasetType(("problem",), ("answer",), source=("source", "problem_type")),
+    "kk": DatasetType(("quiz",), ("solution_text_format", "solution_text"), gold=_statements, verifiers="statements"),
+    "arithmetic": DatasetType(("question",), ("answer",), gold=_number),
+    "custom": DatasetType((), ()),
+}
+_MAP_KEYS = ("prompt", "response", "system", "source")
+
+
+def parse_map_keys(given: str | Mapping[str, str]) -> dict[str, str]:
+    """{"prompt": field, "response": field, "system": field, "source": field} from JSON text or a YAML mapping; empty ones are left out.
+
+    Raises:
+        ValueError: not such a mapping, or an unknown key.
+    """
+    try:
+        values = json.loads(given) if isinstance(given, str) else dict(given)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--map_keys {given}: not valid JSON ({error.msg})") from None
+    if not isinstance(values, dict) or not all(isinstance(field, str) for field in values.values()):
+        raise ValueError(f"--map_keys {given}: must map {', '.join(_MAP_KEYS)} to names of fields")
+    if unknown := set(values) - set(_MAP_KEYS):
+        raise ValueError(f"--map_keys: {', '.join(sorted(unknown))} is unknown; known: {', '.join(_MAP_KEYS)}")
+    return {key: field for key, field in values.items() if field}
+
+
+def dataset_type(name: str, map_keys: Mapping[str, str]) -> DatasetType:
+    """The type called `name`, with fields named by the user in place of its own."""
+    fields: dict[str, Any] = {key: (field,) for key, field in map_keys.items()}
+    found = replace(DATASET_TYPES[name], **fields)
+    if not found.prompt or not found.response:
+        raise ValueError(f'--dataset_type {name}: say which fields hold question and answer, e.g. --map_keys \'{{"prompt": "problem", "response": "answer"}}\'')
+    return found
+
+
+def _find(value: Mapping[str, Any], fields: Sequence[str]) -> Any:
+    for field in fields:
+        if value.get(field) is not None:
+            return value[field]
+    return None
+
+
+def _text(value: Mapping[str, Any], fields: Sequence[str]) -> str:
+    found = _find(value, fields)
+    if found is None:
+        absent = not any(field in value for field in fields)
+        raise ValueError(f"field {' or '.join(map(repr, fields))} is {'missing' if absent else 'null'}")
+    if isinstance(found, int | float) and not isinstance(found, bool):
+        found = str(found)
+    if not isinstance(found, str) or not found.strip():
+        raise ValueError(f"field {' or '.join(map(repr, fields))} is {found!r}, a non-empty string is needed")
+    return found.strip()
+
+
+def as_question(row: int, value: Mapping[str, Any], kind: DatasetType, file: str = "") -> Question:
+    """One row of a data set.
+
+    Raises:
+        ValueError: a field is missing or empty, or there is no gold answer in it.
+    """
+    source = _find(value, kind.source)
+    system = _find(value, kind.system)
+    return Question(
+        row,
+        _text(value, kind.prompt),
+        kind.gold(_text(value, kind.response)),
+        system.strip() if isinstance(system, str) else "",
+        file,
+        str(source) if source is not None else Path(file).stem,
+    )
+
+
+def read_questions(path: Path, kind: DatasetType) -> Iterator[Question | BadRow]:
+    """One item a row of the file; empty lines are passed over."""
+    for number, value in read_rows(path):
+        try:
+            if isinstance(value, ValueError):
+                raise value
+            yield as_question(number, value, kind, str(path))
+        except ValueError as error:
+            yield BadRow(number, str(error), str(path))
 
 
 def arithmetic_rows(count: int, seed: int, split: str, digits: int = 2) -> Iterator[dict[str, str]]:

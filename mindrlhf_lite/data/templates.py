@@ -1,16 +1,42 @@
-"""Prompt templates, read from templates.yaml beside this file or from a user's YAML of the same form."""
+"""Prompt templates, read from templates.yaml beside this file or from a user's YAML of the same form.
+
+A template is a text with {question}, and {system} where rows bring their own system message; or a mapping of the turns
+system, user and assistant (the beginning of the answer), which `chat_template` turns into text: chatml (Qwen's form, the default) or
+tokenizer (what the tokenizer's files say).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
+from mindrlhf_lite.data.tokenizer import Tokenizer
+
 _BUILT_IN = Path(__file__).with_name("templates.yaml")
-_SLOT = "{question}"
+_QUESTION, _SYSTEM = "{question}", "{system}"
+_TURNS, _FORMS = ("system", "user", "assistant"), ("chatml", "tokenizer")
+_PROBE = "Wie viele Murmeln bleiben übrig? 7"
 
 
-def load_template(name: str) -> str:
+def _fill(text: str, question: str, system: str) -> str:
+    """Puts row texts in; other braces (as in \\boxed{}) stay, also those that the texts themselves hold."""
+    before, slot, after = text.partition(_QUESTION)
+    return before.replace(_SYSTEM, system) + (question if slot else "") + after.replace(_SYSTEM, system)
+
+
+@dataclass(frozen=True)
+class Template:
+    """Example: Template("plain", render=lambda question, system: question, takes_system=False)"""
+
+    name: str
+    render: Callable[[str, str], str]  # question, the row's system message -> prompt
+    takes_system: bool
+
+
+def load_template(name: str, tokenizer: Tokenizer) -> Template:
     """The template called `name`, or the one in a YAML file given as FILE.yaml:NAME.
 
     Raises:
@@ -21,20 +47,52 @@ def load_template(name: str) -> str:
     if not source.is_file():
         raise ValueError(f"--prompt_type {name}: no file {source}")
     try:
-        templates = yaml.safe_load(source.read_text())
+        templates = yaml.safe_load(source.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"--prompt_type {name}: {source} is not valid YAML ({error})") from None
-    if not isinstance(templates, dict) or not all(isinstance(text, str) for text in templates.values()):
-        raise ValueError(f"--prompt_type {name}: {source} must map names to texts")
+    if not isinstance(templates, dict):
+        raise ValueError(f"--prompt_type {name}: {source} must map names to templates")
     if key not in templates:
-        raise ValueError(f"--prompt_type {name}: unknown; known: {', '.join(templates)}")
-    # an assistant turn starts after the newline that YAML cannot keep at the end of a block
-    template = templates[key] + ("\n" if templates[key].endswith("<|im_start|>assistant") else "")
-    if template.count(_SLOT) != 1:
-        raise ValueError(f"--prompt_type {name}: the template must hold {_SLOT} exactly once")
+        raise ValueError(f"--prompt_type {name}: unknown; known: {', '.join(map(str, templates))}")
+    given = templates[key]
+    if isinstance(given, str):
+        template = _of_text(name, given)
+    elif isinstance(given, dict):
+        template = _of_turns(name, given, tokenizer)
+    else:
+        raise ValueError(f"--prompt_type {name}: must be a text or a mapping of {', '.join(_TURNS)}")
+    if template.render(_PROBE, "").count(_PROBE) != 1:
+        raise ValueError(f"--prompt_type {name}: the prompt does not hold the question exactly once; put {_QUESTION} in, once")
     return template
 
 
-def render(template: str, question: str) -> str:
-    """Puts the question in; braces elsewhere (as in \\boxed{}) stay."""
-    return template.replace(_SLOT, question)
+def _of_text(name: str, text: str) -> Template:
+    if text.count(_QUESTION) != 1:
+        raise ValueError(f"--prompt_type {name}: the template must hold {_QUESTION} exactly once")
+    # an assistant turn starts after the newline that YAML cannot keep at the end of a block
+    text += "\n" if text.endswith("<|im_start|>assistant") else ""
+    return Template(name, lambda question, system: _fill(text, question, system), _SYSTEM in text)
+
+
+def _of_turns(name: str, turns: Mapping[str, str], tokenizer: Tokenizer) -> Template:
+    form = turns.get("chat_template", "chatml")
+    if unknown := set(turns) - {*_TURNS, "chat_template"}:
+        raise ValueError(f"--prompt_type {name}: {', '.join(sorted(map(str, unknown)))} is unknown; known: {', '.join(_TURNS)}, chat_template")
+    if form not in _FORMS or not all(isinstance(text, str) for text in turns.values()):
+        raise ValueError(f"--prompt_type {name}: turns must be texts, and chat_template one of {', '.join(_FORMS)}")
+    if turns.get("user", "").count(_QUESTION) != 1:
+        raise ValueError(f"--prompt_type {name}: the user's turn must hold {_QUESTION} exactly once")
+    if form == "tokenizer" and not tokenizer.has_chat_template:
+        raise ValueError(f"--prompt_type {name}: the tokenizer's files hold no chat_template; use chat_template: chatml, or a text")
+
+    def render(question: str, own_system: str) -> str:
+        system = own_system or turns.get("system", "")
+        messages = [{"role": "system", "content": system}] if system else []
+        messages.append({"role": "user", "content": _fill(turns["user"], question, own_system)})
+        if form == "tokenizer":
+            text = tokenizer.apply_chat_template(messages)
+        else:
+            text = "".join(f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n" for message in messages) + "<|im_start|>assistant\n"
+        return text + turns.get("assistant", "")
+
+    return Template(name, render, takes_system=True)

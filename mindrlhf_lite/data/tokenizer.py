@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 _FILES = ("tokenizer.json", "vocab.json")
+_SPLITTING_PROBE = "It's 1,234.5 kg\n\n  <think>\\frac{1}{2}</think> \u4f60\u597d \u00dcbung <|im_end|>"
 
 
 class Tokenizer:
@@ -51,6 +54,29 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Text without special tokens."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    @property
+    def has_chat_template(self) -> bool:
+        return bool(self._tokenizer.chat_template)
+
+    def apply_chat_template(self, messages: Sequence[dict[str, str]]) -> str:
+        """The prompt that the tokenizer's chat template makes of messages {"role", "content"}, up to where the answer starts.
+
+        Raises:
+            ValueError: the template refuses the messages.
+        """
+        from jinja2 import TemplateError
+
+        try:
+            return self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        except TemplateError as error:
+            raise ValueError(f"the tokenizer's chat template: {error}") from None
+
+    def fingerprint(self) -> str:
+        """SHA-256 of every token with its id, and of the ids of a text that the way of splitting shows in."""
+        digest = hashlib.sha256(json.dumps(sorted(self._tokenizer.get_vocab().items())).encode())
+        digest.update(json.dumps(self.encode(_SPLITTING_PROBE)).encode())
+        return digest.hexdigest()
 
     @property
     def size(self) -> int:

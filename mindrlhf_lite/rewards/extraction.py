@@ -12,10 +12,11 @@ from fractions import Fraction
 _NUMBER = re.compile(
     r"(?<![\w.])([-+]?)\s?[$\u20ac\u00a3]?\s?([-+]?)"
     r"(?:(\d{1,3}(?:,\d{3})+(?!\d)|\d+)(\.\d+)?|(\.\d+))"
-    r"(?:\s?/\s?(\d+(?:\.\d+)?))?"
+    r"(?:\s?/\s?(\d{1,3}(?:,\d{3})+(?!\d)|\d+(?:\.\d+)?))?"
 )
 _FORMAT = re.compile(r"\s*<think>(.*?)</think>\s*<answer>(.*?)</answer>\s*", re.DOTALL)
 _FRAC = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_STATEMENT = re.compile(r"\b([A-Z]\w+) is (?:actually )?an? (knight|knave)\b", re.IGNORECASE)
 _TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}")
 
 
@@ -25,8 +26,9 @@ def numbers(text: str) -> list[Fraction]:
     for match in _NUMBER.finditer(text):
         sign, inner_sign, whole, decimals, bare_decimals, denominator = match.groups()
         value = Fraction((whole or "0").replace(",", "") + (decimals or bare_decimals or ""))
-        if denominator and Fraction(denominator) != 0:
-            value /= Fraction(denominator)
+        divisor = Fraction((denominator or "1").replace(",", ""))
+        if divisor != 0:
+            value /= divisor
         found.append(-value if "-" in (sign + inner_sign) else value)
     return found
 
@@ -90,3 +92,8 @@ def same_answer(candidate: str, gold: str) -> bool | None:
         return None if value is None else value == gold_value
     text = candidate.replace(" ", "").lower()
     return None if not text else text == gold.replace(" ", "").lower()
+
+
+def knight_statements(text: str) -> dict[str, str]:
+    """Who is what, of a text that says it: "(1) Zoey is a knight" gives {"zoey": "knight"}; the last word on somebody counts."""
+    return {name.lower(): role.lower() for name, role in _STATEMENT.findall(text)}

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mindrlhf_lite.rewards.extraction import answer_block, has_think_answer_format, last_boxed, last_number, plain, same_answer
+from mindrlhf_lite.rewards.extraction import (
+    answer_block,
+    as_number,
+    has_think_answer_format,
+    knight_statements,
+    last_boxed,
+    last_number,
+    plain,
+    same_answer,
+)
 from mindrlhf_lite.types import Outcome, Score
 
 VerifierFunction = Callable[[Sequence[str], Sequence[str]], Sequence[Any]]
@@ -71,6 +81,37 @@ def math_reward(completions: Sequence[str], golds: Sequence[str]) -> list[Score]
     return scores
 
 
+def kk_reward(completions: Sequence[str], golds: Sequence[str]) -> list[Score]:
+    """Knights and knaves: 1 if the answer (inside <answer> where there is one) says of everybody in the gold, and of nobody else, what they are."""
+
+    def agrees(text: str, gold: str) -> bool | None:
+        said = knight_statements(answer_block(text) or text)
+        return said == knight_statements(gold) if said else None
+
+    return [_score(agrees(text, gold)) for text, gold in zip(completions, golds, strict=True)]
+
+
+_COMMAND, _WORD = re.compile(r"\\[A-Za-z]+"), re.compile(r"[A-Za-z]{2,}")
+_PROSE = 4  # so many words are no formula
+
+
+def gold_problem(gold: str, kind: str = "math") -> str | None:
+    """Why no verifier could ever find an answer equal to this gold, or None. kind: "math", or "statements" for kk_reward."""
+    if kind == "statements":
+        return None if knight_statements(gold) else "it says of nobody whether they are a knight or a knave"
+    if as_number(plain(gold)) is not None or plain(gold).isalpha():  # a number, or one word, which is compared as text
+        return None
+    if len(_WORD.findall(_COMMAND.sub(" ", gold))) >= _PROSE:
+        return "it is prose, which math-verify would take for a product of letters"
+    if not re.search(r"\w", plain(gold)):
+        return "there is neither a letter nor a digit in it"
+    from math_verify import parse
+
+    if parse(f"${gold}$", raise_on_error=False) or parse(gold, raise_on_error=False):
+        return None
+    return "it is no number, and math-verify finds no LaTeX or expression in it"
+
+
 @dataclass(frozen=True)
 class Verifier:
     """A verifier by name. `judges_answer`: its outcomes are the run's reward/outcome counts."""
@@ -85,6 +126,7 @@ BUILT_IN: dict[str, Verifier] = {
     "qwen_accuracy_reward": Verifier("qwen_accuracy_reward", qwen_accuracy_reward),
     "format_reward": Verifier("format_reward", format_reward, judges_answer=False),
     "math_reward": Verifier("math_reward", math_reward),
+    "kk_reward": Verifier("kk_reward", kk_reward),
     "r1_accuracy_reward": Verifier("r1_accuracy_reward", r1_accuracy_reward),
 }
 

@@ -30,7 +30,7 @@ from mindrlhf_lite.checkpoint.sharded import ShardedReader
 from mindrlhf_lite.checkpoint.store import Checkpoint, CheckpointStore, SavedCheckpoint, prefixed, rank_file
 from mindrlhf_lite.checkpoint.strategies import strategy_from_json, strategy_to_json
 from mindrlhf_lite.config.schema import Config
-from mindrlhf_lite.data.records import read_prompts
+from mindrlhf_lite.data.records import read_file
 from mindrlhf_lite.data.sampler import PromptSampler, SamplerState
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.evaluation import EVALUATION_STREAM, Evaluation, generate_groups, judge, summarise
@@ -332,7 +332,8 @@ class GrpoTrainer:
         print(f"done: {self.output} (summary.json, metrics.jsonl, completions, plots, hf)", flush=True)
 
     def _read(self, path: str) -> list[Prompt]:
-        prompts, limit = read_prompts(path), self.config.generate_config.max_prompt_length
+        (header, prompts), limit = read_file(path), self.config.generate_config.max_prompt_length
+        header.check(self.tokenizer, self.config.tokenizer_dir, path)
         if longest := [prompt for prompt in prompts if len(prompt.ids) > limit][:1]:
             raise ValueError(
                 f"dataset_file {path}: row {longest[0].row} has {len(longest[0].ids)} tokens, over generate_config.max_prompt_length={limit}; raise it, or convert again"

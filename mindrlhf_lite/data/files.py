@@ -1,0 +1,97 @@
+"""Rows of the file formats that data sets come in: .jsonl, .json (a list, or lines), .csv, .parquet."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+
+Row = tuple[int, "dict[str, Any] | ValueError"]  # number in the file, from 1, and the row or what is wrong with it
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """All rows of a file, those that cannot be read as errors.
+
+    Raises:
+        ValueError: the file as a whole cannot be read, or its kind is unknown.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    kind = path.suffix.lower()
+    if kind not in SUFFIXES:
+        raise ValueError(f"{path}: unknown kind of file; {', '.join(SUFFIXES)} are understood")
+    if kind == ".parquet":
+        return _parquet_rows(path)
+    if kind == ".csv":
+        return _csv_rows(path)
+    return _list_rows(path) if kind == ".json" and _starts_with_bracket(path) else _line_rows(path)
+
+
+def _starts_with_bracket(path: Path) -> bool:
+    with path.open("rb") as file:
+        while byte := file.read(1):
+            if not byte.isspace():
+                return byte == b"["
+    return False
+
+
+def _checked(value: Any) -> dict[str, Any] | ValueError:
+    return value if isinstance(value, dict) else ValueError(f"a JSON object is needed, not {type(value).__name__}")
+
+
+def _line_rows(path: Path) -> Iterator[Row]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                yield number, _checked(json.loads(line))
+            except json.JSONDecodeError as error:
+                yield number, ValueError(f"not valid JSON ({error.msg} at column {error.colno})")
+            except UnicodeDecodeError:
+                yield number, ValueError("not valid UTF-8")
+
+
+def _list_rows(path: Path) -> Iterator[Row]:
+    try:
+        values = json.loads(path.read_bytes())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{error.lineno}: not valid JSON ({error.msg} at column {error.colno})") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not valid UTF-8") from None
+    for number, value in enumerate(values, 1):
+        yield number, _checked(value)
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
+    csv.field_size_limit(1 << 30)  # solutions are longer than the module's default
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        try:
+            for number, row in enumerate(csv.DictReader(file), 1):
+                if None in row or None in row.values():
+                    yield number, ValueError("it has more or fewer columns than the header")
+                else:
+                    yield number, row
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: not a CSV file in UTF-8 ({error})") from None
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    try:
+        from pyarrow import ArrowInvalid
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise ValueError(f"{path}: .parquet needs pyarrow; install it with `pip install pyarrow==21.0.0` (newer ones want NumPy 2)") from None
+    try:
+        file = ParquetFile(path)
+    except ArrowInvalid as error:
+        raise ValueError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from None
+    number = 0
+    for batch in file.iter_batches(1024):
+        for row in batch.to_pylist():
+            number += 1
+            yield number, row
