@@ -102,7 +102,7 @@ def test_map_keys(tmp_path):
     first, second, third = read_questions(path, kind)
     assert (first.text, first.gold, first.system) == ("Q", "1", "Be brief.") and second.system == ""
     assert isinstance(third, BadRow) and "'a' is missing" in third.reason
-    for given, message in (('{"prompt"', "not valid JSON"), ('{"promt": "q"}', "promt is unknown"), ("[1]", "must map")):
+    for given, message in (('{"prompt"', "not valid JSON"), ('{"prompts": "q"}', "prompts is unknown"), ("[1]", "must map")):
         with pytest.raises(ValueError, match=message):
             parse_map_keys(given)
     with pytest.raises(ValueError, match="--map_keys"):
@@ -129,7 +129,7 @@ def test_templates_of_turns(tmp_path, tokenizer):
         ('t: "no slot"', "exactly once"),
         ('t: "{question} {question}"', "exactly once"),
         ("t: {system: S}", "user's turn must hold"),
-        ('t: {user: "{question}", asistant: x}', "asistant is unknown"),
+        ('t: {user: "{question}", helper: x}', "helper is unknown"),
         ('t: {user: "{question}", chat_template: llama}', "chatml, tokenizer"),
         ('t: {user: "{question}", chat_template: tokenizer}', "no chat_template"),
         ("t: 3", "text or a mapping"),
