@@ -93,12 +93,12 @@ def score_sequences(sequences: Sequence[TrainSequence], folder: ModelFolder, row
     """Logprobs of every sequence's completion tokens, float32, in order; shows a progress bar."""
     from tqdm import tqdm
 
-    from mindrlhf_lite.models.qwen2 import Qwen2
+    from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.trainer.actor import LogprobScorer
     from mindrlhf_lite.trainer.batches import BucketPlan, default_buckets, make_microbatch, round_up, split_into_microbatches
 
     buckets = default_buckets(max(len(sequence.token_ids) for sequence in sequences))
-    scorer = LogprobScorer(Qwen2(folder.config, folder.weights, False, buckets[-1]))
+    scorer = LogprobScorer(Decoder(folder.config, folder.weights, False, buckets[-1]))
     results: list[np.ndarray] = [np.empty(0, np.float32)] * len(sequences)
     lengths = [round_up(len(sequence.token_ids), buckets) for sequence in sequences]
     with tqdm(total=len(sequences), unit="row", desc="scoring") as progress:

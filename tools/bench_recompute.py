@@ -38,9 +38,9 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
 
     ms.set_context(mode=ms.GRAPH_MODE)
     from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
+    from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.models.model_config import ModelConfig
     from mindrlhf_lite.models.parameters import parameter_specs
-    from mindrlhf_lite.models.qwen2 import Qwen2
     from mindrlhf_lite.trainer.actor import Actor, LossOptions
     from mindrlhf_lite.trainer.batches import BucketPlan, make_microbatch
     from mindrlhf_lite.trainer.optimizer import AdamWOptions
@@ -49,7 +49,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     shape = ModelConfig(300, args.hidden, 3 * args.hidden, args.layers, 4, 2, max_position_embeddings=args.length)
     rng = np.random.default_rng(0)
     weights = {spec.name: rng.normal(0, 0.02, spec.shape).astype(np.float32) for spec in parameter_specs(shape)}
-    actor = Actor(Qwen2(shape, weights, True, args.length), LossOptions(0, 0.2, 0.2, False), AdamWOptions(), recomputes=args.only == "recomputed")
+    actor = Actor(Decoder(shape, weights, True, args.length), LossOptions(0, 0.2, 0.2, False), AdamWOptions(), recomputes=args.only == "recomputed")
     sequences = [TrainSequence(rng.integers(0, 300, args.length).astype(np.int32), 16, 1.0) for _ in range(args.rows)]
     tokens = args.length - 16
     batch = make_microbatch(sequences, args.rows, BucketPlan((args.length,), (tokens,)), token_mean, BatchTotals(args.rows * tokens, args.rows, tokens))

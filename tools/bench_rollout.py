@@ -115,14 +115,14 @@ def own_engine(name: str, folder: str, prompts: list) -> Callable[[], int]:
     import mindspore as ms
 
     ms.set_context(mode=ms.GRAPH_MODE)
+    from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.models.hf_weights import load_weights
     from mindrlhf_lite.models.model_config import ModelConfig
-    from mindrlhf_lite.models.qwen2 import Qwen2
     from mindrlhf_lite.rollout.protocol import RolloutEngine
     from mindrlhf_lite.types import GenerateRequest, SamplingParams
 
     shape, length = ModelConfig.from_dir(folder), 200 + NEW_TOKENS
-    model = Qwen2(shape, load_weights(folder, shape), False, length)
+    model = Decoder(shape, load_weights(folder, shape), False, length)
     engine: RolloutEngine
     if name == "native":
         from mindrlhf_lite.rollout.native import NativeEngine

@@ -42,7 +42,7 @@ def main() -> None:
     from mindrlhf_lite.data.records import read_file
     from mindrlhf_lite.evaluation import EVALUATION_STREAM, generate_groups, judge, summarise
     from mindrlhf_lite.inference import load_model_folder
-    from mindrlhf_lite.models.qwen2 import Qwen2
+    from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.observe.writers import write_atomically
     from mindrlhf_lite.parallel.mesh import Mesh
     from mindrlhf_lite.rewards.runner import RewardFunction
@@ -55,7 +55,7 @@ def main() -> None:
     reward = RewardFunction([args.verifier], [1.0], timeout_s=10)
     length = min(max(len(prompt.ids) for prompt in prompts) + args.max_tokens, folder.config.max_position_embeddings)
     Mesh()
-    engine = NativeEngine(Qwen2(folder.config, folder.weights, False, length), args.max_num_seqs, length)
+    engine = NativeEngine(Decoder(folder.config, folder.weights, False, length), args.max_num_seqs, length)
     sampling = SamplingParams(args.max_tokens, temperature=temperature, stop_token_ids=folder.stop_token_ids)
     with tqdm(total=len(prompts) * args.k, unit="completion", desc="evaluating") as progress:
         seed = (args.seed, EVALUATION_STREAM)

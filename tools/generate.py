@@ -44,7 +44,7 @@ def main() -> None:
     from tqdm import tqdm
 
     from mindrlhf_lite.inference import ids_of, load_model_folder, read_rows
-    from mindrlhf_lite.models.qwen2 import Qwen2
+    from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.observe.writers import write_atomically
     from mindrlhf_lite.parallel.mesh import Mesh
     from mindrlhf_lite.rollout.native import NativeEngine
@@ -64,7 +64,7 @@ def main() -> None:
     if length > folder.config.max_position_embeddings:
         raise ValueError(f"the longest prompt + --max_tokens is {length}, over the model's max_position_embeddings={folder.config.max_position_embeddings}")
     Mesh()
-    engine = NativeEngine(Qwen2(folder.config, folder.weights, False, length), args.max_num_seqs, length)
+    engine = NativeEngine(Decoder(folder.config, folder.weights, False, length), args.max_num_seqs, length)
     with tqdm(total=len(requests) * args.n, unit="completion", desc="generating") as progress:
         groups = engine.generate(requests, sampling, lambda count: progress.update(count) and None)
     lines = [

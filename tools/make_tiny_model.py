@@ -99,10 +99,10 @@ def main() -> None:
     from mindrlhf_lite.data.sources import arithmetic_rows
     from mindrlhf_lite.data.tokenizer import Tokenizer
     from mindrlhf_lite.evaluation import generate_groups, judge, summarise
+    from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.models.hf_weights import save_hf_model
     from mindrlhf_lite.models.model_config import ModelConfig
     from mindrlhf_lite.models.parameters import initial_weights
-    from mindrlhf_lite.models.qwen2 import Qwen2
     from mindrlhf_lite.parallel.mesh import Mesh
     from mindrlhf_lite.reshard.executor import Resharder, ResidentSource
     from mindrlhf_lite.reshard.plan import make_plan
@@ -130,9 +130,9 @@ def main() -> None:
         max_position_embeddings=512,
     )
     weights = initial_weights(config, args.seed)
-    model = Qwen2(config, weights, trainable=True, max_length=SEQUENCE)
+    model = Decoder(config, weights, trainable=True, max_length=SEQUENCE)
     actor = Actor(model, LossOptions(beta=0, epsilon_low=0.2, epsilon_high=0.2, policy_is_frozen=False), AdamWOptions(weight_decay=0.01))
-    engine = NativeEngine(Qwen2(config, weights, trainable=False, max_length=SEQUENCE), num_slots=128, cache_length=SEQUENCE)
+    engine = NativeEngine(Decoder(config, weights, trainable=False, max_length=SEQUENCE), num_slots=128, cache_length=SEQUENCE)
     reshard = Resharder(make_plan(config, model.strategy, model.strategy), 0, None, engine.named_weights(), SharedMemoryTransport(None))
 
     train = list(arithmetic_rows(min(200_000, 10 ** (2 * args.digits) * 4 // 5), 0, "train", args.digits))

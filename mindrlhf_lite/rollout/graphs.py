@@ -12,7 +12,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, jit, nn, ops
 
-from mindrlhf_lite.models.qwen2 import MASKED, Qwen2, causal_mask
+from mindrlhf_lite.models.decoder import MASKED, Decoder, causal_mask
 
 _scatter_update = ops.ScatterUpdate()
 _batch_matmul = ops.BatchMatMul()
@@ -23,7 +23,7 @@ _gather_d = ops.GatherD()
 _cumsum = ops.CumSum()
 
 
-def allocate_cache(model: Qwen2, slots: int, cache_length: int) -> tuple[Parameter, ...]:
+def allocate_cache(model: Decoder, slots: int, cache_length: int) -> tuple[Parameter, ...]:
     """Zeroed key caches of all layers, then the value caches: slots, or blocks, of so many tokens each."""
     shape = (slots * model.layers[0].num_kv_heads * cache_length, model.config.head_dim)
 
@@ -50,7 +50,7 @@ def draw_tokens(logits: Tensor, sampled_logits: Tensor, uniform: Tensor, is_gree
 class Prefill(nn.Cell):
     """Runs prompts and writes their keys and values into one or more slots each."""
 
-    def __init__(self, model: Qwen2, cache_length: int):
+    def __init__(self, model: Decoder, cache_length: int):
         super().__init__(auto_prefix=False)
         self.model, self.num_kv_heads, self.cache_length = model, model.layers[0].num_kv_heads, cache_length
 
@@ -81,7 +81,7 @@ class Decode(nn.Cell):
         samples_in_graph: whether to return sampled tokens (temperature and stop mask only) or the logits.
     """
 
-    def __init__(self, model: Qwen2, slots: int, cache_length: int, stop_bias: np.ndarray, samples_in_graph: bool):
+    def __init__(self, model: Decoder, slots: int, cache_length: int, stop_bias: np.ndarray, samples_in_graph: bool):
         super().__init__(auto_prefix=False)
         self.model, self.slots, self.cache_length, self.samples_in_graph = model, slots, cache_length, samples_in_graph
         self.num_kv_heads, self.head_dim = model.layers[0].num_kv_heads, model.config.head_dim

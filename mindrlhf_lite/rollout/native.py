@@ -15,7 +15,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor
 
-from mindrlhf_lite.models.qwen2 import MASKED, Qwen2
+from mindrlhf_lite.models.decoder import MASKED, Decoder
 from mindrlhf_lite.rollout.graphs import Decode, Prefill, allocate_cache
 from mindrlhf_lite.rollout.protocol import Progress
 from mindrlhf_lite.rollout.sampler import Draw, TokenHistory, sample, uniforms
@@ -49,7 +49,7 @@ class NativeEngine:
         cache_length: longest prompt + completion, in tokens.
     """
 
-    def __init__(self, model: Qwen2, num_slots: int, cache_length: int, length_buckets: Sequence[int] = ()):
+    def __init__(self, model: Decoder, num_slots: int, cache_length: int, length_buckets: Sequence[int] = ()):
         self.model, self.num_slots, self.cache_length = model, num_slots, cache_length
         self._buckets = tuple(length_buckets) or default_buckets(cache_length)
         self._prefill = Prefill(model, cache_length)

@@ -15,8 +15,8 @@ from mindspore import Tensor, jit, nn, ops
 
 from mindrlhf_lite.algorithms.kl import k3_kl
 from mindrlhf_lite.algorithms.policy_loss import clipped_policy_loss, importance_ratio, truncated_importance_weight
+from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.logprobs import TokenLogprobs
-from mindrlhf_lite.models.qwen2 import Qwen2
 from mindrlhf_lite.trainer.batches import MicroBatch
 from mindrlhf_lite.trainer.optimizer import AdamW, AdamWOptions
 from mindrlhf_lite.trainer.stages import StagedGradients, StageForward, run_stages
@@ -44,7 +44,7 @@ class LossOptions:
 class GrpoLoss(nn.Cell):
     """Weighted sum of the per-token loss of one micro-batch, and its statistics; the last stage's layers from `first_layer` on are in it."""
 
-    def __init__(self, model: Qwen2, options: LossOptions, first_layer: int = 0):
+    def __init__(self, model: Decoder, options: LossOptions, first_layer: int = 0):
         super().__init__(auto_prefix=False)
         self.model, self.options, self.first_layer = model, options, first_layer
         self.token_logprobs = TokenLogprobs(model.config.vocab_size, model.mesh.tensor)
@@ -102,7 +102,7 @@ class Actor:
         recomputes: whether activations are computed again in the backward pass, a part of the layers at a time.
     """
 
-    def __init__(self, model: Qwen2, loss: LossOptions, optimizer: AdamWOptions, shards_optimizer: bool = False, recomputes: bool = False):
+    def __init__(self, model: Decoder, loss: LossOptions, optimizer: AdamWOptions, shards_optimizer: bool = False, recomputes: bool = False):
         self.model, self.mesh = model, model.mesh
         self.optimizer = AdamW(model, optimizer, shards_optimizer)
         self._gradients = StagedGradients(model, partial(GrpoLoss, model, loss), self.optimizer.gradients, as_tensors, recomputes)
@@ -133,7 +133,7 @@ class Actor:
 
 
 class _LogprobForward(nn.Cell):
-    def __init__(self, model: Qwen2):
+    def __init__(self, model: Decoder):
         super().__init__(auto_prefix=False)
         self.model = model
         self.token_logprobs = TokenLogprobs(model.config.vocab_size, model.mesh.tensor)
@@ -148,7 +148,7 @@ class _LogprobForward(nn.Cell):
 class LogprobScorer:
     """Logprobs of completion tokens under a model: the reference role, and the frozen policy of several updates."""
 
-    def __init__(self, model: Qwen2):
+    def __init__(self, model: Decoder):
         self.model = model
         self._stage, self._forward = StageForward(model), _LogprobForward(model)
 

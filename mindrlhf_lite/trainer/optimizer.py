@@ -16,8 +16,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, jit, nn, ops
 
+from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.parameters import parameter_specs
-from mindrlhf_lite.models.qwen2 import Qwen2
 from mindrlhf_lite.parallel.collectives import GatherRows, SumOverAxis, plan_buckets
 from mindrlhf_lite.parallel.layout import EMBEDDING, HEAD, buffers_at
 from mindrlhf_lite.parallel.mesh import Axis, RoleMesh
@@ -46,7 +46,7 @@ class GradientSums:
     counts: tuple[bool, ...]  # every number of the model counts on exactly one rank of a replica
 
     @classmethod
-    def of(cls, model: Qwen2) -> GradientSums:
+    def of(cls, model: Decoder) -> GradientSums:
         mesh, specs = model.mesh, {spec.name: spec for spec in parameter_specs(model.config)}
         names, is_tied = [buffer.name for buffer in model.buffers], model.config.tie_word_embeddings
         copies = max(1, mesh.dims.tensor // model.config.num_key_value_heads)
@@ -144,7 +144,7 @@ class _GatherShards(nn.Cell):
         return ops.zeros((1,), ms.float32)
 
 
-def decays_of(model: Qwen2) -> tuple[bool, ...]:
+def decays_of(model: Decoder) -> tuple[bool, ...]:
     """For each of the model's parameters, whether weight decay applies."""
     decays = {spec.name: spec.decays for spec in parameter_specs(model.config)}
     return tuple(decays.get(buffer.name, True) for buffer in model.buffers)
@@ -158,7 +158,7 @@ class AdamW:
         is_sharded: whether the data-parallel ranks share the moments.
     """
 
-    def __init__(self, model: Qwen2, options: AdamWOptions, is_sharded: bool = False):
+    def __init__(self, model: Decoder, options: AdamWOptions, is_sharded: bool = False):
         mesh: RoleMesh = model.mesh
         weights, degree, index = list(model.parameters_in_order), mesh.dims.data if is_sharded else 1, mesh.at.data
         self.options, self.updates_done = options, 0

@@ -11,9 +11,9 @@ import numpy as np
 from mindrlhf_lite.algorithms.aggregation import AGGREGATIONS, BatchTotals
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
+from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.hf_weights import WeightReader
 from mindrlhf_lite.models.model_config import ModelConfig
-from mindrlhf_lite.models.qwen2 import Qwen2
 from mindrlhf_lite.parallel.layout import Strategy, buffers_of_rank, fill_buffers
 from mindrlhf_lite.parallel.mesh import Mesh, RoleMesh, gather_objects
 from mindrlhf_lite.reshard.executor import Resharder
@@ -106,7 +106,7 @@ def build_roles(config: Config, mesh: Mesh) -> Roles:
     return Roles(shape, actor, LogprobScorer(model), reference, rollout, rollout_mesh, resharder, bound, residency)
 
 
-def _engine(config: Config, model: Qwen2, strategy: Strategy, mesh: RoleMesh, rank: int) -> RolloutEngine:
+def _engine(config: Config, model: Decoder, strategy: Strategy, mesh: RoleMesh, rank: int) -> RolloutEngine:
     generate, rl = config.generate_config, config.rl_config
     if not generate.use_vllm:
         return NativeEngine(model, generate.max_num_seqs, rl.seq_length, rl.length_buckets)
@@ -132,11 +132,11 @@ def _model(
     max_length: int,
     trainable: bool,
     is_sequence_split: bool = False,
-) -> Qwen2:
+) -> Decoder:
     """This rank's share of a model, zeros without a reader."""
     buffers = buffers_of_rank(shape, strategy, rank)
     weights = {b.name: np.zeros(b.shape, np.float32) for b in buffers} if reader is None else fill_buffers(buffers, reader.read)
-    return Qwen2(shape, weights, trainable, max_length, mesh, strategy, is_sequence_split)
+    return Decoder(shape, weights, trainable, max_length, mesh, strategy, is_sequence_split)
 
 
 class PolicyUpdate:

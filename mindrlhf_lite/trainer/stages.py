@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from mindspore import ParameterTuple, Tensor, jit, nn, ops, value_and_grad
 
-from mindrlhf_lite.models.qwen2 import Qwen2
+from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.parallel.collectives import transfer
 from mindrlhf_lite.parallel.mesh import RoleMesh
 from mindrlhf_lite.parallel.schedule import Work, one_forward_one_backward
@@ -38,7 +38,7 @@ def send_to(mesh: RoleMesh, stage_offset: int, x: Tensor) -> None:
     transfer(x, axis, 1 if stage_offset < 0 else 0)
 
 
-def stream_shape(model: Qwen2, batch: MicroBatch) -> tuple[int, int]:
+def stream_shape(model: Decoder, batch: MicroBatch) -> tuple[int, int]:
     """Shape of the residual stream that crosses a stage border on this rank."""
     rows, length = batch.token_ids.shape
     return rows * length // (model.tensor_degree if model.is_sequence_split else 1), model.config.hidden_size
@@ -47,7 +47,7 @@ def stream_shape(model: Qwen2, batch: MicroBatch) -> tuple[int, int]:
 class StageForward(nn.Cell):
     """One stage, or layers start..stop-1 of it, jitted."""
 
-    def __init__(self, model: Qwen2, start: int = 0, stop: int = 0):
+    def __init__(self, model: Decoder, start: int = 0, stop: int = 0):
         super().__init__(auto_prefix=False)
         self.model, self.start, self.stop = model, start, stop or model.num_layers
 
@@ -59,7 +59,7 @@ class StageForward(nn.Cell):
 class _LayersTimesGradient(nn.Cell):
     """A scalar whose gradient is the vector-Jacobian product of layers start..stop-1 with `gradient`."""
 
-    def __init__(self, model: Qwen2, start: int, stop: int):
+    def __init__(self, model: Decoder, start: int, stop: int):
         super().__init__(auto_prefix=False)
         self.model, self.start, self.stop = model, start, stop
 
@@ -114,7 +114,7 @@ class StagedGradients:
 
     def __init__(
         self,
-        model: Qwen2,
+        model: Decoder,
         loss_after: Callable[[int], nn.Cell],
         accumulators: ParameterTuple,
         as_arrays: Callable[[MicroBatch], tuple[Tensor, ...]],
@@ -171,7 +171,7 @@ class StagedGradients:
         return gradient, tuple(auxiliary)
 
 
-def run_stages(model: Qwen2, forward: StageForward, batch: MicroBatch, last: Callable[[Tensor, Tensor], Tensor]) -> Tensor | None:
+def run_stages(model: Decoder, forward: StageForward, batch: MicroBatch, last: Callable[[Tensor, Tensor], Tensor]) -> Tensor | None:
     """One forward pass through all stages: `last(stage input, token_ids)` on the last stage, whose result only it returns."""
     mesh, token_ids = model.mesh, Tensor(batch.token_ids)
     x = _NO_INPUT if mesh.is_first_stage else receive_from(mesh, -1, stream_shape(model, batch))

@@ -7,9 +7,9 @@ import pytest
 from helpers import TINY, random_weights
 from mindspore import Tensor, jit
 
+from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
 from mindrlhf_lite.models.model_config import ModelConfig
-from mindrlhf_lite.models.qwen2 import Qwen2
 
 torch = pytest.importorskip("torch")
 
@@ -36,7 +36,7 @@ def test_logits_equal_transformers(name, tmp_path):
     config = SHAPES[name]
     save_hf_model(tmp_path, config, random_weights(config), 1, 0)
     reference = transformers_model(tmp_path)
-    model = Qwen2(config, load_weights(tmp_path, ModelConfig.from_dir(tmp_path)), False, 64)
+    model = Decoder(config, load_weights(tmp_path, ModelConfig.from_dir(tmp_path)), False, 64)
     rng = np.random.default_rng(1)
     lengths = [23, 9, 1]
     token_ids = np.zeros((3, 23), np.int32)
@@ -77,7 +77,7 @@ def test_gradients_equal_torch_autograd(tmp_path):
     loss.backward()
     expected = {name: parameter.grad.numpy() for name, parameter in reference.named_parameters()}
 
-    actor = Actor(Qwen2(config, weights, True, 16), LossOptions(0.0, 0.2, 0.2, False), AdamWOptions())
+    actor = Actor(Decoder(config, weights, True, 16), LossOptions(0.0, 0.2, 0.2, False), AdamWOptions())
     actor.accumulate([make_microbatch(sequences, 4, BucketPlan((16,), (12,)), token_mean, BatchTotals(total, 3, 12))])
     for gradient in actor.optimizer.gradients:
         name = gradient.name.removeprefix("gradient.")

@@ -5,7 +5,7 @@ import pytest
 from helpers import TINY, random_weights
 from mindspore import Tensor
 
-from mindrlhf_lite.models.qwen2 import Qwen2
+from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.reshard.executor import Resharder, ResidentSource
 from mindrlhf_lite.reshard.plan import make_plan
 from mindrlhf_lite.reshard.transports import SharedMemoryTransport
@@ -18,7 +18,7 @@ LENGTH = 40
 
 @pytest.fixture(scope="module")
 def model():
-    return Qwen2(TINY, random_weights(TINY), False, LENGTH)
+    return Decoder(TINY, random_weights(TINY), False, LENGTH)
 
 
 @pytest.fixture(scope="module")
@@ -150,11 +150,11 @@ def test_stop_tokens_and_min_tokens(engine):
 def test_new_weights_are_used_at_once(engine, model):
     """A compiled graph must not keep old weights: after a reshard the engine equals a fresh one."""
     batch, sampling = requests(4), SamplingParams(12, temperature=0)
-    own = NativeEngine(Qwen2(TINY, random_weights(TINY), False, LENGTH), 64, LENGTH)
+    own = NativeEngine(Decoder(TINY, random_weights(TINY), False, LENGTH), 64, LENGTH)
     before = own.generate(batch, sampling)
     reshard = Resharder(make_plan(TINY, model.strategy, model.strategy), 0, None, own.named_weights(), SharedMemoryTransport(None), bucket_bytes=3000)
     for seed in (1, 2):
-        changed = Qwen2(TINY, random_weights(TINY, seed), True, LENGTH)
+        changed = Decoder(TINY, random_weights(TINY, seed), True, LENGTH)
         assert reshard.run(ResidentSource(changed.named_weights())).copied_bytes == sum(4 * w.size for w in random_weights(TINY).values())
         after = own.generate(batch, sampling)
         fresh = NativeEngine(changed, 64, LENGTH).generate(batch, sampling)
@@ -185,14 +185,14 @@ def test_completions_end_at_the_caches_end(engine):
 def test_nan_weights_are_an_error():
     weights = random_weights(TINY)
     weights["model.norm.weight"][0] = np.nan
-    broken = NativeEngine(Qwen2(TINY, weights, False, LENGTH), 64, LENGTH)
+    broken = NativeEngine(Decoder(TINY, weights, False, LENGTH), 64, LENGTH)
     with pytest.raises(FloatingPointError, match="not finite"):
         broken.generate(requests(2), SamplingParams(3))
 
 
 def test_nothing_is_compiled_after_warm_up():
     """One decode graph and three prompt widths are compiled once; other lengths and batch sizes reuse them."""
-    engine = NativeEngine(Qwen2(TINY, random_weights(TINY), False, 24), 8, 24, length_buckets=(8, 16, 24))
+    engine = NativeEngine(Decoder(TINY, random_weights(TINY), False, 24), 8, 24, length_buckets=(8, 16, 24))
     sampling = SamplingParams(6)
 
     def generate(lengths):

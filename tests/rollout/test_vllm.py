@@ -9,8 +9,8 @@ import pytest
 from helpers import ROOT, TINY, clean_environment, random_weights
 from mindspore import Tensor, ops
 
+from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.hf_weights import save_hf_model
-from mindrlhf_lite.models.qwen2 import Qwen2
 from mindrlhf_lite.rollout.native import NativeEngine
 from mindrlhf_lite.rollout.sampler import log_softmax
 from mindrlhf_lite.types import FinishReason, GenerateRequest, SamplingParams
@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
 
 
 def make_engine(folder, weights=None, **options):
-    model = Qwen2(TINY, weights or random_weights(TINY), False, LENGTH)
+    model = Decoder(TINY, weights or random_weights(TINY), False, LENGTH)
     return VllmEngine(model, str(folder), VllmOptions(LENGTH, **{"max_num_seqs": 8, "max_num_batched_tokens": 64, **options}))
 
 

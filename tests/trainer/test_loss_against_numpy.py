@@ -10,7 +10,7 @@ from helpers import TINY, random_weights
 from mindspore import Tensor
 
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, sequence_mean, token_mean
-from mindrlhf_lite.models.qwen2 import Qwen2
+from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.trainer.actor import Actor, LossOptions
 from mindrlhf_lite.trainer.batches import BucketPlan, make_microbatch
 from mindrlhf_lite.trainer.optimizer import AdamWOptions
@@ -72,7 +72,7 @@ def cases():
 @pytest.fixture(scope="module")
 def setup():
     weights = random_weights(TINY)
-    model = Qwen2(TINY, weights, trainable=True, max_length=16)
+    model = Decoder(TINY, weights, trainable=True, max_length=16)
     rng = np.random.default_rng(5)
     sequences = []
     for ids, prompt, advantage, drift in cases():

@@ -6,7 +6,7 @@ from helpers import TINY, random_weights
 from mindspore import Tensor, ops
 
 from mindrlhf_lite.evaluation import pass_at_k, summarise, wilson_interval
-from mindrlhf_lite.models.qwen2 import Qwen2
+from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.parallel.collectives import plan_buckets
 from mindrlhf_lite.trainer.batches import BucketPlan, default_buckets, make_microbatch, round_up, split_into_microbatches
 from mindrlhf_lite.trainer.optimizer import AdamW, AdamWOptions
@@ -27,7 +27,7 @@ def test_schedules():
 def test_adamw_equals_torch(clip):
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
-    model = Qwen2(TINY, random_weights(TINY), True, 8)
+    model = Decoder(TINY, random_weights(TINY), True, 8)
     weights = model.parameters_in_order
     values = [weight.asnumpy().copy() for weight in weights]
     ours = AdamW(model, AdamWOptions(0.9, 0.95, 1e-6, weight_decay=0.1, max_grad_norm=clip))
@@ -50,7 +50,7 @@ def test_adamw_equals_torch(clip):
 
 
 def test_a_nan_gradient_stops_before_it_reaches_the_weights():
-    model = Qwen2(TINY, random_weights(TINY), True, 8)
+    model = Decoder(TINY, random_weights(TINY), True, 8)
     before, optimizer = model.weights_as_numpy(), AdamW(model, AdamWOptions())
     ops.assign(optimizer.gradients[1], Tensor(np.full(32, np.nan, np.float32)))
     with pytest.raises(FloatingPointError, match="gradient norm is nan"):
@@ -118,7 +118,7 @@ def test_training_compiles_once_a_bucket():
     from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
     from mindrlhf_lite.trainer.actor import Actor, LogprobScorer, LossOptions
 
-    model = Qwen2(TINY, random_weights(TINY), True, 24)
+    model = Decoder(TINY, random_weights(TINY), True, 24)
     actor, scorer, plan = Actor(model, LossOptions(0.1, 0.2, 0.2, True), AdamWOptions()), LogprobScorer(model), BucketPlan((12, 24), (12,))
 
     def step(lengths):

@@ -15,9 +15,9 @@ import numpy as np
 from mindspore import Parameter
 from mindspore.common.np_dtype import bfloat16
 
+from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.model_config import ModelConfig
 from mindrlhf_lite.models.parameters import parameter_specs
-from mindrlhf_lite.models.qwen2 import Qwen2
 from mindrlhf_lite.parallel.layout import Buffer, part_view, slices
 from mindrlhf_lite.parallel.mesh import Axis, RoleMesh, gather_objects
 from mindrlhf_lite.rollout.protocol import Progress
@@ -61,7 +61,7 @@ class AscendVllmEngine:
         limits: keyword arguments of vLLM's EngineArgs: max_model_len, max_num_seqs, max_num_batched_tokens, block_size, gpu_memory_utilization.
     """
 
-    def __init__(self, model: Qwen2, buffers: Sequence[Buffer], mesh: RoleMesh, folder: str, limits: dict[str, Any]):
+    def __init__(self, model: Decoder, buffers: Sequence[Buffer], mesh: RoleMesh, folder: str, limits: dict[str, Any]):
         export_torchrun_variables()
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         import vllm_mindspore  # noqa: F401  # it has to be imported before vllm

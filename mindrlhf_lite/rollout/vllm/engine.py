@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from mindspore import Parameter
 
-from mindrlhf_lite.models.qwen2 import Qwen2
+from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.rollout.protocol import Progress
 from mindrlhf_lite.types import Completion, FinishReason, GenerateRequest, SamplingParams
 
@@ -36,7 +36,7 @@ class VllmOptions:
     block_size: int = 16
     kv_cache_bytes: int = 0  # 0: room for max_num_seqs sequences of max_model_len
 
-    def cache_bytes(self, model: Qwen2) -> int:
+    def cache_bytes(self, model: Decoder) -> int:
         """`kv_cache_bytes`, or what the default means for this rank's share of the model."""
         if self.kv_cache_bytes:
             return self.kv_cache_bytes
@@ -52,7 +52,7 @@ class VllmEngine:
         folder: Hugging Face folder of the model; vLLM reads its config.json.
     """
 
-    def __init__(self, model: Qwen2, folder: str, options: VllmOptions):
+    def __init__(self, model: Decoder, folder: str, options: VllmOptions):
         from vllm import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 

@@ -9,7 +9,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, jit, nn, ops
 
-from mindrlhf_lite.models.qwen2 import MASKED, Qwen2
+from mindrlhf_lite.models.decoder import MASKED, Decoder
 from mindrlhf_lite.models.spread import spread
 from mindrlhf_lite.rollout.graphs import draw_tokens
 
@@ -26,7 +26,7 @@ class PagedForward(nn.Cell):
         samples_in_graph: whether to return sampled tokens (temperature only) or the logits.
     """
 
-    def __init__(self, model: Qwen2, block_size: int, samples_in_graph: bool):
+    def __init__(self, model: Decoder, block_size: int, samples_in_graph: bool):
         super().__init__(auto_prefix=False)
         self.model, self.block_size, self.samples_in_graph = model, block_size, samples_in_graph
         self.num_kv_heads, self.num_heads, self.head_dim = model.layers[0].num_kv_heads, model.layers[0].num_heads, model.config.head_dim

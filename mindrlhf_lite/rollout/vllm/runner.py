@@ -14,7 +14,7 @@ import numpy as np
 from mindspore import Parameter, Tensor
 from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, LogprobsLists, ModelRunnerOutput
 
-from mindrlhf_lite.models.qwen2 import Qwen2
+from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.rollout.graphs import allocate_cache
 from mindrlhf_lite.rollout.sampler import Draw, TokenHistory, log_softmax, sample, uniforms
 from mindrlhf_lite.rollout.vllm.graphs import PagedForward
@@ -107,7 +107,7 @@ class ModelRunner:
         seed: of requests that bring none.
     """
 
-    def __init__(self, model: Qwen2, block_size: int, scheduler_config: Any, seed: int):
+    def __init__(self, model: Decoder, block_size: int, scheduler_config: Any, seed: int):
         self.model, self.block_size, self.seed = model, block_size, seed
         self.max_rows, self.max_tokens = scheduler_config.max_num_seqs, scheduler_config.max_num_batched_tokens
         self.max_blocks = -(-scheduler_config.max_model_len // block_size)

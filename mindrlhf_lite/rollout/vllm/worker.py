@@ -16,16 +16,16 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCache
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.worker.worker_base import WorkerBase
 
+from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.hf_weights import load_weights
 from mindrlhf_lite.models.model_config import ModelConfig
-from mindrlhf_lite.models.qwen2 import Qwen2
 from mindrlhf_lite.rollout.vllm.runner import ModelRunner
 
-_provided: list[Qwen2] = []
+_provided: list[Decoder] = []
 
 
 @contextmanager
-def model_for_next_engine(model: Qwen2) -> Iterator[None]:
+def model_for_next_engine(model: Decoder) -> Iterator[None]:
     """An engine created inside runs `model` instead of loading one."""
     _provided.append(model)
     try:
@@ -47,15 +47,15 @@ class MindSporeWorker(WorkerBase):
         model = _provided[-1] if _provided else self._load()
         self.model_runner = ModelRunner(model, self.cache_config.block_size, self.scheduler_config, self.model_config.seed or 0)
 
-    def _load(self) -> Qwen2:
+    def _load(self) -> Decoder:
         import mindspore as ms
 
         ms.set_context(mode=ms.GRAPH_MODE)
         folder = self.model_config.model
         shape = ModelConfig.from_dir(folder)
-        return Qwen2(shape, load_weights(folder, shape), False, self.model_config.max_model_len)
+        return Decoder(shape, load_weights(folder, shape), False, self.model_config.max_model_len)
 
-    def get_model(self) -> Qwen2:
+    def get_model(self) -> Decoder:
         return self.model_runner.model
 
     def get_supported_tasks(self) -> tuple[str, ...]:

@@ -145,7 +145,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return x * spread(_rsqrt(_mean(x * x, -1) + eps), x.shape) * spread(weight.reshape(1, -1), x.shape)
 
 
-class Qwen2(nn.Cell):
+class Decoder(nn.Cell):
     """The decoder, or this rank's share of it: parameters under their buffers' names, `hidden` for whole sequences, `head` for logits.
 
     Args:
