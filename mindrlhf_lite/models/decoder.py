@@ -1,4 +1,4 @@
-"""Qwen2 decoder layers in plain MindSpore operators: they run the same in jit on CPU and on Ascend.
+"""Decoder layers of Qwen2, Qwen3 and Llama 3 in plain MindSpore operators: they run the same in jit on CPU and on Ascend.
 
 A layer is cut where the callers differ: `project` (norm, q/k/v, rotary) and `finish` (output projection, MLP) are shared;
 between them training attends within the sequence (`attend_causally`) and the rollout engines attend over their caches.
@@ -17,7 +17,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindrlhf_lite.models.model_config import ModelConfig
+from mindrlhf_lite.models.model_config import ModelConfig, RopeScaling
 from mindrlhf_lite.models.spread import spread
 from mindrlhf_lite.parallel.collectives import GatherRows, cut_tokens, enter_tensor_parallel, leave_tensor_parallel
 from mindrlhf_lite.parallel.layout import EMBEDDING, FINAL_NORM, HEAD, Buffer, Strategy, buffers_at
@@ -40,9 +40,20 @@ _concat = ops.Concat(-1)
 def rotary_tables(config: ModelConfig, length: int) -> tuple[np.ndarray, np.ndarray]:
     """(cos, sin), each float32 [length, head_dim], in the half-split layout (RoFormer, arXiv:2104.09864, as Hugging Face lays it out)."""
     inverse_frequency = 1.0 / (config.rope_theta ** (np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim))
+    if config.rope_scaling is not None:
+        inverse_frequency = stretched(inverse_frequency, config.rope_scaling)
     angles = np.arange(length, dtype=np.float64)[:, None] * inverse_frequency[None]
     angles = np.concatenate([angles, angles], -1)
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+
+def stretched(inverse_frequency: np.ndarray, scaling: RopeScaling) -> np.ndarray:
+    """Llama 3.1's frequencies (arXiv:2407.21783; as Hugging Face's rope_type "llama3"): turns over the original context decide, many keep a frequency,
+    few divide it by `factor`, between them it goes from one to the other linearly in the number of turns.
+    """
+    turns = scaling.original_max_position_embeddings * inverse_frequency / (2 * np.pi)
+    kept = np.clip((turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor), 0.0, 1.0)
+    return inverse_frequency * (kept + (1 - kept) / scaling.factor)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -82,7 +93,7 @@ class CausalAttention(nn.Cell):
 
 
 class DecoderLayer(nn.Cell):
-    """One decoder layer; holds this rank's shards of the twelve parameters of its index."""
+    """One decoder layer; holds this rank's shards of the parameters of its index."""
 
     def __init__(self, config: ModelConfig, prefix: str, parameters: Mapping[str, Parameter], mesh: RoleMesh, is_sequence_split: bool):
         super().__init__(auto_prefix=False)
@@ -92,17 +103,23 @@ class DecoderLayer(nn.Cell):
         self.enter_attention, self.enter_mlp = (enter_tensor_parallel(mesh.tensor, is_sequence_split) for _ in range(2))
         self.leave_attention, self.leave_mlp = (leave_tensor_parallel(mesh.tensor, is_sequence_split) for _ in range(2))
         self.attention_norm = parameters[prefix + "input_layernorm.weight"]
-        self.q_weight, self.q_bias = parameters[prefix + "self_attn.q_proj.weight"], parameters[prefix + "self_attn.q_proj.bias"]
-        self.k_weight, self.k_bias = parameters[prefix + "self_attn.k_proj.weight"], parameters[prefix + "self_attn.k_proj.bias"]
-        self.v_weight, self.v_bias = parameters[prefix + "self_attn.v_proj.weight"], parameters[prefix + "self_attn.v_proj.bias"]
+        attention = prefix + "self_attn."
+        self.q_weight, self.k_weight, self.v_weight = (parameters[f"{attention}{name}_proj.weight"] for name in "qkv")
+        self.q_bias, self.k_bias, self.v_bias = (parameters.get(f"{attention}{name}_proj.bias") for name in "qkv")  # None where there is none
+        self.q_norm, self.k_norm = (parameters.get(f"{attention}{name}_norm.weight") for name in "qk")
         self.o_weight = parameters[prefix + "self_attn.o_proj.weight"]
         self.mlp_norm = parameters[prefix + "post_attention_layernorm.weight"]
         self.gate_weight, self.up_weight = parameters[prefix + "mlp.gate_proj.weight"], parameters[prefix + "mlp.up_proj.weight"]
         self.down_weight = parameters[prefix + "mlp.down_proj.weight"]
         self.attention = CausalAttention()
 
-    def _heads(self, x: Tensor, weight: Tensor, bias: Tensor, batch: int, length: int, heads: int) -> Tensor:
-        return _bias_add(_linear(x, weight), bias).reshape(batch, length, heads, self.head_dim).transpose(0, 2, 1, 3)
+    def _heads(self, x: Tensor, weight: Tensor, bias: Tensor | None, norm: Tensor | None, batch: int, length: int, heads: int) -> Tensor:
+        projected = _linear(x, weight)
+        if bias is not None:
+            projected = _bias_add(projected, bias)
+        if norm is not None:
+            projected = rms_norm(projected.reshape(-1, self.head_dim), norm, self.eps)
+        return projected.reshape(batch, length, heads, self.head_dim).transpose(0, 2, 1, 3)
 
     def project(self, x: Tensor, tables: tuple, batch: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
         """Args: x [B*T, H]; tables (cos, sin, cos * scale, sin * scale), broadcastable to [B, heads, T, D].
@@ -111,9 +128,9 @@ class DecoderLayer(nn.Cell):
         """
         cos, sin, scaled_cos, scaled_sin = tables
         normed = self.enter_attention(rms_norm(x, self.attention_norm, self.eps))
-        query = self._heads(normed, self.q_weight, self.q_bias, batch, length, self.num_heads)
-        key = self._heads(normed, self.k_weight, self.k_bias, batch, length, self.num_kv_heads)
-        value = self._heads(normed, self.v_weight, self.v_bias, batch, length, self.num_kv_heads)
+        query = self._heads(normed, self.q_weight, self.q_bias, self.q_norm, batch, length, self.num_heads)
+        key = self._heads(normed, self.k_weight, self.k_bias, self.k_norm, batch, length, self.num_kv_heads)
+        value = self._heads(normed, self.v_weight, self.v_bias, None, batch, length, self.num_kv_heads)
         return _rotate(query, scaled_cos, scaled_sin), _rotate(key, cos, sin), value
 
     def attend_causally(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:

@@ -1,14 +1,42 @@
-"""The shape of a Qwen2 decoder, read from and written as a Hugging Face config.json.
+"""The shape of a decoder, read from and written as a Hugging Face config.json.
 
-Leaves out what no supported checkpoint uses (rope scaling, sliding windows): such a config is refused by name.
+What sets the architectures apart is data here (`ARCHITECTURES`, `RopeScaling`). What no supported checkpoint uses (sliding windows, other rope
+scalings) is refused by name.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a model_type has that others do not."""
+
+    class_name: str  # transformers' and vLLM's
+    has_qkv_bias: bool = False
+    has_qk_norm: bool = False  # RMSNorm over each head's query and key
+    models: str = ""
+
+
+ARCHITECTURES = {
+    "qwen2": Architecture("Qwen2ForCausalLM", has_qkv_bias=True, models="Qwen2, Qwen2.5"),
+    "qwen3": Architecture("Qwen3ForCausalLM", has_qk_norm=True, models="Qwen3 dense"),
+    "llama": Architecture("LlamaForCausalLM", models="Llama 3, 3.1, 3.2"),
+}
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """Llama 3.1's: long wavelengths are stretched by `factor`, short ones kept, those between blended. Names are Hugging Face's."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position_embeddings: int
 
 
 @dataclass(frozen=True)
@@ -26,6 +54,12 @@ class ModelConfig:
     rope_theta: float = 1e6
     max_position_embeddings: int = 32768
     tie_word_embeddings: bool = True
+    model_type: str = "qwen2"
+    rope_scaling: RopeScaling | None = None
+
+    @property
+    def architecture(self) -> Architecture:
+        return ARCHITECTURES[self.model_type]
 
     def __post_init__(self) -> None:
         if self.num_attention_heads < 1 or self.num_key_value_heads < 1:
@@ -47,15 +81,13 @@ class ModelConfig:
             ValueError: an architecture or a feature that this decoder does not have, or a missing key.
         """
         model_type = values.get("model_type")
-        if model_type != "qwen2":
-            raise ValueError(f"{source}: model_type={model_type!r} is not supported; supported: 'qwen2' (Qwen2 and Qwen2.5)")
-        if values.get("hidden_act", "silu") != "silu":
-            raise ValueError(f"{source}: hidden_act={values['hidden_act']!r} is not supported; Qwen2 uses 'silu'")
-        if values.get("use_sliding_window"):
-            raise ValueError(f"{source}: use_sliding_window=true is not supported; set it to false")
+        if model_type not in ARCHITECTURES:
+            supported = ", ".join(f"{name!r} ({architecture.models})" for name, architecture in ARCHITECTURES.items())
+            raise ValueError(f"{source}: model_type={model_type!r} is not supported; supported: {supported}")
+        for key, only in (("hidden_act", "silu"), ("use_sliding_window", False), ("attention_bias", False), ("mlp_bias", False)):
+            if (values.get(key) or only) != only:
+                raise ValueError(f"{source}: {key}={values[key]!r} is not supported; {only!r} is")
         rope = values.get("rope_parameters") or values.get("rope_scaling")
-        if rope and (rope.get("rope_type") or rope.get("type") or "default") != "default":
-            raise ValueError(f"{source}: rope scaling {rope!r} is not supported; remove rope_scaling")
         required = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
         missing = [key for key in required if key not in values]
         if missing:
@@ -68,6 +100,8 @@ class ModelConfig:
             rope_theta=float((rope or {}).get("rope_theta") or values.get("rope_theta", 1e4)),
             max_position_embeddings=int(values.get("max_position_embeddings", 32768)),
             tie_word_embeddings=bool(values.get("tie_word_embeddings", False)),
+            model_type=model_type,
+            rope_scaling=_rope_scaling(rope or {}, source),
         )
 
     @classmethod
@@ -81,12 +115,12 @@ class ModelConfig:
     def to_hf(self, eos_token_id: int | list[int] | None, pad_token_id: int | None) -> dict[str, Any]:
         """A config.json that transformers and vLLM load."""
         values = asdict(self)
+        values["rope_scaling"] = {"rope_type": "llama3", **asdict(self.rope_scaling)} if self.rope_scaling else None
         values.update(
-            architectures=["Qwen2ForCausalLM"],
-            model_type="qwen2",
+            architectures=[self.architecture.class_name],
             hidden_act="silu",
             attention_dropout=0.0,
-            use_sliding_window=False,
+            **({"attention_bias": False} if self.model_type != "qwen2" else {"use_sliding_window": False}),
             torch_dtype="float32",
             initializer_range=0.02,
             use_cache=True,
@@ -94,3 +128,16 @@ class ModelConfig:
             pad_token_id=pad_token_id,
         )
         return values
+
+
+def _rope_scaling(rope: dict[str, Any], source: str) -> RopeScaling | None:
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+    if kind == "default":
+        return None
+    if kind != "llama3":
+        raise ValueError(f"{source}: rope scaling {rope!r} is not supported; 'llama3' is")
+    names = [field.name for field in fields(RopeScaling)]
+    if missing := [name for name in names if name not in rope]:
+        raise ValueError(f"{source}: rope_scaling lacks {', '.join(missing)}")
+    factor, low, high = (float(rope[name]) for name in names[:3])
+    return RopeScaling(factor, low, high, int(rope[names[3]]))

@@ -52,6 +52,10 @@ def parameter_specs(config: ModelConfig) -> list[ParameterSpec]:
             ("mlp.up_proj.weight", (inner, hidden), 0, inner),
             ("mlp.down_proj.weight", (hidden, inner), 1, inner),
         ]
+        if config.architecture.has_qk_norm:
+            rows[4:4] = [("self_attn.q_norm.weight", (config.head_dim,), None, 1), ("self_attn.k_norm.weight", (config.head_dim,), None, 1)]
+        if not config.architecture.has_qkv_bias:
+            rows = [row for row in rows if not row[0].endswith(".bias")]
         specs += [ParameterSpec(prefix + name, shape, dim, layer, len(shape) > 1, units) for name, shape, dim, units in rows]
     specs.append(ParameterSpec("model.norm.weight", (hidden,), None, None, False))
     if not config.tie_word_embeddings:

@@ -41,7 +41,7 @@ class GradientSums:
     """What has to be summed besides the data axis, by index of the parameter, and which parameters this rank counts in the global norm."""
 
     over_kv_replicas: tuple[int, ...]  # key and value heads that several tensor ranks hold
-    over_tensor: tuple[int, ...]  # norm gains, when every tensor rank has seen its own tokens only
+    over_tensor: tuple[int, ...]  # norm gains of which every tensor rank has a part of the gradient
     over_ends: tuple[int, ...]  # a tied embedding: looked up on the first stage, head on the last
     counts: tuple[bool, ...]  # every number of the model counts on exactly one rank of a replica
 
@@ -51,7 +51,10 @@ class GradientSums:
         names, is_tied = [buffer.name for buffer in model.buffers], model.config.tie_word_embeddings
         copies = max(1, mesh.dims.tensor // model.config.num_key_value_heads)
         kv = tuple(i for i, name in enumerate(names) if mesh.kv_replicas and (".k_proj." in name or ".v_proj." in name))
-        norms = tuple(i for i, name in enumerate(names) if model.is_sequence_split and "norm." in name)
+        # every tensor rank has seen its own heads only, or its own tokens
+        norms = tuple(
+            i for i, name in enumerate(names) if mesh.tensor and (".q_norm." in name or ".k_norm." in name or (model.is_sequence_split and "norm." in name))
+        )
         ends = tuple(i for i, name in enumerate(names) if is_tied and mesh.ends and name in (EMBEDDING, HEAD))
 
         def counts(index: int, name: str) -> bool:

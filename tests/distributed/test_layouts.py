@@ -64,7 +64,8 @@ def folder(tmp_path_factory, quickstart_model):
     settings = ("--tokenizer_dir", quickstart_model, "--dataset_type", "arithmetic", "--num_rows", 16, "--output_path", folder / "train.mindrecord")
     assert run_python("tools/rlhf_data.py", *settings).returncode == 0
     for name, is_tied in (("tied", True), ("untied", False)):
-        config = replace(SHAPE, tie_word_embeddings=is_tied)
+        # the untied one is Qwen3's kind: norms of each head's query and key, whose gradients every tensor rank has a part of
+        config = replace(SHAPE, tie_word_embeddings=is_tied, model_type="qwen2" if is_tied else "qwen3")
         weights = random_weights(config)
         # confident, as language models are: of a flat distribution over 271 tokens one draw in 10,000 changes with the rounding
         weights["model.embed_tokens.weight" if is_tied else "lm_head.weight"] *= 4

@@ -1,4 +1,4 @@
-"""Our decoder against transformers' Qwen2 on random weights: logits, gradients, files."""
+"""Our decoder against transformers' Qwen2, Qwen3 and Llama on random weights: logits, gradients, files."""
 
 import json
 
@@ -9,7 +9,7 @@ from mindspore import Tensor, jit
 
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
-from mindrlhf_lite.models.model_config import ModelConfig
+from mindrlhf_lite.models.model_config import ModelConfig, RopeScaling
 
 torch = pytest.importorskip("torch")
 
@@ -22,13 +22,25 @@ SHAPES = {
     "qwen25_like": ModelConfig(
         **{**BASE, "rope_theta": 1e6}, hidden_size=56, num_attention_heads=14, num_key_value_heads=2, head_dim=4, tie_word_embeddings=True, rms_norm_eps=1e-5
     ),
+    "qwen3": ModelConfig(**BASE, hidden_size=32, num_attention_heads=4, num_key_value_heads=2, head_dim=16, tie_word_embeddings=True, model_type="qwen3"),
+    "llama3": ModelConfig(**BASE, hidden_size=32, num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=False, model_type="llama"),
+    # frequencies of 8 tokens' context: the first is kept, the second blended, the others stretched
+    "llama31": ModelConfig(
+        **{**BASE, "rope_theta": 100.0},
+        hidden_size=32,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+        model_type="llama",
+        rope_scaling=RopeScaling(8.0, 0.5, 1.2, 8),
+    ),
 }
 
 
 def transformers_model(folder):
-    from transformers import Qwen2ForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    return Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -55,7 +67,8 @@ def test_logits_equal_transformers(name, tmp_path):
         np.testing.assert_allclose(logits[row, :length], expected, atol=1e-4)
 
 
-def test_gradients_equal_torch_autograd(tmp_path):
+@pytest.mark.parametrize("shape", ["tied_mqa", "qwen3"])
+def test_gradients_equal_torch_autograd(tmp_path, shape):
     """Every parameter's gradient of -sum(advantage * logprob): the written-out attention and head gradients are right."""
     from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
     from mindrlhf_lite.trainer.actor import Actor, LossOptions
@@ -63,7 +76,7 @@ def test_gradients_equal_torch_autograd(tmp_path):
     from mindrlhf_lite.trainer.optimizer import AdamWOptions
     from mindrlhf_lite.types import TrainSequence
 
-    config = SHAPES["tied_mqa"]
+    config = SHAPES[shape]
     weights = random_weights(config)
     save_hf_model(tmp_path, config, weights, 1, 0)
     reference = transformers_model(tmp_path)
@@ -146,10 +159,12 @@ def test_a_cut_file_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "llama"}, "supported: 'qwen2'"),
-        ({"rope_scaling": {"type": "yarn", "factor": 4}}, "remove rope_scaling"),
+        ({"model_type": "gpt2"}, r"supported: 'qwen2' \(Qwen2, Qwen2\.5\), 'qwen3' \(Qwen3 dense\), 'llama'"),
+        ({"rope_scaling": {"type": "yarn", "factor": 4}}, "'llama3' is"),
         ({"use_sliding_window": True}, "use_sliding_window"),
         ({"hidden_act": "gelu"}, "hidden_act"),
+        ({"mlp_bias": True}, "mlp_bias=True is not supported"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling lacks low_freq_factor"),
     ],
 )
 def test_unsupported_configs_are_refused_by_name(change, message):

@@ -18,4 +18,7 @@ def register_models() -> None:
         return
     from vllm import ModelRegistry
 
-    ModelRegistry.register_model("Qwen2ForCausalLM", f"{_PACKAGE}.description:DecoderDescription")
+    from mindrlhf_lite.models.model_config import ARCHITECTURES
+
+    for architecture in ARCHITECTURES.values():
+        ModelRegistry.register_model(architecture.class_name, f"{_PACKAGE}.description:DecoderDescription")
