@@ -5,7 +5,7 @@ cd "$(dirname "$0")"
 
 usage() {
     cat <<'EOF'
-usage: bash build.sh [--here] [--test] [--vllm] [--python PYTHON]
+usage: bash build.sh [--here] [--test] [--vllm] [--mindformers] [--python PYTHON]
 
 Creates .venv and installs the package into it; a second run finds everything in place and stops at once.
 
@@ -13,6 +13,7 @@ Creates .venv and installs the package into it; a second run finds everything in
   --test            also what the tests need (pytest, torch, ruff, mypy, ...)
   --vllm            also vLLM 0.11.0 without kernels, for rollouts through this project's platform plugin (its wheel is built from the
                     registry's source package; no compiler is needed)
+  --mindformers     also MindFormers 1.9.0, which a test loads converted weights into; converting needs it not
   --python PYTHON   interpreter to make .venv with (default: the first of python3.11, python3.12, python3.10, python3 that fits)
 
 examples:
@@ -26,12 +27,13 @@ fail() { echo "error: $*" >&2; exit 2; }
 
 fits() { "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; }
 
-here=0 test=0 vllm=0 python=""
+here=0 test=0 vllm=0 mindformers=0 python=""
 while [ $# -gt 0 ]; do
     case "$1" in
         --here) here=1 ;;
         --test) test=1 ;;
         --vllm) vllm=1 ;;
+        --mindformers) mindformers=1 ;;
         --python) shift; [ $# -gt 0 ] || fail "--python needs an interpreter"; python="$1" ;;
         -h | --help) usage; exit 0 ;;
         *) usage >&2; fail "unknown option $1" ;;
@@ -65,13 +67,13 @@ fi
 wanted="$(cat setup.py constraints.txt build.sh | sha256sum | cut -d' ' -f1) $("$python" -c 'import sys; print(sys.version_info[:2])') $PWD"
 prefix="$("$python" -c 'import sys; print(sys.prefix)')"
 if [ "$(head -n 1 "$stamp" 2>/dev/null || true)" = "$wanted" ]; then # extras installed before stay
-    if grep -qx test "$stamp"; then has_test=1; else has_test=0; fi
-    if grep -qx vllm "$stamp"; then has_vllm=1; else has_vllm=0; fi
-    if [ "$has_test" -ge "$test" ] && [ "$has_vllm" -ge "$vllm" ]; then
+    has() { if grep -qx "$1" "$stamp"; then echo 1; else echo 0; fi; }
+    has_test="$(has test)" has_vllm="$(has vllm)" has_mindformers="$(has mindformers)"
+    if [ "$has_test" -ge "$test" ] && [ "$has_vllm" -ge "$vllm" ] && [ "$has_mindformers" -ge "$mindformers" ]; then
         echo "already built: $prefix"
         exit 0
     fi
-    test=$((test | has_test)) vllm=$((vllm | has_vllm))
+    test=$((test | has_test)) vllm=$((vllm | has_vllm)) mindformers=$((mindformers | has_mindformers))
 fi
 
 install() { # quietly, in the tested versions
@@ -96,6 +98,7 @@ build_vllm_wheel() { # into the folder $1
 
 extras=() options=()
 [ "$test" = 0 ] || extras+=(test)
+[ "$mindformers" = 0 ] || extras+=(mindformers)
 if [ "$vllm" = 1 ]; then
     extras+=(vllm)
     options+=(--find-links "$prefix/.vllm_wheel")

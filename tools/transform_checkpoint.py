@@ -3,7 +3,7 @@
 
 The source is a Hugging Face folder, a run's checkpoints/step_N folder, or a folder that this tool wrote. The destination strategy is
 "full" (a Hugging Face folder), text such as dp=1,tp=2,pp=2, or the strategy.json that `main.py --only_save_strategy` writes.
-Memory stays at one file of the destination, whatever the size of the model.
+Memory stays at one tensor, whatever the size of the model; dtypes stay as they are. Other formats: tools/convert_weight.py.
 
 Examples:
   python tools/transform_checkpoint.py --src_checkpoint Qwen2.5-7B --dst_checkpoint shards --dst_strategy dp=1,tp=4,pp=2
@@ -33,13 +33,12 @@ def main() -> None:
     args = parse_arguments()
     from tqdm import tqdm
 
-    from mindrlhf_lite.checkpoint.transform import open_checkpoint, read_strategy, transform
+    from mindrlhf_lite.checkpoint.transform import number_of_tensors, open_checkpoint, read_strategy, transform
     from mindrlhf_lite.observe.host import peak_rss_gb
 
     source = open_checkpoint(args.src_checkpoint, read_strategy(args.src_strategy, "--src_strategy") if args.src_strategy else None)
     strategy = None if args.dst_strategy == "full" else read_strategy(args.dst_strategy, "--dst_strategy")
-    files = 1 if strategy is None else strategy.dims.tensor * strategy.dims.pipeline
-    with tqdm(total=files, unit="file") as progress:
+    with tqdm(total=number_of_tensors(source.config, strategy), unit="tensor") as progress:
         transform(source, args.dst_checkpoint, strategy, progress.update)
     print(f"wrote {args.dst_checkpoint} ({args.dst_strategy}); peak memory {peak_rss_gb():.2f} GiB")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from mindrlhf_lite.checkpoint.store import rank_file
-from mindrlhf_lite.models.hf_weights import SafetensorsFile
 from mindrlhf_lite.models.model_config import ModelConfig
+from mindrlhf_lite.models.tensor_files import TensorFile, open_tensor_file
 from mindrlhf_lite.parallel.layout import Box, Strategy
 from mindrlhf_lite.reshard.plan import holdings, intersect, volume
 
@@ -34,7 +34,7 @@ class ShardedReader:
     def __init__(self, folder: str | Path, config: ModelConfig, strategy: Strategy, prefix: str):
         self.folder = Path(folder)
         self._places: dict[str, list[_Place]] = {}
-        self._files: dict[str, SafetensorsFile] = {}
+        self._files: dict[str, TensorFile] = {}
         for tensor, held in holdings(config, strategy).items():
             by_box: dict[Box, _Place] = {}
             for h in held:
@@ -63,12 +63,17 @@ class ShardedReader:
             raise ValueError(f"{self.folder}: {tensor} is there in part only ({filled} of {volume(box)} numbers)")
         return result
 
-    def _open(self, place: _Place) -> SafetensorsFile:
+    def dtype(self, tensor: str) -> str:
+        """F32, F16 or BF16: what it is stored as."""
+        place = self._places[tensor][0]
+        return self._open(place).entries[place.key].dtype
+
+    def _open(self, place: _Place) -> TensorFile:
         path = self.folder / place.file
         if place.file not in self._files:
             if not path.is_file():
                 raise ValueError(f"{path} is missing: it holds {place.key}")
-            self._files[place.file] = SafetensorsFile(path)
+            self._files[place.file] = open_tensor_file(path)
         if place.key not in self._files[place.file].entries:
             raise ValueError(f"{path}: no tensor {place.key}; was it saved under another strategy?")
         return self._files[place.file]

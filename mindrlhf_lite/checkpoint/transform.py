@@ -1,16 +1,18 @@
-"""Offline conversion of checkpoints between strategies: the layouts of a reshard, with files as transport.
+"""Offline conversion of checkpoints between strategies and formats: the layouts of a reshard, with files as transport.
 
-A source is a Hugging Face folder, a step_N folder of a run, or a folder of rank files that this module wrote; a destination is a
-Hugging Face folder ("full") or a folder of rank files with its strategy beside them. Memory: one destination file, whose tensors
-are filled a box at a time from memory-mapped files.
+A source is a Hugging Face folder, a step_N folder of a run, a folder of rank files that this module wrote, or a MindFormers file; a
+destination is a Hugging Face folder, a folder of rank files with its strategy beside them, or a MindFormers file. Memory: a piece of 16 MiB
+of a whole tensor, one tensor of a rank file. Nothing is left of a destination that could not be finished.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,13 @@ import numpy as np
 from mindrlhf_lite.checkpoint.sharded import ShardedReader
 from mindrlhf_lite.checkpoint.store import rank_file
 from mindrlhf_lite.checkpoint.strategies import strategy_from_json, strategy_to_json
-from mindrlhf_lite.models.hf_weights import WeightReader, write_hf_model
+from mindrlhf_lite.config.model_file import read_model_file
+from mindrlhf_lite.models.hf_weights import WeightReader, check_names_and_shapes, whole_tensor, write_hf_model
+from mindrlhf_lite.models.mindformers import is_training_state, mindformers_name, mindformers_problem
 from mindrlhf_lite.models.model_config import ModelConfig
-from mindrlhf_lite.parallel.layout import Box, Strategy, buffers_of_rank, fill_buffers, parse_strategy
+from mindrlhf_lite.models.parameters import parameter_specs
+from mindrlhf_lite.models.tensor_files import Progress, TensorToWrite, open_tensor_file, write_ckpt, write_safetensors
+from mindrlhf_lite.parallel.layout import Box, Buffer, Strategy, buffers_of_rank, fill_buffers, parse_strategy
 
 STRATEGY_FILE, MODEL_FILE = "strategy.json", "config.json"
 Read = Callable[[str, Box], np.ndarray]
@@ -34,8 +40,14 @@ class OpenCheckpoint:
     config: ModelConfig
     strategy: Strategy | None  # None: a whole model
     readers: dict[str, Read]
+    dtype: Callable[[str], str]  # what a weight is stored as
     end_token_ids: Any = None
     pad_token_id: int | None = None
+    left_out: tuple[str, ...] = ()  # tensors that are no weights: a training state
+
+    def dtype_to_write(self, wanted: str | None) -> Callable[[str], str]:
+        """`wanted` for every tensor, or what each is stored as (float64, which no one serves, as float32)."""
+        return lambda name: wanted or ("F32" if self.dtype(name) == "F64" else self.dtype(name))
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -67,51 +79,141 @@ def open_checkpoint(path: str | Path, strategy: Strategy | None = None) -> OpenC
         state = _json(folder / "state.json")
         config = ModelConfig.from_hf(state["model"], f"{folder}/state.json")
         saved = strategy or strategy_from_json(state["strategy"], f"{folder}/state.json")
-        readers: dict[str, Read] = {"weight/": ShardedReader(folder, config, replace(saved, splits_data=False), "weight/").read}
+        weights = ShardedReader(folder, config, replace(saved, splits_data=False), "weight/")
+        readers: dict[str, Read] = {"weight/": weights.read}
         for moment in ("adam_m", "adam_v"):
             readers[f"optimizer/{moment}."] = ShardedReader(folder, config, saved, f"optimizer/{moment}.").read
-        return OpenCheckpoint(config, saved, readers)
+        return OpenCheckpoint(config, saved, readers, weights.dtype)
     if not (folder / MODEL_FILE).is_file():
         raise ValueError(f"{folder}: neither state.json (a run's step_N folder) nor config.json (a Hugging Face folder, or one of this tool's) there")
     values = _json(folder / MODEL_FILE)
     config = ModelConfig.from_hf(values, f"{folder}/{MODEL_FILE}")
+    ends = values.get("eos_token_id"), values.get("pad_token_id")
     if (folder / STRATEGY_FILE).is_file() or list(folder.glob("rank_*.safetensors")):
         written = strategy or strategy_from_json(_json(folder / STRATEGY_FILE), f"{folder}/{STRATEGY_FILE}")
-        read: Read = ShardedReader(folder, config, written, "weight/").read
-    else:
-        written, read = None, WeightReader(folder, config).read
-    return OpenCheckpoint(config, written, {"weight/": read}, values.get("eos_token_id"), values.get("pad_token_id"))
+        shards = ShardedReader(folder, config, written, "weight/")
+        return OpenCheckpoint(config, written, {"weight/": shards.read}, shards.dtype, *ends)
+    whole = WeightReader(folder, config)
+    return OpenCheckpoint(config, None, {"weight/": whole.read}, whole.dtype, *ends)
 
 
-def transform(source: OpenCheckpoint, destination: str | Path, strategy: Strategy | None, progress: Callable[[int], None] = lambda done: None) -> None:
-    """Writes `source` to `destination` under `strategy`; None: as a whole model in Hugging Face format. Only weights go to a whole model
-    and to rank files that are not a run's checkpoint.
+def open_mindformers(path: str | Path, config_path: str | Path) -> OpenCheckpoint:
+    """A .ckpt or .safetensors file of MindFormers' LlamaForCausalLM.
+
+    Args:
+        config_path: where the model's shape stands: a MindFormers YAML, a YAML of model_configs/, or a Hugging Face folder.
 
     Raises:
-        ValueError: the model cannot be laid out so, or the destination holds something already.
+        ValueError: missing, extra or misshaped tensors (all named at once), an unreadable file, no or another model's config.
+    """
+    model, file = read_model_file(str(config_path)), open_tensor_file(Path(path))
+    specs = parameter_specs(model.shape)
+    tied = {mindformers_name("lm_head.weight")} if model.shape.tie_word_embeddings else set()
+    left_out = tuple(name for name in file.entries if is_training_state(name))
+    found = {name: entry.shape for name, entry in file.entries.items() if name not in left_out and name not in tied}
+    expected = [replace(spec, name=mindformers_name(spec.name)) for spec in specs]
+    check_names_and_shapes(found, expected, f"{path} (shape from {config_path})")
+    for name in found:
+        if (dtype := file.entries[name].dtype) not in ("F32", "F16", "BF16", "F64"):
+            raise ValueError(f"{path}: {name} has dtype {dtype}; supported: Float32, Float16, BFloat16, Float64")
+
+    def read(name: str, box: Box) -> np.ndarray:
+        return file.read(mindformers_name(name), box)
+
+    def dtype_of(name: str) -> str:
+        return file.entries[mindformers_name(name)].dtype
+
+    return OpenCheckpoint(model.shape, None, {"weight/": read}, dtype_of, model.end_token_ids, model.pad_token_id, left_out)
+
+
+def number_of_tensors(config: ModelConfig, strategy: Strategy | None) -> int:
+    """Tensors that `transform` writes: what its progress adds up to.
+
+    Raises:
+        ValueError: the model cannot be laid out so.
+    """
+    if strategy is None:
+        return len(parameter_specs(config))
+    if problems := strategy.problems(config):
+        raise ValueError(f"{strategy.dims.describe()}: " + "; ".join(problems))
+    return sum(len(buffers_of_rank(config, strategy, rank)) for rank in _written_ranks(strategy))
+
+
+def transform(
+    source: OpenCheckpoint, destination: str | Path, strategy: Strategy | None, progress: Progress = lambda count: None, dtype: str | None = None
+) -> None:
+    """Writes `source` to `destination` under `strategy`; None: as a whole model in Hugging Face format. Only weights are written: the optimizer's
+    state of a run's checkpoint stays behind.
+
+    Args:
+        dtype: F32, F16 or BF16; None: what the source has.
+
+    Raises:
+        ValueError: the model cannot be laid out so, the destination holds something already, or a number does not fit the dtype.
     """
     folder = Path(destination)
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder}: not empty; give a new folder")
-    if strategy is None:
-        write_hf_model(folder, source.config, source.readers["weight/"], source.end_token_ids, source.pad_token_id)
-        progress(1)
-        return
-    if problems := strategy.problems(source.config):
-        raise ValueError(f"{strategy.dims.describe()}: " + "; ".join(problems))
-    folder.mkdir(parents=True, exist_ok=True)
-    for rank in range(strategy.dims.size):
-        if strategy.dims.coordinates(rank).data == 0:
-            _write_rank(source, folder, replace(strategy, splits_data=False), rank)
-            progress(1)
-    (folder / STRATEGY_FILE).write_text(json.dumps(strategy_to_json(replace(strategy, splits_data=False)), indent=1) + "\n")
+    number_of_tensors(source.config, strategy)
+    scratch = folder.with_name(f".{folder.name}.tmp")
+    try:
+        scratch.mkdir(parents=True)
+        if strategy is None:
+            ends = source.end_token_ids, source.pad_token_id
+            write_hf_model(scratch, source.config, source.readers["weight/"], *ends, dtype=source.dtype_to_write(dtype), progress=progress)
+        else:
+            _write_shards(source, scratch, replace(strategy, splits_data=False), source.dtype_to_write(dtype), progress)
+        if folder.exists():
+            folder.rmdir()
+        os.replace(scratch, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _written_ranks(strategy: Strategy) -> list[int]:
+    return [rank for rank in range(strategy.dims.size) if strategy.dims.coordinates(rank).data == 0]  # replicas are not written twice
+
+
+def _write_shards(source: OpenCheckpoint, folder: Path, strategy: Strategy, dtype: Callable[[str], str], progress: Progress) -> None:
+    for rank in _written_ranks(strategy):
+        rows = _RowsOfBuffers(source.readers["weight/"])
+        tensors = [
+            TensorToWrite(f"weight/{buffer.name}", dtype(buffer.parts[0].tensor), tuple(buffer.shape), partial(rows.rows, buffer))
+            for buffer in buffers_of_rank(source.config, strategy, rank)
+        ]
+        write_safetensors(folder / rank_file(rank), tensors, progress=progress)
+    (folder / STRATEGY_FILE).write_text(json.dumps(strategy_to_json(strategy), indent=1) + "\n")
     (folder / MODEL_FILE).write_text(json.dumps(source.config.to_hf(source.end_token_ids, source.pad_token_id), indent=1) + "\n")
 
 
-def _write_rank(source: OpenCheckpoint, folder: Path, strategy: Strategy, rank: int) -> None:
-    from safetensors.numpy import save_file
+class _RowsOfBuffers:
+    """Rows of a rank's buffers, of which only the one that is being written is in memory."""
 
-    arrays = fill_buffers(buffers_of_rank(source.config, strategy, rank), source.readers["weight/"])
-    path = folder / rank_file(rank)
-    save_file({f"weight/{name}": array for name, array in arrays.items()}, f"{path}.tmp")
-    os.replace(f"{path}.tmp", path)
+    def __init__(self, read: Read):
+        self.read, self.arrays = read, dict[str, np.ndarray]()
+
+    def rows(self, buffer: Buffer, start: int, stop: int) -> np.ndarray:
+        if buffer.name not in self.arrays:
+            self.arrays = {}
+            self.arrays = fill_buffers([buffer], self.read)
+        return self.arrays[buffer.name][start:stop]
+
+
+def write_mindformers(source: OpenCheckpoint, destination: str | Path, progress: Progress = lambda count: None, dtype: str | None = None) -> None:
+    """One .ckpt or .safetensors file with the names of MindFormers' LlamaForCausalLM.
+
+    Raises:
+        ValueError: MindFormers has no such model, another suffix, the file exists, or a number does not fit the dtype.
+    """
+    path = Path(destination)
+    if problem := mindformers_problem(source.config):
+        raise ValueError(f"{path}: {problem}")
+    if path.exists():
+        raise ValueError(f"{path}: exists already; give a new file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    read, dtype_of = source.readers["weight/"], source.dtype_to_write(dtype)
+    tensors = [whole_tensor(spec.name, mindformers_name(spec.name), spec.shape, read, dtype_of(spec.name)) for spec in parameter_specs(source.config)]
+    if path.suffix == ".ckpt":
+        write_ckpt(path, tensors, progress)
+    else:
+        write_safetensors(path, tensors, "ms", progress)

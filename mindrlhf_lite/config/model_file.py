@@ -1,17 +1,19 @@
-"""A model's shape, and strategies for it, from a YAML of model_configs/ or a Hugging Face folder.
+"""A model's shape, and strategies for it, from a YAML of model_configs/, a YAML of MindFormers, or a Hugging Face folder.
 
-The YAML has `model:` with the keys of a Hugging Face config.json, and `strategies:` by number of devices, each with the settings of
-actor_config, ref_config and generate_config that it proposes.
+Our YAML has `model:` with the keys of a Hugging Face config.json, and `strategies:` by number of devices, each with the settings of
+actor_config, ref_config and generate_config that it proposes. MindFormers' has `model: model_config:` and one `parallel_config:`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from mindrlhf_lite.models.mindformers import shape_from_mindformers, strategies_from_mindformers
 from mindrlhf_lite.models.model_config import ModelConfig
 
 
@@ -21,16 +23,20 @@ class ModelFile:
 
     shape: ModelConfig
     strategies: dict[int, dict[str, Any]] = field(default_factory=dict)
+    end_token_ids: Any = None
+    pad_token_id: int | None = None
 
 
 def read_model_file(path: str) -> ModelFile:
-    """Reads a YAML of model_configs/, or config.json of a folder.
+    """Reads a YAML of model_configs/ or of MindFormers, or config.json of a folder.
 
     Raises:
         ValueError: no such file, not YAML, no or a bad `model:` section.
     """
     if Path(path).is_dir():
-        return ModelFile(ModelConfig.from_dir(path))
+        shape = ModelConfig.from_dir(path)
+        values = json.loads((Path(path) / "config.json").read_text())
+        return ModelFile(shape, {}, values.get("eos_token_id"), values.get("pad_token_id"))
     if not Path(path).is_file():
         raise ValueError(f"model_config {path}: no such file or folder")
     try:
@@ -38,9 +44,17 @@ def read_model_file(path: str) -> ModelFile:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"model_config {path}: not valid YAML ({getattr(error, 'problem', error)})") from None
     if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
-        raise ValueError(f"model_config {path}: a section model: with the keys of a Hugging Face config.json is needed")
+        raise ValueError(
+            f"model_config {path}: a section model: with the keys of a Hugging Face config.json is needed, or model.model_config: as in MindFormers"
+        )
+    model = values["model"]
+    if isinstance(model.get("model_config"), dict):
+        model, folder = model["model_config"], values.get("pretrained_model_dir")
+        if folder and not any(key in model for key in ("hidden_size", "num_layers")):  # newer files leave the shape to a Hugging Face folder
+            return replace(read_model_file(folder), strategies=strategies_from_mindformers(values))
+        return ModelFile(shape_from_mindformers(model, path), strategies_from_mindformers(values), model.get("eos_token_id"), model.get("pad_token_id"))
     strategies = {int(devices): _flat(settings, "") for devices, settings in (values.get("strategies") or {}).items()}
-    return ModelFile(ModelConfig.from_hf(values["model"], path), strategies)
+    return ModelFile(ModelConfig.from_hf(model, path), strategies, model.get("eos_token_id"), model.get("pad_token_id"))
 
 
 def _flat(values: dict[str, Any], prefix: str) -> dict[str, Any]:

@@ -115,7 +115,8 @@ class LrScheduleConfig:
 class ActorConfig:
     load: str = setting("", "Hugging Face folder of the starting model (config.json and safetensors)")
     model_config: str = setting(
-        "", "YAML of model_configs/: its strategies for this number of ranks replace those of the configuration file (not of the command line); must fit `load`"
+        "",
+        "YAML of model_configs/ or of MindFormers, or a Hugging Face folder: a YAML's strategies for this number of ranks replace those of the configuration file (not of the command line); must fit `load`",
     )
     save: str = setting("", "folder of checkpoints; empty: OUTPUT/checkpoints")
     parallel_config: ActorParallelConfig = field(default_factory=ActorParallelConfig)

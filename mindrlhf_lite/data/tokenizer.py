@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -94,3 +95,16 @@ class Tokenizer:
     def save(self, folder: str | Path) -> None:
         """Writes the tokenizer's files in Hugging Face format."""
         self._tokenizer.save_pretrained(str(folder))
+
+
+_BESIDE_THE_WEIGHTS = (
+    *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json"),
+    *("chat_template.jinja", "generation_config.json"),
+)
+
+
+def copy_tokenizer(source: str | Path, destination: str | Path) -> None:
+    """Copies what a Hugging Face folder has besides weights and config.json; nothing from a file or a folder without them."""
+    for name in _BESIDE_THE_WEIGHTS:
+        if (Path(source) / name).is_file():
+            shutil.copyfile(Path(source) / name, Path(destination) / name)

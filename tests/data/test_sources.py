@@ -30,7 +30,7 @@ def write(path, rows):
             writer.writeheader()
             writer.writerows(rows)
     elif path.suffix == ".parquet":
-        arrow = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install pyarrow==21.0.0")
+        arrow = pytest.importorskip("pyarrow", reason="needs pyarrow: pip install pyarrow==19.0.0")
         from pyarrow.parquet import write_table
 
         write_table(arrow.Table.from_pylist(rows), path)
@@ -57,7 +57,7 @@ def test_every_format_gives_the_same_rows(tmp_path, name):
 )
 def test_files_that_cannot_be_read_are_named(tmp_path, name, content, message):
     if name.endswith("parquet"):
-        pytest.importorskip("pyarrow", reason="needs pyarrow: pip install pyarrow==21.0.0")
+        pytest.importorskip("pyarrow", reason="needs pyarrow: pip install pyarrow==19.0.0")
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=message):

@@ -1,0 +1,203 @@
+"""tools/convert_weight.py and its formats: round trips to the bit, MindSpore reads what is written, misfits are named, nothing is left of a failure."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import mindspore as ms
+import numpy as np
+import pytest
+from helpers import ROOT, TINY, clean_environment, random_weights, run_python
+
+from mindrlhf_lite.checkpoint.transform import open_checkpoint, open_mindformers, transform, write_mindformers
+from mindrlhf_lite.models.hf_weights import save_hf_model
+from mindrlhf_lite.models.mindformers import mindformers_name
+from mindrlhf_lite.models.model_config import ModelConfig
+from mindrlhf_lite.models.parameters import parameter_specs
+from mindrlhf_lite.models.tensor_files import TensorToWrite, narrow_bfloat16, open_tensor_file, widen_bfloat16, write_ckpt, write_safetensors
+from mindrlhf_lite.parallel.layout import parse_strategy
+
+SHAPE = replace(TINY, num_hidden_layers=4)
+
+
+def convert(*arguments):
+    return run_python("tools/convert_weight.py", *arguments)
+
+
+@pytest.fixture
+def hf(tmp_path):
+    save_hf_model(tmp_path / "hf", SHAPE, random_weights(SHAPE), [5, 6], 0)
+    return tmp_path / "hf"
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+@pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
+def test_round_trip_through_every_format(tmp_path, hf, dtype, suffix):
+    """Hugging Face -> MindFormers -> shards -> MindFormers -> other shards -> Hugging Face, all in one dtype: the first and the last file are equal."""
+    transform(open_checkpoint(hf), tmp_path / "start", None, dtype=dtype)
+    write_mindformers(open_checkpoint(tmp_path / "start"), tmp_path / f"a.{suffix}")
+    transform(open_mindformers(tmp_path / f"a.{suffix}", hf), tmp_path / "shards", parse_strategy("dp=1,tp=2,pp=2", "test", SHAPE))
+    write_mindformers(open_checkpoint(tmp_path / "shards"), tmp_path / f"b.{suffix}")
+    assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
+    transform(open_mindformers(tmp_path / f"b.{suffix}", tmp_path / "start"), tmp_path / "wide", parse_strategy("tp=4", "test", SHAPE))
+    transform(open_checkpoint(tmp_path / "wide"), tmp_path / "end", None)
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "end" / name).read_bytes() == (tmp_path / "start" / name).read_bytes()
+    if dtype == "F32":
+        assert (tmp_path / "start/model.safetensors").read_bytes() == (hf / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
+@pytest.mark.parametrize(("dtype", "kind"), [("F32", ms.float32), ("F16", ms.float16), ("BF16", ms.bfloat16)])
+def test_mindspore_reads_what_is_written(tmp_path, hf, suffix, dtype, kind):
+    write_mindformers(open_checkpoint(hf), tmp_path / f"a.{suffix}", dtype=dtype)
+    loaded = ms.load_checkpoint(str(tmp_path / f"a.{suffix}"), format=suffix)
+    weights = random_weights(SHAPE)
+    assert set(loaded) == {mindformers_name(name) for name in weights}
+    for name, values in weights.items():
+        parameter = loaded[mindformers_name(name)]
+        assert parameter.dtype == kind
+        np.testing.assert_array_equal(parameter.astype(ms.float32).asnumpy(), ms.Tensor(values).astype(kind).astype(ms.float32).asnumpy())
+
+
+def test_a_ckpt_is_byte_for_byte_mindspores_and_its_large_tensors_in_parts(tmp_path, hf, monkeypatch):
+    write_mindformers(open_checkpoint(hf), tmp_path / "a.ckpt")
+    ms.save_checkpoint(
+        [{"name": mindformers_name(name), "data": ms.Tensor(values)} for name, values in random_weights(SHAPE).items()], str(tmp_path / "b.ckpt")
+    )
+    assert (tmp_path / "a.ckpt").read_bytes() == (tmp_path / "b.ckpt").read_bytes()
+    monkeypatch.setattr("mindrlhf_lite.models.tensor_files._CKPT_VALUE_BYTES", 1000)
+    monkeypatch.setattr("mindrlhf_lite.models.tensor_files.PIECE_BYTES", 300)
+    write_mindformers(open_checkpoint(hf), tmp_path / "parts.ckpt")
+    whole, parts, ours = (
+        ms.load_checkpoint(str(tmp_path / "a.ckpt")),
+        ms.load_checkpoint(str(tmp_path / "parts.ckpt")),
+        open_tensor_file(tmp_path / "parts.ckpt"),
+    )
+    assert max(len(entry.ranges) for entry in ours.entries.values()) > 3
+    for name, parameter in whole.items():
+        np.testing.assert_array_equal(parameter.asnumpy(), parts[name].asnumpy())
+        box = [(1, extent) for extent in parameter.shape]
+        np.testing.assert_array_equal(ours.read(name, box), parameter.asnumpy()[tuple(slice(1, None) for _ in box)])
+
+
+def test_bfloat16_rounds_to_nearest_even_as_torch_does():
+    torch = pytest.importorskip("torch")
+    bits = np.random.default_rng(0).integers(0, 2**32, 100_000, dtype=np.uint64).astype(np.uint32)
+    special = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1 + 2**-8, 1 + 3 * 2**-8, 3.4028235e38], np.float32)
+    values = np.concatenate([bits.view(np.float32), special])
+    ours, theirs = widen_bfloat16(narrow_bfloat16(values)), torch.from_numpy(values).bfloat16().float().numpy()
+    np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(narrow_bfloat16(ours[~np.isnan(ours)]), (ours[~np.isnan(ours)].view(np.uint32) >> 16).astype(np.uint16))
+
+
+def test_the_options_of_the_older_tool(tmp_path, hf):
+    for name in ("tokenizer_config.json", "vocab.json"):
+        (hf / name).write_text("{}")
+    made = convert("--torch_ckpt_dir", hf, "--mindspore_ckpt_path", tmp_path / "a.ckpt", "--dtype", "bf16")
+    assert made.returncode == 0 and "wrote" in made.stdout, made.stderr
+    assert {parameter.dtype for parameter in ms.load_checkpoint(str(tmp_path / "a.ckpt")).values()} == {ms.bfloat16}
+    back = convert(*("--reversed", "--mindspore_ckpt_path", tmp_path / "a.ckpt", "--config_path", hf, "--torch_ckpt_dir", tmp_path / "back", "--dtype", "fp32"))
+    assert back.returncode == 0, back.stderr
+    assert ModelConfig.from_dir(tmp_path / "back") == SHAPE and (tmp_path / "back/vocab.json").is_file()
+    sharded = convert("--input_path", tmp_path / "a.ckpt", "--config_path", hf, "--output_path", tmp_path / "shards", "--dst_strategy", "tp=2,pp=2")
+    assert sharded.returncode == 0 and len(list((tmp_path / "shards").glob("rank_*"))) == 4, sharded.stderr
+
+
+def broken_ckpt(path, **changes):
+    """SHAPE's checkpoint with tensors replaced, or left out where the value is None, or added."""
+    tensors = {mindformers_name(name): values for name, values in random_weights(SHAPE).items()}
+    tensors = {name: values for name, values in {**tensors, **changes}.items() if values is not None}
+    write_ckpt(path, [TensorToWrite(name, "F32", values.shape, lambda start, stop, values=values: values[start:stop]) for name, values in tensors.items()])
+
+
+def test_every_misfit_is_named_at_once_and_nothing_is_written(tmp_path, hf):
+    changes = {
+        "model.layers.3.attention.wq.bias": None,
+        "lm_head.weight": None,
+        "model.layers.0.feed_forward.w4.weight": np.zeros((2, 2), np.float32),
+        "model.norm_out.weight": np.zeros(7, np.float32),
+    }
+    broken_ckpt(tmp_path / "bad.ckpt", **changes)
+    result = convert("--input_path", tmp_path / "bad.ckpt", "--config_path", hf, "--output_path", tmp_path / "out")
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    for text in (
+        "missing model.layers.3.attention.wq.bias (32,)",
+        "missing lm_head.weight (97, 32)",
+        "unexpected model.layers.0.feed_forward.w4.weight (2, 2)",
+        "model.norm_out.weight has shape (7,), the config says (32,)",
+    ):
+        assert text in result.stderr, result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.ckpt", "hf"]
+
+
+def test_a_training_state_is_left_out_and_said(tmp_path, hf):
+    state = {"adam_m.model.norm_out.weight": np.zeros(32, np.float32), "global_step": np.array([3.0], np.float32)}
+    broken_ckpt(tmp_path / "training.ckpt", **state)
+    result = convert("--input_path", tmp_path / "training.ckpt", "--config_path", hf, "--output_path", tmp_path / "out")
+    assert result.returncode == 0 and "left out 2 tensors that are no weights" in result.stdout, result.stderr
+    assert (tmp_path / "out/model.safetensors").read_bytes() == (hf / "model.safetensors").read_bytes()
+
+
+def test_a_number_too_large_for_fp16_leaves_nothing_behind(tmp_path):
+    weights = random_weights(SHAPE)
+    weights["model.layers.2.mlp.up_proj.weight"][3, 4] = 1e5
+    save_hf_model(tmp_path / "hf", SHAPE, weights, 5, 0)
+    for destination in ("out", "out.ckpt", "out.safetensors"):
+        result = convert("--input_path", tmp_path / "hf", "--output_path", tmp_path / destination, "--dtype", "fp16")
+        assert result.returncode == 2 and "100000 is too large for fp16" in result.stderr, result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["hf"]
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path):
+    def rows(start, stop):
+        raise OSError(28, "No space left on device")
+
+    tensor = TensorToWrite("a", "F32", (2, 2), rows)
+    for write in (write_ckpt, write_safetensors):
+        with pytest.raises(OSError, match="No space"):
+            write(tmp_path / "out", [tensor])
+    assert not list(tmp_path.iterdir())
+
+
+def test_mistakes_are_named(tmp_path, hf):
+    write_mindformers(open_checkpoint(hf), tmp_path / "a.ckpt")
+    (tmp_path / "cut.ckpt").write_bytes((tmp_path / "a.ckpt").read_bytes()[:5000])
+    (tmp_path / "text.ckpt").write_text("no checkpoint at all")
+    config = ("--config_path", hf)
+    for arguments, message in (
+        ((), "a source and a destination are needed"),
+        (("--input_path", hf, "--torch_ckpt_dir", hf, "--output_path", "x"), "not both"),
+        (("--input_path", tmp_path / "a.ckpt", "--output_path", tmp_path / "x"), "--config_path: needed"),
+        (("--input_path", tmp_path / "none.ckpt", *config, "--output_path", tmp_path / "x"), "no such file"),
+        (("--input_path", tmp_path / "cut.ckpt", *config, "--output_path", tmp_path / "x"), "cut short"),
+        (("--input_path", tmp_path / "text.ckpt", *config, "--output_path", tmp_path / "x"), "not a MindSpore .ckpt"),
+        (("--input_path", hf, "--output_path", tmp_path / "a.ckpt"), "exists already"),
+        (("--input_path", hf, "--output_path", hf), "not empty"),
+        (("--input_path", hf, "--output_path", tmp_path / "b.ckpt", "--dst_strategy", "tp=2"), "rank files go into a folder"),
+    ):
+        result = convert(*arguments)
+        assert result.returncode == 2 and message in result.stderr and "Traceback" not in result.stderr, result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ckpt", "cut.ckpt", "hf", "text.ckpt"]
+
+
+@pytest.mark.parametrize("destination", ["out.ckpt", "out.safetensors", "out"])
+def test_memory_does_not_grow_with_the_model(tmp_path, destination):
+    """Models of 60 and 360 MB: the larger one takes no more memory than the smaller, but for a few MiB of names."""
+    peaks = {}
+    for layers in (4, 24):
+        config = ModelConfig(1000, 512, 2048, layers, 8, 4, tie_word_embeddings=True)
+        folder = tmp_path / f"hf{layers}"
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(config.to_hf(5, 0)))
+        tensors = [
+            TensorToWrite(spec.name, "F32", spec.shape, lambda start, stop, spec=spec: np.ones((stop - start, *spec.shape[1:]), np.float32))
+            for spec in parameter_specs(config)
+        ]
+        write_safetensors(folder / "model.safetensors", tensors)
+        command = [sys.executable, ROOT / "tools/convert_weight.py", "--input_path", folder, "--output_path", tmp_path / f"{layers}{destination}"]
+        result = subprocess.run([*map(str, command), "--dtype", "bf16"], capture_output=True, text=True, env=clean_environment())
+        assert result.returncode == 0, result.stderr
+        peaks[layers] = float(result.stdout.rsplit("peak memory ", 1)[1].split()[0])
+    assert peaks[24] - peaks[4] <= 0.03, peaks
