@@ -1,15 +1,15 @@
 """Accuracy on held-out prompts: generate k completions each, verify, count.
 
 Accuracy is the mean over questions of the share of right completions; its 95 % interval treats questions as the
-independent units: Wilson's interval for one completion a question, Student-free normal approximation over questions' means
-for several.
+independent units: Wilson's interval for one completion a question, the normal approximation over questions' means for several. Two models
+are compared on the same questions, question by question.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -71,6 +71,48 @@ def summarise(correct: np.ndarray) -> Evaluation:
     ks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k < samples] + [samples]
     pass_at = {k: float(np.mean([pass_at_k(samples, int(row.sum()), k) for row in correct])) for k in ks}
     return Evaluation(questions, samples, accuracy, low, high, pass_at)
+
+
+def by_source(correct: np.ndarray, sources: Sequence[str]) -> dict[str, Evaluation]:
+    """Evaluations of the questions of every source, in order of first appearance."""
+    return {source: summarise(correct[[index for index, other in enumerate(sources) if other == source]]) for source in dict.fromkeys(sources)}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Example: Comparison(difference=0.05, low=0.01, high=0.09, better=14, worse=4, p_value=0.031, test="exact McNemar")"""
+
+    difference: float  # accuracy of the second minus the first
+    low: float  # of its 95 % interval
+    high: float
+    better: int  # questions that the second answers right more often
+    worse: int
+    p_value: float
+    test: str
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+def compare(first: np.ndarray, second: np.ndarray) -> Comparison:
+    """A paired test of two models on the same questions: McNemar's exact test for one completion a question, else a permutation test that
+    flips the signs of the questions' differences (10,000 flips, seed 0). The interval is the normal approximation over questions' differences.
+
+    Args:
+        first: correct bool [questions, samples].
+        second: likewise; the number of samples may differ.
+    """
+    from scipy import stats
+
+    differences = second.mean(1) - first.mean(1)
+    better, worse, mean = int((differences > 0).sum()), int((differences < 0).sum()), float(differences.mean())
+    half = _Z95 * float(differences.std(ddof=1)) / math.sqrt(len(differences)) if len(differences) > 1 else 1.0
+    if first.shape[1] == second.shape[1] == 1:
+        test, p_value = "exact McNemar", stats.binomtest(better, better + worse).pvalue if better + worse else 1.0
+    else:
+        flips = stats.permutation_test((differences,), lambda x, axis: x.mean(axis), permutation_type="samples", n_resamples=9999, rng=np.random.default_rng(0))
+        test, p_value = "paired permutation", flips.pvalue
+    return Comparison(mean, max(-1.0, mean - half), min(1.0, mean + half), better, worse, float(p_value), test)
 
 
 def generate_groups(

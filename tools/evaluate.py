@@ -1,24 +1,38 @@
 #!/usr/bin/env python3
-"""Accuracy of a model on a converted data set, with its 95 % interval, and pass@k.
+"""Accuracy of a model on a converted data set, with its 95 % interval, pass@k and a breakdown by source; or two models on the same questions.
 
-Example:
-  python tools/evaluate.py --model output/quickstart/hf --dataset held_out.mindrecord --k 8 --temperature 1.0
+--output FILE.json also writes FILE.completions.jsonl: a row a question with its completions and which of them are right. --compare takes two
+models, or such files of earlier evaluations, and tests question by question whether they differ.
+
+Examples:
+  python tools/evaluate.py --model output/quickstart/hf --dataset held_out.mindrecord --k 8 --temperature 1.0 --output trained.json
+  python tools/evaluate.py --compare examples/quickstart/model output/quickstart/hf --dataset held_out.mindrecord --max_tokens 40
+  python tools/evaluate.py --compare before.completions.jsonl after.completions.jsonl
 """
 
 import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import run_tool, tool_parser
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mindrlhf_lite.evaluation import Evaluation
+
+    Row = dict[str, object]
+
 
 def parse_arguments() -> argparse.Namespace:
     parser = tool_parser(__doc__)
-    parser.add_argument("--model", required=True, help="Hugging Face folder")
-    parser.add_argument("--dataset", required=True, help="MindRecord file of tools/rlhf_data.py")
+    parser.add_argument("--model", help="Hugging Face folder")
+    parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two models instead of --model: Hugging Face folders, or .completions.jsonl files")
+    parser.add_argument("--dataset", help="MindRecord file of tools/rlhf_data.py")
     parser.add_argument("--k", type=int, default=1, help="completions a question (default: 1)")
     parser.add_argument("--temperature", type=float, help="default: 0 (greedy) for --k 1, else 1.0")
     parser.add_argument("--max_tokens", type=int, default=512, help="most tokens of a completion (default: 512)")
@@ -30,6 +44,96 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def evaluate(model: str, args: argparse.Namespace, temperature: float) -> "list[Row]":
+    """A row a question: index, source, prompt, gold, and its completions with text, tokens, finish_reason and correct."""
+    from tqdm import tqdm
+
+    from mindrlhf_lite.data.records import read_file
+    from mindrlhf_lite.evaluation import EVALUATION_STREAM, generate_groups, judge
+    from mindrlhf_lite.inference import load_model_folder
+    from mindrlhf_lite.models.decoder import Decoder
+    from mindrlhf_lite.parallel.mesh import Mesh
+    from mindrlhf_lite.rewards.runner import RewardFunction
+    from mindrlhf_lite.rollout.native import NativeEngine
+    from mindrlhf_lite.types import SamplingParams
+
+    (header, prompts), folder = read_file(args.dataset), load_model_folder(model)
+    header.check(folder.tokenizer, model, args.dataset)
+    prompts = prompts[: args.max_prompts or None]
+    reward = RewardFunction([args.verifier], [1.0], timeout_s=10)
+    length = min(max(len(prompt.ids) for prompt in prompts) + args.max_tokens, folder.config.max_position_embeddings)
+    Mesh()
+    engine = NativeEngine(Decoder(folder.config, folder.weights, False, length), args.max_num_seqs, length)
+    sampling = SamplingParams(args.max_tokens, temperature=temperature, stop_token_ids=folder.stop_token_ids)
+    with tqdm(total=len(prompts) * args.k, unit="completion", desc=f"evaluating {Path(model).name}") as progress:
+        seed = (args.seed, EVALUATION_STREAM)
+        groups = generate_groups(engine, folder.tokenizer, prompts, args.k, sampling, seed, lambda count: progress.update(count) and None)
+    correct = judge(groups, reward)
+    reward.close()
+    return [
+        {
+            "index": group.prompt.index,
+            "source": group.prompt.source,
+            "prompt": group.prompt.text,
+            "gold": group.prompt.gold,
+            "completions": [
+                {"text": text, "tokens": len(completion.token_ids), "finish_reason": completion.finish_reason.value, "correct": bool(is_right)}
+                for text, completion, is_right in zip(group.texts, group.completions, row, strict=True)
+            ],
+        }
+        for group, row in zip(groups, correct, strict=True)
+    ]
+
+
+def read_completions(path: str) -> "list[Row]":
+    from mindrlhf_lite.inference import read_rows
+
+    rows = read_rows(path)
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row.get("completions"), list) or not row["completions"] or not all("correct" in completion for completion in row["completions"]):
+            raise ValueError(f"{path}: row {number} has no completions with `correct`; give a .completions.jsonl file of this tool")
+    return rows
+
+
+def correctness(rows: "list[Row]", name: str) -> "np.ndarray":
+    """bool [questions, samples]"""
+    import numpy as np
+
+    outcomes = [[completion["correct"] for completion in row["completions"]] for row in rows]  # type: ignore[attr-defined]
+    if len({len(row) for row in outcomes}) > 1:
+        raise ValueError(f"{name}: its questions have different numbers of completions")
+    return np.array(outcomes, bool)
+
+
+def describe(result: "Evaluation") -> str:
+    return f"{result.accuracy:.1%} (95 % interval {result.low:.1%} to {result.high:.1%}; {result.num_questions} questions x {result.num_samples})"
+
+
+def report(rows: "list[Row]", name: str) -> dict:
+    """Prints accuracy, pass@k and the breakdown; returns them."""
+    from mindrlhf_lite.evaluation import by_source, summarise
+
+    correct = correctness(rows, name)
+    result, parts = summarise(correct), by_source(correct, [str(row["source"]) for row in rows])
+    print(f"accuracy {describe(result)}")
+    print("  ".join(f"pass@{k} {value:.1%}" for k, value in result.pass_at.items()))
+    if len(parts) > 1:
+        width = max(len(source) for source in parts)
+        for source, part in parts.items():
+            print(f"  {source:{width}}  {describe(part)}")
+    return {"model": name, **result.as_dict(), "by_source": {source: part.as_dict() for source, part in parts.items()}}
+
+
+def write_result(output: str, result: dict, rows: "dict[str, list[Row]]") -> None:
+    from mindrlhf_lite.observe.writers import write_atomically
+
+    for suffix, questions in rows.items():
+        path = Path(output).with_suffix(f"{suffix}.completions.jsonl")
+        write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in questions))
+        print(f"wrote {path}")
+    write_atomically(Path(output), json.dumps(result, indent=1) + "\n")
+
+
 def main() -> None:
     args = parse_arguments()
     if args.k < 1 or args.max_num_seqs < 1 or args.max_prompts < 0:
@@ -37,35 +141,34 @@ def main() -> None:
     temperature = args.temperature if args.temperature is not None else (0.0 if args.k == 1 else 1.0)
     if temperature == 0 and args.k > 1:
         raise ValueError("--temperature 0 with --k over 1: greedy completions are all equal; give a positive temperature")
-    from tqdm import tqdm
+    models = args.compare or ([args.model] if args.model else [])
+    if not models or (args.compare and args.model):
+        raise ValueError("give --model DIR, or --compare A B")
+    if not args.dataset and any(not model.endswith(".jsonl") for model in models):
+        raise ValueError("--dataset: needed; a MindRecord file of tools/rlhf_data.py")
 
-    from mindrlhf_lite.data.records import read_file
-    from mindrlhf_lite.evaluation import EVALUATION_STREAM, generate_groups, judge, summarise
-    from mindrlhf_lite.inference import load_model_folder
-    from mindrlhf_lite.models.decoder import Decoder
-    from mindrlhf_lite.observe.writers import write_atomically
-    from mindrlhf_lite.parallel.mesh import Mesh
-    from mindrlhf_lite.rewards.runner import RewardFunction
-    from mindrlhf_lite.rollout.native import NativeEngine
-    from mindrlhf_lite.types import SamplingParams
+    rows = [read_completions(model) if model.endswith(".jsonl") else evaluate(model, args, temperature) for model in models]
+    if not args.compare:
+        result = report(rows[0], args.model)
+        if args.output:
+            write_result(args.output, {**result, "dataset": args.dataset}, {"": rows[0]})
+        return
+    from mindrlhf_lite.evaluation import compare
 
-    (header, prompts), folder = read_file(args.dataset), load_model_folder(args.model)
-    header.check(folder.tokenizer, args.model, args.dataset)
-    prompts = prompts[: args.max_prompts or None]
-    reward = RewardFunction([args.verifier], [1.0], timeout_s=10)
-    length = min(max(len(prompt.ids) for prompt in prompts) + args.max_tokens, folder.config.max_position_embeddings)
-    Mesh()
-    engine = NativeEngine(Decoder(folder.config, folder.weights, False, length), args.max_num_seqs, length)
-    sampling = SamplingParams(args.max_tokens, temperature=temperature, stop_token_ids=folder.stop_token_ids)
-    with tqdm(total=len(prompts) * args.k, unit="completion", desc="evaluating") as progress:
-        seed = (args.seed, EVALUATION_STREAM)
-        groups = generate_groups(engine, folder.tokenizer, prompts, args.k, sampling, seed, lambda count: progress.update(count) and None)
-    result = summarise(judge(groups, reward))
-    reward.close()
-    print(f"accuracy {result.accuracy:.1%} (95 % interval {result.low:.1%} to {result.high:.1%}; {result.num_questions} questions x {result.num_samples})")
-    print("  ".join(f"pass@{k} {value:.1%}" for k, value in result.pass_at.items()))
+    questions = [[(row["prompt"], row["gold"]) for row in side] for side in rows]
+    if questions[0] != questions[1]:
+        raise ValueError(f"--compare: {models[0]} and {models[1]} did not answer the same questions ({len(rows[0])} and {len(rows[1])} of them)")
+    results = []
+    for letter, model, side in zip("AB", models, rows, strict=True):
+        print(f"{letter}: {model}")
+        results.append(report(side, model))
+    paired = compare(*(correctness(side, model) for model, side in zip(models, rows, strict=True)))
+    print(
+        f"B - A: {paired.difference:+.1%} (95 % interval {paired.low:+.1%} to {paired.high:+.1%}); B is better on {paired.better} questions, worse on {paired.worse}"
+    )
+    print(f"{paired.test} test: p = {paired.p_value:.2g}")
     if args.output:
-        write_atomically(Path(args.output), json.dumps({"model": args.model, "dataset": args.dataset, **result.as_dict()}, indent=1) + "\n")
+        write_result(args.output, {"a": results[0], "b": results[1], "comparison": paired.as_dict()}, {".a": rows[0], ".b": rows[1]})
 
 
 if __name__ == "__main__":

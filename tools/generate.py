@@ -1,29 +1,43 @@
 #!/usr/bin/env python3
-"""Completions of given prompts by the native rollout engine.
+"""Completions of given prompts by the native rollout engine, or a conversation in the terminal.
 
 Input rows: {"prompt": "..."} or {"prompt_ids": [...]}.
 Output rows: {"token_ids": [...], "text": "...", "logprobs": [...], "finish_reason": "stop" | "length"}, --n of them a prompt,
 in prompt order.
 
-Example:
+--chat reads a question a line and shows the answer as it is made; /new forgets the conversation, /exit or Ctrl-D ends it. Prompts follow the
+tokenizer's chat template (or ChatML); a model without one continues each line as it is; --prompt_type renders each line as in training.
+
+Examples:
   python tools/generate.py --model examples/quickstart/model --input rows.jsonl --output out.jsonl --temperature 0 --max_tokens 40
+  python tools/generate.py --model Qwen2.5-0.5B-Instruct --chat --system "You are a patient tutor." --max_tokens 512
+  python tools/generate.py --model output/hf --chat --prompt_type r1_zero --temperature 0
 """
 
 import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import run_tool, tool_parser
 
+if TYPE_CHECKING:
+    from mindrlhf_lite.inference import ModelFolder
+    from mindrlhf_lite.types import SamplingParams
+
 
 def parse_arguments() -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument("--model", required=True, help="Hugging Face folder")
-    parser.add_argument("--input", required=True, help=".jsonl file of rows")
-    parser.add_argument("--output", required=True, help=".jsonl file to write")
+    parser.add_argument("--input", help=".jsonl file of rows")
+    parser.add_argument("--output", help=".jsonl file to write")
+    parser.add_argument("--chat", action="store_true", help="a conversation in the terminal instead of files")
+    parser.add_argument("--system", default="", help="with --chat: the system message")
+    parser.add_argument("--prompt_type", help="with --chat: template of every line, as in tools/rlhf_data.py; turns before it are not shown to the model")
+    parser.add_argument("--max_length", type=int, default=2048, help="with --chat: tokens of prompt and answer together (default: 2048)")
     parser.add_argument("--temperature", type=float, default=1.0, help="0: greedy (default: 1.0)")
     parser.add_argument("--top_k", type=int, default=0, help="0: all (default: 0)")
     parser.add_argument("--top_p", type=float, default=1.0, help="default: 1.0")
@@ -37,10 +51,56 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    args = parse_arguments()
-    if args.n < 1 or args.max_num_seqs < 1:
-        raise ValueError("--n and --max_num_seqs must be at least 1")
+def sampling_of(args: argparse.Namespace, folder: "ModelFolder") -> "SamplingParams":
+    from mindrlhf_lite.types import SamplingParams
+
+    stops = args.stop_token_ids if args.stop_token_ids is not None else folder.stop_token_ids
+    if bad := [token for token in stops if not 0 <= token < folder.config.vocab_size]:
+        raise ValueError(f"--stop_token_ids: {bad} lie outside the vocabulary of {folder.config.vocab_size}")
+    filters = {"top_k": args.top_k, "top_p": args.top_p, "repetition_penalty": args.repetition_penalty}
+    return SamplingParams(args.max_tokens, args.min_tokens, args.temperature, **filters, stop_token_ids=tuple(stops))
+
+
+def chat(args: argparse.Namespace) -> None:
+    from mindrlhf_lite.chat import Conversation, answer
+    from mindrlhf_lite.data.templates import load_template
+    from mindrlhf_lite.inference import load_model_folder
+    from mindrlhf_lite.models.decoder import Decoder
+    from mindrlhf_lite.parallel.mesh import Mesh
+    from mindrlhf_lite.rollout.native import NativeEngine
+
+    folder = load_model_folder(args.model)
+    length, sampling = min(args.max_length, folder.config.max_position_embeddings), sampling_of(args, folder)
+    if sampling.max_tokens >= length:
+        raise ValueError(f"--max_tokens {sampling.max_tokens}: must be below --max_length (and the model's max_position_embeddings), {length}")
+    template = load_template(args.prompt_type, folder.tokenizer) if args.prompt_type else None
+    conversation = Conversation(folder.tokenizer, args.system, template)
+    Mesh()
+    engine = NativeEngine(Decoder(folder.config, folder.weights, False, length), 1, length)
+    form = args.prompt_type or ("the whole conversation is the prompt" if conversation.remembers else "no chat template: every line is continued as it is")
+    print(f"{args.model} ({form}); /new starts over, /exit ends")
+    turn = 0
+    while True:
+        try:
+            question = input("> " if sys.stdin.isatty() else "")
+        except EOFError:
+            return
+        if question.strip() == "/exit":
+            return
+        if question.strip() == "/new":
+            conversation.turns.clear()
+        elif question.strip():
+            turn += 1
+            try:
+                answer(conversation, question, engine, sampling, (args.seed, turn), lambda text: print(text, end="", flush=True))
+                print()
+            except ValueError as error:
+                print(f"error: {error}", file=sys.stderr)
+
+
+def complete_file(args: argparse.Namespace) -> None:
+    if not args.input or not args.output:
+        raise ValueError("--input and --output are needed, or --chat")
     from tqdm import tqdm
 
     from mindrlhf_lite.inference import ids_of, load_model_folder, read_rows
@@ -48,14 +108,10 @@ def main() -> None:
     from mindrlhf_lite.observe.writers import write_atomically
     from mindrlhf_lite.parallel.mesh import Mesh
     from mindrlhf_lite.rollout.native import NativeEngine
-    from mindrlhf_lite.types import GenerateRequest, SamplingParams
+    from mindrlhf_lite.types import GenerateRequest
 
     rows, folder = read_rows(args.input), load_model_folder(args.model)
-    stops = args.stop_token_ids if args.stop_token_ids is not None else folder.stop_token_ids
-    if bad := [token for token in stops if not 0 <= token < folder.config.vocab_size]:
-        raise ValueError(f"--stop_token_ids: {bad} lie outside the vocabulary of {folder.config.vocab_size}")
-    filters = {"top_k": args.top_k, "top_p": args.top_p, "repetition_penalty": args.repetition_penalty}
-    sampling = SamplingParams(args.max_tokens, args.min_tokens, args.temperature, **filters, stop_token_ids=tuple(stops))
+    sampling = sampling_of(args, folder)
     requests = [
         GenerateRequest(tuple(ids_of(row, "prompt", folder.tokenizer, f"{args.input}: row {number}", folder.config.vocab_size)), args.n, (args.seed, number))
         for number, row in enumerate(rows)
@@ -82,6 +138,16 @@ def main() -> None:
     ]
     write_atomically(Path(args.output), "\n".join(lines) + "\n")
     print(f"Wrote {args.output}: {len(lines)} completions")
+
+
+def main() -> None:
+    args = parse_arguments()
+    if args.n < 1 or args.max_num_seqs < 1:
+        raise ValueError("--n and --max_num_seqs must be at least 1")
+    if args.chat:
+        chat(args)
+    else:
+        complete_file(args)
 
 
 if __name__ == "__main__":

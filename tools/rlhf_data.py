@@ -44,7 +44,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--tokenizer_dir", help="folder with the tokenizer's files (instead of the next two)")
     parser.add_argument("--vocab_path", help="vocab.json of a Qwen2 tokenizer")
     parser.add_argument("--merges_file_path", help="merges.txt of a Qwen2 tokenizer")
-    parser.add_argument("--dataset_type", choices=_DATASET_TYPES, help="form of the source rows; arithmetic without --file_path is generated")
+    parser.add_argument(
+        "--dataset_type", choices=_DATASET_TYPES, help="form of the source rows; custom with --map_keys; arithmetic without --file_path is generated"
+    )
     parser.add_argument("--file_path", nargs="+", help="source files (.jsonl, .json, .csv, .parquet)")
     parser.add_argument("--ratios", type=float, nargs="+", help="shares of the files in the result, until one is used up (default: all rows of all files)")
     parser.add_argument("--map_keys", help='JSON: which fields hold what, {"prompt": .., "response": .., "system": .., "source": ..}')
@@ -75,6 +77,8 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.config:
         args = parser.parse_args([*read_config(args.config, set(vars(args)) - {"config"}), *sys.argv[1:]])
+    if args.map_keys and not args.dataset_type:
+        args.dataset_type = "custom"
     for name in ("dataset_type", "output_path"):
         if getattr(args, name) is None:
             raise ValueError(f"--{name} is needed")

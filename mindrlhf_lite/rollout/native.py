@@ -8,7 +8,7 @@ independent of what shares its batch. A finished sequence frees its slot at once
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import mindspore as ms
@@ -22,6 +22,7 @@ from mindrlhf_lite.rollout.sampler import Draw, TokenHistory, sample, uniforms
 from mindrlhf_lite.trainer.batches import default_buckets, round_up
 from mindrlhf_lite.types import Completion, FinishReason, GenerateRequest, SamplingParams
 
+OnToken = Callable[[int, int, int], None]
 _PREFILL_TOKENS = 512  # prompts prefilled together: at most this many padded tokens, at least one prompt
 _MIN_ROWS = 64  # matrix products of at least this many rows give each row the same bits
 
@@ -75,13 +76,16 @@ class NativeEngine:
     def weights_changed(self) -> None:
         """Nothing is cached between calls of `generate`."""
 
-    def generate(self, requests: Sequence[GenerateRequest], sampling: SamplingParams, progress: Progress | None = None) -> list[list[Completion]]:
+    def generate(
+        self, requests: Sequence[GenerateRequest], sampling: SamplingParams, progress: Progress | None = None, on_token: OnToken | None = None
+    ) -> list[list[Completion]]:
+        """As the protocol says; `on_token(request, sample, token id)` is called for every token as it is drawn."""
         if self._caches is None:
             raise RuntimeError("the engine sleeps: call wake() before generate()")
         for index, request in enumerate(requests):
             if not 0 < len(request.prompt_ids) < self.cache_length:
                 raise ValueError(f"request {index}: a prompt of {len(request.prompt_ids)} tokens must leave room in max_model_len={self.cache_length}")
-        return _Batch(self, requests, sampling, self._caches, progress).run()
+        return _Batch(self, requests, sampling, self._caches, progress, on_token).run()
 
     def decoder(self, stop_token_ids: tuple[int, ...], samples_in_graph: bool) -> Decode:
         """The decode graph for a set of stop tokens, built once."""
@@ -113,8 +117,16 @@ class NativeEngine:
 class _Batch:
     """The state of one `generate` call."""
 
-    def __init__(self, engine: NativeEngine, requests: Sequence[GenerateRequest], sampling: SamplingParams, caches: tuple, progress: Progress | None):
-        self.engine, self.sampling, self.caches, self.progress = engine, sampling, caches, progress
+    def __init__(
+        self,
+        engine: NativeEngine,
+        requests: Sequence[GenerateRequest],
+        sampling: SamplingParams,
+        caches: tuple,
+        progress: Progress | None,
+        on_token: OnToken | None,
+    ):
+        self.engine, self.sampling, self.caches, self.progress, self.on_token = engine, sampling, caches, progress, on_token
         self.results: list[list[Completion | None]] = [[None] * request.num_samples for request in requests]
         self.queue = deque(
             _Sequence(
@@ -192,6 +204,8 @@ class _Batch:
         self.positions[slot] += 1
         if sequence.history is not None:
             sequence.history.append(token)
+        if self.on_token:
+            self.on_token(sequence.request, sequence.sample, token)
         stopped = token in self.stops
         if not stopped and len(sequence.token_ids) < self.sampling.max_tokens and self.positions[slot] + 1 < self.engine.cache_length:
             return

@@ -1,10 +1,12 @@
 """tools/score.py, generate.py, evaluate.py and plot_run.py as users call them."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from helpers import read_jsonl, run_python
+from helpers import ROOT, clean_environment, read_jsonl, run_python
 
 
 def write_rows(path, rows):
@@ -49,32 +51,77 @@ def test_score_equals_transformers_and_generate(quickstart_model, tmp_path):
         np.testing.assert_allclose(row["logprobs"], completion["logprobs"], atol=1e-4)
 
 
-def test_evaluate(quickstart_model, tmp_path):
-    dataset = tmp_path / "held_out.mindrecord"
-    made = run_python(
-        "tools/rlhf_data.py",
-        "--tokenizer_dir",
-        quickstart_model,
-        "--dataset_type",
-        "arithmetic",
-        "--split",
-        "held_out",
-        "--num_rows",
-        60,
-        "--output_path",
-        dataset,
-    )
-    assert made.returncode == 0
-    common = ("--model", quickstart_model, "--dataset", dataset, "--max_tokens", 40)
+@pytest.fixture(scope="module")
+def sums(quickstart_model, tmp_path_factory):
+    """60 held-out sums, of two sources."""
+    folder = tmp_path_factory.mktemp("sums")
+    for name, numbers in (("small", range(1, 31)), ("large", range(40, 70))):
+        write_rows(folder / f"{name}.jsonl", [{"q": f"{n}+{n + 7}=", "a": str(2 * n + 7)} for n in numbers])
+    inputs = ("--file_path", folder / "small.jsonl", folder / "large.jsonl", "--map_keys", '{"prompt":"q","response":"a"}', "--prompt_type", "plain")
+    made = run_python("tools/rlhf_data.py", "--tokenizer_dir", quickstart_model, *inputs, "--output_path", folder / "sums.mindrecord")
+    assert made.returncode == 0, made.stderr
+    return folder / "sums.mindrecord"
+
+
+def test_evaluate(quickstart_model, sums, tmp_path):
+    common = ("--model", quickstart_model, "--dataset", sums, "--max_tokens", 40)
     for k in (1, 4):
         result = run_python("tools/evaluate.py", *common, "--k", k, "--output", tmp_path / f"k{k}.json")
         assert result.returncode == 0, result.stderr
-        values = json.loads((tmp_path / f"k{k}.json").read_text())
+        values, rows = json.loads((tmp_path / f"k{k}.json").read_text()), read_jsonl(tmp_path / f"k{k}.completions.jsonl")
         low, high = values["interval_95"]
         assert 0 <= low < values["accuracy"] < high <= 1 and values["num_questions"] == 60
         assert list(values["pass_at"]) == [str(n) for n in (1, 2, 4) if n <= k] and values["pass_at"]["1"] == pytest.approx(values["accuracy"])
+        # what was counted can be counted again from what was saved
+        right = [[completion["correct"] for completion in row["completions"]] for row in rows]
+        assert np.mean(right) == pytest.approx(values["accuracy"]) and {len(row) for row in right} == {k}
+        parts = values["by_source"]
+        assert list(parts) == ["small", "large"] and {part["num_questions"] for part in parts.values()} == {30}
+        assert parts["small"]["accuracy"] == pytest.approx(np.mean(right[:30])) and parts["large"]["accuracy"] == pytest.approx(np.mean(right[30:]))
+        first = rows[0]["completions"][0]
+        assert rows[0]["prompt"] == "1+8=" and rows[0]["gold"] == "9" and first["finish_reason"] in ("stop", "length")
+        assert f"small  {parts['small']['accuracy']:.1%}" in result.stdout
     refused = run_python("tools/evaluate.py", *common, "--k", 4, "--temperature", 0)
     assert refused.returncode == 2 and "all equal" in refused.stderr
+
+
+def test_compare_pairs_the_questions(quickstart_model, sums, tmp_path):
+    """A model against itself, and against a record in which some answers were changed."""
+    base = run_python("tools/evaluate.py", "--model", quickstart_model, "--dataset", sums, "--max_tokens", 40, "--output", tmp_path / "a.json")
+    assert base.returncode == 0, base.stderr
+    rows = read_jsonl(tmp_path / "a.completions.jsonl")
+    wrong = [row for row in rows if not row["completions"][0]["correct"]][:6]
+    right = [row for row in rows if row["completions"][0]["correct"]][:1]
+    for row in wrong + right:
+        row["completions"][0]["correct"] = row in wrong
+    better = write_rows(tmp_path / "b.completions.jsonl", rows)
+    same = run_python("tools/evaluate.py", "--compare", quickstart_model, tmp_path / "a.completions.jsonl", "--dataset", sums, "--max_tokens", 40)
+    assert same.returncode == 0 and "better on 0 questions, worse on 0" in same.stdout and "p = 1" in same.stdout, same.stdout + same.stderr
+    result = run_python("tools/evaluate.py", "--compare", tmp_path / "a.completions.jsonl", better, "--output", tmp_path / "both.json")
+    assert result.returncode == 0 and "better on 6 questions, worse on 1" in result.stdout, result.stdout + result.stderr
+    comparison = json.loads((tmp_path / "both.json").read_text())["comparison"]
+    assert comparison["p_value"] == pytest.approx(0.125) and comparison["difference"] == pytest.approx(5 / 60)
+    other = write_rows(tmp_path / "c.completions.jsonl", rows[1:])
+    refused = run_python("tools/evaluate.py", "--compare", better, other)
+    assert refused.returncode == 2 and "did not answer the same questions (60 and 59" in refused.stderr
+
+
+def test_chat_streams_and_is_greedy_as_the_file_mode_is(quickstart_model, tmp_path):
+    rows = write_rows(tmp_path / "rows.jsonl", [{"prompt": "12+34="}, {"prompt": "7+8="}])
+    options = ("--model", quickstart_model, "--temperature", 0, "--max_tokens", 40)
+    assert run_python("tools/generate.py", *options, "--input", rows, "--output", tmp_path / "out.jsonl").returncode == 0
+    command = [sys.executable, "tools/generate.py", *options, "--chat", "--prompt_type", "plain", "--max_length", 64]
+    chat = subprocess.run(
+        [str(word) for word in command],
+        input="12+34=\n\n/new\n7+8=\n" + "9" * 60 + "\n/exit\nnever\n",
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=clean_environment(),
+    )
+    assert chat.returncode == 0, chat.stderr
+    assert chat.stdout.splitlines()[1:] == [row["text"] for row in read_jsonl(tmp_path / "out.jsonl")]
+    assert "error: the prompt has 60 tokens; 1 to 24 fit beside --max_tokens=40" in chat.stderr
 
 
 @pytest.mark.parametrize(
@@ -97,7 +144,7 @@ def test_bad_rows_are_named(quickstart_model, tmp_path, row, message):
     "tool",
     [
         *("rlhf_data", "score", "generate", "evaluate", "plot_run", "make_tiny_model", "make_random_model", "document_config"),
-        *("plan_reshard", "transform_checkpoint", "bench_grpo", "bench_reshard", "bench_swap", "bench_recompute", "bench_rollout"),
+        *("plan_reshard", "transform_checkpoint", "convert_weight", "bench_grpo", "bench_reshard", "bench_swap", "bench_recompute", "bench_rollout"),
     ],
 )
 def test_every_tool_has_help_with_an_example(tool):
@@ -109,6 +156,9 @@ def test_missing_files_are_user_errors(tmp_path, quickstart_model):
     for arguments, message in (
         (("tools/score.py", "--model", tmp_path, "--input", __file__, "--output", tmp_path / "o"), "not valid JSON"),
         (("tools/evaluate.py", "--model", tmp_path, "--dataset", tmp_path / "x"), "no such file"),
+        (("tools/evaluate.py", "--model", tmp_path), "--dataset: needed"),
+        (("tools/evaluate.py", "--dataset", tmp_path), "give --model DIR, or --compare A B"),
+        (("tools/generate.py", "--model", quickstart_model), "--input and --output are needed, or --chat"),
         (("tools/plot_run.py", tmp_path), "no metrics.jsonl"),
         (("tools/generate.py", "--model", quickstart_model, "--input", tmp_path / "x", "--output", tmp_path / "o"), "no such file"),
     ):

@@ -5,7 +5,7 @@ import pytest
 from helpers import TINY, random_weights
 from mindspore import Tensor, ops
 
-from mindrlhf_lite.evaluation import pass_at_k, summarise, wilson_interval
+from mindrlhf_lite.evaluation import compare, pass_at_k, summarise, wilson_interval
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.parallel.collectives import plan_buckets
 from mindrlhf_lite.trainer.batches import BucketPlan, default_buckets, make_microbatch, round_up, split_into_microbatches
@@ -138,3 +138,17 @@ def test_training_compiles_once_a_bucket():
     for lengths in ((3,), (12, 12, 12, 11), (14, 4), (13,)):
         step(lengths)
     assert compiled() == [2, 2, 1, 1]
+
+
+def test_paired_comparison_golden():
+    """McNemar: 5 for, 1 against of 6 discordant: p = 2 * (1 + 6) / 2^6. Differences (5 - 1) / 10 = 0.4; all of one sign over 3 questions: 2 of 8 flips are as far."""
+    first = np.array([0, 0, 0, 0, 0, 1, 1, 1, 0, 0], bool)[:, None]
+    second = np.array([1, 1, 1, 1, 1, 0, 1, 1, 0, 0], bool)[:, None]
+    result = compare(first, second)
+    assert (result.better, result.worse, result.test) == (5, 1, "exact McNemar")
+    assert result.p_value == pytest.approx(14 / 64) and result.difference == pytest.approx(0.4)
+    deviation = np.std([1] * 5 + [-1] + [0] * 4, ddof=1)
+    assert result.high - result.difference == pytest.approx(1.959964 * deviation / 10**0.5, rel=1e-5)
+    assert compare(first, first).p_value == 1.0 and compare(second, first).difference == pytest.approx(-0.4)
+    several = compare(np.zeros((3, 2), bool), np.array([[1, 0], [1, 0], [0, 1]], bool))
+    assert several.test == "paired permutation" and several.p_value == pytest.approx(2 / 8) and several.difference == pytest.approx(0.5)
