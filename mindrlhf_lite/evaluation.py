@@ -8,8 +8,9 @@ are compared on the same questions, question by question.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -138,3 +139,36 @@ def judge(groups: Sequence[RolloutGroup], reward: RewardFunction) -> np.ndarray:
     texts = [text for group in groups for text in group.texts]
     golds = [group.prompt.gold for group in groups for _ in group.texts]
     return np.array(reward.correct(reward.score(texts, golds))).reshape(len(groups), -1)
+
+
+def question_rows(groups: Sequence[RolloutGroup], correct: np.ndarray) -> list[dict[str, Any]]:
+    """An object a question, as completions/eval_N.jsonl and tools/evaluate.py hold them.
+
+    Args:
+        correct: bool [questions, samples].
+    """
+    return [
+        {
+            "index": group.prompt.index,
+            "source": group.prompt.source,
+            "prompt": group.prompt.text,
+            "gold": group.prompt.gold,
+            "completions": [
+                {"text": text, "tokens": len(completion.token_ids), "finish_reason": completion.finish_reason.value, "correct": bool(is_right)}
+                for text, completion, is_right in zip(group.texts, group.completions, row, strict=True)
+            ],
+        }
+        for group, row in zip(groups, correct, strict=True)
+    ]
+
+
+def correctness(rows: Sequence[Mapping[str, Any]], source: str) -> np.ndarray:
+    """bool [questions, samples] of `question_rows`.
+
+    Raises:
+        ValueError: questions with different numbers of completions.
+    """
+    outcomes = [[completion["correct"] for completion in row["completions"]] for row in rows]
+    if len({len(row) for row in outcomes}) > 1:
+        raise ValueError(f"{source}: its questions have different numbers of completions")
+    return np.array(outcomes, bool)

@@ -2,36 +2,34 @@
 """Accuracy of a model on a converted data set, with its 95 % interval, pass@k and a breakdown by source; or two models on the same questions.
 
 --output FILE.json also writes FILE.completions.jsonl: a row a question with its completions and which of them are right. --compare takes two
-models, or such files of earlier evaluations, and tests question by question whether they differ.
+models, or such files, and tests question by question whether they differ; a run's completions/eval_N.jsonl are such files too.
 
 Examples:
   python tools/evaluate.py --model output/quickstart/hf --dataset held_out.mindrecord --k 8 --temperature 1.0 --output trained.json
   python tools/evaluate.py --compare examples/quickstart/model output/quickstart/hf --dataset held_out.mindrecord --max_tokens 40
-  python tools/evaluate.py --compare before.completions.jsonl after.completions.jsonl
+  python tools/evaluate.py --compare output/quickstart/completions/eval_000000.jsonl output/quickstart/completions/eval_000060.jsonl
 """
 
 import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import run_tool, tool_parser
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from mindrlhf_lite.evaluation import Evaluation
 
-    Row = dict[str, object]
+    Row = dict[str, Any]
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument("--model", help="Hugging Face folder")
-    parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two models instead of --model: Hugging Face folders, or .completions.jsonl files")
+    parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two models instead of --model: Hugging Face folders, or .jsonl files of answers")
     parser.add_argument("--dataset", help="MindRecord file of tools/rlhf_data.py")
     parser.add_argument("--k", type=int, default=1, help="completions a question (default: 1)")
     parser.add_argument("--temperature", type=float, help="default: 0 (greedy) for --k 1, else 1.0")
@@ -49,7 +47,7 @@ def evaluate(model: str, args: argparse.Namespace, temperature: float) -> "list[
     from tqdm import tqdm
 
     from mindrlhf_lite.data.records import read_file
-    from mindrlhf_lite.evaluation import EVALUATION_STREAM, generate_groups, judge
+    from mindrlhf_lite.evaluation import EVALUATION_STREAM, generate_groups, judge, question_rows
     from mindrlhf_lite.inference import load_model_folder
     from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.parallel.mesh import Mesh
@@ -70,19 +68,7 @@ def evaluate(model: str, args: argparse.Namespace, temperature: float) -> "list[
         groups = generate_groups(engine, folder.tokenizer, prompts, args.k, sampling, seed, lambda count: progress.update(count) and None)
     correct = judge(groups, reward)
     reward.close()
-    return [
-        {
-            "index": group.prompt.index,
-            "source": group.prompt.source,
-            "prompt": group.prompt.text,
-            "gold": group.prompt.gold,
-            "completions": [
-                {"text": text, "tokens": len(completion.token_ids), "finish_reason": completion.finish_reason.value, "correct": bool(is_right)}
-                for text, completion, is_right in zip(group.texts, group.completions, row, strict=True)
-            ],
-        }
-        for group, row in zip(groups, correct, strict=True)
-    ]
+    return question_rows(groups, correct)
 
 
 def read_completions(path: str) -> "list[Row]":
@@ -95,23 +81,13 @@ def read_completions(path: str) -> "list[Row]":
     return rows
 
 
-def correctness(rows: "list[Row]", name: str) -> "np.ndarray":
-    """bool [questions, samples]"""
-    import numpy as np
-
-    outcomes = [[completion["correct"] for completion in row["completions"]] for row in rows]  # type: ignore[attr-defined]
-    if len({len(row) for row in outcomes}) > 1:
-        raise ValueError(f"{name}: its questions have different numbers of completions")
-    return np.array(outcomes, bool)
-
-
 def describe(result: "Evaluation") -> str:
     return f"{result.accuracy:.1%} (95 % interval {result.low:.1%} to {result.high:.1%}; {result.num_questions} questions x {result.num_samples})"
 
 
 def report(rows: "list[Row]", name: str) -> dict:
     """Prints accuracy, pass@k and the breakdown; returns them."""
-    from mindrlhf_lite.evaluation import by_source, summarise
+    from mindrlhf_lite.evaluation import by_source, correctness, summarise
 
     correct = correctness(rows, name)
     result, parts = summarise(correct), by_source(correct, [str(row["source"]) for row in rows])
@@ -153,7 +129,7 @@ def main() -> None:
         if args.output:
             write_result(args.output, {**result, "dataset": args.dataset}, {"": rows[0]})
         return
-    from mindrlhf_lite.evaluation import compare
+    from mindrlhf_lite.evaluation import compare, correctness
 
     questions = [[(row["prompt"], row["gold"]) for row in side] for side in rows]
     if questions[0] != questions[1]:

@@ -89,8 +89,8 @@ def completion_rows(groups: Iterable[ScoredGroup]) -> list[dict[str, Any]]:
     return rows
 
 
-def write_completions(output_dir: Path, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
-    """OUTPUT/completions/step_000012.jsonl"""
+def write_completions(output_dir: Path, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """OUTPUT/completions/NAME.jsonl"""
     folder = output_dir / "completions"
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / f"step_{step:06d}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_atomically(folder / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -22,7 +22,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 from mindspore import Tensor, ops
 
 from mindrlhf_lite.algorithms.advantage import ADVANTAGES
@@ -33,7 +32,7 @@ from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.records import read_file
 from mindrlhf_lite.data.sampler import PromptSampler, SamplerState
 from mindrlhf_lite.data.tokenizer import Tokenizer
-from mindrlhf_lite.evaluation import EVALUATION_STREAM, Evaluation, generate_groups, judge, summarise
+from mindrlhf_lite.evaluation import EVALUATION_STREAM, Evaluation, correctness, generate_groups, judge, question_rows, summarise
 from mindrlhf_lite.models.hf_weights import write_hf_model
 from mindrlhf_lite.observe.console import Console
 from mindrlhf_lite.observe.host import git_commit, peak_rss_gb, rss_gb, versions
@@ -176,8 +175,11 @@ class GrpoTrainer:
         with self.residency.phase("generate"):
             groups = generate_groups(self.roles.rollout, self.tokenizer, prompts, samples, self.eval_sampling, (self.config.rl_config.seed, EVALUATION_STREAM))
         groups = groups[mesh.at.tensor :: mesh.dims.tensor]
-        correct = judge(groups, self.reward) if groups else np.zeros((0, samples), bool)
-        result = summarise(np.concatenate(gather_objects(self.mesh.world, correct)))
+        own = question_rows(groups, judge(groups, self.reward)) if groups else []
+        rows = sorted((row for share in gather_objects(self.mesh.world, own) for row in share), key=lambda row: row["index"])
+        result = summarise(correctness(rows, "evaluation"))
+        if self.config.rl_config.save_prompt_completions_data and self.mesh.is_main:
+            write_completions(self.output, f"eval_{step:06d}", rows)
         self.evaluations["before" if step == 0 else "after" if step >= self.last_step else f"step_{step}"] = result
         if metrics is not None:
             metrics.values.update({"eval/accuracy": result.accuracy, "eval/low": result.low, "eval/high": result.high})
@@ -219,7 +221,7 @@ class GrpoTrainer:
     def _report(self, metrics: StepMetrics, scored: Sequence[ScoredGroup]) -> None:
         rl = self.config.rl_config
         if rl.save_prompt_completions_data and metrics.step % rl.save_prompt_completions_interval == 0 and self.mesh.is_main:
-            write_completions(self.output, metrics.step, completion_rows(scored))
+            write_completions(self.output, f"step_{metrics.step:06d}", completion_rows(scored))
         if self.writer is not None:
             self.writer.write(metrics)
         self.console.step(metrics)

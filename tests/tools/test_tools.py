@@ -144,7 +144,17 @@ def test_bad_rows_are_named(quickstart_model, tmp_path, row, message):
     "tool",
     [
         *("rlhf_data", "score", "generate", "evaluate", "plot_run", "make_tiny_model", "make_random_model", "document_config"),
-        *("plan_reshard", "transform_checkpoint", "convert_weight", "bench_grpo", "bench_reshard", "bench_swap", "bench_recompute", "bench_rollout"),
+        *(
+            "plan_reshard",
+            "transform_checkpoint",
+            "convert_weight",
+            "lab_report",
+            "bench_grpo",
+            "bench_reshard",
+            "bench_swap",
+            "bench_recompute",
+            "bench_rollout",
+        ),
     ],
 )
 def test_every_tool_has_help_with_an_example(tool):
