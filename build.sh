@@ -5,7 +5,7 @@ cd "$(dirname "$0")"
 
 usage() {
     cat <<'EOF'
-usage: bash build.sh [--here] [--test] [--vllm] [--mindformers] [--python PYTHON]
+usage: bash build.sh [--here] [--test] [--vllm] [--mindformers] [--quantize] [--python PYTHON]
 
 Creates .venv and installs the package into it; a second run finds everything in place and stops at once.
 
@@ -14,6 +14,8 @@ Creates .venv and installs the package into it; a second run finds everything in
   --vllm            also vLLM 0.11.0 without kernels, for rollouts through this project's platform plugin (its wheel is built from the
                     registry's source package; no compiler is needed)
   --mindformers     also MindFormers 1.9.0, which a test loads converted weights into; converting needs it not
+  --quantize        also Golden Stick 1.4.1 for tools/quantize.py, in a folder of its own without its dependencies (it asks for an older MindSpore),
+                    and MindFormers
   --python PYTHON   interpreter to make .venv with (default: the first of python3.11, python3.12, python3.10, python3 that fits)
 
 examples:
@@ -27,13 +29,14 @@ fail() { echo "error: $*" >&2; exit 2; }
 
 fits() { "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; }
 
-here=0 test=0 vllm=0 mindformers=0 python=""
+here=0 test=0 vllm=0 mindformers=0 quantize=0 python=""
 while [ $# -gt 0 ]; do
     case "$1" in
         --here) here=1 ;;
         --test) test=1 ;;
         --vllm) vllm=1 ;;
         --mindformers) mindformers=1 ;;
+        --quantize) quantize=1 mindformers=1 ;;
         --python) shift; [ $# -gt 0 ] || fail "--python needs an interpreter"; python="$1" ;;
         -h | --help) usage; exit 0 ;;
         *) usage >&2; fail "unknown option $1" ;;
@@ -68,12 +71,13 @@ wanted="$(cat setup.py constraints.txt build.sh | sha256sum | cut -d' ' -f1) $("
 prefix="$("$python" -c 'import sys; print(sys.prefix)')"
 if [ "$(head -n 1 "$stamp" 2>/dev/null || true)" = "$wanted" ]; then # extras installed before stay
     has() { if grep -qx "$1" "$stamp"; then echo 1; else echo 0; fi; }
-    has_test="$(has test)" has_vllm="$(has vllm)" has_mindformers="$(has mindformers)"
-    if [ "$has_test" -ge "$test" ] && [ "$has_vllm" -ge "$vllm" ] && [ "$has_mindformers" -ge "$mindformers" ]; then
+    has_test="$(has test)" has_vllm="$(has vllm)" has_mindformers="$(has mindformers)" has_quantize="$(has quantize)"
+    if [ "$has_test" -ge "$test" ] && [ "$has_vllm" -ge "$vllm" ] && [ "$has_mindformers" -ge "$mindformers" ] &&
+        [ "$has_quantize" -ge "$quantize" ]; then
         echo "already built: $prefix"
         exit 0
     fi
-    test=$((test | has_test)) vllm=$((vllm | has_vllm)) mindformers=$((mindformers | has_mindformers))
+    test=$((test | has_test)) vllm=$((vllm | has_vllm)) mindformers=$((mindformers | has_mindformers)) quantize=$((quantize | has_quantize))
 fi
 
 install() { # quietly, in the tested versions
@@ -110,5 +114,10 @@ fi
 names="$(IFS=,; echo "${extras[*]}")"
 install --editable ".${names:+[$names]}" "${options[@]}"
 "$python" -m pip check
+if [ "$quantize" = 1 ]; then
+    rm -rf "$prefix/.golden_stick"
+    install --quiet --no-deps --target "$prefix/.golden_stick" mindspore_gs==1.4.1 mindone==0.5.0 prettytable==3.17.0
+    extras+=(quantize)
+fi
 { echo "$wanted"; printf '%s\n' "${extras[@]}"; } > "$stamp" || true
 echo "built: $prefix"

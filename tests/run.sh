@@ -9,7 +9,7 @@ case "${1:-}" in
         echo "examples: bash tests/run.sh;  bash tests/run.sh tests/rewards -k boxed;  bash tests/run.sh --full"
         exit 0 ;;
 esac
-bash build.sh --test --vllm --mindformers
+bash build.sh --test --vllm --quantize
 export PATH="$PWD/.venv/bin:$PATH"
 # one thread a rank, quiet native logs, nothing from the network
 export OMP_NUM_THREADS=1 GLOG_v=3 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false

@@ -5,6 +5,7 @@ Written against MindFormers 1.9.0 (models/llama); nothing of it is imported.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from mindrlhf_lite.models.model_config import ModelConfig
@@ -89,6 +90,15 @@ def shape_from_mindformers(values: dict[str, Any], source: str) -> ModelConfig:
     elif method != "NONE":
         raise ValueError(f"{source}: model.model_config.extend_method={values['extend_method']!r} is not supported; 'None' and 'LLAMA3' are")
     return ModelConfig.from_hf(config, f"{source}: model.model_config")
+
+
+def mindformers_settings(config: ModelConfig) -> dict[str, Any]:
+    """`model.model_config` of a MindFormers YAML for a model; the inverse of `shape_from_mindformers`."""
+    values = config.to_hf(None, None)
+    settings = {"type": "LlamaConfig", **{names[0]: values[key] for key, names in _KEYS.items()}, "qkv_has_bias": config.architecture.has_qkv_bias}
+    if config.rope_scaling is not None:
+        settings.update(extend_method="LLAMA3", scaling_factor=asdict(config.rope_scaling))
+    return settings
 
 
 def _intermediate_size(values: dict[str, Any]) -> int:

@@ -17,7 +17,7 @@ from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.config.validate import find_problems
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.hf_weights import save_hf_model
-from mindrlhf_lite.models.mindformers import shape_from_mindformers
+from mindrlhf_lite.models.mindformers import mindformers_settings, shape_from_mindformers
 from mindrlhf_lite.models.model_config import ModelConfig, RopeScaling
 
 SHAPES = {
@@ -89,6 +89,7 @@ def test_mindformers_own_model_gives_the_same_logits(tmp_path, name, suffix):
 def test_a_shape_and_a_strategy_from_its_yaml(tmp_path):
     for shape in SHAPES.values():
         file = read_model_file(str(write_yaml(tmp_path / "model.yaml", mindformers_yaml(shape))))
+        assert shape_from_mindformers(mindformers_settings(shape), "ours") == shape
         assert file.shape == shape and (file.end_token_ids, file.pad_token_id) == (5, 0)
         assert file.strategies == {
             8: {

@@ -149,6 +149,7 @@ def test_bad_rows_are_named(quickstart_model, tmp_path, row, message):
             "transform_checkpoint",
             "convert_weight",
             "lab_report",
+            "quantize",
             "bench_grpo",
             "bench_reshard",
             "bench_swap",
