@@ -1,0 +1,99 @@
+"""run_grpo_multinode.sh: two nodes with names and networks of their own give what one host gives; mistakes are named."""
+
+import os
+import subprocess
+
+import pytest
+from helpers import ROOT, clean_environment, read_jsonl, run
+
+SCRIPT = ROOT / "examples/qwen_grpo/run_grpo_multinode.sh"
+SETTINGS = ("--rl_config.max_steps=2", "--rl_config.eval_max_prompts=16")
+
+
+class Namespaces:
+    """Two network namespaces joined by a cable, deleted at the end."""
+
+    def __init__(self):
+        self.names = [f"mrl{os.getpid()}n{node}" for node in range(2)]
+
+    def __enter__(self):
+        for name in self.names:
+            self._ip("netns", "add", name)
+        self._ip("link", "add", "node0", "netns", self.names[0], "type", "veth", "peer", "name", "node1", "netns", self.names[1])
+        for node, name in enumerate(self.names):
+            self._ip("-n", name, "addr", "add", f"10.77.0.{node + 1}/24", "dev", f"node{node}")
+            for link in (f"node{node}", "lo"):
+                self._ip("-n", name, "link", "set", link, "up")
+        return self
+
+    def __exit__(self, *error):
+        for name in self.names:
+            self._ip("netns", "del", name)
+
+    @staticmethod
+    def _ip(*words):
+        subprocess.run(["ip", *words], check=True, capture_output=True)
+
+    def command(self, node, *script):
+        """A host name of its own, too: ranks of one host would share memory."""
+        return ["ip", "netns", "exec", self.names[node], "unshare", "--uts", "bash", "-c", f"hostname node{node} && bash {' '.join(map(str, script))}"]
+
+
+def namespaces_are_allowed() -> bool:
+    name = f"mrl{os.getpid()}probe"
+    try:
+        made = subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+    if made:
+        subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+    return made and os.geteuid() == 0
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not namespaces_are_allowed(), reason="needs root, iproute2 and network namespaces")
+def test_two_nodes_give_what_one_host_gives(tmp_path):
+    one = run(["bash", ROOT / "examples/qwen_grpo/run_grpo.sh", *SETTINGS, f"--rl_config.output_dir={tmp_path}/one"], LOG_DIR=str(tmp_path / "one_log"))
+    assert one.returncode == 0, one.stdout[-2000:] + one.stderr[-2000:]
+    script = (SCRIPT, *SETTINGS, f"--rl_config.output_dir={tmp_path}/two")
+    common = {"NNODES": "2", "NPUS_PER_NODE": "2", "MASTER_ADDR": "10.77.0.1"}
+    with Namespaces() as nodes:
+        jobs = []
+        for node in range(2):
+            environment = clean_environment(**common, NODE_RANK=str(node), LOG_DIR=str(tmp_path / f"log{node}"))
+            log = (tmp_path / f"node{node}.log").open("w")
+            jobs.append(subprocess.Popen(nodes.command(node, *script), cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True))
+        try:
+            codes = [job.wait(timeout=300) for job in jobs]
+        finally:
+            for job in jobs:
+                if job.poll() is None:
+                    os.killpg(job.pid, 9)
+    assert codes == [0, 0], (tmp_path / "node0.log").read_text()[-3000:]
+    assert sorted(path.name for path in tmp_path.glob("log*/worker_*")) == [f"worker_{rank}.log" for rank in range(4)]
+    for here, there in zip(read_jsonl(tmp_path / "one/metrics.jsonl"), read_jsonl(tmp_path / "two/metrics.jsonl"), strict=True):
+        for key in ("loss/total", "reward/mean", "policy/grad_norm", "completion/mean_tokens"):
+            assert there[key] == pytest.approx(here[key], rel=1e-5, abs=1e-7), key
+    for step in (1, 2):
+        name = f"completions/step_{step:06d}.jsonl"
+        assert [row["completion"] for row in read_jsonl(tmp_path / "one" / name)] == [row["completion"] for row in read_jsonl(tmp_path / "two" / name)]
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"NNODES": "2", "NODE_RANK": "2", "MASTER_ADDR": "10.0.0.1"}, "NODE_RANK=2: must be below NNODES=2"),
+        ({"NNODES": "2"}, "MASTER_ADDR=127.0.0.1: other nodes cannot reach it"),
+        ({"NPUS_PER_NODE": "eight"}, "NPUS_PER_NODE=eight: a whole number is needed"),
+        ({"NNODES": "0"}, "NNODES=0"),
+        ({"DEVICE": "GPU"}, "DEVICE=GPU: CPU or Ascend"),
+        ({"DATASET": "x"}, "DATASET needs MODEL"),
+    ],
+)
+def test_mistakes_are_named_before_anything_starts(environment, message):
+    result = run(["bash", SCRIPT], **environment)
+    assert result.returncode == 2 and message in result.stderr and "usage:" in result.stderr
+
+
+def test_help_has_an_example():
+    assert "NODE_RANK=1 bash examples/qwen_grpo/run_grpo_multinode.sh" in run(["bash", SCRIPT, "--help"]).stdout
