@@ -2,9 +2,11 @@
 
 import os
 import subprocess
+import uuid
 
 import pytest
 from helpers import ROOT, clean_environment, read_jsonl, run
+from jobs import end_processes_of
 
 SCRIPT = ROOT / "examples/qwen_grpo/run_grpo_multinode.sh"
 SETTINGS = ("--rl_config.max_steps=2", "--rl_config.eval_max_prompts=16")
@@ -58,17 +60,15 @@ def test_two_nodes_give_what_one_host_gives(tmp_path):
     script = (SCRIPT, *SETTINGS, f"--rl_config.output_dir={tmp_path}/two")
     common = {"NNODES": "2", "NPUS_PER_NODE": "2", "MASTER_ADDR": "10.77.0.1"}
     with Namespaces() as nodes:
-        jobs = []
+        jobs, mark = [], uuid.uuid4().hex
         for node in range(2):
-            environment = clean_environment(**common, NODE_RANK=str(node), LOG_DIR=str(tmp_path / f"log{node}"))
+            environment = clean_environment(**common, NODE_RANK=str(node), LOG_DIR=str(tmp_path / f"log{node}"), TEST_JOB=mark)
             log = (tmp_path / f"node{node}.log").open("w")
-            jobs.append(subprocess.Popen(nodes.command(node, *script), cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True))
+            jobs.append(subprocess.Popen(nodes.command(node, *script), cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT))
         try:
             codes = [job.wait(timeout=300) for job in jobs]
         finally:
-            for job in jobs:
-                if job.poll() is None:
-                    os.killpg(job.pid, 9)
+            end_processes_of(mark)
     assert codes == [0, 0], (tmp_path / "node0.log").read_text()[-3000:]
     assert sorted(path.name for path in tmp_path.glob("log*/worker_*")) == [f"worker_{rank}.log" for rank in range(4)]
     for here, there in zip(read_jsonl(tmp_path / "one/metrics.jsonl"), read_jsonl(tmp_path / "two/metrics.jsonl"), strict=True):
