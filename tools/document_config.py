@@ -31,7 +31,7 @@ def document() -> str:
     for key, entry in known_keys().items():
         default = entry.default_factory() if entry.default_factory is not dataclasses.MISSING else entry.default
         kind = getattr(types[key], "__name__", str(types[key])) if not str(types[key]).startswith("list") else str(types[key])
-        choices = f" ({', '.join(entry.metadata['choices'])})" if entry.metadata["choices"] else ""
+        choices = f" ({', '.join(filter(None, entry.metadata['choices']))})" if entry.metadata["choices"] else ""
         flag = f"; short: `--{short[key]}`" if key in short else ""
         lines.append(f"| `{key}` | {kind} | `{default!r}` | {entry.metadata['help']}{choices}{flag} |")
     return "\n".join(lines) + "\n"

@@ -183,7 +183,7 @@ def _convert(value: Any, wanted: Any, entry: dataclasses.Field) -> Any:
     choices = entry.metadata["choices"]
     if choices and result not in choices:
         near = difflib.get_close_matches(str(result), choices, 1)
-        raise ValueError(f"must be one of {', '.join(choices)}" + (f"; did you mean {near[0]}?" if near else ""))
+        raise ValueError(f"must be one of {', '.join(filter(None, choices))}" + (f"; did you mean {near[0]}?" if near else ""))
     return result
 
 

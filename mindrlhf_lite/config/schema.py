@@ -45,13 +45,16 @@ class RecomputeConfig:
     recompute: bool = setting(False, "compute a layer's activations again in the backward pass instead of keeping them; several stages always do")
 
 
+MODEL_NAMES = ("", "qwen2", "qwen2.5", "qwen3", "llama3")
+
+
 @dataclass(frozen=True)
 class RlConfig:
-    model_name: str = setting("qwen2.5", "architecture", ("qwen2", "qwen2.5"))
+    model_name: str = setting("", "family of the model, which must be that of actor_config.load; empty: not checked", MODEL_NAMES)
     dataset_file: str = setting("", "MindRecord file of training prompts, from tools/rlhf_data.py")
     eval_dataset_file: str = setting("", "MindRecord file of held-out prompts; empty: no evaluation")
     tokenizer_dir: str = setting("", "folder with the tokenizer's files; empty: actor_config.load")
-    tokenizer_type: str = setting("qwen2.5", "kind of tokenizer", ("qwen2", "qwen2.5"))
+    tokenizer_type: str = setting("", "family of the tokenizer, which is read from its files either way", MODEL_NAMES)
     output_dir: str = setting("output", "folder of metrics.jsonl, completions, TensorBoard, plots, summary.json, hf; checkpoints too unless actor_config.save")
     seed: int = setting(0, "of prompt order and of every completion")
     epochs: int = setting(1, "passes over the prompts; ignored when max_steps is given")

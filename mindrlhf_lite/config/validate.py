@@ -276,6 +276,9 @@ def _shape_differences(folder: str, model_config: str) -> list[str]:
     ]
 
 
+_MODEL_TYPES = {"qwen2": "qwen2", "qwen2.5": "qwen2", "qwen3": "qwen3", "llama3": "llama"}
+
+
 def has_run(output_dir: Path, checkpoint_dir: Path) -> bool:
     """Whether an earlier run left metrics or checkpoints there."""
     metrics = output_dir / "metrics.jsonl"
@@ -289,6 +292,9 @@ def _model_problems(key: str, folder: str, config: Config) -> list[str]:
         check_names_and_shapes(shapes, parameter_specs(model), folder)
     except ValueError as error:
         return [f"{key}={folder!r}: {error}"]
+    name = config.rl_config.model_name
+    if name and _MODEL_TYPES[name] != model.model_type:
+        return [f"rl_config.model_name={name!r}: the model of {key} is {model.model_type} ({model.architecture.models}); leave it empty"]
     if config.rl_config.seq_length > model.max_position_embeddings:
         return [f"rl_config.seq_length={config.rl_config.seq_length}: the model of {key} has max_position_embeddings={model.max_position_embeddings}"]
     return []

@@ -41,8 +41,30 @@ def check_names_and_shapes(found: Mapping[str, tuple[int, ...]], specs: list[Par
         f"{name} has shape {tuple(found[name])}, the config says {shape}" for name, shape in expected.items() if name in found and tuple(found[name]) != shape
     ]
     if problems:
-        shown = "\n  ".join(problems[:20]) + (f"\n  and {len(problems) - 20} more" if len(problems) > 20 else "")
-        raise ValueError(f"{source} does not fit its config:\n  {shown}")
+        raise ValueError(f"{source} does not fit its config:\n  " + "\n  ".join(_by_layers(problems)))
+
+
+def _by_layers(problems: list[str]) -> list[str]:
+    """Lines that differ in the layer only as one, in order of first appearance: "missing model.layers.{2-27}.mlp.up_proj.weight (18944, 3584)"."""
+    layers: dict[tuple[str, str], list[int]] = {}
+    for problem in problems:
+        start, _, rest = problem.partition(".layers.")
+        number, _, end = rest.partition(".")
+        if number.isdigit():
+            layers.setdefault((f"{start}.layers.", f".{end}"), []).append(int(number))
+        else:
+            layers[problem, ""] = []
+    lines = []
+    for (start, end), numbers in layers.items():
+        runs: list[list[int]] = []
+        for number in sorted(numbers):
+            if runs and number == runs[-1][1] + 1:
+                runs[-1][1] = number
+            else:
+                runs.append([number, number])
+        text = ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+        lines.append(f"{start}{text if len(numbers) == 1 else '{' + text + '}'}{end}" if end else start)
+    return lines
 
 
 class WeightReader:

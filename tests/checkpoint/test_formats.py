@@ -115,6 +115,7 @@ def broken_ckpt(path, **changes):
 def test_every_misfit_is_named_at_once_and_nothing_is_written(tmp_path, hf):
     changes = {
         "model.layers.3.attention.wq.bias": None,
+        **{f"model.layers.{layer}.feed_forward.w3.weight": None for layer in (0, 1, 3)},
         "lm_head.weight": None,
         "model.layers.0.feed_forward.w4.weight": np.zeros((2, 2), np.float32),
         "model.norm_out.weight": np.zeros(7, np.float32),
@@ -124,6 +125,7 @@ def test_every_misfit_is_named_at_once_and_nothing_is_written(tmp_path, hf):
     assert result.returncode == 2 and "Traceback" not in result.stderr
     for text in (
         "missing model.layers.3.attention.wq.bias (32,)",
+        "missing model.layers.{0-1,3}.feed_forward.w3.weight (48, 32)",
         "missing lm_head.weight (97, 32)",
         "unexpected model.layers.0.feed_forward.w4.weight (2, 2)",
         "model.norm_out.weight has shape (7,), the config says (32,)",

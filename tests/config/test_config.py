@@ -72,6 +72,7 @@ def test_unknown_keys_and_wrong_types(values, key, value, message):
         ({"rl_config.reshard_mem_opt_level": 1}, "set rl_config.swap to true"),
         ({"rl_config.reshard_mem_opt_level": 2}, "must be 0 or 1"),
         ({"actor_config.model_config": str(ROOT / "model_configs/qwen2_5_7b.yaml")}, "hidden_size is 3584, but"),
+        ({"rl_config.model_name": "qwen3"}, "the model of actor_config.load is qwen2 (Qwen2, Qwen2.5)"),
         ({"actor_config.parallel_config.data_parallel": 4}, "4 x model_parallel 1 x pipeline_stage 1 = 4, but 2 rank(s)"),
         ({"actor_config.parallel_config.micro_batch_num": 500}, "more than the 128 completions"),
         ({"reward_config.verifier_weight": [1.0]}, "2 verifiers need as many weights"),

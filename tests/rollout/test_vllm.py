@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ from mindspore import Tensor, ops
 
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.hf_weights import save_hf_model
+from mindrlhf_lite.models.model_config import RopeScaling
 from mindrlhf_lite.rollout.native import NativeEngine
 from mindrlhf_lite.rollout.sampler import log_softmax
 from mindrlhf_lite.types import FinishReason, GenerateRequest, SamplingParams
@@ -212,6 +214,32 @@ UNSUPPORTED = {
     "structured_outputs": "json",
     "logits_processors": [lambda ids, row: row],
 }
+
+
+OTHER_MODELS = {
+    "qwen3": replace(TINY, model_type="qwen3", head_dim=16),
+    "llama31": replace(TINY, model_type="llama", rope_theta=100.0, rope_scaling=RopeScaling(8.0, 0.5, 1.2, 8)),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_MODELS)
+def test_qwen3_and_llama_in_both_engines_equal_transformers(tmp_path, requests, name):
+    from transformers import AutoModelForCausalLM
+
+    shape, some = OTHER_MODELS[name], requests[:7]
+    weights = random_weights(shape)
+    save_hf_model(tmp_path, shape, weights, None, None)
+    reference = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    model = Decoder(shape, weights, False, LENGTH)
+    vllm = VllmEngine(model, str(tmp_path), VllmOptions(LENGTH, max_num_seqs=8, max_num_batched_tokens=64))
+    greedy = SamplingParams(8, temperature=0)
+    answers = zip(some, vllm.generate(some, greedy), NativeEngine(model, 8, LENGTH).generate(some, greedy), strict=True)
+    for request, by_vllm, by_native in answers:
+        prompt = torch.tensor([request.prompt_ids])
+        settings = {"attention_mask": torch.ones_like(prompt), "max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
+        with torch.no_grad():
+            ids = reference.generate(prompt, **settings, eos_token_id=None, pad_token_id=0)
+        assert by_vllm[0].token_ids == by_native[0].token_ids == tuple(ids[0, len(request.prompt_ids) :].tolist())
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED)
