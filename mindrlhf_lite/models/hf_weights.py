@@ -57,11 +57,11 @@ def _by_layers(problems: list[str]) -> list[str]:
     lines = []
     for (start, end), numbers in layers.items():
         runs: list[list[int]] = []
-        for number in sorted(numbers):
-            if runs and number == runs[-1][1] + 1:
-                runs[-1][1] = number
+        for layer in sorted(numbers):
+            if runs and layer == runs[-1][1] + 1:
+                runs[-1][1] = layer
             else:
-                runs.append([number, number])
+                runs.append([layer, layer])
         text = ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
         lines.append(f"{start}{text if len(numbers) == 1 else '{' + text + '}'}{end}" if end else start)
     return lines
