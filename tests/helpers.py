@@ -57,3 +57,11 @@ def run_python(script: str, *arguments: object, timeout: int = 300) -> subproces
 
 def read_jsonl(path: Path) -> list[dict]:
     return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def make_sums(tokenizer_dir: Path, output: Path, num_rows: int, split: str = "train", seed: int = 0) -> Path:
+    """A MindRecord file of generated two-digit sums."""
+    settings = ("--dataset_type", "arithmetic", "--num_rows", num_rows, "--split", split, "--seed", seed, "--output_path", output)
+    result = run_python("tools/rlhf_data.py", "--tokenizer_dir", tokenizer_dir, *settings)
+    assert result.returncode == 0, result.stderr
+    return output

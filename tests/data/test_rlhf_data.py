@@ -4,7 +4,7 @@ import json
 import time
 
 import pytest
-from helpers import run_python
+from helpers import make_sums, run_python
 
 from mindrlhf_lite.data.records import Padding, read_prompts, write_prompts
 from mindrlhf_lite.data.sampler import PromptSampler
@@ -86,23 +86,7 @@ def test_padding_is_only_padding(tmp_path):
 
 def test_arithmetic_splits_are_seeded_and_disjoint(tmp_path, quickstart_model):
     def make(split, seed, name):
-        output = tmp_path / name
-        arguments = (
-            "--tokenizer_dir",
-            quickstart_model,
-            "--dataset_type",
-            "arithmetic",
-            "--num_rows",
-            300,
-            "--split",
-            split,
-            "--seed",
-            seed,
-            "--output_path",
-            output,
-        )
-        assert run_python("tools/rlhf_data.py", *arguments).returncode == 0
-        return read_prompts(output)
+        return read_prompts(make_sums(quickstart_model, tmp_path / name, 300, split, seed))
 
     train, again, other, held_out = make("train", 0, "a"), make("train", 0, "b"), make("train", 1, "c"), make("held_out", 0, "d")
     assert train == again != other

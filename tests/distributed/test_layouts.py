@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from distributed.jobs import VERIFIERS, start_msrun
-from helpers import random_weights, read_jsonl, run, run_python
+from helpers import make_sums, random_weights, read_jsonl, run
 
 from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
 from mindrlhf_lite.models.model_config import ModelConfig
@@ -61,8 +61,7 @@ FULL_FOUR_RANKS = [
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, quickstart_model):
     folder = tmp_path_factory.mktemp("layouts")
-    settings = ("--tokenizer_dir", quickstart_model, "--dataset_type", "arithmetic", "--num_rows", 16, "--output_path", folder / "train.mindrecord")
-    assert run_python("tools/rlhf_data.py", *settings).returncode == 0
+    make_sums(quickstart_model, folder / "train.mindrecord", 16)
     for name, is_tied in (("tied", True), ("untied", False)):
         # the untied one is Qwen3's kind: norms of each head's query and key, whose gradients every tensor rank has a part of
         config = replace(SHAPE, tie_word_embeddings=is_tied, model_type="qwen2" if is_tied else "qwen3")

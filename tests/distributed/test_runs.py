@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from distributed.jobs import VERIFIERS, start_msrun
-from helpers import ROOT, clean_environment, read_jsonl, run, run_python
+from helpers import ROOT, clean_environment, make_sums, read_jsonl, run, run_python
 
 from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
 from mindrlhf_lite.models.model_config import ModelConfig
@@ -25,19 +25,7 @@ def data(tmp_path_factory, quickstart_model):
     """Prompts, and a model to train: the quickstart's first layer alone, which compiles fast."""
     folder = tmp_path_factory.mktemp("data")
     for split, rows in (("train", 20), ("held_out", 6)):
-        arguments = (
-            "--tokenizer_dir",
-            quickstart_model,
-            "--dataset_type",
-            "arithmetic",
-            "--num_rows",
-            rows,
-            "--split",
-            split,
-            "--output_path",
-            folder / f"{split}.mindrecord",
-        )
-        assert run_python("tools/rlhf_data.py", *arguments).returncode == 0
+        make_sums(quickstart_model, folder / f"{split}.mindrecord", rows, split)
     config = ModelConfig.from_dir(quickstart_model)
     weights = {name: value for name, value in load_weights(quickstart_model, config).items() if ".layers." not in name or ".layers.0." in name}
     save_hf_model(folder / "model", replace(config, num_hidden_layers=1), weights, 258, 256)
