@@ -24,7 +24,9 @@ import json
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -32,8 +34,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import fail, run_tool, tool_parser
 
+if TYPE_CHECKING:
+    from mindrlhf_lite.data.sources import BadRow, Question
+    from mindrlhf_lite.types import Prompt
+
 _BAD_ROWS_SHOWN = 20
 _DATASET_TYPES = ["gsm8k", "deepscaler", "math", "simplerl", "openr1math", "kk", "arithmetic", "custom"]
+_NOT_NEEDED = ("handler_name", "tokenizer_type", "cache_dir")  # of MindSpeed-RL's settings
 # MindSpeed-RL's names
 _CONFIG_NAMES = {"input": "file_path", "tokenizer_name_or_path": "tokenizer_dir", "output_prefix": "output_path"}
 
@@ -58,12 +65,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--pad_token_id", type=int, help="pad prompt_ids to --max_prompt_length with this id (default: no padding; this project needs none)")
     parser.add_argument("--skip_bad_rows", action="store_true", help="leave bad rows out and list them instead of stopping")
-    parser.add_argument("--dedup", action="store_true", help="keep the first of questions that differ in white space and case only")
+    parser.add_argument("--dedup", action="store_true", help="keep the first of questions that differ in white space only; other gold answers are reported")
     parser.add_argument("--sample", type=int, default=0, help="use so many rows, chosen by --seed; 0: all (default: 0)")
     parser.add_argument("--workers", type=int, default=1, help="processes that tokenize and check (default: 1)")
     parser.add_argument("--log_interval", type=int, default=0, help="rows between lines of progress; 0: a progress bar (default: 0)")
     parser.add_argument(
-        "--inspect", type=int, nargs="?", const=3, default=0, metavar="N", help="print N prompts (3 if not given) and plot lengths; no MindRecord"
+        "--inspect", type=int, nargs="?", const=3, default=0, metavar="N", help="print N prompts (3 if not given) and bad rows, and plot lengths; no MindRecord"
     )
     parser.add_argument("--num_rows", type=int, default=2000, help="generated arithmetic: number of rows (default: 2000)")
     parser.add_argument("--digits", type=int, default=2, help="generated arithmetic: digits of each number (default: 2)")
@@ -79,9 +86,11 @@ def parse_arguments() -> argparse.Namespace:
         args = parser.parse_args([*read_config(args.config, set(vars(args)) - {"config"}), *sys.argv[1:]])
     if args.map_keys and not args.dataset_type:
         args.dataset_type = "custom"
-    for name in ("dataset_type", "output_path"):
+    for name in ("dataset_type", *([] if args.inspect else ["output_path"])):
         if getattr(args, name) is None:
             raise ValueError(f"--{name} is needed")
+    if args.tokenizer_dir is None and args.vocab_path is None:
+        raise ValueError("--tokenizer_dir is needed (or --vocab_path and --merges_file_path)")
     if args.seq_length <= args.max_prompt_length:
         raise ValueError(f"--seq_length {args.seq_length}: must exceed --max_prompt_length {args.max_prompt_length} to leave room for a completion")
     if args.file_path is None and args.dataset_type != "arithmetic":
@@ -104,9 +113,12 @@ def read_config(path: str, known: set[str]) -> list[str]:
     arguments: list[str] = []
     for key, value in values.items():
         name = _CONFIG_NAMES.get(key, key)
+        if key in _NOT_NEEDED:
+            print(f"--config {path}: {key} is not needed here, and not read")
+            continue
         if name not in known:
             raise ValueError(f"--config {path}: {key} is unknown; known: {', '.join(sorted({*known, *_CONFIG_NAMES}))}")
-        if key == "output_prefix":
+        if key == "output_prefix" and not str(value).endswith(".mindrecord"):
             value = f"{value}.mindrecord"
         if value is None or value is False:
             continue
@@ -115,26 +127,31 @@ def read_config(path: str, known: set[str]) -> list[str]:
     return arguments
 
 
-def gather(args: argparse.Namespace) -> tuple[list, list]:
-    """(questions chosen, bad rows) of all sources."""
-    from mindrlhf_lite.data import convert
-    from mindrlhf_lite.data.sources import BadRow, Question, arithmetic_rows, as_question, dataset_type, parse_map_keys, read_questions
+def read_sources(args: argparse.Namespace) -> "list[list[Question | BadRow]]":
+    """The rows of every source."""
+    from mindrlhf_lite.data.sources import arithmetic_rows, as_question, dataset_type, parse_map_keys, read_questions
 
     kind = dataset_type(args.dataset_type, parse_map_keys(args.map_keys or {}))
     if args.file_path is None:
         rows = arithmetic_rows(args.num_rows, args.seed, args.split, args.digits)
-        parts: list[list[Question | BadRow]] = [[as_question(number, row, kind, "generated arithmetic") for number, row in enumerate(rows, 1)]]
-    else:
-        parts = [list(read_questions(Path(path), kind)) for path in args.file_path]
-    bad = [row for part in parts for row in part if isinstance(row, BadRow)]
-    questions = [[row for row in part if isinstance(row, Question)] for part in parts]
+        return [[as_question(number, row, kind, "generated arithmetic") for number, row in enumerate(rows, 1)]]
+    return [list(read_questions(Path(path), kind)) for path in args.file_path]
+
+
+def choose(args: argparse.Namespace, parts: "list[list[Prompt]]") -> "list[Prompt]":
+    """Usable prompts without duplicates, mixed and sampled as asked for."""
+    from mindrlhf_lite.data import convert
+
     if args.dedup:
-        unique, dropped = convert.without_duplicates(question for part in questions for question in part)
+        unique, dropped, contradicting = convert.without_duplicates(prompt for part in parts for prompt in part)
         ids = set(map(id, unique))
-        questions = [[question for question in part if id(question) in ids] for part in questions]
+        parts = [[prompt for prompt in part if id(prompt) in ids] for part in parts]
         print(f"Dropped duplicates: {dropped}")
-    chosen = convert.mix(questions, args.ratios, args.seed) if args.ratios else [question for part in questions for question in part]
-    return (convert.sample(chosen, args.sample, args.seed) if args.sample else chosen), bad
+        if contradicting:
+            rows = ", ".join(f"{prompt.source} row {prompt.row}" for prompt in contradicting[:_BAD_ROWS_SHOWN])
+            print(f"of them {len(contradicting)} with another gold answer than the one that was kept: {rows}")
+    chosen = convert.mix(parts, args.ratios, args.seed) if args.ratios else [prompt for part in parts for prompt in part]
+    return convert.sample(chosen, args.sample, args.seed) if args.sample else chosen
 
 
 def inspect(prompts: list, count: int, output: Path) -> None:
@@ -164,27 +181,33 @@ def main() -> None:
     args = parse_arguments()
     from mindrlhf_lite.data.convert import Conversion, convert_questions
     from mindrlhf_lite.data.records import Header, Padding, write_prompts
-    from mindrlhf_lite.data.sources import DATASET_TYPES
+    from mindrlhf_lite.data.sources import DATASET_TYPES, BadRow, Question
+    from mindrlhf_lite.types import Prompt
 
     files = (args.tokenizer_dir, args.vocab_path, args.merges_file_path)
     converter = Conversion(args.prompt_type, *files, args.max_prompt_length, DATASET_TYPES[args.dataset_type].verifiers).open()
-    questions, bad = gather(args)
+    parts = read_sources(args)
+    questions = [row for part in parts for row in part if isinstance(row, Question)]
     start = time.perf_counter()
-    prompts, unusable = convert_questions(converter, questions, args.workers, args.log_interval)
+    results = convert_questions(converter, questions, args.workers, args.log_interval)
     seconds = time.perf_counter() - start
-    bad = sorted([*bad, *unusable], key=lambda row: (row.file, row.row))
+    by_question = dict(zip(map(id, questions), results, strict=True))
+    checked = [[by_question.get(id(row), row) for row in part] for part in parts]
+    bad = sorted((row for part in checked for row in part if isinstance(row, BadRow)), key=lambda row: (row.file, row.row))
 
     source = ", ".join(args.file_path or ["generated arithmetic"])
     lines = [f"{row.file}:{row.row}: {row.reason}" for row in bad]
     shown = lines[:_BAD_ROWS_SHOWN] + ([f"... and {len(lines) - _BAD_ROWS_SHOWN} more"] if len(lines) > _BAD_ROWS_SHOWN else [])
-    if lines and not args.skip_bad_rows:
+    if lines and not args.skip_bad_rows and not args.inspect:
         fail("\n".join([*shown, f"{len(lines)} bad row(s), nothing written; mend the file, or leave them out with --skip_bad_rows"]))
-    if not prompts:
+    usable = [[row for row in part if isinstance(row, Prompt)] for part in checked]
+    if not any(usable):
         fail("\n".join([*shown, f"{source}: no usable row, nothing written"]))
     if lines:
         print("\n".join(shown), f"Skipped bad rows: {len(lines)}", sep="\n")
+    prompts = [replace(prompt, index=index) for index, prompt in enumerate(choose(args, usable))]
     if args.inspect:
-        inspect(prompts, args.inspect, Path(args.output_path))
+        inspect(prompts, args.inspect, Path(args.output_path or "prompts"))
         return
     longest = max(len(prompt.ids) for prompt in prompts)
     padding = None if args.pad_token_id is None else Padding(args.pad_token_id, args.max_prompt_length)

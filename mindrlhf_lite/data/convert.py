@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from tqdm import tqdm
@@ -77,24 +77,21 @@ def _run_in_worker(questions: Sequence[Question]) -> list[Prompt | BadRow]:
     return _converter.run(questions)
 
 
-def convert_questions(converter: Converter, questions: Sequence[Question], workers: int = 1, log_interval: int = 0) -> tuple[list[Prompt], list[BadRow]]:
-    """(prompts in order, rows that cannot be used). The result does not depend on the number of processes.
+def convert_questions(converter: Converter, questions: Sequence[Question], workers: int = 1, log_interval: int = 0) -> list[Prompt | BadRow]:
+    """A prompt or a bad row for every question, in order. The result does not depend on the number of processes.
 
     Args: log_interval: rows between lines of progress; 0: a progress bar.
     """
     batches = [questions[start : start + _BATCH] for start in range(0, len(questions), _BATCH)]
-    prompts: list[Prompt] = []
-    bad: list[BadRow] = []
+    done: list[Prompt | BadRow] = []
     with tqdm(total=len(questions), unit="row", desc="tokenizing", disable=log_interval > 0) as progress:
-        done = 0
         for results in _results(converter, batches, workers):
-            prompts += [replace(result, index=0) for result in results if isinstance(result, Prompt)]
-            bad += [result for result in results if isinstance(result, BadRow)]
+            before = len(done)
+            done += results
             progress.update(len(results))
-            if log_interval and (done + len(results)) // log_interval > done // log_interval:
-                print(f"tokenized {done + len(results)} of {len(questions)} rows", flush=True)
-            done += len(results)
-    return [replace(prompt, index=index) for index, prompt in enumerate(prompts)], bad
+            if log_interval and len(done) // log_interval > before // log_interval:
+                print(f"tokenized {len(done)} of {len(questions)} rows", flush=True)
+    return done
 
 
 def _results(converter: Converter, batches: Sequence[Sequence[Question]], workers: int) -> Iterator[list[Prompt | BadRow]]:
@@ -106,40 +103,42 @@ def _results(converter: Converter, batches: Sequence[Sequence[Question]], worker
         yield from pool.imap(_run_in_worker, batches)
 
 
-def without_duplicates(questions: Iterable[Question]) -> tuple[list[Question], int]:
-    """(questions whose text, white space and case aside, did not occur before; how many did)."""
-    seen: set[str] = set()
-    kept, dropped = [], 0
-    for question in questions:
-        key = " ".join(question.text.lower().split())
-        if key in seen:
-            dropped += 1
-        else:
-            seen.add(key)
-            kept.append(question)
-    return kept, dropped
+def without_duplicates(prompts: Iterable[Prompt]) -> tuple[list[Prompt], int, list[Prompt]]:
+    """(prompts whose text, white space aside, did not occur before; how many did; those of them whose gold answer is another than the first one's)."""
+    golds: dict[str, str] = {}
+    kept, dropped, contradicting = [], 0, []
+    for prompt in prompts:
+        key = " ".join(prompt.text.split())
+        if key not in golds:
+            golds[key] = prompt.gold
+            kept.append(prompt)
+            continue
+        dropped += 1
+        if golds[key] != prompt.gold:
+            contradicting.append(prompt)
+    return kept, dropped, contradicting
 
 
-def mix(parts: Sequence[Sequence[Question]], ratios: Sequence[float], seed: int) -> list[Question]:
-    """As many questions of every part as the ratios ask for, until one part is used up; chosen and shuffled by the seed.
+def mix(parts: Sequence[Sequence[Prompt]], ratios: Sequence[float], seed: int) -> list[Prompt]:
+    """As many prompts of every part as the ratios ask for, until one part is used up; chosen and shuffled by the seed.
 
     Raises:
         ValueError: ratios are not one positive number a part.
     """
-    if len(ratios) != len(parts) or min(ratios) <= 0:
+    if len(ratios) != len(parts) or not all(0 < ratio < float("inf") for ratio in ratios):
         raise ValueError(f"--ratios {' '.join(map(str, ratios))}: one positive number for each of the {len(parts)} files is needed")
     shares = np.array(ratios) / sum(ratios)
     total = min(len(part) / share for part, share in zip(parts, shares, strict=True))
     rng = np.random.default_rng(seed)
-    chosen: list[Question] = []
+    chosen: list[Prompt] = []
     for part, share in zip(parts, shares, strict=True):
         count = min(len(part), int(total * share + 1e-9))
         chosen += [part[index] for index in sorted(rng.permutation(len(part))[:count])]
     return [chosen[index] for index in rng.permutation(len(chosen))]
 
 
-def sample(questions: Sequence[Question], count: int, seed: int) -> list[Question]:
-    """`count` questions chosen by the seed, in their order."""
-    if not 0 < count <= len(questions):
-        raise ValueError(f"--sample {count}: there are {len(questions)} rows to choose from")
-    return [questions[index] for index in sorted(np.random.default_rng(seed).permutation(len(questions))[:count])]
+def sample(prompts: Sequence[Prompt], count: int, seed: int) -> list[Prompt]:
+    """`count` prompts chosen by the seed, in their order."""
+    if not 0 < count <= len(prompts):
+        raise ValueError(f"--sample {count}: there are {len(prompts)} usable rows to choose from")
+    return [prompts[index] for index in sorted(np.random.default_rng(seed).permutation(len(prompts))[:count])]

@@ -105,11 +105,23 @@ def gold_problem(gold: str, kind: str = "math") -> str | None:
         return "it is prose, which math-verify would take for a product of letters"
     if not re.search(r"\w", plain(gold)):
         return "there is neither a letter nor a digit in it"
+    if not has_balanced_braces(gold):
+        return "its braces, or the brackets of a root, do not match"
     from math_verify import parse
 
     if parse(f"${gold}$", raise_on_error=False) or parse(gold, raise_on_error=False):
         return None
     return "it is no number, and math-verify finds no LaTeX or expression in it"
+
+
+def has_balanced_braces(latex: str) -> bool:
+    """Whether every { has its }, escaped ones aside, and every \\sqrt[ its ]. Brackets alone need no partner: [0, 1) is an interval."""
+    depth = 0
+    for brace in re.findall(r"(?<!\\)[{}]", latex):
+        depth += 1 if brace == "{" else -1
+        if depth < 0:
+            return False
+    return depth == 0 and not re.search(r"\\sqrt\[[^\]]*$", latex)
 
 
 @dataclass(frozen=True)

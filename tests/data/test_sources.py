@@ -2,14 +2,15 @@
 
 import csv
 import json
+import sys
 from collections import Counter
 
 import pytest
-from helpers import run_python
+from helpers import ROOT, run, run_python
 
 from mindrlhf_lite.data.convert import Conversion, convert_questions, mix, sample, without_duplicates
 from mindrlhf_lite.data.files import read_rows
-from mindrlhf_lite.data.records import Header, read_file, write_prompts
+from mindrlhf_lite.data.records import Header, read_file, read_prompts, write_prompts
 from mindrlhf_lite.data.sources import DATASET_TYPES, BadRow, Question, as_question, dataset_type, parse_map_keys, read_questions
 from mindrlhf_lite.data.templates import load_template
 from mindrlhf_lite.data.tokenizer import Tokenizer
@@ -157,34 +158,57 @@ def test_two_workers_give_what_one_gives(quickstart_model):
     converter = Conversion("plain", str(quickstart_model), max_prompt_length=16).open()
     one, two = (convert_questions(converter, questions(1200), workers) for workers in (1, 2))
     assert one == two
-    prompts, bad = one
-    assert len(prompts) == 1000 and prompts[7] == Prompt(7, tuple(converter.tokenizer.encode("What is 7+7?")), "What is 7+7?", "14", 8, "odd")
+    prompts, bad = one[:1000], one[1000:]
+    assert prompts[7] == Prompt(0, tuple(converter.tokenizer.encode("What is 7+7?")), "What is 7+7?", "14", 8, "odd")
     assert len(bad) == 200 and bad[0] == BadRow(1001, "the prompt has 18 tokens, over --max_prompt_length 16", "a.jsonl")
 
 
 def test_golds_that_nothing_can_verify_and_lost_system_messages_are_bad_rows(quickstart_model):
     converter = Conversion("plain", str(quickstart_model)).open()
     good = ["5", "-3/4", "\\frac{1}{29,\\!322,\\!216}", "\\{1, 2\\}", "[0, \\infty)", "18 dollars", "\\text{Evelyn}", "50\\%", "Tuesday", "x^2 + 1"]
-    rows = [Question(n, "Q", gold) for n, gold in enumerate([*good, "it depends on what you mean", "\u2014"], 1)]
-    prompts, bad = convert_questions(converter, [*rows, *questions(1, "Be brief.")])
-    assert [prompt.gold for prompt in prompts] == good  # verbatim
-    assert [row.row for row in bad] == [11, 12, 1] and "verified by nothing" in bad[0].reason and "would lose" in bad[2].reason
+    broken = ["it depends on what you mean", "\u2014", "\\frac{1}{", "\\sqrt[", "asdf \\badmacro{x", "x}", "}{$$"]
+    rows = [Question(n, "Q", gold) for n, gold in enumerate([*good, *broken], 1)]
+    results = convert_questions(converter, [*rows, *questions(1, "Be brief.")])
+    assert [result.gold for result in results if isinstance(result, Prompt)] == good  # verbatim
+    bad = [result for result in results if isinstance(result, BadRow)]
+    assert [row.row for row in bad] == [*range(11, 18), 1] and "verified by nothing" in bad[0].reason and "would lose" in bad[-1].reason
 
 
 def test_duplicates_samples_and_mixtures_are_seeded():
-    kept, dropped = without_duplicates([*questions(3), Question(9, "what  IS 1+1?", "2"), Question(10, "new", "1")])
-    assert [question.row for question in kept] == [1, 2, 3, 10] and dropped == 1
-    chosen = sample(questions(100), 10, seed=1)
-    assert len(chosen) == 10 and chosen == sample(questions(100), 10, seed=1) != sample(questions(100), 10, seed=2)
-    assert [q.row for q in chosen] == sorted(q.row for q in chosen)
+    def prompts(texts, source="a"):
+        return [Prompt(0, (1,), text, "2", row, source) for row, text in enumerate(texts, 1)]
+
+    some = prompts(["1+1?", "Is x = A?", "1 +1?", "Is x = a?", " Is  x = A? "])
+    assert without_duplicates([*some, Prompt(0, (1,), "1+1?", "3", 9, "b")]) == (some[:4], 2, [Prompt(0, (1,), "1+1?", "3", 9, "b")])
+    hundred = prompts([str(number) for number in range(100)])
+    chosen = sample(hundred, 10, seed=1)
+    assert len(chosen) == 10 and chosen == sample(hundred, 10, seed=1) != sample(hundred, 10, seed=2)
+    assert [prompt.row for prompt in chosen] == sorted(prompt.row for prompt in chosen)
     with pytest.raises(ValueError, match="--sample 101"):
-        sample(questions(100), 101, 0)
-    parts = [questions(100), [Question(n, "x", "1", source="b") for n in range(10)]]
+        sample(hundred, 101, 0)
+    parts = [hundred, prompts("x" * 10, "b")]
     mixed = mix(parts, [3, 1], seed=0)
-    assert Counter(q.source == "b" for q in mixed) == {False: 30, True: 10}  # the second file is used up
-    assert mixed == mix(parts, [3, 1], seed=0) != mix(parts, [3, 1], seed=1) and len({q.row for q in mixed if q.source != "b"}) == 30
-    with pytest.raises(ValueError, match="--ratios"):
-        mix(parts, [1.0], 0)
+    assert Counter(prompt.source for prompt in mixed) == {"a": 30, "b": 10}  # the second file is used up
+    assert mixed == mix(parts, [3, 1], seed=0) != mix(parts, [3, 1], seed=1) and len({prompt.row for prompt in mixed if prompt.source == "a"}) == 30
+    for ratios in ([1.0], [1.0, 0.0], [1.0, float("nan")], [1.0, float("inf")]):
+        with pytest.raises(ValueError, match="--ratios"):
+            mix(parts, ratios, 0)
+
+
+def test_bad_rows_do_not_count_where_rows_are_chosen(tmp_path, quickstart_model):
+    """A bad first copy does not cost the good one; a sample is of usable rows; every row is checked, and inspection shows the others."""
+    rows = [{"problem": "What is 1+1?", "answer": "((("}, {"problem": "What is 1+1?", "answer": "2"}, {"problem": "What is 1+1?", "answer": "3"}]
+    write(tmp_path / "rows.jsonl", [*rows, *({"problem": f"{n}?", "answer": str(n)} for n in range(4))])
+    common = ("--tokenizer_dir", quickstart_model, "--dataset_type", "deepscaler", "--file_path", tmp_path / "rows.jsonl")
+    options = ("--output_path", tmp_path / "out.mindrecord", "--sample", 5, "--dedup")
+    refused = run_python("tools/rlhf_data.py", *common, *options)
+    assert refused.returncode == 2 and "rows.jsonl:1:" in refused.stderr
+    result = run_python("tools/rlhf_data.py", *common, *options, "--skip_bad_rows")
+    assert result.returncode == 0 and "of them 1 with another gold answer than the one that was kept: rows row 3" in result.stdout, result.stderr
+    assert [(prompt.index, prompt.gold) for prompt in read_prompts(tmp_path / "out.mindrecord")] == [(0, "2"), (1, "0"), (2, "1"), (3, "2"), (4, "3")]
+    shown = run([sys.executable, ROOT / "tools/rlhf_data.py", *common, "--inspect", 2], cwd=tmp_path)
+    assert shown.returncode == 0 and "rows.jsonl:1:" in shown.stdout and shown.stdout.count("--- row") == 2, shown.stderr
+    assert (tmp_path / "prompts.lengths.png").is_file()
 
 
 def test_header_and_the_wrong_tokenizer(tmp_path, tokenizer, shared):
@@ -213,12 +237,18 @@ def test_real_data_sets_convert_whole_but_for_rows_without_an_answer(shared, tmp
 
 def test_settings_from_a_yaml_and_inspection(tmp_path, quickstart_model):
     write(tmp_path / "rows.jsonl", ROWS)
-    settings = {"input": str(tmp_path / "rows.jsonl"), "tokenizer_name_or_path": str(quickstart_model), "output_prefix": str(tmp_path / "out")}
+    settings = {
+        "input": str(tmp_path / "rows.jsonl"),
+        "tokenizer_name_or_path": str(quickstart_model),
+        "output_prefix": str(tmp_path / "out"),
+        "handler_name": "R1Handler",
+    }
     config = tmp_path / "data.yaml"
     config.write_text(json.dumps({**settings, "dataset_type": "deepscaler", "dedup": True, "workers": 1, "log_interval": 2, "map_keys": {"system": ""}}))
     result = run_python("tools/rlhf_data.py", "--config", config, "--sample", 4)
     assert result.returncode == 0, result.stderr
-    assert "tokenized 4 of 4 rows" in result.stdout and result.stdout.rstrip().endswith("Total number of samples: 4")
+    assert "tokenized 5 of 5 rows" in result.stdout and result.stdout.rstrip().endswith("Total number of samples: 4")
+    assert "handler_name is not needed" in result.stdout
     header, prompts = read_file(tmp_path / "out.mindrecord")
     assert len(prompts) == 4 and header.counts == {"rows": 4} and header.longest == max(len(prompt.ids) for prompt in prompts)
     result = run_python("tools/rlhf_data.py", "--config", config, "--inspect", 2, "--output_path", tmp_path / "new.mindrecord")
