@@ -70,7 +70,11 @@ def quantize(model_dir: str | Path, output_dir: str | Path, keep: tuple[str, ...
     settings = mindformers_settings(source.config)
     with tempfile.TemporaryDirectory() as scratch, _without_their_logs(scratch):
         write_mindformers(source, Path(scratch) / "model.safetensors", dtype="F32")
-        network = _round(_load(settings, Path(scratch) / "model.safetensors"), keep)
+        network = _load(settings, Path(scratch) / "model.safetensors")
+        names = [name for name, _ in network.parameters_and_names()]
+        if unknown := [pattern for pattern in keep if not any(pattern in name for name in names)]:
+            raise ValueError(f"--keep {' '.join(unknown)}: no layer has that in its name; names are such as {names[-2]}")
+        network = _round(network, keep)
         parameters = dict(network.parameters_and_names())
     output.mkdir(parents=True)
     ms.save_checkpoint([{"name": name, "data": parameter} for name, parameter in parameters.items()], str(output / "model.ckpt"))

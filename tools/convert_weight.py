@@ -20,13 +20,14 @@ Examples:
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import run_tool, tool_parser
 
-MINDFORMERS_SUFFIXES = (".ckpt", ".safetensors")
+_NOT_WRITTEN = (".bin", ".pth", ".pt", ".npz", ".gguf", ".onnx")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -37,7 +38,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--mindspore_ckpt_path", help="MindFormers file: what is written, or with --reversed the source")
     parser.add_argument("--reversed", action="store_true", help="from --mindspore_ckpt_path to --torch_ckpt_dir")
     parser.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), help="what is written (default: the source's, tensor by tensor)")
-    parser.add_argument("--config_path", help="shape of the model in a MindFormers file: MindFormers' YAML, a YAML of model_configs/, or a Hugging Face folder")
+    parser.add_argument(
+        "--config_path",
+        help="shape of the model in a MindFormers file (and, for any source, end tokens and tokenizer): MindFormers' YAML, a YAML of model_configs/, or a Hugging Face folder",
+    )
     parser.add_argument("--src_strategy", help="strategy that a sharded source was saved under (default: what it says itself)")
     parser.add_argument("--dst_strategy", help="write rank files for dp=..,tp=..,pp=.. or a strategy.json")
     return parser.parse_args()
@@ -52,6 +56,10 @@ def paths(args: argparse.Namespace) -> tuple[str, str]:
     source, destination = source or args.input_path, destination or args.output_path
     if not source or not destination:
         raise ValueError("a source and a destination are needed: --input_path and --output_path, or --torch_ckpt_dir and --mindspore_ckpt_path")
+    if args.mindspore_ckpt_path and not args.mindspore_ckpt_path.endswith((".ckpt", ".safetensors")):
+        raise ValueError(f"--mindspore_ckpt_path {args.mindspore_ckpt_path}: a MindFormers file ends in .ckpt or .safetensors")
+    if destination.endswith(_NOT_WRITTEN):
+        raise ValueError(f"{destination}: this format is not written; give a folder (Hugging Face), or a file .ckpt or .safetensors (MindFormers)")
     return source, destination
 
 
@@ -60,31 +68,40 @@ def main() -> None:
     source_path, destination = paths(args)
     from tqdm import tqdm
 
-    from mindrlhf_lite.checkpoint.transform import number_of_tensors, open_checkpoint, open_mindformers, read_strategy, transform, write_mindformers
+    from mindrlhf_lite.checkpoint import transform as conversion
+    from mindrlhf_lite.config.model_file import read_model_file
     from mindrlhf_lite.data.tokenizer import copy_tokenizer
     from mindrlhf_lite.models.tensor_files import DTYPES
     from mindrlhf_lite.observe.host import peak_rss_gb
 
-    if Path(source_path).suffix in MINDFORMERS_SUFFIXES:
+    conversion.check_is_new(Path(destination))
+    if Path(source_path).suffix in conversion.MINDFORMERS_SUFFIXES:
         if not args.config_path:
             raise ValueError(f"--config_path: needed for {source_path}, which does not say the shape of its model: a MindFormers YAML or a Hugging Face folder")
-        source = open_mindformers(source_path, args.config_path)
+        source = conversion.open_mindformers(source_path, args.config_path)
     else:
-        source = open_checkpoint(source_path, read_strategy(args.src_strategy, "--src_strategy") if args.src_strategy else None)
+        source = conversion.open_checkpoint(source_path, conversion.read_strategy(args.src_strategy, "--src_strategy") if args.src_strategy else None)
+    if source.end_token_ids is None and args.config_path:
+        model = read_model_file(args.config_path)
+        source = replace(source, end_token_ids=model.end_token_ids, pad_token_id=model.pad_token_id)
     if source.left_out:
         print(f"left out {len(source.left_out)} tensors that are no weights, such as {source.left_out[0]}")
-    strategy = read_strategy(args.dst_strategy, "--dst_strategy") if args.dst_strategy else None
-    is_mindformers = Path(destination).suffix in MINDFORMERS_SUFFIXES
+    strategy = conversion.read_strategy(args.dst_strategy, "--dst_strategy") if args.dst_strategy else None
+    is_mindformers = Path(destination).suffix in conversion.MINDFORMERS_SUFFIXES
     if strategy and is_mindformers:
         raise ValueError(f"--dst_strategy {args.dst_strategy}: rank files go into a folder, not into {destination}")
     dtype = DTYPES[args.dtype] if args.dtype else None
-    with tqdm(total=number_of_tensors(source.config, strategy), unit="tensor") as progress:
+    with tqdm(total=conversion.number_of_tensors(source.config, strategy), unit="tensor") as progress:
         if is_mindformers:
-            write_mindformers(source, destination, progress.update, dtype)
+            conversion.write_mindformers(source, destination, progress.update, dtype)
         else:
-            transform(source, destination, strategy, progress.update, dtype)
+            conversion.transform(source, destination, strategy, progress.update, dtype)
     if not strategy and not is_mindformers:
         copy_tokenizer(args.config_path or source_path, destination)
+        if source.end_token_ids is None:
+            print(
+                "warning: no end token is known, so that answers will not stop: give a Hugging Face folder by --config_path, or set eos_token_id in config.json"
+            )
     print(f"wrote {destination}; peak memory {peak_rss_gb():.2f} GiB")
 
 

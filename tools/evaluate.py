@@ -76,8 +76,10 @@ def read_completions(path: str) -> "list[Row]":
 
     rows = read_rows(path)
     for number, row in enumerate(rows, 1):
-        if not isinstance(row.get("completions"), list) or not row["completions"] or not all("correct" in completion for completion in row["completions"]):
-            raise ValueError(f"{path}: row {number} has no completions with `correct`; give a .completions.jsonl file of this tool")
+        completions = row.get("completions")
+        is_whole = isinstance(completions, list) and completions and all(isinstance(c, dict) and "correct" in c for c in completions)
+        if not is_whole or not {"prompt", "gold", "source"} <= row.keys():
+            raise ValueError(f"{path}: row {number} is no answered question (prompt, gold, source, completions with correct); give a .completions.jsonl file")
     return rows
 
 
@@ -108,6 +110,7 @@ def write_result(output: str, result: dict, rows: "dict[str, list[Row]]") -> Non
         write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in questions))
         print(f"wrote {path}")
     write_atomically(Path(output), json.dumps(result, indent=1) + "\n")
+    print(f"wrote {output}")
 
 
 def main() -> None:
@@ -120,14 +123,19 @@ def main() -> None:
     models = args.compare or ([args.model] if args.model else [])
     if not models or (args.compare and args.model):
         raise ValueError("give --model DIR, or --compare A B")
+    if summaries := [model for model in models if model.endswith(".json")]:
+        raise ValueError(f"{summaries[0]}: holds the figures only; give its answers, {Path(summaries[0]).with_suffix('.completions.jsonl')}")
+    if args.output and (Path(args.output).is_dir() or not Path(args.output).absolute().parent.is_dir()):
+        raise ValueError(f"--output {args.output}: a file in a folder that is there is needed")
     if not args.dataset and any(not model.endswith(".jsonl") for model in models):
         raise ValueError("--dataset: needed; a MindRecord file of tools/rlhf_data.py")
 
+    settings = {"max_tokens": args.max_tokens, "temperature": temperature, "verifier": args.verifier, "seed": args.seed}
     rows = [read_completions(model) if model.endswith(".jsonl") else evaluate(model, args, temperature) for model in models]
     if not args.compare:
         result = report(rows[0], args.model)
         if args.output:
-            write_result(args.output, {**result, "dataset": args.dataset}, {"": rows[0]})
+            write_result(args.output, {**result, "dataset": args.dataset, "settings": settings}, {"": rows[0]})
         return
     from mindrlhf_lite.evaluation import compare, correctness
 
@@ -138,6 +146,9 @@ def main() -> None:
     for letter, model, side in zip("AB", models, rows, strict=True):
         print(f"{letter}: {model}")
         results.append(report(side, model))
+    counts = [len(side[0]["completions"]) for side in rows]
+    if counts[0] != counts[1]:
+        print(f"note: A has {counts[0]} completions a question, B {counts[1]}: were they sampled alike?")
     paired = compare(*(correctness(side, model) for model, side in zip(models, rows, strict=True)))
     print(
         f"B - A: {paired.difference:+.1%} (95 % interval {paired.low:+.1%} to {paired.high:+.1%}); B is better on {paired.better} questions, worse on {paired.worse}"

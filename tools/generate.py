@@ -69,12 +69,16 @@ def chat(args: argparse.Namespace) -> None:
     from mindrlhf_lite.parallel.mesh import Mesh
     from mindrlhf_lite.rollout.native import NativeEngine
 
+    if args.input or args.output or args.n != 1:
+        raise ValueError("--input, --output and --n do not go with --chat")
     folder = load_model_folder(args.model)
     length, sampling = min(args.max_length, folder.config.max_position_embeddings), sampling_of(args, folder)
     if sampling.max_tokens >= length:
         raise ValueError(f"--max_tokens {sampling.max_tokens}: must be below --max_length (and the model's max_position_embeddings), {length}")
     template = load_template(args.prompt_type, folder.tokenizer) if args.prompt_type else None
     conversation = Conversation(folder.tokenizer, args.system, template)
+    if args.system and not (template.takes_system if template else conversation.remembers):
+        raise ValueError(f"--system: {f'template {args.prompt_type}' if template else 'a model without a chat template'} has no place for it")
     Mesh()
     engine = NativeEngine(Decoder(folder.config, folder.weights, False, length), 1, length)
     form = args.prompt_type or ("the whole conversation is the prompt" if conversation.remembers else "no chat template: every line is continued as it is")
@@ -83,8 +87,12 @@ def chat(args: argparse.Namespace) -> None:
     while True:
         try:
             question = input("> " if sys.stdin.isatty() else "")
+            question.encode()
         except EOFError:
             return
+        except UnicodeError:
+            print("error: this line is not UTF-8 text", file=sys.stderr)
+            continue
         if question.strip() == "/exit":
             return
         if question.strip() == "/new":

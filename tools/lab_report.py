@@ -32,6 +32,8 @@ def main() -> None:
     names = args.names or names_of(args.runs)
     if len(names) != len(args.runs):
         raise ValueError(f"--names: {len(names)} names for {len(args.runs)} runs")
+    if len(set(names)) != len(names):
+        raise ValueError(f"--names {' '.join(names)}: names must differ")
     print(write_report([read_run(path, name) for path, name in zip(args.runs, names, strict=True)], Path(args.output)))
 
 

@@ -33,9 +33,10 @@ def main() -> None:
     args = parse_arguments()
     from tqdm import tqdm
 
-    from mindrlhf_lite.checkpoint.transform import number_of_tensors, open_checkpoint, read_strategy, transform
+    from mindrlhf_lite.checkpoint.transform import check_is_new, number_of_tensors, open_checkpoint, read_strategy, transform
     from mindrlhf_lite.observe.host import peak_rss_gb
 
+    check_is_new(Path(args.dst_checkpoint))
     source = open_checkpoint(args.src_checkpoint, read_strategy(args.src_strategy, "--src_strategy") if args.src_strategy else None)
     strategy = None if args.dst_strategy == "full" else read_strategy(args.dst_strategy, "--dst_strategy")
     with tqdm(total=number_of_tensors(source.config, strategy), unit="tensor") as progress:

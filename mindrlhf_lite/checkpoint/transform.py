@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,11 +27,13 @@ from mindrlhf_lite.models.hf_weights import WeightReader, check_names_and_shapes
 from mindrlhf_lite.models.mindformers import is_training_state, mindformers_name, mindformers_problem
 from mindrlhf_lite.models.model_config import ModelConfig
 from mindrlhf_lite.models.parameters import parameter_specs
-from mindrlhf_lite.models.tensor_files import Progress, TensorToWrite, open_tensor_file, write_ckpt, write_safetensors
+from mindrlhf_lite.models.tensor_files import Progress, TensorFile, TensorToWrite, open_tensor_file, write_ckpt, write_safetensors
 from mindrlhf_lite.parallel.layout import Box, Buffer, Strategy, buffers_of_rank, fill_buffers, parse_strategy
 
+MINDFORMERS_SUFFIXES = (".ckpt", ".safetensors")
 STRATEGY_FILE, MODEL_FILE = "strategy.json", "config.json"
 Read = Callable[[str, Box], np.ndarray]
+_ROWS_COMPARED = 4096
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def open_checkpoint(path: str | Path, strategy: Strategy | None = None) -> OpenC
         readers: dict[str, Read] = {"weight/": weights.read}
         for moment in ("adam_m", "adam_v"):
             readers[f"optimizer/{moment}."] = ShardedReader(folder, config, saved, f"optimizer/{moment}.").read
-        return OpenCheckpoint(config, saved, readers, weights.dtype)
+        return OpenCheckpoint(config, saved, readers, weights.dtype, state["model"].get("eos_token_id"), state["model"].get("pad_token_id"))
     if not (folder / MODEL_FILE).is_file():
         raise ValueError(f"{folder}: neither state.json (a run's step_N folder) nor config.json (a Hugging Face folder, or one of this tool's) there")
     values = _json(folder / MODEL_FILE)
@@ -108,10 +111,11 @@ def open_mindformers(path: str | Path, config_path: str | Path) -> OpenCheckpoin
     """
     model, file = read_model_file(str(config_path)), open_tensor_file(Path(path))
     specs = parameter_specs(model.shape)
-    tied = {mindformers_name("lm_head.weight")} if model.shape.tie_word_embeddings else set()
     left_out = tuple(name for name in file.entries if is_training_state(name))
-    found = {name: entry.shape for name, entry in file.entries.items() if name not in left_out and name not in tied}
+    found = {name: entry.shape for name, entry in file.entries.items() if name not in left_out}
     expected = [replace(spec, name=mindformers_name(spec.name)) for spec in specs]
+    if model.shape.tie_word_embeddings and "lm_head.weight" in found:  # MindFormers writes a tied head a second time
+        _check_tied_head(file, found.pop("lm_head.weight"), mindformers_name("model.embed_tokens.weight"))
     check_names_and_shapes(found, expected, f"{path} (shape from {config_path})")
     for name in found:
         if (dtype := file.entries[name].dtype) not in ("F32", "F16", "BF16", "F64"):
@@ -124,6 +128,17 @@ def open_mindformers(path: str | Path, config_path: str | Path) -> OpenCheckpoin
         return file.entries[mindformers_name(name)].dtype
 
     return OpenCheckpoint(model.shape, None, {"weight/": read}, dtype_of, model.end_token_ids, model.pad_token_id, left_out)
+
+
+def _check_tied_head(file: TensorFile, shape: tuple[int, ...], embedding: str) -> None:
+    """Raises ValueError if a head is not the embedding that it is tied to, by its shape or by a number."""
+    same = embedding in file.entries and file.entries[embedding].shape == shape
+    rows = shape[0] if same else 0
+    for start in range(0, rows, _ROWS_COMPARED):
+        box = ((start, min(start + _ROWS_COMPARED, rows)), *((0, extent) for extent in shape[1:]))
+        same = same and np.array_equal(file.read("lm_head.weight", box), file.read(embedding, box), equal_nan=True)
+    if not same:
+        raise ValueError(f"{file.path}: lm_head.weight is not {embedding}, though the config says tie_word_embeddings=true")
 
 
 def number_of_tensors(config: ModelConfig, strategy: Strategy | None) -> int:
@@ -139,6 +154,12 @@ def number_of_tensors(config: ModelConfig, strategy: Strategy | None) -> int:
     return sum(len(buffers_of_rank(config, strategy, rank)) for rank in _written_ranks(strategy))
 
 
+def check_is_new(destination: Path) -> None:
+    """Raises ValueError if something is there already, but for an empty folder."""
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise ValueError(f"{destination}: exists already and is not empty; give a new name")
+
+
 def transform(
     source: OpenCheckpoint, destination: str | Path, strategy: Strategy | None, progress: Progress = lambda count: None, dtype: str | None = None
 ) -> None:
@@ -152,12 +173,12 @@ def transform(
         ValueError: the model cannot be laid out so, the destination holds something already, or a number does not fit the dtype.
     """
     folder = Path(destination)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder}: not empty; give a new folder")
+    check_is_new(folder)
     number_of_tensors(source.config, strategy)
-    scratch = folder.with_name(f".{folder.name}.tmp")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    scratch.chmod(0o755)
     try:
-        scratch.mkdir(parents=True)
         if strategy is None:
             ends = source.end_token_ids, source.pad_token_id
             write_hf_model(scratch, source.config, source.readers["weight/"], *ends, dtype=source.dtype_to_write(dtype), progress=progress)
@@ -206,10 +227,11 @@ def write_mindformers(source: OpenCheckpoint, destination: str | Path, progress:
         ValueError: MindFormers has no such model, another suffix, the file exists, or a number does not fit the dtype.
     """
     path = Path(destination)
+    if path.suffix not in MINDFORMERS_SUFFIXES:
+        raise ValueError(f"{path}: a MindFormers file ends in {' or '.join(MINDFORMERS_SUFFIXES)}")
     if problem := mindformers_problem(source.config):
         raise ValueError(f"{path}: {problem}")
-    if path.exists():
-        raise ValueError(f"{path}: exists already; give a new file")
+    check_is_new(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     read, dtype_of = source.readers["weight/"], source.dtype_to_write(dtype)
     tensors = [whole_tensor(spec.name, mindformers_name(spec.name), spec.shape, read, dtype_of(spec.name)) for spec in parameter_specs(source.config)]

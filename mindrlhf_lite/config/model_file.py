@@ -48,7 +48,9 @@ def read_model_file(path: str) -> ModelFile:
             f"model_config {path}: a section model: with the keys of a Hugging Face config.json is needed, or model.model_config: as in MindFormers"
         )
     model = values["model"]
-    if isinstance(model.get("model_config"), dict):
+    if "model_config" in model and not isinstance(model["model_config"], dict):
+        raise ValueError(f"model_config {path}: model.model_config must be a mapping, not {model['model_config']!r}")
+    if "model_config" in model:
         model, folder = model["model_config"], values.get("pretrained_model_dir")
         if folder and not any(key in model for key in ("hidden_size", "num_layers")):  # newer files leave the shape to a Hugging Face folder
             return replace(read_model_file(folder), strategies=strategies_from_mindformers(values))

@@ -110,7 +110,7 @@ def read_file(path: str | Path) -> tuple[Header, list[Prompt]]:
     if not path.is_file():
         raise ValueError(f"dataset_file {path}: no such file; make one with tools/rlhf_data.py")
     if not Path(f"{path}.db").is_file():
-        raise ValueError(f"dataset_file {path}: its index {path.name}.db is missing; copy both files, or convert again with tools/rlhf_data.py")
+        raise ValueError(f"dataset_file {path}: its index {path.name}.db is missing; a MindRecord file of tools/rlhf_data.py is needed, with its index")
     rows = [_as_prompt(index - 1, row, path) for index, row in enumerate(_read_rows(path))]
     if not rows or rows[0].source != _HEADER:
         raise ValueError(f"dataset_file {path}: its first row is not a header; convert the data with this version's tools/rlhf_data.py")

@@ -77,6 +77,9 @@ def shape_from_mindformers(values: dict[str, Any], source: str) -> ModelConfig:
         raise ValueError(f"{source}: model.model_config.type={values['type']!r} is not supported; 'LlamaConfig' is (Qwen2, Qwen2.5, Llama 3)")
     if values.get("qkv_concat"):
         raise ValueError(f"{source}: model.model_config.qkv_concat=True is not supported: tensors are split; set it to False and convert the checkpoint")
+    for name in sum(_KEYS.values(), ("multiple_of", "ffn_dim_multiplier")):
+        if values.get(name) is not None and not _is_positive(values[name]) and name != "tie_word_embeddings":
+            raise ValueError(f"{source}: model.model_config.{name}={values[name]!r}: a positive number is needed")
     config: dict[str, Any] = {"model_type": "qwen2" if values.get("qkv_has_bias") else "llama", **_DEFAULTS}
     for key, names in _KEYS.items():
         given = next((values[name] for name in names if values.get(name) is not None), None)
@@ -86,10 +89,15 @@ def shape_from_mindformers(values: dict[str, Any], source: str) -> ModelConfig:
         config["intermediate_size"] = _intermediate_size(values)
     method = str(values.get("extend_method", "None")).upper()
     if method == "LLAMA3":
-        config["rope_scaling"] = {"rope_type": "llama3", **(values.get("scaling_factor") or {})}
+        if not isinstance(values.get("scaling_factor"), dict):
+            raise ValueError(f"{source}: model.model_config.scaling_factor={values.get('scaling_factor')!r}: a mapping is needed with extend_method: LLAMA3")
+        config["rope_scaling"] = {"rope_type": "llama3", **values["scaling_factor"]}
     elif method != "NONE":
         raise ValueError(f"{source}: model.model_config.extend_method={values['extend_method']!r} is not supported; 'None' and 'LLAMA3' are")
-    return ModelConfig.from_hf(config, f"{source}: model.model_config")
+    try:
+        return ModelConfig.from_hf(config, "as a config.json")
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{source}: model.model_config: {error}") from None
 
 
 def mindformers_settings(config: ModelConfig) -> dict[str, Any]:
@@ -99,6 +107,13 @@ def mindformers_settings(config: ModelConfig) -> dict[str, Any]:
     if config.rope_scaling is not None:
         settings.update(extend_method="LLAMA3", scaling_factor=asdict(config.rope_scaling))
     return settings
+
+
+def _is_positive(value: Any) -> bool:
+    try:
+        return float(value) > 0  # YAML reads 1e-6 as text
+    except (TypeError, ValueError):
+        return False
 
 
 def _intermediate_size(values: dict[str, Any]) -> int:

@@ -119,18 +119,19 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
             raise ValueError(f"{path}: not a safetensors file, or cut short ({size} bytes)")
         try:
             header = json.loads(file.read(length))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            header.pop("__metadata__", None)
+            entries = {name: _header_entry(8 + length, **entry) for name, entry in header.items()}
+        except (UnicodeDecodeError, AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: broken safetensors header ({error})") from None
-    header.pop("__metadata__", None)
-    end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    if 8 + length + end > size:
-        raise ValueError(f"{path}: cut short: {size} bytes, {8 + length + end} expected")
-    return {
-        name: TensorEntry(
-            entry["dtype"], tuple(entry["shape"]), ((8 + length + entry["data_offsets"][0], entry["data_offsets"][1] - entry["data_offsets"][0]),)
-        )
-        for name, entry in header.items()
-    }
+    end = max((offset + count for entry in entries.values() for offset, count in entry.ranges), default=0)
+    if end > size:
+        raise ValueError(f"{path}: cut short: {size} bytes, {end} expected")
+    return entries
+
+
+def _header_entry(start: int, dtype: str, shape: list[int], data_offsets: list[int]) -> TensorEntry:
+    first, last = data_offsets
+    return TensorEntry(dtype, tuple(map(int, shape)), ((start + first, last - first),))
 
 
 def _varint(file: BinaryIO) -> int:

@@ -73,7 +73,14 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _rows_by_step(folder: Path, kind: str) -> dict[int, list[dict[str, Any]]]:
     files = sorted((folder / "completions").glob(f"{kind}_*.jsonl"))
-    return {int(path.stem.rpartition("_")[2]): [json.loads(line) for line in path.read_text().split("\n") if line] for path in files}
+    return {int(path.stem.rpartition("_")[2]): [_json(line, path) for line in path.read_text().split("\n") if line] for path in files}
+
+
+def _json(text: str, path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: damaged, not valid JSON ({error.msg})") from None
 
 
 def read_run(path: str, name: str) -> Run:
@@ -82,7 +89,7 @@ def read_run(path: str, name: str) -> Run:
     if not metrics:
         raise ValueError(f"{path}: no metrics.jsonl with at least one step there; give the output folder of a run")
     summary = Path(path) / "summary.json"
-    return Run(name, Path(path), metrics, json.loads(summary.read_text()) if summary.is_file() else {})
+    return Run(name, Path(path), metrics, _json(summary.read_text(), summary) if summary.is_file() else {})
 
 
 def names_of(paths: Sequence[str]) -> list[str]:
@@ -128,11 +135,12 @@ def draw_curves(runs: Sequence[Run], folder: Path) -> dict[str, tuple[str, str]]
                 axes.plot(*zip(*points, strict=True), color=colour, alpha=0.25, linewidth=1)
                 points = smooth(points)
             if points:
-                axes.plot(*zip(*points, strict=True), color=colour, linewidth=2, label=run.name, marker="o" if len(points) < 20 else None, markersize=4)
+                axes.plot(*zip(*points, strict=True), color=colour, linewidth=2, label=f" {run.name}", marker="o" if len(points) < 20 else None, markersize=4)
         axes.set_xlabel("step")
         axes.set_title(title, fontsize=11)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=9)
+        for entry in axes.legend(fontsize=9).get_texts():
+            entry.set_parse_math(False)  # names are no formulas
         figure.tight_layout()
         figure.savefig(folder / f"{name}.png", dpi=120)
         text = io.StringIO()
@@ -269,8 +277,8 @@ def _overview(runs: Sequence[Run]) -> str:
                 f"{run.summary['seconds']:.0f} s" if "seconds" in run.summary else "not finished",
                 f"{before['accuracy']:.1%}" if before else "-",
                 f"{after['accuracy']:.1%} ({after['interval_95'][0]:.1%} to {after['interval_95'][1]:.1%})" if after else "-",
-                f"{last['reward/mean']:.3f}",
-                f"{last['completion/mean_tokens']:.1f}",
+                f"{last['reward/mean']:.3f}" if "reward/mean" in last else "-",
+                f"{last['completion/mean_tokens']:.1f}" if "completion/mean_tokens" in last else "-",
             )
         )
     return _table(("run", "steps", "time", "accuracy before", "after (95 % interval)", "last mean reward", "last mean length"), rows)

@@ -239,7 +239,7 @@ class GrpoTrainer:
             "decay_steps": self.update.schedule.decay_steps,
             "world_size": self.mesh.world_size,
             "strategy": strategy_to_json(optimizer.strategy),
-            "model": self.roles.model_config.to_hf(None, None),
+            "model": self.roles.model_config.to_hf(self._end_token_ids, self.tokenizer.pad_token_id),
             "config": asdict(self.config),
             "versions": versions(),
             "evaluations": {name: result.as_dict() for name, result in self.evaluations.items()},
@@ -288,11 +288,16 @@ class GrpoTrainer:
                 state.update({f"{moment}.{name}": values for name, values in fill_buffers(optimizer.buffers, reader.read).items()})
             optimizer.load_state(state, checkpoint.state["updates_done"])
 
+    @property
+    def _end_token_ids(self) -> int | list[int]:
+        stops = list(self.sampling.stop_token_ids)
+        return stops[0] if len(stops) == 1 else stops
+
     def _export(self) -> None:
         """OUTPUT/hf: every rank leaves its shard in a scratch folder, from which one rank writes the whole model, a tensor at a time."""
         from safetensors.numpy import save_file
 
-        actor, scratch, stops = self.roles.actor, self.output / "hf" / ".shards", list(self.sampling.stop_token_ids)
+        actor, scratch = self.roles.actor, self.output / "hf" / ".shards"
         if self.mesh.is_main:
             scratch.mkdir(parents=True, exist_ok=True)
         gather_objects(self.mesh.world, None)
@@ -302,7 +307,7 @@ class GrpoTrainer:
         gather_objects(self.mesh.world, None)
         if self.mesh.is_main:
             reader = ShardedReader(scratch, self.roles.model_config, actor.model.strategy, "")
-            write_hf_model(self.output / "hf", self.roles.model_config, reader.read, stops[0] if len(stops) == 1 else stops, self.tokenizer.pad_token_id)
+            write_hf_model(self.output / "hf", self.roles.model_config, reader.read, self._end_token_ids, self.tokenizer.pad_token_id)
             self.tokenizer.save(self.output / "hf")
             shutil.rmtree(scratch)
 

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from helpers import ROOT, TINY, clean_environment, random_weights, run_python
 
+from mindrlhf_lite.checkpoint.store import Checkpoint, CheckpointStore, prefixed
+from mindrlhf_lite.checkpoint.strategies import strategy_to_json
 from mindrlhf_lite.checkpoint.transform import open_checkpoint, open_mindformers, transform, write_mindformers
 from mindrlhf_lite.models.hf_weights import save_hf_model
-from mindrlhf_lite.models.mindformers import mindformers_name
+from mindrlhf_lite.models.mindformers import mindformers_name, mindformers_settings
 from mindrlhf_lite.models.model_config import ModelConfig
 from mindrlhf_lite.models.parameters import parameter_specs
 from mindrlhf_lite.models.tensor_files import TensorToWrite, narrow_bfloat16, open_tensor_file, widen_bfloat16, write_ckpt, write_safetensors
@@ -142,6 +144,58 @@ def test_a_training_state_is_left_out_and_said(tmp_path, hf):
     assert (tmp_path / "out/model.safetensors").read_bytes() == (hf / "model.safetensors").read_bytes()
 
 
+def test_a_runs_checkpoint_knows_its_end_tokens_and_takes_the_tokenizer_from_the_model(tmp_path, hf):
+    (hf / "vocab.json").write_text("{}")
+    state = {"model": SHAPE.to_hf([5, 6], 0), "strategy": strategy_to_json(parse_strategy("tp=1", "test", SHAPE))}
+    CheckpointStore(tmp_path / "checkpoints", 1).save(Checkpoint(7, state, prefixed("weight", random_weights(SHAPE))))
+    folder = tmp_path / "checkpoints/step_7"
+    assert convert("--input_path", folder, "--output_path", tmp_path / "out", "--config_path", hf).returncode == 0
+    for name in ("model.safetensors", "config.json", "vocab.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (hf / name).read_bytes()
+
+
+def test_end_tokens_that_nothing_knows_are_a_warning_and_may_come_from_a_folder(tmp_path, hf):
+    values = mindformers_settings(SHAPE)
+    (tmp_path / "model.yaml").write_text(json.dumps({"model": {"model_config": values}}))
+    write_mindformers(open_checkpoint(hf), tmp_path / "a.ckpt")
+    result = convert("--input_path", tmp_path / "a.ckpt", "--config_path", tmp_path / "model.yaml", "--output_path", tmp_path / "out")
+    assert result.returncode == 0 and "warning: no end token is known" in result.stdout
+    result = convert("--input_path", tmp_path / "out", "--config_path", hf, "--output_path", tmp_path / "named")
+    assert json.loads((tmp_path / "named/config.json").read_text())["eos_token_id"] == [5, 6] and "warning" not in result.stdout
+
+
+def test_a_tied_head_must_be_the_embedding(tmp_path):
+    shape = replace(SHAPE, tie_word_embeddings=True)
+    weights = random_weights(shape)
+    save_hf_model(tmp_path / "hf", shape, weights, 5, 0)
+    embedding = weights["model.embed_tokens.weight"]
+    for head, is_accepted in ((embedding, True), (embedding + np.float32(1e-6), False), (embedding[:-1], False)):
+        tensors = {**{mindformers_name(name): values for name, values in weights.items()}, "lm_head.weight": head}
+        write_ckpt(tmp_path / "a.ckpt", [TensorToWrite(name, "F32", v.shape, lambda start, stop, v=v: v[start:stop]) for name, v in tensors.items()])
+        if is_accepted:
+            open_mindformers(tmp_path / "a.ckpt", tmp_path / "hf")
+        else:
+            with pytest.raises(ValueError, match=r"lm_head\.weight is not model\.tok_embeddings"):
+                open_mindformers(tmp_path / "a.ckpt", tmp_path / "hf")
+
+
+def test_what_an_interrupted_conversion_left_is_in_nobodys_way(tmp_path, hf):
+    (tmp_path / ".out.tmp").mkdir()
+    (tmp_path / ".out-abc").mkdir()
+    transform(open_checkpoint(hf), tmp_path / "out", None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out-abc", ".out.tmp", "hf", "out"]
+
+
+@pytest.mark.parametrize(
+    "entry", [{"shape": [2], "data_offsets": [0, 8]}, {"dtype": "F32", "shape": "x", "data_offsets": [0, 8]}, 3, {"dtype": "F32", "shape": [2]}]
+)
+def test_a_broken_safetensors_header_is_named(tmp_path, entry):
+    text = json.dumps({"a": entry}).encode()
+    (tmp_path / "a.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(8))
+    with pytest.raises(ValueError, match=r"a\.safetensors: broken safetensors header"):
+        open_tensor_file(tmp_path / "a.safetensors")
+
+
 def test_a_number_too_large_for_fp16_leaves_nothing_behind(tmp_path):
     weights = random_weights(SHAPE)
     weights["model.layers.2.mlp.up_proj.weight"][3, 4] = 1e5
@@ -176,6 +230,8 @@ def test_mistakes_are_named(tmp_path, hf):
         (("--input_path", tmp_path / "cut.ckpt", *config, "--output_path", tmp_path / "x"), "cut short"),
         (("--input_path", tmp_path / "text.ckpt", *config, "--output_path", tmp_path / "x"), "not a MindSpore .ckpt"),
         (("--input_path", hf, "--output_path", tmp_path / "a.ckpt"), "exists already"),
+        (("--input_path", hf, "--output_path", tmp_path / "a.bin"), "this format is not written"),
+        (("--torch_ckpt_dir", hf, "--mindspore_ckpt_path", tmp_path / "a"), "ends in .ckpt or .safetensors"),
         (("--input_path", hf, "--output_path", hf), "not empty"),
         (("--input_path", hf, "--output_path", tmp_path / "b.ckpt", "--dst_strategy", "tp=2"), "rank files go into a folder"),
     ):

@@ -119,6 +119,11 @@ def test_the_shape_may_lie_in_a_hugging_face_folder(tmp_path):
         ({"qkv_concat": True}, "qkv_concat=True"),
         ({"extend_method": "YARN"}, "'None' and 'LLAMA3' are"),
         ({"num_layers": None}, "num_hidden_layers"),
+        ({"extend_method": "LLAMA3", "scaling_factor": 3}, "scaling_factor=3: a mapping is needed"),
+        ({"hidden_size": "abc"}, "hidden_size='abc': a positive number"),
+        ({"hidden_size": "abc", "intermediate_size": None}, "hidden_size='abc': a positive number"),
+        ({"num_heads": 0}, "num_heads=0: a positive number"),
+        ({"n_kv_heads": 3}, r"model\.yaml: model\.model_config: "),
     ],
 )
 def test_what_is_not_supported_is_named(tmp_path, change, message):

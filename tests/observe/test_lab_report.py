@@ -147,11 +147,27 @@ def test_the_page(report):
     assert "<mark>Wait</mark>" in page and "30.0%" in page and "80.0% (10.0% to 90.0%)" in page and "not finished" in page
 
 
+def test_names_are_text(tmp_path):
+    run = make_run(tmp_path / "run", 0.0)
+    result = run_python("tools/lab_report.py", run, make_run(tmp_path / "other", 0.5), "--names", r"a$\foo$", "_b", "--output", tmp_path / "report")
+    assert result.returncode == 0, result.stderr
+    page = (tmp_path / "report/report.html").read_text()
+    assert page.count("_b</text>") == page.count("$\\foo$</text>") == 7
+
+
+def test_damaged_files_are_named(tmp_path):
+    run = make_run(tmp_path / "run", 0.0)
+    (run / "completions/step_000040.jsonl").write_text('{"prompt": "a')
+    result = run_python("tools/lab_report.py", run, "--output", tmp_path / "report")
+    assert result.returncode == 2 and "step_000040.jsonl: damaged" in result.stderr
+
+
 def test_mistakes_are_named(tmp_path):
     for arguments, message in (
         ((tmp_path,), "no metrics.jsonl with at least one step"),
         ((tmp_path, "--names", "a", "b"), "2 names for 1 runs"),
         ((tmp_path, tmp_path), "a run is given twice"),
+        ((tmp_path, tmp_path, "--names", "a", "a"), "names must differ"),
     ):
         result = run_python("tools/lab_report.py", *arguments, "--output", tmp_path / "report")
         assert result.returncode == 2 and message in result.stderr and "Traceback" not in result.stderr

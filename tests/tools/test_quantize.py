@@ -44,6 +44,13 @@ def test_weights_are_rounded_to_the_nearest_of_255_steps(tmp_path):
     assert method["quant_method"] == "rtn" and method["modules_to_not_convert"] == ["lm_head"]
 
 
+@needs_golden_stick
+def test_layers_to_keep_must_be_there(tmp_path):
+    save_hf_model(tmp_path / "hf", TINY, random_weights(TINY), 5, 0)
+    result = run_python("tools/quantize.py", "--model", tmp_path / "hf", "--output", tmp_path / "out", "--keep", "nothing")
+    assert result.returncode == 2 and "--keep nothing: no layer has that in its name" in result.stderr and not (tmp_path / "out").exists()
+
+
 def test_what_cannot_be_quantized_is_said(tmp_path):
     shape = replace(TINY, model_type="qwen3")
     save_hf_model(tmp_path / "qwen3", shape, random_weights(shape), 5, 0)

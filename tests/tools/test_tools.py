@@ -78,6 +78,7 @@ def test_evaluate(quickstart_model, sums, tmp_path):
         parts = values["by_source"]
         assert list(parts) == ["small", "large"] and {part["num_questions"] for part in parts.values()} == {30}
         assert parts["small"]["accuracy"] == pytest.approx(np.mean(right[:30])) and parts["large"]["accuracy"] == pytest.approx(np.mean(right[30:]))
+        assert values["settings"] == {"max_tokens": 40, "temperature": 0.0 if k == 1 else 1.0, "verifier": "qwen_accuracy_reward", "seed": 0}
         first = rows[0]["completions"][0]
         assert rows[0]["prompt"] == "1+8=" and rows[0]["gold"] == "9" and first["finish_reason"] in ("stop", "length")
         assert f"small  {parts['small']['accuracy']:.1%}" in result.stdout
@@ -104,6 +105,16 @@ def test_compare_pairs_the_questions(quickstart_model, sums, tmp_path):
     other = write_rows(tmp_path / "c.completions.jsonl", rows[1:])
     refused = run_python("tools/evaluate.py", "--compare", better, other)
     assert refused.returncode == 2 and "did not answer the same questions (60 and 59" in refused.stderr
+    twice = write_rows(tmp_path / "d.completions.jsonl", [{**row, "completions": row["completions"] * 2} for row in rows])
+    assert "A has 1 completions a question, B 2" in run_python("tools/evaluate.py", "--compare", better, twice).stdout
+    bare = write_rows(tmp_path / "e.completions.jsonl", [{"prompt": "p", "completions": [{"correct": True}]}])
+    for arguments, message in (
+        ((bare, better), "row 1 is no answered question"),
+        ((tmp_path / "a.json", better), "give its answers, "),
+        ((better, better, "--output", tmp_path), "--output"),
+    ):
+        refused = run_python("tools/evaluate.py", "--compare", *arguments)
+        assert refused.returncode == 2 and message in refused.stderr and "Traceback" not in refused.stderr
 
 
 def test_chat_streams_and_is_greedy_as_the_file_mode_is(quickstart_model, tmp_path):
@@ -122,6 +133,10 @@ def test_chat_streams_and_is_greedy_as_the_file_mode_is(quickstart_model, tmp_pa
     assert chat.returncode == 0, chat.stderr
     assert chat.stdout.splitlines()[1:] == [row["text"] for row in read_jsonl(tmp_path / "out.jsonl")]
     assert "error: the prompt has 60 tokens; 1 to 24 fit beside --max_tokens=40" in chat.stderr
+    broken = subprocess.run([*map(str, command)], input=b"\xff\xfe\n7+8=\n", capture_output=True, cwd=ROOT, env=clean_environment())
+    assert broken.returncode == 0 and b"not UTF-8" in broken.stderr and b"Traceback" not in broken.stderr and len(broken.stdout.splitlines()) == 2
+    refused = run_python("tools/generate.py", *options, "--chat", "--prompt_type", "plain", "--system", "Be kind.", "--max_length", 64)
+    assert refused.returncode == 2 and "--system: template plain has no place for it" in refused.stderr
 
 
 @pytest.mark.parametrize(
