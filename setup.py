@@ -28,7 +28,7 @@ setup(
     ],
     extras_require={
         # what the tests need; torch runs transformers' Qwen2, the model's independent witness
-        "test": ["pytest", "hypothesis", "ruff", "mypy", "codespell", "types-PyYAML", "torch==2.13.0", "pyarrow==19.0.0"],
+        "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "codespell", "types-PyYAML", "torch==2.13.0", "pyarrow==19.0.0"],
         "parquet": ["pyarrow==19.0.0"],
         # only to check converted weights against MindFormers' own model; nothing imports it
         "mindformers": ["mindformers==1.9.0"],

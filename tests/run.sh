@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds if needed, then runs every check: ruff, mypy, codespell, pytest. --full adds the long tests.
+# Builds if needed, then runs every check: ruff, mypy, codespell, pytest (two files at a time). --full adds the long tests, one at a time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,10 +14,12 @@ export PATH="$PWD/.venv/bin:$PATH"
 # one thread a rank, quiet native logs, nothing from the network
 export OMP_NUM_THREADS=1 GLOG_v=3 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
-selection=(-m "not full")
-if [ "${1:-}" = "--full" ]; then selection=(-m "full or not full"); shift; fi
+full=0
+if [ "${1:-}" = "--full" ]; then full=1; shift; fi
 ruff check .
 ruff format --check .
 mypy
 codespell
-python -m pytest "${selection[@]}" "$@"
+python -m pytest -n 2 --dist loadfile -m "not full" "$@"
+# 5: nothing selected, as where the arguments name a file without long tests
+[ "$full" = 0 ] || python -m pytest -m full "$@" || [ "$?" = 5 ]

@@ -114,12 +114,13 @@ def open_mindformers(path: str | Path, config_path: str | Path) -> OpenCheckpoin
     left_out = tuple(name for name in file.entries if is_training_state(name))
     found = {name: entry.shape for name, entry in file.entries.items() if name not in left_out}
     expected = [replace(spec, name=mindformers_name(spec.name)) for spec in specs]
-    if model.shape.tie_word_embeddings and "lm_head.weight" in found:  # MindFormers writes a tied head a second time
-        _check_tied_head(file, found.pop("lm_head.weight"), mindformers_name("model.embed_tokens.weight"))
+    tied_head = found.pop("lm_head.weight", None) if model.shape.tie_word_embeddings else None  # MindFormers writes it a second time
     check_names_and_shapes(found, expected, f"{path} (shape from {config_path})")
     for name in found:
         if (dtype := file.entries[name].dtype) not in ("F32", "F16", "BF16", "F64"):
             raise ValueError(f"{path}: {name} has dtype {dtype}; supported: Float32, Float16, BFloat16, Float64")
+    if tied_head is not None:
+        _check_tied_head(file, tied_head, mindformers_name("model.embed_tokens.weight"))
 
     def read(name: str, box: Box) -> np.ndarray:
         return file.read(mindformers_name(name), box)
@@ -132,12 +133,12 @@ def open_mindformers(path: str | Path, config_path: str | Path) -> OpenCheckpoin
 
 def _check_tied_head(file: TensorFile, shape: tuple[int, ...], embedding: str) -> None:
     """Raises ValueError if a head is not the embedding that it is tied to, by its shape or by a number."""
-    same = embedding in file.entries and file.entries[embedding].shape == shape
-    rows = shape[0] if same else 0
-    for start in range(0, rows, _ROWS_COMPARED):
-        box = ((start, min(start + _ROWS_COMPARED, rows)), *((0, extent) for extent in shape[1:]))
-        same = same and np.array_equal(file.read("lm_head.weight", box), file.read(embedding, box), equal_nan=True)
-    if not same:
+
+    def rows_are_equal(start: int) -> bool:
+        box = ((start, min(start + _ROWS_COMPARED, shape[0])), (0, shape[1]))
+        return np.array_equal(file.read("lm_head.weight", box), file.read(embedding, box), equal_nan=True)
+
+    if shape != file.entries[embedding].shape or not all(map(rows_are_equal, range(0, shape[0], _ROWS_COMPARED))):
         raise ValueError(f"{file.path}: lm_head.weight is not {embedding}, though the config says tie_word_embeddings=true")
 
 

@@ -18,7 +18,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def start_msrun(num_ranks, log_dir, script, *arguments, timeout=240, cwd=None):
+def start_msrun(num_ranks, log_dir, script, *arguments, timeout=480, cwd=None):
     """(exit code, console text, all workers' logs) of a job; whatever it leaves behind is ended."""
     command = [
         "msrun",

@@ -62,11 +62,11 @@ def arguments(data, output, *extra):
     ]
 
 
-def single(data, output, *extra, timeout=240):
+def single(data, output, *extra, timeout=480):
     return run([sys.executable, MAIN, *arguments(data, output, *extra)], timeout=timeout, PYTHONPATH=VERIFIERS)
 
 
-def msrun(num_ranks, data, output, *extra, timeout=240):
+def msrun(num_ranks, data, output, *extra, timeout=480):
     return start_msrun(num_ranks, f"{output}_log", MAIN, *arguments(data, output, *extra), timeout=timeout)
 
 
