@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import re
 import sys
@@ -70,6 +71,7 @@ def math_reward(completions: Sequence[str], golds: Sequence[str]) -> list[Score]
     """1 if math-verify finds the completion's answer equal to the gold (LaTeX: sets, intervals, expressions), else 0."""
     from math_verify import parse, verify
 
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that it has no timeout of its own
     scores = []
     for text, gold in zip(completions, golds, strict=True):
         # its own timeouts use SIGALRM; the runner's 10 s limit covers the call
