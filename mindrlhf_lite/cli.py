@@ -1,14 +1,24 @@
-"""What all command-line tools share: user mistakes end in one clear message and exit code 2, never a stack trace."""
+"""What all commands share: user mistakes end in one clear message and exit code 2, never a stack trace; the frameworks keep quiet."""
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 USER_ERROR = 2
+INTERRUPTED = 130
+_NEEDED = ("mindspore", "numpy", "yaml", "tokenizers", "transformers", "safetensors", "jinja2", "tqdm")
+# what the frameworks would say to people who look at the results of a tool; what is set already stays
+_QUIET = {
+    "GLOG_v": "3",  # MindSpore: errors only
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 
 
 def tool_parser(doc: str) -> argparse.ArgumentParser:
@@ -23,6 +33,15 @@ def fail(message: str) -> NoReturn:
     sys.exit(USER_ERROR)
 
 
+def prepare_process() -> None:
+    """Before anything heavy is imported: says which environment to activate where this Python lacks what is needed, and quiets the frameworks."""
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        fail(f"{sys.executable} has no {', '.join(missing)}: activate the project's environment first, `source .venv/bin/activate` (`bash build.sh` makes it)")
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+
+
 def leave_torch_out() -> None:
     """Before transformers is imported, for its tokenizers: without this it imports torch, where that is installed (1.5 s)."""
     os.environ.setdefault("USE_TORCH", "0")
@@ -30,6 +49,8 @@ def leave_torch_out() -> None:
 
 def run_tool(main: Callable[[], None], uses_torch: bool = False) -> None:
     """Runs a tool's main(); ValueError (a user's mistake) and a full or unwritable disk become messages."""
+    if not {"-h", "--help"} & set(sys.argv[1:]):
+        prepare_process()
     if not uses_torch:
         leave_torch_out()
     try:
@@ -37,6 +58,7 @@ def run_tool(main: Callable[[], None], uses_torch: bool = False) -> None:
     except ValueError as error:
         fail(str(error))
     except OSError as error:
-        fail(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
+        fail(f"{error.strerror or error}: {error.filename}" if error.filename else error.strerror or str(error))
     except KeyboardInterrupt:
-        sys.exit(130)
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)

@@ -39,7 +39,7 @@ export PATH="$root/.venv/bin:$PATH"
 output="${output:-output/quickstart_seed${seed}_$(date +%Y%m%d_%H%M%S)}"
 case "$output" in /*) ;; output/quickstart_seed*) output="$root/$output" ;; *) output="$caller/$output" ;; esac
 [ "${#resume[@]}" = 0 ] || [ -d "$output/checkpoints" ] || { echo "error: --resume $output: no checkpoints there" >&2; exit 2; }
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" GLOG_v="${GLOG_v:-3}" TOKENIZERS_PARALLELISM=false
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
 model="$root/examples/quickstart/model" data="$root/output/quickstart_data"
 bash examples/quickstart/make_data.sh "$data"
@@ -48,7 +48,5 @@ arguments=(--config "$root/examples/quickstart/grpo_config.yaml" --actor_checkpo
     --rl_config.eval_dataset_file="$data/held_out.mindrecord" --rl_config.output_dir="$output" "${resume[@]}" "${overrides[@]}")
 # mistakes in the settings end here, before any rank starts
 MS_WORKER_NUM="$ranks" python examples/qwen_grpo/main.py "${arguments[@]}" --dry_run
-port="$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
-mkdir -p "$output"
-msrun --worker_num="$ranks" --local_worker_num="$ranks" --master_addr=127.0.0.1 --master_port="$port" --join=True \
-    --log_dir="$output/msrun_log" examples/qwen_grpo/main.py "${arguments[@]}"
+export MINDRLHF_RESUME_COMMAND="bash examples/quickstart/run_grpo.sh --ranks $ranks --resume $output"
+exec python -m mindrlhf_lite.job --ranks "$ranks" --log_dir "$output/msrun_log" examples/qwen_grpo/main.py "${arguments[@]}"

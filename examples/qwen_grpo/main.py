@@ -6,7 +6,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mindrlhf_lite.trainer.launch import main
+from mindrlhf_lite.cli import prepare_process
 
 if __name__ == "__main__":
+    prepare_process()
+    from mindrlhf_lite.trainer.launch import main
+
     main()

@@ -23,7 +23,6 @@ examples:
 EOF
 }
 [ "${1:-}" != "-h" ] && [ "${1:-}" != "--help" ] || { usage; exit 0; }
-export GLOG_v="${GLOG_v:-3}" TOKENIZERS_PARALLELISM=false
 [ ! -d "$root/.venv" ] || export PATH="$root/.venv/bin:$PATH"
 if [ -z "${MODEL:-}" ]; then
     [ -z "${DATASET:-}" ] || { usage >&2; echo "error: DATASET needs MODEL" >&2; exit 2; }
@@ -44,6 +43,5 @@ fi
 arguments=(--config "$config" --actor_checkpoint_path "$MODEL" "${files[@]}" "$@")
 # mistakes in the settings end here, before any rank starts
 MS_WORKER_NUM="$ranks" python "$root/examples/qwen_grpo/main.py" "${arguments[@]}" --dry_run
-port="$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
-msrun --worker_num="$ranks" --local_worker_num="$ranks" --master_addr=127.0.0.1 --master_port="$port" --join=True \
-    --log_dir="${LOG_DIR:-msrun_log}" "$root/examples/qwen_grpo/main.py" "${arguments[@]}"
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+exec python -m mindrlhf_lite.job --ranks "$ranks" --log_dir "${LOG_DIR:-msrun_log}" "$root/examples/qwen_grpo/main.py" "${arguments[@]}"

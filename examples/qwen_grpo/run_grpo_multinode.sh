@@ -12,7 +12,7 @@ Run it on every node with the same settings, NODE_RANK from 0 to NNODES - 1; nod
 rl_config.swap_dir's parent) must be one that all nodes see; so must MODEL and DATASET, or lie under the same path on every node.
 
   NNODES          nodes (default: 1)
-  NPUS_PER_NODE   ranks a node: devices on Ascend, processes on CPU (default: 8 on Ascend, 2 on CPU)
+  NPUS_PER_NODE   ranks a node: devices on Ascend, processes on CPU (default: with MODEL 8 on Ascend, 2 on CPU; without, four ranks over all nodes)
   MASTER_ADDR     address of node 0, as the others see it (default: 127.0.0.1, for one node)
   MASTER_PORT     a free port there, the same on every node (default: 8118)
   NODE_RANK       this node (default: 0)
@@ -30,10 +30,12 @@ EOF
 fail() { usage >&2; echo "error: $*" >&2; exit 2; }
 [ "${1:-}" != "-h" ] && [ "${1:-}" != "--help" ] || { usage; exit 0; }
 
-DEVICE="${DEVICE:-CPU}"
-case "$DEVICE" in CPU) usual=2 ;; Ascend) usual=8 ;; *) fail "DEVICE=$DEVICE: CPU or Ascend" ;; esac
-NNODES="${NNODES:-1}" NODE_RANK="${NODE_RANK:-0}" NPUS_PER_NODE="${NPUS_PER_NODE:-$usual}"
+DEVICE="${DEVICE:-CPU}" NNODES="${NNODES:-1}" NODE_RANK="${NODE_RANK:-0}"
 MASTER_ADDR="${MASTER_ADDR:-127.0.0.1}" MASTER_PORT="${MASTER_PORT:-8118}" CLUSTER_TIMEOUT="${CLUSTER_TIMEOUT:-600}"
+case "$DEVICE" in CPU) usual=2 ;; Ascend) usual=8 ;; *) fail "DEVICE=$DEVICE: CPU or Ascend" ;; esac
+# the example without MODEL lays its model out on four ranks
+[ -n "${MODEL:-}" ] || [ -n "${CONFIG:-}" ] || case "$NNODES" in 1 | 2 | 4) usual=$((4 / NNODES)) ;; esac
+NPUS_PER_NODE="${NPUS_PER_NODE:-$usual}"
 for name in NNODES NPUS_PER_NODE NODE_RANK MASTER_PORT CLUSTER_TIMEOUT; do
     [[ "${!name}" =~ ^[0-9]+$ ]] || fail "$name=${!name}: a whole number is needed"
 done
@@ -42,7 +44,6 @@ done
 [ "$NNODES" = 1 ] || [[ "$MASTER_ADDR" != 127.* && "$MASTER_ADDR" != localhost ]] || [ "${ONE_HOST:-0}" = 1 ] ||
     fail "MASTER_ADDR=$MASTER_ADDR: other nodes cannot reach it; give node 0's address (ONE_HOST=1 if all nodes are this host)"
 
-export GLOG_v="${GLOG_v:-3}" TOKENIZERS_PARALLELISM=false
 [ ! -d "$root/.venv" ] || export PATH="$root/.venv/bin:$PATH"
 if [ -z "${MODEL:-}" ]; then
     [ -z "${DATASET:-}" ] || fail "DATASET needs MODEL"
@@ -60,5 +61,6 @@ ranks=$((NNODES * NPUS_PER_NODE))
 arguments=(--config "$config" --actor_checkpoint_path "$MODEL" "${files[@]}" --context.device_target="$DEVICE" "$@")
 # mistakes in the settings end here, before any rank starts
 MS_WORKER_NUM="$ranks" python "$root/examples/qwen_grpo/main.py" "${arguments[@]}" --dry_run
-msrun --worker_num="$ranks" --local_worker_num="$NPUS_PER_NODE" --node_rank="$NODE_RANK" --master_addr="$MASTER_ADDR" --master_port="$MASTER_PORT" \
-    --cluster_time_out="$CLUSTER_TIMEOUT" --join=True --log_dir="${LOG_DIR:-msrun_log/node_$NODE_RANK}" "$root/examples/qwen_grpo/main.py" "${arguments[@]}"
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+exec python -m mindrlhf_lite.job --ranks "$ranks" --local_ranks "$NPUS_PER_NODE" --node_rank "$NODE_RANK" --master_addr "$MASTER_ADDR" --master_port "$MASTER_PORT" \
+    --cluster_time_out "$CLUSTER_TIMEOUT" --log_dir "${LOG_DIR:-msrun_log/node_$NODE_RANK}" "$root/examples/qwen_grpo/main.py" "${arguments[@]}"

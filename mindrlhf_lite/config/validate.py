@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import asdict
-from pathlib import Path
 
+from mindrlhf_lite.config.files import file_problems
 from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.config.schema import Config, ParallelConfig, StagedParallelConfig
 from mindrlhf_lite.config.strategies import role_strategies
-from mindrlhf_lite.models.hf_weights import check_names_and_shapes, tensor_shapes
-from mindrlhf_lite.models.model_config import ModelConfig
-from mindrlhf_lite.models.parameters import parameter_specs
 from mindrlhf_lite.parallel.dims import ParallelDims
 from mindrlhf_lite.rewards.verifiers import find_verifier
 from mindrlhf_lite.types import SamplingParams
@@ -20,7 +16,7 @@ from mindrlhf_lite.types import SamplingParams
 def find_problems(config: Config, world_size: int, is_plan: bool = False) -> list[str]:
     """Every reason why `config` cannot run on `world_size` ranks. `is_plan`: nothing will run, so no weights and data are needed."""
     problems = [*_ranges(config), *_batches(config, world_size), *_lengths(config), *_parallel(config, world_size), *_layouts(config, world_size)]
-    return [*problems, *_rewards(config), *([] if is_plan else _files(config))]
+    return [*problems, *_rewards(config), *([] if is_plan else file_problems(config))]
 
 
 def _ranges(config: Config) -> list[str]:
@@ -185,10 +181,11 @@ def _parallel(config: Config, world_size: int) -> list[str]:
         "generate_config": config.generate_config.parallel_config,
     }
     problems = []
+    misfits: dict[str, list[str]] = {}
     for role, degrees in roles.items():
         dims = ParallelDims(degrees.data_degree(world_size), degrees.model_parallel, degrees.pipeline_stage)
         if problem := dims.problem(world_size):
-            problems.append(f"{role}.parallel_config: {problem}")
+            misfits.setdefault(problem, []).append(f"{role}.parallel_config")
             continue
         if isinstance(degrees, StagedParallelConfig) and degrees.use_seq_parallel:
             lengths = config.rl_config.length_buckets or [8, config.rl_config.seq_length]
@@ -196,6 +193,7 @@ def _parallel(config: Config, world_size: int) -> list[str]:
                 problems.append(
                     f"{role}.parallel_config.use_seq_parallel=True: lengths {odd} of rl_config.length_buckets (or seq_length) % model_parallel {degrees.model_parallel} must be 0"
                 )
+    problems = [f"{', '.join(names)}: {problem}" for problem, names in misfits.items()] + problems
     if config.generate_config.parallel_config.pipeline_stage > 1:
         problems.append(
             f"generate_config.parallel_config.pipeline_stage={config.generate_config.parallel_config.pipeline_stage}: rollouts run on one stage; set it to 1"
@@ -236,65 +234,3 @@ def _rewards(config: Config) -> list[str]:
         except ValueError as error:
             problems.append(f"reward_config.verifier_function: {error}")
     return problems
-
-
-def _files(config: Config) -> list[str]:
-    rl, problems = config.rl_config, []
-    if not rl.dataset_file:
-        problems.append("rl_config.dataset_file='': give the MindRecord file of training prompts (--dataset_file FILE), made by tools/rlhf_data.py")
-    for key, path in (("rl_config.dataset_file", rl.dataset_file), ("rl_config.eval_dataset_file", rl.eval_dataset_file)):
-        if path and not Path(path).is_file():
-            problems.append(f"{key}={path!r}: no such file; make it with tools/rlhf_data.py")
-    if not config.actor_config.load:
-        problems.append("actor_config.load='': give the Hugging Face folder of the starting model (--actor_checkpoint_path DIR)")
-    else:
-        problems += _model_problems("actor_config.load", config.actor_config.load, config)
-        problems += _shape_differences(config.actor_config.load, config.actor_config.model_config)
-    if config.ref_config.load and config.ref_config.load != config.actor_config.load:
-        problems += _model_problems("ref_config.load", config.ref_config.load, config)
-    if not rl.resume_training and has_run(Path(rl.output_dir), Path(config.checkpoint_dir)):
-        problems.append(f"rl_config.output_dir={rl.output_dir!r}: a run is there already; continue it with --resume_training, or give another folder")
-    if config.generate_config.load not in ("", config.actor_config.load):
-        problems.append(f"generate_config.load={config.generate_config.load!r}: rollouts use the actor's weights; leave it empty")
-    if config.tokenizer_dir and not any((Path(config.tokenizer_dir) / name).is_file() for name in ("tokenizer.json", "vocab.json")):
-        problems.append(f"rl_config.tokenizer_dir={config.tokenizer_dir!r}: neither tokenizer.json nor vocab.json there")
-    return problems
-
-
-def _shape_differences(folder: str, model_config: str) -> list[str]:
-    """Where a model file contradicts the checkpoint's own config.json."""
-    if not model_config:
-        return []
-    try:
-        given, actual = asdict(read_model_file(model_config).shape), asdict(ModelConfig.from_dir(folder))
-    except ValueError:
-        return []  # reported elsewhere
-    return [
-        f"actor_config.model_config={model_config!r}: {name} is {given[name]}, but {value} in {folder}/config.json"
-        for name, value in actual.items()
-        if given[name] != value and name not in ("max_position_embeddings", "rms_norm_eps")  # base and instruct models differ in these; config.json is used
-    ]
-
-
-_MODEL_TYPES = {"qwen2": "qwen2", "qwen2.5": "qwen2", "qwen3": "qwen3", "llama3": "llama"}
-
-
-def has_run(output_dir: Path, checkpoint_dir: Path) -> bool:
-    """Whether an earlier run left metrics or checkpoints there."""
-    metrics = output_dir / "metrics.jsonl"
-    return (metrics.is_file() and metrics.stat().st_size > 0) or any(checkpoint_dir.glob("step_*"))
-
-
-def _model_problems(key: str, folder: str, config: Config) -> list[str]:
-    try:
-        model = ModelConfig.from_dir(folder)
-        shapes = tensor_shapes(Path(folder), model)
-        check_names_and_shapes(shapes, parameter_specs(model), folder)
-    except ValueError as error:
-        return [f"{key}={folder!r}: {error}"]
-    name = config.rl_config.model_name
-    if name and _MODEL_TYPES[name] != model.model_type:
-        return [f"rl_config.model_name={name!r}: the model of {key} is {model.model_type} ({model.architecture.models}); leave it empty"]
-    if config.rl_config.seq_length > model.max_position_embeddings:
-        return [f"rl_config.seq_length={config.rl_config.seq_length}: the model of {key} has max_position_embeddings={model.max_position_embeddings}"]
-    return []

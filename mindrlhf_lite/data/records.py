@@ -6,9 +6,11 @@ the pad id: the true length is its own column. The first row is a header: prompt
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mindrlhf_lite.data.files import SUFFIXES
+from mindrlhf_lite.data.seal import BrokenSeal, check_seal, index_of, seal, under_its_old_name
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.types import Prompt
 
@@ -67,20 +71,34 @@ def write_prompts(path: str | Path, prompts: Sequence[Prompt], padding: Padding 
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # written under its own name in a scratch folder: the reader compares the name that the file was written with
+    header = header or Header()
     scratch = tempfile.mkdtemp(prefix=".mindrecord-", dir=path.parent)
+    written = Path(scratch) / path.name
     try:
-        writer = FileWriter(os.path.join(scratch, path.name), shard_num=1, overwrite=True)
+        writer = FileWriter(str(written), shard_num=1, overwrite=True)
         writer.add_schema(_SCHEMA, "prompts")
-        writer.write_raw_data([_as_row(_as_prompt_row(header or Header()), padding)])
+        writer.write_raw_data([_as_row(_as_prompt_row(header), padding)])
         for start in range(0, len(prompts), _WRITE_BATCH):
             writer.write_raw_data([_as_row(prompt, padding) for prompt in prompts[start : start + _WRITE_BATCH]])
         writer.commit()
-        for name in (path.name + ".db", path.name):
-            os.chmod(os.path.join(scratch, name), 0o644)  # the library makes them readable by their owner only
-            os.replace(os.path.join(scratch, name), path.parent / name)
+        for file in (index_of(written), written):
+            os.chmod(file, 0o644)  # the library makes them readable by their owner only
+        seal(written, asdict(header))
+        for file in (index_of(written), written):
+            os.replace(file, path.parent / file.name)
+    except (RuntimeError, sqlite3.Error) as error:  # the native writer reports a full disk as a block of its own source lines
+        needed, free = _size_on_disk(prompts, padding), shutil.disk_usage(path.parent).free
+        if free > needed and not isinstance(error, sqlite3.Error):
+            raise
+        raise OSError(errno.ENOSPC, f"no room to write {path}: about {needed >> 20} MiB are needed, {free >> 20} MiB are free; nothing was written") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _size_on_disk(prompts: Sequence[Prompt], padding: Padding | None) -> int:
+    """Bytes of data and index, at least: MindRecord writes whole pages of 32 MiB, and texts once more into the index."""
+    rows = sum(4 * max(len(prompt.ids), padding.length if padding else 0) + 2 * len(prompt.text.encode()) + len(prompt.gold) + 64 for prompt in prompts)
+    return rows + (64 << 20)
 
 
 def _as_prompt_row(header: Header) -> Prompt:
@@ -107,10 +125,7 @@ def read_file(path: str | Path) -> tuple[Header, list[Prompt]]:
         ValueError: the file is missing, damaged, empty, or of another kind.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"dataset_file {path}: no such file; make one with tools/rlhf_data.py")
-    if not Path(f"{path}.db").is_file():
-        raise ValueError(f"dataset_file {path}: its index {path.name}.db is missing; a MindRecord file of tools/rlhf_data.py is needed, with its index")
+    read_header(path)
     rows = [_as_prompt(index - 1, row, path) for index, row in enumerate(_read_rows(path))]
     if not rows or rows[0].source != _HEADER:
         raise ValueError(f"dataset_file {path}: its first row is not a header; convert the data with this version's tools/rlhf_data.py")
@@ -119,13 +134,32 @@ def read_file(path: str | Path) -> tuple[Header, list[Prompt]]:
     return Header(**json.loads(rows[0].text)[_HEADER]), rows[1:]
 
 
+def read_header(path: str | Path) -> Header | None:
+    """The header of a whole, undamaged file, without MindSpore; None where an older version wrote the file.
+
+    Raises:
+        ValueError: the file is missing, damaged, or not what its index was written for; the message says what to do.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"dataset_file {path}: no such file; make one with tools/rlhf_data.py")
+    if path.suffix.lower() in SUFFIXES:
+        raise ValueError(f"dataset_file {path}: a MindRecord file is needed; convert it with `tools/rlhf_data.py --file_path {path}`")
+    try:
+        values = check_seal(path)
+    except BrokenSeal as error:
+        raise ValueError(f"dataset_file {path}: {error}") from None
+    return Header(**values) if values is not None else None
+
+
 def _read_rows(path: Path) -> Iterable[dict]:
     from mindspore.mindrecord import FileReader
 
     try:
-        reader = FileReader(str(path))
-        rows = list(reader.get_next())
-        reader.close()
+        with under_its_old_name(path) as linked:
+            reader = FileReader(str(linked))
+            rows = list(reader.get_next())
+            reader.close()
     except Exception as error:  # the native reader raises several kinds on damaged files
         raise ValueError(f"dataset_file {path}: cannot be read as MindRecord ({str(error).splitlines()[0]})") from None
     return rows

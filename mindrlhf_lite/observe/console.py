@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
+import time
 
 from tqdm import tqdm
 
 from mindrlhf_lite.types import StepMetrics
+
+_COMPILES = ("generate", "reference", "update")  # phases whose graphs are compiled when they first run
 
 
 class Console:
@@ -18,7 +22,9 @@ class Console:
     """
 
     def __init__(self, is_main: bool, last_step: int, first_step: int, progress_bar: bool, print_interval: int):
-        self.is_main, self.print_interval, self.last_step = is_main, print_interval, last_step
+        self.is_main, self.print_interval, self.last_step, self.first_step = is_main, print_interval, last_step, first_step
+        self._step_seconds: list[float] = []  # of this process's steps, without the first, which compiles
+        self._has_stepped, self._has_announced, self._started = False, False, time.perf_counter()
         self._bar = tqdm(
             total=last_step,
             initial=first_step - 1,
@@ -29,7 +35,7 @@ class Console:
             ascii=True,
             ncols=110,
             mininterval=0.5,
-            bar_format="{desc} {n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining}{postfix}",
+            bar_format="{desc} {n_fmt}/{total_fmt} |{bar}| {elapsed}{postfix}",
         )
 
     def say(self, text: str) -> None:
@@ -39,21 +45,49 @@ class Console:
             sys.stdout.flush()
 
     def phase(self, name: str) -> None:
-        """What the run is doing now, shown on the bar."""
-        self._bar.set_description(f"grpo {name:<9}", refresh=True)
+        """What the run is doing now, shown on the bar; the first time in words, because compiling takes long."""
+        if name in _COMPILES and not self._has_stepped and not self._has_announced:
+            self._has_announced = True
+            self.say("compiling graphs: the first step takes several times as long as the others")
+        text = f"{name}, compiling" if name in _COMPILES and not self._has_stepped else name
+        self._bar.set_description(f"grpo {text:<9}", refresh=True)
 
     def step(self, metrics: StepMetrics) -> None:
         """The line of a finished step, and the bar's progress."""
         v = metrics.values
+        if self._has_stepped:
+            self._step_seconds.append(v["time_s/step"])
+        elif self.is_main and metrics.step < self.last_step:
+            self.say(f"first step done after {_clock(time.perf_counter() - self._started)}, compiling included; an estimate follows with the second")
+        self._has_stepped = True
         if metrics.step % self.print_interval == 0 or metrics.step == self.last_step:
             self.say(
-                f"step {metrics.step:4d} | reward {v['reward/mean']:6.3f} | correct {v['reward/outcome/correct']:.0%} | loss {v['loss/total']:8.5f} | "
+                f"step {metrics.step:4d} | reward {v['reward/mean']:6.3f} | correct {v['reward/outcome/correct']:.0%}{_failures(v)} | loss {v['loss/total']:8.5f} | "
                 f"kl {v['loss/kl']:.4f} | grad {v['policy/grad_norm']:.3f} | tokens {v['completion/mean_tokens']:.1f} | {v['time_s/step']:.2f} s"
             )
         self._bar.set_postfix_str(
-            f"reward {v['reward/mean']:.3f}, {v['completion/mean_tokens']:.0f} tokens, {v['speed/generated_tokens_per_s']:.0f} tok/s", refresh=False
+            f"{self._estimate(metrics.step)}reward {v['reward/mean']:.3f}, {v['completion/mean_tokens']:.0f} tokens, {v['speed/generated_tokens_per_s']:.0f} tok/s",
+            refresh=False,
         )
         self._bar.update()
 
+    def _estimate(self, step: int) -> str:
+        """Time left by the median step, once there is one that did not compile."""
+        if not self._step_seconds:
+            return ""
+        return f"{_clock((self.last_step - step) * statistics.median(self._step_seconds))} left, "
+
     def close(self) -> None:
         self._bar.close()
+
+
+def _failures(values: dict[str, float]) -> str:
+    """The share of completions that no verifier could judge, where there are any."""
+    share = values["reward/outcome/error"] + values["reward/outcome/timeout"]
+    return f" (verifier failed {share:.0%})" if share else ""
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes:02d}:{rest:02d}"

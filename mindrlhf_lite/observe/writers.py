@@ -36,13 +36,13 @@ class MetricsWriter:
     """metrics.jsonl and, if asked, TensorBoard with the same keys.
 
     Args:
-        last_step: rows after this step are dropped: a resumed run writes them again.
+        last_step: rows after this step are dropped: a resumed run writes them again; 0: all of them, the first evaluation's too.
     """
 
     def __init__(self, output_dir: Path, tensorboard: bool, last_step: int):
         output_dir.mkdir(parents=True, exist_ok=True)
         path = output_dir / "metrics.jsonl"
-        kept = [row for row in read_metrics(path) if row["step"] <= last_step]
+        kept = [row for row in read_metrics(path) if row["step"] <= last_step] if last_step else []
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a")
         self._tensorboard = None

@@ -1,7 +1,8 @@
 """Runs verifiers over completions with a time limit each, and combines their scores into rewards.
 
 Every verifier has a worker process; a completion on which it exceeds the limit scores Outcome.TIMEOUT and the worker is
-replaced. Verifiers are called with one completion at a time, so a failure costs that completion only.
+replaced. Verifiers are called with one completion at a time, so a failure costs that completion only. Failures are reported once a
+batch, by kind; one that fails on GIVE_UP_AFTER completions in a row is broken, and ends the run before rewards are noise.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import select
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,10 +26,39 @@ from mindrlhf_lite.types import Outcome, Score
 
 _START_SECONDS = 120.0  # importing a user's module may be slow on a busy machine
 _FAILURES = (Outcome.ERROR, Outcome.TIMEOUT)
+GIVE_UP_AFTER = 20  # failures of a verifier in a row
 
 
 class _Timeout(Exception):
     pass
+
+
+@dataclass
+class _Failures:
+    """Of a batch, by kind: how many, the first one's message and gold answer."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
+    in_a_row: int = 0
+    num_scored: int = 0
+
+    def add(self, problem: str | None, gold: str) -> None:
+        self.num_scored += 1
+        if problem is None:
+            self.in_a_row = 0
+            return
+        self.in_a_row += 1
+        kind = problem.partition(":")[0]
+        self.counts[kind] += 1
+        self.first.setdefault(kind, f"{problem} (gold {gold!r})")
+
+    def take_report(self, name: str) -> list[str]:
+        """A line a kind, and a new batch begins."""
+        lines = [f"verifier {name} failed on {count} of {self.num_scored} completions: {self.first[kind]}" for kind, count in self.counts.items()]
+        self.counts.clear()
+        self.first.clear()
+        self.num_scored = 0
+        return lines
 
 
 class VerifierProcess:
@@ -37,7 +69,7 @@ class VerifierProcess:
     """
 
     def __init__(self, name: str, timeout_s: float):
-        self.name, self.timeout_s = name, timeout_s
+        self.name, self.timeout_s, self._failures = name, timeout_s, _Failures()
         self._process: subprocess.Popen[bytes] | None = None
         self._start()
 
@@ -45,7 +77,9 @@ class VerifierProcess:
         package_root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package_root, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)}
         command = [sys.executable, "-m", "mindrlhf_lite.rewards.worker"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
+        )  # Ctrl-C is for the run
         self._buffer = b""
         self._send((self.name, [os.getcwd()]))
         try:
@@ -53,7 +87,7 @@ class VerifierProcess:
         except (_Timeout, OSError):
             problem = f"verifier {self.name!r} did not start within {_START_SECONDS:.0f} s, or died while it was imported"
         if problem is not None:
-            self.close()
+            self._end()
             raise ValueError(problem)
 
     def _send(self, value: Any) -> None:
@@ -78,7 +112,21 @@ class VerifierProcess:
             self._buffer += data
 
     def score(self, completion: str, gold: str) -> Score:
-        """The verifier's score, or Outcome.TIMEOUT / Outcome.ERROR with value 0."""
+        """The verifier's score, or Outcome.TIMEOUT / Outcome.ERROR with value 0.
+
+        Raises:
+            ValueError: it failed GIVE_UP_AFTER times in a row.
+        """
+        score, problem = self._try(completion, gold)
+        self._failures.add(problem, gold)
+        if self._failures.in_a_row >= GIVE_UP_AFTER:
+            raise ValueError(
+                f"reward_config.verifier_function: {self.name} failed on {GIVE_UP_AFTER} completions in a row, the last time with {problem} (gold {gold!r}); "
+                "rewards would be noise: mend the verifier, or raise reward_config.verifier_timeout_s if it needs longer"
+            )
+        return score
+
+    def _try(self, completion: str, gold: str) -> tuple[Score, str | None]:
         try:
             if self._process is None:
                 self._start()
@@ -86,13 +134,31 @@ class VerifierProcess:
             self._send((completion, gold))
             return self._receive(self.timeout_s)
         except _Timeout:
-            outcome = Outcome.TIMEOUT
-        except (OSError, ValueError):  # the process died (a crash inside a parser, or the system killed it) or cannot be started again
-            outcome = Outcome.ERROR
-        self.close()
-        return Score(0.0, outcome)
+            score, problem = Score(0.0, Outcome.TIMEOUT), f"timeout: no score within {self.timeout_s:g} s"
+        except (OSError, ValueError) as error:  # the process died (a crash inside a parser, or the system killed it) or cannot be started again
+            score, problem = Score(0.0, Outcome.ERROR), f"exit: {error}" if isinstance(error, ValueError) else f"exit: its process ended{self._exit_code()}"
+        self._end()
+        return score, problem
+
+    def _exit_code(self) -> str:
+        if self._process is None:
+            return ""
+        try:
+            code = self._process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            return ""
+        return f" by signal {-code}" if code < 0 else f" with code {code}"
+
+    def report(self) -> None:
+        """Says on stderr what failed since the last report."""
+        for line in self._failures.take_report(self.name):
+            print(line, file=sys.stderr, flush=True)
 
     def close(self) -> None:
+        self.report()
+        self._end()
+
+    def _end(self) -> None:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -115,8 +181,11 @@ class RewardFunction:
         self._judge = next((name for name in names if find_verifier(name).judges_answer), names[0])
 
     def score(self, completions: Sequence[str], golds: Sequence[str]) -> dict[str, list[Score]]:
-        """Scores by verifier name, in the order of `completions`."""
-        return {process.name: [process.score(text, gold) for text, gold in zip(completions, golds, strict=True)] for process in self._processes}
+        """Scores by verifier name, in the order of `completions`. Raises as `VerifierProcess.score`."""
+        scores = {process.name: [process.score(text, gold) for text, gold in zip(completions, golds, strict=True)] for process in self._processes}
+        for process in self._processes:
+            process.report()
+        return scores
 
     def rewards(self, scores: dict[str, list[Score]]) -> np.ndarray:
         """float32 weighted sums."""

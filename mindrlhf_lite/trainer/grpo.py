@@ -181,8 +181,11 @@ class GrpoTrainer:
         if self.config.rl_config.save_prompt_completions_data and self.mesh.is_main:
             write_completions(self.output, f"eval_{step:06d}", rows)
         self.evaluations["before" if step == 0 else "after" if step >= self.last_step else f"step_{step}"] = result
+        values = {"eval/accuracy": result.accuracy, "eval/low": result.low, "eval/high": result.high}
         if metrics is not None:
-            metrics.values.update({"eval/accuracy": result.accuracy, "eval/low": result.low, "eval/high": result.high})
+            metrics.values.update(values)
+        elif step == 0 and self.writer is not None:
+            self.writer.write(StepMetrics(0, values))
         self.console.say(
             f"held-out accuracy after step {step}: {result.accuracy:.1%} (95 % interval {result.low:.1%} to {result.high:.1%}, {result.num_questions} questions)"
         )

@@ -13,14 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from mindrlhf_lite.checkpoint.strategies import strategy_to_json
-from mindrlhf_lite.cli import USER_ERROR, fail, leave_torch_out
+from mindrlhf_lite.cli import INTERRUPTED, USER_ERROR, fail, leave_torch_out
+from mindrlhf_lite.config.files import data_problems
 from mindrlhf_lite.config.load import FLAGS, ConfigError, collect, parse_overrides, read_yaml
 from mindrlhf_lite.config.memory_plan import memory_plan
 from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.config.validate import find_problems
+from mindrlhf_lite.job import SECOND_NODE_VARIABLE
+from mindrlhf_lite.job.guard import start_guard, tell
+from mindrlhf_lite.job.ports import is_taken, taken_message
+from mindrlhf_lite.job.resume import ResumeHint
 from mindrlhf_lite.models.parameters import count_parameters
+from mindrlhf_lite.observe.host import memory_limit_gb
 from mindrlhf_lite.parallel.mesh import launched_rank, launched_world_size
 
 EXAMPLES = """examples:
@@ -41,6 +47,7 @@ class Command:
     is_dry_run: bool = False
     only_saves_strategy: bool = False
     device_memory_gb: float = 0.0
+    notes: tuple[str, ...] = ()  # what is worth saying and no mistake
 
 
 def parse_command_line(arguments: Sequence[str]) -> Command:
@@ -54,8 +61,10 @@ def parse_command_line(arguments: Sequence[str]) -> Command:
     )
     parser.add_argument("--config", required=True, help="YAML file")
     parser.add_argument("--dry_run", action="store_true", help="check the configuration, print the run's sizes and memory plan, and stop")
-    parser.add_argument("--devices", type=int, help="with --dry_run: plan for N devices instead of the ranks that msrun starts")
-    parser.add_argument("--device_memory_gb", type=float, default=0.0, help="with --dry_run: say which phases exceed this many GiB a device")
+    parser.add_argument("--devices", type=int, help="with --dry_run or --only_save_strategy: for N devices instead of the ranks that msrun starts")
+    parser.add_argument(
+        "--device_memory_gb", type=float, default=0.0, help="with --dry_run: say which phases exceed this many GiB a device; exit code 1 if the run would"
+    )
     parser.add_argument(
         "--only_save_strategy",
         action="store_true",
@@ -71,28 +80,65 @@ def parse_command_line(arguments: Sequence[str]) -> Command:
     if known.resume_training is not None:
         given.append(f"--rl_config.resume_training={known.resume_training}")
     overrides = parse_overrides([*given, *rest])
-    values.update(_proposed_strategies(overrides.get("actor_config.model_config") or values.get("actor_config.model_config"), num_ranks))
-    values.update(overrides)
+    proposed, notes = _proposed_strategies(overrides.get("actor_config.model_config") or values.get("actor_config.model_config"), num_ranks)
+    values.update({**proposed, **overrides})
     config, problems = collect(values)
     rejected = [line.partition("=")[0] for line in problems]  # their defaults stand in: what is said about those is not the user's
     is_plan = known.dry_run and bool(config.actor_config.model_config) and not config.actor_config.load
     found = find_problems(config, num_ranks, is_plan or known.only_save_strategy)
     problems += [line for line in found if line.partition("=")[0] not in rejected]
-    if known.devices is not None and (known.devices < 1 or not known.dry_run):
-        problems.append(f"--devices {known.devices}: a positive number, and only with --dry_run")
+    if known.devices is not None and (known.devices < 1 or not (known.dry_run or known.only_save_strategy)):
+        problems.append(f"--devices {known.devices}: a positive number, and only with --dry_run or --only_save_strategy")
     if problems:
         raise ConfigError(problems)
-    return Command(config, num_ranks, known.dry_run, known.only_save_strategy, known.device_memory_gb)
+    return Command(config, num_ranks, known.dry_run, known.only_save_strategy, known.device_memory_gb, notes)
 
 
-def _proposed_strategies(path: str | None, num_ranks: int) -> dict[str, Any]:
-    """What a model file proposes for this number of ranks; nothing where it proposes nothing."""
+def _proposed_strategies(path: str | None, num_ranks: int) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """(what a model file proposes for this number of ranks, what to say if it proposes nothing for it)."""
     if not path:
-        return {}
+        return {}, ()
     try:
-        return read_model_file(path).strategies.get(num_ranks, {})
+        strategies = read_model_file(path).strategies
     except ValueError as error:
         raise ConfigError([f"actor_config.{error}"]) from None
+    if num_ranks in strategies or not strategies:
+        return strategies.get(num_ranks, {}), ()
+    there = ", ".join(map(str, sorted(strategies)))
+    return {}, (f"note: {path} has strategies for {there} devices, none for {num_ranks}: the configuration's own (or data parallelism) are used",)
+
+
+def data_mistakes(command: Command) -> list[str]:
+    """Mistakes in data, tokenizer, disk and device of a run, which a plan without a model has none of."""
+    config = command.config
+    if not config.actor_config.load:
+        return []
+    problems = data_problems(config)
+    if config.context.device_target == "Ascend" and not command.is_dry_run and not has_ascend():
+        problems.append("context.device_target='Ascend': this host has no Ascend device (/dev/davinci_manager); use CPU, or --dry_run for a plan")
+    return problems
+
+
+def has_ascend() -> bool:
+    """Whether there is an Ascend device, or MindSpore is told to simulate one."""
+    return Path("/dev/davinci_manager").exists() or "MS_SIMULATION_LEVEL" in os.environ
+
+
+def memory_note(command: Command) -> str:
+    """A warning if all ranks of this host together need more memory than it has; on CPU only, and by the plan's estimate."""
+    config = command.config
+    if config.context.device_target != "CPU":
+        return ""
+    shape = read_model_file(config.actor_config.load or config.actor_config.model_config).shape
+    plan = memory_plan(config, shape, command.num_ranks)
+    local, limit = int(os.environ.get("LOCAL_RANKS") or command.num_ranks), memory_limit_gb()
+    needed = local * (plan.with_swap if config.rl_config.swap else plan.without_swap) / 2**30
+    if needed <= limit:
+        return ""
+    return (
+        f"warning: {local} rank(s) on this host need about {needed:.1f} GiB, it has {limit:.1f} GiB: the system may end the run. Less takes: rl_config.seq_length, "
+        "actor_config.parallel_config.micro_batch_num (more), generate_config.max_num_seqs, rl_config.swap=true, recompute_config.recompute=true"
+    )
 
 
 def describe(command: Command) -> str:
@@ -124,7 +170,15 @@ def describe(command: Command) -> str:
         f"  {'peak':<12} {gib(plan.with_swap)}{verdict(plan.with_swap)}" + ("" if rl.swap else "   (rl_config.swap is off)"),
         f"without swapping {gib(plan.without_swap)}{verdict(plan.without_swap)}" + ("   (rl_config.swap is on)" if rl.swap else ""),
     ]
-    return "\n".join(lines)
+    return "\n".join([*command.notes, *lines, *filter(None, [memory_note(command)])])
+
+
+def exceeds_device_memory(command: Command) -> bool:
+    """Whether the run, swapping or not as it is set, needs more than --device_memory_gb."""
+    config = command.config
+    plan = memory_plan(config, read_model_file(config.actor_config.load or config.actor_config.model_config).shape, command.num_ranks)
+    needed = plan.with_swap if config.rl_config.swap else plan.without_swap
+    return 0 < command.device_memory_gb * 2**30 < needed
 
 
 def save_strategy(command: Command) -> Path:
@@ -139,39 +193,63 @@ def save_strategy(command: Command) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs main.py. Exit codes: 0 done, 1 the run failed, 2 the user's configuration or data is wrong."""
-    rank = launched_rank()
+    """Runs main.py. Exit codes: 0 done, 1 the run failed or would not fit, 2 the user's configuration or data is wrong, 130 interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if os.environ.get("MS_ROLE") == "MS_SCHED":
+        return _schedule()
+    rank, guard = launched_rank(), start_guard()
     try:
-        command = parse_command_line(sys.argv[1:] if arguments is None else arguments)
+        command = parse_command_line(arguments)
+        config = command.config
+        if not config.generate_config.use_vllm:
+            leave_torch_out()
+        if not command.only_saves_strategy and (mistakes := data_mistakes(command)):
+            raise ConfigError(mistakes)
     except ConfigError as error:
         if rank == 0:
             fail(str(error))
         sys.exit(USER_ERROR)
-    config = command.config
     if command.is_dry_run:
         print(describe(command))
-        return
+        sys.exit(1 if exceeds_device_memory(command) else 0)
+    if command.only_saves_strategy:
+        if rank == 0:
+            print(f"wrote {save_strategy(command)}")
+        return None
+    hint = ResumeHint.of(config.rl_config.output_dir, config.checkpoint_dir)
+    tell(guard, hint)
+    if rank == 0:
+        for note in filter(None, (*command.notes, memory_note(command))):
+            print(note, flush=True)
     try:
-        if command.only_saves_strategy:
-            if rank == 0:
-                print(f"wrote {save_strategy(command)}")
-            return
-        if not config.generate_config.use_vllm:
-            leave_torch_out()
         from mindrlhf_lite.parallel.mesh import Mesh
         from mindrlhf_lite.trainer.grpo import GrpoTrainer
 
         GrpoTrainer(config, Mesh(config.context.device_target, config.context.num_threads)).train()
     except (ValueError, FloatingPointError, OSError) as error:
-        _stop(f"rank {rank}: {error}", USER_ERROR if isinstance(error, ValueError) else 1)
+        _stop(f"error: rank {rank}: {error}", USER_ERROR if isinstance(error, ValueError) else 1)
     except KeyboardInterrupt:
-        _stop(f"rank {rank}: interrupted", 130)
+        _stop(f"\ninterrupted; {hint.text()}", INTERRUPTED)
     except Exception:
-        _stop(f"rank {rank}: unexpected error\n{traceback.format_exc()}", 1)
+        _stop(f"error: rank {rank}: unexpected error\n{traceback.format_exc()}", 1)
+    # what MindSpore's threads log while the interpreter ends comes past GLOG_v: "Event base dispatch success!"
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def _schedule() -> None:
+    """The scheduler that msrun starts beside the ranks, with their command line."""
+    address, port = os.environ.get("MS_SCHED_HOST", "127.0.0.1"), int(os.environ.get("MS_SCHED_PORT", "0"))
+    if os.environ.get(SECOND_NODE_VARIABLE):  # another node on the first one's host: that one's scheduler serves both
+        return
+    if is_taken(address, port):
+        fail(taken_message("--master_port", address, port))
+    from mindspore import communication
+
+    communication.init("mccl")
 
 
 def _stop(message: str, code: int) -> None:
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    print(message, file=sys.stderr, flush=True)
     sys.stdout.flush()
     # peers may be waiting in a collective: a normal interpreter exit would join MindSpore's threads and wait with them
     os._exit(code)

@@ -71,7 +71,8 @@ def msrun(num_ranks, data, output, *extra, timeout=480):
 
 
 def metrics(output):
-    return read_jsonl(output / "metrics.jsonl")
+    """Of the steps; the evaluation before them has a row of its own."""
+    return [row for row in read_jsonl(output / "metrics.jsonl") if row["step"] > 0]
 
 
 def without_times(rows):
@@ -153,6 +154,8 @@ def test_files_of_a_run(data, tmp_path):
         "memory/peak_rss_gb",
     }
     assert [row["step"] for row in rows] == [1, 2, 3] and all(expected <= row.keys() for row in rows)
+    (before,) = [row for row in read_jsonl(output / "metrics.jsonl") if row["step"] == 0]
+    assert before.keys() == {"step", "eval/accuracy", "eval/low", "eval/high"}
     assert all(np.isfinite(value) for row in rows for value in row.values())
     assert all(row["rollout/logprob_diff_max"] < 1e-4 and row["rollout/sampling_gap_mean"] < 1e-6 for row in rows)
     glossary = (ROOT / "docs/metrics.md").read_text()

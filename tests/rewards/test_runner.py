@@ -1,13 +1,17 @@
 """Verifiers in their processes: user functions, failures, hangs."""
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import ROOT
 
-from mindrlhf_lite.rewards.runner import RewardFunction, VerifierProcess
+from mindrlhf_lite.job.processes import Process
+from mindrlhf_lite.rewards.runner import GIVE_UP_AFTER, RewardFunction, VerifierProcess
 from mindrlhf_lite.types import Outcome, Score
 
 
@@ -67,3 +71,47 @@ def test_weighted_sum_and_outcomes():
     assert [o.value for o in reward.outcomes(result)] == ["correct", "timeout", "unparsed"]
     assert reward.correct(result) == [True, True, False]
     reward.close()
+
+
+def test_failures_are_reported_once_a_batch_by_kind(capfd):
+    reward = RewardFunction(["user_verifiers.raises_on_bad", "user_verifiers.dies_on_bad"], [1.0, 1.0], 10)
+    reward.score(["bad", "a", "bad", "bad"], ["1", "2", "3", "4"])
+    lines = capfd.readouterr().err.splitlines()
+    reward.close()
+    assert [line for line in lines if line.startswith("verifier ")] == [
+        "verifier user_verifiers.raises_on_bad failed on 3 of 4 completions: KeyError: 'boom' (gold '1')",
+        "verifier user_verifiers.dies_on_bad failed on 3 of 4 completions: exit: its process ended with code 3 (gold '1')",
+    ]
+
+
+def test_a_time_out_is_said(capfd):
+    scores("user_verifiers.hangs_on_bad", ["bad"], timeout_s=0.5)
+    assert "verifier user_verifiers.hangs_on_bad failed on 1 of 1 completions: timeout: no score within 0.5 s" in capfd.readouterr().err
+
+
+def test_a_verifier_that_keeps_failing_ends_the_run():
+    reward = RewardFunction(["user_verifiers.raises_on_bad"], [1.0], 10)
+    reward.score(["bad"] * (GIVE_UP_AFTER - 1) + ["good"], ["1"] * GIVE_UP_AFTER)
+    with pytest.raises(ValueError, match="failed on 20 completions in a row, the last time with KeyError: 'boom'"):
+        reward.score(["bad"] * GIVE_UP_AFTER, ["1"] * GIVE_UP_AFTER)
+    reward.close()
+
+
+def test_a_hanging_verifier_ends_with_the_run(tmp_path):
+    """Also when the run is killed: the system ends the worker."""
+    program = (
+        "import os, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from mindrlhf_lite.rewards.runner import VerifierProcess\n"
+        "process = VerifierProcess('user_verifiers.hangs_on_bad', 60)\n"
+        "print(process._process.pid, flush=True)\n"
+        "process.score('bad', '1')\n"
+    )
+    run = subprocess.Popen([sys.executable, "-c", program, str(ROOT)], stdout=subprocess.PIPE, text=True)
+    worker = Process.find(int(run.stdout.readline()))
+    time.sleep(0.5)
+    run.kill()
+    run.wait()
+    deadline = time.monotonic() + 10
+    while worker.is_alive():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -1,0 +1,3 @@
+"""A job under msrun as a whole: starting it, watching its processes, ending it so that nothing is left. Standard library only."""
+
+SECOND_NODE_VARIABLE = "MINDRLHF_SECOND_NODE"  # another node of the first one's host: msrun starts a scheduler there too, which has nothing to do

@@ -1,0 +1,113 @@
+"""Starts a job under msrun, shows what its ranks say, ends it as a whole. The scripts in examples/ call it.
+
+msrun's own messages go to LOG_DIR/msrun.log. Exit codes: 0 done, 1 a rank failed, 2 the user's settings or data are wrong, 130 and 143 stopped by Ctrl-C and
+SIGTERM.
+
+Examples:
+  python -m mindrlhf_lite.job --ranks 2 --log_dir msrun_log examples/qwen_grpo/main.py --config grpo_config.yaml
+  python -m mindrlhf_lite.job --ranks 4 --local_ranks 2 --node_rank 1 --master_addr 10.0.0.1 --master_port 8118 --log_dir log main.py --config grpo_config.yaml
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import IO, Any
+
+from mindrlhf_lite.cli import USER_ERROR, fail, tool_parser
+from mindrlhf_lite.job import SECOND_NODE_VARIABLE
+from mindrlhf_lite.job.guard import STATUS_VARIABLE
+from mindrlhf_lite.job.ports import free_port, is_taken, taken_message
+
+_OF_MSRUN = (b"Start scheduler process", b"Start worker process")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = tool_parser(__doc__ or "")
+    parser.add_argument("--ranks", type=int, required=True, help="ranks of the job, over all nodes")
+    parser.add_argument("--local_ranks", type=int, help="ranks that this node starts (default: all)")
+    parser.add_argument("--node_rank", type=int, default=-1, help="this node, from 0 (default: one node)")
+    parser.add_argument("--master_addr", default="127.0.0.1", help="address of node 0 (default: 127.0.0.1)")
+    parser.add_argument("--master_port", type=int, default=0, help="a free port there; 0: chosen, for one node (default: 0)")
+    parser.add_argument("--cluster_time_out", type=int, default=600, help="seconds that nodes wait for one another (default: 600)")
+    parser.add_argument("--log_dir", default="msrun_log", help="where every rank's log goes (default: msrun_log)")
+    parser.add_argument("script", help="what every rank runs")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
+    return parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> int:
+    """The job's exit code."""
+    local = args.local_ranks or args.ranks
+    if not 1 <= local <= args.ranks:
+        fail(f"--ranks {args.ranks} --local_ranks {local}: at least one rank, and no more here than in all")
+    if args.master_port == 0 and local != args.ranks:
+        fail("--master_port: needed when there are other nodes")
+    port = args.master_port or free_port()
+    if args.node_rank <= 0 and is_taken(args.master_addr, port):
+        fail(taken_message("--master_port", args.master_addr, port))
+    log_dir = Path(args.log_dir)
+    log_dir.mkdir(parents=True, exist_ok=True)
+    status = log_dir / f"job_status_{os.getpid()}"
+    command = [
+        str(Path(sys.executable).with_name("msrun")),
+        *(f"--worker_num={args.ranks}", f"--local_worker_num={local}", f"--master_addr={args.master_addr}", f"--master_port={port}"),
+        *(f"--node_rank={args.node_rank}", f"--cluster_time_out={args.cluster_time_out}", "--join=True", f"--log_dir={log_dir}"),
+        *(args.script, *args.arguments),
+    ]
+    # msrun starts its ranks with the first python on the PATH
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    environment = {"GLOG_v": "3", **os.environ, "PATH": path, STATUS_VARIABLE: str(status.absolute()), "LOCAL_RANKS": str(local)}
+    if args.node_rank > 0:
+        environment[SECOND_NODE_VARIABLE] = "1"
+    with (log_dir / "msrun.log").open("wb") as log:
+        job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, start_new_session=True, env=environment)
+    received: list[int] = []
+
+    def stop(number: int, frame: Any) -> None:
+        received.append(number)
+        job.terminate()  # the guard ends the ranks, and says so
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    assert job.stdout is not None
+    copier = threading.Thread(target=_copy, args=(job.stdout,))
+    copier.start()
+    while copier.is_alive():
+        copier.join(0.2)  # signals are taken between
+    code = job.wait()
+    if received:
+        code = 128 + received[0]
+    elif status.is_file():
+        code = int(status.read_text())
+    elif code != 0:
+        print(f"error: msrun ended with exit code {code}; see {log_dir}/msrun.log and {log_dir}/worker_0.log", file=sys.stderr)
+        code = 1 if code != USER_ERROR else code
+    status.unlink(missing_ok=True)
+    return code
+
+
+def _copy(source: IO[bytes]) -> None:
+    """What the job prints, as it comes, without msrun's lines."""
+    out = sys.stdout.buffer
+    rest = b""
+    while data := os.read(source.fileno(), 1 << 16):
+        rest += data
+        while rest:
+            line, newline, after = rest.partition(b"\n")
+            if line.startswith(_OF_MSRUN):
+                if not newline:
+                    break  # the rest of the line is to come
+            else:
+                out.write(line + newline)
+            rest = after
+        out.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(run(parse_arguments()))

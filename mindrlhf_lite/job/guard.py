@@ -1,0 +1,210 @@
+"""Watches the processes that one msrun started, and ends all of them when one fails, so that nobody waits for the dead.
+
+msrun itself notices a dead rank only by its exit code, once a second, kills the others and then waits (up to 30 s) for its scheduler; when msrun is
+ended by a signal its ranks live on. The first rank of a host starts this guard in a session of its own before it imports anything
+heavy. The guard says on msrun's stdout, in one line, which rank ended how and how to go on; ranks that fail say why themselves.
+
+The exit status of msrun is then that of a killed process. `mindrlhf_lite.job` (which the scripts use) gives exact ones: it reads them from the file
+named in MINDRLHF_JOB_STATUS.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mindrlhf_lite.job.processes import Process
+from mindrlhf_lite.job.resume import ResumeHint
+
+STATUS_VARIABLE = "MINDRLHF_JOB_STATUS"
+_POLL_S, _TOGETHER_S, _TAIL_S, _SIBLINGS_S = 0.1, 0.01, 0.3, 10.0
+_USER_ERROR, _FAILED, _INTERRUPTED = 2, 1, 130
+
+
+def start_guard() -> subprocess.Popen[bytes] | None:
+    """Starts the guard of this host's ranks, if this process is the first of them. It listens on its stdin for `tell`."""
+    if os.environ.get("MS_ROLE") != "MS_WORKER" or os.environ.get("DEVICE_ID") != "0":
+        return None
+    command = [sys.executable, "-m", "mindrlhf_lite.job.guard", str(os.getppid()), os.path.realpath("/proc/self/fd/1")]
+    root = str(Path(__file__).resolve().parents[2])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True, env=environment)
+
+
+def tell(guard: subprocess.Popen[bytes] | None, hint: ResumeHint) -> None:
+    """Gives the guard what to say about going on."""
+    if guard is not None and guard.stdin is not None:
+        guard.stdin.write(json.dumps(hint.as_dict()).encode() + b"\n")
+        guard.stdin.flush()
+
+
+@dataclass
+class _Member:
+    process: Process
+    rank: int | None  # None: the scheduler
+    code: int | None = None  # once it ended
+
+
+@dataclass
+class Guard:
+    """The processes of one msrun. `log`: where the first rank writes; the others' logs lie beside it."""
+
+    msrun: Process
+    log: Path
+    console: int  # file descriptor
+    hint: ResumeHint | None = None
+    members: dict[int, _Member] = field(default_factory=dict)
+    tails: dict[int, Process] = field(default_factory=dict)
+    _handles: dict[int, int] = field(default_factory=dict)  # of processes, by their number: readable once they end
+
+    def watch(self) -> None:
+        """Returns when the job is over and nothing of it is left."""
+        started = time.monotonic()
+        while True:
+            self._wait()
+            if time.monotonic() - started < _SIBLINGS_S:
+                self._find_members()
+            self._read_codes()
+            if any(member.code for member in self.members.values()):
+                return self._fail()
+            if not self.msrun.is_alive():
+                if any(member.code is None for member in self._ranks):
+                    return self._end(_INTERRUPTED, "stopped: msrun was ended from outside")
+                return self._clear()
+
+    @property
+    def _ranks(self) -> list[_Member]:
+        return [member for member in self.members.values() if member.rank is not None]
+
+    def _wait(self) -> None:
+        """Returns at once when a process ends or the first rank says something, else after a moment."""
+        listens = [0] if self.hint is None else []
+        ready, _, _ = select.select([*self._handles.values(), *listens], [], [], _POLL_S)
+        for pid in [pid for pid, handle in self._handles.items() if handle in ready]:
+            os.close(self._handles.pop(pid))
+        if 0 in ready:
+            line = sys.stdin.buffer.readline()
+            if line:
+                self.hint = ResumeHint(**json.loads(line))
+            else:
+                time.sleep(_POLL_S)  # it ended, or has nothing to say
+
+    def _find_members(self) -> None:
+        for child in self.msrun.children():
+            if child.name == "tail":
+                self.tails[child.pid] = child
+            elif child.pid not in self.members:
+                environment = child.environment()
+                if environment.get("MS_ROLE") == "MS_WORKER":
+                    self.members[child.pid] = _Member(child, int(environment.get("RANK_ID", "0")))
+                elif environment.get("MS_ROLE") == "MS_SCHED" or not child.is_alive():  # what ended before we looked has no environment: the scheduler
+                    self.members[child.pid] = _Member(child, None)
+                else:
+                    continue
+                try:
+                    self._handles[child.pid] = os.pidfd_open(child.pid)
+                except OSError:  # it ended, or an old kernel: polling sees it a little later
+                    pass
+
+    def _read_codes(self) -> None:
+        for member in self.members.values():
+            if member.code is None and not member.process.is_alive():
+                code = member.process.exit_code()
+                if code is None:  # its parent asked before we did
+                    code = _FAILED if _error_lines(self._log_of(member)) else 0
+                member.code = code
+
+    def _fail(self) -> None:
+        """Something ended that should not: finds out what, ends msrun before it does more, and the rest after it."""
+        time.sleep(_TOGETHER_S)
+        self._read_codes()
+        failed = [member for member in self.members.values() if member.code]
+        if all(member.code == _USER_ERROR for member in failed):  # found by every rank, said by the first
+            deadline = time.monotonic() + _SIBLINGS_S
+            while time.monotonic() < deadline and not any(map(_error_lines, map(self._log_of, self.members.values()))):
+                time.sleep(_POLL_S)
+        self.msrun.end(signal.SIGTERM)
+        self._end(*self._verdict(failed))
+
+    def _verdict(self, failed: list[_Member]) -> tuple[int, str]:
+        """(exit code of the job, what to say: nothing where a rank said it)."""
+        ranks = self._ranks
+        if ranks and all(member.code == -signal.SIGKILL for member in ranks) and (len(ranks) > 1 or not self.msrun.is_alive()):
+            return _INTERRUPTED, "interrupted"  # so msrun ends its ranks
+        for member in sorted(self.members.values(), key=lambda member: member.code is None):
+            if said := _error_lines(self._log_of(member)):
+                return max(member.code or _FAILED, _FAILED), "" if member.rank is not None else said[-1]
+        cause = min(failed, key=lambda member: member.rank is None)
+        name, log = "the scheduler" if cause.rank is None else f"rank {cause.rank}", self._log_of(cause)
+        assert cause.code
+        if cause.code > 0:
+            return cause.code, f"error: {name} ended with exit code {cause.code}; its log: {log}"
+        number = -cause.code
+        known = signal.Signals(number).name if number in set(signal.Signals) else "unknown"
+        reason = ", as the system does when memory runs out (dmesg would say so)" if number == signal.SIGKILL else ""
+        return _FAILED, f"error: {name} was killed by signal {number} ({known}){reason}; its log: {log}"
+
+    def _log_of(self, member: _Member) -> Path:
+        if member.rank is None:
+            return self.log.with_name("scheduler.log")
+        stem = self.log.stem.rpartition("_")[0] or self.log.stem
+        return self.log.with_name(f"{stem}_{member.rank}{self.log.suffix}")
+
+    def _end(self, code: int, message: str) -> None:
+        """Ends everything, says `message` and how to go on."""
+        for member in self.members.values():
+            member.process.end(is_group=member.rank is not None)
+        time.sleep(_TAIL_S)  # what ranks said last is on its way through tail
+        hint = self.hint.text() if self.hint and code != _USER_ERROR else ""
+        text = "; ".join(filter(None, (message, hint)))
+        if text:
+            self._say(text)
+        if path := os.environ.get(STATUS_VARIABLE):
+            Path(path).write_text(f"{code}\n")
+        self.msrun.end(signal.SIGTERM)
+        self._clear()
+
+    def _say(self, text: str) -> None:
+        try:
+            os.write(self.console, f"\n{text}\n".encode())
+        except OSError:  # nobody listens any more
+            pass
+
+    def _clear(self) -> None:
+        """Ends what followed the ranks' logs."""
+        for tail in self.tails.values():
+            tail.end()
+
+
+def _error_lines(log: Path) -> list[str]:
+    """Lines at the end of a log that begin with "error:"."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 65536))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return []
+    return [line for line in lines if line.startswith("error:")]
+
+
+def main() -> None:
+    msrun = Process.find(int(sys.argv[1]))
+    if msrun is None:
+        return
+    log = Path(sys.argv[2])
+    try:
+        console = os.open(f"/proc/{msrun.pid}/fd/1", os.O_WRONLY | os.O_APPEND)
+    except OSError:  # a socket: tail shows what is in the log
+        console = os.open(log, os.O_WRONLY | os.O_APPEND)
+    Guard(msrun, log, console).watch()
+
+
+if __name__ == "__main__":
+    main()

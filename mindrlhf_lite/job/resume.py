@@ -1,0 +1,33 @@
+"""What a person types to go on with a run that ended early."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+COMMAND_VARIABLE = "MINDRLHF_RESUME_COMMAND"  # set by scripts that have an option for it
+
+
+@dataclass(frozen=True)
+class ResumeHint:
+    """Example: ResumeHint("output/run", "output/run/checkpoints", "bash examples/quickstart/run_grpo.sh --resume output/run")"""
+
+    output_dir: str
+    checkpoint_dir: str
+    command: str
+
+    @staticmethod
+    def of(output_dir: str, checkpoint_dir: str) -> ResumeHint:
+        usual = f"the same command with --rl_config.output_dir={output_dir} --resume_training"
+        return ResumeHint(output_dir, checkpoint_dir, os.environ.get(COMMAND_VARIABLE) or usual)
+
+    def as_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+    def text(self) -> str:
+        """Example: "the newest checkpoint is after step 20; go on with: bash ... --resume output/run" """
+        steps = [int(path.name[5:]) for path in Path(self.checkpoint_dir).glob("step_*") if path.name[5:].isdigit()]
+        if not steps:
+            return "no checkpoint was saved (rl_config.save_ckpt_interval sets the steps between them)"
+        return f"the newest checkpoint is after step {max(steps)}; go on with: {self.command}"

@@ -1,0 +1,25 @@
+"""What ranks and scheduler of the job tests run: the guard, and nothing that takes long to start."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from mindrlhf_lite.job.guard import start_guard, tell
+from mindrlhf_lite.job.resume import ResumeHint
+
+mode, folder = sys.argv[1], Path(sys.argv[2])
+role, rank = os.environ["MS_ROLE"], os.environ.get("RANK_ID", "0")
+guard = start_guard()
+if role == "MS_WORKER":
+    tell(guard, ResumeHint.of(str(folder), str(folder / "checkpoints")))
+(folder / f"{role}_{rank}").write_text(str(os.getpid()))
+if mode == "done":
+    sys.exit(0)
+if role == "MS_WORKER" and rank == "1" and mode == "mistake":
+    time.sleep(1)
+    print("error: rank 1: rl_config.beta=high: a number is needed", file=sys.stderr, flush=True)
+    os._exit(2)
+time.sleep(120)

@@ -1,0 +1,144 @@
+"""A job under msrun ends as a whole, says in one line which rank ended how and how to go on, and leaves nothing running."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from distributed.jobs import end_processes_of
+from helpers import ROOT, clean_environment, run
+
+from mindrlhf_lite.job.ports import free_port
+from mindrlhf_lite.job.processes import Process
+
+PROGRAM = ROOT / "tests/job/rank_program.py"
+SECONDS = 15  # for everything to be gone; msrun alone needs up to 34
+
+
+class Job:
+    """A job of two ranks and a scheduler, whose console text is in `console`."""
+
+    def __init__(self, folder: Path, mode: str, by_msrun: bool, port: int = 0):
+        (folder / "checkpoints/step_20").mkdir(parents=True)
+        log = f"{folder}/log"
+        here = ["--ranks=2", f"--log_dir={log}", *([f"--master_port={port}"] if port else [])]
+        there = ["--worker_num=2", "--local_worker_num=2", f"--master_port={port or free_port()}", "--join=True", f"--log_dir={log}"]
+        self.folder, self.mark, self.console = folder, uuid.uuid4().hex, folder / "console"
+        program = [str(PROGRAM), mode, str(folder)]
+        command = ["msrun", *there, *program] if by_msrun else [sys.executable, "-m", "mindrlhf_lite.job", *here, *program]
+        environment = clean_environment(TEST_JOB=self.mark, PYTHONPATH=str(ROOT))
+        self.process = subprocess.Popen(command, stdout=self.console.open("wb"), stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.process.kill()
+        end_processes_of(self.mark)
+
+    def wait_for_ranks(self) -> dict[str, int]:
+        """Process numbers by role and rank, once all have started."""
+        names = ("MS_SCHED_0", "MS_WORKER_0", "MS_WORKER_1")
+        deadline = time.monotonic() + 60
+        while not all((self.folder / name).is_file() and (self.folder / name).read_text() for name in names):
+            assert self.process.poll() is None and time.monotonic() < deadline, self.console.read_text()
+            time.sleep(0.05)
+        time.sleep(0.5)  # the guard has seen them
+        return {name: int((self.folder / name).read_text()) for name in names}
+
+    def ends(self) -> int:
+        """The exit code; nothing is left running within SECONDS."""
+        code = self.process.wait(timeout=SECONDS)
+        deadline = time.monotonic() + SECONDS
+        while left := self.left():
+            assert time.monotonic() < deadline, f"still running: {left}\n{self.console.read_text()}"
+            time.sleep(0.1)
+        return code
+
+    def left(self) -> list[str]:
+        found = []
+        for entry in Path("/proc").iterdir():
+            process = Process.find(int(entry.name)) if entry.name.isdigit() else None
+            if process and process.is_alive() and process.environment().get("TEST_JOB") == self.mark:
+                found.append(f"{process.pid} {process.name}")
+        return found
+
+
+HINT = "the newest checkpoint is after step 20; go on with: the same command with --rl_config.output_dir="
+
+
+@pytest.mark.parametrize("by_msrun", [True, False], ids=["msrun", "job"])
+def test_sigterm_ends_everything_and_says_how_to_go_on(tmp_path, by_msrun):
+    with Job(tmp_path, "sleep", by_msrun) as job:
+        job.wait_for_ranks()
+        job.process.send_signal(signal.SIGTERM)
+        code = job.ends()
+        text = job.console.read_text()
+        assert code == (-signal.SIGTERM if by_msrun else 143) and text.count(HINT) == 1 and "Traceback" not in text, text
+
+
+@pytest.mark.parametrize("by_msrun", [True, False], ids=["msrun", "job"])
+def test_ctrl_c_is_one_line_and_no_success(tmp_path, by_msrun):
+    with Job(tmp_path, "sleep", by_msrun) as job:
+        job.wait_for_ranks()
+        job.process.send_signal(signal.SIGINT)
+        code = job.ends()
+        text = job.console.read_text()
+        assert code == 130 or (by_msrun and code != 0), text  # msrun's own code would be 0
+        assert text.count(HINT) == 1 and "Traceback" not in text, text
+
+
+@pytest.mark.parametrize("by_msrun", [True, False], ids=["msrun", "job"])
+def test_a_killed_rank_is_named(tmp_path, by_msrun):
+    with Job(tmp_path, "sleep", by_msrun) as job:
+        ranks = job.wait_for_ranks()
+        os.kill(ranks["MS_WORKER_1"], signal.SIGKILL)
+        assert job.ends() != 0
+        text = job.console.read_text()
+        assert "error: rank 1 was killed by signal 9 (SIGKILL)" in text and text.count(HINT) == 1, text
+        assert "Traceback" not in text and "rank 0" not in text and "worker_1.log" in text, text
+
+
+@pytest.mark.parametrize("by_msrun", [True, False], ids=["msrun", "job"])
+def test_a_mistake_of_one_rank_is_said_once(tmp_path, by_msrun):
+    with Job(tmp_path, "mistake", by_msrun) as job:
+        job.wait_for_ranks()
+        code = job.ends()
+        text = job.console.read_text()
+        assert code == 2 or (by_msrun and code != 0), text
+        assert text.count("rl_config.beta=high") == 1 and "Traceback" not in text and "go on with" not in text, text
+
+
+def test_a_job_that_is_done_leaves_nothing(tmp_path):
+    with Job(tmp_path, "done", by_msrun=False) as job:
+        assert job.ends() == 0 and not job.console.read_text().strip(), job.console.read_text()
+
+
+def test_a_taken_port_is_named_before_ranks_start(tmp_path):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with Job(tmp_path, "sleep", by_msrun=False, port=port) as job:
+            assert job.ends() == 2
+            assert f"--master_port={port}: another program listens" in job.console.read_text() and not (tmp_path / "MS_WORKER_0").exists()
+
+
+def test_msrun_with_a_taken_port_ends_by_itself(tmp_path, quickstart_model):
+    """msrun looks at no port: its scheduler and ranks would wait for one another."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port, mark = other.getsockname()[1], uuid.uuid4().hex
+        command = ["msrun", "--worker_num=2", "--local_worker_num=2", f"--master_port={port}", "--join=True", f"--log_dir={tmp_path}/log"]
+        program = [str(ROOT / "tests/job/waiting_ranks.py")]
+        try:
+            result = run([*command, *program], cwd=tmp_path, timeout=60, TEST_JOB=mark)
+        finally:
+            end_processes_of(mark)
+    assert result.returncode != 0 and f"--master_port={port}: another program listens" in result.stdout, result.stdout + result.stderr

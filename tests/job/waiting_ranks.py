@@ -1,0 +1,16 @@
+"""Ranks that wait, beside the scheduler that main.py would start."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from mindrlhf_lite.job.guard import start_guard
+from mindrlhf_lite.trainer.launch import main
+
+if os.environ["MS_ROLE"] == "MS_SCHED":
+    main([])
+start_guard()
+time.sleep(120)
