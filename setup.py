@@ -18,6 +18,8 @@ setup(
         "mindspore==2.9.0",
         "numpy<2",
         "pyyaml",
+        "jinja2",  # chat templates
+        "gguf",  # weights of llama.cpp
         "tokenizers>=0.22,<0.23",
         "transformers==4.57.1",
         "safetensors",

@@ -26,6 +26,7 @@ import yaml
 from mindrlhf_lite.checkpoint.transform import open_checkpoint, write_mindformers
 from mindrlhf_lite.models.mindformers import mindformers_problem, mindformers_settings
 
+_HEAD = "lm_head"
 _LENGTH = 8  # of the forward pass that the observers need
 GOLDEN_STICK_FOLDER = ".golden_stick"  # in the environment's prefix; build.sh --quantize
 
@@ -49,16 +50,18 @@ def _find_golden_stick() -> None:
         raise ValueError(f"{' and '.join(missing)} not installed; run `bash build.sh --quantize`")
 
 
-def quantize(model_dir: str | Path, output_dir: str | Path, keep: tuple[str, ...] = ("lm_head",)) -> Quantized:
+def quantize(model_dir: str | Path, output_dir: str | Path, keep: tuple[str, ...] = (_HEAD,)) -> Quantized:
     """Writes OUTPUT/model.ckpt (int8 weights with a float32 scale an output channel; the rest float32) and OUTPUT/model.yaml (MindFormers').
 
     Args:
-        keep: linear layers whose names contain one of these stay as they are.
+        keep: linear layers whose names contain one of these stay as they are; a head that is tied to the embedding always does.
 
     Raises:
         ValueError: no Golden Stick, a model that MindFormers does not have, or the output exists.
     """
     source, output = open_checkpoint(model_dir), Path(output_dir)
+    if source.config.tie_word_embeddings and _HEAD not in keep:
+        keep = (*keep, _HEAD)
     if problem := mindformers_problem(source.config):
         raise ValueError(f"{model_dir}: {problem}")
     if output.exists():
@@ -72,7 +75,8 @@ def quantize(model_dir: str | Path, output_dir: str | Path, keep: tuple[str, ...
         write_mindformers(source, Path(scratch) / "model.safetensors", dtype="F32")
         network = _load(settings, Path(scratch) / "model.safetensors")
         names = [name for name, _ in network.parameters_and_names()]
-        if unknown := [pattern for pattern in keep if not any(pattern in name for name in names)]:
+        # a tied head has no parameter of its own
+        if unknown := [pattern for pattern in keep if pattern != _HEAD and not any(pattern in name for name in names)]:
             raise ValueError(f"--keep {' '.join(unknown)}: no layer has that in its name; names are such as {names[-2]}")
         network = _round(network, keep)
         parameters = dict(network.parameters_and_names())

@@ -70,7 +70,7 @@ def main() -> None:
 
     from mindrlhf_lite.checkpoint import transform as conversion
     from mindrlhf_lite.config.model_file import read_model_file
-    from mindrlhf_lite.data.tokenizer import copy_tokenizer
+    from mindrlhf_lite.data.tokenizer import copy_first_tokenizer
     from mindrlhf_lite.models.tensor_files import DTYPES
     from mindrlhf_lite.observe.host import peak_rss_gb
 
@@ -96,12 +96,10 @@ def main() -> None:
             conversion.write_mindformers(source, destination, progress.update, dtype)
         else:
             conversion.transform(source, destination, strategy, progress.update, dtype)
-    if not strategy and not is_mindformers:
-        copy_tokenizer(args.config_path or source_path, destination)
-        if source.end_token_ids is None:
-            print(
-                "warning: no end token is known, so that answers will not stop: give a Hugging Face folder by --config_path, or set eos_token_id in config.json"
-            )
+    if not is_mindformers:
+        copy_first_tokenizer([source_path, args.config_path], destination)
+    if not strategy and not is_mindformers and source.end_token_ids is None:
+        print("warning: no end token is known, so that answers will not stop: give a Hugging Face folder by --config_path, or set eos_token_id in config.json")
     print(f"wrote {destination}; peak memory {peak_rss_gb():.2f} GiB")
 
 

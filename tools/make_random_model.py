@@ -25,11 +25,13 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
+    from mindrlhf_lite.checkpoint.transform import check_is_new
     from mindrlhf_lite.config.model_file import read_model_file
     from mindrlhf_lite.data.tokenizer import Tokenizer
     from mindrlhf_lite.models.hf_weights import save_hf_model
     from mindrlhf_lite.models.parameters import count_parameters, initial_weights
 
+    check_is_new(Path(args.output))
     config = read_model_file(args.config).shape
     tokenizer = Tokenizer(args.tokenizer_dir)
     save_hf_model(args.output, config, initial_weights(config, args.seed), tokenizer.eos_token_id, tokenizer.pad_token_id)

@@ -23,7 +23,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument("--model", required=True, help="Hugging Face folder of the trained model (Qwen2, Qwen2.5 or Llama 3)")
     parser.add_argument("--output", required=True, help="new folder")
-    parser.add_argument("--keep", nargs="*", default=["lm_head"], help="layers whose names contain one of these stay in float (default: lm_head)")
+    parser.add_argument(
+        "--keep", nargs="*", default=["lm_head"], help="layers whose names contain one of these stay in float; a tied head always does (default: lm_head)"
+    )
     return parser.parse_args()
 
 

@@ -28,8 +28,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import fail, run_tool, tool_parser
@@ -58,6 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--ratios", type=float, nargs="+", help="shares of the files in the result, until one is used up (default: all rows of all files)")
     parser.add_argument("--map_keys", help='JSON: which fields hold what, {"prompt": .., "response": .., "system": .., "source": ..}')
     parser.add_argument("--output_path", help="MindRecord file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace --output_path if it is there")
     parser.add_argument("--prompt_type", default="plain", help="template: plain, qwen, qwen_r1, chat, r1_zero, or FILE.yaml:NAME (default: plain)")
     parser.add_argument("--max_prompt_length", type=int, default=1024, help="longest prompt in tokens; longer ones are bad rows (default: 1024)")
     parser.add_argument(
@@ -95,6 +94,8 @@ def parse_arguments() -> argparse.Namespace:
         raise ValueError(f"--seq_length {args.seq_length}: must exceed --max_prompt_length {args.max_prompt_length} to leave room for a completion")
     if args.file_path is None and args.dataset_type != "arithmetic":
         raise ValueError(f"--file_path is needed for --dataset_type {args.dataset_type}")
+    if not args.inspect and not args.overwrite and Path(args.output_path).exists():
+        raise ValueError(f"--output_path {args.output_path}: exists already; give another name, or --overwrite")
     if args.ratios and args.file_path is None:
         raise ValueError("--ratios: give the files that they belong to by --file_path")
     if min(args.workers, 1) < 1 or min(args.sample, args.inspect, args.log_interval) < 0:
@@ -104,8 +105,12 @@ def parse_arguments() -> argparse.Namespace:
 
 def read_config(path: str, known: set[str]) -> list[str]:
     """The settings of a YAML as command-line arguments."""
+    import yaml
+
+    from mindrlhf_lite.config.strict_yaml import load_yaml
+
     try:
-        values = yaml.safe_load(Path(path).read_text())
+        values = load_yaml(Path(path).read_text())
     except yaml.YAMLError as error:
         raise ValueError(f"--config {path}: not valid YAML ({error})") from None
     if not isinstance(values, dict):

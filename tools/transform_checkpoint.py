@@ -34,6 +34,7 @@ def main() -> None:
     from tqdm import tqdm
 
     from mindrlhf_lite.checkpoint.transform import check_is_new, number_of_tensors, open_checkpoint, read_strategy, transform
+    from mindrlhf_lite.data.tokenizer import copy_first_tokenizer
     from mindrlhf_lite.observe.host import peak_rss_gb
 
     check_is_new(Path(args.dst_checkpoint))
@@ -41,6 +42,7 @@ def main() -> None:
     strategy = None if args.dst_strategy == "full" else read_strategy(args.dst_strategy, "--dst_strategy")
     with tqdm(total=number_of_tensors(source.config, strategy), unit="tensor") as progress:
         transform(source, args.dst_checkpoint, strategy, progress.update)
+    copy_first_tokenizer([args.src_checkpoint], args.dst_checkpoint)
     print(f"wrote {args.dst_checkpoint} ({args.dst_strategy}); peak memory {peak_rss_gb():.2f} GiB")
 
 

@@ -7,6 +7,6 @@ for split in train held_out; do
     if [ ! "$1/$split.mindrecord" -nt "$root/mindrlhf_lite/data/records.py" ]; then
         rows=4000; [ "$split" = train ] || rows=200
         python "$root/tools/rlhf_data.py" --tokenizer_dir "$root/examples/quickstart/model" --dataset_type arithmetic --num_rows $rows --split $split \
-            --max_prompt_length 8 --seq_length 48 --output_path "$1/$split.mindrecord"
+            --max_prompt_length 8 --seq_length 48 --output_path "$1/$split.mindrecord" --overwrite
     fi
 done

@@ -37,6 +37,7 @@ class Checkpoint:
     step: int
     state: dict[str, Any]
     tensors: dict[str, np.ndarray]
+    write_more: Callable[[Path], None] = lambda folder: None  # writes what belongs to it besides, into the folder that it is given
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,21 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def together(gather: Gather, is_mine: bool, work: Callable[[], Any]) -> list[Any]:
+    """Does `work` where it is mine and waits for the others; an error of any rank is raised on all."""
+    result, error = None, None
+    try:
+        result = work() if is_mine else None
+    except OSError as caught:
+        error = caught
+    everyone = gather((result, None if error is None else str(error)))
+    if error is not None:
+        raise error
+    if failed := [f"rank {other}: {message}" for other, (_, message) in enumerate(everyone) if message]:
+        raise OSError("; ".join(failed))
+    return [value for value, _ in everyone]
+
+
 class CheckpointStore:
     """The checkpoints of one run.
 
@@ -98,28 +114,13 @@ class CheckpointStore:
         """
         final, scratch = self.folder / f"step_{checkpoint.step}", self.folder / f".step_{checkpoint.step}.tmp"
         try:
-            self._together(gather, rank == 0, lambda: self._clear(scratch))
-            files = self._together(gather, True, lambda: self._write_tensors(checkpoint, scratch, final, rank))
-            self._together(gather, rank == 0, lambda: self._finish(checkpoint, scratch, final, [file for file in files if file]))
+            together(gather, rank == 0, lambda: self._clear(scratch))
+            files = together(gather, True, lambda: self._write_tensors(checkpoint, scratch, final, rank))
+            together(gather, rank == 0, lambda: self._finish(checkpoint, scratch, final, [file for file in files if file]))
         finally:
             if rank == 0:
                 shutil.rmtree(scratch, ignore_errors=True)
         return final
-
-    @staticmethod
-    def _together(gather: Gather, is_mine: bool, work: Callable[[], Any]) -> list[Any]:
-        """Does `work` where it is mine and waits for the others; an error of any rank is raised on all."""
-        result, error = None, None
-        try:
-            result = work() if is_mine else None
-        except OSError as caught:
-            error = caught
-        everyone = gather((result, None if error is None else str(error)))
-        if error is not None:
-            raise error
-        if failed := [f"rank {other}: {message}" for other, (_, message) in enumerate(everyone) if message]:
-            raise OSError("; ".join(failed))
-        return [value for value, _ in everyone]
 
     def _clear(self, scratch: Path) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -144,17 +145,27 @@ class CheckpointStore:
 
     def _finish(self, checkpoint: Checkpoint, scratch: Path, final: Path, files: list[tuple[str, int, str]]) -> None:
         (scratch / _STATE).write_text(json.dumps({"step": checkpoint.step, **checkpoint.state}, indent=1))
-        files = [*files, (_STATE, (scratch / _STATE).stat().st_size, _sha256(scratch / _STATE))]
+        checkpoint.write_more(scratch)
+        known = {name for name, _, _ in files}
+        others = [path for path in sorted(scratch.rglob("*")) if path.is_file() and path.name not in known]
+        files = [*files, *((str(path.relative_to(scratch)), path.stat().st_size, _sha256(path)) for path in others)]
         manifest = {"files": {name: {"bytes": size, "sha256": digest} for name, size, digest in files}}
         (scratch / _MANIFEST).write_text(json.dumps(manifest, indent=1))
-        for name in (_STATE, _MANIFEST):
-            _flush(scratch / name)
-        if final.exists():
-            shutil.rmtree(final)
+        for path in (*others, scratch / _MANIFEST, *(path for path in scratch.rglob("*") if path.is_dir()), scratch):
+            _flush(path)
+        self._remove(final)
         os.replace(scratch, final)
         _flush(self.folder)
         for step in [older for older in self.steps() if older < checkpoint.step][self.keep - 1 :]:
-            shutil.rmtree(self.folder / f"step_{step}")
+            self._remove(self.folder / f"step_{step}")
+
+    def _remove(self, folder: Path) -> None:
+        """Renamed first: a kill in the middle must not leave half a checkpoint under its name."""
+        if folder.exists():
+            aside = self.folder / f".{folder.name}.removed"
+            shutil.rmtree(aside, ignore_errors=True)
+            os.replace(folder, aside)
+            shutil.rmtree(aside, ignore_errors=True)
 
     def problem(self, step: int) -> str | None:
         """Why checkpoint `step` cannot be used, naming the file; None if it is whole."""

@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 import yaml
 
 from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.config.strict_yaml import load_yaml
 
 # what users bring along from other GRPO configurations, and what to do with it
 ELSEWHERE = {
@@ -93,7 +94,7 @@ def read_yaml(path: str) -> dict[str, Any]:
     if not Path(path).is_file():
         raise ConfigError([f"--config {path}: no such file"])
     try:
-        values = yaml.safe_load(Path(path).read_text())
+        values = load_yaml(Path(path).read_text())
     except UnicodeDecodeError:
         raise ConfigError([f"{path}: not UTF-8 text"]) from None
     except yaml.YAMLError as error:
@@ -167,6 +168,8 @@ def collect(values: dict[str, Any]) -> tuple[Config, list[str]]:
 
 def _unknown(key: str, value: Any, known: list[str]) -> str:
     name = key.rpartition(".")[2]
+    if settings := [other for other in known if other.startswith(f"{key}.")]:
+        return f"{key}={value!r}: a section, not a setting: give its settings below it, such as {settings[0]}"
     advice = next((ELSEWHERE[part] for part in key.split(".") if part in ELSEWHERE), None)
     if advice is None:
         near = difflib.get_close_matches(key, known, 1, 0.75) or [k for k in known if k.endswith("." + name)][:1]

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from mindrlhf_lite.config.strict_yaml import load_yaml
 from mindrlhf_lite.models.mindformers import shape_from_mindformers, strategies_from_mindformers
 from mindrlhf_lite.models.model_config import ModelConfig
 
@@ -40,7 +41,7 @@ def read_model_file(path: str) -> ModelFile:
     if not Path(path).is_file():
         raise ValueError(f"model_config {path}: no such file or folder")
     try:
-        values = yaml.safe_load(Path(path).read_text())
+        values = load_yaml(Path(path).read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"model_config {path}: not valid YAML ({getattr(error, 'problem', error)})") from None
     if not isinstance(values, dict) or not isinstance(values.get("model"), dict):

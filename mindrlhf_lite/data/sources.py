@@ -124,7 +124,8 @@ def _text(value: Mapping[str, Any], fields: Sequence[str]) -> str:
     found = _find(value, fields)
     if found is None:
         absent = not any(field in value for field in fields)
-        raise ValueError(f"field {' or '.join(map(repr, fields))} is {'missing' if absent else 'null'}")
+        there = f"; the row has {', '.join(map(repr, value))}" if value else ""
+        raise ValueError(f"field {' or '.join(map(repr, fields))} is {'missing' + there if absent else 'null'}")
     if isinstance(found, int | float) and not isinstance(found, bool):
         found = str(found)
     if not isinstance(found, str) or not found.strip():

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 
+from mindrlhf_lite.config.strict_yaml import load_yaml
 from mindrlhf_lite.data.tokenizer import Tokenizer
 
 _BUILT_IN = Path(__file__).with_name("templates.yaml")
@@ -47,7 +48,7 @@ def load_template(name: str, tokenizer: Tokenizer) -> Template:
     if not source.is_file():
         raise ValueError(f"--prompt_type {name}: no file {source}")
     try:
-        templates = yaml.safe_load(source.read_text(encoding="utf-8"))
+        templates = load_yaml(source.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"--prompt_type {name}: {source} is not valid YAML ({error})") from None
     if not isinstance(templates, dict):

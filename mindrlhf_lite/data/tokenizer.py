@@ -103,8 +103,19 @@ _BESIDE_THE_WEIGHTS = (
 )
 
 
-def copy_tokenizer(source: str | Path, destination: str | Path) -> None:
-    """Copies what a Hugging Face folder has besides weights and config.json; nothing from a file or a folder without them."""
+TOKENIZER_FOLDER = "tokenizer"  # in a checkpoint of a run, beside its files
+
+
+def copy_tokenizer(source: str | Path, destination: str | Path) -> bool:
+    """Copies what a Hugging Face folder, or a run's checkpoint, has besides weights and config.json. Returns whether a tokenizer was among it."""
+    folder = Path(source) / TOKENIZER_FOLDER if (Path(source) / TOKENIZER_FOLDER).is_dir() else Path(source)
     for name in _BESIDE_THE_WEIGHTS:
-        if (Path(source) / name).is_file():
-            shutil.copyfile(Path(source) / name, Path(destination) / name)
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, Path(destination) / name)
+    return any((folder / name).is_file() for name in _FILES)
+
+
+def copy_first_tokenizer(sources: Sequence[str | None], destination: str | Path) -> None:
+    """`copy_tokenizer` of the first source that has one; says so if none has."""
+    if not any(copy_tokenizer(source, destination) for source in sources if source):
+        print(f"note: no tokenizer beside {' or '.join(source for source in sources if source)}: copy the model's tokenizer files into {destination}")

@@ -10,6 +10,7 @@ named in MINDRLHF_JOB_STATUS.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -108,10 +109,8 @@ class Guard:
                     self.members[child.pid] = _Member(child, None)
                 else:
                     continue
-                try:
+                with contextlib.suppress(OSError):  # it ended, or an old kernel: polling sees it a little later
                     self._handles[child.pid] = os.pidfd_open(child.pid)
-                except OSError:  # it ended, or an old kernel: polling sees it a little later
-                    pass
 
     def _read_codes(self) -> None:
         for member in self.members.values():
@@ -172,10 +171,8 @@ class Guard:
         self._clear()
 
     def _say(self, text: str) -> None:
-        try:
+        with contextlib.suppress(OSError):  # nobody listens any more
             os.write(self.console, f"\n{text}\n".encode())
-        except OSError:  # nobody listens any more
-            pass
 
     def _clear(self) -> None:
         """Ends what followed the ranks' logs."""

@@ -15,23 +15,26 @@ the share that its own data-parallel degree gives it.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from mindspore import Tensor, ops
 
 from mindrlhf_lite.algorithms.advantage import ADVANTAGES
 from mindrlhf_lite.checkpoint.sharded import ShardedReader
-from mindrlhf_lite.checkpoint.store import Checkpoint, CheckpointStore, SavedCheckpoint, prefixed, rank_file
+from mindrlhf_lite.checkpoint.store import Checkpoint, CheckpointStore, SavedCheckpoint, prefixed, rank_file, together
 from mindrlhf_lite.checkpoint.strategies import strategy_from_json, strategy_to_json
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.records import read_file
 from mindrlhf_lite.data.sampler import PromptSampler, SamplerState
-from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.data.tokenizer import TOKENIZER_FOLDER, Tokenizer
 from mindrlhf_lite.evaluation import EVALUATION_STREAM, Evaluation, correctness, generate_groups, judge, question_rows, summarise
 from mindrlhf_lite.models.hf_weights import write_hf_model
 from mindrlhf_lite.observe.console import Console
@@ -231,7 +234,7 @@ class GrpoTrainer:
 
     def _save(self, step: int) -> None:
         interval = self.config.rl_config.save_ckpt_interval
-        if not interval or step % interval:
+        if not interval or (step % interval and step != self.last_step):
             return
         self.console.phase("save")
         optimizer, actor = self.roles.actor.optimizer, self.roles.actor
@@ -253,7 +256,8 @@ class GrpoTrainer:
                 tensors = prefixed("weight", actor.model.weights_as_numpy())
             if actor.mesh.at.data == 0 or optimizer.strategy.splits_data:
                 tensors.update(prefixed("optimizer", optimizer.state()))
-            self.store.save(Checkpoint(step, state, tensors), self.mesh.rank, lambda value: gather_objects(self.mesh.world, value))
+            checkpoint = Checkpoint(step, state, tensors, lambda folder: self.tokenizer.save(folder / TOKENIZER_FOLDER))
+            self.store.save(checkpoint, self.mesh.rank, self._gather)
 
     def _resume(self) -> list[str]:
         """Sets `first_step`, from a checkpoint if asked. Returns lines for the console."""
@@ -297,22 +301,54 @@ class GrpoTrainer:
         return stops[0] if len(stops) == 1 else stops
 
     def _export(self) -> None:
-        """OUTPUT/hf: every rank leaves its shard in a scratch folder, from which one rank writes the whole model, a tensor at a time."""
+        """OUTPUT/hf, whole or not at all; into the system's scratch folder if the output's disk is full: the trained weights are worth more than the place."""
+        try:
+            self._export_to(self.output / "hf")
+            return
+        except OSError as error:
+            failure = error
+        rescue = Path(gather_objects(self.mesh.world, tempfile.mkdtemp(prefix="mindrlhf_lite_rescued_") if self.mesh.is_main else "")[0]) / "hf"
+        try:
+            self._export_to(rescue)
+        except OSError as error:
+            raise OSError(f"the trained model could not be written, neither to {self.output / 'hf'} ({failure}) nor to {rescue} ({error})") from None
+        raise OSError(f"the trained model could not be written to {self.output / 'hf'} ({failure}); it is in {rescue}: move it before that folder is cleared")
+
+    def _export_to(self, folder: Path) -> None:
+        """Every rank leaves its shard in a scratch folder, from which one rank writes the whole model, a tensor at a time. Raises OSError on all ranks."""
         from safetensors.numpy import save_file
 
-        actor, scratch = self.roles.actor, self.output / "hf" / ".shards"
-        if self.mesh.is_main:
-            scratch.mkdir(parents=True, exist_ok=True)
-        gather_objects(self.mesh.world, None)
-        if actor.mesh.at.data == 0:
+        actor, scratch = self.roles.actor, folder.with_name(f".{folder.name}.tmp")
+
+        def prepare() -> None:
+            shutil.rmtree(scratch, ignore_errors=True)
+            (scratch / "shards").mkdir(parents=True)
+
+        def write_shard() -> None:
+            weights = {name: weight.asnumpy() for name, weight in actor.model.named_weights().items()}
+            try:
+                save_file(weights, scratch / "shards" / rank_file(self.mesh.rank))
+            except Exception as error:  # the native writer reports a full disk as its own exception type
+                raise OSError(str(error)) from None
+
+        def write_model() -> None:
+            reader = ShardedReader(scratch / "shards", self.roles.model_config, actor.model.strategy, "")
+            write_hf_model(scratch / "hf", self.roles.model_config, reader.read, self._end_token_ids, self.tokenizer.pad_token_id)
+            self.tokenizer.save(scratch / "hf")
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(scratch / "hf", folder)
+
+        try:
+            together(self._gather, self.mesh.is_main, prepare)
             with self.residency.phase("save"):
-                save_file({name: weight.asnumpy() for name, weight in actor.model.named_weights().items()}, scratch / rank_file(self.mesh.rank))
-        gather_objects(self.mesh.world, None)
-        if self.mesh.is_main:
-            reader = ShardedReader(scratch, self.roles.model_config, actor.model.strategy, "")
-            write_hf_model(self.output / "hf", self.roles.model_config, reader.read, self._end_token_ids, self.tokenizer.pad_token_id)
-            self.tokenizer.save(self.output / "hf")
-            shutil.rmtree(scratch)
+                together(self._gather, actor.mesh.at.data == 0, write_shard)
+            together(self._gather, self.mesh.is_main, write_model)
+        finally:
+            if self.mesh.is_main:
+                shutil.rmtree(scratch, ignore_errors=True)
+
+    def _gather(self, value: Any) -> list[Any]:
+        return gather_objects(self.mesh.world, value)
 
     def _finish(self) -> None:
         self.console.phase("finish")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
@@ -196,12 +197,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs main.py. Exit codes: 0 done, 1 the run failed or would not fit, 2 the user's configuration or data is wrong, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if os.environ.get("MS_ROLE") == "MS_SCHED":
-        return _schedule()
+        _schedule()
+        return
     rank, guard = launched_rank(), start_guard()
     try:
         command = parse_command_line(arguments)
-        config = command.config
-        if not config.generate_config.use_vllm:
+        if not command.config.generate_config.use_vllm:
             leave_torch_out()
         if not command.only_saves_strategy and (mistakes := data_mistakes(command)):
             raise ConfigError(mistakes)
@@ -215,7 +216,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if command.only_saves_strategy:
         if rank == 0:
             print(f"wrote {save_strategy(command)}")
-        return None
+        sys.exit(0)
+    _train(command, rank, guard)
+
+
+def _train(command: Command, rank: int, guard: subprocess.Popen[bytes] | None) -> None:
+    """The run itself; ends the process where it fails."""
+    config = command.config
     hint = ResumeHint.of(config.rl_config.output_dir, config.checkpoint_dir)
     tell(guard, hint)
     if rank == 0:

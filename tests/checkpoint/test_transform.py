@@ -88,3 +88,22 @@ def test_a_shard_of_another_strategy_is_named(tmp_path):
     transform(open_checkpoint(tmp_path / "full"), tmp_path / "pp", parse_strategy("pp=2", "test"))
     with pytest.raises(ValueError, match=r"no tensor weight/.*another strategy|is missing|covers"):
         transform(open_checkpoint(tmp_path / "pp", parse_strategy("tp=1,pp=1", "test")), tmp_path / "x", None)
+
+
+def test_the_tokenizer_stays_with_the_weights(tmp_path, quickstart_model):
+    """hf -> shards -> other shards -> hf, by both tools; where there is none, that is said."""
+    transform_tool = ("tools/transform_checkpoint.py", "--dst_checkpoint")
+    steps = [
+        (*transform_tool, tmp_path / "a", "--src_checkpoint", quickstart_model, "--dst_strategy", "dp=1,tp=2,pp=1"),
+        ("tools/convert_weight.py", "--input_path", tmp_path / "a", "--output_path", tmp_path / "b", "--dst_strategy", "dp=1,tp=1,pp=2"),
+        (*transform_tool, tmp_path / "c", "--src_checkpoint", tmp_path / "b", "--dst_strategy", "full"),
+        ("tools/convert_weight.py", "--input_path", tmp_path / "b", "--output_path", tmp_path / "d"),
+    ]
+    for command in steps:
+        result = run_python(*command)
+        assert result.returncode == 0 and "no tokenizer" not in result.stdout, result.stdout + result.stderr
+    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
+        assert (tmp_path / "c" / name).read_bytes() == (tmp_path / "d" / name).read_bytes() == (quickstart_model / name).read_bytes()
+    save_hf_model(tmp_path / "bare", TINY, random_weights(TINY), 5, 0)
+    result = run_python(*transform_tool, tmp_path / "e", "--src_checkpoint", tmp_path / "bare", "--dst_strategy", "full")
+    assert result.returncode == 0 and f"note: no tokenizer beside {tmp_path / 'bare'}" in result.stdout

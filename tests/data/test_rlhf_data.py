@@ -16,7 +16,8 @@ GOOD = [{"question": f"What is {n}+1?", "answer": f"It is\n#### {n + 1}"} for n 
 def convert(tmp_path, lines, model, *arguments):
     source, output = tmp_path / "rows.jsonl", tmp_path / "out" / "rows.mindrecord"
     source.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines) + "\n")
-    result = run_python("tools/rlhf_data.py", "--tokenizer_dir", model, "--file_path", source, "--output_path", output, "--dataset_type", "gsm8k", *arguments)
+    where = ("--file_path", source, "--output_path", output, "--overwrite")
+    result = run_python("tools/rlhf_data.py", "--tokenizer_dir", model, *where, "--dataset_type", "gsm8k", *arguments)
     return result, source, output
 
 

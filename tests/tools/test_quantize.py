@@ -45,6 +45,19 @@ def test_weights_are_rounded_to_the_nearest_of_255_steps(tmp_path):
 
 
 @needs_golden_stick
+@pytest.mark.parametrize("keep", [(), ("--keep",)], ids=["default", "empty"])
+def test_a_tied_head_stays(tmp_path, keep):
+    shape = replace(TINY, tie_word_embeddings=True)
+    weights = {name: value for name, value in random_weights(shape).items() if name != "lm_head.weight"}
+    save_hf_model(tmp_path / "hf", shape, weights, 5, 0)
+    result = run_python("tools/quantize.py", "--model", tmp_path / "hf", "--output", tmp_path / "out", *keep)
+    assert result.returncode == 0 and "14 linear layers in int8" in result.stdout, result.stdout + result.stderr
+    saved = ms.load_checkpoint(str(tmp_path / "out/model.ckpt"))
+    assert not [name for name in saved if "lm_head" in name]
+    np.testing.assert_array_equal(saved["model.tok_embeddings.embedding_weight"].asnumpy(), weights["model.embed_tokens.weight"])
+
+
+@needs_golden_stick
 def test_layers_to_keep_must_be_there(tmp_path):
     save_hf_model(tmp_path / "hf", TINY, random_weights(TINY), 5, 0)
     result = run_python("tools/quantize.py", "--model", tmp_path / "hf", "--output", tmp_path / "out", "--keep", "nothing")

@@ -190,3 +190,18 @@ def test_missing_files_are_user_errors(tmp_path, quickstart_model):
     ):
         result = run_python(*arguments)
         assert result.returncode == 2 and message in result.stderr and "Traceback" not in result.stderr, result.stderr
+
+
+def test_tools_say_nothing_that_is_the_frameworks(quickstart_model, sums):
+    """Without the variables that scripts and tests set, on a terminal of a newcomer."""
+    loud = {"GLOG_v", "TRANSFORMERS_VERBOSITY", "TRANSFORMERS_NO_ADVISORY_WARNINGS", "HF_HUB_OFFLINE"}
+    environment = {key: value for key, value in clean_environment().items() if key not in loud}
+    commands = [
+        ["tools/evaluate.py", "--model", quickstart_model, "--dataset", sums, "--max_tokens", 4, "--max_prompts", 2],
+        ["tools/generate.py", "--model", quickstart_model, "--chat", "--prompt_type", "plain", "--max_tokens", 4],
+    ]
+    for command in commands:
+        words = [sys.executable, *map(str, command)]
+        result = subprocess.run(words, cwd=ROOT, input="1+2=\n", capture_output=True, text=True, env=environment, timeout=200)
+        assert result.returncode == 0, result.stderr
+        assert not [line for line in (result.stdout + result.stderr).splitlines() if "[WARNING]" in line or "[INFO]" in line or "None of PyTorch" in line]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 
 _PACKAGE = "mindrlhf_lite.rollout.vllm"
 
 
 def platform() -> str | None:
     """`vllm.platform_plugins`: this project's platform, or None where vllm_mindspore brings the one for Ascend."""
-    return None if importlib.util.find_spec("vllm_mindspore") else f"{_PACKAGE}.platform.MindSporePlatform"
+    if importlib.util.find_spec("vllm_mindspore"):
+        return None
+    # an engine in a process of its own is reported as dead when the program ends
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    return f"{_PACKAGE}.platform.MindSporePlatform"
 
 
 def register_models() -> None:
