@@ -9,8 +9,9 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from mindrlhf_lite.job.signals import end_on_signals
+
 USER_ERROR = 2
-INTERRUPTED = 130
 _NEEDED = ("mindspore", "numpy", "yaml", "tokenizers", "transformers", "safetensors", "jinja2", "tqdm")
 # what the frameworks would say to people who look at the results of a tool; what is set already stays
 _QUIET = {
@@ -51,6 +52,7 @@ def run_tool(main: Callable[[], None], uses_torch: bool = False) -> None:
     """Runs a tool's main(); ValueError (a user's mistake) and a full or unwritable disk become messages."""
     if not {"-h", "--help"} & set(sys.argv[1:]):
         prepare_process()
+        end_on_signals()
     if not uses_torch:
         leave_torch_out()
     try:
@@ -59,6 +61,3 @@ def run_tool(main: Callable[[], None], uses_torch: bool = False) -> None:
         fail(str(error))
     except OSError as error:
         fail(f"{error.strerror or error}: {error.filename}" if error.filename else error.strerror or str(error))
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)

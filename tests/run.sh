@@ -14,6 +14,7 @@ export PATH="$PWD/.venv/bin:$PATH"
 # one thread a rank, quiet native logs, nothing from the network
 export OMP_NUM_THREADS=1 GLOG_v=3 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
+python -c "from mindrlhf_lite.observe.host import versions; print('tested on:', ', '.join(f'{name} {version}' for name, version in versions().items()))"
 full=0
 if [ "${1:-}" = "--full" ]; then full=1; shift; fi
 ruff check .

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Converts weights between Hugging Face, MindFormers and this project's sharded checkpoints.
+"""Converts weights between Hugging Face, MindFormers and this project's sharded checkpoints, and GGUF files into them.
 
 Formats are told by what is there and by the name of what is written:
   Hugging Face   a folder with config.json and safetensors
   MindFormers    a file .ckpt or .safetensors with the names of LlamaForCausalLM; read with --config_path: its YAML, a YAML of model_configs/, or a
                  Hugging Face folder, which also gives the tokenizer
+  GGUF           a file .gguf of llama.cpp (architectures llama, qwen2, qwen3): quantised tensors become float32, or --dtype; its tokenizer and chat
+                 template become files that transformers loads; read only
   sharded        a folder of rank files, written for --dst_strategy; a run's checkpoints/step_N is one too
 
 Every tensor keeps its dtype unless --dtype says otherwise; a conversion that keeps it is exact to the bit. Memory stays at a few hundred MiB
@@ -15,6 +17,7 @@ Examples:
   python tools/convert_weight.py --torch_ckpt_dir Qwen2.5-7B --mindspore_ckpt_path qwen2_5_7b.ckpt --dtype bf16
   python tools/convert_weight.py --reversed --mindspore_ckpt_path qwen2_5_7b.ckpt --config_path finetune_qwen2_5_7b_8k.yaml --torch_ckpt_dir hf
   python tools/convert_weight.py --input_path output/checkpoints/step_40 --output_path trained.safetensors --dtype bf16
+  python tools/convert_weight.py --input_path SmolLM2-135M-Instruct.Q4_1.gguf --output_path smollm2
   python tools/convert_weight.py --input_path qwen2_5_7b.ckpt --config_path Qwen2.5-7B --output_path shards --dst_strategy dp=1,tp=4,pp=2
 """
 
@@ -79,6 +82,8 @@ def main() -> None:
         if not args.config_path:
             raise ValueError(f"--config_path: needed for {source_path}, which does not say the shape of its model: a MindFormers YAML or a Hugging Face folder")
         source = conversion.open_mindformers(source_path, args.config_path)
+    elif source_path.endswith(".gguf"):
+        source = conversion.open_gguf(source_path)
     else:
         source = conversion.open_checkpoint(source_path, conversion.read_strategy(args.src_strategy, "--src_strategy") if args.src_strategy else None)
     if source.end_token_ids is None and args.config_path:
@@ -96,7 +101,7 @@ def main() -> None:
             conversion.write_mindformers(source, destination, progress.update, dtype)
         else:
             conversion.transform(source, destination, strategy, progress.update, dtype)
-    if not is_mindformers:
+    if not is_mindformers and not source.gguf:
         copy_first_tokenizer([source_path, args.config_path], destination)
     if not strategy and not is_mindformers and source.end_token_ids is None:
         print("warning: no end token is known, so that answers will not stop: give a Hugging Face folder by --config_path, or set eos_token_id in config.json")

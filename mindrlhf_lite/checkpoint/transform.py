@@ -23,6 +23,7 @@ from mindrlhf_lite.checkpoint.sharded import ShardedReader
 from mindrlhf_lite.checkpoint.store import rank_file
 from mindrlhf_lite.checkpoint.strategies import strategy_from_json, strategy_to_json
 from mindrlhf_lite.config.model_file import read_model_file
+from mindrlhf_lite.models.gguf_model import GgufModel, write_tokenizer
 from mindrlhf_lite.models.hf_weights import WeightReader, check_names_and_shapes, whole_tensor, write_hf_model
 from mindrlhf_lite.models.mindformers import is_training_state, mindformers_name, mindformers_problem
 from mindrlhf_lite.models.model_config import ModelConfig
@@ -47,6 +48,7 @@ class OpenCheckpoint:
     end_token_ids: Any = None
     pad_token_id: int | None = None
     left_out: tuple[str, ...] = ()  # tensors that are no weights: a training state
+    gguf: GgufModel | None = None  # where it came from, with its tokenizer
 
     def dtype_to_write(self, wanted: str | None) -> Callable[[str], str]:
         """`wanted` for every tensor, or what each is stored as (float64, which no one serves, as float32)."""
@@ -131,6 +133,14 @@ def open_mindformers(path: str | Path, config_path: str | Path) -> OpenCheckpoin
     return OpenCheckpoint(model.shape, None, {"weight/": read}, dtype_of, model.end_token_ids, model.pad_token_id, left_out)
 
 
+def open_gguf(path: str | Path) -> OpenCheckpoint:
+    """A GGUF file. Raises ValueError as `GgufModel`."""
+    model = GgufModel(path)
+    ends = model.end_token_ids
+    one_or_more = ends[0] if len(ends) == 1 else ends or None
+    return OpenCheckpoint(model.config, None, {"weight/": model.read}, model.dtype, one_or_more, model.pad_token_id, gguf=model)
+
+
 def _check_tied_head(file: TensorFile, shape: tuple[int, ...], embedding: str) -> None:
     """Raises ValueError if a head is not the embedding that it is tied to, by its shape or by a number."""
 
@@ -185,6 +195,8 @@ def transform(
             write_hf_model(scratch, source.config, source.readers["weight/"], *ends, dtype=source.dtype_to_write(dtype), progress=progress)
         else:
             _write_shards(source, scratch, replace(strategy, splits_data=False), source.dtype_to_write(dtype), progress)
+        if source.gguf:
+            write_tokenizer(source.gguf, scratch)
         if folder.exists():
             folder.rmdir()
         os.replace(scratch, folder)

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from mindrlhf_lite.job.processes import Process
 from mindrlhf_lite.job.resume import ResumeHint
+from mindrlhf_lite.job.signals import listen_to_signals_again
 
 STATUS_VARIABLE = "MINDRLHF_JOB_STATUS"
 _POLL_S, _TOGETHER_S, _TAIL_S, _SIBLINGS_S = 0.1, 0.01, 0.3, 10.0
@@ -192,6 +193,7 @@ def _error_lines(log: Path) -> list[str]:
 
 
 def main() -> None:
+    listen_to_signals_again()
     msrun = Process.find(int(sys.argv[1]))
     if msrun is None:
         return

@@ -31,7 +31,7 @@ def reset_peak_rss() -> None:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that compute."""
     found = {"python": platform.python_version()}
-    for package in ("mindspore", "numpy", "transformers", "tokenizers", "safetensors"):
+    for package in ("mindspore", "numpy", "transformers", "tokenizers", "safetensors", "gguf", "jinja2", "math-verify"):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

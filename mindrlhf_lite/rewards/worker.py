@@ -15,6 +15,7 @@ import signal
 import sys
 from typing import Any
 
+from mindrlhf_lite.job.signals import listen_to_signals_again
 from mindrlhf_lite.rewards.verifiers import Verifier, find_verifier
 from mindrlhf_lite.types import Outcome, Score
 
@@ -48,6 +49,7 @@ def end_with_parent() -> None:
 
 def main() -> None:
     end_with_parent()
+    listen_to_signals_again()
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a verifier prints must not mix with the replies
     requests = sys.stdin.buffer

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mindrlhf_lite.checkpoint.strategies import strategy_to_json
-from mindrlhf_lite.cli import INTERRUPTED, USER_ERROR, fail, leave_torch_out
+from mindrlhf_lite.cli import USER_ERROR, fail, leave_torch_out
 from mindrlhf_lite.config.files import data_problems
 from mindrlhf_lite.config.load import FLAGS, ConfigError, collect, parse_overrides, read_yaml
 from mindrlhf_lite.config.memory_plan import memory_plan
@@ -26,6 +26,7 @@ from mindrlhf_lite.job import SECOND_NODE_VARIABLE
 from mindrlhf_lite.job.guard import start_guard, tell
 from mindrlhf_lite.job.ports import is_taken, taken_message
 from mindrlhf_lite.job.resume import ResumeHint
+from mindrlhf_lite.job.signals import say_when_ended
 from mindrlhf_lite.models.parameters import count_parameters
 from mindrlhf_lite.observe.host import memory_limit_gb
 from mindrlhf_lite.parallel.mesh import launched_rank, launched_world_size
@@ -225,6 +226,7 @@ def _train(command: Command, rank: int, guard: subprocess.Popen[bytes] | None) -
     config = command.config
     hint = ResumeHint.of(config.rl_config.output_dir, config.checkpoint_dir)
     tell(guard, hint)
+    say_when_ended(hint)
     if rank == 0:
         for note in filter(None, (*command.notes, memory_note(command))):
             print(note, flush=True)
@@ -235,8 +237,6 @@ def _train(command: Command, rank: int, guard: subprocess.Popen[bytes] | None) -
         GrpoTrainer(config, Mesh(config.context.device_target, config.context.num_threads)).train()
     except (ValueError, FloatingPointError, OSError) as error:
         _stop(f"error: rank {rank}: {error}", USER_ERROR if isinstance(error, ValueError) else 1)
-    except KeyboardInterrupt:
-        _stop(f"\ninterrupted; {hint.text()}", INTERRUPTED)
     except Exception:
         _stop(f"error: rank {rank}: unexpected error\n{traceback.format_exc()}", 1)
     # what MindSpore's threads log while the interpreter ends comes past GLOG_v: "Event base dispatch success!"

