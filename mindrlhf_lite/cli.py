@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from mindrlhf_lite.job.signals import end_on_signals
+from mindrlhf_lite.job.signals import Ended, announce, end_on_signals
 
 USER_ERROR = 2
 _NEEDED = ("mindspore", "numpy", "yaml", "tokenizers", "transformers", "safetensors", "jinja2", "tqdm")
@@ -57,6 +57,9 @@ def run_tool(main: Callable[[], None], uses_torch: bool = False) -> None:
         leave_torch_out()
     try:
         main()
+    except Ended as ended:
+        announce(ended.args[0])
+        sys.exit(128 + ended.args[0])
     except ValueError as error:
         fail(str(error))
     except OSError as error:

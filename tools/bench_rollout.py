@@ -24,8 +24,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -53,6 +51,8 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def make_prompts(count: int) -> list[tuple[int, ...]]:
+    import numpy as np
+
     rng = np.random.default_rng(0)
     return [tuple(int(t) for t in rng.integers(STOP_TOKENS, VOCABULARY, rng.integers(16, 201))) for _ in range(count)]
 
@@ -62,6 +62,8 @@ def main() -> None:
     if args.serve:
         serve(args.engines, args.serve, args.prompts)
         return
+    import numpy as np
+
     from mindrlhf_lite.models.hf_weights import save_hf_model
     from mindrlhf_lite.models.model_config import ModelConfig
     from mindrlhf_lite.models.parameters import parameter_specs

@@ -68,6 +68,8 @@ def evaluate(model: str, args: argparse.Namespace, temperature: float) -> "list[
         groups = generate_groups(engine, folder.tokenizer, prompts, args.k, sampling, seed, lambda count: progress.update(count) and None)
     correct = judge(groups, reward)
     reward.close()
+    if reward.has_only_failed:
+        raise ValueError(f"--verifier {args.verifier}: it failed on all {correct.size} completions: there is no accuracy to report; mend it")
     return question_rows(groups, correct)
 
 

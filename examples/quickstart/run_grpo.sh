@@ -27,6 +27,7 @@ while [ $# -gt 0 ]; do
             case "$1" in --ranks) ranks="$2" ;; --output) output="$2" ;; --resume) output="$2"; resume=(--resume_training true) ;; esac
             shift ;;
         --rl_config.seed=*) seed="${1#*=}"; overrides+=("$1") ;;
+        --rl_config.output_dir=*) output="${1#*=}" ;;
         *) overrides+=("$1") ;;
     esac
     shift
@@ -48,5 +49,5 @@ arguments=(--config "$root/examples/quickstart/grpo_config.yaml" --actor_checkpo
     --rl_config.eval_dataset_file="$data/held_out.mindrecord" --rl_config.output_dir="$output" "${resume[@]}" "${overrides[@]}")
 # mistakes in the settings end here, before any rank starts
 MS_WORKER_NUM="$ranks" python examples/qwen_grpo/main.py "${arguments[@]}" --dry_run
-export MINDRLHF_RESUME_COMMAND="bash examples/quickstart/run_grpo.sh --ranks $ranks --resume $output"
+export MINDRLHF_RESUME_COMMAND="bash examples/quickstart/run_grpo.sh$(printf ' %q' --ranks "$ranks" --resume "$output" "${overrides[@]}")"
 exec python -m mindrlhf_lite.job --ranks "$ranks" --log_dir "$output/msrun_log" examples/qwen_grpo/main.py "${arguments[@]}"

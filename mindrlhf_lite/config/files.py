@@ -92,17 +92,19 @@ def data_problems(config: Config) -> list[str]:
 
 
 def _disk_problems(config: Config) -> list[str]:
-    """Where the run's last files would find no room."""
+    """Where not even the trained model and one checkpoint would find room. A run that goes on has some of its files already: not looked at."""
+    if config.rl_config.resume_training:
+        return []
     model = sum(4 * math.prod(spec.shape) for spec in parameter_specs(ModelConfig.from_dir(config.actor_config.load)))
     rl, needs = config.rl_config, {}
     if rl.save_hf_model:
         needs[_disk_of(rl.output_dir)] = model
-    if rl.save_ckpt_interval:  # weights and two moments; a new one is whole before the oldest goes
+    if rl.save_ckpt_interval:  # weights and two moments
         there = _disk_of(config.checkpoint_dir)
-        needs[there] = needs.get(there, 0) + 3 * model * (min(rl.save_max_ckpt_num, max(1, rl.max_steps // rl.save_ckpt_interval)) + 1)
+        needs[there] = needs.get(there, 0) + 3 * model
     return [
-        f"rl_config.output_dir={rl.output_dir!r}: the model and checkpoints that the run keeps take about {needed / 2**30:.2f} GiB, {shutil.disk_usage(there).free / 2**30:.2f} GiB "
-        f"are free in {there}; make room, give another folder, or lower rl_config.save_max_ckpt_num"
+        f"rl_config.output_dir={rl.output_dir!r}: what the run writes at least takes {needed / 2**20:,.1f} MiB, {shutil.disk_usage(there).free / 2**20:,.1f} MiB "
+        f"are free in {there}; make room, or give another folder"
         for there, needed in needs.items()
         if needed > shutil.disk_usage(there).free
     ]

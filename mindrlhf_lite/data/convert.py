@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -69,6 +70,7 @@ _converter: Converter | None = None  # of a worker process
 
 def _start_worker(settings: Conversion) -> None:
     global _converter
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command's business; workers end with it
     _converter = settings.open()
 
 

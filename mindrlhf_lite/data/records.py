@@ -32,6 +32,7 @@ _SCHEMA = {
     "source": {"type": "string"},
 }
 _WRITE_BATCH = 1024
+_FULL_BYTES = 1 << 20  # a disk with less left is why writing failed
 _HEADER = "mindrlhf_lite header"
 
 
@@ -87,18 +88,12 @@ def write_prompts(path: str | Path, prompts: Sequence[Prompt], padding: Padding 
         for file in (index_of(written), written):
             os.replace(file, path.parent / file.name)
     except (RuntimeError, sqlite3.Error) as error:  # the native writer reports a full disk as a block of its own source lines
-        needed, free = _size_on_disk(prompts, padding), shutil.disk_usage(path.parent).free
-        if free > needed and not isinstance(error, sqlite3.Error):
+        free = shutil.disk_usage(path.parent).free
+        if free > _FULL_BYTES:
             raise
-        raise OSError(errno.ENOSPC, f"no room to write {path}: about {needed >> 20} MiB are needed, {free >> 20} MiB are free; nothing was written") from None
+        raise OSError(errno.ENOSPC, f"no room to write {path}: {free >> 10:,} KiB were left on its disk; nothing was written") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _size_on_disk(prompts: Sequence[Prompt], padding: Padding | None) -> int:
-    """Bytes of data and index, at least: MindRecord writes whole pages of 32 MiB, and texts once more into the index."""
-    rows = sum(4 * max(len(prompt.ids), padding.length if padding else 0) + 2 * len(prompt.text.encode()) + len(prompt.gold) + 64 for prompt in prompts)
-    return rows + (64 << 20)
 
 
 def _as_prompt_row(header: Header) -> Prompt:
@@ -149,7 +144,10 @@ def read_header(path: str | Path) -> Header | None:
         values = check_seal(path)
     except BrokenSeal as error:
         raise ValueError(f"dataset_file {path}: {error}") from None
-    return Header(**values) if values is not None else None
+    try:
+        return Header(**values) if values is not None else None
+    except TypeError:
+        raise ValueError(f"dataset_file {path}: another version wrote it; convert the data again with this version's tools/rlhf_data.py") from None
 
 
 def _read_rows(path: Path) -> Iterable[dict]:

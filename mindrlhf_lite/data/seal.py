@@ -35,7 +35,7 @@ def seal(path: Path, header: dict[str, Any]) -> None:
     """Adds the table to the index of a file that has just been written."""
     values = {"data_sha256": _sha256(path), "header": json.dumps(header)}
     with closing(sqlite3.connect(index_of(path))) as index:
-        values["index_sha256"] = _rows_sha256(index)
+        values["index_sha256"] = _rows_sha256(index, values["header"])
         index.execute(f"CREATE TABLE {_TABLE} (key TEXT PRIMARY KEY, value TEXT)")
         index.executemany(f"INSERT INTO {_TABLE} VALUES (?, ?)", values.items())
         index.commit()
@@ -56,7 +56,7 @@ def check_seal(path: Path) -> dict[str, Any] | None:
             if not index.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (_TABLE,)).fetchone():
                 return None
             values = dict(index.execute(f"SELECT key, value FROM {_TABLE}").fetchall())
-            index_sha256 = _rows_sha256(index)
+            index_sha256 = _rows_sha256(index, values["header"])
         header = json.loads(values["header"])
     except (sqlite3.Error, KeyError, TypeError, ValueError) as error:
         raise BrokenSeal(f"its index {index_path.name} is damaged ({error}); convert the data again with tools/rlhf_data.py") from None
@@ -102,9 +102,9 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _rows_sha256(index: sqlite3.Connection) -> str:
-    """Of every row of MindRecord's own tables."""
-    digest = hashlib.sha256()
+def _rows_sha256(index: sqlite3.Connection, header: str) -> str:
+    """Of the header and of every row of MindRecord's own tables."""
+    digest = hashlib.sha256(header.encode())
     tables = index.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name != ? ORDER BY name", (_TABLE,)).fetchall()
     for (table,) in tables:
         digest.update(table.encode())

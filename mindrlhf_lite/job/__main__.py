@@ -11,6 +11,7 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
@@ -48,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
         fail(f"--ranks {args.ranks} --local_ranks {local}: at least one rank, and no more here than in all")
     if args.master_port == 0 and local != args.ranks:
         fail("--master_port: needed when there are other nodes")
+    if not 0 <= args.master_port < 65536:
+        fail(f"--master_port {args.master_port}: a number from 1 to 65535 is needed, or 0 to choose one")
     port = args.master_port or free_port()
     if args.node_rank <= 0 and is_taken(args.master_addr, port):
         fail(taken_message("--master_port", args.master_addr, port))
@@ -70,11 +73,14 @@ def run(args: argparse.Namespace) -> int:
     received: list[int] = []
 
     def stop(number: int, frame: Any) -> None:
+        if not received:
+            status.write_text(f"{'interrupted' if number == signal.SIGINT else f'stopped by {signal.Signals(number).name}'}\n")
         received.append(number)
         job.terminate()  # the guard ends the ranks, and says so
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, stop)
     assert job.stdout is not None
     copier = threading.Thread(target=_copy, args=(job.stdout,))
     copier.start()
@@ -84,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     if received:
         code = 128 + received[0]
     elif status.is_file():
-        code = int(status.read_text())
+        code = int(status.read_text())  # what the guard found
     elif code != 0:
         print(f"error: msrun ended with exit code {code}; see {log_dir}/msrun.log and {log_dir}/worker_0.log", file=sys.stderr)
         code = 1 if code != USER_ERROR else code
@@ -95,18 +101,20 @@ def run(args: argparse.Namespace) -> int:
 def _copy(source: IO[bytes]) -> None:
     """What the job prints, as it comes, without msrun's lines."""
     out = sys.stdout.buffer
-    rest = b""
+    rest, begins_line = b"", True
     while data := os.read(source.fileno(), 1 << 16):
         rest += data
         while rest:
             line, newline, after = rest.partition(b"\n")
-            if line.startswith(_OF_MSRUN):
-                if not newline:
-                    break  # the rest of the line is to come
-            else:
-                out.write(line + newline)
-            rest = after
-        out.flush()
+            may_be_msruns = begins_line and any(line.startswith(start) or start.startswith(line) for start in _OF_MSRUN)
+            if may_be_msruns and not newline:
+                break  # the rest of the line is to come
+            if not may_be_msruns:
+                with contextlib.suppress(BrokenPipeError):  # nobody looks any more; the job goes on
+                    out.write(line + newline)
+            rest, begins_line = after, bool(newline)
+        with contextlib.suppress(BrokenPipeError):
+            out.flush()
 
 
 if __name__ == "__main__":

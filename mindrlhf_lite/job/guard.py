@@ -11,10 +11,12 @@ named in MINDRLHF_JOB_STATUS.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import select
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -27,6 +29,7 @@ from mindrlhf_lite.job.signals import listen_to_signals_again
 
 STATUS_VARIABLE = "MINDRLHF_JOB_STATUS"
 _POLL_S, _TOGETHER_S, _TAIL_S, _SIBLINGS_S = 0.1, 0.01, 0.3, 10.0
+_PIDFD_GETFD = 438  # Linux 5.6, all architectures
 _USER_ERROR, _FAILED, _INTERRUPTED = 2, 1, 130
 
 
@@ -78,7 +81,7 @@ class Guard:
                 return self._fail()
             if not self.msrun.is_alive():
                 if any(member.code is None for member in self._ranks):
-                    return self._end(_INTERRUPTED, "stopped: msrun was ended from outside")
+                    return self._end(_INTERRUPTED, self._reason() or "stopped: msrun was ended")
                 return self._clear()
 
     @property
@@ -126,6 +129,14 @@ class Guard:
         time.sleep(_TOGETHER_S)
         self._read_codes()
         failed = [member for member in self.members.values() if member.code]
+        if all(member.code == -signal.SIGKILL for member in failed):  # after Ctrl-C msrun kills everything at once, which takes large processes a while
+            self.msrun.end(signal.SIGTERM)  # before it ends by itself, as if all were well
+            deadline = time.monotonic() + _TAIL_S
+            while time.monotonic() < deadline and not self._all_are_dead():
+                time.sleep(_TOGETHER_S)
+            if self._all_are_dead():
+                self._end(_INTERRUPTED, "interrupted")
+                return
         if all(member.code == _USER_ERROR for member in failed):  # found by every rank, said by the first
             deadline = time.monotonic() + _SIBLINGS_S
             while time.monotonic() < deadline and not any(map(_error_lines, map(self._log_of, self.members.values()))):
@@ -133,11 +144,12 @@ class Guard:
         self.msrun.end(signal.SIGTERM)
         self._end(*self._verdict(failed))
 
+    def _all_are_dead(self) -> bool:
+        """Ranks and scheduler; nobody but msrun ends all of them."""
+        return not any(member.process.is_alive() for member in self.members.values())
+
     def _verdict(self, failed: list[_Member]) -> tuple[int, str]:
         """(exit code of the job, what to say: nothing where a rank said it)."""
-        ranks = self._ranks
-        if ranks and all(member.code == -signal.SIGKILL for member in ranks) and (len(ranks) > 1 or not self.msrun.is_alive()):
-            return _INTERRUPTED, "interrupted"  # so msrun ends its ranks
         for member in sorted(self.members.values(), key=lambda member: member.code is None):
             if said := _error_lines(self._log_of(member)):
                 return max(member.code or _FAILED, _FAILED), "" if member.rank is not None else said[-1]
@@ -171,9 +183,15 @@ class Guard:
         self.msrun.end(signal.SIGTERM)
         self._clear()
 
+    def _reason(self) -> str:
+        """Why `mindrlhf_lite.job` ended msrun, if it did."""
+        path = os.environ.get(STATUS_VARIABLE)
+        return Path(path).read_text().strip() if path and Path(path).is_file() else ""
+
     def _say(self, text: str) -> None:
         with contextlib.suppress(OSError):  # nobody listens any more
             os.write(self.console, f"\n{text}\n".encode())
+            time.sleep(_TAIL_S)
 
     def _clear(self) -> None:
         """Ends what followed the ranks' logs."""
@@ -189,7 +207,7 @@ def _error_lines(log: Path) -> list[str]:
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return []
-    return [line for line in lines if line.startswith("error:")]
+    return [line for line in lines if line.startswith("error:") or "error: rank " in line]  # the latter behind a progress bar
 
 
 def main() -> None:
@@ -198,11 +216,21 @@ def main() -> None:
     if msrun is None:
         return
     log = Path(sys.argv[2])
-    try:
-        console = os.open(f"/proc/{msrun.pid}/fd/1", os.O_WRONLY | os.O_APPEND)
-    except OSError:  # a socket: tail shows what is in the log
-        console = os.open(log, os.O_WRONLY | os.O_APPEND)
-    Guard(msrun, log, console).watch()
+    Guard(msrun, log, _console(msrun, log)).watch()
+
+
+def _console(msrun: Process, log: Path) -> int:
+    """Msrun's stdout: its very own, so that a file that several programs write goes on where they are; else opened anew if it is no
+    file; else the first rank's log, which tail shows."""
+    with contextlib.suppress(OSError):
+        shared = ctypes.CDLL(None, use_errno=True).syscall(_PIDFD_GETFD, os.pidfd_open(msrun.pid), 1, 0)
+        if shared >= 0:
+            return int(shared)
+    with contextlib.suppress(OSError):
+        stdout = f"/proc/{msrun.pid}/fd/1"
+        if not stat.S_ISREG(os.stat(stdout).st_mode):
+            return os.open(stdout, os.O_WRONLY | os.O_APPEND)
+    return os.open(log, os.O_WRONLY | os.O_APPEND)
 
 
 if __name__ == "__main__":

@@ -29,5 +29,5 @@ class ResumeHint:
         """Example: "the newest checkpoint is after step 20; go on with: bash ... --resume output/run" """
         steps = [int(path.name[5:]) for path in Path(self.checkpoint_dir).glob("step_*") if path.name[5:].isdigit()]
         if not steps:
-            return "no checkpoint was saved (rl_config.save_ckpt_interval sets the steps between them)"
+            return "there is no checkpoint to go on from (rl_config.save_ckpt_interval sets the steps between them)"
         return f"the newest checkpoint is after step {max(steps)}; go on with: {self.command}"

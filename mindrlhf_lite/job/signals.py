@@ -2,17 +2,25 @@
 
 Python's own way is too late (its handlers run when the main thread comes back from a graph) and too little: MindSpore replaces the handler of SIGINT
 by one that sends the process a SIGTERM. So both signals are blocked in every thread, before any is started, and one thread waits for
-them. Ending in the middle is safe: files are written under another name and renamed.
+them. Only multiprocessing unblocks the signals again, in the thread that uses it: there they are raised, so that its workers are ended in order. Ending in the middle is safe: files are written
+under another name and renamed. A signal that was ignored by whoever started the command stays ignored.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
 import threading
+from typing import Any, NoReturn
 
 from mindrlhf_lite.job.resume import ResumeHint
+
+
+class Ended(BaseException):
+    """A signal came while worker processes are to be ended first; its number is the argument."""
+
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _hint: ResumeHint | None = None
@@ -20,8 +28,11 @@ _hint: ResumeHint | None = None
 
 def end_on_signals() -> None:
     """Call it before the first import that starts threads (numpy's does)."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    threading.Thread(target=_wait, name="signals", daemon=True).start()
+    ours = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    for number in ours:
+        signal.signal(number, _handle)
+    signal.pthread_sigmask(signal.SIG_BLOCK, ours)
+    threading.Thread(target=lambda: end(signal.sigwaitinfo(ours).si_signo), name="signals", daemon=True).start()
 
 
 def say_when_ended(hint: ResumeHint) -> None:
@@ -35,9 +46,19 @@ def listen_to_signals_again() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
-def _wait() -> None:
-    number = signal.sigwaitinfo(_SIGNALS).si_signo
+def _handle(number: int, frame: Any) -> None:
+    if multiprocessing.active_children():
+        raise Ended(number)
+    end(number)
+
+
+def end(number: int) -> NoReturn:
+    """Ends the process at once, as the signal asks for, with one line."""
+    announce(number)
+    os._exit(128 + number)
+
+
+def announce(number: int) -> None:
     name = "interrupted" if number == signal.SIGINT else "stopped by SIGTERM"
     print(f"\n{name}" + (f"; {_hint.text()}" if _hint else ""), file=sys.stderr, flush=True)
     sys.stdout.flush()
-    os._exit(128 + number)

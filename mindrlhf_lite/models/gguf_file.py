@@ -8,6 +8,7 @@ Source: the specification in ggml's docs/gguf.md, versions 2 and 3, little-endia
 
 from __future__ import annotations
 
+import functools
 import math
 import mmap
 import struct
@@ -85,6 +86,21 @@ class GgufFile:
         return np.asarray(dequantize(data[None], GGMLQuantizationType[tensor.quantization]), np.float32)[0]
 
 
+@functools.cache
+def _can_be_dequantised(quantization: str) -> bool:
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+    from gguf.quants import dequantize
+
+    if quantization in ("F32", "F16"):
+        return True
+    kind = GGMLQuantizationType[quantization]
+    try:
+        dequantize(np.zeros((1, GGML_QUANT_SIZES[kind][1]), np.uint8), kind)
+    except (NotImplementedError, ValueError):
+        return False
+    return True
+
+
 class _Header:
     """Reads from the start of the data; every number that says how much follows is held against what is left."""
 
@@ -133,6 +149,8 @@ class _Header:
         if kind not in set(GGMLQuantizationType):
             raise ValueError(f"the tensor {name!r} has the unknown type {kind}")
         quantization = GGMLQuantizationType(kind)
+        if not _can_be_dequantised(quantization.name):
+            raise ValueError(f"the tensor {name!r} is stored as {quantization.name}, which the library gguf does not dequantise")
         block, block_bytes = GGML_QUANT_SIZES[quantization]
         if min(shape) < 1 or shape[-1] % block:
             raise ValueError(f"the tensor {name!r} has shape {shape}, which blocks of {block} ({quantization.name}) cannot fill")

@@ -71,7 +71,7 @@ class GgufModel:
     def end_token_ids(self) -> list[int]:
         """What ends an answer: end of text and, where it is another, end of turn."""
         ids = (self.file.settings.get(f"{_TOKENIZER}{name}_token_id") for name in ("eos", "eot"))
-        return list(dict.fromkeys(token for token in ids if token is not None))
+        return list(dict.fromkeys(token for token in ids if isinstance(token, int)))
 
     @property
     def pad_token_id(self) -> int | None:
@@ -110,7 +110,12 @@ class GgufModel:
         )
 
     def _setting(self, name: str, otherwise: Any = None) -> Any:
-        return self.file.settings.get(f"{self._kind}.{name}", otherwise)
+        value = self.file.settings.get(f"{self._kind}.{name}", otherwise)
+        if isinstance(value, list):  # one number a layer
+            raise ValueError(f"{self.file.path}: {self._kind}.{name} differs from layer to layer, which is not supported")
+        if isinstance(value, str) != isinstance(otherwise, str):
+            raise ValueError(f"{self.file.path}: {self._kind}.{name}={value!r} is of the wrong type")
+        return value
 
     def _number(self, name: str, kind: type = int) -> Any:
         value = self._setting(name)

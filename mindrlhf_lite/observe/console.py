@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from mindrlhf_lite.types import StepMetrics
 
-_COMPILES = ("generate", "reference", "update")  # phases whose graphs are compiled when they first run
+_COMPILES = ("evaluate", "generate", "reference", "update")  # phases whose graphs are compiled when they first run
 
 
 class Console:

@@ -2,7 +2,7 @@
 
 Every verifier has a worker process; a completion on which it exceeds the limit scores Outcome.TIMEOUT and the worker is
 replaced. Verifiers are called with one completion at a time, so a failure costs that completion only. Failures are reported once a
-batch, by kind; one that fails on GIVE_UP_AFTER completions in a row is broken, and ends the run before rewards are noise.
+batch, by kind; one that fails on GIVE_UP_AFTER completions in a row, of several questions, is broken, and ends the run before rewards are noise.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from mindrlhf_lite.types import Outcome, Score
 _START_SECONDS = 120.0  # importing a user's module may be slow on a busy machine
 _FAILURES = (Outcome.ERROR, Outcome.TIMEOUT)
 GIVE_UP_AFTER = 20  # failures of a verifier in a row
+_ONE_QUESTION = 10  # times as many if they are all of one question
 
 
 class _Timeout(Exception):
@@ -39,15 +40,24 @@ class _Failures:
 
     counts: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
-    in_a_row: int = 0
     num_scored: int = 0
+    in_a_row: int = 0
+    golds_in_a_row: set[str] = field(default_factory=set)
+    has_succeeded: bool = False  # ever
+
+    @property
+    def is_broken(self) -> bool:
+        """Many failures in a row, and not all on one question, whose gold answer may be what it cannot handle."""
+        return self.in_a_row >= GIVE_UP_AFTER * (1 if len(self.golds_in_a_row) > 1 else _ONE_QUESTION)
 
     def add(self, problem: str | None, gold: str) -> None:
         self.num_scored += 1
         if problem is None:
-            self.in_a_row = 0
+            self.in_a_row, self.has_succeeded = 0, True
+            self.golds_in_a_row.clear()
             return
         self.in_a_row += 1
+        self.golds_in_a_row.add(gold)
         kind = problem.partition(":")[0]
         self.counts[kind] += 1
         self.first.setdefault(kind, f"{problem} (gold {gold!r})")
@@ -115,16 +125,23 @@ class VerifierProcess:
         """The verifier's score, or Outcome.TIMEOUT / Outcome.ERROR with value 0.
 
         Raises:
-            ValueError: it failed GIVE_UP_AFTER times in a row.
+            ValueError: it is broken.
         """
         score, problem = self._try(completion, gold)
         self._failures.add(problem, gold)
-        if self._failures.in_a_row >= GIVE_UP_AFTER:
+        if problem is not None and score.outcome is Outcome.TIMEOUT and self._failures.counts["timeout"] == 1:  # others may follow, and take as long
+            print(f"verifier {self.name}: {problem} (gold {gold!r})", file=sys.stderr, flush=True)
+        if self._failures.is_broken:
+            longer = ", or raise reward_config.verifier_timeout_s" if score.outcome is Outcome.TIMEOUT else ""
             raise ValueError(
-                f"reward_config.verifier_function: {self.name} failed on {GIVE_UP_AFTER} completions in a row, the last time with {problem} (gold {gold!r}); "
-                "rewards would be noise: mend the verifier, or raise reward_config.verifier_timeout_s if it needs longer"
+                f"the verifier {self.name} failed on {self._failures.in_a_row} completions in a row, the last time with {problem} (gold {gold!r}); "
+                f"rewards would be noise: mend it{longer}"
             )
         return score
+
+    @property
+    def has_succeeded(self) -> bool:
+        return self._failures.has_succeeded
 
     def _try(self, completion: str, gold: str) -> tuple[Score, str | None]:
         try:
@@ -198,6 +215,11 @@ class RewardFunction:
         for values in scores.values():
             outcomes = [score.outcome if score.outcome in _FAILURES else outcome for score, outcome in zip(values, outcomes, strict=True)]
         return outcomes
+
+    @property
+    def has_only_failed(self) -> bool:
+        """Whether the verifier that judges the answer never gave a score."""
+        return not any(process.has_succeeded for process in self._processes if process.name == self._judge)
 
     def correct(self, scores: dict[str, list[Score]]) -> list[bool]:
         """Whether the first verifier that judges the answer found it right."""

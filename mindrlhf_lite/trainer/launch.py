@@ -236,7 +236,9 @@ def _train(command: Command, rank: int, guard: subprocess.Popen[bytes] | None) -
 
         GrpoTrainer(config, Mesh(config.context.device_target, config.context.num_threads)).train()
     except (ValueError, FloatingPointError, OSError) as error:
-        _stop(f"error: rank {rank}: {error}", USER_ERROR if isinstance(error, ValueError) else 1)
+        is_alone = guard is None and rank == 0  # else the guard says how to go on
+        how = f"; {hint.text()}" if is_alone and not isinstance(error, ValueError) else ""
+        _stop(f"error: rank {rank}: {error}{how}", USER_ERROR if isinstance(error, ValueError) else 1)
     except Exception:
         _stop(f"error: rank {rank}: unexpected error\n{traceback.format_exc()}", 1)
     # what MindSpore's threads log while the interpreter ends comes past GLOG_v: "Event base dispatch success!"
@@ -256,6 +258,7 @@ def _schedule() -> None:
 
 
 def _stop(message: str, code: int) -> None:
+    print(flush=True)  # ends the progress bar's line
     print(message, file=sys.stderr, flush=True)
     sys.stdout.flush()
     # peers may be waiting in a collective: a normal interpreter exit would join MindSpore's threads and wait with them

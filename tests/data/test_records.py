@@ -1,7 +1,9 @@
 """MindRecord files as people handle them: renamed, copied, cut short, mixed up, on a full disk."""
 
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -107,3 +109,16 @@ def test_an_output_is_not_overwritten_by_accident(tmp_path, quickstart_model):
 def test_tools_without_the_environment_say_which_to_activate():
     result = subprocess.run([sys.executable, "-S", "-E", str(ROOT / "tools/evaluate.py"), "--model", "x"], capture_output=True, text=True)
     assert result.returncode == 2 and "source .venv/bin/activate" in result.stderr and "Traceback" not in result.stderr, result.stderr
+
+
+def test_ctrl_c_while_several_processes_convert_is_one_line(tmp_path, quickstart_model):
+    """multiprocessing lets the signals through again, to the main thread and to its workers."""
+    rows = "\n".join(json.dumps({"question": f"What is {n}+1? {'So they say. ' * 40}", "answer": f"#### {n + 1}"}) for n in range(60_000))
+    (tmp_path / "rows.jsonl").write_text(rows + "\n")
+    settings = ["--tokenizer_dir", quickstart_model, "--file_path", tmp_path / "rows.jsonl", "--output_path", tmp_path / "x.mindrecord", "--log_interval", 256]
+    command = [sys.executable, "-u", ROOT / "tools/rlhf_data.py", *settings, "--dataset_type", "gsm8k", "--workers", 2]
+    with subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout.readline().startswith("tokenized")
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and errors.strip() == "interrupted", errors

@@ -23,7 +23,7 @@ SECONDS = 15  # for everything to be gone; msrun alone needs up to 34
 class Job:
     """A job of two ranks and a scheduler, whose console text is in `console`."""
 
-    def __init__(self, folder: Path, mode: str, by_msrun: bool, port: int = 0):
+    def __init__(self, folder: Path, mode: str, by_msrun: bool, port: int = 0, before=None):
         (folder / "checkpoints/step_20").mkdir(parents=True)
         log = f"{folder}/log"
         here = ["--ranks=2", f"--log_dir={log}", *([f"--master_port={port}"] if port else [])]
@@ -32,7 +32,8 @@ class Job:
         program = [str(PROGRAM), mode, str(folder)]
         command = ["msrun", *there, *program] if by_msrun else [sys.executable, "-m", "mindrlhf_lite.job", *here, *program]
         environment = clean_environment(TEST_JOB=self.mark, PYTHONPATH=str(ROOT))
-        self.process = subprocess.Popen(command, stdout=self.console.open("wb"), stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+        output = self.console.open("wb")
+        self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True, preexec_fn=before)
 
     def __enter__(self):
         return self
@@ -80,6 +81,7 @@ def test_sigterm_ends_everything_and_says_how_to_go_on(tmp_path, by_msrun):
         code = job.ends()
         text = job.console.read_text()
         assert code == (-signal.SIGTERM if by_msrun else 143) and text.count(HINT) == 1 and "Traceback" not in text, text
+        assert ("stopped: msrun was ended; " if by_msrun else "stopped by SIGTERM; ") + HINT in text, text
 
 
 @pytest.mark.parametrize("by_msrun", [True, False], ids=["msrun", "job"])
@@ -90,7 +92,7 @@ def test_ctrl_c_is_one_line_and_no_success(tmp_path, by_msrun):
         code = job.ends()
         text = job.console.read_text()
         assert code == 130 or (by_msrun and code != 0), text  # msrun's own code would be 0
-        assert text.count(HINT) == 1 and "Traceback" not in text, text
+        assert f"interrupted; {HINT}" in text and text.count(HINT) == 1 and "Traceback" not in text, text
 
 
 @pytest.mark.parametrize("by_msrun", [True, False], ids=["msrun", "job"])
@@ -112,6 +114,16 @@ def test_a_mistake_of_one_rank_is_said_once(tmp_path, by_msrun):
         text = job.console.read_text()
         assert code == 2 or (by_msrun and code != 0), text
         assert text.count("rl_config.beta=high") == 1 and "Traceback" not in text and "go on with" not in text, text
+
+
+def test_nohup_keeps_a_job_alive(tmp_path):
+    with Job(tmp_path, "sleep", by_msrun=False, before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as job:
+        job.wait_for_ranks()
+        os.killpg(job.process.pid, signal.SIGHUP)
+        time.sleep(1)
+        assert job.process.poll() is None
+        job.process.terminate()
+        assert job.ends() == 143
 
 
 def test_a_job_that_is_done_leaves_nothing(tmp_path):

@@ -91,9 +91,12 @@ def test_a_time_out_is_said(capfd):
 
 def test_a_verifier_that_keeps_failing_ends_the_run():
     reward = RewardFunction(["user_verifiers.raises_on_bad"], [1.0], 10)
-    reward.score(["bad"] * (GIVE_UP_AFTER - 1) + ["good"], ["1"] * GIVE_UP_AFTER)
+    several = [str(number // 8) for number in range(GIVE_UP_AFTER)]
+    reward.score(["bad"] * (GIVE_UP_AFTER - 1) + ["good"], several)
+    reward.score(["bad"] * 3 * GIVE_UP_AFTER, ["one hard question"] * 3 * GIVE_UP_AFTER)  # not the verifier's fault, perhaps
+    reward.score(["good"], ["1"])
     with pytest.raises(ValueError, match="failed on 20 completions in a row, the last time with KeyError: 'boom'"):
-        reward.score(["bad"] * GIVE_UP_AFTER, ["1"] * GIVE_UP_AFTER)
+        reward.score(["bad"] * GIVE_UP_AFTER, several)
     reward.close()
 
 
