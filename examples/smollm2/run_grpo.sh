@@ -46,7 +46,7 @@ if [ ! "$data/held_out.mindrecord" -nt examples/smollm2/make_sums.py ] || [ ! "$
     python examples/smollm2/make_sums.py "$data"
     for split in train held_out; do
         python tools/rlhf_data.py --tokenizer_dir "$model" --dataset_type arithmetic --file_path "$data/$split.jsonl" --prompt_type examples/smollm2/templates.yaml:sums \
-            --max_prompt_length 25 --seq_length 40 --output_path "$data/$split.mindrecord" --overwrite
+            --max_prompt_length 25 --seq_length 37 --output_path "$data/$split.mindrecord" --overwrite
     done
 fi
 

@@ -15,9 +15,6 @@ the share that its own data-parallel degree gives it.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -29,14 +26,13 @@ from mindspore import Tensor, ops
 
 from mindrlhf_lite.algorithms.advantage import ADVANTAGES
 from mindrlhf_lite.checkpoint.sharded import ShardedReader
-from mindrlhf_lite.checkpoint.store import Checkpoint, CheckpointStore, SavedCheckpoint, prefixed, rank_file, together
+from mindrlhf_lite.checkpoint.store import Checkpoint, CheckpointStore, SavedCheckpoint, prefixed
 from mindrlhf_lite.checkpoint.strategies import strategy_from_json, strategy_to_json
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.records import read_file
 from mindrlhf_lite.data.sampler import PromptSampler, SamplerState
 from mindrlhf_lite.data.tokenizer import TOKENIZER_FOLDER, Tokenizer
 from mindrlhf_lite.evaluation import EVALUATION_STREAM, Evaluation, correctness, generate_groups, judge, question_rows, summarise
-from mindrlhf_lite.models.hf_weights import write_hf_model
 from mindrlhf_lite.observe.console import Console
 from mindrlhf_lite.observe.host import git_commit, peak_rss_gb, rss_gb, versions
 from mindrlhf_lite.observe.plots import write_plots
@@ -48,6 +44,7 @@ from mindrlhf_lite.reshard.executor import Moved
 from mindrlhf_lite.rewards.runner import RewardFunction
 from mindrlhf_lite.swap.residency import State
 from mindrlhf_lite.trainer.experience import as_sequences, score_groups, share_of_rank
+from mindrlhf_lite.trainer.export import Export
 from mindrlhf_lite.trainer.resume import check_same_run, is_exact, prompts_digest
 from mindrlhf_lite.trainer.roles import PolicyUpdate, build_roles
 from mindrlhf_lite.trainer.schedule import LearningRate
@@ -300,53 +297,6 @@ class GrpoTrainer:
         stops = list(self.sampling.stop_token_ids)
         return stops[0] if len(stops) == 1 else stops
 
-    def _export(self) -> None:
-        """OUTPUT/hf, whole or not at all; into the system's scratch folder if the output's disk is full: the trained weights are worth more than the place."""
-        try:
-            self._export_to(self.output / "hf")
-            return
-        except OSError as error:
-            failure = error
-        rescue = Path(gather_objects(self.mesh.world, tempfile.mkdtemp(prefix="mindrlhf_lite_rescued_") if self.mesh.is_main else "")[0]) / "hf"
-        try:
-            self._export_to(rescue)
-        except OSError as error:
-            raise OSError(f"the trained model could not be written, neither to {self.output / 'hf'} ({failure}) nor to {rescue} ({error})") from None
-        raise OSError(f"the trained model could not be written to {self.output / 'hf'} ({failure}); it is in {rescue}: move it before that folder is cleared")
-
-    def _export_to(self, folder: Path) -> None:
-        """Every rank leaves its shard in a scratch folder, from which one rank writes the whole model, a tensor at a time. Raises OSError on all ranks."""
-        from safetensors.numpy import save_file
-
-        actor, scratch = self.roles.actor, folder.with_name(f".{folder.name}.tmp")
-
-        def prepare() -> None:
-            shutil.rmtree(scratch, ignore_errors=True)
-            (scratch / "shards").mkdir(parents=True)
-
-        def write_shard() -> None:
-            weights = {name: weight.asnumpy() for name, weight in actor.model.named_weights().items()}
-            try:
-                save_file(weights, scratch / "shards" / rank_file(self.mesh.rank))
-            except Exception as error:  # the native writer reports a full disk as its own exception type
-                raise OSError(str(error)) from None
-
-        def write_model() -> None:
-            reader = ShardedReader(scratch / "shards", self.roles.model_config, actor.model.strategy, "")
-            write_hf_model(scratch / "hf", self.roles.model_config, reader.read, self._end_token_ids, self.tokenizer.pad_token_id)
-            self.tokenizer.save(scratch / "hf")
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(scratch / "hf", folder)
-
-        try:
-            together(self._gather, self.mesh.is_main, prepare)
-            with self.residency.phase("save"):
-                together(self._gather, actor.mesh.at.data == 0, write_shard)
-            together(self._gather, self.mesh.is_main, write_model)
-        finally:
-            if self.mesh.is_main:
-                shutil.rmtree(scratch, ignore_errors=True)
-
     def _gather(self, value: Any) -> list[Any]:
         return gather_objects(self.mesh.world, value)
 
@@ -355,7 +305,7 @@ class GrpoTrainer:
         self.reward.close()
         self.console.close()
         if self.config.rl_config.save_hf_model:
-            self._export()
+            Export(self.roles, self.mesh, self.tokenizer, self._end_token_ids).run(self.output / "hf")
         self.residency.close()
         largest, peak = (max(values) for values in zip(*gather_objects(self.mesh.world, (self.residency.largest_phase_bytes, peak_rss_gb())), strict=True))
         if self.writer is None:

@@ -5,10 +5,11 @@ import subprocess
 import uuid
 
 import pytest
-from helpers import ROOT, clean_environment, read_jsonl, run
-from jobs import end_processes_of
+from helpers import ROOT, clean_environment, make_sums, read_jsonl, run
+from jobs import end_processes_of, free_port
 
 SCRIPT = ROOT / "examples/qwen_grpo/run_grpo_multinode.sh"
+QUICKSTART = ROOT / "examples/quickstart/model"
 SETTINGS = ("--rl_config.max_steps=2", "--rl_config.eval_max_prompts=16")
 
 
@@ -94,6 +95,36 @@ def test_two_nodes_give_what_one_host_gives(tmp_path):
 def test_mistakes_are_named_before_anything_starts(environment, message):
     result = run(["bash", SCRIPT], **environment)
     assert result.returncode == 2 and message in result.stderr and "usage:" in result.stderr
+
+
+def test_without_variables_it_has_the_ranks_that_its_example_needs():
+    """The mistake is the only problem: the strategies of four_ranks.yaml fit."""
+    result = run(["bash", SCRIPT, "--rl_config.beta=high"])
+    assert result.returncode == 2 and "1 problem(s) in the configuration" in result.stderr, result.stderr
+
+
+def test_two_nodes_on_one_host_share_a_scheduler(tmp_path):
+    """docs/guides/multinode.md, "Try it on one host", with one rank a node."""
+    make_sums(QUICKSTART, tmp_path / "train.mindrecord", 20)
+    settings = ("--rl_config.max_steps=1", "--rl_config.chunk_size=4", "--rl_config.num_generations=4", "--generate_config.max_num_seqs=16")
+    files = (f"--rl_config.output_dir={tmp_path}/out", "--rl_config.eval_interval=0", "--rl_config.save_ckpt_interval=0", "--monitor_config.plots=false")
+    common = {"NNODES": "2", "NPUS_PER_NODE": "1", "ONE_HOST": "1", "MASTER_PORT": str(free_port()), "MODEL": str(QUICKSTART)}
+    common |= {
+        "DATASET": str(tmp_path / "train.mindrecord"),
+        "CONFIG": str(ROOT / "examples/quickstart/grpo_config.yaml"),
+        "TEST_JOB": (mark := uuid.uuid4().hex),
+    }
+    logs, nodes = [tmp_path / f"node{node}.log" for node in range(2)], []
+    try:
+        for node, log in enumerate(logs):
+            environment = clean_environment(**common, NODE_RANK=str(node), LOG_DIR=str(tmp_path / f"log{node}"))
+            command = ["bash", str(SCRIPT), *settings, *files]
+            nodes.append(subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log.open("w"), stderr=subprocess.STDOUT))
+        codes = [node.wait(timeout=300) for node in nodes]
+    finally:
+        end_processes_of(mark)
+    text = "".join(log.read_text() for log in logs)
+    assert codes == [0, 0] and "Traceback" not in text and (tmp_path / "out/summary.json").is_file(), text[-3000:]
 
 
 def test_help_has_an_example():

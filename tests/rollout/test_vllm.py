@@ -314,3 +314,18 @@ def test_without_vllm_one_line_names_the_command(quickstart_model):
     result = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, env=clean_environment())
     assert result.returncode == 2 and "bash build.sh --vllm" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 2 and "Traceback" not in result.stderr  # "1 problem(s) in the configuration:" and the problem
+
+
+def test_a_program_with_vllms_own_class_ends_quietly(quickstart_model):
+    """No engine process that is reported dead when the program ends."""
+    program = (
+        "import sys\n"
+        "from vllm import LLM, SamplingParams\n"
+        "engine = LLM(sys.argv[1], skip_tokenizer_init=True, dtype='float32', max_model_len=64, max_num_seqs=4, additional_config={'kv_cache_bytes': 1 << 22})\n"
+        "sampling = SamplingParams(temperature=0, max_tokens=4, detokenize=False)\n"
+        "print(len(engine.generate({'prompt_token_ids': [1, 2, 3]}, sampling)[0].outputs[0].token_ids))\n"
+    )
+    loud = {"VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_LOGGING_LEVEL"}
+    environment = {key: value for key, value in clean_environment().items() if key not in loud}
+    result = subprocess.run([sys.executable, "-c", program, str(quickstart_model)], capture_output=True, text=True, env=environment, timeout=300)
+    assert result.returncode == 0 and "died unexpectedly" not in result.stdout + result.stderr, result.stderr[-3000:]

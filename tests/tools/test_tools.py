@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import ROOT, clean_environment, read_jsonl, run_python
+from helpers import ROOT, clean_environment, read_jsonl, run, run_python
 
 
 def write_rows(path, rows):
@@ -205,3 +205,13 @@ def test_tools_say_nothing_that_is_the_frameworks(quickstart_model, sums):
         result = subprocess.run(words, cwd=ROOT, input="1+2=\n", capture_output=True, text=True, env=environment, timeout=200)
         assert result.returncode == 0, result.stderr
         assert not [line for line in (result.stdout + result.stderr).splitlines() if "[WARNING]" in line or "[INFO]" in line or "None of PyTorch" in line]
+
+
+def test_a_verifier_that_only_fails_is_no_accuracy(quickstart_model, sums, tmp_path):
+    (tmp_path / "broken.py").write_text("def reward(completions, golds):\n    raise KeyError('no such field')\n")
+    settings = ("--model", quickstart_model, "--dataset", sums, "--max_tokens", 4, "--verifier", "broken.reward")
+    few = run([sys.executable, ROOT / "tools/evaluate.py", *settings, "--max_prompts", 5], cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert few.returncode == 2 and "--verifier broken.reward: it failed on all 5 completions" in few.stderr and "accuracy" not in few.stdout, few.stderr
+    assert few.stderr.count("KeyError") == 1  # five failures, one line
+    many = run([sys.executable, ROOT / "tools/evaluate.py", *settings], cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert many.returncode == 2 and "failed on 20 completions in a row" in many.stderr, many.stderr

@@ -1,0 +1,84 @@
+"""The trained model as a Hugging Face folder: whole under its name, or not there; never lost to a full disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mindrlhf_lite.checkpoint.sharded import ShardedReader
+from mindrlhf_lite.checkpoint.store import rank_file, together
+from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.models.hf_weights import write_hf_model
+from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
+from mindrlhf_lite.trainer.roles import Roles
+
+
+@dataclass(frozen=True)
+class Export:
+    """Every rank calls `run`."""
+
+    roles: Roles
+    mesh: Mesh
+    tokenizer: Tokenizer
+    end_token_ids: int | Sequence[int]
+
+    def run(self, folder: Path) -> None:
+        """Writes the actor's weights and the tokenizer into `folder`; into the system's scratch folder if there is no room: the trained weights are
+        worth more than the place.
+
+        Raises:
+            OSError: on every rank, if they are not in `folder`; the message says where they are.
+        """
+        try:
+            self._write(folder)
+            return
+        except OSError as error:
+            failure = error
+        rescue = Path(self._gather(tempfile.mkdtemp(prefix="mindrlhf_lite_rescued_") if self.mesh.is_main else "")[0]) / "hf"
+        try:
+            self._write(rescue)
+        except OSError as error:
+            raise OSError(f"the trained model could not be written, neither to {folder} ({failure}) nor to {rescue} ({error})") from None
+        raise OSError(f"the trained model could not be written to {folder} ({failure}); it is in {rescue}: move it before that folder is cleared")
+
+    def _write(self, folder: Path) -> None:
+        """Every rank leaves its shard in a scratch folder, from which one rank writes the whole model, a tensor at a time."""
+        actor, scratch = self.roles.actor, folder.with_name(f".{folder.name}.tmp")
+
+        def prepare() -> None:
+            shutil.rmtree(scratch, ignore_errors=True)
+            (scratch / "shards").mkdir(parents=True)
+
+        try:
+            together(self._gather, self.mesh.is_main, prepare)
+            with self.roles.residency.phase("save"):
+                together(self._gather, actor.mesh.at.data == 0, lambda: self._write_shard(scratch / "shards"))
+            together(self._gather, self.mesh.is_main, lambda: self._write_model(scratch, folder))
+        finally:
+            if self.mesh.is_main:
+                shutil.rmtree(scratch, ignore_errors=True)
+
+    def _write_shard(self, shards: Path) -> None:
+        from safetensors.numpy import save_file
+
+        weights = {name: weight.asnumpy() for name, weight in self.roles.actor.model.named_weights().items()}
+        try:
+            save_file(weights, shards / rank_file(self.mesh.rank))
+        except Exception as error:  # the native writer reports a full disk as its own exception type
+            raise OSError(str(error)) from None
+
+    def _write_model(self, scratch: Path, folder: Path) -> None:
+        config = self.roles.model_config
+        reader = ShardedReader(scratch / "shards", config, self.roles.actor.model.strategy, "")
+        write_hf_model(scratch / "hf", config, reader.read, self.end_token_ids, self.tokenizer.pad_token_id)
+        self.tokenizer.save(scratch / "hf")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(scratch / "hf", folder)
+
+    def _gather(self, value: Any) -> list[Any]:
+        return gather_objects(self.mesh.world, value)
