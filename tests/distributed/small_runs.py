@@ -1,0 +1,78 @@
+"""Small whole runs for tests: their data and model, their arguments, what they leave."""
+
+import shutil
+import sys
+from dataclasses import replace
+
+import pytest
+from distributed.jobs import VERIFIERS, start_msrun
+from helpers import ROOT, make_sums, read_jsonl, run
+
+from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
+from mindrlhf_lite.models.model_config import ModelConfig
+
+MAIN = ROOT / "examples/qwen_grpo/main.py"
+EXACT = ("loss/total", "loss/policy", "loss/kl", "policy/grad_norm", "reward/mean", "completion/mean_tokens", "policy/entropy", "policy/lr", "epoch")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, quickstart_model):
+    """Prompts, and a model to train: the quickstart's first layer alone, which compiles fast."""
+    folder = tmp_path_factory.mktemp("data")
+    for split, rows in (("train", 20), ("held_out", 6)):
+        make_sums(quickstart_model, folder / f"{split}.mindrecord", rows, split)
+    config = ModelConfig.from_dir(quickstart_model)
+    weights = {name: value for name, value in load_weights(quickstart_model, config).items() if ".layers." not in name or ".layers.0." in name}
+    save_hf_model(folder / "model", replace(config, num_hidden_layers=1), weights, 258, 256)
+    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
+        shutil.copy(quickstart_model / name, folder / "model" / name)
+    return folder
+
+
+def arguments(data, output, *extra):
+    """A run of 4 prompts x 4 completions a step: 20 prompts are an epoch of 5 steps."""
+    return [
+        "--config",
+        ROOT / "examples/quickstart/grpo_config.yaml",
+        "--actor_checkpoint_path",
+        data / "model",
+        "--dataset_file",
+        data / "train.mindrecord",
+        f"--rl_config.output_dir={output}",
+        "--rl_config.chunk_size=4",
+        "--rl_config.num_generations=4",
+        "--generate_config.max_num_seqs=16",
+        "--rl_config.max_steps=3",
+        "--rl_config.save_ckpt_interval=0",
+        "--rl_config.tensorboard=false",
+        "--rl_config.eval_interval=0",
+        "--monitor_config.plots=false",
+        "--monitor_config.progress_bar=false",
+        "--verifier_function",
+        "verifiers_for_runs.length_modulo,format_reward",
+        "--verifier_weight",
+        "1.0,1.0",
+        "--context.num_threads=1",
+        *extra,
+    ]
+
+
+def single(data, output, *extra, timeout=480):
+    return run([sys.executable, MAIN, *arguments(data, output, *extra)], timeout=timeout, PYTHONPATH=VERIFIERS)
+
+
+def msrun(num_ranks, data, output, *extra, timeout=480):
+    return start_msrun(num_ranks, f"{output}_log", MAIN, *arguments(data, output, *extra), timeout=timeout)
+
+
+def metrics(output):
+    """Of the steps; the evaluation before them has a row of its own."""
+    return [row for row in read_jsonl(output / "metrics.jsonl") if row["step"] > 0]
+
+
+def without_times(rows):
+    return [{key: value for key, value in row.items() if not key.startswith(("time_s/", "speed/", "memory/", "reshard/gb"))} for row in rows]
+
+
+def completions(output, step):
+    return read_jsonl(output / f"completions/step_{step:06d}.jsonl")

@@ -1,0 +1,110 @@
+"""How runs end early: full disks, Ctrl-C, a dead rank, a broken verifier; nothing is lost, and one line says what to do."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from distributed.jobs import VERIFIERS, end_processes_of
+from distributed.small_runs import MAIN, arguments, single
+from helpers import ROOT, clean_environment, run
+
+from mindrlhf_lite.job.processes import Process
+from mindrlhf_lite.models.hf_weights import load_weights
+from mindrlhf_lite.models.model_config import ModelConfig
+
+
+def test_a_full_disk_at_the_end_loses_no_weights(data, tmp_path):
+    """Without checkpoints the trained model goes to the system's scratch folder; the message says where."""
+    (tmp_path / "disk").mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(tmp_path / "disk")], capture_output=True).returncode:
+        pytest.skip("needs root: a small file system is mounted")
+    try:
+        (tmp_path / "filler.py").write_text(
+            "from pathlib import Path\n"
+            "def reward(completions, golds):\n"
+            f"    Path('{tmp_path}/disk/full').write_bytes(bytes(900_000))\n"
+            "    return [float(len(completions[0]))]\n"
+        )
+        settings = ("--verifier_function", "filler.reward", "--verifier_weight", "1.0", "--rl_config.max_steps=1")
+        command = [sys.executable, MAIN, *arguments(data, tmp_path / "disk/run", *settings)]
+        (tmp_path / "scratch").mkdir()
+        result = run(command, cwd=tmp_path, PYTHONPATH=str(tmp_path), TMPDIR=str(tmp_path / "scratch"))
+        assert result.returncode == 1 and "Traceback" not in result.stderr, result.stderr
+        assert "the trained model could not be written to" in result.stderr and "No space left" in result.stderr
+        assert not (tmp_path / "disk/run/hf").exists()
+        (rescued,) = (tmp_path / "scratch").glob("mindrlhf_lite_rescued_*/hf")
+        before, after = (load_weights(folder, ModelConfig.from_dir(folder)) for folder in (data / "model", rescued))
+        assert str(rescued) in result.stderr and (rescued / "vocab.json").is_file()
+        assert any((before[name] != after[name]).any() for name in before)  # trained
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path / "disk")], check=True)
+
+
+def test_there_is_no_room_for_what_the_run_would_keep(data, tmp_path):
+    (tmp_path / "disk").mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", str(tmp_path / "disk")], capture_output=True).returncode:
+        pytest.skip("needs root: a small file system is mounted")
+    try:
+        result = single(data, tmp_path / "disk/run", "--dry_run")
+        assert result.returncode == 2 and "make room, give another folder" in result.stderr, result.stderr
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path / "disk")], check=True)
+
+
+def test_ctrl_c_in_plain_python_is_one_line(data, tmp_path):
+    command = [sys.executable, str(MAIN), *map(str, arguments(data, tmp_path / "run", "--rl_config.max_steps=400", "--rl_config.save_ckpt_interval=1"))]
+    environment = {key: value for key, value in clean_environment(PYTHONPATH=VERIFIERS).items() if key != "GLOG_v"}
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True) as process:
+        deadline = time.monotonic() + 200
+        while not (tmp_path / "run/checkpoints/step_2").is_dir():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        text, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    lines = [line for line in errors.splitlines() if line.strip()]
+    assert len(lines) == 1 and lines[0].startswith("interrupted; the newest checkpoint is after step "), errors  # no framework line either
+    assert f"--rl_config.output_dir={tmp_path / 'run'} --resume_training" in lines[0]
+    assert text.count("compiling graphs") == 1 and "first step done after" in text
+
+
+def test_a_broken_verifier_ends_the_run_with_its_error(data, tmp_path):
+    (tmp_path / "broken.py").write_text("def reward(completions, golds):\n    raise KeyError('no such field')\n")
+    command = [sys.executable, MAIN, *arguments(data, tmp_path / "run", "--verifier_function", "broken.reward", "--verifier_weight", "1.0")]
+    result = run([*command, "--rl_config.num_generations=8"], cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert result.returncode == 2 and "failed on 20 completions in a row, the last time with KeyError: 'no such field'" in result.stderr, result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_killed_rank_of_a_run_is_named_with_what_to_type(data, tmp_path):
+    """The whole program, on two ranks: within ten seconds, nothing left, and the run goes on from there."""
+    output, job = tmp_path / "run", uuid.uuid4().hex
+    settings = ("--rl_config.max_steps=400", "--rl_config.save_ckpt_interval=1")
+    command = [sys.executable, "-m", "mindrlhf_lite.job", "--ranks=2", f"--log_dir={tmp_path}/log", str(MAIN), *map(str, arguments(data, output, *settings))]
+    environment = clean_environment(PYTHONPATH=f"{ROOT}:{VERIFIERS}", TEST_JOB=job)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as process:
+        try:
+            deadline = time.monotonic() + 200
+            while not (output / "checkpoints/step_2").is_dir():
+                assert process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.05)
+            (second,) = [
+                found
+                for found in (Process.find(int(entry.name)) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+                if found
+                and {"TEST_JOB": job, "RANK_ID": "1", "MS_ROLE": "MS_WORKER"}.items() <= found.environment().items()
+                and found.name == "python"
+                and os.getpgid(found.pid) == found.pid
+                and "main.py" in Path(f"/proc/{found.pid}/cmdline").read_text()
+            ]
+            os.kill(second.pid, signal.SIGKILL)
+            text, _ = process.communicate(timeout=10)
+        finally:
+            end_processes_of(job)
+    assert process.returncode == 1
+    assert "error: rank 1 was killed by signal 9 (SIGKILL)" in text and "the newest checkpoint is after step " in text and "Traceback" not in text, text[-3000:]
