@@ -51,7 +51,7 @@ def test_there_is_no_room_for_what_the_run_would_keep(data, tmp_path):
         pytest.skip("needs root: a small file system is mounted")
     try:
         result = single(data, tmp_path / "disk/run", "--dry_run")
-        assert result.returncode == 2 and "make room, give another folder" in result.stderr, result.stderr
+        assert result.returncode == 2 and "make room, or give another folder" in result.stderr, result.stderr
     finally:
         subprocess.run(["umount", "-l", str(tmp_path / "disk")], check=True)
 
