@@ -9,7 +9,7 @@ from helpers import ROOT
 PACKAGES = {"yaml": "pyyaml", "math_verify": "math-verify"}
 OPTIONAL = {
     *("torch", "vllm", "vllm_mindspore", "pyarrow", "mindformers", "mindspore_gs"),  # extras, asked for by name where they are missing
-    "scipy",  # mindspore's
+    *("scipy", "psutil"),  # mindspore's
     "mindrlhf_lite",
 }
 
