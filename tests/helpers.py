@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,11 @@ def clean_environment(**extra: str) -> dict[str, str]:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         **extra,
     }
+
+
+def listen_to_ctrl_c() -> None:
+    """For a child process (preexec_fn): a suite that runs in the background has inherited that SIGINT is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run(command: list, cwd: Path | None = None, timeout: int = 300, **extra: str) -> subprocess.CompletedProcess:

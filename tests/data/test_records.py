@@ -9,7 +9,7 @@ import sys
 from contextlib import contextmanager
 
 import pytest
-from helpers import ROOT, run_python
+from helpers import ROOT, listen_to_ctrl_c, run_python
 
 from mindrlhf_lite.data.records import Header, read_header, read_prompts, write_prompts
 from mindrlhf_lite.types import Prompt
@@ -117,7 +117,8 @@ def test_ctrl_c_while_several_processes_convert_is_one_line(tmp_path, quickstart
     (tmp_path / "rows.jsonl").write_text(rows + "\n")
     settings = ["--tokenizer_dir", quickstart_model, "--file_path", tmp_path / "rows.jsonl", "--output_path", tmp_path / "x.mindrecord", "--log_interval", 256]
     command = [sys.executable, "-u", ROOT / "tools/rlhf_data.py", *settings, "--dataset_type", "gsm8k", "--workers", 2]
-    with subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([str(word) for word in command], **pipes, start_new_session=True, preexec_fn=listen_to_ctrl_c) as process:
         assert process.stdout.readline().startswith("tokenized")
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=60)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from distributed.jobs import VERIFIERS, end_processes_of
 from distributed.small_runs import MAIN, arguments, single
-from helpers import ROOT, clean_environment, run
+from helpers import ROOT, clean_environment, listen_to_ctrl_c, run
 
 from mindrlhf_lite.job.processes import Process
 from mindrlhf_lite.models.hf_weights import load_weights
@@ -59,7 +59,8 @@ def test_there_is_no_room_for_what_the_run_would_keep(data, tmp_path):
 def test_ctrl_c_in_plain_python_is_one_line(data, tmp_path):
     command = [sys.executable, str(MAIN), *map(str, arguments(data, tmp_path / "run", "--rl_config.max_steps=400", "--rl_config.save_ckpt_interval=1"))]
     environment = {key: value for key, value in clean_environment(PYTHONPATH=VERIFIERS).items() if key != "GLOG_v"}
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, **pipes, env=environment, start_new_session=True, preexec_fn=listen_to_ctrl_c) as process:
         deadline = time.monotonic() + 200
         while not (tmp_path / "run/checkpoints/step_2").is_dir():
             assert process.poll() is None and time.monotonic() < deadline

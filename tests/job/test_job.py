@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from distributed.jobs import end_processes_of
-from helpers import ROOT, clean_environment, run
+from helpers import ROOT, clean_environment, listen_to_ctrl_c, run
 
 from mindrlhf_lite.job.ports import free_port
 from mindrlhf_lite.job.processes import Process
@@ -23,7 +23,7 @@ SECONDS = 15  # for everything to be gone; msrun alone needs up to 34
 class Job:
     """A job of two ranks and a scheduler, whose console text is in `console`."""
 
-    def __init__(self, folder: Path, mode: str, by_msrun: bool, port: int = 0, before=None):
+    def __init__(self, folder: Path, mode: str, by_msrun: bool, port: int = 0, before=listen_to_ctrl_c):
         (folder / "checkpoints/step_20").mkdir(parents=True)
         log = f"{folder}/log"
         here = ["--ranks=2", f"--log_dir={log}", *([f"--master_port={port}"] if port else [])]
