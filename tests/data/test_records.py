@@ -123,3 +123,18 @@ def test_ctrl_c_while_several_processes_convert_is_one_line(tmp_path, quickstart
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and errors.strip() == "interrupted", errors
+
+
+def test_a_missing_field_is_named_with_those_that_are_there(tmp_path, quickstart_model):
+    (tmp_path / "rows.jsonl").write_text('{"problem": "1+1=", "solution": "2"}\n')
+    settings = ("--tokenizer_dir", quickstart_model, "--file_path", tmp_path / "rows.jsonl", "--output_path", tmp_path / "x.mindrecord")
+    result = run_python("tools/rlhf_data.py", *settings, "--dataset_type", "gsm8k")
+    assert result.returncode == 2 and "field 'question' is missing; the row has 'problem', 'solution'" in result.stderr, result.stderr
+
+
+def test_a_random_model_does_not_replace_another(tmp_path, quickstart_model):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
+    settings = ("--config", quickstart_model, "--tokenizer_dir", quickstart_model, "--output", tmp_path / "model")
+    result = run_python("tools/make_random_model.py", *settings)
+    assert result.returncode == 2 and "exists already and is not empty" in result.stderr and (tmp_path / "model/config.json").read_text() == "{}"
