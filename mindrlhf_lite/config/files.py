@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+from mindrlhf_lite.config.memory_plan import ITEM_BYTES
 from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.records import read_header
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.models.hf_weights import check_names_and_shapes, tensor_shapes
 from mindrlhf_lite.models.model_config import ModelConfig
-from mindrlhf_lite.models.parameters import parameter_specs
+from mindrlhf_lite.models.parameters import count_parameters, parameter_specs
 
 
 def file_problems(config: Config) -> list[str]:
@@ -95,7 +95,7 @@ def _disk_problems(config: Config) -> list[str]:
     """Where not even the trained model and one checkpoint would find room. A run that goes on has some of its files already: not looked at."""
     if config.rl_config.resume_training:
         return []
-    model = sum(4 * math.prod(spec.shape) for spec in parameter_specs(ModelConfig.from_dir(config.actor_config.load)))
+    model = ITEM_BYTES * count_parameters(ModelConfig.from_dir(config.actor_config.load))
     rl, needs = config.rl_config, {}
     if rl.save_hf_model:
         needs[_disk_of(rl.output_dir)] = model

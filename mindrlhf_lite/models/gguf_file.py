@@ -23,6 +23,7 @@ _VERSIONS = (2, 3)
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY, _ALIGNMENT = 8, 9, 32
 _MOST_DIMENSIONS = 4
+_AS_THEY_ARE = {"F32": np.float32, "F16": np.float16}
 _STORED_AS = {"F32": "F32", "F16": "F16", "BF16": "BF16"}  # everything else becomes F32
 
 
@@ -70,20 +71,13 @@ class GgufFile:
         tensor = self.tensors[name]
         count = math.prod(tensor.shape[:-1])
         blocks = np.frombuffer(self._data, np.uint8, count * tensor.row_bytes, tensor.offset).reshape(count, tensor.row_bytes)
-        if len(tensor.shape) == 1:
-            return self._plain(tensor, blocks[0])[rows]
-        if tensor.quantization in ("F32", "F16"):
-            return self._plain(tensor, np.ascontiguousarray(blocks[rows]).reshape(-1)).reshape(-1, tensor.shape[-1])
-        return np.asarray(dequantize(np.ascontiguousarray(blocks[rows]), GGMLQuantizationType[tensor.quantization]), np.float32)
-
-    @staticmethod
-    def _plain(tensor: GgufTensor, data: np.ndarray) -> np.ndarray:
-        from gguf import GGMLQuantizationType
-        from gguf.quants import dequantize
-
-        if tensor.quantization in ("F32", "F16"):
-            return data.view({"F32": np.float32, "F16": np.float16}[tensor.quantization]).astype(np.float32)
-        return np.asarray(dequantize(data[None], GGMLQuantizationType[tensor.quantization]), np.float32)[0]
+        is_vector = len(tensor.shape) == 1
+        picked = np.ascontiguousarray(blocks if is_vector else blocks[rows])
+        if tensor.quantization in _AS_THEY_ARE:
+            values = picked.view(_AS_THEY_ARE[tensor.quantization]).astype(np.float32)
+        else:
+            values = np.asarray(dequantize(picked, GGMLQuantizationType[tensor.quantization]), np.float32)
+        return values[0][rows] if is_vector else values
 
 
 @functools.cache
@@ -91,7 +85,7 @@ def _can_be_dequantised(quantization: str) -> bool:
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
     from gguf.quants import dequantize
 
-    if quantization in ("F32", "F16"):
+    if quantization in _AS_THEY_ARE:
         return True
     kind = GGMLQuantizationType[quantization]
     try:
