@@ -136,9 +136,9 @@ def generate_groups(
 
 def judge(groups: Sequence[RolloutGroup], reward: RewardFunction) -> np.ndarray:
     """bool [questions, samples]: which completions the first answer-judging verifier finds correct."""
-    texts = [text for group in groups for text in group.texts]
+    views = [view for group in groups for view in group.views]
     golds = [group.prompt.gold for group in groups for _ in group.texts]
-    return np.array(reward.correct(reward.score(texts, golds))).reshape(len(groups), -1)
+    return np.array(reward.correct(reward.score(views, golds))).reshape(len(groups), -1)
 
 
 def question_rows(groups: Sequence[RolloutGroup], correct: np.ndarray) -> list[dict[str, Any]]:

@@ -121,6 +121,20 @@ class Completion:
 
 
 @dataclass(frozen=True)
+class CompletionView:
+    """What a verifier sees of a completion.
+
+    Example: CompletionView("<think>3+5</think><answer>8</answer>", num_tokens=12, prompt="3+5=")
+    """
+
+    text: str
+    num_tokens: int = 0  # the stop token included
+    finish_reason: FinishReason = FinishReason.STOP
+    prompt: str = ""  # as rendered
+    source: str = ""  # of the question: subject, or name of its file
+
+
+@dataclass(frozen=True)
 class Score:
     """A verifier's verdict on one completion. Example: Score(1.0, Outcome.CORRECT)"""
 
@@ -138,6 +152,14 @@ class RolloutGroup:
     prompt: Prompt
     completions: list[Completion]
     texts: list[str]
+
+    @property
+    def views(self) -> list[CompletionView]:
+        """The completions as verifiers see them."""
+        return [
+            CompletionView(text, len(completion.token_ids), completion.finish_reason, self.prompt.text, self.prompt.source)
+            for text, completion in zip(self.texts, self.completions, strict=True)
+        ]
 
 
 @dataclass(frozen=True)

@@ -63,13 +63,18 @@ def make_parser() -> argparse.ArgumentParser:
         "--seq_length", type=int, default=2048, help="prompt + completion of the later run in tokens; must exceed --max_prompt_length (default: 2048)"
     )
     parser.add_argument("--pad_token_id", type=int, help="pad prompt_ids to --max_prompt_length with this id (default: no padding; this project needs none)")
+    parser.add_argument(
+        "--verifier_function",
+        default="",
+        help="verifiers of the later run, separated by commas: each gold answer must be found right by all that judge answers",
+    )
     parser.add_argument("--skip_bad_rows", action="store_true", help="leave bad rows out and list them instead of stopping")
     parser.add_argument("--dedup", action="store_true", help="keep the first of questions that differ in white space only; other gold answers are reported")
     parser.add_argument("--sample", type=int, default=0, help="use so many rows, chosen by --seed; 0: all (default: 0)")
     parser.add_argument("--workers", type=int, default=1, help="processes that tokenize and check (default: 1)")
     parser.add_argument("--log_interval", type=int, default=0, help="rows between lines of progress; 0: a progress bar (default: 0)")
     parser.add_argument(
-        "--inspect", type=int, nargs="?", const=3, default=0, metavar="N", help="print N prompts (3 if not given) and bad rows, and plot lengths; no MindRecord"
+        "--inspect", type=int, nargs="?", const=3, default=0, metavar="N", help="print N prompts (3 if not given), bad rows and lengths; no MindRecord"
     )
     parser.add_argument("--num_rows", type=int, default=2000, help="generated arithmetic: number of rows (default: 2000)")
     parser.add_argument("--digits", type=int, default=2, help="generated arithmetic: digits of each number (default: 2)")
@@ -159,17 +164,22 @@ def choose(args: argparse.Namespace, parts: "list[list[Prompt]]") -> "list[Promp
     return convert.sample(chosen, args.sample, args.seed) if args.sample else chosen
 
 
-def inspect(prompts: list, count: int, output: Path) -> None:
+def inspect(prompts: list, count: int, output: Path | None) -> None:
+    """Prints prompts and their lengths; a histogram goes beside the output file where one is named."""
     import numpy as np
 
     for prompt in prompts[:count]:
         print(f"--- row {prompt.row}, {len(prompt.ids)} tokens, gold {prompt.gold!r}\n{prompt.text}")
+    lengths = np.array([len(prompt.ids) for prompt in prompts])
+    median, high, longest = np.percentile(lengths, [50, 95, 100])
+    print(f"--- {len(lengths)} prompts: median {median:.0f} tokens, 95th percentile {high:.0f}, longest {longest:.0f}")
+    if output is None:
+        return
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    lengths = np.array([len(prompt.ids) for prompt in prompts])
     figure, axes = pyplot.subplots(figsize=(7, 4))
     axes.hist(lengths, bins=min(50, int(np.ptp(lengths)) + 1))
     axes.set_xlabel("prompt length (tokens)")
@@ -178,8 +188,7 @@ def inspect(prompts: list, count: int, output: Path) -> None:
     path = output.with_name(output.name + ".lengths.png")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
-    median, high, longest = np.percentile(lengths, [50, 95, 100])
-    print(f"--- {len(lengths)} prompts: median {median:.0f} tokens, 95th percentile {high:.0f}, longest {longest:.0f}; histogram in {path}")
+    print(f"--- histogram in {path}")
 
 
 def main() -> None:
@@ -190,7 +199,8 @@ def main() -> None:
     from mindrlhf_lite.types import Prompt
 
     files = (args.tokenizer_dir, args.vocab_path, args.merges_file_path)
-    converter = Conversion(args.prompt_type, *files, args.max_prompt_length, DATASET_TYPES[args.dataset_type].verifiers).open()
+    verifiers = tuple(filter(None, map(str.strip, args.verifier_function.split(","))))
+    converter = Conversion(args.prompt_type, *files, args.max_prompt_length, DATASET_TYPES[args.dataset_type].verifiers, verifiers).open()
     parts = read_sources(args)
     questions = [row for part in parts for row in part if isinstance(row, Question)]
     start = time.perf_counter()
@@ -212,7 +222,7 @@ def main() -> None:
         print("\n".join(shown), f"Skipped bad rows: {len(lines)}", sep="\n")
     prompts = [replace(prompt, index=index) for index, prompt in enumerate(choose(args, usable))]
     if args.inspect:
-        inspect(prompts, args.inspect, Path(args.output_path or "prompts"))
+        inspect(prompts, args.inspect, Path(args.output_path) if args.output_path else None)
         return
     longest = max(len(prompt.ids) for prompt in prompts)
     padding = None if args.pad_token_id is None else Padding(args.pad_token_id, args.max_prompt_length)

@@ -141,6 +141,12 @@ class RewardConfig:
     verifier_function: list[str] = setting(["qwen_accuracy_reward", "format_reward"], "verifiers: built-in names or dotted paths of functions")
     verifier_weight: list[float] = setting([1.0, 1.0], "weight of each verifier")
     verifier_timeout_s: float = setting(10.0, "seconds a verifier may take for one completion")
+    on_failure: str = setting(
+        "minimum",
+        "a completion on which a verifier fails: minimum gives it the verifier's worst score, leave_out takes it out of its group",
+        ("minimum", "leave_out"),
+    )
+    num_workers: int = setting(0, "processes of a rank that run verifiers; 0: its share of this host's cores")
 
 
 @dataclass(frozen=True)

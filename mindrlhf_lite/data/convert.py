@@ -13,7 +13,7 @@ from tqdm import tqdm
 from mindrlhf_lite.data.sources import BadRow, Question
 from mindrlhf_lite.data.templates import Template, load_template
 from mindrlhf_lite.data.tokenizer import Tokenizer
-from mindrlhf_lite.rewards.verifiers import gold_problem
+from mindrlhf_lite.rewards.verifiers import Verifier, find_verifier, gold_problem, unsatisfied
 from mindrlhf_lite.types import Prompt
 
 _BATCH = 256
@@ -29,10 +29,11 @@ class Conversion:
     merges_path: str | None = None
     max_prompt_length: int = 1024
     verifiers: str = "math"  # see `gold_problem`
+    verifier_names: tuple[str, ...] = ()  # of the later run: each must find the gold answer itself right
 
     def open(self) -> Converter:
         tokenizer = Tokenizer(self.tokenizer_dir, self.vocab_path, self.merges_path)
-        return Converter(self, tokenizer, load_template(self.prompt_type, tokenizer))
+        return Converter(self, tokenizer, load_template(self.prompt_type, tokenizer), [find_verifier(name) for name in self.verifier_names])
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Converter:
     settings: Conversion
     tokenizer: Tokenizer
     template: Template
+    verifiers: list[Verifier]
 
     def run(self, questions: Sequence[Question]) -> list[Prompt | BadRow]:
         """One prompt or bad row a question, in order; a prompt that is too long is a bad row, never cut."""
@@ -62,6 +64,8 @@ class Converter:
             return f"the row has a system message, which template {self.template.name} would lose; put {{system}} in, or leave it out of --map_keys"
         if reason := gold_problem(question.gold, self.settings.verifiers):
             return f"the gold answer {question.gold[:80]!r} can be verified by nothing: {reason}"
+        if names := unsatisfied(question.gold, self.verifiers):
+            return f"the gold answer {question.gold[:80]!r} is not found right by {', '.join(names)}, in no form"
         return None
 
 

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from mindrlhf_lite.data.files import read_rows
-from mindrlhf_lite.rewards.extraction import knight_statements, last_boxed, last_number
+from mindrlhf_lite.rewards.final_answer import last_boxed
+from mindrlhf_lite.rewards.knights import knight_statements
+from mindrlhf_lite.rewards.numbers import parse_quantity
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,13 @@ def _verbatim(text: str) -> str:
 
 def _behind_hashes(text: str) -> str:
     gold = text.rpartition("####")[2].strip() if "####" in text else ""
-    if last_number(gold) is None:
+    if parse_quantity(gold) is None:
         raise ValueError(f"the gold answer has no number behind '####': {text[-60:]!r}")
     return gold
 
 
 def _number(text: str) -> str:
-    if last_number(text) is None:
+    if parse_quantity(text) is None:
         raise ValueError(f"the gold answer has no number: {text!r}")
     return text
 

@@ -1,69 +1,73 @@
-"""Runs verifiers over completions with a time limit each, and combines their scores into rewards.
+"""Completions to rewards: verifiers in a pool of processes, their weighted sum, and what failures count as.
 
-Every verifier has a worker process; a completion on which it exceeds the limit scores Outcome.TIMEOUT and the worker is
-replaced. Verifiers are called with one completion at a time, so a failure costs that completion only. Failures are reported once a
-batch, by kind; one that fails on GIVE_UP_AFTER completions in a row, of several questions, is broken, and ends the run before rewards are noise.
+A failure (an exception, a time-out, a dead process, a score out of range) is never worth more than a wrong answer: it scores the worst that its verifier can
+give, or leaves its completion out of the group. Failures are reported once a batch, by kind; a verifier that keeps failing ends the run before rewards are noise.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import pickle
-import select
-import subprocess
 import sys
-import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from mindrlhf_lite.rewards.verifiers import find_verifier
-from mindrlhf_lite.types import Outcome, Score
+from mindrlhf_lite.rewards.pool import Verdict, VerifierPool
+from mindrlhf_lite.rewards.verifiers import Verifier, find_verifier
+from mindrlhf_lite.types import CompletionView, Outcome, Score
 
-_START_SECONDS = 120.0  # importing a user's module may be slow on a busy machine
-_FAILURES = (Outcome.ERROR, Outcome.TIMEOUT)
+FAILURES = (Outcome.ERROR, Outcome.TIMEOUT)
 GIVE_UP_AFTER = 20  # failures of a verifier in a row
+GIVE_UP_SHARE, _WINDOW = 0.5, 200  # or so large a share of so many scores
 _ONE_QUESTION = 10  # times as many if they are all of one question
 
 
-class _Timeout(Exception):
-    pass
-
-
 @dataclass
-class _Failures:
-    """Of a batch, by kind: how many, the first one's message and gold answer."""
+class _Record:
+    """How a verifier did: of a batch by kind, how many failed, the first one's message and gold answer; and lately."""
 
+    verifier: Verifier
     counts: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
     num_scored: int = 0
     in_a_row: int = 0
-    golds_in_a_row: set[str] = field(default_factory=set)
+    recent: deque[bool] = field(default_factory=lambda: deque(maxlen=_WINDOW))  # which of the last scores failed
+    failed_golds: deque[str] = field(default_factory=lambda: deque(maxlen=_WINDOW))
     has_succeeded: bool = False  # ever
 
-    @property
-    def is_broken(self) -> bool:
-        """Many failures in a row, and not all on one question, whose gold answer may be what it cannot handle."""
-        return self.in_a_row >= GIVE_UP_AFTER * (1 if len(self.golds_in_a_row) > 1 else _ONE_QUESTION)
-
-    def add(self, problem: str | None, gold: str) -> None:
+    def add(self, verdict: Verdict, gold: str) -> None:
+        """Raises ValueError if the verifier is broken."""
         self.num_scored += 1
-        if problem is None:
+        self.recent.append(verdict.score is None)
+        if verdict.score is not None:
             self.in_a_row, self.has_succeeded = 0, True
-            self.golds_in_a_row.clear()
             return
         self.in_a_row += 1
-        self.golds_in_a_row.add(gold)
-        kind = problem.partition(":")[0]
+        self.failed_golds.append(gold)
+        kind = verdict.problem.partition(":")[0]
         self.counts[kind] += 1
-        self.first.setdefault(kind, f"{problem} (gold {gold!r})")
+        self.first.setdefault(kind, f"{verdict.problem} (gold {gold!r})")
+        if verdict.failure is Outcome.TIMEOUT and self.counts[kind] == 1:  # others may follow, and take as long
+            print(f"verifier {self.verifier.name}: {verdict.problem} (gold {gold!r})", file=sys.stderr, flush=True)
+        if reason := self._why_broken():
+            longer = ", or raise reward_config.verifier_timeout_s" if verdict.failure is Outcome.TIMEOUT else ""
+            raise ValueError(
+                f"the verifier {self.verifier.name} failed on {reason}, the last time with {verdict.problem} (gold {gold!r}); rewards would be noise: mend it{longer}"
+            )
 
-    def take_report(self, name: str) -> list[str]:
+    def _why_broken(self) -> str:
+        """Many failures, and not all on one question, whose gold answer may be what it cannot handle."""
+        is_one_question = len(set(list(self.failed_golds)[-self.in_a_row :])) == 1
+        if self.in_a_row >= GIVE_UP_AFTER * (_ONE_QUESTION if is_one_question else 1):
+            return f"{self.in_a_row} completions in a row"
+        if len(self.recent) == _WINDOW and sum(self.recent) > GIVE_UP_SHARE * _WINDOW and len(set(self.failed_golds)) > 1:
+            return f"{sum(self.recent)} of the last {_WINDOW} completions"
+        return ""
+
+    def take_report(self) -> list[str]:
         """A line a kind, and a new batch begins."""
+        name = self.verifier.name
         lines = [f"verifier {name} failed on {count} of {self.num_scored} completions: {self.first[kind]}" for kind, count in self.counts.items()]
         self.counts.clear()
         self.first.clear()
@@ -71,138 +75,42 @@ class _Failures:
         return lines
 
 
-class VerifierProcess:
-    """One verifier in its own process, restarted when it hangs or dies.
-
-    Raises:
-        ValueError: the verifier cannot be found or imported.
-    """
-
-    def __init__(self, name: str, timeout_s: float):
-        self.name, self.timeout_s, self._failures = name, timeout_s, _Failures()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._start()
-
-    def _start(self) -> None:
-        package_root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package_root, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)}
-        command = [sys.executable, "-m", "mindrlhf_lite.rewards.worker"]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
-        )  # Ctrl-C is for the run
-        self._buffer = b""
-        self._send((self.name, [os.getcwd()]))
-        try:
-            problem = self._receive(_START_SECONDS)
-        except (_Timeout, OSError):
-            problem = f"verifier {self.name!r} did not start within {_START_SECONDS:.0f} s, or died while it was imported"
-        if problem is not None:
-            self._end()
-            raise ValueError(problem)
-
-    def _send(self, value: Any) -> None:
-        assert self._process and self._process.stdin
-        pickle.dump(value, self._process.stdin)
-        self._process.stdin.flush()
-
-    def _receive(self, seconds: float) -> Any:
-        assert self._process and self._process.stdout
-        stream, deadline = self._process.stdout, time.monotonic() + seconds
-        while True:
-            try:
-                return pickle.loads(self._buffer)
-            except (EOFError, pickle.UnpicklingError):
-                pass  # incomplete reply
-            ready, _, _ = select.select([stream], [], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
-                raise _Timeout
-            data = os.read(stream.fileno(), 1 << 16)
-            if not data:
-                raise BrokenPipeError(f"the process of verifier {self.name} died")
-            self._buffer += data
-
-    def score(self, completion: str, gold: str) -> Score:
-        """The verifier's score, or Outcome.TIMEOUT / Outcome.ERROR with value 0.
-
-        Raises:
-            ValueError: it is broken.
-        """
-        score, problem = self._try(completion, gold)
-        self._failures.add(problem, gold)
-        if problem is not None and score.outcome is Outcome.TIMEOUT and self._failures.counts["timeout"] == 1:  # others may follow, and take as long
-            print(f"verifier {self.name}: {problem} (gold {gold!r})", file=sys.stderr, flush=True)
-        if self._failures.is_broken:
-            longer = ", or raise reward_config.verifier_timeout_s" if score.outcome is Outcome.TIMEOUT else ""
-            raise ValueError(
-                f"the verifier {self.name} failed on {self._failures.in_a_row} completions in a row, the last time with {problem} (gold {gold!r}); "
-                f"rewards would be noise: mend it{longer}"
-            )
-        return score
-
-    @property
-    def has_succeeded(self) -> bool:
-        return self._failures.has_succeeded
-
-    def _try(self, completion: str, gold: str) -> tuple[Score, str | None]:
-        try:
-            if self._process is None:
-                self._start()
-            self._buffer = b""
-            self._send((completion, gold))
-            return self._receive(self.timeout_s)
-        except _Timeout:
-            score, problem = Score(0.0, Outcome.TIMEOUT), f"timeout: no score within {self.timeout_s:g} s"
-        except (OSError, ValueError) as error:  # the process died (a crash inside a parser, or the system killed it) or cannot be started again
-            score, problem = Score(0.0, Outcome.ERROR), f"exit: {error}" if isinstance(error, ValueError) else f"exit: its process ended{self._exit_code()}"
-        self._end()
-        return score, problem
-
-    def _exit_code(self) -> str:
-        if self._process is None:
-            return ""
-        try:
-            code = self._process.wait(1.0)
-        except subprocess.TimeoutExpired:
-            return ""
-        return f" by signal {-code}" if code < 0 else f" with code {code}"
-
-    def report(self) -> None:
-        """Says on stderr what failed since the last report."""
-        for line in self._failures.take_report(self.name):
-            print(line, file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        self.report()
-        self._end()
-
-    def _end(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            for stream in (self._process.stdin, self._process.stdout):
-                if stream:
-                    with contextlib.suppress(OSError):  # unflushed bytes to a dead process
-                        stream.close()
-            self._process = None
-
-
 class RewardFunction:
     """The weighted sum of verifiers.
+
+    Args: num_workers: processes that score; 0: one a core.
 
     Example: RewardFunction(["accuracy_reward", "format_reward"], [1.0, 0.5], timeout_s=10)
     """
 
-    def __init__(self, names: Sequence[str], weights: Sequence[float], timeout_s: float):
+    def __init__(self, names: Sequence[str], weights: Sequence[float], timeout_s: float, num_workers: int = 0):
         self.names, self.weights = list(names), list(weights)
-        self._processes = [VerifierProcess(name, timeout_s) for name in names]
-        self._judge = next((name for name in names if find_verifier(name).judges_answer), names[0])
+        self._pool = VerifierPool(names, timeout_s, num_workers)
+        self._records = [_Record(find_verifier(name)) for name in names]
+        self._judge = next((name for name, record in zip(names, self._records, strict=True) if record.verifier.judges_answer), names[0])
 
-    def score(self, completions: Sequence[str], golds: Sequence[str]) -> dict[str, list[Score]]:
-        """Scores by verifier name, in the order of `completions`. Raises as `VerifierProcess.score`."""
-        scores = {process.name: [process.score(text, gold) for text, gold in zip(completions, golds, strict=True)] for process in self._processes}
-        for process in self._processes:
-            process.report()
-        return scores
+    def score(self, completions: Sequence[CompletionView], golds: Sequence[str]) -> dict[str, list[Score]]:
+        """Scores by verifier name, in the order of `completions`.
+
+        Raises:
+            ValueError: a verifier is broken.
+        """
+        pairs = list(zip(completions, golds, strict=True))
+        scores: list[list[Score | None]] = [[None] * len(pairs) for _ in self.names]
+
+        def take(number: int, verdict: Verdict) -> None:
+            index, place = divmod(number, len(pairs))
+            self._records[index].add(verdict, pairs[place][1])
+            scores[index][place] = verdict.score or Score(self._worst(index), verdict.failure or Outcome.ERROR)
+
+        self._pool.score(pairs, take)
+        self._report()
+        return {name: [score for score in of_one if score is not None] for name, of_one in zip(self.names, scores, strict=True)}
+
+    def _worst(self, index: int) -> float:
+        """The score of a verifier that adds least to the reward."""
+        verifier = self._records[index].verifier
+        return verifier.minimum if self.weights[index] >= 0 else verifier.maximum
 
     def rewards(self, scores: dict[str, list[Score]]) -> np.ndarray:
         """float32 weighted sums."""
@@ -213,18 +121,23 @@ class RewardFunction:
         """Of the first verifier that judges the answer; ERROR or TIMEOUT where any verifier failed."""
         outcomes = [score.outcome for score in scores[self._judge]]
         for values in scores.values():
-            outcomes = [score.outcome if score.outcome in _FAILURES else outcome for score, outcome in zip(values, outcomes, strict=True)]
+            outcomes = [score.outcome if score.outcome in FAILURES else outcome for score, outcome in zip(values, outcomes, strict=True)]
         return outcomes
 
     @property
     def has_only_failed(self) -> bool:
         """Whether the verifier that judges the answer never gave a score."""
-        return not any(process.has_succeeded for process in self._processes if process.name == self._judge)
+        return not any(record.has_succeeded for record in self._records if record.verifier.name == self._judge)
 
     def correct(self, scores: dict[str, list[Score]]) -> list[bool]:
         """Whether the first verifier that judges the answer found it right."""
         return [score.outcome is Outcome.CORRECT for score in scores[self._judge]]
 
+    def _report(self) -> None:
+        for record in self._records:
+            for line in record.take_report():
+                print(line, file=sys.stderr, flush=True)
+
     def close(self) -> None:
-        for process in self._processes:
-            process.close()
+        self._report()
+        self._pool.close()

@@ -1,147 +1,140 @@
-"""The built-in verifiers: (completions, golds) -> one Score each. Pure; a failing one is the runner's business."""
+r"""Verifiers: score(completion, gold) -> Score, each with the range of its scores. Pure; time limits and failures are the pool's and the runner's business.
+
+The ones that judge answers differ in where the answer has to stand (final_answer.py); what agrees with the gold one is the same for all (agreement.py).
+"""
 
 from __future__ import annotations
 
 import importlib
-import logging
+import inspect
+import math
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mindrlhf_lite.rewards.extraction import (
+from mindrlhf_lite.rewards.agreement import agrees, parsed_formula, quantity_agrees, same_answer
+from mindrlhf_lite.rewards.final_answer import (
+    Answer,
     answer_block,
-    as_number,
+    answering_part,
+    final_answer,
     has_think_answer_format,
-    knight_statements,
     last_boxed,
-    last_number,
-    plain,
-    same_answer,
+    without_thought,
 )
-from mindrlhf_lite.types import Outcome, Score
+from mindrlhf_lite.rewards.knights import knight_statements
+from mindrlhf_lite.rewards.numbers import parse_quantity
+from mindrlhf_lite.rewards.plain_form import plain_form
+from mindrlhf_lite.types import CompletionView, FinishReason, Outcome, Score
 
-VerifierFunction = Callable[[Sequence[str], Sequence[str]], Sequence[Any]]
-
-
-def _score(agrees: bool | None, right: float = 1.0, wrong: float = 0.0) -> Score:
-    if agrees is None:
-        return Score(wrong, Outcome.UNPARSED)
-    return Score(right, Outcome.CORRECT) if agrees else Score(wrong, Outcome.WRONG)
-
-
-def _last_number_agrees(text: str, gold: str) -> bool | None:
-    value, gold_value = last_number(plain(text)), last_number(plain(gold))
-    return None if value is None else value == gold_value
-
-
-def accuracy_reward(completions: Sequence[str], golds: Sequence[str]) -> list[Score]:
-    """1 if the last number (inside <answer> where there is one) equals the gold number, else 0."""
-    return [_score(_last_number_agrees(answer_block(text) or text, gold)) for text, gold in zip(completions, golds, strict=True)]
-
-
-def _boxed_agrees(text: str, gold: str) -> bool | None:
-    boxed = last_boxed(text)
-    return _last_number_agrees(text, gold) if boxed is None else same_answer(boxed, gold)
-
-
-def qwen_accuracy_reward(completions: Sequence[str], golds: Sequence[str]) -> list[Score]:
-    r"""1 if the last \boxed{} holds the gold answer, else 0; without a box the last number counts."""
-    return [_score(_boxed_agrees(text, gold)) for text, gold in zip(completions, golds, strict=True)]
-
-
-def format_reward(completions: Sequence[str], golds: Sequence[str]) -> list[Score]:
-    """1 if the whole completion is <think>..</think><answer>..</answer>, else 0. Does not look at the answer."""
-    return [_score(has_think_answer_format(text)) for text in completions]
-
-
-def r1_accuracy_reward(completions: Sequence[str], golds: Sequence[str]) -> list[Score]:
-    r"""1 if the answer is right, -1 if not or if there is none: the last \boxed{} inside <answer>, or the block's last number."""
-
-    def agrees(text: str, gold: str) -> bool | None:
-        block = answer_block(text)
-        return None if block is None else _boxed_agrees(block, gold)
-
-    return [_score(agrees(text, gold), wrong=-1.0) for text, gold in zip(completions, golds, strict=True)]
-
-
-def math_reward(completions: Sequence[str], golds: Sequence[str]) -> list[Score]:
-    """1 if math-verify finds the completion's answer equal to the gold (LaTeX: sets, intervals, expressions), else 0."""
-    from math_verify import parse, verify
-
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that it has no timeout of its own
-    scores = []
-    for text, gold in zip(completions, golds, strict=True):
-        # its own timeouts use SIGALRM; the runner's 10 s limit covers the call
-        expected = parse(f"${gold}$", parsing_timeout=None) or parse(gold, parsing_timeout=None)
-        if not expected:
-            raise ValueError(f"math-verify cannot parse the gold answer {gold!r}")
-        found = parse(text, parsing_timeout=None)
-        scores.append(_score(verify(expected, found, timeout_seconds=None) if found else None))
-    return scores
-
-
-def kk_reward(completions: Sequence[str], golds: Sequence[str]) -> list[Score]:
-    """Knights and knaves: 1 if the answer (inside <answer> where there is one) says of everybody in the gold, and of nobody else, what they are."""
-
-    def agrees(text: str, gold: str) -> bool | None:
-        said = knight_statements(answer_block(text) or text)
-        return said == knight_statements(gold) if said else None
-
-    return [_score(agrees(text, gold)) for text, gold in zip(completions, golds, strict=True)]
-
-
-_COMMAND, _WORD = re.compile(r"\\[A-Za-z]+"), re.compile(r"[A-Za-z]{2,}")
-_PROSE = 4  # so many words are no formula
-
-
-def gold_problem(gold: str, kind: str = "math") -> str | None:
-    """Why no verifier could ever find an answer equal to this gold, or None. kind: "math", or "statements" for kk_reward."""
-    if kind == "statements":
-        return None if knight_statements(gold) else "it says of nobody whether they are a knight or a knave"
-    if as_number(plain(gold)) is not None or plain(gold).isalpha():  # a number, or one word, which is compared as text
-        return None
-    if len(_WORD.findall(_COMMAND.sub(" ", gold))) >= _PROSE:
-        return "it is prose, which math-verify would take for a product of letters"
-    if not re.search(r"\w", plain(gold)):
-        return "there is neither a letter nor a digit in it"
-    if not has_balanced_braces(gold):
-        return "its braces, or the brackets of a root, do not match"
-    from math_verify import parse
-
-    if parse(f"${gold}$", raise_on_error=False) or parse(gold, raise_on_error=False):
-        return None
-    return "it is no number, and math-verify finds no LaTeX or expression in it"
-
-
-def has_balanced_braces(latex: str) -> bool:
-    """Whether every { has its }, escaped ones aside, and every \\sqrt[ its ]. Brackets alone need no partner: [0, 1) is an interval."""
-    depth = 0
-    for brace in re.findall(r"(?<!\\)[{}]", latex):
-        depth += 1 if brace == "{" else -1
-        if depth < 0:
-            return False
-    return depth == 0 and not re.search(r"\\sqrt\[[^\]]*$", latex)
+ScoreFunction = Callable[[CompletionView, str], Any]
 
 
 @dataclass(frozen=True)
 class Verifier:
-    """A verifier by name. `judges_answer`: its outcomes are the run's reward/outcome counts."""
+    """A verifier by name.
+
+    Example: Verifier("is_short", lambda completion, gold: completion.num_tokens < 100)
+    """
 
     name: str
-    function: VerifierFunction
-    judges_answer: bool = True
+    function: ScoreFunction
+    minimum: float = 0.0  # what a failure counts as
+    maximum: float = 1.0
+    judges_answer: bool = True  # its outcomes are the run's reward/outcome counts
+
+    def score(self, completion: CompletionView, gold: str) -> Score:
+        """The function's score: a Score as it is, a number (or bool) as one that is correct if positive.
+
+        Raises:
+            ValueError: it is no finite number, or lies outside the declared range.
+        """
+        value = self.function(completion, gold)
+        number = float(value.value if isinstance(value, Score) else value)
+        if not math.isfinite(number):
+            raise ValueError(f"the verifier returned {value!r}")
+        if not self.minimum <= number <= self.maximum:
+            raise ValueError(
+                f"the verifier returned {number:g}, outside its range {self.minimum:g} to {self.maximum:g}: declare it with @verifier(minimum=..., maximum=...)"
+            )
+        if isinstance(value, Score):
+            return value
+        return Score(number, Outcome.CORRECT if number > 0 else Outcome.WRONG)
+
+
+def verifier(minimum: float = 0.0, maximum: float = 1.0, judges_answer: bool = True) -> Callable[[ScoreFunction], ScoreFunction]:
+    """Declares the range of a verifier's scores, and whether it judges the answer (and not, say, the format). Without it: 0 to 1, and it does.
+
+    Example:
+        @verifier(minimum=-1.0, maximum=1.0)
+        def my_reward(completion, gold): ...
+    """
+    if not (math.isfinite(minimum) and math.isfinite(maximum) and minimum < maximum):
+        raise ValueError(f"@verifier(minimum={minimum}, maximum={maximum}): two finite numbers are needed, the first less than the second")
+
+    def declare(function: ScoreFunction) -> ScoreFunction:
+        function.verifier_range = (minimum, maximum, judges_answer)  # type: ignore[attr-defined]
+        return function
+
+    return declare
+
+
+def _judged(verdict: bool | None, right: float = 1.0, wrong: float = 0.0) -> Score:
+    if verdict is None:
+        return Score(wrong, Outcome.UNPARSED)
+    return Score(right, Outcome.CORRECT) if verdict else Score(wrong, Outcome.WRONG)
+
+
+def _is_cut(completion: CompletionView) -> bool:
+    return completion.finish_reason is FinishReason.LENGTH
+
+
+def accuracy_reward(completion: CompletionView, gold: str) -> Score:
+    """1 if the number that the completion ends up with is the gold number, else 0. For data sets whose answers are numbers; boxes are read too."""
+    answer = final_answer(completion.text, _is_cut(completion))
+    return _judged(None if answer is None else quantity_agrees(answer.text, gold))
+
+
+def qwen_accuracy_reward(completion: CompletionView, gold: str) -> Score:
+    r"""1 if the completion's answer agrees with the gold one, else 0: that of the last \boxed{}, else behind ####, "the answer is", or at the end."""
+    return _judged(agrees(final_answer(completion.text, _is_cut(completion)), gold))
+
+
+def format_reward(completion: CompletionView, gold: str) -> Score:
+    """1 if the whole completion is <think>..</think><answer>..</answer> with an answer in it, else 0. Does not look at the answer."""
+    return _judged(has_think_answer_format(completion.text))
+
+
+def r1_accuracy_reward(completion: CompletionView, gold: str) -> Score:
+    r"""1 if the answer inside <answer> is right, -1 if not or if there is none: its last \boxed{}, or all of it."""
+    part = without_thought(completion.text)
+    block = None if part is None else answer_block(part)
+    if block is None or not block.strip():
+        return _judged(None, wrong=-1.0)
+    boxed = last_boxed(block)
+    if boxed is None and "\\boxed" in block:
+        return _judged(None, wrong=-1.0)
+    answer = final_answer(block) if boxed is None else Answer(boxed, True)
+    return _judged(agrees(answer, gold), wrong=-1.0)
+
+
+def kk_reward(completion: CompletionView, gold: str) -> Score:
+    """Knights and knaves: 1 if the answer (inside <answer> where there is one) says of everybody in the gold, and of nobody else, what they are."""
+    part = answering_part(completion.text)
+    said = knight_statements(part) if part else {}
+    return _judged(None if said == {} else said == knight_statements(gold))
 
 
 BUILT_IN: dict[str, Verifier] = {
     "accuracy_reward": Verifier("accuracy_reward", accuracy_reward),
     "qwen_accuracy_reward": Verifier("qwen_accuracy_reward", qwen_accuracy_reward),
+    "math_reward": Verifier("math_reward", qwen_accuracy_reward),  # another name of the same
+    "r1_accuracy_reward": Verifier("r1_accuracy_reward", r1_accuracy_reward, minimum=-1.0),
     "format_reward": Verifier("format_reward", format_reward, judges_answer=False),
-    "math_reward": Verifier("math_reward", math_reward),
     "kk_reward": Verifier("kk_reward", kk_reward),
-    "r1_accuracy_reward": Verifier("r1_accuracy_reward", r1_accuracy_reward),
 }
 
 
@@ -149,7 +142,7 @@ def find_verifier(name: str) -> Verifier:
     """A built-in by name, or a user's function by dotted path ("package.module.function").
 
     Raises:
-        ValueError: neither exists; the reason is in the message.
+        ValueError: neither exists, or it cannot be called with a completion and a gold answer; the reason is in the message.
     """
     if name in BUILT_IN:
         return BUILT_IN[name]
@@ -164,4 +157,68 @@ def find_verifier(name: str) -> Verifier:
         raise ValueError(f"verifier {name!r} cannot be imported: {type(error).__name__}: {error}") from None
     if not callable(function):
         raise ValueError(f"verifier {name!r} is not callable")
-    return Verifier(name, function)
+    _check_signature(name, function)
+    minimum, maximum, judges_answer = getattr(function, "verifier_range", (0.0, 1.0, True))
+    return Verifier(name, function, minimum, maximum, judges_answer)
+
+
+def _check_signature(name: str, function: Callable[..., Any]) -> None:
+    try:
+        parameters = inspect.signature(function).parameters
+        inspect.signature(function).bind(None, None)
+    except ValueError:  # a builtin without a signature
+        return
+    except TypeError:
+        raise ValueError(f"verifier {name!r} must take (completion, gold); it takes ({', '.join(parameters)})") from None
+    if next(iter(parameters), "") == "completions":
+        raise ValueError(
+            f"verifier {name!r} takes ({', '.join(parameters)}): a verifier scores one completion, def f(completion, gold) -> number, with completion.text (docs/guides/r1_zero.md)"
+        )
+
+
+# how a gold answer may be given back as a completion, to see whether a verifier could ever be satisfied
+_FORMS = ("{}", "\\boxed{{{}}}", "<think></think><answer>{}</answer>", "<think></think><answer>\\boxed{{{}}}</answer>")
+
+
+def unsatisfied(gold: str, verifiers: list[Verifier]) -> list[str]:
+    """Names of the verifiers that find no form of the gold answer itself right; those that do not judge answers are not asked."""
+    return [each.name for each in verifiers if each.judges_answer and not any(_finds_right(each, form.format(gold), gold) for form in _FORMS)]
+
+
+def _finds_right(each: Verifier, text: str, gold: str) -> bool:
+    try:
+        return each.score(CompletionView(text), gold).outcome is Outcome.CORRECT
+    except Exception:  # a user's verifier may fail in any way
+        return False
+
+
+_COMMAND, _WORD = re.compile(r"\\[A-Za-z]+"), re.compile(r"[A-Za-z]{2,}")
+_PROSE = 4  # so many words are no answer that a model would give word by word
+
+
+def gold_problem(gold: str, kind: str = "math") -> str | None:
+    """Why no verifier could ever find an answer equal to this gold, or None. kind: "math", or "statements" for kk_reward."""
+    if kind == "statements":
+        said = knight_statements(gold)
+        return None if said else "it contradicts itself" if said is None else "it says of nobody whether they are a knight or a knave"
+    if parse_quantity(gold) is not None or plain_form(gold).isalpha():  # a quantity, or one word, which is compared as text
+        return None
+    if len(_WORD.findall(_COMMAND.sub(" ", gold))) >= _PROSE:
+        return "it is prose, which no model would give word by word"
+    if not re.search(r"\w", plain_form(gold)):
+        return "there is neither a letter nor a digit in it"
+    if not has_balanced_braces(gold):
+        return "its braces, or the brackets of a root, do not match"
+    if parsed_formula(plain_form(gold)) is not None or same_answer(gold, gold):
+        return None
+    return "it is no quantity, and math-verify finds no formula in it"
+
+
+def has_balanced_braces(latex: str) -> bool:
+    """Whether every { has its }, escaped ones aside, and every \\sqrt[ its ]. Brackets alone need no partner: [0, 1) is an interval."""
+    depth = 0
+    for brace in re.findall(r"(?<!\\)[{}]", latex):
+        depth += 1 if brace == "{" else -1
+        if depth < 0:
+            return False
+    return depth == 0 and not re.search(r"\\sqrt\[[^\]]*$", latex)

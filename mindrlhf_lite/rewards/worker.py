@@ -1,44 +1,55 @@
 """The process in which verifiers run, so that one that hangs can be killed: `python -m mindrlhf_lite.rewards.worker`.
 
-Protocol, pickled over stdin and stdout: first the verifier's name, answered by None or an error text; then
-(completion, gold) pairs, each answered by a Score and by what went wrong, None if nothing did.
+Protocol, frames (see `write_frame`) over stdin and stdout: first (verifiers' names, folders to import from), answered by None or an error text. Then lists of tasks
+(number, verifier's index, completion view, gold), each task answered by (number, Score or None, what went wrong or None) as soon as it is done.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import math
 import os
 import pickle
 import signal
+import struct
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, BinaryIO
 
 from mindrlhf_lite.job.signals import listen_to_signals_again
 from mindrlhf_lite.rewards.verifiers import Verifier, find_verifier
-from mindrlhf_lite.types import Outcome, Score
+from mindrlhf_lite.types import CompletionView, Score
 
 _PR_SET_PDEATHSIG = 1
+LENGTH = struct.Struct("<I")
+
+Task = tuple[int, int, CompletionView, str]
 
 
-def as_score(value: Any) -> Score:
-    """A Score as it is; a finite number as a score that is correct when positive; anything else is an error."""
-    number = float(value.value if isinstance(value, Score) else value)
-    if not math.isfinite(number):
-        raise ValueError(f"the verifier returned {value!r}")
-    if isinstance(value, Score):
-        return value
-    return Score(number, Outcome.CORRECT if number > 0 else Outcome.WRONG)
+def as_frame(value: Any) -> bytes:
+    """A pickled value behind its length."""
+    data = pickle.dumps(value)
+    return LENGTH.pack(len(data)) + data
 
 
-def score_one(verifier: Verifier, completion: str, gold: str) -> tuple[Score, str | None]:
-    """The verifier's score of one completion, and its error if it raised one: any counts as Outcome.ERROR with value 0."""
+def read_frame(read: Callable[[int], bytes]) -> Any:
+    """The next value. Raises EOFError at the end of the stream."""
+    head = read(LENGTH.size)
+    if len(head) < LENGTH.size:
+        raise EOFError
+    (length,) = LENGTH.unpack(head)
+    data = read(length)
+    if len(data) < length:
+        raise EOFError
+    return pickle.loads(data)
+
+
+def score_one(verifier: Verifier, completion: CompletionView, gold: str) -> tuple[Score | None, str | None]:
+    """The verifier's score of one completion, or its error."""
     try:
-        (value,) = verifier.function([completion], [gold])
-        return as_score(value), None
+        return verifier.score(completion, gold), None
     except Exception as error:  # a user's verifier, or a parser on hostile text
-        return Score(0.0, Outcome.ERROR), f"{type(error).__name__}: {error}"
+        return None, f"{type(error).__name__}: {str(error)[:500]}"
 
 
 def end_with_parent() -> None:
@@ -47,28 +58,28 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def serve(requests: BinaryIO, replies: BinaryIO) -> None:
+    names, path = read_frame(requests.read)
+    sys.path[:0] = path
+    try:
+        verifiers, problem = [find_verifier(name) for name in names], None
+    except ValueError as error:
+        verifiers, problem = [], str(error)
+    replies.write(as_frame(problem))
+    replies.flush()
+    while verifiers:
+        for number, index, completion, gold in read_frame(requests.read):
+            replies.write(as_frame((number, *score_one(verifiers[index], completion, gold))))
+            replies.flush()
+
+
 def main() -> None:
     end_with_parent()
     listen_to_signals_again()
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a verifier prints must not mix with the replies
-    requests = sys.stdin.buffer
-    name, path = pickle.load(requests)
-    sys.path[:0] = path
-    try:
-        verifier, problem = find_verifier(name), None
-    except ValueError as error:
-        verifier, problem = None, str(error)
-    pickle.dump(problem, replies)
-    replies.flush()
-    while verifier is not None:
-        try:
-            completion, gold = pickle.load(requests)
-        except (EOFError, pickle.UnpicklingError):  # the run has ended, perhaps in the middle of a request
-            return
-        reply = score_one(verifier, completion, gold)
-        pickle.dump(reply, replies)
-        replies.flush()
+    with contextlib.suppress(EOFError, BrokenPipeError):  # the run has ended, perhaps in the middle of a request
+        serve(sys.stdin.buffer, replies)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mindrlhf_lite.rewards.runner import RewardFunction
+from mindrlhf_lite.rewards.runner import FAILURES, RewardFunction
 from mindrlhf_lite.types import RolloutGroup, ScoredGroup, TrainSequence
 
 
@@ -15,19 +15,36 @@ def share_of_rank(items: Sequence[int], rank: int, num_ranks: int) -> list[int]:
     return list(items[rank::num_ranks])
 
 
-def score_groups(groups: Sequence[RolloutGroup], reward: RewardFunction, advantage: Callable[[np.ndarray], np.ndarray]) -> list[ScoredGroup]:
-    """Verifies all completions and computes advantages within each group."""
-    texts = [text for group in groups for text in group.texts]
+def score_groups(
+    groups: Sequence[RolloutGroup], reward: RewardFunction, advantage: Callable[[np.ndarray], np.ndarray], leaves_out_failures: bool = False
+) -> list[ScoredGroup]:
+    """Verifies all completions and computes advantages within each group.
+
+    Args: leaves_out_failures: a completion on which a verifier failed does not count in its group, and has no advantage.
+    """
+    views = [view for group in groups for view in group.views]
     golds = [group.prompt.gold for group in groups for _ in group.texts]
-    scores = reward.score(texts, golds)
+    scores = reward.score(views, golds)
     rewards, outcomes = reward.rewards(scores), reward.outcomes(scores)
     scored, start = [], 0
     for group in groups:
         end = start + len(group.texts)
         own = {name: values[start:end] for name, values in scores.items()}
-        scored.append(ScoredGroup(group, own, rewards[start:end], outcomes[start:end], advantage(rewards[start:end])))
+        kept = np.array([not (leaves_out_failures and outcome in FAILURES) for outcome in outcomes[start:end]])
+        scored.append(ScoredGroup(group, own, rewards[start:end], outcomes[start:end], advantages_of(rewards[start:end], kept, advantage)))
         start = end
     return scored
+
+
+def advantages_of(rewards: np.ndarray, kept: np.ndarray, advantage: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """float32 [G]: advantages among the kept rewards, 0 for the others; all 0 where fewer than two are left.
+
+    Args: rewards [G]; kept bool [G].
+    """
+    advantages = np.zeros(len(rewards), np.float32)
+    if kept.sum() > 1:
+        advantages[kept] = advantage(rewards[kept])
+    return advantages
 
 
 def as_sequences(groups: Sequence[ScoredGroup]) -> list[TrainSequence]:

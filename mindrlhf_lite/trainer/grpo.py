@@ -15,6 +15,7 @@ the share that its own data-parallel degree gives it.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -63,7 +64,10 @@ class GrpoTrainer:
         self.tokenizer = Tokenizer(config.tokenizer_dir)
         self.prompts = self._read(rl.dataset_file)
         self.held_out = self._read(rl.eval_dataset_file)[: rl.eval_max_prompts or None] if rl.eval_dataset_file else []
-        self.reward = RewardFunction(config.reward_config.verifier_function, config.reward_config.verifier_weight, config.reward_config.verifier_timeout_s)
+        reward = config.reward_config
+        ranks_here = gather_objects(mesh.world, mesh.host).count(mesh.host)
+        num_workers = reward.num_workers or max(1, len(os.sched_getaffinity(0)) // ranks_here)
+        self.reward = RewardFunction(reward.verifier_function, reward.verifier_weight, reward.verifier_timeout_s, num_workers)
         self.sampler = PromptSampler(len(self.prompts), rl.seed)
         self.last_step = rl.max_steps or max(1, rl.epochs * len(self.prompts) // config.prompts_per_step)
         self.roles = build_roles(config, mesh)
@@ -127,7 +131,8 @@ class GrpoTrainer:
     def _score(self, groups: dict[int, RolloutGroup]) -> list[ScoredGroup]:
         """All groups of the step with rewards and advantages, on every rank, in the order of the prompts."""
         with self._timed("reward"):
-            own = score_groups(list(groups.values()), self.reward, ADVANTAGES[self.config.rl_config.advantage])
+            leaves_out = self.config.reward_config.on_failure == "leave_out"
+            own = score_groups(list(groups.values()), self.reward, ADVANTAGES[self.config.rl_config.advantage], leaves_out)
             shares = gather_objects(self.mesh.world, list(zip(groups, own, strict=True)))
         return [scored for _, scored in sorted((pair for share in shares for pair in share), key=lambda pair: pair[0])]
 

@@ -1,4 +1,4 @@
-"""Verifiers in their processes: user functions, failures, hangs."""
+"""Verifiers in their processes: user functions, failures, hangs, and what failures count as."""
 
 import os
 import subprocess
@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from helpers import ROOT
 
+from mindrlhf_lite.algorithms.advantage import grpo_advantage
 from mindrlhf_lite.job.processes import Process
-from mindrlhf_lite.rewards.runner import GIVE_UP_AFTER, RewardFunction, VerifierProcess
-from mindrlhf_lite.types import Outcome, Score
+from mindrlhf_lite.rewards.pool import VerifierPool
+from mindrlhf_lite.rewards.runner import GIVE_UP_AFTER, RewardFunction
+from mindrlhf_lite.trainer.experience import advantages_of
+from mindrlhf_lite.types import CompletionView, FinishReason, Outcome, Score
 
 
 @pytest.fixture(autouse=True)
@@ -22,16 +25,33 @@ def beside_user_verifiers(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
 
 
-def scores(name, texts, timeout_s=10.0):
-    process = VerifierProcess(name, timeout_s)
+def views(texts):
+    return [CompletionView(text) for text in texts]
+
+
+def scores(name, texts, timeout_s=10.0, weight=1.0):
+    reward = RewardFunction([name], [weight], timeout_s, num_workers=1)
     try:
-        return [process.score(text, "1") for text in texts]
+        return reward.score(views(texts), ["1"] * len(texts))[name]
     finally:
-        process.close()
+        reward.close()
 
 
 def test_a_users_function_by_dotted_path():
     assert scores("user_verifiers.length_reward", ["abc", ""]) == [Score(3.0, Outcome.CORRECT), Score(0.0, Outcome.WRONG)]
+
+
+def test_what_a_verifier_sees():
+    reward = RewardFunction(["user_verifiers.sees_everything"], [1.0], 10, num_workers=1)
+    result = reward.score([CompletionView("t", 7, FinishReason.LENGTH, "p", "s"), CompletionView("t")], ["g", "g"])
+    reward.close()
+    assert [score.value for score in result["user_verifiers.sees_everything"]] == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(("name", "message"), [("of_lists", "scores one completion"), ("of_one", r"must take \(completion, gold\); it takes \(completion\)")])
+def test_functions_of_another_form_are_refused(name, message):
+    with pytest.raises(ValueError, match=message):
+        RewardFunction([f"user_verifiers.{name}"], [1.0], 10, num_workers=1)
 
 
 def test_an_exception_costs_one_completion(capfd):
@@ -39,32 +59,64 @@ def test_an_exception_costs_one_completion(capfd):
     assert "KeyError: 'boom'" in capfd.readouterr().err
 
 
-def test_a_hang_is_cut_off_and_the_run_goes_on():
+@pytest.mark.parametrize("name", ["hangs_on_bad", "spins_on_bad"])
+def test_a_hang_costs_its_own_limit(name):
+    """Twelve hangs of three seconds, one after another 36 s, beside completions that are scored meanwhile."""
     start = time.monotonic()
-    results = scores("user_verifiers.hangs_on_bad", ["a", "bad", "b"], timeout_s=1.0)
-    assert [s.outcome for s in results] == [Outcome.CORRECT, Outcome.TIMEOUT, Outcome.CORRECT]
-    assert time.monotonic() - start < 60
+    results = scores(f"user_verifiers.{name}", ["a", "bad", "b"] * 12, timeout_s=3.0)
+    assert [s.outcome for s in results] == [Outcome.CORRECT, Outcome.TIMEOUT, Outcome.CORRECT] * 12
+    assert time.monotonic() - start < 33
+
+
+def test_what_a_timed_out_verifier_started_dies_with_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("CHILD_FILE", str(tmp_path / "child"))
+    assert scores("user_verifiers.hangs_with_a_child", ["a"], timeout_s=3.0)[0].outcome is Outcome.TIMEOUT
+    child = int((tmp_path / "child").read_text())
+    deadline = time.monotonic() + 10
+    while (found := Process.find(child)) is not None and found.is_alive():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_verifier_that_dies_is_restarted():
     assert [s.outcome for s in scores("user_verifiers.dies_on_bad", ["a", "bad", "b"])] == [Outcome.CORRECT, Outcome.ERROR, Outcome.CORRECT]
 
 
-def test_nan_is_an_error_not_zero_reward():
-    assert scores("user_verifiers.returns_nan", ["a"])[0].outcome is Outcome.ERROR
+@pytest.mark.parametrize("name", ["returns_nan", "returns_too_much"])
+def test_no_number_and_a_number_out_of_range_are_errors(name):
+    assert scores(f"user_verifiers.{name}", ["a"])[0] == Score(0.0, Outcome.ERROR)
+
+
+@pytest.mark.parametrize(("weight", "value"), [(1.0, -1.0), (0.5, -1.0), (-1.0, 1.0)])
+def test_a_failure_is_never_worth_more_than_a_wrong_answer(weight, value):
+    """It scores the end of the range that adds least to the reward."""
+    failed, fine = scores("user_verifiers.punishes", ["bad", "fine"], weight=weight)
+    assert failed == Score(value, Outcome.ERROR) and fine.value == -0.5
+    assert weight * failed.value <= weight * fine.value
+
+
+def test_failures_can_be_left_out_of_their_group():
+    """Of four rewards the failed one: the others' advantages are those of a group of three."""
+    rewards, kept = np.float32([1.0, 0.0, -1.0, 0.0]), np.array([True, True, False, True])
+    found = advantages_of(rewards, kept, grpo_advantage)
+    np.testing.assert_array_equal(found[kept], grpo_advantage(rewards[kept]))
+    assert found[2] == 0
+    assert not advantages_of(rewards, np.array([False, True, False, False]), grpo_advantage).any()
 
 
 def test_no_process_is_left_behind():
-    process = VerifierProcess("accuracy_reward", 10)
-    pid = process._process.pid
-    process.close()
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+    pool = VerifierPool(["accuracy_reward"], 10, num_workers=2)
+    pids = pool.pids
+    assert len(pids) == 2
+    pool.close()
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
 
 
 def test_weighted_sum_and_outcomes():
-    reward = RewardFunction(["format_reward", "accuracy_reward"], [0.5, 2.0], 10)
-    result = reward.score(["<think></think><answer>4</answer>", "4", "none"], ["4", "4", "4"])
+    reward = RewardFunction(["format_reward", "accuracy_reward"], [0.5, 2.0], 10, num_workers=1)
+    result = reward.score(views(["<think></think><answer>4</answer>", "4", "none"]), ["4", "4", "4"])
     np.testing.assert_array_equal(reward.rewards(result), np.float32([2.5, 2.0, 0.0]))
     assert [o.value for o in reward.outcomes(result)] == ["correct", "correct", "unparsed"]  # of accuracy, not of format
     result["format_reward"][1] = Score(0.0, Outcome.TIMEOUT)  # but a failure of any verifier is counted
@@ -73,9 +125,19 @@ def test_weighted_sum_and_outcomes():
     reward.close()
 
 
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_scores_come_in_the_order_of_completions(num_workers):
+    reward = RewardFunction(["user_verifiers.length_reward", "accuracy_reward"], [1.0, 1.0], 10, num_workers)
+    texts = ["1" * (number % 7) for number in range(150)]
+    result = reward.score(views(texts), ["1"] * 150)
+    reward.close()
+    assert [score.value for score in result["user_verifiers.length_reward"]] == [float(len(text)) for text in texts]
+    assert [score.value for score in result["accuracy_reward"]] == [float(text == "1") for text in texts]
+
+
 def test_failures_are_reported_once_a_batch_by_kind(capfd):
-    reward = RewardFunction(["user_verifiers.raises_on_bad", "user_verifiers.dies_on_bad"], [1.0, 1.0], 10)
-    reward.score(["bad", "a", "bad", "bad"], ["1", "2", "3", "4"])
+    reward = RewardFunction(["user_verifiers.raises_on_bad", "user_verifiers.dies_on_bad"], [1.0, 1.0], 10, num_workers=1)
+    reward.score(views(["bad", "a", "bad", "bad"]), ["1", "2", "3", "4"])
     lines = capfd.readouterr().err.splitlines()
     reward.close()
     assert [line for line in lines if line.startswith("verifier ")] == [
@@ -90,24 +152,33 @@ def test_a_time_out_is_said(capfd):
 
 
 def test_a_verifier_that_keeps_failing_ends_the_run():
-    reward = RewardFunction(["user_verifiers.raises_on_bad"], [1.0], 10)
+    reward = RewardFunction(["user_verifiers.raises_on_bad"], [1.0], 10, num_workers=1)
     several = [str(number // 8) for number in range(GIVE_UP_AFTER)]
-    reward.score(["bad"] * (GIVE_UP_AFTER - 1) + ["good"], several)
-    reward.score(["bad"] * 3 * GIVE_UP_AFTER, ["one hard question"] * 3 * GIVE_UP_AFTER)  # not the verifier's fault, perhaps
-    reward.score(["good"], ["1"])
+    reward.score(views(["bad"] * (GIVE_UP_AFTER - 1) + ["good"]), several)
+    reward.score(views(["bad"] * 3 * GIVE_UP_AFTER), ["one hard question"] * 3 * GIVE_UP_AFTER)  # not the verifier's fault, perhaps
+    reward.score(views(["good"]), ["1"])
     with pytest.raises(ValueError, match="failed on 20 completions in a row, the last time with KeyError: 'boom'"):
-        reward.score(["bad"] * GIVE_UP_AFTER, several)
+        reward.score(views(["bad"] * GIVE_UP_AFTER), several)
     reward.close()
 
 
-def test_a_hanging_verifier_ends_with_the_run(tmp_path):
+def test_a_verifier_that_fails_on_most_ends_the_run():
+    """Never 20 in a row."""
+    reward = RewardFunction(["user_verifiers.raises_on_bad"], [1.0], 10, num_workers=1)
+    with pytest.raises(ValueError, match="of the last 200 completions"):
+        reward.score(views(["bad", "bad", "good"] * 80), [str(number) for number in range(240)])
+    reward.close()
+
+
+def test_a_hanging_verifier_ends_with_the_run():
     """Also when the run is killed: the system ends the worker."""
     program = (
-        "import os, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from mindrlhf_lite.rewards.runner import VerifierProcess\n"
-        "process = VerifierProcess('user_verifiers.hangs_on_bad', 60)\n"
-        "print(process._process.pid, flush=True)\n"
-        "process.score('bad', '1')\n"
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from mindrlhf_lite.rewards.pool import VerifierPool\n"
+        "from mindrlhf_lite.types import CompletionView\n"
+        "pool = VerifierPool(['user_verifiers.hangs_on_bad'], 60, num_workers=1)\n"
+        "print(pool.pids[0], flush=True)\n"
+        "pool.score([(CompletionView('bad'), '1')], print)\n"
     )
     run = subprocess.Popen([sys.executable, "-c", program, str(ROOT)], stdout=subprocess.PIPE, text=True)
     worker = Process.find(int(run.stdout.readline()))
@@ -118,3 +189,24 @@ def test_a_hanging_verifier_ends_with_the_run(tmp_path):
     while worker.is_alive():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_pool_that_was_stopped_does_not_take_its_workers_for_hanging():
+    """The whole process group sleeps longer than the limit, as on a machine that was suspended."""
+    program = (
+        "import os, sys, time; sys.path.insert(0, sys.argv[1])\n"
+        "from mindrlhf_lite.rewards.pool import VerifierPool\n"
+        "from mindrlhf_lite.types import CompletionView\n"
+        "pool = VerifierPool(['user_verifiers.waits'], 3, num_workers=1)\n"
+        "print(pool.pids[0], flush=True)\n"
+        "pool.score([(CompletionView('x'), '1')], lambda number, verdict: print(verdict, flush=True))\n"
+        "pool.close()\n"
+    )
+    run = subprocess.Popen([sys.executable, "-c", program, str(ROOT)], stdout=subprocess.PIPE, text=True)
+    worker = int(run.stdout.readline())
+    time.sleep(0.3)
+    for signal_name in ("SIGSTOP", "SIGCONT"):
+        for pid in (run.pid, worker):
+            subprocess.run(["kill", f"-{signal_name}", str(pid)], check=True)
+        time.sleep(5.0 if signal_name == "SIGSTOP" else 0)
+    assert "CORRECT" in run.communicate(timeout=60)[0]

@@ -1,50 +1,114 @@
 """What verifiers accept, reject and cannot read."""
 
-import pytest
+import json
+from fractions import Fraction
+from pathlib import Path
 
-from mindrlhf_lite.rewards.extraction import has_think_answer_format, last_boxed, last_number, numbers
-from mindrlhf_lite.rewards.verifiers import BUILT_IN, find_verifier
+import pytest
+import yaml
+from rewards.labelled_answers import judge, rows
+
+from mindrlhf_lite.rewards.agreement import same_answer
+from mindrlhf_lite.rewards.final_answer import final_answer, has_think_answer_format, last_boxed
+from mindrlhf_lite.rewards.numbers import parse_quantity
+from mindrlhf_lite.rewards.plain_form import plain_form
+from mindrlhf_lite.rewards.verifiers import BUILT_IN, find_verifier, unsatisfied, verifier
+from mindrlhf_lite.types import CompletionView, FinishReason
+
+ANSWERS = yaml.safe_load(Path(__file__).with_name("answers.yaml").read_text(encoding="utf-8"))
+
+
+def score(name, text, gold, **view):
+    return BUILT_IN[name].score(CompletionView(text, **view), gold)
 
 
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("The answer is 18.", 18),
         ("18", 18),
         ("$1,234.50", 1234.5),
         ("1,234,567 people.", 1234567),
         ("-3", -3),
-        ("x = -3.5.", -3.5),
-        ("10-4", 4),
+        ("−3.5.", -3.5),
         ("5%", 5),
         ("3/4 cup", 0.75),
         (".5", 0.5),
         ("-$5", -5),
         ("$ 7", 7),
-        ("12 apples and 3 pears", 3),
-        ("2,3", 3),
-        ("7, 8", 8),
-        ("1e3", 1),
-        ("a1", None),
-        ("none", None),
-        ("", None),
-        ("5/0", 5),
-        ("balance: -$5", -5),
-        ("profit:\n-$20", -20),
+        ("\\$7", 7),
+        ("1e3", 1000),
+        ("1.5\\times 10^{3}", 1500),
+        ("10^{-2}", Fraction(1, 100)),
+        ("13 1/3", Fraction(40, 3)),
+        ("13\\tfrac{1}{3}", Fraction(40, 3)),
+        ("13½", Fraction(27, 2)),
+        ("\\dfrac34", Fraction(3, 4)),
+        ("0.1\\overline{6}", Fraction(1, 6)),
+        ("1\\,234", 1234),
+        ("1\u2009234", 1234),
+        ("１８", 18),
+        ("90^{\\circ}", 90),
+        ("12\\text{ cm}^3", 12),
+        ("12 m/s^2", 12),
+        ("72 per 3 days", 72),
+        ("6 (pictures)", 6),
+        ("5 million", 5_000_000),
+        ("\\textbf{18}", 18),
+        ("$18$", 18),
+        ("(18)", 18),
+        *((text, None) for text in ("2\\pi", "x^2", "1, 2, 4", "2^4", "\\sqrt{16}", "2 or 4", "2,3", "10-12", "10–12", "10 to 12", "4:1", "4!", "193_8")),
+        *(
+            (text, None)
+            for text in ("5x", "5 x", "3+4", "2*4", "\\log 4", "f(4)", "5 squared", "5 thirds", "5 mod 7", "18 of 20", "5/0", "a1", "none", "", "4i")
+        ),
+        *((text, None) for text in ("5 hours 30 minutes", "5:30", "1.2.3", "x=5", "e^4", "5\\sqrt{2}", "5(2)", "{5}{2}", "9" * 5000, "1e999999999")),
     ],
 )
-def test_last_number(text, value):
-    found = last_number(text)
-    assert found is None if value is None else found == value
+def test_quantities(text, value):
+    found = parse_quantity(text)
+    assert found is None if value is None else found.value == value
 
 
-def test_all_numbers_in_order():
-    assert numbers("First 3, then 4.5 and $1,000.") == [3, 4.5, 1000]
+def test_percent_is_compared_with_and_without_its_sign():
+    pairs = {
+        ("50%", "50"): True,
+        ("50%", "0.5"): True,
+        ("0.5", "50%"): True,
+        ("50", "50%"): True,
+        ("0.5", "50"): False,
+        ("5%", "0.5"): False,
+        ("50", "0.5"): False,
+    }
+    assert {pair: parse_quantity(pair[0]).equals(parse_quantity(pair[1])) for pair in pairs} == pairs
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("\\( \\dfrac{3}{4}\\,\\text{cm} \\).", "\\frac{3}{4} cm"),
+        ("$\\left( 1, 2 \\right]$", "( 1, 2 ]"),
+        ("\\textbf{\\text{blue}}", "blue"),
+        ("\\frac{\\pi}{3}", "\\frac{\\pi}{3}"),
+        ("x²", "x^{2}"),
+        ("\\leftarrow", "\\leftarrow"),
+    ],
+)
+def test_plain_form(text, plain):
+    assert plain_form(text) == plain
 
 
 @pytest.mark.parametrize(
     ("text", "content"),
-    [(r"\boxed{3}", "3"), (r"\boxed{1} or \boxed{\frac{1}{2}}", r"\frac{1}{2}"), (r"\boxed{5} and \boxed{unclosed", "5"), ("no box", None), (r"\boxed{}", "")],
+    [
+        (r"\boxed{3}", "3"),
+        (r"\boxed{1} then, later on, \boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{1} or $\boxed{2}$", "1, 2"),
+        (r"\boxed{\text{\boxed{4}}}", r"\text{\boxed{4}}"),
+        (r"\boxed{5} and \boxed{unclosed", "5"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        ("no box", None),
+        (r"\boxed{}", ""),
+    ],
 )
 def test_last_boxed(text, content):
     assert last_boxed(text) == content
@@ -55,6 +119,9 @@ def test_last_boxed(text, content):
     [
         ("<think>a</think><answer>b</answer>", True),
         ("<think>a\nb</think>\n<answer>c</answer>\n", True),
+        ("<think></think><answer>c</answer>", True),
+        ("<think>a</think><answer></answer>", False),
+        ("<think>a</think><answer> \n</answer>", False),
         ("hi <think>a</think><answer>b</answer>", False),
         ("<think>a</think><answer>b</answer> bye", False),
         ("<answer>b</answer><think>a</think>", False),
@@ -68,53 +135,105 @@ def test_format(text, is_whole):
     assert has_think_answer_format(text) is is_whole
 
 
+@pytest.mark.parametrize("kind", ["right", "wrong"])
+def test_table_of_answers(kind):
+    """Both directions, with all mistakes at once."""
+    mistakes = [row for row in ANSWERS[kind] if (score("qwen_accuracy_reward", row["completion"], row["gold"]).value == 1) is (kind == "wrong")]
+    assert not mistakes and len(ANSWERS[kind]) > 90 and all(row["source"] for row in ANSWERS[kind])
+
+
 @pytest.mark.parametrize(
-    ("verifier", "text", "gold", "value", "outcome"),
+    ("name", "text", "gold", "value", "outcome"),
     [
         ("accuracy_reward", "so it is 18.", "18", 1, "correct"),
         ("accuracy_reward", "18 of 20", "18", 0, "wrong"),
         ("accuracy_reward", "<think>20</think><answer>$18.00</answer> ok 3", "18", 1, "correct"),
+        ("accuracy_reward", "<think>18</think><answer></answer>", "18", 0, "unparsed"),
         ("accuracy_reward", "I do not know", "18", 0, "unparsed"),
-        ("accuracy_reward", "1,234 dollars", "1234", 1, "correct"),
         ("qwen_accuracy_reward", r"\boxed{18} not 19", "18", 1, "correct"),
-        ("qwen_accuracy_reward", r"\boxed{\$1{,}000.}", "1000", 1, "correct"),
-        ("qwen_accuracy_reward", r"\boxed{18\text{ dollars}}", "18", 1, "correct"),
-        ("qwen_accuracy_reward", r"\boxed{50\%}", "50", 1, "correct"),
-        ("qwen_accuracy_reward", r"\boxed{\dfrac{3}{4}}", "0.75", 1, "correct"),
-        ("qwen_accuracy_reward", "no box but 18", "18", 1, "correct"),
         ("qwen_accuracy_reward", r"\boxed{}", "18", 0, "unparsed"),
         ("qwen_accuracy_reward", r"\boxed{blue}", "18", 0, "unparsed"),
         ("qwen_accuracy_reward", r"\boxed{7x+1}", "2x+1", 0, "wrong"),
-        ("qwen_accuracy_reward", r"\boxed{2}", r"2\pi", 0, "wrong"),
-        ("qwen_accuracy_reward", r"\boxed{2x + 1}", "2x+1", 1, "correct"),
-        ("accuracy_reward", r"It costs $1{,}234.", "1234", 1, "correct"),
         ("r1_accuracy_reward", r"<think>x</think><answer>\boxed{4}</answer>", "4", 1, "correct"),
         ("r1_accuracy_reward", r"<think>x</think><answer>5</answer>", "4", -1, "wrong"),
+        ("r1_accuracy_reward", r"<think>4</think><answer></answer>", "4", -1, "unparsed"),
         ("r1_accuracy_reward", r"\boxed{4}", "4", -1, "unparsed"),
+        ("r1_accuracy_reward", r"<think><answer>4</answer>", "4", -1, "unparsed"),
         ("format_reward", "<think>a</think><answer>b</answer>", "", 1, "correct"),
         ("format_reward", "b", "", 0, "wrong"),
-        ("math_reward", r"$\boxed{\frac{\sqrt{2}}{2}}$", r"\frac{1}{\sqrt{2}}", 1, "correct"),
-        ("math_reward", r"\boxed{\{2, 1\}}", r"\{1,2\}", 1, "correct"),
-        ("math_reward", r"\boxed{(0, 1]}", r"[0,1)", 0, "wrong"),
         ("math_reward", "no idea", "7", 0, "unparsed"),
+        ("math_reward", r"\boxed{(0, 1]}", r"[0,1)", 0, "wrong"),
+        ("kk_reward", "<answer>Zoey is a knight, Bob is not a knight</answer>", "Zoey is a knight, and Bob is a knave.", 1, "correct"),
+        ("kk_reward", "<think>Zoey is a knight</think><answer>Zoey is a knave</answer>", "Zoey is a knight.", 0, "wrong"),
+        ("kk_reward", "Zoey is a knave. Zoey is a knight.", "Zoey is a knight.", 0, "wrong"),
+        ("kk_reward", "nobody knows", "Zoey is a knight.", 0, "unparsed"),
     ],
 )
-def test_verifiers(verifier, text, gold, value, outcome):
-    (score,) = BUILT_IN[verifier].function([text], [gold])
-    assert (score.value, score.outcome.value) == (value, outcome)
+def test_verifiers(name, text, gold, value, outcome):
+    found = score(name, text, gold)
+    assert (found.value, found.outcome.value) == (value, outcome)
+
+
+def test_a_number_at_the_end_of_a_cut_completion_may_lack_digits():
+    assert score("qwen_accuracy_reward", "12 + 60 = 7", "7", finish_reason=FinishReason.LENGTH).value == 0
+    assert score("qwen_accuracy_reward", "12 + 60 = 7", "7").value == 1
+    assert score("qwen_accuracy_reward", "12 + 60 = 72. So", "72", finish_reason=FinishReason.LENGTH).value == 1
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_long_and_hostile_texts_are_only_wrong(name):
+    """In bounded time (the suite's limit), and without an exception; none is worth more than the verifier's minimum."""
+    texts = ["9" * 100_000, "\\boxed{" * 3000, "{" * 20_000 + "}" * 20_000, "\\boxed{" + "9" * 5000 + "}", "<think>" * 5000, "the answer is " * 5000 + "x"]
+    texts += [
+        "\\boxed{9^{9^{9^{9}}}}",
+        "\\boxed{100000!}",
+        "$" * 9999,
+        "1," * 20_000,
+        "- " * 20_000 + "1",
+        "\\frac" * 5000,
+        "\\text{" * 5000,
+        "\x00\ud7ff\u202e",
+        "((((" * 3000,
+    ]
+    texts += ["\\boxed{" + "(" * 200 + ")" * 200 + "}", "\\boxed{x^{" + "x^{" * 50 + "}" * 51 + "}", "1/" * 9999, "or " * 9999 + "7", " " * 50_000 + "7 "]
+    for text in texts:
+        assert score(name, text, "18").value == BUILT_IN[name].minimum
+
+
+def test_labelled_answers_made_of_real_golds(shared):
+    """A small part of what docs/reliability.md reports."""
+    found = [(row[4], judge(row), row) for _, row in rows(shared / "data", 8, seed=1)]
+    paid, refused = ([row for is_right, verdict, row in found if is_right is label and verdict is not label] for label in (False, True))
+    assert len(found) > 3000
+    assert len(paid) <= 0.001 * sum(not is_right for is_right, _, _ in found), paid[:5]
+    assert len(refused) <= 0.01 * sum(is_right for is_right, _, _ in found), refused[:5]
 
 
 def test_gsm8k_golds_verify_their_own_solutions(shared):
     """Every GSM8K solution is right by both number verifiers, and every one with a changed answer is wrong."""
-    import json
+    solutions = [json.loads(line)["answer"] for line in (shared / "data/gsm8k/test.jsonl").read_text().splitlines()]
+    for solution in solutions:
+        gold = solution.rpartition("####")[2].strip()
+        for name in ("accuracy_reward", "qwen_accuracy_reward"):
+            assert score(name, solution, gold).value == 1
+            assert score(name, solution + "1", gold).value == 0
+            assert score(name, f"The answer is ${gold}.", gold).value == 1
 
-    rows = [json.loads(line) for line in (shared / "data/gsm8k/test.jsonl").read_text().splitlines()]
-    golds = [row["answer"].rpartition("####")[2].strip() for row in rows]
-    for name in ("accuracy_reward", "qwen_accuracy_reward"):
-        right = BUILT_IN[name].function([f"The answer is ${gold}." for gold in golds], golds)
-        wrong = BUILT_IN[name].function([f"The answer is {gold}1." for gold in golds], golds)
-        assert all(score.value == 1 for score in right)
-        assert not any(score.value for score in wrong)
+
+def test_golds_of_real_data_sets_agree_with_themselves(shared):
+    math500 = [json.loads(line)["answer"] for line in (shared / "data/math500/math500.jsonl").read_text().splitlines()]
+    assert not [gold for gold in math500 if not same_answer(gold, gold) or unsatisfied(gold, [BUILT_IN["r1_accuracy_reward"]])]
+
+
+def test_golds_that_a_verifier_can_never_find_right():
+    always, number = find_verifier("qwen_accuracy_reward"), find_verifier("accuracy_reward")
+    assert unsatisfied("x^2+1", [always, number, BUILT_IN["format_reward"]]) == ["accuracy_reward"]
+    assert unsatisfied("18", [always, number]) == []
+
+
+def test_what_is_stated_last_counts():
+    assert final_answer("The answer is 5. Wait. The answer is 6.").text == "6"
+    assert final_answer("<think>The answer is 5.</think>") is None
 
 
 def test_unknown_verifiers_say_what_exists():
@@ -122,3 +241,5 @@ def test_unknown_verifiers_say_what_exists():
         find_verifier("acuracy_reward")
     with pytest.raises(ValueError, match="cannot be imported"):
         find_verifier("no_such_module.reward")
+    with pytest.raises(ValueError, match="two finite numbers"):
+        verifier(minimum=1.0, maximum=1.0)

@@ -1,31 +1,77 @@
 """A user's verifiers, some of them broken, for test_runner.py."""
 
 import os
+import subprocess
+import sys
 import time
 
-
-def length_reward(completions, golds):
-    return [len(text) for text in completions]
+from mindrlhf_lite.rewards import verifier
 
 
-def raises_on_bad(completions, golds):
-    if "bad" in completions[0]:
+@verifier(minimum=0.0, maximum=100.0)
+def length_reward(completion, gold):
+    return len(completion.text)
+
+
+def sees_everything(completion, gold):
+    return completion.num_tokens == 7 and completion.finish_reason == "length" and completion.prompt == "p" and completion.source == "s" and gold == "g"
+
+
+def raises_on_bad(completion, gold):
+    if "bad" in completion.text:
         raise KeyError("boom")
     print("noise on stdout")
-    return [1.0]
+    return 1.0
 
 
-def hangs_on_bad(completions, golds):
-    while "bad" in completions[0]:
+@verifier(minimum=-1.0, maximum=1.0)
+def punishes(completion, gold):
+    if "bad" in completion.text:
+        raise KeyError("boom")
+    return -0.5
+
+
+def hangs_on_bad(completion, gold):
+    while "bad" in completion.text:
         time.sleep(1)
-    return [1.0]
+    return 1.0
 
 
-def dies_on_bad(completions, golds):
-    if "bad" in completions[0]:
+def spins_on_bad(completion, gold):
+    while "bad" in completion.text:
+        pass
+    return 1.0
+
+
+def hangs_with_a_child(completion, gold):
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+    with open(os.environ["CHILD_FILE"], "w") as file:
+        file.write(str(child.pid))
+    child.wait()
+
+
+def dies_on_bad(completion, gold):
+    if "bad" in completion.text:
         os._exit(3)
-    return [0.5]
+    return 0.5
 
 
-def returns_nan(completions, golds):
-    return [float("nan")]
+def returns_nan(completion, gold):
+    return float("nan")
+
+
+def returns_too_much(completion, gold):
+    return 2.0
+
+
+def of_lists(completions, golds):
+    return [1.0 for _ in completions]
+
+
+def of_one(completion):
+    return 1.0
+
+
+def waits(completion, gold):
+    time.sleep(1.5)
+    return 1.0

@@ -1,0 +1,154 @@
+r"""Whether an answer agrees with the gold one: as quantities, as words, or, for everything else, by math-verify on the whole of both.
+
+math-verify's own search for an answer in a text is not used: it takes parts of a text, and so pays for a right number anywhere in it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from functools import lru_cache
+from typing import Any
+
+from mindrlhf_lite.rewards.final_answer import Answer, math_spans, quantity_in
+from mindrlhf_lite.rewards.numbers import Quantity, changes_the_value, parse_quantity
+from mindrlhf_lite.rewards.plain_form import plain_form, without_parentheses
+
+# no number has these; where the gold answer is one, neither may the candidate's formula
+_NO_NUMBER = re.compile(
+    r"[,;:<>]|\.\.\.|[\d)}\]]\s*_|\b(?:or|and|to|of)\b|\\(?:pm|mp|l?dots|cdots|leq?|geq?|neq?|approx|sim|equiv|[pb]?mod|to|rightarrow|Rightarrow|in|cup|cap|overline|infty)(?![A-Za-z])"
+)
+_WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+_FUNCTIONS = frozenset("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log exp lim max min gcd lcm det mod sqrt frac inf sup".split())
+_SHORT_WORDS, _JOINING = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}"), frozenset({"or", "and", "to", "of", "not"})
+_UNIT_BEHIND = re.compile(r"(?<=[\d)}\]a-z°])\s+(?:(?:square|cubic|sq|cu)\.?\s+)?[A-Za-z]{2,}\.?(?:\s*\^\s*\{?\d\}?)?(?:\s+[A-Za-z]{2,}){0,3}$")
+# the left side of "x = 5": one name, with index, argument, or in words
+_NAME = re.compile(r"(?:m?\s*\\angle\s*)?\\?[A-Za-z][A-Za-z ]*'*(?:_\s*(?:\{[^{}]*\}|\w))?(?:\s*\([^()]{0,20}\))?")
+_ARITHMETIC = re.compile(r"(?:[\d\s+\-*/().,^{}%$]|\\(?:times|cdot|frac|div|sqrt))+")
+_EQUALS = re.compile(r"(?<![<>!\\=])=(?!=)")
+_OPTION = re.compile(r"\(?([A-J])\)?[.:]?")
+_LABELLED_OPTION = re.compile(r"(?:\(([A-J])\)|([A-J])[.:)])\s*(?!.*\([A-J]\)).+")
+_ARTICLE = re.compile(r"^(?:the|an?|option|choice|answer|it is|it's)\s+", re.IGNORECASE)
+_NO_LETTERS = re.compile(r"[\s{}$\\]+")
+_LONGEST_FORMULA = 300
+_BASE = re.compile(r"\d\s*_")
+# towers of powers, large factorials: sympy would compute them
+_EXPLOSIVE = re.compile(r"\^\s*\{[^{}]*\^|\^\s*\{?\s*-?\d{4,}|\d{3,}\s*!|!\s*!|\d{60,}|\^\s*\{?[^{}]*!")
+
+
+def agrees(answer: Answer | None, gold: str) -> bool | None:
+    """Whether the answer is the gold one. None: there is none, or none that can be read."""
+    if answer is None:
+        return None
+    if answer.is_exact:
+        return same_answer(answer.text, gold)
+    verdict = same_answer(answer.text, gold)
+    if verdict or not _is_sentence(plain_form(answer.text)):
+        return verdict
+    if spans := math_spans(answer.text):
+        behind = answer.text[answer.text.rfind(spans[-1]) + len(spans[-1]) :]
+        if _gold_quantity(gold) is None or not any(character.isdigit() for character in behind):
+            return len(set(map(plain_form, spans))) == 1 and bool(same_answer(spans[-1], gold))
+    return quantity_agrees(answer.text, gold) if _gold_quantity(gold) is not None else verdict
+
+
+def quantity_agrees(phrase: str, gold: str) -> bool | None:
+    """Whether a phrase ends up with the gold quantity. None: there is no digit in it."""
+    if not any(character.isdigit() for character in plain_form(phrase)):
+        return None
+    found, expected = quantity_in(phrase), _gold_quantity(gold)
+    return found is not None and expected is not None and found.equals(expected)
+
+
+def same_answer(candidate: str, gold: str) -> bool | None:
+    """Whether two answers, each as a whole, are the same. None: no answer can be read from `candidate`."""
+    text = plain_form(candidate)
+    if not text:
+        return None
+    expected = _gold_quantity(gold)
+    if expected is not None:
+        return _is_quantity(text, expected, gold)
+    wanted = plain_form(gold)
+    if _as_words(text) == _as_words(wanted):
+        return True
+    if option := _OPTION.fullmatch(wanted):
+        said = _OPTION.fullmatch(text) or _LABELLED_OPTION.fullmatch(text)
+        return said is not None and next(group for group in said.groups() if group) == option.group(1)
+    if _is_prose(wanted) or _is_prose(_without_unit(text)) != _is_prose(_without_unit(wanted)):
+        return False
+    return _same_formula(_without_unit(text), _without_unit(wanted))
+
+
+def _is_quantity(text: str, expected: Quantity, gold: str) -> bool | None:
+    found = parse_quantity(text)
+    if found is not None:
+        return found.equals(expected)
+    if not any(character.isdigit() for character in text) and "\\" not in text and "e" != text:
+        return None
+    sides = _EQUALS.split(text)
+    if len(sides) > 1:
+        left = sides[0].strip()
+        if not (_NAME.fullmatch(left) or _ARITHMETIC.fullmatch(left)) or not sides[-1].strip():
+            return False
+        return _is_quantity(sides[-1].strip(), expected, gold)
+    if _NO_NUMBER.search(text) or _is_prose(_without_unit(text)):
+        return False
+    return _same_formula(_without_unit(text), plain_form(gold))
+
+
+@lru_cache(maxsize=4096)
+def _gold_quantity(gold: str) -> Quantity | None:
+    return parse_quantity(gold)
+
+
+def _as_words(text: str) -> str:
+    return _NO_LETTERS.sub("", _ARTICLE.sub("", without_parentheses(text))).casefold()
+
+
+def _is_prose(text: str) -> bool:
+    """Whether there are words in it that are no functions: then it is compared as text, not as a product of letters."""
+    return any(word.lower() not in _FUNCTIONS for word in _WORDS.findall(text.replace("\\", " \\")) if not word.startswith("\\"))
+
+
+def _is_sentence(text: str) -> bool:
+    """Whether there are words beside the formula, other than those that join several."""
+    return any(word.lower() not in _FUNCTIONS | _JOINING for word in _SHORT_WORDS.findall(text))
+
+
+def _without_unit(text: str) -> str:
+    """An expression without the words of its unit: "2\\sqrt{3} cm" is 2\\sqrt{3}."""
+    unit = _UNIT_BEHIND.search(text)
+    return text if unit is None or changes_the_value(unit.group().split()) else text[: unit.start()]
+
+
+def _same_formula(candidate: str, gold: str) -> bool:
+    if _BASE.search(candidate) or _BASE.search(gold):  # math-verify drops it: 193_8 would be 193
+        return False
+    if len(candidate) > max(_LONGEST_FORMULA, 4 * len(gold)) or _EXPLOSIVE.search(candidate):
+        return False
+    expected = _parsed_gold(gold)
+    found = parsed_formula(candidate) if expected is not None else None
+    if expected is None or found is None:
+        return False
+    from math_verify import verify
+
+    return bool(verify(expected, found, timeout_seconds=None))
+
+
+@lru_cache(maxsize=1024)
+def _parsed_gold(gold: str) -> Any:
+    return parsed_formula(gold)
+
+
+def parsed_formula(text: str) -> Any:
+    """The sympy expression that the whole text is, or None."""
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that it has no timeout of its own; the pool of workers has
+    from latex2sympy2_extended.latex2sympy2 import NormalizationConfig, latex2sympy, normalize_latex
+    from math_verify.grader import should_treat_as_complex
+
+    settings = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False)
+    try:
+        normal = normalize_latex(text, config=settings)
+        return latex2sympy(normal, is_real=not should_treat_as_complex(normal), convert_degrees=False, normalization_config=None)
+    except Exception:  # the parser raises bare Exceptions on what it cannot read, and others from inside sympy
+        return None

@@ -1,0 +1,234 @@
+"""Verifiers in worker processes, several at once, with a time limit for every score.
+
+A worker gets a handful of tasks at a time and answers each as it is done. One that exceeds the limit, or dies, costs the task that it was at: its process group is killed, with whatever the
+verifier has started, and the rest of its tasks goes to the others. While workers are stuck, more are started, so that a verifier that hangs on
+some completions holds up only those.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mindrlhf_lite.rewards.worker import LENGTH, Task, as_frame, read_frame
+from mindrlhf_lite.types import CompletionView, Outcome, Score
+
+START_SECONDS = 120.0  # importing a user's module may be slow on a busy machine
+MAX_WORKERS = 16  # while others are stuck
+_STUCK_SECONDS = 1.0
+_BATCH = 16  # tasks that a worker has at most
+_STOPPED_SECONDS = 2.0  # a select that overslept so long was stopped, with all of this process
+
+OnResult = Callable[[int, "Verdict"], None]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Example: Verdict(Score(1.0, Outcome.CORRECT)); Verdict(None, Outcome.TIMEOUT, "timeout: no score within 10 s")"""
+
+    score: Score | None
+    failure: Outcome | None = None  # ERROR or TIMEOUT
+    problem: str = ""
+
+
+@dataclass
+class _Worker:
+    process: subprocess.Popen[bytes]
+    deadline: float
+    is_ready: bool = False
+    since: float = 0.0  # when it began what it is at
+    tasks: deque[Task] = field(default_factory=deque)  # given and not answered
+    received: bytes = b""
+
+    @property
+    def stream(self) -> int:
+        assert self.process.stdout
+        return self.process.stdout.fileno()
+
+    def send(self, value: Any) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(as_frame(value))
+        self.process.stdin.flush()
+
+    def receive(self) -> list[Any]:
+        """The values that have come. Raises EOFError if the process has ended."""
+        data = os.read(self.stream, 1 << 16)
+        if not data:
+            raise EOFError
+        self.received += data
+        values = []
+        while len(self.received) >= LENGTH.size:
+            (length,) = LENGTH.unpack_from(self.received)
+            end = LENGTH.size + length
+            if len(self.received) < end:
+                break
+            frame = memoryview(self.received)[:end]
+            values.append(read_frame(_reader(bytes(frame))))
+            self.received = self.received[end:]
+        return values
+
+    def end(self, has_ended: bool = False) -> str:
+        """Kills it with all that it started. Returns how it ended, if it had already (`has_ended`: its stream says so; it may take a moment)."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(1.0 if has_ended else 0.0)
+        code = self.process.returncode
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream:
+                with contextlib.suppress(OSError):  # unflushed bytes to a dead process
+                    stream.close()
+        if code is None:
+            return ""
+        return f" by signal {-code}" if code < 0 else f" with code {code}"
+
+
+def _reader(data: bytes) -> Callable[[int], bytes]:
+    place = 0
+
+    def read(count: int) -> bytes:
+        nonlocal place
+        place += count
+        return data[place - count : place]
+
+    return read
+
+
+class VerifierPool:
+    """Worker processes that score completions by verifiers.
+
+    Args:
+        names: built-in verifiers, or dotted paths.
+        timeout_s: limit of one score.
+        num_workers: processes while none is stuck; 0: one a core.
+
+    Raises:
+        ValueError: a verifier cannot be found or imported.
+    """
+
+    def __init__(self, names: Sequence[str], timeout_s: float, num_workers: int = 0):
+        self.names, self.timeout_s = list(names), timeout_s
+        self.num_workers = num_workers or len(os.sched_getaffinity(0))
+        self._workers: list[_Worker] = []
+        for _ in range(self.num_workers):
+            self._start()
+        while not all(worker.is_ready for worker in self._workers):
+            self._wait(deque(), lambda number, verdict: None)
+
+    def score(self, pairs: Sequence[tuple[CompletionView, str]], on_result: OnResult) -> None:
+        """Calls on_result(verifier's index * len(pairs) + pair's index, verdict) for every verifier and pair, in the order in which they are done.
+
+        What `on_result` raises ends the scoring; tasks that are under way are then given up.
+        """
+        waiting: deque[Task] = deque(
+            (index * len(pairs) + place, index, completion, gold) for index in range(len(self.names)) for place, (completion, gold) in enumerate(pairs)
+        )
+        try:
+            while waiting or any(worker.tasks for worker in self._workers):
+                self._hand_out(waiting)
+                self._wait(waiting, on_result)
+        except BaseException:
+            self.close()
+            raise
+        for worker in self._workers[self.num_workers :]:  # those that stood in
+            worker.end()
+        del self._workers[self.num_workers :]
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.end()
+        self._workers.clear()
+
+    @property
+    def pids(self) -> list[int]:
+        return [worker.process.pid for worker in self._workers]
+
+    def _start(self) -> None:
+        root = str(Path(__file__).resolve().parents[2])
+        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+        command = [sys.executable, "-m", "mindrlhf_lite.rewards.worker"]
+        # in a session of its own: Ctrl-C is for the run, and whatever a verifier starts is in its process group
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}, start_new_session=True)
+        worker = _Worker(process, time.monotonic() + START_SECONDS)
+        self._workers.append(worker)
+        with contextlib.suppress(OSError):  # it ended at once: its stream says so
+            worker.send((self.names, [os.getcwd()]))
+
+    def _hand_out(self, waiting: deque[Task]) -> None:
+        """Tasks to idle workers; more workers where some are stuck."""
+        now = time.monotonic()
+        stuck = sum(bool(worker.tasks) and now - worker.since > _STUCK_SECONDS for worker in self._workers)
+        wanted = min(self.num_workers + stuck, max(MAX_WORKERS, self.num_workers))
+        while waiting and len(self._workers) < wanted:
+            self._start()
+        for worker in self._workers:
+            if worker.is_ready and not worker.tasks and waiting:
+                count = max(1, min(_BATCH, len(waiting) // (2 * len(self._workers))))
+                worker.tasks.extend(waiting.popleft() for _ in range(count))
+                worker.since, worker.deadline = now, now + self.timeout_s
+                with contextlib.suppress(OSError):
+                    worker.send(list(worker.tasks))
+
+    def _wait(self, waiting: deque[Task], on_result: OnResult) -> None:
+        """Takes what workers answer until one does or a limit is over."""
+        before = time.monotonic()
+        busy = [worker for worker in self._workers if worker.tasks or not worker.is_ready]
+        seconds = max(0.0, min((worker.deadline for worker in busy), default=before) - before)
+        if waiting and len(self._workers) < MAX_WORKERS:
+            seconds = min(seconds, _STUCK_SECONDS)
+        ready, _, _ = select.select([worker.stream for worker in self._workers], [], [], seconds)
+        overslept = time.monotonic() - before - seconds
+        if overslept > _STOPPED_SECONDS:  # the workers may have been stopped with us
+            for worker in self._workers:
+                worker.deadline += overslept
+        for worker in [worker for worker in self._workers if worker.stream in ready]:
+            self._take_answers(worker, waiting, on_result)
+        now = time.monotonic()
+        for worker in [worker for worker in self._workers if now > worker.deadline and (worker.tasks or not worker.is_ready)]:
+            problem = f"timeout: no score within {self.timeout_s:g} s"
+            worker.end()
+            self._replace(worker, waiting, on_result, Verdict(None, Outcome.TIMEOUT, problem), f"did not start within {START_SECONDS:.0f} s")
+
+    def _take_answers(self, worker: _Worker, waiting: deque[Task], on_result: OnResult) -> None:
+        try:
+            values = worker.receive()
+        except (EOFError, OSError):
+            how = worker.end(has_ended=True)
+            self._replace(worker, waiting, on_result, Verdict(None, Outcome.ERROR, f"exit: its process ended{how}"), f"died while it was imported{how}")
+            return
+        for value in values:
+            worker.since = time.monotonic()
+            worker.deadline = worker.since + self.timeout_s
+            if not worker.is_ready:
+                if value is not None:
+                    self.close()
+                    raise ValueError(value)
+                worker.is_ready = True
+                continue
+            number, score, problem = value
+            worker.tasks.popleft()
+            on_result(number, Verdict(score) if score is not None else Verdict(None, Outcome.ERROR, problem))
+
+    def _replace(self, worker: _Worker, waiting: deque[Task], on_result: OnResult, verdict: Verdict, at_start: str) -> None:
+        """For a worker that has been ended: its first task gets the verdict, the others wait again, in front."""
+        self._workers.remove(worker)
+        if not worker.is_ready:
+            self.close()
+            raise ValueError(f"verifier {', '.join(map(repr, self.names))} {at_start}")
+        failed = worker.tasks.popleft() if worker.tasks else None
+        waiting.extendleft(reversed(worker.tasks))
+        if len(self._workers) < self.num_workers:
+            self._start()
+        if failed is not None:
+            on_result(failed[0], verdict)
