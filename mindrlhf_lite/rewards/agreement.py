@@ -19,7 +19,35 @@ _NO_NUMBER = re.compile(
     r"[,;:<>]|\.\.\.|[\d)}\]]\s*_|\b(?:or|and|to|of)\b|\\(?:pm|mp|l?dots|cdots|leq?|geq?|neq?|approx|sim|equiv|[pb]?mod|to|rightarrow|Rightarrow|in|cup|cap|overline|infty)(?![A-Za-z])"
 )
 _WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
-_FUNCTIONS = frozenset("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log exp lim max min gcd lcm det mod sqrt frac inf sup".split())
+_FUNCTIONS = frozenset(
+    [
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "log",
+        "exp",
+        "lim",
+        "max",
+        "min",
+        "gcd",
+        "lcm",
+        "det",
+        "mod",
+        "sqrt",
+        "frac",
+        "inf",
+        "sup",
+    ]
+)
 _SHORT_WORDS, _JOINING = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}"), frozenset({"or", "and", "to", "of", "not"})
 _UNIT_BEHIND = re.compile(r"(?<=[\d)}\]a-z°])\s+(?:(?:square|cubic|sq|cu)\.?\s+)?[A-Za-z]{2,}\.?(?:\s*\^\s*\{?\d\}?)?(?:\s+[A-Za-z]{2,}){0,3}$")
 # the left side of "x = 5": one name, with index, argument, or in words
@@ -83,7 +111,7 @@ def _is_quantity(text: str, expected: Quantity, gold: str) -> bool | None:
     found = parse_quantity(text)
     if found is not None:
         return found.equals(expected)
-    if not any(character.isdigit() for character in text) and "\\" not in text and "e" != text:
+    if not any(character.isdigit() for character in text) and "\\" not in text and text != "e":
         return None
     sides = _EQUALS.split(text)
     if len(sides) > 1:

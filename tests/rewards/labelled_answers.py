@@ -87,7 +87,7 @@ def right_contents(gold: str, rng: random.Random) -> Iterator[tuple[str, str]]:
 
 def wrong_value(gold: str, rng: random.Random) -> str:
     """Another answer of the same kind."""
-    digits = [match for match in re.finditer(r"\d", gold)]
+    digits = list(re.finditer(r"\d", gold))
     if not digits:
         return {"A": "B", "B": "C", "C": "D", "D": "A"}.get(gold.strip("()"), gold[::-1] + "x" if gold != gold[::-1] else gold + "x")
     place = digits[-1].start() if len(digits) == 1 else rng.choice(digits).start()
