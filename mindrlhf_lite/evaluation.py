@@ -34,6 +34,13 @@ class Evaluation:
     high: float
     pass_at: dict[int, float]
 
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> Evaluation:
+        """Of what `as_dict` gave."""
+        low, high = values["interval_95"]
+        pass_at = {int(k): value for k, value in values["pass_at"].items()}
+        return Evaluation(values["num_questions"], values["num_samples"], values["accuracy"], low, high, pass_at)
+
     def as_dict(self) -> dict:
         return {
             "num_questions": self.num_questions,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
-from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.data.tokenizer import Tokenizer, stop_token_ids
 from mindrlhf_lite.models.hf_weights import load_weights
 from mindrlhf_lite.models.model_config import ModelConfig
 from mindrlhf_lite.types import TrainSequence
@@ -24,14 +24,12 @@ class ModelFolder:
     config: ModelConfig
     weights: dict[str, np.ndarray]
     tokenizer: Tokenizer
-    stop_token_ids: tuple[int, ...]  # eos_token_id of config.json, else the tokenizer's
+    stop_token_ids: tuple[int, ...]
 
 
 def load_model_folder(path: str) -> ModelFolder:
     config, tokenizer = ModelConfig.from_dir(path), Tokenizer(path)
-    eos = json.loads((Path(path) / "config.json").read_text()).get("eos_token_id", tokenizer.eos_token_id)
-    stops = tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,)
-    return ModelFolder(config, load_weights(path, config), tokenizer, stops)
+    return ModelFolder(config, load_weights(path, config), tokenizer, stop_token_ids(path, tokenizer))
 
 
 def read_rows(path: str) -> list[dict[str, Any]]:

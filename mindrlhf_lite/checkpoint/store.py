@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from mindrlhf_lite.durable import flush, make_folder, place, remove
 
 _STATE, _MANIFEST = "state.json", "manifest.json"
 Gather = Callable[[Any], list[Any]]  # every rank's value, in rank order, on all ranks
@@ -67,14 +68,6 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def together(gather: Gather, is_mine: bool, work: Callable[[], Any]) -> list[Any]:
     """Does `work` where it is mine and waits for the others; an error of any rank is raised on all."""
     result, error = None, None
@@ -123,7 +116,7 @@ class CheckpointStore:
         return final
 
     def _clear(self, scratch: Path) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         for leftover in self.folder.glob(".step_*"):
             shutil.rmtree(leftover, ignore_errors=True)
         scratch.mkdir()
@@ -140,7 +133,7 @@ class CheckpointStore:
             save_file(checkpoint.tensors, path)
         except Exception as error:  # the native writer reports a full disk as its own exception type
             raise OSError(f"cannot write checkpoint {final}: {error}") from None
-        _flush(path)
+        flush(path)
         return path.name, path.stat().st_size, _sha256(path)
 
     def _finish(self, checkpoint: Checkpoint, scratch: Path, final: Path, files: list[tuple[str, int, str]]) -> None:
@@ -151,21 +144,9 @@ class CheckpointStore:
         files = [*files, *((str(path.relative_to(scratch)), path.stat().st_size, _sha256(path)) for path in others)]
         manifest = {"files": {name: {"bytes": size, "sha256": digest} for name, size, digest in files}}
         (scratch / _MANIFEST).write_text(json.dumps(manifest, indent=1))
-        for path in (*others, scratch / _MANIFEST, *(path for path in scratch.rglob("*") if path.is_dir()), scratch):
-            _flush(path)
-        self._remove(final)
-        os.replace(scratch, final)
-        _flush(self.folder)
+        place(scratch, final)
         for step in [older for older in self.steps() if older < checkpoint.step][self.keep - 1 :]:
-            self._remove(self.folder / f"step_{step}")
-
-    def _remove(self, folder: Path) -> None:
-        """Renamed first: a kill in the middle must not leave half a checkpoint under its name."""
-        if folder.exists():
-            aside = self.folder / f".{folder.name}.removed"
-            shutil.rmtree(aside, ignore_errors=True)
-            os.replace(folder, aside)
-            shutil.rmtree(aside, ignore_errors=True)
+            remove(self.folder / f"step_{step}")
 
     def problem(self, step: int) -> str | None:
         """Why checkpoint `step` cannot be used, naming the file; None if it is whole."""

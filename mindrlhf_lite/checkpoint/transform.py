@@ -8,7 +8,6 @@ of a whole tensor, one tensor of a rank file. Nothing is left of a destination t
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from mindrlhf_lite.checkpoint.sharded import ShardedReader
 from mindrlhf_lite.checkpoint.store import rank_file
 from mindrlhf_lite.checkpoint.strategies import strategy_from_json, strategy_to_json
 from mindrlhf_lite.config.model_file import read_model_file
+from mindrlhf_lite.durable import place
 from mindrlhf_lite.models.gguf_model import GgufModel, write_tokenizer
 from mindrlhf_lite.models.hf_weights import WeightReader, check_names_and_shapes, whole_tensor, write_hf_model
 from mindrlhf_lite.models.mindformers import is_training_state, mindformers_name, mindformers_problem
@@ -197,9 +197,7 @@ def transform(
             _write_shards(source, scratch, replace(strategy, splits_data=False), source.dtype_to_write(dtype), progress)
         if source.gguf:
             write_tokenizer(source.gguf, scratch)
-        if folder.exists():
-            folder.rmdir()
-        os.replace(scratch, folder)
+        place(scratch, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

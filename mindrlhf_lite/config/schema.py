@@ -76,6 +76,7 @@ class RlConfig:
     loss_aggregation: str = setting("token_mean", "how per-token losses are averaged", ("token_mean", "sequence_mean", "constant"))
     save_ckpt_interval: int = setting(0, "steps between checkpoints; 0: none")
     save_max_ckpt_num: int = setting(3, "newest checkpoints kept")
+    on_sigterm: str = setting("end", "what SIGTERM does; end: ends the run at once, save: after the step that is under way, with a checkpoint", ("end", "save"))
     save_hf_model: bool = setting(True, "write the trained model to OUTPUT/hf at the end")
     resume_training: bool = setting(False, "continue from the newest complete checkpoint, if there is one")
     save_prompt_completions_data: bool = setting(True, "write OUTPUT/completions")

@@ -21,6 +21,7 @@ import numpy as np
 from mindrlhf_lite.data.files import SUFFIXES
 from mindrlhf_lite.data.seal import BrokenSeal, check_seal, index_of, seal, under_its_old_name
 from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.durable import place
 from mindrlhf_lite.types import Prompt
 
 _SCHEMA = {
@@ -86,7 +87,7 @@ def write_prompts(path: str | Path, prompts: Sequence[Prompt], padding: Padding 
             os.chmod(file, 0o644)  # the library makes them readable by their owner only
         seal(written, asdict(header))
         for file in (index_of(written), written):
-            os.replace(file, path.parent / file.name)
+            place(file, path.parent / file.name)
     except (RuntimeError, sqlite3.Error) as error:  # the native writer reports a full disk as a block of its own source lines
         free = shutil.disk_usage(path.parent).free
         if free > _FULL_BYTES:

@@ -103,6 +103,19 @@ _BESIDE_THE_WEIGHTS = (
 )
 
 
+def stop_token_ids(model_dir: str | Path, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The tokens that end a completion: eos_token_id of generation_config.json, else of config.json, else the tokenizer's."""
+    for name in ("generation_config.json", "config.json"):
+        path = Path(model_dir) / name
+        try:
+            found = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
+        except (ValueError, AttributeError):
+            raise ValueError(f"{path}: not valid JSON with settings by name") from None
+        if found is not None:
+            return tuple(found) if isinstance(found, list) else (found,)
+    return () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+
+
 TOKENIZER_FOLDER = "tokenizer"  # in a checkpoint of a run, beside its files
 
 

@@ -24,6 +24,7 @@ from mindrlhf_lite.cli import USER_ERROR, fail, tool_parser
 from mindrlhf_lite.job import SECOND_NODE_VARIABLE
 from mindrlhf_lite.job.guard import STATUS_VARIABLE
 from mindrlhf_lite.job.ports import free_port, is_taken, taken_message
+from mindrlhf_lite.job.signals import STOP_FILE_VARIABLE
 
 _OF_MSRUN = (b"Start scheduler process", b"Start worker process")
 
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         fail(taken_message("--master_port", args.master_addr, port))
     log_dir = Path(args.log_dir)
     log_dir.mkdir(parents=True, exist_ok=True)
-    status = log_dir / f"job_status_{os.getpid()}"
+    status, stop_file = log_dir / f"job_status_{os.getpid()}", log_dir / f"job_stop_{os.getpid()}"
     command = [
         str(Path(sys.executable).with_name("msrun")),
         *(f"--worker_num={args.ranks}", f"--local_worker_num={local}", f"--master_addr={args.master_addr}", f"--master_port={port}"),
@@ -66,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
     # msrun starts its ranks with the first python on the PATH
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     environment = {"GLOG_v": "3", **os.environ, "PATH": path, STATUS_VARIABLE: str(status.absolute()), "LOCAL_RANKS": str(local)}
+    environment[STOP_FILE_VARIABLE] = str(stop_file.absolute())
     if args.node_rank > 0:
         environment[SECOND_NODE_VARIABLE] = "1"
     with (log_dir / "msrun.log").open("wb") as log:
@@ -73,6 +75,10 @@ def run(args: argparse.Namespace) -> int:
     received: list[int] = []
 
     def stop(number: int, frame: Any) -> None:
+        if number == signal.SIGTERM and stop_file.with_suffix(".saves").exists() and not stop_file.exists():  # rl_config.on_sigterm=save
+            stop_file.touch()
+            print("\nSIGTERM: the run stops after this step, with a checkpoint", file=sys.stderr, flush=True)
+            return
         if not received:
             status.write_text(f"{'interrupted' if number == signal.SIGINT else f'stopped by {signal.Signals(number).name}'}\n")
         received.append(number)
@@ -94,7 +100,8 @@ def run(args: argparse.Namespace) -> int:
     elif code != 0:
         print(f"error: msrun ended with exit code {code}; see {log_dir}/msrun.log and {log_dir}/worker_0.log", file=sys.stderr)
         code = 1 if code != USER_ERROR else code
-    status.unlink(missing_ok=True)
+    for leftover in (status, stop_file, stop_file.with_suffix(".saves")):
+        leftover.unlink(missing_ok=True)
     return code
 
 

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import Any, NoReturn
 
 from mindrlhf_lite.job.resume import ResumeHint
@@ -24,6 +25,9 @@ class Ended(BaseException):
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _hint: ResumeHint | None = None
+_saves = False  # SIGTERM asks the run to save and stop
+_asked = threading.Event()
+STOP_FILE_VARIABLE = "MINDRLHF_STOP_FILE"  # a file that `mindrlhf_lite.job` makes when it is to stop its ranks so
 
 
 def end_on_signals() -> None:
@@ -32,7 +36,35 @@ def end_on_signals() -> None:
     for number in ours:
         signal.signal(number, _handle)
     signal.pthread_sigmask(signal.SIG_BLOCK, ours)
-    threading.Thread(target=lambda: end(signal.sigwaitinfo(ours).si_signo), name="signals", daemon=True).start()
+    threading.Thread(target=_wait_for, args=(ours,), name="signals", daemon=True).start()
+
+
+def _wait_for(numbers: list[signal.Signals]) -> None:
+    while True:
+        take(signal.sigwaitinfo(numbers).si_signo)
+
+
+def take(number: int) -> None:
+    """Ends the process, or notes that it is to save and stop; asked twice, it ends."""
+    if number == signal.SIGTERM and _saves and not _asked.is_set():
+        _asked.set()
+        print("\nSIGTERM: the run stops after this step, with a checkpoint", file=sys.stderr, flush=True)
+    else:
+        end(number)
+
+
+def save_on_sigterm() -> None:
+    """From now on the first SIGTERM asks the run to save and stop (`asks_to_stop`) instead of ending it."""
+    global _saves
+    _saves = True
+    if path := os.environ.get(STOP_FILE_VARIABLE):
+        Path(path).with_suffix(".saves").touch()  # the launcher may ask, and wait
+
+
+def asks_to_stop() -> bool:
+    """Whether this process, or its launcher, was asked to save and stop."""
+    path = os.environ.get(STOP_FILE_VARIABLE)
+    return _asked.is_set() or (path is not None and Path(path).exists())
 
 
 def say_when_ended(hint: ResumeHint) -> None:
@@ -49,7 +81,7 @@ def listen_to_signals_again() -> None:
 def _handle(number: int, frame: Any) -> None:
     if multiprocessing.active_children():
         raise Ended(number)
-    end(number)
+    take(number)
 
 
 def end(number: int) -> NoReturn:

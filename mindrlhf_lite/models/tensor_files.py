@@ -10,7 +10,6 @@ the other (mindspore/train/serialization.py).
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+
+from mindrlhf_lite.durable import place
 
 PIECE_BYTES = 16 << 20
 _CKPT_VALUE_BYTES = 512 << 20  # MindSpore's own limit of one Value
@@ -236,7 +237,7 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
     try:
         with scratch.open("wb") as file:
             yield file
-        os.replace(scratch, path)
+        place(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import Any
 from mindrlhf_lite.checkpoint.sharded import ShardedReader
 from mindrlhf_lite.checkpoint.store import rank_file, together
 from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.durable import place
 from mindrlhf_lite.models.hf_weights import write_hf_model
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.trainer.roles import Roles
@@ -77,8 +77,7 @@ class Export:
         reader = ShardedReader(scratch / "shards", config, self.roles.actor.model.strategy, "")
         write_hf_model(scratch / "hf", config, reader.read, self.end_token_ids, self.tokenizer.pad_token_id)
         self.tokenizer.save(scratch / "hf")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(scratch / "hf", folder)
+        place(scratch / "hf", folder)
 
     def _gather(self, value: Any) -> list[Any]:
         return gather_objects(self.mesh.world, value)

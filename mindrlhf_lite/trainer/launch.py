@@ -26,7 +26,7 @@ from mindrlhf_lite.job import SECOND_NODE_VARIABLE
 from mindrlhf_lite.job.guard import start_guard, tell
 from mindrlhf_lite.job.ports import is_taken, taken_message
 from mindrlhf_lite.job.resume import ResumeHint
-from mindrlhf_lite.job.signals import say_when_ended
+from mindrlhf_lite.job.signals import save_on_sigterm, say_when_ended
 from mindrlhf_lite.models.parameters import count_parameters
 from mindrlhf_lite.observe.host import memory_limit_gb
 from mindrlhf_lite.parallel.mesh import launched_rank, launched_world_size
@@ -227,6 +227,8 @@ def _train(command: Command, rank: int, guard: subprocess.Popen[bytes] | None) -
     hint = ResumeHint.of(config.rl_config.output_dir, config.checkpoint_dir)
     tell(guard, hint)
     say_when_ended(hint)
+    if config.rl_config.on_sigterm == "save":
+        save_on_sigterm()
     if rank == 0:
         for note in filter(None, (*command.notes, memory_note(command))):
             print(note, flush=True)

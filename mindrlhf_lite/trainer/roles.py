@@ -1,14 +1,12 @@
-"""Builds the three roles (actor, reference, rollout) under their own parallel strategies, what moves weights between them, and the policy update."""
+"""Builds the three roles (actor, reference, rollout) under their own parallel strategies, and what moves weights between them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from mindrlhf_lite.algorithms.aggregation import AGGREGATIONS, BatchTotals
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.models.decoder import Decoder
@@ -24,12 +22,8 @@ from mindrlhf_lite.rollout.protocol import RolloutEngine
 from mindrlhf_lite.swap.phases import phases
 from mindrlhf_lite.swap.residency import Contents, Residency
 from mindrlhf_lite.swap.stores import FileStore, HostStore
-from mindrlhf_lite.trainer.actor import STATISTICS, Actor, LogprobScorer, LossOptions
-from mindrlhf_lite.trainer.batches import BucketPlan, MicroBatch, default_buckets, make_microbatch, round_up, split_into_microbatches
+from mindrlhf_lite.trainer.actor import Actor, LogprobScorer, LossOptions
 from mindrlhf_lite.trainer.optimizer import AdamWOptions
-from mindrlhf_lite.trainer.schedule import LearningRate
-from mindrlhf_lite.trainer.statistics import UpdateCounts
-from mindrlhf_lite.types import TrainSequence
 
 
 @dataclass
@@ -137,98 +131,3 @@ def _model(
     buffers = buffers_of_rank(shape, strategy, rank)
     weights = {b.name: np.zeros(b.shape, np.float32) for b in buffers} if reader is None else fill_buffers(buffers, reader.read)
     return Decoder(shape, weights, trainable, max_length, mesh, strategy, is_sequence_split)
-
-
-class PolicyUpdate:
-    """Trains the actor on one step's sequences: `num_iterations` passes over minibatches of micro-batches.
-
-    Every rank is given all sequences of the step, in one order, and takes its data-parallel share: prompt i of a minibatch belongs to
-    data rank i mod dp. So an update uses the same completions under any strategy.
-    """
-
-    def __init__(self, config: Config, roles: Roles, mesh: Mesh, schedule: LearningRate):
-        rl = config.rl_config
-        self.config, self.roles, self.mesh, self.schedule = config, roles, mesh, schedule
-        self.aggregation = AGGREGATIONS[rl.loss_aggregation]
-        self.max_tokens = config.generate_config.sampling_config.max_tokens
-        buckets = tuple(rl.length_buckets) or default_buckets(rl.seq_length)
-        self.plan = BucketPlan(buckets, tuple(sorted({min(bucket, self.max_tokens) for bucket in buckets})))
-        self.minibatch = config.completions_per_update
-        share = self.minibatch // roles.actor.mesh.dims.data
-        self.rows = -(-share // config.actor_config.parallel_config.micro_batch_num)
-        self.scoring_rows = config.ref_config.ref_model_batch_size or self.rows
-        self.last_lr = 0.0
-
-    def score(self, scorer: LogprobScorer, sequences: Sequence[TrainSequence]) -> list[np.ndarray]:
-        """Logprobs of every sequence's completion tokens, in order, on all ranks."""
-        mesh, own = scorer.model.mesh, {}
-        mine = range(mesh.at.data, len(sequences), mesh.dims.data)
-        for indices, batch in self._microbatches([sequences[index] for index in mine], self.scoring_rows, BatchTotals(1, 1, 1)):
-            for index, logprobs in zip(indices, scorer.score(batch)):  # nothing before the last stage
-                own[mine[index]] = logprobs
-        shares = gather_objects(self.mesh.world, own if mesh.reports else {})
-        scored = {index: logprobs for share in shares for index, logprobs in share.items()}
-        return [scored[index] for index in range(len(sequences))]
-
-    def add_reference(self, sequences: Sequence[TrainSequence]) -> list[TrainSequence]:
-        """The sequences with the reference's logprobs, where there is a reference."""
-        if self.roles.reference is None:
-            return list(sequences)
-        scored = self.score(self.roles.reference, sequences)
-        return [replace(sequence, reference_logprobs=logprobs) for sequence, logprobs in zip(sequences, scored, strict=True)]
-
-    def add_policy(self, sequences: Sequence[TrainSequence]) -> list[TrainSequence]:
-        """The sequences with the actor's logprobs before the first of several updates; as they are where there is only one."""
-        if self.config.updates_per_step == 1:
-            return list(sequences)
-        scored = self.score(self.roles.policy, sequences)
-        return [replace(sequence, policy_logprobs=logprobs) for sequence, logprobs in zip(sequences, scored, strict=True)]
-
-    def run(self, sequences: Sequence[TrainSequence], rollout_logprobs: Sequence[np.ndarray]) -> tuple[UpdateCounts, float]:
-        """All updates of a step.
-
-        Args: rollout_logprobs: the rollout engine's policy logprobs of every sequence, for comparison only.
-        Returns: (what this rank has to report, mean gradient norm before clipping).
-        """
-        counts, norms = UpdateCounts(np.zeros(len(STATISTICS)), 0), []
-        if self.mesh.is_main:
-            for sequence, generated in zip(sequences, rollout_logprobs, strict=True):
-                if sequence.policy_logprobs is not None:
-                    _compare(counts, sequence.policy_logprobs, generated)
-        for _ in range(self.config.rl_config.num_iterations):
-            for start in range(0, len(sequences), self.minibatch):
-                norms.append(self._update_once(sequences[start : start + self.minibatch], rollout_logprobs[start : start + self.minibatch], counts))
-        return counts, float(np.mean(norms))
-
-    def _update_once(self, sequences: Sequence[TrainSequence], rollout_logprobs: Sequence[np.ndarray], counts: UpdateCounts) -> float:
-        mesh, group = self.roles.actor.mesh, self.config.rl_config.num_generations
-        totals = BatchTotals(sum(sequence.completion_length for sequence in sequences), len(sequences), self.max_tokens)
-        mine = [index for index in range(len(sequences)) if index // group % mesh.dims.data == mesh.at.data]
-        batches = self._microbatches([sequences[index] for index in mine], self.rows, totals)
-        statistics, logprobs = self.roles.actor.accumulate([batch for _, batch in batches])
-        self.last_lr = self.schedule.at(self.roles.actor.optimizer.updates_done)
-        norm = self.roles.actor.apply(self.last_lr)
-        if mesh.reports:
-            if self.config.updates_per_step == 1:
-                for (indices, _), rows in zip(batches, logprobs, strict=True):
-                    for index, row in zip(indices, rows, strict=True):
-                        _compare(counts, row, rollout_logprobs[mine[index]])
-            counts.statistics[:-1] += statistics[:-1]
-            counts.statistics[-1] = max(counts.statistics[-1], statistics[-1])
-            counts.num_tokens += sum(sequences[index].completion_length for index in mine)
-        return norm
-
-    def _microbatches(self, sequences: Sequence[TrainSequence], rows: int, totals: BatchTotals) -> list[tuple[list[int], MicroBatch]]:
-        # sorted by padded length, so that sequences stay in order within a bucket
-        lengths = [round_up(len(sequence.token_ids), self.plan.total) for sequence in sequences]
-        return [
-            (indices, make_microbatch([sequences[index] for index in indices], rows, self.plan, self.aggregation, totals))
-            for indices in split_into_microbatches(lengths, rows)
-        ]
-
-
-def _compare(counts: UpdateCounts, logprobs: np.ndarray, generated: np.ndarray) -> None:
-    difference = np.abs(logprobs - generated)
-    counts.logprob_diff_sum += float(difference.sum())
-    counts.logprob_diff_max = max(counts.logprob_diff_max, float(difference.max()))
-    counts.num_diff_tokens += len(difference)

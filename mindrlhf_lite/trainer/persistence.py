@@ -1,0 +1,121 @@
+"""What of a run survives it: checkpoints, and going on from the newest whole one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from mindspore import Tensor, ops
+
+from mindrlhf_lite.checkpoint.sharded import ShardedReader
+from mindrlhf_lite.checkpoint.store import Checkpoint, CheckpointStore, SavedCheckpoint, prefixed
+from mindrlhf_lite.checkpoint.strategies import strategy_from_json, strategy_to_json
+from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.data.sampler import PromptSampler, SamplerState
+from mindrlhf_lite.data.tokenizer import TOKENIZER_FOLDER, Tokenizer
+from mindrlhf_lite.evaluation import Evaluation
+from mindrlhf_lite.observe.host import versions
+from mindrlhf_lite.parallel.layout import fill_buffers
+from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
+from mindrlhf_lite.trainer.resume import check_same_run, is_exact
+from mindrlhf_lite.trainer.roles import Roles
+from mindrlhf_lite.trainer.update import PolicyUpdate
+
+
+@dataclass
+class Progress:
+    """How far a run has come, besides weights and moments."""
+
+    sampler: PromptSampler
+    evaluations: dict[str, Evaluation]
+
+
+class Persistence:
+    """Saves and restores a run; every rank calls it.
+
+    Args:
+        digest: of the training prompts; a checkpoint of other prompts is refused.
+        end_token_ids: go into the model's config.json.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        mesh: Mesh,
+        roles: Roles,
+        update: PolicyUpdate,
+        tokenizer: Tokenizer,
+        digest: str,
+        end_token_ids: int | list[int] | None,
+    ):
+        self.config, self.mesh, self.roles, self.update = config, mesh, roles, update
+        self.tokenizer, self.digest, self.end_token_ids = tokenizer, digest, end_token_ids
+        self.store = CheckpointStore(config.checkpoint_dir, config.rl_config.save_max_ckpt_num)
+
+    def is_due_after(self, step: int, last_step: int) -> bool:
+        interval = self.config.rl_config.save_ckpt_interval
+        return bool(interval) and (step % interval == 0 or step == last_step)
+
+    def save(self, step: int, progress: Progress) -> None:
+        optimizer, actor = self.roles.actor.optimizer, self.roles.actor
+        state = {
+            "updates_done": optimizer.updates_done,
+            "sampler": asdict(progress.sampler.state),
+            "prompts_digest": self.digest,
+            "decay_steps": self.update.schedule.decay_steps,
+            "world_size": self.mesh.world_size,
+            "strategy": strategy_to_json(optimizer.strategy),
+            "model": self.roles.model_config.to_hf(self.end_token_ids, self.tokenizer.pad_token_id),
+            "config": asdict(self.config),
+            "versions": versions(),
+            "evaluations": {name: result.as_dict() for name, result in progress.evaluations.items()},
+        }
+        with self.roles.residency.phase("save"):
+            tensors = {}
+            if actor.mesh.at.data == 0:
+                tensors = prefixed("weight", actor.model.weights_as_numpy())
+            if actor.mesh.at.data == 0 or optimizer.strategy.splits_data:
+                tensors.update(prefixed("optimizer", optimizer.state()))
+            checkpoint = Checkpoint(step, state, tensors, lambda folder: self.tokenizer.save(folder / TOKENIZER_FOLDER))
+            self.store.save(checkpoint, self.mesh.rank, self._gather)
+
+    def resume(self, progress: Progress) -> tuple[int, list[str]]:
+        """(the first step to run, lines for the console): from the newest whole checkpoint if the configuration asks for it, else 1.
+
+        Raises:
+            ValueError: checkpoints are there and all damaged, or the newest was made under settings that would change the run's numbers.
+        """
+        if not self.config.rl_config.resume_training:  # config.validate has refused an output folder that holds a run
+            return 1, []
+        # one rank reads the checksums of all files; the others take its word
+        checkpoint, notes = gather_objects(self.mesh.world, self.store.load_newest() if self.mesh.is_main else None)[0]
+        if checkpoint is None and notes:
+            raise ValueError("resume_training: no whole checkpoint is left:\n" + "\n".join(f"  - {note}" for note in notes))
+        if checkpoint is None:
+            return 1, [*notes, f"no checkpoint to resume from in {self.store.folder}: starting from step 1"]
+        check_same_run(checkpoint.state, asdict(self.config), self.digest)
+        self._restore(checkpoint)
+        progress.sampler.restore(SamplerState(**checkpoint.state["sampler"]))
+        progress.evaluations.update({name: Evaluation.from_dict(values) for name, values in checkpoint.state["evaluations"].items()})
+        if not is_exact(checkpoint.state, asdict(self.config), self.mesh.world_size):
+            notes.append("the checkpoint was made under other parallel strategies: results go on equal up to the order of additions, not bit for bit")
+        # a decay over "all updates of the run" keeps the length that it started with, whatever max_steps is now
+        self.update.schedule = replace(self.update.schedule, decay_steps=checkpoint.state["decay_steps"])
+        return checkpoint.step + 1, [*notes, f"resumed after step {checkpoint.step} from {self.store.folder / f'step_{checkpoint.step}'}"]
+
+    def _restore(self, checkpoint: SavedCheckpoint) -> None:
+        """This rank's weights and optimizer state, from the files of whatever strategy they were saved under."""
+        actor, optimizer = self.roles.actor, self.roles.actor.optimizer
+        saved = strategy_from_json(checkpoint.state["strategy"], f"{checkpoint.folder}/state.json")
+        with self.roles.residency.phase("restore"):
+            reader = ShardedReader(checkpoint.folder, self.roles.model_config, replace(saved, splits_data=False), "weight/")
+            for name, values in fill_buffers(actor.model.buffers, reader.read).items():
+                ops.assign(actor.model.named_weights()[name], Tensor(values))
+            state = {}
+            for moment in ("adam_m", "adam_v"):
+                reader = ShardedReader(checkpoint.folder, self.roles.model_config, saved, f"optimizer/{moment}.")
+                state.update({f"{moment}.{name}": values for name, values in fill_buffers(optimizer.buffers, reader.read).items()})
+            optimizer.load_state(state, checkpoint.state["updates_done"])
+
+    def _gather(self, value: Any) -> list[Any]:
+        return gather_objects(self.mesh.world, value)

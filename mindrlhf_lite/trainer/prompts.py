@@ -1,0 +1,32 @@
+"""The prompts of a run, training and held-out ones."""
+
+from __future__ import annotations
+
+from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.data.records import read_file
+from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.types import Prompt
+
+
+def prompts_of_run(config: Config, tokenizer: Tokenizer) -> tuple[list[Prompt], list[Prompt]]:
+    """(training prompts, held-out prompts: none without rl_config.eval_dataset_file).
+
+    Raises:
+        ValueError: a file is damaged, was made with another tokenizer, has a prompt that is too long, or too few for a step.
+    """
+    rl = config.rl_config
+    prompts = _read(rl.dataset_file, config, tokenizer)
+    if len(prompts) < config.prompts_per_step:
+        wanted = f"a step takes chunk_size * num_rollouts = {config.prompts_per_step}"
+        raise ValueError(f"dataset_file {rl.dataset_file}: {len(prompts)} prompts, but {wanted}")
+    held_out = _read(rl.eval_dataset_file, config, tokenizer) if rl.eval_dataset_file else []
+    return prompts, held_out[: rl.eval_max_prompts or None]
+
+
+def _read(path: str, config: Config, tokenizer: Tokenizer) -> list[Prompt]:
+    (header, prompts), limit = read_file(path), config.generate_config.max_prompt_length
+    header.check(tokenizer, config.tokenizer_dir, path)
+    if longest := [prompt for prompt in prompts if len(prompt.ids) > limit][:1]:
+        row, length = longest[0].row, len(longest[0].ids)
+        raise ValueError(f"dataset_file {path}: row {row} has {length} tokens, over generate_config.max_prompt_length={limit}; raise it, or convert again")
+    return prompts

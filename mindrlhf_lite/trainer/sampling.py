@@ -1,0 +1,28 @@
+"""How a run's completions are drawn, and which tokens end them."""
+
+from __future__ import annotations
+
+from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.data.tokenizer import Tokenizer, stop_token_ids
+from mindrlhf_lite.types import SamplingParams
+
+
+def sampling_of_run(config: Config, tokenizer: Tokenizer, vocab_size: int) -> tuple[SamplingParams, SamplingParams]:
+    """(in training, in evaluation).
+
+    Raises:
+        ValueError: a stop token lies outside the vocabulary.
+    """
+    s = config.generate_config.sampling_config
+    stops = tuple(s.eos_token_id) or stop_token_ids(config.actor_config.load, tokenizer)
+    if bad := [token for token in stops if not 0 <= token < vocab_size]:
+        raise ValueError(f"generate_config.sampling_config.eos_token_id={list(stops)}: {bad} lie outside the vocabulary of {vocab_size}")
+    penalties = (s.repetition_penalty, s.presence_penalty, s.frequency_penalty)
+    training = SamplingParams(s.max_tokens, s.min_tokens, s.temperature, s.top_k, s.top_p, s.min_p, *penalties, stop_token_ids=stops)
+    return training, SamplingParams(s.max_tokens, temperature=config.rl_config.eval_temperature, stop_token_ids=stops)
+
+
+def end_token_ids(sampling: SamplingParams) -> int | list[int]:
+    """The stop tokens as config.json has them."""
+    stops = list(sampling.stop_token_ids)
+    return stops[0] if len(stops) == 1 else stops
