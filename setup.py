@@ -5,7 +5,9 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-version = re.search(r'__version__ = "(.+)"', Path(__file__).with_name("mindrlhf_lite").joinpath("__init__.py").read_text()).group(1)
+version = re.search(
+    r'__version__ = "(.+)"', Path(__file__).with_name("mindrlhf_lite").joinpath("__init__.py").read_text()
+).group(1)
 
 setup(
     name="mindrlhf_lite",
@@ -30,7 +32,17 @@ setup(
     ],
     extras_require={
         # what the tests need; torch runs transformers' Qwen2, the model's independent witness
-        "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "codespell", "types-PyYAML", "torch==2.13.0", "pyarrow==19.0.0"],
+        "test": [
+            "pytest",
+            "pytest-xdist",
+            "hypothesis",
+            "ruff",
+            "mypy",
+            "codespell",
+            "types-PyYAML",
+            "torch==2.13.0",
+            "pyarrow==19.0.0",
+        ],
         "parquet": ["pyarrow==19.0.0"],
         # only to check converted weights against MindFormers' own model; nothing imports it
         "mindformers": ["mindformers==1.9.0"],

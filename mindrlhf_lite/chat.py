@@ -48,8 +48,8 @@ class Conversation:
     """Turns, and the prompt that they make.
 
     Args:
-        template: renders every question alone, without the turns before it; None: the tokenizer's chat template, else ChatML where the tokenizer
-            knows it, else the question as it is.
+        template: renders every question alone, without the turns before it; None: the tokenizer's chat template, else
+            ChatML where the tokenizer knows it, else the question as it is.
     """
 
     tokenizer: Tokenizer
@@ -76,14 +76,22 @@ class Conversation:
         messages = ([{"role": "system", "content": self.system}] if self.system else []) + self.turns
         if self.tokenizer.has_chat_template:
             return self.tokenizer.apply_chat_template(messages)
-        return "".join(f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n" for message in messages) + "<|im_start|>assistant\n"
+        return (
+            "".join(f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n" for message in messages)
+            + "<|im_start|>assistant\n"
+        )
 
 
 def answer(
-    conversation: Conversation, question: str, engine: NativeEngine, sampling: SamplingParams, seed: tuple[int, ...], write: Callable[[str], None]
+    conversation: Conversation,
+    question: str,
+    engine: NativeEngine,
+    sampling: SamplingParams,
+    seed: tuple[int, ...],
+    write: Callable[[str], None],
 ) -> None:
-    """Adds the question and the model's answer to the conversation, writing the answer piece by piece. Oldest turns are forgotten when there is no
-    room for `sampling.max_tokens`.
+    """Adds the question and the model's answer to the conversation, writing the answer piece by piece. Oldest turns are
+    forgotten when there is no room for `sampling.max_tokens`.
 
     Raises:
         ValueError: the question alone leaves no room.
@@ -100,5 +108,7 @@ def answer(
     if forgotten := (len(before) + 1 - len(conversation.turns)) // 2:
         write(f"[no room: {forgotten} of the oldest turns forgotten]\n")
     stream = StreamedText(conversation.tokenizer.decode, write)
-    engine.generate([GenerateRequest(tuple(ids), 1, seed)], sampling, on_token=lambda request, sample, token: stream.append(token))
+    engine.generate(
+        [GenerateRequest(tuple(ids), 1, seed)], sampling, on_token=lambda request, sample, token: stream.append(token)
+    )
     conversation.turns.append({"role": "assistant", "content": stream.finish()})

@@ -1,4 +1,6 @@
-"""What all commands share: user mistakes end in one clear message and exit code 2, never a stack trace; the frameworks keep quiet."""
+"""What all commands share: user mistakes end in one clear message and exit code 2, never a stack trace; the frameworks
+keep quiet.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ _QUIET = {
 def tool_parser(doc: str) -> argparse.ArgumentParser:
     """A parser whose help is a module docstring: its first line, then the options, then the rest with its examples."""
     summary, _, rest = doc.partition("\n\n")
-    return argparse.ArgumentParser(description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter)
+    return argparse.ArgumentParser(
+        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def fail(message: str) -> NoReturn:
@@ -35,16 +39,23 @@ def fail(message: str) -> NoReturn:
 
 
 def prepare_process() -> None:
-    """Before anything heavy is imported: says which environment to activate where this Python lacks what is needed, and quiets the frameworks."""
+    """Before anything heavy is imported: says which environment to activate where this Python lacks what is needed, and
+    quiets the frameworks.
+    """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        fail(f"{sys.executable} has no {', '.join(missing)}: activate the project's environment first, `source .venv/bin/activate` (`bash build.sh` makes it)")
+        fail(
+            f"{sys.executable} has no {', '.join(missing)}: activate the project's environment first, `source "
+            ".venv/bin/activate` (`bash build.sh` makes it)"
+        )
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
 
 
 def leave_torch_out() -> None:
-    """Before transformers is imported, for its tokenizers: without this it imports torch, where that is installed (1.5 s)."""
+    """Before transformers is imported, for its tokenizers: without this it imports torch, where that is installed (1.5
+    s).
+    """
     os.environ.setdefault("USE_TORCH", "0")
 
 

@@ -1,4 +1,6 @@
-"""Files and folders that are on disk, whole, under their final names, or not there: flushed before they are renamed, and their folders after."""
+"""Files and folders that are on disk, whole, under their final names, or not there: flushed before they are renamed,
+and their folders after.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def place(scratch: Path, final: Path) -> None:
 
 
 def set_aside(folder: Path) -> Path | None:
-    """Takes a folder's name from it, at once: removing it takes a while, and half of it must never be found under its name. Returns where it is."""
+    """Takes a folder's name from it, at once: removing it takes a while, and half of it must never be found under its
+    name. Returns where it is.
+    """
     if not folder.exists():
         return None
     aside = folder.with_name(f".{folder.name}.removed")

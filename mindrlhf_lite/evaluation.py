@@ -1,8 +1,8 @@
 """Accuracy on held-out prompts: generate k completions each, verify, count.
 
 Accuracy is the mean over questions of the share of right completions; its 95 % interval treats questions as the
-independent units: Wilson's interval for one completion a question, the normal approximation over questions' means for several. Two models
-are compared on the same questions, question by question.
+independent units: Wilson's interval for one completion a question, the normal approximation over questions' means for
+several. Two models are compared on the same questions, question by question.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ class Evaluation:
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     """1 - C(n - c, k) / C(n, k): the unbiased estimator of "one of k is right" (Codex, arXiv:2107.03374, eq. 1)."""
     if not 0 <= num_correct <= num_samples or not 1 <= k <= num_samples:
-        raise ValueError(f"pass_at_k({num_samples}, {num_correct}, {k}): needs 0 <= correct <= samples and 1 <= k <= samples")
+        raise ValueError(
+            f"pass_at_k({num_samples}, {num_correct}, {k}): needs 0 <= correct <= samples and 1 <= k <= samples"
+        )
     return 1.0 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
 
 
@@ -83,12 +85,17 @@ def summarise(correct: np.ndarray) -> Evaluation:
 
 def by_source(correct: np.ndarray, sources: Sequence[str]) -> dict[str, Evaluation]:
     """Evaluations of the questions of every source, in order of first appearance."""
-    return {source: summarise(correct[[index for index, other in enumerate(sources) if other == source]]) for source in dict.fromkeys(sources)}
+    return {
+        source: summarise(correct[[index for index, other in enumerate(sources) if other == source]])
+        for source in dict.fromkeys(sources)
+    }
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Example: Comparison(difference=0.05, low=0.01, high=0.09, better=14, worse=4, p_value=0.031, test="exact McNemar")"""
+    """Example: Comparison(difference=0.05, low=0.01, high=0.09, better=14, worse=4, p_value=0.031, test="exact
+    McNemar")
+    """
 
     difference: float  # accuracy of the second minus the first
     low: float  # of its 95 % interval
@@ -103,8 +110,9 @@ class Comparison:
 
 
 def compare(first: np.ndarray, second: np.ndarray) -> Comparison:
-    """A paired test of two models on the same questions: McNemar's exact test for one completion a question, else a permutation test that
-    flips the signs of the questions' differences (10,000 flips, seed 0). The interval is the normal approximation over questions' differences.
+    """A paired test of two models on the same questions: McNemar's exact test for one completion a question, else a
+    permutation test that flips the signs of the questions' differences (10,000 flips, seed 0). The interval is the
+    normal approximation over questions' differences.
 
     Args:
         first: correct bool [questions, samples].
@@ -118,7 +126,13 @@ def compare(first: np.ndarray, second: np.ndarray) -> Comparison:
     if first.shape[1] == second.shape[1] == 1:
         test, p_value = "exact McNemar", stats.binomtest(better, better + worse).pvalue if better + worse else 1.0
     else:
-        flips = stats.permutation_test((differences,), lambda x, axis: x.mean(axis), permutation_type="samples", n_resamples=9999, rng=np.random.default_rng(0))
+        flips = stats.permutation_test(
+            (differences,),
+            lambda x, axis: x.mean(axis),
+            permutation_type="samples",
+            n_resamples=9999,
+            rng=np.random.default_rng(0),
+        )
         test, p_value = "paired permutation", flips.pvalue
     return Comparison(mean, max(-1.0, mean - half), min(1.0, mean + half), better, worse, float(p_value), test)
 
@@ -161,7 +175,12 @@ def question_rows(groups: Sequence[RolloutGroup], correct: np.ndarray) -> list[d
             "prompt": group.prompt.text,
             "gold": group.prompt.gold,
             "completions": [
-                {"text": text, "tokens": len(completion.token_ids), "finish_reason": completion.finish_reason.value, "correct": bool(is_right)}
+                {
+                    "text": text,
+                    "tokens": len(completion.token_ids),
+                    "finish_reason": completion.finish_reason.value,
+                    "correct": bool(is_right),
+                }
                 for text, completion, is_right in zip(group.texts, group.completions, row, strict=True)
             ],
         }

@@ -41,7 +41,9 @@ def read_rows(path: str) -> list[dict[str, Any]]:
     if not Path(path).is_file():
         raise ValueError(f"--input {path}: no such file")
     rows = []
-    for number, line in enumerate(Path(path).read_text().split("\n"), 1):  # splitlines() would also cut at U+2028 inside texts
+    for number, line in enumerate(
+        Path(path).read_text().split("\n"), 1
+    ):  # splitlines() would also cut at U+2028 inside texts
         if not line.strip():
             continue
         try:
@@ -67,7 +69,11 @@ def ids_of(row: dict[str, Any], kind: str, tokenizer: Tokenizer, where: str, voc
         if not isinstance(row.get(kind), str):
             raise ValueError(f"{where}: needs {kind!r} (text) or '{kind}_ids' (list of token ids)")
         ids = tokenizer.encode(row[kind])
-    if not isinstance(ids, list) or not ids or not all(isinstance(token, int) and 0 <= token < vocab_size for token in ids):
+    if (
+        not isinstance(ids, list)
+        or not ids
+        or not all(isinstance(token, int) and 0 <= token < vocab_size for token in ids)
+    ):
         raise ValueError(f"{where}: {kind} must be at least one token id in 0..{vocab_size - 1}")
     return ids
 
@@ -81,7 +87,8 @@ def as_train_sequences(rows: Sequence[dict[str, Any]], source: str, folder: Mode
         completion = ids_of(row, "completion", folder.tokenizer, where, folder.config.vocab_size)
         if len(prompt) + len(completion) > folder.config.max_position_embeddings:
             raise ValueError(
-                f"{where}: {len(prompt) + len(completion)} tokens, over the model's max_position_embeddings={folder.config.max_position_embeddings}"
+                f"{where}: {len(prompt) + len(completion)} tokens, over the model's "
+                f"max_position_embeddings={folder.config.max_position_embeddings}"
             )
         sequences.append(TrainSequence(np.array(prompt + completion, np.int32), len(prompt), 0.0))
     return sequences
@@ -93,7 +100,13 @@ def score_sequences(sequences: Sequence[TrainSequence], folder: ModelFolder, row
 
     from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.trainer.actor import LogprobScorer
-    from mindrlhf_lite.trainer.batches import BucketPlan, default_buckets, make_microbatch, round_up, split_into_microbatches
+    from mindrlhf_lite.trainer.batches import (
+        BucketPlan,
+        default_buckets,
+        make_microbatch,
+        round_up,
+        split_into_microbatches,
+    )
 
     buckets = default_buckets(max(len(sequence.token_ids) for sequence in sequences))
     scorer = LogprobScorer(Decoder(folder.config, folder.weights, False, buckets[-1]))
@@ -101,7 +114,13 @@ def score_sequences(sequences: Sequence[TrainSequence], folder: ModelFolder, row
     lengths = [round_up(len(sequence.token_ids), buckets) for sequence in sequences]
     with tqdm(total=len(sequences), unit="row", desc="scoring") as progress:
         for indices in split_into_microbatches(lengths, rows_at_once):
-            batch = make_microbatch([sequences[index] for index in indices], rows_at_once, BucketPlan(buckets, buckets), token_mean, BatchTotals(1, 1, 1))
+            batch = make_microbatch(
+                [sequences[index] for index in indices],
+                rows_at_once,
+                BucketPlan(buckets, buckets),
+                token_mean,
+                BatchTotals(1, 1, 1),
+            )
             for index, logprobs in zip(indices, scorer.score(batch), strict=True):
                 results[index] = logprobs
             progress.update(len(indices))

@@ -1,8 +1,10 @@
-"""Weight-only int8 by MindSpore Golden Stick: a trained model as MindFormers' LlamaForCausalLM whose linear layers hold int8 weights.
+"""Weight-only int8 by MindSpore Golden Stick: a trained model as MindFormers' LlamaForCausalLM whose linear layers hold
+int8 weights.
 
-Golden Stick 1.4.1 names MindSpore 2.7.1.post1 as its only version; rounding weights works with 2.9.0 on CPU (tests/tools/test_quantize.py). Running the
-result needs Ascend's kernels and was not tried here; its deployed form could not even be built: 1.4.1 lacks an import there, and MindFormers 1.9.0's RtnQuantizer
-is an abstract class. `bash build.sh --quantize` puts Golden Stick into a folder of its own, away from what it would downgrade.
+Golden Stick 1.4.1 names MindSpore 2.7.1.post1 as its only version; rounding weights works with 2.9.0 on CPU
+(tests/tools/test_quantize.py). Running the result needs Ascend's kernels and was not tried here; its deployed form
+could not even be built: 1.4.1 lacks an import there, and MindFormers 1.9.0's RtnQuantizer is an abstract class. `bash
+build.sh --quantize` puts Golden Stick into a folder of its own, away from what it would downgrade.
 """
 
 from __future__ import annotations
@@ -51,10 +53,12 @@ def _find_golden_stick() -> None:
 
 
 def quantize(model_dir: str | Path, output_dir: str | Path, keep: tuple[str, ...] = (_HEAD,)) -> Quantized:
-    """Writes OUTPUT/model.ckpt (int8 weights with a float32 scale an output channel; the rest float32) and OUTPUT/model.yaml (MindFormers').
+    """Writes OUTPUT/model.ckpt (int8 weights with a float32 scale an output channel; the rest float32) and
+    OUTPUT/model.yaml (MindFormers').
 
     Args:
-        keep: linear layers whose names contain one of these stay as they are; a head that is tied to the embedding always does.
+        keep: linear layers whose names contain one of these stay as they are; a head that is tied to the embedding
+            always does.
 
     Raises:
         ValueError: no Golden Stick, a model that MindFormers does not have, or the output exists.
@@ -77,14 +81,29 @@ def quantize(model_dir: str | Path, output_dir: str | Path, keep: tuple[str, ...
         names = [name for name, _ in network.parameters_and_names()]
         # a tied head has no parameter of its own
         if unknown := [pattern for pattern in keep if pattern != _HEAD and not any(pattern in name for name in names)]:
-            raise ValueError(f"--keep {' '.join(unknown)}: no layer has that in its name; names are such as {names[-2]}")
+            raise ValueError(
+                f"--keep {' '.join(unknown)}: no layer has that in its name; names are such as {names[-2]}"
+            )
         network = _round(network, keep)
         parameters = dict(network.parameters_and_names())
     output.mkdir(parents=True)
-    ms.save_checkpoint([{"name": name, "data": parameter} for name, parameter in parameters.items()], str(output / "model.ckpt"))
-    method = {"quant_method": "rtn", "weight_dtype": "int8", "activation_dtype": "None", "kvcache_dtype": "None", "outliers_suppression": "None"}
-    quantized = {**settings, "quantization_config": {**method, "modules_to_not_convert": list(keep), "algorithm_args": {}}}
-    (output / "model.yaml").write_text(yaml.safe_dump({"model": {"model_config": quantized, "arch": {"type": "LlamaForCausalLM"}}}, sort_keys=False))
+    ms.save_checkpoint(
+        [{"name": name, "data": parameter} for name, parameter in parameters.items()], str(output / "model.ckpt")
+    )
+    method = {
+        "quant_method": "rtn",
+        "weight_dtype": "int8",
+        "activation_dtype": "None",
+        "kvcache_dtype": "None",
+        "outliers_suppression": "None",
+    }
+    quantized = {
+        **settings,
+        "quantization_config": {**method, "modules_to_not_convert": list(keep), "algorithm_args": {}},
+    }
+    (output / "model.yaml").write_text(
+        yaml.safe_dump({"model": {"model_config": quantized, "arch": {"type": "LlamaForCausalLM"}}}, sort_keys=False)
+    )
     int8 = [parameter for parameter in parameters.values() if parameter.dtype == ms.int8]
     int8_bytes = sum(parameter.nbytes for parameter in int8)
     return Quantized(len(int8), int8_bytes, sum(parameter.nbytes for parameter in parameters.values()) - int8_bytes)
@@ -94,7 +113,9 @@ def quantize(model_dir: str | Path, output_dir: str | Path, keep: tuple[str, ...
 def _without_their_logs(folder: str) -> Iterator[None]:
     """MindFormers logs to stdout and into ./output from its import on: both go to a scratch folder."""
     os.environ.setdefault("LOG_MF_PATH", folder)
-    warnings.simplefilter("ignore", DeprecationWarning)  # RoundToNearest gives way to PTQ, which has no LlamaForCausalLM
+    warnings.simplefilter(
+        "ignore", DeprecationWarning
+    )  # RoundToNearest gives way to PTQ, which has no LlamaForCausalLM
     with open(Path(folder) / "stdout", "w") as sink, contextlib.redirect_stdout(sink):
         yield
     logging.raiseExceptions = False  # their handler keeps the closed file
@@ -104,10 +125,21 @@ def _load(settings: dict[str, Any], checkpoint: Path) -> Any:
     import mindspore as ms
     from mindformers import LlamaConfig, LlamaForCausalLM
 
-    types = dict.fromkeys(("compute_dtype", "layernorm_compute_type", "softmax_compute_type", "rotary_dtype", "param_init_type"), "float32")
+    types = dict.fromkeys(
+        ("compute_dtype", "layernorm_compute_type", "softmax_compute_type", "rotary_dtype", "param_init_type"),
+        "float32",
+    )
     values = {key: value for key, value in settings.items() if key != "type"}
     network = LlamaForCausalLM(
-        LlamaConfig(batch_size=1, seq_length=_LENGTH, use_flash_attention=False, use_rope_slice=True, fused_rms_norm=False, **types, **values)
+        LlamaConfig(
+            batch_size=1,
+            seq_length=_LENGTH,
+            use_flash_attention=False,
+            use_rope_slice=True,
+            fused_rms_norm=False,
+            **types,
+            **values,
+        )
     )
     ms.load_param_into_net(network, ms.load_checkpoint(str(checkpoint), format="safetensors"), strict_load=True)
     return network
@@ -118,8 +150,12 @@ def _round(network: Any, keep: tuple[str, ...]) -> Any:
     from mindspore_gs.common import BackendTarget
     from mindspore_gs.ptq import PTQConfig, PTQMode, RoundToNearest
 
-    config = PTQConfig(mode=PTQMode.QUANTIZE, backend=BackendTarget.ASCEND, weight_quant_dtype=ms.int8, opname_blacklist=list(keep))
+    config = PTQConfig(
+        mode=PTQMode.QUANTIZE, backend=BackendTarget.ASCEND, weight_quant_dtype=ms.int8, opname_blacklist=list(keep)
+    )
     algorithm = RoundToNearest(config)
     network = algorithm.apply(network)
-    network(ms.Tensor(np.ones((1, _LENGTH), np.int32)))  # the observers see each weight's extremes in a forward pass, whatever the tokens
+    network(
+        ms.Tensor(np.ones((1, _LENGTH), np.int32))
+    )  # the observers see each weight's extremes in a forward pass, whatever the tokens
     return algorithm.convert(network)

@@ -16,7 +16,9 @@ FloatArray = np.ndarray
 
 
 class FinishReason(str, Enum):
-    """Why a completion ended: `STOP` on a stop token (kept as its last token), `LENGTH` at max_tokens or the cache's end."""
+    """Why a completion ended: `STOP` on a stop token (kept as its last token), `LENGTH` at max_tokens or the cache's
+    end.
+    """
 
     STOP = "stop"
     LENGTH = "length"
@@ -157,7 +159,9 @@ class RolloutGroup:
     def views(self) -> list[CompletionView]:
         """The completions as verifiers see them."""
         return [
-            CompletionView(text, len(completion.token_ids), completion.finish_reason, self.prompt.text, self.prompt.source)
+            CompletionView(
+                text, len(completion.token_ids), completion.finish_reason, self.prompt.text, self.prompt.source
+            )
             for text, completion in zip(self.texts, self.completions, strict=True)
         ]
 
@@ -188,7 +192,9 @@ class TrainSequence:
     advantage: float
     reference_logprobs: FloatArray | None = None  # float32 [C]
     policy_logprobs: FloatArray | None = None  # float32 [C]
-    sampling_logprobs: FloatArray | None = None  # float32 [C], under the distribution that was sampled from; None: not corrected for
+    sampling_logprobs: FloatArray | None = (
+        None  # float32 [C], under the distribution that was sampled from; None: not corrected for
+    )
 
     @property
     def completion_length(self) -> int:

@@ -8,7 +8,16 @@ from gguf.quants import quantize
 from helpers import TINY
 
 # rows of 256 numbers hold a block of every quantisation
-SHAPE = replace(TINY, hidden_size=256, intermediate_size=512, num_attention_heads=8, num_key_value_heads=2, head_dim=32, vocab_size=300, model_type="llama")
+SHAPE = replace(
+    TINY,
+    hidden_size=256,
+    intermediate_size=512,
+    num_attention_heads=8,
+    num_key_value_heads=2,
+    head_dim=32,
+    vocab_size=300,
+    model_type="llama",
+)
 OURS_BY_THEIRS = {
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",
@@ -27,7 +36,11 @@ TEMPLATE = "{% for message in messages %}{{ message['role'] + ': ' + message['co
 
 def gguf_name(name):
     """llama.cpp's name of one of ours."""
-    whole = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight", "lm_head.weight": "output.weight"}
+    whole = {
+        "model.embed_tokens.weight": "token_embd.weight",
+        "model.norm.weight": "output_norm.weight",
+        "lm_head.weight": "output.weight",
+    }
     if name in whole:
         return whole[name]
     _, _, layer, rest = name.split(".", 3)
@@ -37,7 +50,9 @@ def gguf_name(name):
 
 def interleaved(values, heads):
     """llama.cpp's order of query and key rows: its convert script's own formula."""
-    return values.reshape(heads, 2, values.shape[0] // heads // 2, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
+    return (
+        values.reshape(heads, 2, values.shape[0] // heads // 2, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
+    )
 
 
 def vocabulary(size):

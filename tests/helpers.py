@@ -32,7 +32,9 @@ def random_weights(config: ModelConfig, seed: int = 0, scale: float = 0.3) -> di
     weights = {}
     for spec in parameter_specs(config):
         values = rng.standard_normal(spec.shape).astype(np.float32)
-        weights[spec.name] = 1 + 0.1 * values if "norm" in spec.name else values * np.float32(scale / np.sqrt(spec.shape[-1]) * 4)
+        weights[spec.name] = (
+            1 + 0.1 * values if "norm" in spec.name else values * np.float32(scale / np.sqrt(spec.shape[-1]) * 4)
+        )
     return weights
 
 
@@ -54,7 +56,14 @@ def listen_to_ctrl_c() -> None:
 
 def run(command: list, cwd: Path | None = None, timeout: int = 300, **extra: str) -> subprocess.CompletedProcess:
     """Runs a command of the project; its output is in .stdout and .stderr."""
-    return subprocess.run([str(word) for word in command], cwd=cwd or ROOT, capture_output=True, text=True, timeout=timeout, env=clean_environment(**extra))
+    return subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd or ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=clean_environment(**extra),
+    )
 
 
 def run_python(script: str, *arguments: object, timeout: int = 300) -> subprocess.CompletedProcess:
@@ -67,7 +76,18 @@ def read_jsonl(path: Path) -> list[dict]:
 
 def make_sums(tokenizer_dir: Path, output: Path, num_rows: int, split: str = "train", seed: int = 0) -> Path:
     """A MindRecord file of generated two-digit sums."""
-    settings = ("--dataset_type", "arithmetic", "--num_rows", num_rows, "--split", split, "--seed", seed, "--output_path", output)
+    settings = (
+        "--dataset_type",
+        "arithmetic",
+        "--num_rows",
+        num_rows,
+        "--split",
+        split,
+        "--seed",
+        seed,
+        "--output_path",
+        output,
+    )
     result = run_python("tools/rlhf_data.py", "--tokenizer_dir", tokenizer_dir, *settings)
     assert result.returncode == 0, result.stderr
     return output

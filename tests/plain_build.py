@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Proves that a plain `bash build.sh` is enough: in an environment that nothing else filled, every module is imported and every tool run on its main path.
+"""Proves that a plain `bash build.sh` is enough: in an environment that nothing else filled, every module is imported
+and every tool run on its main path.
 
-.ci/run calls it after the first command of README and before tests/run.sh, which installs more. No pytest, so only the standard library besides what is tested.
+.ci/run calls it after the first command of README and before tests/run.sh, which installs more. No pytest, so only the
+standard library besides what is tested.
 
 Example:
   .venv/bin/python tests/plain_build.py output/quickstart
@@ -26,7 +28,8 @@ EXTRAS = ("torch", "vllm", "pytest", "pyarrow", "mindformers", "mindspore_gs")
 NEEDS_AN_EXTRA = ("mindrlhf_lite.rollout.vllm", "mindrlhf_lite.quantize")
 MODEL = ROOT / "examples/quickstart/model"
 SHAPE = (
-    "model: {model_type: qwen2, vocab_size: 64, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 2, num_attention_heads: 4, num_key_value_heads: 2}\n"
+    "model: {model_type: qwen2, vocab_size: 64, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 2, "
+    "num_attention_heads: 4, num_key_value_heads: 2}\n"
 )
 PORT = 18765  # of the one job of two ranks
 
@@ -35,7 +38,10 @@ def import_all() -> int:
     """Imports every module of the package but those of extras; returns how many."""
     import mindrlhf_lite
 
-    names = [module.name for module in pkgutil.walk_packages(mindrlhf_lite.__path__, "mindrlhf_lite.", onerror=lambda name: None)]
+    names = [
+        module.name
+        for module in pkgutil.walk_packages(mindrlhf_lite.__path__, "mindrlhf_lite.", onerror=lambda name: None)
+    ]
     names = [name for name in names if not name.startswith(NEEDS_AN_EXTRA) and not name.endswith("__main__")]
     for name in names:
         importlib.import_module(name)
@@ -50,7 +56,9 @@ def commands(folder: Path, run: Path) -> dict[str, list[list[object]]]:
 
     write_gguf(folder / "small.gguf", GGUF_SHAPE, random_weights(GGUF_SHAPE), "Q4_1")
     (folder / "shape.yaml").write_text(SHAPE)
-    (folder / "rows.jsonl").write_text("".join(json.dumps({"prompt": f"{n}+8=", "completion": f"{n + 8}"}) + "\n" for n in (12, 34)))
+    (folder / "rows.jsonl").write_text(
+        "".join(json.dumps({"prompt": f"{n}+8=", "completion": f"{n + 8}"}) + "\n" for n in (12, 34))
+    )
     (folder / "math.jsonl").write_text(json.dumps({"question": "What is 1/2 + 1/4?", "answer": "\\frac{3}{4}"}) + "\n")
     data = ["--tokenizer_dir", MODEL, "--dataset_type"]
     return {
@@ -61,25 +69,75 @@ def commands(folder: Path, run: Path) -> dict[str, list[list[object]]]:
         ],
         "rlhf_data": [
             [*data, "arithmetic", "--num_rows", 8, "--split", "held_out", "--output_path", folder / "sums.mindrecord"],
-            ["--tokenizer_dir", folder / "of_gguf", "--dataset_type", "custom", "--file_path", folder / "math.jsonl", "--prompt_type", "chat"]
-            + ["--map_keys", '{"prompt": "question", "response": "answer"}', "--output_path", folder / "math.mindrecord"],
+            [
+                "--tokenizer_dir",
+                folder / "of_gguf",
+                "--dataset_type",
+                "custom",
+                "--file_path",
+                folder / "math.jsonl",
+                "--prompt_type",
+                "chat",
+            ]
+            + [
+                "--map_keys",
+                '{"prompt": "question", "response": "answer"}',
+                "--output_path",
+                folder / "math.mindrecord",
+            ],
         ],
-        "evaluate": [["--model", MODEL, "--dataset", folder / "sums.mindrecord", "--max_tokens", 8, "--verifier", "math_reward"]],
+        "evaluate": [
+            ["--model", MODEL, "--dataset", folder / "sums.mindrecord", "--max_tokens", 8, "--verifier", "math_reward"]
+        ],
         "generate": [
-            ["--model", MODEL, "--input", folder / "rows.jsonl", "--output", folder / "out.jsonl", "--max_tokens", 8, "--top_p", 0.9],
+            [
+                "--model",
+                MODEL,
+                "--input",
+                folder / "rows.jsonl",
+                "--output",
+                folder / "out.jsonl",
+                "--max_tokens",
+                8,
+                "--top_p",
+                0.9,
+            ],
             ["--model", folder / "of_gguf", "--chat", "--max_tokens", 8, "--max_length", 100],
         ],
         "score": [["--model", MODEL, "--input", folder / "rows.jsonl", "--output", folder / "scored.jsonl"]],
-        "transform_checkpoint": [["--src_checkpoint", MODEL, "--dst_checkpoint", folder / "shards", "--dst_strategy", "dp=1,tp=2,pp=1"]],
+        "transform_checkpoint": [
+            ["--src_checkpoint", MODEL, "--dst_checkpoint", folder / "shards", "--dst_strategy", "dp=1,tp=2,pp=1"]
+        ],
         "lab_report": [[run, run, "--names", "one", "again", "--output", folder / "lab"]],
         "plot_run": [[run]],
         "document_config": [["--check"]],
-        "plan_reshard": [["--model_config", ROOT / "model_configs/qwen2_5_7b.yaml", "--src", "dp=1,tp=4,pp=2", "--dst", "dp=2,tp=4"]],
-        "make_random_model": [["--config", folder / "shape.yaml", "--tokenizer_dir", MODEL, "--output", folder / "random"]],
+        "plan_reshard": [
+            ["--model_config", ROOT / "model_configs/qwen2_5_7b.yaml", "--src", "dp=1,tp=4,pp=2", "--dst", "dp=2,tp=4"]
+        ],
+        "make_random_model": [
+            ["--config", folder / "shape.yaml", "--tokenizer_dir", MODEL, "--output", folder / "random"]
+        ],
         "make_tiny_model": [["--output", folder / "tiny", "--steps", 1, "--batch_size", 4]],
-        "bench_grpo": [["--model", MODEL, "--steps", 2, "--prompts", 2, "--generations", 2, "--max_new_tokens", 4, "--micro_batch_num", 1]],
+        "bench_grpo": [
+            [
+                "--model",
+                MODEL,
+                "--steps",
+                2,
+                "--prompts",
+                2,
+                "--generations",
+                2,
+                "--max_new_tokens",
+                4,
+                "--micro_batch_num",
+                1,
+            ]
+        ],
         "bench_recompute": [["--layers", 4, "--hidden", 64, "--rows", 2, "--length", 64]],
-        "bench_reshard": [["--model_config", folder / "shape.yaml", "--src", "dp=1,tp=2", "--dst", "dp=2,tp=1", "--repeat", 1]],
+        "bench_reshard": [
+            ["--model_config", folder / "shape.yaml", "--src", "dp=1,tp=2", "--dst", "dp=2,tp=1", "--repeat", 1]
+        ],
         "bench_rollout": [["--engines", "native", "--hidden", 64, "--layers", 1, "--prompts", 4, "--turns", 1]],
         "bench_swap": [["--hidden", 256, "--layers", 1, "--steps", 2]],
         "quantize": [["--model", MODEL, "--output", folder / "int8"]],  # an extra: it says which
@@ -88,14 +146,24 @@ def commands(folder: Path, run: Path) -> dict[str, list[list[object]]]:
 
 def run_tool(name: str, arguments: list[object]) -> str:
     """Runs one command of a tool. Returns what is wrong with it, or ""."""
-    launcher = ["msrun", "--worker_num=2", "--local_worker_num=2", f"--master_port={PORT}", "--join=True"] if name == "bench_reshard" else [sys.executable]
+    launcher = (
+        ["msrun", "--worker_num=2", "--local_worker_num=2", f"--master_port={PORT}", "--join=True"]
+        if name == "bench_reshard"
+        else [sys.executable]
+    )
     command = [*launcher, str(ROOT / f"tools/{name}.py"), *map(str, arguments)]
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
-        done = subprocess.run(command, cwd=scratch, input="12+34=\n", capture_output=True, text=True, timeout=300, env=clean_environment())
+        done = subprocess.run(
+            command, cwd=scratch, input="12+34=\n", capture_output=True, text=True, timeout=300, env=clean_environment()
+        )
     print(f"{time.monotonic() - started:5.1f} s  {name} {' '.join(map(str, arguments))[:120]}", flush=True)
     if name == "quantize":
-        return "" if done.returncode == 2 and "bash build.sh --quantize" in done.stderr else f"it should ask for its extra: {done.stderr[-500:]}"
+        return (
+            ""
+            if done.returncode == 2 and "bash build.sh --quantize" in done.stderr
+            else f"it should ask for its extra: {done.stderr[-500:]}"
+        )
     return "" if done.returncode == 0 else f"exit code {done.returncode}: {(done.stdout + done.stderr)[-1500:]}"
 
 
@@ -103,13 +171,18 @@ def main() -> None:
     if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "summary.json").is_file():
         sys.exit(f"usage: python {sys.argv[0]} RUN\n\n{__doc__}")
     if more := [name for name in EXTRAS if importlib.util.find_spec(name)]:
-        sys.exit(f"error: {sys.prefix} was filled by more than `bash build.sh` ({', '.join(more)} is there): this proves nothing")
+        sys.exit(
+            f"error: {sys.prefix} was filled by more than `bash build.sh` ({', '.join(more)} is there): this "
+            "proves nothing"
+        )
     print(f"{import_all()} modules imported")
     with tempfile.TemporaryDirectory() as scratch:
         wanted = commands(Path(scratch), Path(sys.argv[1]).resolve())
         if wanted.keys() != (tools := {path.stem for path in (ROOT / "tools").glob("*.py")}):
             sys.exit(f"error: tools and their main paths differ: {sorted(wanted.keys() ^ tools)}")
-        first = [(name, arguments) for name in ("convert_weight", "rlhf_data") for arguments in wanted.pop(name)]  # others read what these write
+        first = [
+            (name, arguments) for name in ("convert_weight", "rlhf_data") for arguments in wanted.pop(name)
+        ]  # others read what these write
         chains = [[(name, arguments) for arguments in of_one] for name, of_one in wanted.items()]
         wrong = run_chain(first)
         with ThreadPoolExecutor(2) as pool:

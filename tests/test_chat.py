@@ -40,7 +40,11 @@ def test_streamed_text_never_cuts_a_character():
 
 
 def test_prompts_hold_the_turns_before():
-    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes?"}, {"role": "user", "content": "7+8"}]
+    turns = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "yes?"},
+        {"role": "user", "content": "7+8"},
+    ]
     chatml = Conversation(Words(), "be kind", turns=list(turns))
     assert chatml.prompt() == (
         "<|im_start|>system\nbe kind<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyes?<|im_end|>\n"
@@ -53,7 +57,9 @@ def test_the_oldest_turns_are_forgotten_when_there_is_no_room():
     engine = NativeEngine(Decoder(TINY, random_weights(TINY), False, 64), 1, 64)
     conversation, written = Conversation(Words(True)), []
     for number in range(6):
-        answer(conversation, f"question {number}", engine, SamplingParams(8, temperature=0.0), (number,), written.append)
+        answer(
+            conversation, f"question {number}", engine, SamplingParams(8, temperature=0.0), (number,), written.append
+        )
         assert conversation.turns[-2]["content"] == f"question {number}" and len(conversation.turns[-1]["content"]) == 8
     # a question and its answer take 34 of the 56 tokens that answers leave, the next question 16
     assert "".join(written).count("[no room: 1 of the oldest turns forgotten]") == 4 and len(conversation.turns) == 4
@@ -67,9 +73,15 @@ def test_tokens_stream_in_the_order_they_are_returned():
 
     engine, seen = NativeEngine(Decoder(TINY, random_weights(TINY), False, 64), 2, 64), {}
     requests = [GenerateRequest((3, 4, 5), 2, (0, 0)), GenerateRequest((7,), 1, (0, 1))]
-    groups = engine.generate(requests, SamplingParams(9), on_token=lambda request, sample, token: seen.setdefault((request, sample), []).append(token))
+    groups = engine.generate(
+        requests,
+        SamplingParams(9),
+        on_token=lambda request, sample, token: seen.setdefault((request, sample), []).append(token),
+    )
     assert {key: tuple(tokens) for key, tokens in seen.items()} == {
-        (request, sample): completion.token_ids for request, group in enumerate(groups) for sample, completion in enumerate(group)
+        (request, sample): completion.token_ids
+        for request, group in enumerate(groups)
+        for sample, completion in enumerate(group)
     }
 
 

@@ -8,7 +8,14 @@ from helpers import ROOT
 # by their name in setup.py
 PACKAGES = {"yaml": "pyyaml", "math_verify": "math-verify"}
 OPTIONAL = {
-    *("torch", "vllm", "vllm_mindspore", "pyarrow", "mindformers", "mindspore_gs"),  # extras, asked for by name where they are missing
+    *(
+        "torch",
+        "vllm",
+        "vllm_mindspore",
+        "pyarrow",
+        "mindformers",
+        "mindspore_gs",
+    ),  # extras, asked for by name where they are missing
     *("scipy", "psutil"),  # mindspore's
     "mindrlhf_lite",
 }
@@ -23,7 +30,11 @@ def imported(path):
 
 
 def test_every_import_is_declared():
-    files = [*(ROOT / "mindrlhf_lite").rglob("*.py"), *(ROOT / "tools").glob("*.py"), *(ROOT / "examples").rglob("*.py")]
+    files = [
+        *(ROOT / "mindrlhf_lite").rglob("*.py"),
+        *(ROOT / "tools").glob("*.py"),
+        *(ROOT / "examples").rglob("*.py"),
+    ]
     names = {name for path in files for name in imported(path)} - set(sys.stdlib_module_names) - OPTIONAL
     required = (ROOT / "setup.py").read_text().partition("install_requires=[")[2].partition("]")[0]
     missing = [name for name in sorted(names) if f'"{PACKAGES.get(name, name)}' not in required]

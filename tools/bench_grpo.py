@@ -29,7 +29,9 @@ REWARD = "def count_ones(completions, golds):\n    return [float(text.count('1')
 def parse_arguments() -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument("--model", required=True, help="Hugging Face folder, as the peer wrote it")
-    parser.add_argument("--steps", type=int, default=6, help="steps; the first one compiles and is left out (default: 6)")
+    parser.add_argument(
+        "--steps", type=int, default=6, help="steps; the first one compiles and is left out (default: 6)"
+    )
     parser.add_argument("--prompts", type=int, default=16, help="prompts a step (default: 16)")
     parser.add_argument("--generations", type=int, default=8, help="completions a prompt (default: 8)")
     parser.add_argument("--max_new_tokens", type=int, default=64, help="tokens of every completion (default: 64)")
@@ -52,7 +54,10 @@ def main() -> None:
     model, completions = str(Path(args.model).resolve()), args.prompts * args.generations
     tokenizer, rng = Tokenizer(model), random.Random(0)
     texts = [f"{rng.randint(10, 99)}+{rng.randint(10, 99)}=" for _ in range(512)]  # the peer's prompts
-    prompts = [Prompt(i, tuple(ids), text, "0", i + 1) for i, (text, ids) in enumerate(zip(texts, tokenizer.encode_batch(texts), strict=True))]
+    prompts = [
+        Prompt(i, tuple(ids), text, "0", i + 1)
+        for i, (text, ids) in enumerate(zip(texts, tokenizer.encode_batch(texts), strict=True))
+    ]
     longest = max(len(prompt.ids) for prompt in prompts)
     length = -(-(longest + args.max_new_tokens) // 8) * 8
     with tempfile.TemporaryDirectory() as folder:
@@ -89,9 +94,25 @@ def main() -> None:
         os.chdir(ROOT)
     median = statistics.median(row["time_s/step"] for row in rows)
     tokens = completions * args.max_new_tokens
-    print(json.dumps({"peer": "mindrlhf_lite", "seconds_per_step": round(median, 3), "completion_tokens_per_second": round(tokens / median, 1)}))
-    parts = {name: statistics.median(row[f"time_s/{name}"] for row in rows) for name in ("generate", "reward", "reference", "update", "reshard")}
-    print(json.dumps({f"{name}_s": round(value, 3) for name, value in parts.items()} | {"peak_rss_gb": round(rows[-1]["memory/peak_rss_gb"], 2)}))
+    print(
+        json.dumps(
+            {
+                "peer": "mindrlhf_lite",
+                "seconds_per_step": round(median, 3),
+                "completion_tokens_per_second": round(tokens / median, 1),
+            }
+        )
+    )
+    parts = {
+        name: statistics.median(row[f"time_s/{name}"] for row in rows)
+        for name in ("generate", "reward", "reference", "update", "reshard")
+    }
+    print(
+        json.dumps(
+            {f"{name}_s": round(value, 3) for name, value in parts.items()}
+            | {"peak_rss_gb": round(rows[-1]["memory/peak_rss_gb"], 2)}
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Measures what recomputing activations saves and costs: memory and time of one micro-batch's gradients, each in a process of its own.
+"""Measures what recomputing activations saves and costs: memory and time of one micro-batch's gradients, each in a
+process of its own.
 
 Examples:
   python tools/bench_recompute.py
@@ -24,15 +25,21 @@ from mindrlhf_lite.cli import run_tool, tool_parser
 def parse_arguments() -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument("--layers", type=int, default=12, help="default: 12")
-    parser.add_argument("--hidden", type=int, default=256, help="hidden size; the MLP is three times as wide (default: 256)")
+    parser.add_argument(
+        "--hidden", type=int, default=256, help="hidden size; the MLP is three times as wide (default: 256)"
+    )
     parser.add_argument("--rows", type=int, default=32, help="sequences (default: 32)")
     parser.add_argument("--length", type=int, default=256, help="tokens of a sequence (default: 256)")
-    parser.add_argument("--only", choices=("kept", "recomputed"), help="measure in this process (what the tool calls itself with)")
+    parser.add_argument(
+        "--only", choices=("kept", "recomputed"), help="measure in this process (what the tool calls itself with)"
+    )
     return parser.parse_args()
 
 
 def measure(args: argparse.Namespace) -> dict[str, float]:
-    """Growth of peak memory in GiB over what weights and libraries take, and the median seconds of three micro-batches."""
+    """Growth of peak memory in GiB over what weights and libraries take, and the median seconds of three
+    micro-batches.
+    """
     import mindspore as ms
     import numpy as np
 
@@ -49,10 +56,21 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     shape = ModelConfig(300, args.hidden, 3 * args.hidden, args.layers, 4, 2, max_position_embeddings=args.length)
     rng = np.random.default_rng(0)
     weights = {spec.name: rng.normal(0, 0.02, spec.shape).astype(np.float32) for spec in parameter_specs(shape)}
-    actor = Actor(Decoder(shape, weights, True, args.length), LossOptions(0, 0.2, 0.2, False), AdamWOptions(), recomputes=args.only == "recomputed")
+    actor = Actor(
+        Decoder(shape, weights, True, args.length),
+        LossOptions(0, 0.2, 0.2, False),
+        AdamWOptions(),
+        recomputes=args.only == "recomputed",
+    )
     sequences = [TrainSequence(rng.integers(0, 300, args.length).astype(np.int32), 16, 1.0) for _ in range(args.rows)]
     tokens = args.length - 16
-    batch = make_microbatch(sequences, args.rows, BucketPlan((args.length,), (tokens,)), token_mean, BatchTotals(args.rows * tokens, args.rows, tokens))
+    batch = make_microbatch(
+        sequences,
+        args.rows,
+        BucketPlan((args.length,), (tokens,)),
+        token_mean,
+        BatchTotals(args.rows * tokens, args.rows, tokens),
+    )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     actor.accumulate([batch])  # compiles
     seconds = []
@@ -70,7 +88,9 @@ def main() -> None:
         print(json.dumps(measure(args)))
         return
     for mode in ("kept", "recomputed"):
-        result = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--only", mode], capture_output=True, text=True)
+        result = subprocess.run(
+            [sys.executable, __file__, *sys.argv[1:], "--only", mode], capture_output=True, text=True
+        )
         if result.returncode:
             raise ValueError(f"the measurement with activations {mode} failed:\n{result.stderr[-3000:]}")
         print(json.dumps({mode: json.loads(result.stdout.splitlines()[-1])}), flush=True)

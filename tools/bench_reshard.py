@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Times a reshard between ranks of this machine, with both transports, against plain memory copies in the same run.
 
-Run under msrun; the model's weights are random. GB/s counts all bytes written into the destination's parameters on all ranks, local
-copies included, over the time of the slowest rank; memcpy copies as much between parameters of each rank, by all ranks at once, with
-numpy, before every timed reshard. Peak memory is that of the first reshard, which also compares checksums.
+Run under msrun; the model's weights are random. GB/s counts all bytes written into the destination's parameters on all
+ranks, local copies included, over the time of the slowest rank; memcpy copies as much between parameters of each rank,
+by all ranks at once, with numpy, before every timed reshard. Peak memory is that of the first reshard, which also
+compares checksums.
 
 Example:
-  OMP_NUM_THREADS=1 msrun --worker_num=4 --local_worker_num=4 --join=True tools/bench_reshard.py --src dp=1,tp=2,pp=2 --dst dp=2,tp=2
+  OMP_NUM_THREADS=1 msrun --worker_num=4 --local_worker_num=4 --join=True tools/bench_reshard.py --src dp=1,tp=2,pp=2
+  --dst dp=2,tp=2
 """
 
 import argparse
@@ -50,14 +52,19 @@ def main() -> None:
     from mindrlhf_lite.reshard.transports import CollectiveTransport, SharedMemoryTransport, Transport
 
     mesh = Mesh()
-    config = read_model_file(args.model_config).shape if args.model_config else ModelConfig(32000, 768, 3072, 8, 12, 4, tie_word_embeddings=False)
+    config = (
+        read_model_file(args.model_config).shape
+        if args.model_config
+        else ModelConfig(32000, 768, 3072, 8, 12, 4, tie_word_embeddings=False)
+    )
     source, destination = parse_strategy(args.src, "--src", config), parse_strategy(args.dst, "--dst", config)
     plan = make_plan(config, source, destination, mesh.world_size)
     rng = np.random.default_rng(mesh.rank)
 
     def parameters(strategy: Strategy, fill: bool, config: ModelConfig = config) -> dict[str, Parameter]:
         arrays = {
-            b.name: rng.standard_normal(b.shape, np.float32) if fill else np.ones(b.shape, np.float32) for b in buffers_of_rank(config, strategy, mesh.rank)
+            b.name: rng.standard_normal(b.shape, np.float32) if fill else np.ones(b.shape, np.float32)
+            for b in buffers_of_rank(config, strategy, mesh.rank)
         }
         return {name: Parameter(Tensor(array), name=name, requires_grad=False) for name, array in arrays.items()}
 
@@ -87,7 +94,11 @@ def main() -> None:
         moved: Transport = transport
         # a tiny one first: the memory of a reshard shall not count the code that the first one loads
         tiny = replace(config, vocab_size=64, intermediate_size=64)
-        tiny_plan, from_, to = make_plan(tiny, source, destination, mesh.world_size), parameters(source, True, tiny), parameters(destination, False, tiny)
+        tiny_plan, from_, to = (
+            make_plan(tiny, source, destination, mesh.world_size),
+            parameters(source, True, tiny),
+            parameters(destination, False, tiny),
+        )
         Resharder(tiny_plan, mesh.rank, mesh.world, to, moved).run(ResidentSource(from_))
         resharder = Resharder(plan, mesh.rank, mesh.world, targets, moved, args.bucket_mb << 20)
         ctypes.CDLL(None).malloc_trim(0)  # so that the first run's memory shows
@@ -98,14 +109,18 @@ def main() -> None:
         memcpy, seconds = [], []
         for _ in range(args.repeat):  # taking turns: a shared machine's memory is not equally fast all the time
             memcpy.append(slowest(copy_all))
-            seconds.append(max(gather_objects(mesh.world, resharder.run(ResidentSource(weights), is_checked=False).seconds)))
+            seconds.append(
+                max(gather_objects(mesh.world, resharder.run(ResidentSource(weights), is_checked=False).seconds))
+            )
         median = statistics.median(seconds)
         report[moved.name] = {
             "seconds": round(median, 4),
             "gb_per_s": round(total / 1e9 / median, 2),
             "received_gb_per_s": round(received / 1e9 / median, 2),
             "memcpy_gb_per_s": round(total / 1e9 / statistics.median(memcpy), 2),
-            "share_of_memcpy": round(statistics.median(copy / move for copy, move in zip(memcpy, seconds, strict=True)), 3),
+            "share_of_memcpy": round(
+                statistics.median(copy / move for copy, move in zip(memcpy, seconds, strict=True)), 3
+            ),
             "peak_extra_mb_per_rank": round(extra / 1e6, 1),
         }
     if mesh.is_main:

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Generated tokens a second of the rollout engines and of transformers, on one model and one set of requests, each in a process of
-its own, taking turns.
+"""Generated tokens a second of the rollout engines and of transformers, on one model and one set of requests, each in a
+process of its own, taking turns.
 
-128 prompts of 16 to 200 tokens, up to 128 new ones each, sampled at temperature 1; a few stop tokens end completions early, about where trained models end them.
-A first, untimed turn compiles. The model is random: speed does not depend on its weights. The C library is told to keep freed memory: left to itself
-it gives large blocks back and fetches them again at every step, which now and then halves transformers' speed.
+128 prompts of 16 to 200 tokens, up to 128 new ones each, sampled at temperature 1; a few stop tokens end completions
+early, about where trained models end them. A first, untimed turn compiles. The model is random: speed does not depend
+on its weights. The C library is told to keep freed memory: left to itself it gives large blocks back and fetches them
+again at every step, which now and then halves transformers' speed.
 
 Examples:
   OMP_NUM_THREADS=2 python tools/bench_rollout.py
@@ -30,7 +31,11 @@ sys.path.insert(0, str(ROOT))
 from mindrlhf_lite.cli import run_tool, tool_parser
 
 NEW_TOKENS, STOP_TOKENS, VOCABULARY = 128, 20, 2048
-KEEP_MEMORY = {"MALLOC_TOP_PAD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "4000000000"}
+KEEP_MEMORY = {
+    "MALLOC_TOP_PAD_": "1000000000",
+    "MALLOC_MMAP_THRESHOLD_": "4000000000",
+    "MALLOC_TRIM_THRESHOLD_": "4000000000",
+}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -40,13 +45,17 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=4, help="default: 4")
     parser.add_argument("--prompts", type=int, default=128, help="default: 128")
     parser.add_argument("--turns", type=int, default=5, help="timed turns; the median is reported (default: 5)")
-    parser.add_argument("--serve", help=argparse.SUPPRESS)  # a folder: be the one engine of --engines, generate once for every line of standard input
+    parser.add_argument(
+        "--serve", help=argparse.SUPPRESS
+    )  # a folder: be the one engine of --engines, generate once for every line of standard input
     args = parser.parse_args()
     if unknown := set(args.engines.split(",")) - {"native", "vllm", "transformers"}:
         parser.error(f"--engines {args.engines}: {', '.join(sorted(unknown))} is not native, vllm or transformers")
     for name, command in (("vllm", "bash build.sh --vllm"), ("transformers", "bash build.sh --test")):
         if name in args.engines.split(",") and importlib.util.find_spec(name) is None:
-            parser.error(f"--engines {args.engines}: {name} is not installed; install it with `{command}`, or leave it out")
+            parser.error(
+                f"--engines {args.engines}: {name} is not installed; install it with `{command}`, or leave it out"
+            )
     return args
 
 
@@ -81,7 +90,12 @@ def main() -> None:
             command = [sys.executable, __file__, "--engines", name, "--prompts", str(args.prompts), "--serve", folder]
             children[name] = stack.enter_context(
                 subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ, **KEEP_MEMORY}
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    text=True,
+                    env={**os.environ, **KEEP_MEMORY},
                 )
             )
         for turn in range(args.turns + 1):  # the first one compiles
@@ -89,13 +103,21 @@ def main() -> None:
                 assert child.stdin and child.stdout
                 print("go", file=child.stdin, flush=True)
                 if not (line := child.stdout.readline()):
-                    raise ValueError(f"the {name} engine ended early; see `{sys.executable} {__file__} --engines {name} --serve FOLDER <<< go`")
+                    raise ValueError(
+                        f"the {name} engine ended early; see `{sys.executable} {__file__} --engines {name} "
+                        "--serve FOLDER <<< go`"
+                    )
                 tokens[name], taken = json.loads(line)
                 if turn:
                     seconds[name].append(taken)
     speed = {name: tokens[name] / statistics.median(times) for name, times in seconds.items()}
     for name in names:
-        row = {"engine": name, "tokens": tokens[name], "tokens_per_s": round(speed[name]), "turns": [round(tokens[name] / s) for s in seconds[name]]}
+        row = {
+            "engine": name,
+            "tokens": tokens[name],
+            "tokens_per_s": round(speed[name]),
+            "turns": [round(tokens[name] / s) for s in seconds[name]],
+        }
         if "transformers" in speed:
             row["over_transformers"] = round(speed[name] / speed["transformers"], 2)
         print(json.dumps(row))
@@ -136,7 +158,9 @@ def own_engine(name: str, folder: str, prompts: list) -> Callable[[], int]:
         engine = VllmEngine(model, folder, VllmOptions(length, len(prompts)))
     requests = [GenerateRequest(prompt, 1, (0, index)) for index, prompt in enumerate(prompts)]
     sampling = SamplingParams(NEW_TOKENS, stop_token_ids=tuple(range(STOP_TOKENS)))
-    return lambda: sum(len(completion.token_ids) for group in engine.generate(requests, sampling) for completion in group)
+    return lambda: sum(
+        len(completion.token_ids) for group in engine.generate(requests, sampling) for completion in group
+    )
 
 
 def transformers_engine(folder: str, prompts: list) -> Callable[[], int]:
@@ -155,7 +179,15 @@ def transformers_engine(folder: str, prompts: list) -> Callable[[], int]:
         torch.manual_seed(0)
         with torch.no_grad():
             output = model.generate(
-                ids, attention_mask=mask, do_sample=True, top_k=0, top_p=1.0, temperature=1.0, max_new_tokens=NEW_TOKENS, eos_token_id=stops, pad_token_id=0
+                ids,
+                attention_mask=mask,
+                do_sample=True,
+                top_k=0,
+                top_p=1.0,
+                temperature=1.0,
+                max_new_tokens=NEW_TOKENS,
+                eos_token_id=stops,
+                pad_token_id=0,
             )
         total = 0
         for row in output[:, width:].tolist():

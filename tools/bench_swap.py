@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Measures what swapping saves and costs: whole GRPO runs without it, at level 0 and at level 1.
 
-The model's weights dominate: random, few short completions. Every run is a process of its own, with `--ranks` under msrun. Prints the peak
-of resident memory on the fullest rank, how much it grew over what the program had before it loaded anything, the need of the
-largest phase (weights, gradients and moments that must be in memory together), and the time of a step.
+The model's weights dominate: random, few short completions. Every run is a process of its own, with `--ranks` under
+msrun. Prints the peak of resident memory on the fullest rank, how much it grew over what the program had before it
+loaded anything, the need of the largest phase (weights, gradients and moments that must be in memory together), and the
+time of a step.
 
 Examples:
   python tools/bench_swap.py
@@ -37,7 +38,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--ranks", type=int, default=1, help="default: 1")
     parser.add_argument("--hidden", type=int, default=3072, help="hidden size (default: 3072)")
     parser.add_argument("--layers", type=int, default=4, help="default: 4")
-    parser.add_argument("--steps", type=int, default=3, help="steps; the first one compiles and its time is left out (default: 3)")
+    parser.add_argument(
+        "--steps", type=int, default=3, help="steps; the first one compiles and its time is left out (default: 3)"
+    )
     parser.add_argument("--swap_dir", default="", help="folder of the spill files (default: a temporary folder)")
     return parser.parse_args()
 
@@ -52,9 +55,20 @@ def measure(folder: Path, name: str, ranks: int, settings: list[str]) -> dict[st
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        launch = [f"--worker_num={ranks}", f"--local_worker_num={ranks}", "--master_addr=127.0.0.1", f"--master_port={port}", "--join=True"]
+        launch = [
+            f"--worker_num={ranks}",
+            f"--local_worker_num={ranks}",
+            "--master_addr=127.0.0.1",
+            f"--master_port={port}",
+            "--join=True",
+        ]
         command = [str(Path(sys.executable).parent / "msrun"), *launch, f"--log_dir={output}_log", *command]
-    environment = {**os.environ, "GLOG_v": "3", "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(folder)}
+    environment = {
+        **os.environ,
+        "GLOG_v": "3",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(folder),
+    }
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
     if result.returncode:
         raise ValueError(f"the run with swapping {name} failed:\n{(result.stdout + result.stderr)[-3000:]}")
@@ -64,7 +78,9 @@ def measure(folder: Path, name: str, ranks: int, settings: list[str]) -> dict[st
         "peak_rss_gib": round(memory["peak_rss_gb"], 2),
         "growth_gib": round(memory["peak_rss_gb"] - memory["start_rss_gb"], 2),
         "largest_phase_gib": round(memory["largest_phase_gb"], 2),
-        "growth_over_largest_phase": round((memory["peak_rss_gb"] - memory["start_rss_gb"]) / memory["largest_phase_gb"], 3),
+        "growth_over_largest_phase": round(
+            (memory["peak_rss_gb"] - memory["start_rss_gb"]) / memory["largest_phase_gb"], 3
+        ),
         "seconds_per_step": round(statistics.median(row["time_s/step"] for row in rows), 2),
         "swap_seconds_per_step": round(statistics.median(row["time_s/swap"] for row in rows), 2),
         "swap_gib_per_step": round(statistics.median(row["swap/bytes"] for row in rows) / 2**30, 2),
@@ -74,7 +90,9 @@ def measure(folder: Path, name: str, ranks: int, settings: list[str]) -> dict[st
 def main() -> None:
     args = parse_arguments()
     if args.steps < 2 or args.ranks < 1:
-        raise ValueError(f"--steps {args.steps} --ranks {args.ranks}: at least 2 steps (the first is left out) and one rank")
+        raise ValueError(
+            f"--steps {args.steps} --ranks {args.ranks}: at least 2 steps (the first is left out) and one rank"
+        )
     from mindrlhf_lite.data.records import write_prompts
     from mindrlhf_lite.data.tokenizer import Tokenizer
     from mindrlhf_lite.models.hf_weights import save_hf_model
@@ -83,15 +101,30 @@ def main() -> None:
     from mindrlhf_lite.types import Prompt
 
     tokenizer = Tokenizer(str(ROOT / "examples/quickstart/model"))
-    shape = ModelConfig(tokenizer.size, args.hidden, 4 * args.hidden, args.layers, args.hidden // 64, args.hidden // 128, tie_word_embeddings=False)
+    shape = ModelConfig(
+        tokenizer.size,
+        args.hidden,
+        4 * args.hidden,
+        args.layers,
+        args.hidden // 64,
+        args.hidden // 128,
+        tie_word_embeddings=False,
+    )
     with tempfile.TemporaryDirectory(dir=args.swap_dir or None) as name:
         folder = Path(name)
-        save_hf_model(folder / "model", shape, initial_weights(shape, 0), tokenizer.eos_token_id, tokenizer.pad_token_id)
+        save_hf_model(
+            folder / "model", shape, initial_weights(shape, 0), tokenizer.eos_token_id, tokenizer.pad_token_id
+        )
         tokenizer.save(folder / "model")
         texts = [f"{number}+{number}=" for number in range(10, 42)]
-        prompts = [Prompt(i, tuple(ids), text, "0", i + 1) for i, (text, ids) in enumerate(zip(texts, tokenizer.encode_batch(texts), strict=True))]
+        prompts = [
+            Prompt(i, tuple(ids), text, "0", i + 1)
+            for i, (text, ids) in enumerate(zip(texts, tokenizer.encode_batch(texts), strict=True))
+        ]
         write_prompts(folder / "prompts.mindrecord", prompts)
-        (folder / "bench_reward.py").write_text("def last_token(completions, golds):\n    return [float(len(text) % 3) for text in completions]\n")
+        (folder / "bench_reward.py").write_text(
+            "def last_token(completions, golds):\n    return [float(len(text) % 3) for text in completions]\n"
+        )
         values = {
             "rl_config.dataset_file": folder / "prompts.mindrecord",
             "rl_config.max_steps": args.steps,
@@ -115,7 +148,16 @@ def main() -> None:
         for mode, extra in MODES.items():
             report[mode] = measure(folder, mode, args.ranks, [*settings, *extra])
             print(json.dumps({mode: report[mode]}), flush=True)
-        print(json.dumps(report | {"seconds_over_off": {m: round(report[m]["seconds_per_step"] / report["off"]["seconds_per_step"], 2) for m in MODES}}))
+        print(
+            json.dumps(
+                report
+                | {
+                    "seconds_over_off": {
+                        m: round(report[m]["seconds_per_step"] / report["off"]["seconds_per_step"], 2) for m in MODES
+                    }
+                }
+            )
+        )
 
 
 if __name__ == "__main__":

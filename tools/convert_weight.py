@@ -3,22 +3,26 @@
 
 Formats are told by what is there and by the name of what is written:
   Hugging Face   a folder with config.json and safetensors
-  MindFormers    a file .ckpt or .safetensors with the names of LlamaForCausalLM; read with --config_path: its YAML, a YAML of model_configs/, or a
+  MindFormers    a file .ckpt or .safetensors with the names of LlamaForCausalLM; read with --config_path: its YAML, a
+  YAML of model_configs/, or a
                  Hugging Face folder, which also gives the tokenizer
-  GGUF           a file .gguf of llama.cpp (architectures llama, qwen2, qwen3): quantised tensors become float32, or --dtype; its tokenizer and chat
+  GGUF           a file .gguf of llama.cpp (architectures llama, qwen2, qwen3): quantised tensors become float32, or
+  --dtype; its tokenizer and chat
                  template become files that transformers loads; read only
   sharded        a folder of rank files, written for --dst_strategy; a run's checkpoints/step_N is one too
 
-Every tensor keeps its dtype unless --dtype says otherwise; a conversion that keeps it is exact to the bit. Memory stays at a few hundred MiB
-for any model but with --dst_strategy, where it is the largest tensor of a rank. A missing, extra or misshaped tensor is an error that names all of them,
-and nothing is written.
+Every tensor keeps its dtype unless --dtype says otherwise; a conversion that keeps it is exact to the bit. Memory stays
+at a few hundred MiB for any model but with --dst_strategy, where it is the largest tensor of a rank. A missing, extra
+or misshaped tensor is an error that names all of them, and nothing is written.
 
 Examples:
   python tools/convert_weight.py --torch_ckpt_dir Qwen2.5-7B --mindspore_ckpt_path qwen2_5_7b.ckpt --dtype bf16
-  python tools/convert_weight.py --reversed --mindspore_ckpt_path qwen2_5_7b.ckpt --config_path finetune_qwen2_5_7b_8k.yaml --torch_ckpt_dir hf
+  python tools/convert_weight.py --reversed --mindspore_ckpt_path qwen2_5_7b.ckpt \\
+      --config_path finetune_qwen2_5_7b_8k.yaml --torch_ckpt_dir hf
   python tools/convert_weight.py --input_path output/checkpoints/step_40 --output_path trained.safetensors --dtype bf16
   python tools/convert_weight.py --input_path SmolLM2-135M-Instruct.Q4_1.gguf --output_path smollm2
-  python tools/convert_weight.py --input_path qwen2_5_7b.ckpt --config_path Qwen2.5-7B --output_path shards --dst_strategy dp=1,tp=4,pp=2
+  python tools/convert_weight.py --input_path qwen2_5_7b.ckpt --config_path Qwen2.5-7B --output_path shards \\
+      --dst_strategy dp=1,tp=4,pp=2
 """
 
 import argparse
@@ -38,14 +42,21 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--input_path", help="what to convert")
     parser.add_argument("--output_path", help="new file or folder")
     parser.add_argument("--torch_ckpt_dir", help="Hugging Face folder: the source, or with --reversed what is written")
-    parser.add_argument("--mindspore_ckpt_path", help="MindFormers file: what is written, or with --reversed the source")
+    parser.add_argument(
+        "--mindspore_ckpt_path", help="MindFormers file: what is written, or with --reversed the source"
+    )
     parser.add_argument("--reversed", action="store_true", help="from --mindspore_ckpt_path to --torch_ckpt_dir")
-    parser.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), help="what is written (default: the source's, tensor by tensor)")
+    parser.add_argument(
+        "--dtype", choices=("fp32", "fp16", "bf16"), help="what is written (default: the source's, tensor by tensor)"
+    )
     parser.add_argument(
         "--config_path",
-        help="shape of the model in a MindFormers file (and, for any source, end tokens and tokenizer): MindFormers' YAML, a YAML of model_configs/, or a Hugging Face folder",
+        help="shape of the model in a MindFormers file (and, for any source, end tokens and tokenizer): MindFormers' "
+        "YAML, a YAML of model_configs/, or a Hugging Face folder",
     )
-    parser.add_argument("--src_strategy", help="strategy that a sharded source was saved under (default: what it says itself)")
+    parser.add_argument(
+        "--src_strategy", help="strategy that a sharded source was saved under (default: what it says itself)"
+    )
     parser.add_argument("--dst_strategy", help="write rank files for dp=..,tp=..,pp=.. or a strategy.json")
     return parser.parse_args()
 
@@ -58,11 +69,19 @@ def paths(args: argparse.Namespace) -> tuple[str, str]:
         raise ValueError("give --input_path and --output_path, or --torch_ckpt_dir and --mindspore_ckpt_path, not both")
     source, destination = source or args.input_path, destination or args.output_path
     if not source or not destination:
-        raise ValueError("a source and a destination are needed: --input_path and --output_path, or --torch_ckpt_dir and --mindspore_ckpt_path")
+        raise ValueError(
+            "a source and a destination are needed: --input_path and --output_path, or --torch_ckpt_dir and "
+            "--mindspore_ckpt_path"
+        )
     if args.mindspore_ckpt_path and not args.mindspore_ckpt_path.endswith((".ckpt", ".safetensors")):
-        raise ValueError(f"--mindspore_ckpt_path {args.mindspore_ckpt_path}: a MindFormers file ends in .ckpt or .safetensors")
+        raise ValueError(
+            f"--mindspore_ckpt_path {args.mindspore_ckpt_path}: a MindFormers file ends in .ckpt or .safetensors"
+        )
     if destination.endswith(_NOT_WRITTEN):
-        raise ValueError(f"{destination}: this format is not written; give a folder (Hugging Face), or a file .ckpt or .safetensors (MindFormers)")
+        raise ValueError(
+            f"{destination}: this format is not written; give a folder (Hugging Face), or a file .ckpt or "
+            ".safetensors (MindFormers)"
+        )
     return source, destination
 
 
@@ -80,12 +99,17 @@ def main() -> None:
     conversion.check_is_new(Path(destination))
     if Path(source_path).suffix in conversion.MINDFORMERS_SUFFIXES:
         if not args.config_path:
-            raise ValueError(f"--config_path: needed for {source_path}, which does not say the shape of its model: a MindFormers YAML or a Hugging Face folder")
+            raise ValueError(
+                f"--config_path: needed for {source_path}, which does not say the shape of its model: a "
+                "MindFormers YAML or a Hugging Face folder"
+            )
         source = conversion.open_mindformers(source_path, args.config_path)
     elif source_path.endswith(".gguf"):
         source = conversion.open_gguf(source_path)
     else:
-        source = conversion.open_checkpoint(source_path, conversion.read_strategy(args.src_strategy, "--src_strategy") if args.src_strategy else None)
+        source = conversion.open_checkpoint(
+            source_path, conversion.read_strategy(args.src_strategy, "--src_strategy") if args.src_strategy else None
+        )
     if source.end_token_ids is None and args.config_path:
         model = read_model_file(args.config_path)
         source = replace(source, end_token_ids=model.end_token_ids, pad_token_id=model.pad_token_id)
@@ -104,7 +128,10 @@ def main() -> None:
     if not is_mindformers and not source.gguf:
         copy_first_tokenizer([source_path, args.config_path], destination)
     if not strategy and not is_mindformers and source.end_token_ids is None:
-        print("warning: no end token is known, so that answers will not stop: give a Hugging Face folder by --config_path, or set eos_token_id in config.json")
+        print(
+            "warning: no end token is known, so that answers will not stop: give a Hugging Face folder by "
+            "--config_path, or set eos_token_id in config.json"
+        )
     print(f"wrote {destination}; peak memory {peak_rss_gb():.2f} GiB")
 
 

@@ -21,7 +21,8 @@ def document() -> str:
     lines = [
         "# Settings",
         "",
-        "Every key of the YAML, also as `--section.key=value` on the command line. Written by `tools/document_config.py`.",
+        "Every key of the YAML, also as `--section.key=value` on the command line. Written by "
+        "`tools/document_config.py`.",
         "",
         "| key | type | default | meaning |",
         "|---|---|---|---|",
@@ -30,7 +31,11 @@ def document() -> str:
     short = {key: flag for flag, key in FLAGS.items()}
     for key, entry in known_keys().items():
         default = entry.default_factory() if entry.default_factory is not dataclasses.MISSING else entry.default
-        kind = getattr(types[key], "__name__", str(types[key])) if not str(types[key]).startswith("list") else str(types[key])
+        kind = (
+            getattr(types[key], "__name__", str(types[key]))
+            if not str(types[key]).startswith("list")
+            else str(types[key])
+        )
         choices = f" ({', '.join(filter(None, entry.metadata['choices']))})" if entry.metadata["choices"] else ""
         flag = f"; short: `--{short[key]}`" if key in short else ""
         lines.append(f"| `{key}` | {kind} | `{default!r}` | {entry.metadata['help']}{choices}{flag} |")

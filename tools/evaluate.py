@@ -1,13 +1,18 @@
 #!/usr/bin/env python3
-"""Accuracy of a model on a converted data set, with its 95 % interval, pass@k and a breakdown by source; or two models on the same questions.
+"""Accuracy of a model on a converted data set, with its 95 % interval, pass@k and a breakdown by source; or two models
+on the same questions.
 
---output FILE.json also writes FILE.completions.jsonl: a row a question with its completions and which of them are right. --compare takes two
-models, or such files, and tests question by question whether they differ; a run's completions/eval_N.jsonl are such files too.
+--output FILE.json also writes FILE.completions.jsonl: a row a question with its completions and which of them are
+right. --compare takes two models, or such files, and tests question by question whether they differ; a run's
+completions/eval_N.jsonl are such files too.
 
 Examples:
-  python tools/evaluate.py --model output/quickstart/hf --dataset held_out.mindrecord --k 8 --temperature 1.0 --output trained.json
-  python tools/evaluate.py --compare examples/quickstart/model output/quickstart/hf --dataset held_out.mindrecord --max_tokens 40
-  python tools/evaluate.py --compare output/quickstart/completions/eval_000000.jsonl output/quickstart/completions/eval_000060.jsonl
+  python tools/evaluate.py --model output/quickstart/hf --dataset held_out.mindrecord --k 8 --temperature 1.0 \\
+      --output trained.json
+  python tools/evaluate.py --compare examples/quickstart/model output/quickstart/hf --dataset held_out.mindrecord \\
+      --max_tokens 40
+  python tools/evaluate.py --compare output/quickstart/completions/eval_000000.jsonl \\
+      output/quickstart/completions/eval_000060.jsonl
 """
 
 import argparse
@@ -29,12 +34,21 @@ if TYPE_CHECKING:
 def parse_arguments() -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument("--model", help="Hugging Face folder")
-    parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two models instead of --model: Hugging Face folders, or .jsonl files of answers")
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        metavar=("A", "B"),
+        help="two models instead of --model: Hugging Face folders, or .jsonl files of answers",
+    )
     parser.add_argument("--dataset", help="MindRecord file of tools/rlhf_data.py")
     parser.add_argument("--k", type=int, default=1, help="completions a question (default: 1)")
     parser.add_argument("--temperature", type=float, help="default: 0 (greedy) for --k 1, else 1.0")
     parser.add_argument("--max_tokens", type=int, default=512, help="most tokens of a completion (default: 512)")
-    parser.add_argument("--verifier", default="qwen_accuracy_reward", help="built-in name or dotted path (default: qwen_accuracy_reward)")
+    parser.add_argument(
+        "--verifier",
+        default="qwen_accuracy_reward",
+        help="built-in name or dotted path (default: qwen_accuracy_reward)",
+    )
     parser.add_argument("--max_prompts", type=int, default=0, help="first questions only; 0: all (default: 0)")
     parser.add_argument("--max_num_seqs", type=int, default=64, help="sequences decoded together (default: 64)")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
@@ -43,7 +57,9 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def evaluate(model: str, args: argparse.Namespace, temperature: float) -> "list[Row]":
-    """A row a question: index, source, prompt, gold, and its completions with text, tokens, finish_reason and correct."""
+    """A row a question: index, source, prompt, gold, and its completions with text, tokens, finish_reason and
+    correct.
+    """
     from tqdm import tqdm
 
     from mindrlhf_lite.data.records import read_file
@@ -65,11 +81,16 @@ def evaluate(model: str, args: argparse.Namespace, temperature: float) -> "list[
     sampling = SamplingParams(args.max_tokens, temperature=temperature, stop_token_ids=folder.stop_token_ids)
     with tqdm(total=len(prompts) * args.k, unit="completion", desc=f"evaluating {Path(model).name}") as progress:
         seed = (args.seed, EVALUATION_STREAM)
-        groups = generate_groups(engine, folder.tokenizer, prompts, args.k, sampling, seed, lambda count: progress.update(count) and None)
+        groups = generate_groups(
+            engine, folder.tokenizer, prompts, args.k, sampling, seed, lambda count: progress.update(count) and None
+        )
     correct = judge(groups, reward)
     reward.close()
     if reward.has_only_failed:
-        raise ValueError(f"--verifier {args.verifier}: it failed on all {correct.size} completions: there is no accuracy to report; mend it")
+        raise ValueError(
+            f"--verifier {args.verifier}: it failed on all {correct.size} completions: there is no accuracy to "
+            "report; mend it"
+        )
     return question_rows(groups, correct)
 
 
@@ -79,14 +100,24 @@ def read_completions(path: str) -> "list[Row]":
     rows = read_rows(path)
     for number, row in enumerate(rows, 1):
         completions = row.get("completions")
-        is_whole = isinstance(completions, list) and completions and all(isinstance(c, dict) and "correct" in c for c in completions)
+        is_whole = (
+            isinstance(completions, list)
+            and completions
+            and all(isinstance(c, dict) and "correct" in c for c in completions)
+        )
         if not is_whole or not {"prompt", "gold", "source"} <= row.keys():
-            raise ValueError(f"{path}: row {number} is no answered question (prompt, gold, source, completions with correct); give a .completions.jsonl file")
+            raise ValueError(
+                f"{path}: row {number} is no answered question (prompt, gold, source, completions with correct); "
+                "give a .completions.jsonl file"
+            )
     return rows
 
 
 def describe(result: "Evaluation") -> str:
-    return f"{result.accuracy:.1%} (95 % interval {result.low:.1%} to {result.high:.1%}; {result.num_questions} questions x {result.num_samples})"
+    return (
+        f"{result.accuracy:.1%} (95 % interval {result.low:.1%} to {result.high:.1%}; {result.num_questions} "
+        f"questions x {result.num_samples})"
+    )
 
 
 def report(rows: "list[Row]", name: str) -> dict:
@@ -121,19 +152,26 @@ def main() -> None:
         raise ValueError("--k and --max_num_seqs must be at least 1, --max_prompts must not be negative")
     temperature = args.temperature if args.temperature is not None else (0.0 if args.k == 1 else 1.0)
     if temperature == 0 and args.k > 1:
-        raise ValueError("--temperature 0 with --k over 1: greedy completions are all equal; give a positive temperature")
+        raise ValueError(
+            "--temperature 0 with --k over 1: greedy completions are all equal; give a positive temperature"
+        )
     models = args.compare or ([args.model] if args.model else [])
     if not models or (args.compare and args.model):
         raise ValueError("give --model DIR, or --compare A B")
     if summaries := [model for model in models if model.endswith(".json")]:
-        raise ValueError(f"{summaries[0]}: holds the figures only; give its answers, {Path(summaries[0]).with_suffix('.completions.jsonl')}")
+        raise ValueError(
+            f"{summaries[0]}: holds the figures only; give its answers, "
+            f"{Path(summaries[0]).with_suffix('.completions.jsonl')}"
+        )
     if args.output and (Path(args.output).is_dir() or not Path(args.output).absolute().parent.is_dir()):
         raise ValueError(f"--output {args.output}: a file in a folder that is there is needed")
     if not args.dataset and any(not model.endswith(".jsonl") for model in models):
         raise ValueError("--dataset: needed; a MindRecord file of tools/rlhf_data.py")
 
     settings = {"max_tokens": args.max_tokens, "temperature": temperature, "verifier": args.verifier, "seed": args.seed}
-    rows = [read_completions(model) if model.endswith(".jsonl") else evaluate(model, args, temperature) for model in models]
+    rows = [
+        read_completions(model) if model.endswith(".jsonl") else evaluate(model, args, temperature) for model in models
+    ]
     if not args.compare:
         result = report(rows[0], args.model)
         if args.output:
@@ -143,7 +181,10 @@ def main() -> None:
 
     questions = [[(row["prompt"], row["gold"]) for row in side] for side in rows]
     if questions[0] != questions[1]:
-        raise ValueError(f"--compare: {models[0]} and {models[1]} did not answer the same questions ({len(rows[0])} and {len(rows[1])} of them)")
+        raise ValueError(
+            f"--compare: {models[0]} and {models[1]} did not answer the same questions ({len(rows[0])} and "
+            f"{len(rows[1])} of them)"
+        )
     results = []
     for letter, model, side in zip("AB", models, rows, strict=True):
         print(f"{letter}: {model}")
@@ -153,11 +194,16 @@ def main() -> None:
         print(f"note: A has {counts[0]} completions a question, B {counts[1]}: were they sampled alike?")
     paired = compare(*(correctness(side, model) for model, side in zip(models, rows, strict=True)))
     print(
-        f"B - A: {paired.difference:+.1%} (95 % interval {paired.low:+.1%} to {paired.high:+.1%}); B is better on {paired.better} questions, worse on {paired.worse}"
+        f"B - A: {paired.difference:+.1%} (95 % interval {paired.low:+.1%} to {paired.high:+.1%}); B is better "
+        f"on {paired.better} questions, worse on {paired.worse}"
     )
     print(f"{paired.test} test: p = {paired.p_value:.2g}")
     if args.output:
-        write_result(args.output, {"a": results[0], "b": results[1], "comparison": paired.as_dict()}, {".a": rows[0], ".b": rows[1]})
+        write_result(
+            args.output,
+            {"a": results[0], "b": results[1], "comparison": paired.as_dict()},
+            {".a": rows[0], ".b": rows[1]},
+        )
 
 
 if __name__ == "__main__":

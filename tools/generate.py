@@ -2,14 +2,16 @@
 """Completions of given prompts by the native rollout engine, or a conversation in the terminal.
 
 Input rows: {"prompt": "..."} or {"prompt_ids": [...]}.
-Output rows: {"token_ids": [...], "text": "...", "logprobs": [...], "finish_reason": "stop" | "length"}, --n of them a prompt,
-in prompt order.
+Output rows: {"token_ids": [...], "text": "...", "logprobs": [...], "finish_reason": "stop" | "length"}, --n of them a
+prompt, in prompt order.
 
---chat reads a question a line and shows the answer as it is made; /new forgets the conversation, /exit or Ctrl-D ends it. Prompts follow the
-tokenizer's chat template (or ChatML); a model without one continues each line as it is; --prompt_type renders each line as in training.
+--chat reads a question a line and shows the answer as it is made; /new forgets the conversation, /exit or Ctrl-D ends
+it. Prompts follow the tokenizer's chat template (or ChatML); a model without one continues each line as it is;
+--prompt_type renders each line as in training.
 
 Examples:
-  python tools/generate.py --model examples/quickstart/model --input rows.jsonl --output out.jsonl --temperature 0 --max_tokens 40
+  python tools/generate.py --model examples/quickstart/model --input rows.jsonl --output out.jsonl \\
+      --temperature 0 --max_tokens 40
   python tools/generate.py --model Qwen2.5-0.5B-Instruct --chat --system "You are a patient tutor." --max_tokens 512
   python tools/generate.py --model output/hf --chat --prompt_type r1_zero --temperature 0
 """
@@ -36,15 +38,26 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output", help=".jsonl file to write")
     parser.add_argument("--chat", action="store_true", help="a conversation in the terminal instead of files")
     parser.add_argument("--system", default="", help="with --chat: the system message")
-    parser.add_argument("--prompt_type", help="with --chat: template of every line, as in tools/rlhf_data.py; turns before it are not shown to the model")
-    parser.add_argument("--max_length", type=int, default=2048, help="with --chat: tokens of prompt and answer together (default: 2048)")
+    parser.add_argument(
+        "--prompt_type",
+        help="with --chat: template of every line, as in tools/rlhf_data.py; turns before it are not shown to the "
+        "model",
+    )
+    parser.add_argument(
+        "--max_length", type=int, default=2048, help="with --chat: tokens of prompt and answer together (default: 2048)"
+    )
     parser.add_argument("--temperature", type=float, default=1.0, help="0: greedy (default: 1.0)")
     parser.add_argument("--top_k", type=int, default=0, help="0: all (default: 0)")
     parser.add_argument("--top_p", type=float, default=1.0, help="default: 1.0")
     parser.add_argument("--repetition_penalty", type=float, default=1.0, help="default: 1.0")
     parser.add_argument("--max_tokens", type=int, default=128, help="most tokens of a completion (default: 128)")
     parser.add_argument("--min_tokens", type=int, default=0, help="no stop token before this many (default: 0)")
-    parser.add_argument("--stop_token_ids", type=int, nargs="*", help="tokens that end a completion (default: eos_token_id of config.json)")
+    parser.add_argument(
+        "--stop_token_ids",
+        type=int,
+        nargs="*",
+        help="tokens that end a completion (default: eos_token_id of config.json)",
+    )
     parser.add_argument("--n", type=int, default=1, help="completions a prompt (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--max_num_seqs", type=int, default=16, help="sequences decoded together (default: 16)")
@@ -74,14 +87,24 @@ def chat(args: argparse.Namespace) -> None:
     folder = load_model_folder(args.model)
     length, sampling = min(args.max_length, folder.config.max_position_embeddings), sampling_of(args, folder)
     if sampling.max_tokens >= length:
-        raise ValueError(f"--max_tokens {sampling.max_tokens}: must be below --max_length (and the model's max_position_embeddings), {length}")
+        raise ValueError(
+            f"--max_tokens {sampling.max_tokens}: must be below --max_length (and the model's "
+            f"max_position_embeddings), {length}"
+        )
     template = load_template(args.prompt_type, folder.tokenizer) if args.prompt_type else None
     conversation = Conversation(folder.tokenizer, args.system, template)
     if args.system and not (template.takes_system if template else conversation.remembers):
-        raise ValueError(f"--system: {f'template {args.prompt_type}' if template else 'a model without a chat template'} has no place for it")
+        raise ValueError(
+            f"--system: {f'template {args.prompt_type}' if template else 'a model without a chat template'} has "
+            "no place for it"
+        )
     Mesh()
     engine = NativeEngine(Decoder(folder.config, folder.weights, False, length), 1, length)
-    form = args.prompt_type or ("the whole conversation is the prompt" if conversation.remembers else "no chat template: every line is continued as it is")
+    form = args.prompt_type or (
+        "the whole conversation is the prompt"
+        if conversation.remembers
+        else "no chat template: every line is continued as it is"
+    )
     print(f"{args.model} ({form}); /new starts over, /exit ends")
     turn = 0
     while True:
@@ -100,7 +123,14 @@ def chat(args: argparse.Namespace) -> None:
         elif question.strip():
             turn += 1
             try:
-                answer(conversation, question, engine, sampling, (args.seed, turn), lambda text: print(text, end="", flush=True))
+                answer(
+                    conversation,
+                    question,
+                    engine,
+                    sampling,
+                    (args.seed, turn),
+                    lambda text: print(text, end="", flush=True),
+                )
                 print()
             except ValueError as error:
                 print(f"error: {error}", file=sys.stderr)
@@ -121,12 +151,19 @@ def complete_file(args: argparse.Namespace) -> None:
     rows, folder = read_rows(args.input), load_model_folder(args.model)
     sampling = sampling_of(args, folder)
     requests = [
-        GenerateRequest(tuple(ids_of(row, "prompt", folder.tokenizer, f"{args.input}: row {number}", folder.config.vocab_size)), args.n, (args.seed, number))
+        GenerateRequest(
+            tuple(ids_of(row, "prompt", folder.tokenizer, f"{args.input}: row {number}", folder.config.vocab_size)),
+            args.n,
+            (args.seed, number),
+        )
         for number, row in enumerate(rows)
     ]
     length = max(len(request.prompt_ids) for request in requests) + args.max_tokens
     if length > folder.config.max_position_embeddings:
-        raise ValueError(f"the longest prompt + --max_tokens is {length}, over the model's max_position_embeddings={folder.config.max_position_embeddings}")
+        raise ValueError(
+            f"the longest prompt + --max_tokens is {length}, over the model's "
+            f"max_position_embeddings={folder.config.max_position_embeddings}"
+        )
     Mesh()
     engine = NativeEngine(Decoder(folder.config, folder.weights, False, length), args.max_num_seqs, length)
     with tqdm(total=len(requests) * args.n, unit="completion", desc="generating") as progress:

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """One HTML page that compares runs: curves side by side, settings that differ, completions worth reading.
 
-OUTPUT/report.html is self-contained and opens without a network; every curve is also a PNG beside it. Runs that are still going can be given.
+OUTPUT/report.html is self-contained and opens without a network; every curve is also a PNG beside it. Runs that are
+still going can be given.
 
 Examples:
   python tools/lab_report.py output/quickstart
-  python tools/lab_report.py output/base output/no_format_reward output/group_of_16 --names base "no format reward" "16 a group" --output lab
+  python tools/lab_report.py output/base output/no_format_reward output/group_of_16 \\
+      --names base "no format reward" "16 a group" --output lab
 """
 
 import argparse

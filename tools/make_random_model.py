@@ -2,7 +2,8 @@
 """Writes a model of a given shape with random weights, for measurements where no real weights are at hand.
 
 Example:
-  python tools/make_random_model.py --config model_configs/qwen2_5_0_5b.yaml --tokenizer_dir Qwen2.5-tokenizer --output random_0_5b
+  python tools/make_random_model.py --config model_configs/qwen2_5_0_5b.yaml --tokenizer_dir Qwen2.5-tokenizer \\
+      --output random_0_5b
 """
 
 import argparse
@@ -17,7 +18,9 @@ from mindrlhf_lite.cli import run_tool, tool_parser
 def parse_arguments() -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument("--config", required=True, help="YAML of model_configs/, or a Hugging Face folder")
-    parser.add_argument("--tokenizer_dir", required=True, help="folder with the tokenizer's files, which are copied beside the weights")
+    parser.add_argument(
+        "--tokenizer_dir", required=True, help="folder with the tokenizer's files, which are copied beside the weights"
+    )
     parser.add_argument("--output", required=True, help="folder to write, in Hugging Face format")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     return parser.parse_args()
@@ -34,7 +37,9 @@ def main() -> None:
     check_is_new(Path(args.output))
     config = read_model_file(args.config).shape
     tokenizer = Tokenizer(args.tokenizer_dir)
-    save_hf_model(args.output, config, initial_weights(config, args.seed), tokenizer.eos_token_id, tokenizer.pad_token_id)
+    save_hf_model(
+        args.output, config, initial_weights(config, args.seed), tokenizer.eos_token_id, tokenizer.pad_token_id
+    )
     tokenizer.save(args.output)
     print(f"Wrote {args.output}: {count_parameters(config):,} random parameters")
 

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Makes the quickstart's model: a tiny Qwen2 and its tokenizer, warmed up by supervised training on sloppily solved sums.
+"""Makes the quickstart's model: a tiny Qwen2 and its tokenizer, warmed up by supervised training on sloppily solved
+sums.
 
 It learns from train-split sums, worked out digit by digit inside <think>, by a tutor who forgets each carry with
-probability --forget_carry. So it learns the format and the digits, mostly drops carries, and is right where there are none
-to carry: under a third of held-out sums when decoding greedily. Carrying is what GRPO then has to find out from rewards.
+probability --forget_carry. So it learns the format and the digits, mostly drops carries, and is right where there are
+none to carry: under a third of held-out sums when decoding greedily. Carrying is what GRPO then has to find out from
+rewards.
 
 Example:
   python tools/make_tiny_model.py --output examples/quickstart/model
@@ -26,12 +28,16 @@ MAX_COMPLETION, SEQUENCE = 40, 48
 
 
 def write_tokenizer(folder: Path) -> None:
-    """vocab.json, merges.txt and tokenizer_config.json in Qwen2's format: all bytes, \\boxed, the tags and special tokens."""
+    """vocab.json, merges.txt and tokenizer_config.json in Qwen2's format: all bytes, \\boxed, the tags and special
+    tokens.
+    """
     from transformers.models.gpt2.tokenization_gpt2 import bytes_to_unicode
 
     folder.mkdir(parents=True, exist_ok=True)
     symbols = [bytes_to_unicode()[byte] for byte in range(256)] + [merge.replace(" ", "") for merge in MERGES]
-    (folder / "vocab.json").write_text(json.dumps({symbol: index for index, symbol in enumerate(symbols)}, ensure_ascii=False))
+    (folder / "vocab.json").write_text(
+        json.dumps({symbol: index for index, symbol in enumerate(symbols)}, ensure_ascii=False)
+    )
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(MERGES) + "\n")
     added = {
         str(len(symbols) + index): {
@@ -64,7 +70,8 @@ def write_tokenizer(folder: Path) -> None:
 def worked_sum(question: str, remembers_carry: Callable[[], bool]) -> str:
     """ "47+85=" -> "<think>7+5=12,4+8+1=13</think><answer>\\boxed{132}</answer><|im_end|>": digits from the right.
 
-    Where `remembers_carry()` says no, a carry is dropped, the last one too: "<think>7+5=12,4+8=12</think><answer>\\boxed{22}</answer>".
+    Where `remembers_carry()` says no, a carry is dropped, the last one too:
+    "<think>7+5=12,4+8=12</think><answer>\\boxed{22}</answer>".
     """
     left, right = question.rstrip("=").split("+")
     width = max(len(left), len(right))
@@ -83,10 +90,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output", required=True, help="folder to write, in Hugging Face format")
     parser.add_argument("--seed", type=int, default=0, help="weights and batches (default: 0)")
     parser.add_argument("--digits", type=int, default=2, help="digits of each number (default: 2)")
-    parser.add_argument("--forget_carry", type=float, default=0.7, help="probability that the tutor forgets a carry (default: 0.7)")
+    parser.add_argument(
+        "--forget_carry", type=float, default=0.7, help="probability that the tutor forgets a carry (default: 0.7)"
+    )
     parser.add_argument("--steps", type=int, default=320, help="training steps (default: 320)")
     parser.add_argument("--batch_size", type=int, default=128, help="sums a step (default: 128)")
-    parser.add_argument("--lr", type=float, default=1.5e-3, help="peak learning rate; falls to 0 by a cosine (default: 1.5e-3)")
+    parser.add_argument(
+        "--lr", type=float, default=1.5e-3, help="peak learning rate; falls to 0 by a cosine (default: 1.5e-3)"
+    )
     return parser.parse_args()
 
 
@@ -131,9 +142,17 @@ def main() -> None:
     )
     weights = initial_weights(config, args.seed)
     model = Decoder(config, weights, trainable=True, max_length=SEQUENCE)
-    actor = Actor(model, LossOptions(beta=0, epsilon_low=0.2, epsilon_high=0.2, policy_is_frozen=False), AdamWOptions(weight_decay=0.01))
-    engine = NativeEngine(Decoder(config, weights, trainable=False, max_length=SEQUENCE), num_slots=128, cache_length=SEQUENCE)
-    reshard = Resharder(make_plan(config, model.strategy, model.strategy), 0, None, engine.named_weights(), SharedMemoryTransport(None))
+    actor = Actor(
+        model,
+        LossOptions(beta=0, epsilon_low=0.2, epsilon_high=0.2, policy_is_frozen=False),
+        AdamWOptions(weight_decay=0.01),
+    )
+    engine = NativeEngine(
+        Decoder(config, weights, trainable=False, max_length=SEQUENCE), num_slots=128, cache_length=SEQUENCE
+    )
+    reshard = Resharder(
+        make_plan(config, model.strategy, model.strategy), 0, None, engine.named_weights(), SharedMemoryTransport(None)
+    )
 
     train = list(arithmetic_rows(min(200_000, 10 ** (2 * args.digits) * 4 // 5), 0, "train", args.digits))
     held_out = [
@@ -152,18 +171,24 @@ def main() -> None:
             targets = [worked_sum(question, lambda: rng.random() >= args.forget_carry) for question in questions]
             sequences = [
                 TrainSequence(np.array(prompt + target, np.int32), len(prompt), advantage=1.0)
-                for prompt, target in zip(tokenizer.encode_batch(questions), tokenizer.encode_batch(targets), strict=True)
+                for prompt, target in zip(
+                    tokenizer.encode_batch(questions), tokenizer.encode_batch(targets), strict=True
+                )
             ]
             totals = BatchTotals(sum(s.completion_length for s in sequences), len(sequences), MAX_COMPLETION)
             # with ratio 1 and advantage 1 the GRPO loss has the gradient of the cross entropy
             _, logprobs = actor.accumulate([make_microbatch(sequences, args.batch_size, plan, token_mean, totals)])
             actor.apply(schedule.at(step))
-            progress.set_postfix(loss=f"{-sum(float(row.sum()) for row in logprobs[0]) / totals.num_tokens:.3f}", refresh=False)
+            progress.set_postfix(
+                loss=f"{-sum(float(row.sum()) for row in logprobs[0]) / totals.num_tokens:.3f}", refresh=False
+            )
             progress.update()
             if (step + 1) % 50 == 0:
                 reshard.run(ResidentSource(model.named_weights()))
                 for name, sampling in (("greedy", greedy), ("sampled", sampled)):
-                    result = summarise(judge(generate_groups(engine, tokenizer, held_out, 1, sampling, (args.seed,)), reward))
+                    result = summarise(
+                        judge(generate_groups(engine, tokenizer, held_out, 1, sampling, (args.seed,)), reward)
+                    )
                     progress.write(f"step {step + 1}: held-out accuracy, {name}: {result.accuracy:.1%}")
     save_hf_model(folder, config, model.weights_as_numpy(), tokenizer.eos_token_id, tokenizer.pad_token_id)
     reward.close()

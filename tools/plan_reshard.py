@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Plans moving a model's weights from one parallel strategy to another, on paper: bytes, balance, buckets, seconds.
 
-No device and no ranks are needed. A strategy is dp=1,tp=4,pp=2; layers=13/11 splits the stages unevenly, zero=1 shares rows
-over the data ranks, fused=1 is an engine with fused linears, emb=whole keeps the embedding table whole on every tensor rank.
+No device and no ranks are needed. A strategy is dp=1,tp=4,pp=2; layers=13/11 splits the stages unevenly, zero=1 shares
+rows over the data ranks, fused=1 is an engine with fused linears, emb=whole keeps the embedding table whole on every
+tensor rank.
 
 Examples:
   python tools/plan_reshard.py --model_config model_configs/qwen2_5_7b.yaml --src dp=1,tp=4,pp=2 --dst dp=2,tp=4,pp=1
-  python tools/plan_reshard.py --model_config model_configs/qwen2_5_72b.yaml --src dp=16,tp=8,pp=8 --dst dp=128,tp=8 --json
+  python tools/plan_reshard.py --model_config model_configs/qwen2_5_72b.yaml --src dp=16,tp=8,pp=8 \\
+      --dst dp=128,tp=8 --json
 """
 
 import argparse
@@ -27,7 +29,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--dst", required=True, help="strategy that they go to")
     parser.add_argument("--bucket_mb", type=float, default=8, help="bucket size in MiB (default: 8)")
     parser.add_argument("--link_gb_per_s", type=float, default=25, help="GB/s that a rank receives (default: 25)")
-    parser.add_argument("--memory_gb_per_s", type=float, default=800, help="GB/s that a rank copies in its memory (default: 800)")
+    parser.add_argument(
+        "--memory_gb_per_s", type=float, default=800, help="GB/s that a rank copies in its memory (default: 800)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args()
 
@@ -49,7 +53,10 @@ def main() -> None:
     planning = time.perf_counter() - start
     bound = lower_bound_bytes(config, source, destination, plan.num_ranks)
     link, memory = args.link_gb_per_s * 1e9, args.memory_gb_per_s * 1e9
-    seconds = [max(int(sent), int(got)) / link + int(copied) / memory for sent, got, copied in zip(plan.sent_bytes, plan.received_bytes, plan.copied_bytes)]
+    seconds = [
+        max(int(sent), int(got)) / link + int(copied) / memory
+        for sent, got, copied in zip(plan.sent_bytes, plan.received_bytes, plan.copied_bytes)
+    ]
     result = {
         "ranks": plan.num_ranks,
         "weights_bytes": ITEM_BYTES * count_parameters(config),
@@ -76,14 +83,17 @@ def _table(result: dict, args: argparse.Namespace) -> str:
         f"{args.src} -> {args.dst} on {ranks} ranks, weights {gib(result['weights_bytes']).strip()} (float32)",
         f"{'rank':>6} {'receives':>13} {'lower bound':>13} {'sends':>13}",
         *(
-            f"{rank:6d} {gib(result['received_bytes_by_rank'][rank])} {gib(result['lower_bound_bytes_by_rank'][rank])} {gib(result['sent_bytes_by_rank'][rank])}"
+            f"{rank:6d} {gib(result['received_bytes_by_rank'][rank])} "
+            f"{gib(result['lower_bound_bytes_by_rank'][rank])} {gib(result['sent_bytes_by_rank'][rank])}"
             for rank in range(min(ranks, 16))
         ),
         *([f"   ... {ranks - 16} more ranks; --json lists all"] if ranks > 16 else []),
-        f"   all {gib(result['received_bytes']['total'])} {gib(result['lower_bound_bytes']['total'])} {gib(result['sent_bytes']['total'])}",
+        f"   all {gib(result['received_bytes']['total'])} {gib(result['lower_bound_bytes']['total'])} "
+        f"{gib(result['sent_bytes']['total'])}",
         f"balance of sending among replicas (max / mean): {result['balance']:.3f}",
         f"buckets of {args.bucket_mb:g} MiB a rank: {result['buckets_per_rank']}",
-        f"estimated at {args.link_gb_per_s:g} GB/s a link and {args.memory_gb_per_s:g} GB/s memory: {result['estimated_seconds']:.3f} s (the slowest rank; latency and congestion not counted)",
+        f"estimated at {args.link_gb_per_s:g} GB/s a link and {args.memory_gb_per_s:g} GB/s memory: "
+        f"{result['estimated_seconds']:.3f} s (the slowest rank; latency and congestion not counted)",
         f"planned in {result['planning_seconds']:.3f} s",
     ]
     return "\n".join(rows)

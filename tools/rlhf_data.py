@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
 """Converts questions with gold answers into a MindRecord file of prompts.
 
-Reads .jsonl, .json, .csv and .parquet. Every row is checked before anything is written: rows without question or answer, prompts that are too
-long, and gold answers that no verifier understands are named by file and row. --config takes all settings from a YAML, with these names or those of
-MindSpeed-RL (input, tokenizer_name_or_path, output_prefix, workers, prompt_type, map_keys, seq_length, log_interval); the command line wins.
+Reads .jsonl, .json, .csv and .parquet. Every row is checked before anything is written: rows without question or
+answer, prompts that are too long, and gold answers that no verifier understands are named by file and row. --config
+takes all settings from a YAML, with these names or those of MindSpeed-RL (input, tokenizer_name_or_path, output_prefix,
+workers, prompt_type, map_keys, seq_length, log_interval); the command line wins.
 
 Examples:
   python tools/rlhf_data.py --tokenizer_dir Qwen2.5-0.5B --file_path gsm8k/train.jsonl --output_path train.mindrecord \\
       --dataset_type gsm8k --prompt_type qwen_r1
   python tools/rlhf_data.py --tokenizer_dir Qwen2.5-0.5B --file_path mine.csv --output_path train.mindrecord \\
       --dataset_type custom --map_keys '{"prompt": "problem", "response": "answer", "system": ""}'
-  python tools/rlhf_data.py --tokenizer_dir Qwen2.5-0.5B --file_path a.json b.json --ratios 3 1 --sample 4000 --workers 2 \\
+  python tools/rlhf_data.py --tokenizer_dir Qwen2.5-0.5B --file_path a.json b.json --ratios 3 1 --sample 4000 \\
+      --workers 2 \\
       --dataset_type deepscaler --output_path train.mindrecord
   python tools/rlhf_data.py --config data.yaml --inspect 3
   python tools/rlhf_data.py --vocab_path vocab.json --merges_file_path merges.txt --file_path train.jsonl \\
@@ -50,36 +52,90 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--vocab_path", help="vocab.json of a Qwen2 tokenizer")
     parser.add_argument("--merges_file_path", help="merges.txt of a Qwen2 tokenizer")
     parser.add_argument(
-        "--dataset_type", choices=_DATASET_TYPES, help="form of the source rows; custom with --map_keys; arithmetic without --file_path is generated"
+        "--dataset_type",
+        choices=_DATASET_TYPES,
+        help="form of the source rows; custom with --map_keys; arithmetic without --file_path is generated",
     )
     parser.add_argument("--file_path", nargs="+", help="source files (.jsonl, .json, .csv, .parquet)")
-    parser.add_argument("--ratios", type=float, nargs="+", help="shares of the files in the result, until one is used up (default: all rows of all files)")
-    parser.add_argument("--map_keys", help='JSON: which fields hold what, {"prompt": .., "response": .., "system": .., "source": ..}')
+    parser.add_argument(
+        "--ratios",
+        type=float,
+        nargs="+",
+        help="shares of the files in the result, until one is used up (default: all rows of all files)",
+    )
+    parser.add_argument(
+        "--map_keys", help='JSON: which fields hold what, {"prompt": .., "response": .., "system": .., "source": ..}'
+    )
     parser.add_argument("--output_path", help="MindRecord file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace --output_path if it is there")
-    parser.add_argument("--prompt_type", default="plain", help="template: plain, qwen, qwen_r1, chat, r1_zero, or FILE.yaml:NAME (default: plain)")
-    parser.add_argument("--max_prompt_length", type=int, default=1024, help="longest prompt in tokens; longer ones are bad rows (default: 1024)")
     parser.add_argument(
-        "--seq_length", type=int, default=2048, help="prompt + completion of the later run in tokens; must exceed --max_prompt_length (default: 2048)"
+        "--prompt_type",
+        default="plain",
+        help="template: plain, qwen, qwen_r1, chat, r1_zero, or FILE.yaml:NAME (default: plain)",
     )
-    parser.add_argument("--pad_token_id", type=int, help="pad prompt_ids to --max_prompt_length with this id (default: no padding; this project needs none)")
+    parser.add_argument(
+        "--max_prompt_length",
+        type=int,
+        default=1024,
+        help="longest prompt in tokens; longer ones are bad rows (default: 1024)",
+    )
+    parser.add_argument(
+        "--seq_length",
+        type=int,
+        default=2048,
+        help="prompt + completion of the later run in tokens; must exceed --max_prompt_length (default: 2048)",
+    )
+    parser.add_argument(
+        "--pad_token_id",
+        type=int,
+        help="pad prompt_ids to --max_prompt_length with this id (default: no padding; this project needs none)",
+    )
     parser.add_argument(
         "--verifier_function",
         default="",
-        help="verifiers of the later run, separated by commas: each gold answer must be found right by all that judge answers",
+        help="verifiers of the later run, separated by commas: each gold answer must be found right by all that judge "
+        "answers",
     )
-    parser.add_argument("--skip_bad_rows", action="store_true", help="leave bad rows out and list them instead of stopping")
-    parser.add_argument("--dedup", action="store_true", help="keep the first of questions that differ in white space only; other gold answers are reported")
+    parser.add_argument(
+        "--skip_bad_rows", action="store_true", help="leave bad rows out and list them instead of stopping"
+    )
+    parser.add_argument(
+        "--dedup",
+        action="store_true",
+        help="keep the first of questions that differ in white space only; other gold answers are reported",
+    )
     parser.add_argument("--sample", type=int, default=0, help="use so many rows, chosen by --seed; 0: all (default: 0)")
     parser.add_argument("--workers", type=int, default=1, help="processes that tokenize and check (default: 1)")
-    parser.add_argument("--log_interval", type=int, default=0, help="rows between lines of progress; 0: a progress bar (default: 0)")
     parser.add_argument(
-        "--inspect", type=int, nargs="?", const=3, default=0, metavar="N", help="print N prompts (3 if not given), bad rows and lengths; no MindRecord"
+        "--log_interval", type=int, default=0, help="rows between lines of progress; 0: a progress bar (default: 0)"
     )
-    parser.add_argument("--num_rows", type=int, default=2000, help="generated arithmetic: number of rows (default: 2000)")
-    parser.add_argument("--digits", type=int, default=2, help="generated arithmetic: digits of each number (default: 2)")
-    parser.add_argument("--seed", type=int, default=0, help="of sampling, mixing, and of generated arithmetic's held-out sums and order (default: 0)")
-    parser.add_argument("--split", choices=["train", "held_out"], default="train", help="generated arithmetic: the splits share no sum (default: train)")
+    parser.add_argument(
+        "--inspect",
+        type=int,
+        nargs="?",
+        const=3,
+        default=0,
+        metavar="N",
+        help="print N prompts (3 if not given), bad rows and lengths; no MindRecord",
+    )
+    parser.add_argument(
+        "--num_rows", type=int, default=2000, help="generated arithmetic: number of rows (default: 2000)"
+    )
+    parser.add_argument(
+        "--digits", type=int, default=2, help="generated arithmetic: digits of each number (default: 2)"
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of sampling, mixing, and of generated arithmetic's held-out sums and order (default: 0)",
+    )
+    parser.add_argument(
+        "--split",
+        choices=["train", "held_out"],
+        default="train",
+        help="generated arithmetic: the splits share no sum (default: train)",
+    )
     return parser
 
 
@@ -96,7 +152,10 @@ def parse_arguments() -> argparse.Namespace:
     if args.tokenizer_dir is None and args.vocab_path is None:
         raise ValueError("--tokenizer_dir is needed (or --vocab_path and --merges_file_path)")
     if args.seq_length <= args.max_prompt_length:
-        raise ValueError(f"--seq_length {args.seq_length}: must exceed --max_prompt_length {args.max_prompt_length} to leave room for a completion")
+        raise ValueError(
+            f"--seq_length {args.seq_length}: must exceed --max_prompt_length {args.max_prompt_length} to leave "
+            "room for a completion"
+        )
     if args.file_path is None and args.dataset_type != "arithmetic":
         raise ValueError(f"--file_path is needed for --dataset_type {args.dataset_type}")
     if not args.inspect and not args.overwrite and Path(args.output_path).exists():
@@ -132,7 +191,13 @@ def read_config(path: str, known: set[str]) -> list[str]:
             value = f"{value}.mindrecord"
         if value is None or value is False:
             continue
-        given = value if isinstance(value, list) else [] if value is True else [json.dumps(value) if isinstance(value, dict) else value]
+        given = (
+            value
+            if isinstance(value, list)
+            else []
+            if value is True
+            else [json.dumps(value) if isinstance(value, dict) else value]
+        )
         arguments += [f"--{name}", *map(str, given)]
     return arguments
 
@@ -160,7 +225,9 @@ def choose(args: argparse.Namespace, parts: "list[list[Prompt]]") -> "list[Promp
         if contradicting:
             rows = ", ".join(f"{prompt.source} row {prompt.row}" for prompt in contradicting[:_BAD_ROWS_SHOWN])
             print(f"of them {len(contradicting)} with another gold answer than the one that was kept: {rows}")
-    chosen = convert.mix(parts, args.ratios, args.seed) if args.ratios else [prompt for part in parts for prompt in part]
+    chosen = (
+        convert.mix(parts, args.ratios, args.seed) if args.ratios else [prompt for part in parts for prompt in part]
+    )
     return convert.sample(chosen, args.sample, args.seed) if args.sample else chosen
 
 
@@ -200,7 +267,9 @@ def main() -> None:
 
     files = (args.tokenizer_dir, args.vocab_path, args.merges_file_path)
     verifiers = tuple(filter(None, map(str.strip, args.verifier_function.split(","))))
-    converter = Conversion(args.prompt_type, *files, args.max_prompt_length, DATASET_TYPES[args.dataset_type].verifiers, verifiers).open()
+    converter = Conversion(
+        args.prompt_type, *files, args.max_prompt_length, DATASET_TYPES[args.dataset_type].verifiers, verifiers
+    ).open()
     parts = read_sources(args)
     questions = [row for part in parts for row in part if isinstance(row, Question)]
     start = time.perf_counter()
@@ -208,13 +277,24 @@ def main() -> None:
     seconds = time.perf_counter() - start
     by_question = dict(zip(map(id, questions), results, strict=True))
     checked = [[by_question.get(id(row), row) for row in part] for part in parts]
-    bad = sorted((row for part in checked for row in part if isinstance(row, BadRow)), key=lambda row: (row.file, row.row))
+    bad = sorted(
+        (row for part in checked for row in part if isinstance(row, BadRow)), key=lambda row: (row.file, row.row)
+    )
 
     source = ", ".join(args.file_path or ["generated arithmetic"])
     lines = [f"{row.file}:{row.row}: {row.reason}" for row in bad]
-    shown = lines[:_BAD_ROWS_SHOWN] + ([f"... and {len(lines) - _BAD_ROWS_SHOWN} more"] if len(lines) > _BAD_ROWS_SHOWN else [])
+    shown = lines[:_BAD_ROWS_SHOWN] + (
+        [f"... and {len(lines) - _BAD_ROWS_SHOWN} more"] if len(lines) > _BAD_ROWS_SHOWN else []
+    )
     if lines and not args.skip_bad_rows and not args.inspect:
-        fail("\n".join([*shown, f"{len(lines)} bad row(s), nothing written; mend the file, or leave them out with --skip_bad_rows"]))
+        fail(
+            "\n".join(
+                [
+                    *shown,
+                    f"{len(lines)} bad row(s), nothing written; mend the file, or leave them out with --skip_bad_rows",
+                ]
+            )
+        )
     usable = [[row for row in part if isinstance(row, Prompt)] for part in checked]
     if not any(usable):
         fail("\n".join([*shown, f"{source}: no usable row, nothing written"]))
@@ -227,9 +307,14 @@ def main() -> None:
     longest = max(len(prompt.ids) for prompt in prompts)
     padding = None if args.pad_token_id is None else Padding(args.pad_token_id, args.max_prompt_length)
     counts = dict(Counter(prompt.source for prompt in prompts))
-    header = Header(str(args.tokenizer_dir or args.vocab_path), converter.tokenizer.fingerprint(), args.prompt_type, counts, longest)
+    header = Header(
+        str(args.tokenizer_dir or args.vocab_path), converter.tokenizer.fingerprint(), args.prompt_type, counts, longest
+    )
     write_prompts(args.output_path, prompts, padding, header)
-    print(f"Wrote {args.output_path} (longest prompt: {longest} tokens; {len(questions) / seconds:.0f} rows/s)\nTotal number of samples: {len(prompts)}")
+    print(
+        f"Wrote {args.output_path} (longest prompt: {longest} tokens; {len(questions) / seconds:.0f} "
+        f"rows/s)\nTotal number of samples: {len(prompts)}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
 """Converts a model's weights between parallel strategies, offline, with the same layouts as a reshard.
 
-The source is a Hugging Face folder, a run's checkpoints/step_N folder, or a folder that this tool wrote. The destination strategy is
-"full" (a Hugging Face folder), text such as dp=1,tp=2,pp=2, or the strategy.json that `main.py --only_save_strategy` writes.
-Memory stays at one tensor, whatever the size of the model; dtypes stay as they are. Other formats: tools/convert_weight.py.
+The source is a Hugging Face folder, a run's checkpoints/step_N folder, or a folder that this tool wrote. The
+destination strategy is "full" (a Hugging Face folder), text such as dp=1,tp=2,pp=2, or the strategy.json that `main.py
+--only_save_strategy` writes. Memory stays at one tensor, whatever the size of the model; dtypes stay as they are. Other
+formats: tools/convert_weight.py.
 
 Examples:
   python tools/transform_checkpoint.py --src_checkpoint Qwen2.5-7B --dst_checkpoint shards --dst_strategy dp=1,tp=4,pp=2
-  python tools/transform_checkpoint.py --src_checkpoint shards --dst_checkpoint wider --dst_strategy output/strategy.json
-  python tools/transform_checkpoint.py --src_checkpoint output/checkpoints/step_40 --dst_checkpoint hf --dst_strategy full
+  python tools/transform_checkpoint.py --src_checkpoint shards --dst_checkpoint wider \\
+      --dst_strategy output/strategy.json
+  python tools/transform_checkpoint.py --src_checkpoint output/checkpoints/step_40 --dst_checkpoint hf \\
+      --dst_strategy full
 """
 
 import argparse
@@ -33,12 +36,20 @@ def main() -> None:
     args = parse_arguments()
     from tqdm import tqdm
 
-    from mindrlhf_lite.checkpoint.transform import check_is_new, number_of_tensors, open_checkpoint, read_strategy, transform
+    from mindrlhf_lite.checkpoint.transform import (
+        check_is_new,
+        number_of_tensors,
+        open_checkpoint,
+        read_strategy,
+        transform,
+    )
     from mindrlhf_lite.data.tokenizer import copy_first_tokenizer
     from mindrlhf_lite.observe.host import peak_rss_gb
 
     check_is_new(Path(args.dst_checkpoint))
-    source = open_checkpoint(args.src_checkpoint, read_strategy(args.src_strategy, "--src_strategy") if args.src_strategy else None)
+    source = open_checkpoint(
+        args.src_checkpoint, read_strategy(args.src_strategy, "--src_strategy") if args.src_strategy else None
+    )
     strategy = None if args.dst_strategy == "full" else read_strategy(args.dst_strategy, "--dst_strategy")
     with tqdm(total=number_of_tensors(source.config, strategy), unit="tensor") as progress:
         transform(source, args.dst_checkpoint, strategy, progress.update)

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Sums in words, as .jsonl: two-digit ones for the held-out set and most of the training set, and easier ones, which the model often gets right, to begin with.
+"""Sums in words, as .jsonl: two-digit ones for the held-out set and most of the training set, and easier ones, which
+the model often gets right, to begin with.
 
 Example:
   python examples/smollm2/make_sums.py output/smollm2/data
@@ -22,7 +23,10 @@ def main() -> None:
     one_digit = [(a, b) for a in range(100) for b in range(10)]
     rng.shuffle(two_digits)
     rng.shuffle(one_digit)
-    held_out, train = two_digits[:NUM_HELD_OUT], two_digits[NUM_HELD_OUT : NUM_HELD_OUT + NUM_TRAIN] + one_digit[:NUM_EASY]
+    held_out, train = (
+        two_digits[:NUM_HELD_OUT],
+        two_digits[NUM_HELD_OUT : NUM_HELD_OUT + NUM_TRAIN] + one_digit[:NUM_EASY],
+    )
     rng.shuffle(train)
     folder.mkdir(parents=True, exist_ok=True)
     for name, pairs in (("train", train), ("held_out", held_out)):

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""What a run changed: held-out accuracy before and after with 95 % intervals, and some of the same questions answered by both.
+"""What a run changed: held-out accuracy before and after with 95 % intervals, and some of the same questions answered
+by both.
 
 Example:
   python examples/smollm2/show.py output/smollm2/seed0_20260101_120000
@@ -22,7 +23,8 @@ def main() -> None:
     for name in ("before", "after"):
         low, high = accuracy[name]["interval_95"]
         print(
-            f"{name:6} {accuracy[name]['accuracy']:6.1%}  (95 % interval {low:.1%} to {high:.1%}, {accuracy[name]['num_questions']} held-out questions, greedy)"
+            f"{name:6} {accuracy[name]['accuracy']:6.1%}  (95 % interval {low:.1%} to {high:.1%}, "
+            f"{accuracy[name]['num_questions']} held-out questions, greedy)"
         )
     files = sorted((folder / "completions").glob("eval_*.jsonl"))
     before, after = ([json.loads(line) for line in file.read_text().splitlines()] for file in (files[0], files[-1]))

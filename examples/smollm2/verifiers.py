@@ -1,4 +1,6 @@
-"""A second verifier for GSM8K: whether a completion comes to an end and states an answer, right or not (docs/smollm2.md)."""
+"""A second verifier for GSM8K: whether a completion comes to an end and states an answer, right or not
+(docs/smollm2.md).
+"""
 
 import re
 

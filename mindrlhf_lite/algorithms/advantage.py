@@ -30,7 +30,9 @@ def grpo_advantage(rewards: np.ndarray) -> np.ndarray:
 
 
 def dr_grpo_advantage(rewards: np.ndarray) -> np.ndarray:
-    """r - mean, without the division that favours very easy and very hard prompts (Dr. GRPO, arXiv:2503.20783, sec. 3.2)."""
+    """r - mean, without the division that favours very easy and very hard prompts (Dr. GRPO, arXiv:2503.20783, sec.
+    3.2).
+    """
     rewards = _check(rewards)
     if has_no_signal(rewards):
         return np.zeros(len(rewards), np.float32)

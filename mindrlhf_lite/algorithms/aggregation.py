@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class BatchTotals:
-    """Totals over one optimizer update, all ranks. Example: BatchTotals(num_tokens=1200, num_sequences=64, max_tokens=32)"""
+    """Totals over one optimizer update, all ranks. Example: BatchTotals(num_tokens=1200, num_sequences=64,
+    max_tokens=32)
+    """
 
     num_tokens: int  # valid completion tokens
     num_sequences: int

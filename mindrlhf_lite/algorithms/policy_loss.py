@@ -18,10 +18,12 @@ def importance_ratio(logprobs: Tensor, policy_logprobs: Tensor) -> Tensor:
 
 
 def truncated_importance_weight(policy_logprobs: Tensor, sampling_logprobs: Tensor, cap: float) -> Tensor:
-    """min(p_policy / p_sampling, cap) a token: what corrects a loss for tokens drawn from another distribution than the policy's, with
-    bounded variance (truncated importance sampling, Ionides 2008; for rollouts: arXiv:2510.11370 and the TIS of verl).
+    """min(p_policy / p_sampling, cap) a token: what corrects a loss for tokens drawn from another distribution than the
+    policy's, with bounded variance (truncated importance sampling, Ionides 2008; for rollouts: arXiv:2510.11370 and the
+    TIS of verl).
 
-    Args: policy_logprobs [N], of the policy that generated; sampling_logprobs [N], under what was sampled from (filters, temperature). Returns [N].
+    Args: policy_logprobs [N], of the policy that generated; sampling_logprobs [N], under what was sampled from
+    (filters, temperature). Returns [N].
     """
     return ops.minimum(importance_ratio(policy_logprobs, sampling_logprobs), ops.full_like(policy_logprobs, cap))
 

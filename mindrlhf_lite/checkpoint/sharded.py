@@ -38,7 +38,9 @@ class ShardedReader:
         for tensor, held in holdings(config, strategy).items():
             by_box: dict[Box, _Place] = {}
             for h in held:
-                by_box.setdefault(h.part.box, _Place(rank_file(int(h.ranks[0])), prefix + h.buffer.name, h.part.box, h.part.offset))
+                by_box.setdefault(
+                    h.part.box, _Place(rank_file(int(h.ranks[0])), prefix + h.buffer.name, h.part.box, h.part.offset)
+                )
             self._places[tensor] = list(by_box.values())
 
     def read(self, tensor: str, box: Box) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Checkpoints of a run: folders step_N, each complete or not there at all.
 
-Every rank that holds something writes its own file. A checkpoint is written under a temporary name, flushed to disk, and renamed
-last; a kill at any moment leaves the older ones as they were. manifest.json holds the size and SHA-256 of every file, checked
-before anything is loaded.
+Every rank that holds something writes its own file. A checkpoint is written under a temporary name, flushed to disk,
+and renamed last; a kill at any moment leaves the older ones as they were. manifest.json holds the size and SHA-256 of
+every file, checked before anything is loaded.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class Checkpoint:
     step: int
     state: dict[str, Any]
     tensors: dict[str, np.ndarray]
-    write_more: Callable[[Path], None] = lambda folder: None  # writes what belongs to it besides, into the folder that it is given
+    write_more: Callable[[Path], None] = lambda folder: (
+        None
+    )  # writes what belongs to it besides, into the folder that it is given
 
 
 @dataclass(frozen=True)
@@ -100,16 +102,20 @@ class CheckpointStore:
         return sorted((int(name[5:]) for name in names if name[5:].isdigit()), reverse=True)
 
     def save(self, checkpoint: Checkpoint, rank: int = 0, gather: Gather = _alone) -> Path:
-        """Writes step_N, then removes all but the newest `keep`. Every rank calls it; the folder must be one that all ranks see.
+        """Writes step_N, then removes all but the newest `keep`. Every rank calls it; the folder must be one that all
+        ranks see.
 
         Raises:
-            OSError: on every rank, if the disk of any is full or not writable; older checkpoints are untouched and no part of the new one stays.
+            OSError: on every rank, if the disk of any is full or not writable; older checkpoints are untouched and no
+                part of the new one stays.
         """
         final, scratch = self.folder / f"step_{checkpoint.step}", self.folder / f".step_{checkpoint.step}.tmp"
         try:
             together(gather, rank == 0, lambda: self._clear(scratch))
             files = together(gather, True, lambda: self._write_tensors(checkpoint, scratch, final, rank))
-            together(gather, rank == 0, lambda: self._finish(checkpoint, scratch, final, [file for file in files if file]))
+            together(
+                gather, rank == 0, lambda: self._finish(checkpoint, scratch, final, [file for file in files if file])
+            )
         finally:
             if rank == 0:
                 shutil.rmtree(scratch, ignore_errors=True)

@@ -1,6 +1,8 @@
-"""A parallel strategy as JSON: in every checkpoint's state.json, from `main.py --only_save_strategy`, and into `tools/transform_checkpoint.py`.
+"""A parallel strategy as JSON: in every checkpoint's state.json, from `main.py --only_save_strategy`, and into
+`tools/transform_checkpoint.py`.
 
-Example: {"data_parallel": 1, "model_parallel": 2, "pipeline_stage": 2, "stage_layers": [], "vocab_emb_dp": false, "enable_parallel_optimizer": false}
+Example: {"data_parallel": 1, "model_parallel": 2, "pipeline_stage": 2, "stage_layers": [], "vocab_emb_dp": false,
+"enable_parallel_optimizer": false}
 """
 
 from __future__ import annotations
@@ -36,7 +38,12 @@ def strategy_from_json(values: Mapping[str, Any], source: str) -> Strategy:
     filled = {**known, **values}
     degrees = [filled[key] for key in ("data_parallel", "model_parallel", "pipeline_stage")]
     if not all(isinstance(degree, int) and degree >= 1 for degree in degrees):
-        raise ValueError(f"{source}: data_parallel, model_parallel, pipeline_stage = {degrees}: positive whole numbers are needed")
+        raise ValueError(
+            f"{source}: data_parallel, model_parallel, pipeline_stage = {degrees}: positive whole numbers are needed"
+        )
     return Strategy(
-        ParallelDims(*degrees), tuple(filled["stage_layers"]), splits_embedding=not filled["vocab_emb_dp"], splits_data=filled["enable_parallel_optimizer"]
+        ParallelDims(*degrees),
+        tuple(filled["stage_layers"]),
+        splits_embedding=not filled["vocab_emb_dp"],
+        splits_data=filled["enable_parallel_optimizer"],
     )

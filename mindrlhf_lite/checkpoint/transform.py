@@ -1,8 +1,9 @@
 """Offline conversion of checkpoints between strategies and formats: the layouts of a reshard, with files as transport.
 
-A source is a Hugging Face folder, a step_N folder of a run, a folder of rank files that this module wrote, or a MindFormers file; a
-destination is a Hugging Face folder, a folder of rank files with its strategy beside them, or a MindFormers file. Memory: a piece of 16 MiB
-of a whole tensor, one tensor of a rank file. Nothing is left of a destination that could not be finished.
+A source is a Hugging Face folder, a step_N folder of a run, a folder of rank files that this module wrote, or a
+MindFormers file; a destination is a Hugging Face folder, a folder of rank files with its strategy beside them, or a
+MindFormers file. Memory: a piece of 16 MiB of a whole tensor, one tensor of a rank file. Nothing is left of a
+destination that could not be finished.
 """
 
 from __future__ import annotations
@@ -28,7 +29,14 @@ from mindrlhf_lite.models.hf_weights import WeightReader, check_names_and_shapes
 from mindrlhf_lite.models.mindformers import is_training_state, mindformers_name, mindformers_problem
 from mindrlhf_lite.models.model_config import ModelConfig
 from mindrlhf_lite.models.parameters import parameter_specs
-from mindrlhf_lite.models.tensor_files import Progress, TensorFile, TensorToWrite, open_tensor_file, write_ckpt, write_safetensors
+from mindrlhf_lite.models.tensor_files import (
+    Progress,
+    TensorFile,
+    TensorToWrite,
+    open_tensor_file,
+    write_ckpt,
+    write_safetensors,
+)
 from mindrlhf_lite.parallel.layout import Box, Buffer, Strategy, buffers_of_rank, fill_buffers, parse_strategy
 
 MINDFORMERS_SUFFIXES = (".ckpt", ".safetensors")
@@ -39,7 +47,9 @@ _ROWS_COMPARED = 4096
 
 @dataclass(frozen=True)
 class OpenCheckpoint:
-    """Readers of everything that a checkpoint holds, by the prefix that its keys have: "weight/", "optimizer/adam_m." ..."""
+    """Readers of everything that a checkpoint holds, by the prefix that its keys have: "weight/", "optimizer/adam_m."
+    ...
+    """
 
     config: ModelConfig
     strategy: Strategy | None  # None: a whole model
@@ -88,9 +98,19 @@ def open_checkpoint(path: str | Path, strategy: Strategy | None = None) -> OpenC
         readers: dict[str, Read] = {"weight/": weights.read}
         for moment in ("adam_m", "adam_v"):
             readers[f"optimizer/{moment}."] = ShardedReader(folder, config, saved, f"optimizer/{moment}.").read
-        return OpenCheckpoint(config, saved, readers, weights.dtype, state["model"].get("eos_token_id"), state["model"].get("pad_token_id"))
+        return OpenCheckpoint(
+            config,
+            saved,
+            readers,
+            weights.dtype,
+            state["model"].get("eos_token_id"),
+            state["model"].get("pad_token_id"),
+        )
     if not (folder / MODEL_FILE).is_file():
-        raise ValueError(f"{folder}: neither state.json (a run's step_N folder) nor config.json (a Hugging Face folder, or one of this tool's) there")
+        raise ValueError(
+            f"{folder}: neither state.json (a run's step_N folder) nor config.json (a Hugging Face folder, or "
+            "one of this tool's) there"
+        )
     values = _json(folder / MODEL_FILE)
     config = ModelConfig.from_hf(values, f"{folder}/{MODEL_FILE}")
     ends = values.get("eos_token_id"), values.get("pad_token_id")
@@ -106,17 +126,21 @@ def open_mindformers(path: str | Path, config_path: str | Path) -> OpenCheckpoin
     """A .ckpt or .safetensors file of MindFormers' LlamaForCausalLM.
 
     Args:
-        config_path: where the model's shape stands: a MindFormers YAML, a YAML of model_configs/, or a Hugging Face folder.
+        config_path: where the model's shape stands: a MindFormers YAML, a YAML of model_configs/, or a Hugging Face
+            folder.
 
     Raises:
-        ValueError: missing, extra or misshaped tensors (all named at once), an unreadable file, no or another model's config.
+        ValueError: missing, extra or misshaped tensors (all named at once), an unreadable file, no or another model's
+            config.
     """
     model, file = read_model_file(str(config_path)), open_tensor_file(Path(path))
     specs = parameter_specs(model.shape)
     left_out = tuple(name for name in file.entries if is_training_state(name))
     found = {name: entry.shape for name, entry in file.entries.items() if name not in left_out}
     expected = [replace(spec, name=mindformers_name(spec.name)) for spec in specs]
-    tied_head = found.pop("lm_head.weight", None) if model.shape.tie_word_embeddings else None  # MindFormers writes it a second time
+    tied_head = (
+        found.pop("lm_head.weight", None) if model.shape.tie_word_embeddings else None
+    )  # MindFormers writes it a second time
     check_names_and_shapes(found, expected, f"{path} (shape from {config_path})")
     for name in found:
         if (dtype := file.entries[name].dtype) not in ("F32", "F16", "BF16", "F64"):
@@ -130,7 +154,9 @@ def open_mindformers(path: str | Path, config_path: str | Path) -> OpenCheckpoin
     def dtype_of(name: str) -> str:
         return file.entries[mindformers_name(name)].dtype
 
-    return OpenCheckpoint(model.shape, None, {"weight/": read}, dtype_of, model.end_token_ids, model.pad_token_id, left_out)
+    return OpenCheckpoint(
+        model.shape, None, {"weight/": read}, dtype_of, model.end_token_ids, model.pad_token_id, left_out
+    )
 
 
 def open_gguf(path: str | Path) -> OpenCheckpoint:
@@ -138,7 +164,9 @@ def open_gguf(path: str | Path) -> OpenCheckpoint:
     model = GgufModel(path)
     ends = model.end_token_ids
     one_or_more = ends[0] if len(ends) == 1 else ends or None
-    return OpenCheckpoint(model.config, None, {"weight/": model.read}, model.dtype, one_or_more, model.pad_token_id, gguf=model)
+    return OpenCheckpoint(
+        model.config, None, {"weight/": model.read}, model.dtype, one_or_more, model.pad_token_id, gguf=model
+    )
 
 
 def _check_tied_head(file: TensorFile, shape: tuple[int, ...], embedding: str) -> None:
@@ -149,7 +177,9 @@ def _check_tied_head(file: TensorFile, shape: tuple[int, ...], embedding: str) -
         return np.array_equal(file.read("lm_head.weight", box), file.read(embedding, box), equal_nan=True)
 
     if shape != file.entries[embedding].shape or not all(map(rows_are_equal, range(0, shape[0], _ROWS_COMPARED))):
-        raise ValueError(f"{file.path}: lm_head.weight is not {embedding}, though the config says tie_word_embeddings=true")
+        raise ValueError(
+            f"{file.path}: lm_head.weight is not {embedding}, though the config says tie_word_embeddings=true"
+        )
 
 
 def number_of_tensors(config: ModelConfig, strategy: Strategy | None) -> int:
@@ -172,16 +202,21 @@ def check_is_new(destination: Path) -> None:
 
 
 def transform(
-    source: OpenCheckpoint, destination: str | Path, strategy: Strategy | None, progress: Progress = lambda count: None, dtype: str | None = None
+    source: OpenCheckpoint,
+    destination: str | Path,
+    strategy: Strategy | None,
+    progress: Progress = lambda count: None,
+    dtype: str | None = None,
 ) -> None:
-    """Writes `source` to `destination` under `strategy`; None: as a whole model in Hugging Face format. Only weights are written: the optimizer's
-    state of a run's checkpoint stays behind.
+    """Writes `source` to `destination` under `strategy`; None: as a whole model in Hugging Face format. Only weights
+    are written: the optimizer's state of a run's checkpoint stays behind.
 
     Args:
         dtype: F32, F16 or BF16; None: what the source has.
 
     Raises:
-        ValueError: the model cannot be laid out so, the destination holds something already, or a number does not fit the dtype.
+        ValueError: the model cannot be laid out so, the destination holds something already, or a number does not fit
+            the dtype.
     """
     folder = Path(destination)
     check_is_new(folder)
@@ -192,7 +227,14 @@ def transform(
     try:
         if strategy is None:
             ends = source.end_token_ids, source.pad_token_id
-            write_hf_model(scratch, source.config, source.readers["weight/"], *ends, dtype=source.dtype_to_write(dtype), progress=progress)
+            write_hf_model(
+                scratch,
+                source.config,
+                source.readers["weight/"],
+                *ends,
+                dtype=source.dtype_to_write(dtype),
+                progress=progress,
+            )
         else:
             _write_shards(source, scratch, replace(strategy, splits_data=False), source.dtype_to_write(dtype), progress)
         if source.gguf:
@@ -203,19 +245,27 @@ def transform(
 
 
 def _written_ranks(strategy: Strategy) -> list[int]:
-    return [rank for rank in range(strategy.dims.size) if strategy.dims.coordinates(rank).data == 0]  # replicas are not written twice
+    return [
+        rank for rank in range(strategy.dims.size) if strategy.dims.coordinates(rank).data == 0
+    ]  # replicas are not written twice
 
 
-def _write_shards(source: OpenCheckpoint, folder: Path, strategy: Strategy, dtype: Callable[[str], str], progress: Progress) -> None:
+def _write_shards(
+    source: OpenCheckpoint, folder: Path, strategy: Strategy, dtype: Callable[[str], str], progress: Progress
+) -> None:
     for rank in _written_ranks(strategy):
         rows = _RowsOfBuffers(source.readers["weight/"])
         tensors = [
-            TensorToWrite(f"weight/{buffer.name}", dtype(buffer.parts[0].tensor), tuple(buffer.shape), partial(rows.rows, buffer))
+            TensorToWrite(
+                f"weight/{buffer.name}", dtype(buffer.parts[0].tensor), tuple(buffer.shape), partial(rows.rows, buffer)
+            )
             for buffer in buffers_of_rank(source.config, strategy, rank)
         ]
         write_safetensors(folder / rank_file(rank), tensors, progress=progress)
     (folder / STRATEGY_FILE).write_text(json.dumps(strategy_to_json(strategy), indent=1) + "\n")
-    (folder / MODEL_FILE).write_text(json.dumps(source.config.to_hf(source.end_token_ids, source.pad_token_id), indent=1) + "\n")
+    (folder / MODEL_FILE).write_text(
+        json.dumps(source.config.to_hf(source.end_token_ids, source.pad_token_id), indent=1) + "\n"
+    )
 
 
 class _RowsOfBuffers:
@@ -231,7 +281,9 @@ class _RowsOfBuffers:
         return self.arrays[buffer.name][start:stop]
 
 
-def write_mindformers(source: OpenCheckpoint, destination: str | Path, progress: Progress = lambda count: None, dtype: str | None = None) -> None:
+def write_mindformers(
+    source: OpenCheckpoint, destination: str | Path, progress: Progress = lambda count: None, dtype: str | None = None
+) -> None:
     """One .ckpt or .safetensors file with the names of MindFormers' LlamaForCausalLM.
 
     Raises:
@@ -245,7 +297,10 @@ def write_mindformers(source: OpenCheckpoint, destination: str | Path, progress:
     check_is_new(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     read, dtype_of = source.readers["weight/"], source.dtype_to_write(dtype)
-    tensors = [whole_tensor(spec.name, mindformers_name(spec.name), spec.shape, read, dtype_of(spec.name)) for spec in parameter_specs(source.config)]
+    tensors = [
+        whole_tensor(spec.name, mindformers_name(spec.name), spec.shape, read, dtype_of(spec.name))
+        for spec in parameter_specs(source.config)
+    ]
     if path.suffix == ".ckpt":
         write_ckpt(path, tensors, progress)
     else:

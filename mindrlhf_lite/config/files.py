@@ -1,4 +1,6 @@
-"""What must hold for the files that a configuration names: model, data, tokenizer, output; all problems are returned, with key, value and fix."""
+"""What must hold for the files that a configuration names: model, data, tokenizer, output; all problems are returned,
+with key, value and fix.
+"""
 
 from __future__ import annotations
 
@@ -21,23 +23,40 @@ def file_problems(config: Config) -> list[str]:
     """What is wrong with the files that the settings name, without reading data or weights."""
     rl, problems = config.rl_config, []
     if not rl.dataset_file:
-        problems.append("rl_config.dataset_file='': give the MindRecord file of training prompts (--dataset_file FILE), made by tools/rlhf_data.py")
-    for key, path in (("rl_config.dataset_file", rl.dataset_file), ("rl_config.eval_dataset_file", rl.eval_dataset_file)):
+        problems.append(
+            "rl_config.dataset_file='': give the MindRecord file of training prompts (--dataset_file FILE), made "
+            "by tools/rlhf_data.py"
+        )
+    for key, path in (
+        ("rl_config.dataset_file", rl.dataset_file),
+        ("rl_config.eval_dataset_file", rl.eval_dataset_file),
+    ):
         if path and not Path(path).is_file():
             problems.append(f"{key}={path!r}: no such file; make it with tools/rlhf_data.py")
     if not config.actor_config.load:
-        problems.append("actor_config.load='': give the Hugging Face folder of the starting model (--actor_checkpoint_path DIR)")
+        problems.append(
+            "actor_config.load='': give the Hugging Face folder of the starting model (--actor_checkpoint_path DIR)"
+        )
     else:
         problems += _model_problems("actor_config.load", config.actor_config.load, config)
         problems += _shape_differences(config.actor_config.load, config.actor_config.model_config)
     if config.ref_config.load and config.ref_config.load != config.actor_config.load:
         problems += _model_problems("ref_config.load", config.ref_config.load, config)
     if not rl.resume_training and has_run(Path(rl.output_dir), Path(config.checkpoint_dir)):
-        problems.append(f"rl_config.output_dir={rl.output_dir!r}: a run is there already; continue it with --resume_training, or give another folder")
+        problems.append(
+            f"rl_config.output_dir={rl.output_dir!r}: a run is there already; continue it with "
+            "--resume_training, or give another folder"
+        )
     if config.generate_config.load not in ("", config.actor_config.load):
-        problems.append(f"generate_config.load={config.generate_config.load!r}: rollouts use the actor's weights; leave it empty")
-    if config.tokenizer_dir and not any((Path(config.tokenizer_dir) / name).is_file() for name in ("tokenizer.json", "vocab.json")):
-        problems.append(f"rl_config.tokenizer_dir={config.tokenizer_dir!r}: neither tokenizer.json nor vocab.json there")
+        problems.append(
+            f"generate_config.load={config.generate_config.load!r}: rollouts use the actor's weights; leave it empty"
+        )
+    if config.tokenizer_dir and not any(
+        (Path(config.tokenizer_dir) / name).is_file() for name in ("tokenizer.json", "vocab.json")
+    ):
+        problems.append(
+            f"rl_config.tokenizer_dir={config.tokenizer_dir!r}: neither tokenizer.json nor vocab.json there"
+        )
     for key, path in (("rl_config.output_dir", rl.output_dir), ("actor_config.save", config.actor_config.save)):
         if path and (reason := _why_not_a_folder(Path(path))):
             problems.append(f"{key}={path!r}: {reason}; give another folder")
@@ -57,7 +76,9 @@ def _why_not_a_folder(path: Path) -> str:
 
 
 def data_problems(config: Config) -> list[str]:
-    """What is wrong with data, tokenizer and disk for a run whose settings are valid: read before anything starts, without MindSpore."""
+    """What is wrong with data, tokenizer and disk for a run whose settings are valid: read before anything starts,
+    without MindSpore.
+    """
     rl, generate, problems = config.rl_config, config.generate_config, []
     try:
         tokenizer = Tokenizer(config.tokenizer_dir)
@@ -66,9 +87,13 @@ def data_problems(config: Config) -> list[str]:
     vocab_size = ModelConfig.from_dir(config.actor_config.load).vocab_size
     if tokenizer.size > vocab_size:
         problems.append(
-            f"rl_config.tokenizer_dir={config.tokenizer_dir!r}: {tokenizer.size} ids, but the model's vocabulary has {vocab_size}; give the model's own"
+            f"rl_config.tokenizer_dir={config.tokenizer_dir!r}: {tokenizer.size} ids, but the model's vocabulary "
+            f"has {vocab_size}; give the model's own"
         )
-    for key, path in (("rl_config.dataset_file", rl.dataset_file), ("rl_config.eval_dataset_file", rl.eval_dataset_file)):
+    for key, path in (
+        ("rl_config.dataset_file", rl.dataset_file),
+        ("rl_config.eval_dataset_file", rl.eval_dataset_file),
+    ):
         if not path:
             continue
         try:
@@ -81,18 +106,22 @@ def data_problems(config: Config) -> list[str]:
             continue
         if header.longest > generate.max_prompt_length:
             problems.append(
-                f"{key}={path!r}: its longest prompt has {header.longest} tokens, over generate_config.max_prompt_length={generate.max_prompt_length}; raise it, or convert again"
+                f"{key}={path!r}: its longest prompt has {header.longest} tokens, over "
+                f"generate_config.max_prompt_length={generate.max_prompt_length}; raise it, or convert again"
             )
         num_prompts = sum(header.counts.values())
         if key == "rl_config.dataset_file" and 0 < num_prompts < config.prompts_per_step:
             problems.append(
-                f"{key}={path!r}: {num_prompts} prompts, but a step takes chunk_size * num_rollouts = {config.prompts_per_step}; lower them, or give more prompts"
+                f"{key}={path!r}: {num_prompts} prompts, but a step takes chunk_size * num_rollouts = "
+                f"{config.prompts_per_step}; lower them, or give more prompts"
             )
     return problems + _disk_problems(config)
 
 
 def _disk_problems(config: Config) -> list[str]:
-    """Where not even the trained model and one checkpoint would find room. A run that goes on has some of its files already: not looked at."""
+    """Where not even the trained model and one checkpoint would find room. A run that goes on has some of its files
+    already: not looked at.
+    """
     if config.rl_config.resume_training:
         return []
     model = ITEM_BYTES * count_parameters(ModelConfig.from_dir(config.actor_config.load))
@@ -103,7 +132,8 @@ def _disk_problems(config: Config) -> list[str]:
         there = _disk_of(config.checkpoint_dir)
         needs[there] = needs.get(there, 0) + 3 * model
     return [
-        f"rl_config.output_dir={rl.output_dir!r}: what the run writes at least takes {needed / 2**20:,.1f} MiB, {shutil.disk_usage(there).free / 2**20:,.1f} MiB "
+        f"rl_config.output_dir={rl.output_dir!r}: what the run writes at least takes {needed / 2**20:,.1f} MiB, "
+        f"{shutil.disk_usage(there).free / 2**20:,.1f} MiB "
         f"are free in {there}; make room, or give another folder"
         for there, needed in needs.items()
         if needed > shutil.disk_usage(there).free
@@ -126,7 +156,12 @@ def _shape_differences(folder: str, model_config: str) -> list[str]:
     return [
         f"actor_config.model_config={model_config!r}: {name} is {given[name]}, but {value} in {folder}/config.json"
         for name, value in actual.items()
-        if given[name] != value and name not in ("max_position_embeddings", "rms_norm_eps")  # base and instruct models differ in these; config.json is used
+        if given[name] != value
+        and name
+        not in (
+            "max_position_embeddings",
+            "rms_norm_eps",
+        )  # base and instruct models differ in these; config.json is used
     ]
 
 
@@ -148,7 +183,13 @@ def _model_problems(key: str, folder: str, config: Config) -> list[str]:
         return [f"{key}={folder!r}: {error}"]
     name = config.rl_config.model_name
     if name and _MODEL_TYPES[name] != model.model_type:
-        return [f"rl_config.model_name={name!r}: the model of {key} is {model.model_type} ({model.architecture.models}); leave it empty"]
+        return [
+            f"rl_config.model_name={name!r}: the model of {key} is {model.model_type} "
+            f"({model.architecture.models}); leave it empty"
+        ]
     if config.rl_config.seq_length > model.max_position_embeddings:
-        return [f"rl_config.seq_length={config.rl_config.seq_length}: the model of {key} has max_position_embeddings={model.max_position_embeddings}"]
+        return [
+            f"rl_config.seq_length={config.rl_config.seq_length}: the model of {key} has "
+            f"max_position_embeddings={model.max_position_embeddings}"
+        ]
     return []

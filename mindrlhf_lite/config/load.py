@@ -55,7 +55,10 @@ class ConfigError(ValueError):
 
     def __init__(self, problems: Sequence[str]):
         self.problems = list(problems)
-        super().__init__(f"{len(self.problems)} problem(s) in the configuration:\n" + "\n".join(f"  - {problem}" for problem in self.problems))
+        super().__init__(
+            f"{len(self.problems)} problem(s) in the configuration:\n"
+            + "\n".join(f"  - {problem}" for problem in self.problems)
+        )
 
 
 def known_keys() -> dict[str, dataclasses.Field]:
@@ -79,7 +82,11 @@ def setting_types() -> dict[str, Any]:
     def walk(section: type, prefix: str) -> dict[str, Any]:
         types = {}
         for name, hint in get_type_hints(section).items():
-            types.update(walk(hint, f"{prefix}{name}.") if isinstance(hint, type) and dataclasses.is_dataclass(hint) else {prefix + name: hint})
+            types.update(
+                walk(hint, f"{prefix}{name}.")
+                if isinstance(hint, type) and dataclasses.is_dataclass(hint)
+                else {prefix + name: hint}
+            )
         return types
 
     return walk(Config, "")
@@ -114,7 +121,9 @@ def _flatten(values: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
-    """`--section.key=value` (or `section.key=value`, or with the value as the next word), values in YAML syntax; lists also as a,b."""
+    """`--section.key=value` (or `section.key=value`, or with the value as the next word), values in YAML syntax; lists
+    also as a,b.
+    """
     overrides: dict[str, Any] = {}
     types, problems, index = setting_types(), [], 0
     while index < len(arguments):
@@ -186,7 +195,9 @@ def _convert(value: Any, wanted: Any, entry: dataclasses.Field) -> Any:
     choices = entry.metadata["choices"]
     if choices and result not in choices:
         near = difflib.get_close_matches(str(result), choices, 1)
-        raise ValueError(f"must be one of {', '.join(filter(None, choices))}" + (f"; did you mean {near[0]}?" if near else ""))
+        raise ValueError(
+            f"must be one of {', '.join(filter(None, choices))}" + (f"; did you mean {near[0]}?" if near else "")
+        )
     return result
 
 

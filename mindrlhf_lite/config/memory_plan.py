@@ -1,7 +1,8 @@
 """How much memory a run needs on its fullest rank, by group of weights and by phase; pure numbers.
 
-Weights, gradients, moments and the KV cache are counted from the layouts, byte for byte as the program allocates them (float32).
-Activations are an estimate: what the layers keep for the backward pass, the logits of one chunk and their gradient.
+Weights, gradients, moments and the KV cache are counted from the layouts, byte for byte as the program allocates them
+(float32). Activations are an estimate: what the layers keep for the backward pass, the logits of one chunk and their
+gradient.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ _CHUNK_BYTES = 64 << 20  # models.logprobs.CHUNK_ELEMENTS in float32
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes on the fullest rank. `phases` hold the groups that a phase has in memory with swapping on, and its activations."""
+    """Bytes on the fullest rank. `phases` hold the groups that a phase has in memory with swapping on, and its
+    activations.
+    """
 
     groups: dict[str, int]
     phases: dict[str, int]
@@ -44,10 +47,14 @@ def _buffer_bytes(config: ModelConfig, strategy: Strategy) -> int:
 
 
 def activation_bytes(config: ModelConfig, strategy: Strategy, rows: int, length: int, keeps: bool) -> int:
-    """Estimate for one micro-batch of `rows` sequences on the fullest stage; `keeps`: whether layers keep theirs for a backward pass."""
+    """Estimate for one micro-batch of `rows` sequences on the fullest stage; `keeps`: whether layers keep theirs for a
+    backward pass.
+    """
     tokens, tensor = rows * length, strategy.dims.tensor
     heads = config.num_attention_heads // tensor
-    wide = 4 * config.hidden_size + 3 * config.intermediate_size // tensor + 4 * heads * config.head_dim  # numbers a token and layer
+    wide = (
+        4 * config.hidden_size + 3 * config.intermediate_size // tensor + 4 * heads * config.head_dim
+    )  # numbers a token and layer
     layer = ITEM_BYTES * tokens * (wide + heads * length)  # attention probabilities: heads * length a token
     layers = max(map(len, strategy.layers_of_stage(config.num_hidden_layers))) if keeps else 1
     return layers * layer + 3 * _CHUNK_BYTES + ITEM_BYTES * tokens * config.hidden_size * 4
@@ -59,11 +66,15 @@ def memory_plan(config: Config, shape: ModelConfig, world_size: int) -> MemoryPl
     weights = _buffer_bytes(shape, strategies.actor)
     moments = 2 * weights
     if actor.enable_parallel_optimizer and strategies.actor.dims.data > 1:
-        moments = 3 * _buffer_bytes(shape, replace(strategies.actor, splits_data=True))  # and a copy of the rows that this rank updates
+        moments = 3 * _buffer_bytes(
+            shape, replace(strategies.actor, splits_data=True)
+        )  # and a copy of the rows that this rank updates
     kv_heads = max(1, shape.num_key_value_heads // strategies.rollout.dims.tensor)
     generate = config.generate_config
     cache_length = (generate.max_model_len or rl.seq_length) if generate.use_vllm else rl.seq_length
-    kv_cache = 2 * ITEM_BYTES * generate.max_num_seqs * cache_length * shape.num_hidden_layers * kv_heads * shape.head_dim
+    kv_cache = (
+        2 * ITEM_BYTES * generate.max_num_seqs * cache_length * shape.num_hidden_layers * kv_heads * shape.head_dim
+    )
     if generate.use_vllm and generate.gpu_memory_utilization > 1:
         kv_cache = int(generate.gpu_memory_utilization)  # bytes, on CPU
     groups = {
@@ -80,12 +91,18 @@ def memory_plan(config: Config, shape: ModelConfig, world_size: int) -> MemoryPl
     activations = {
         "update": activation_bytes(shape, strategies.actor, rows, rl.seq_length, keeps),
         "policy": activation_bytes(shape, strategies.actor, rows, rl.seq_length, False),
-        "reference": activation_bytes(shape, strategies.reference, config.ref_config.ref_model_batch_size or rows, rl.seq_length, False) if rl.beta > 0 else 0,
+        "reference": activation_bytes(
+            shape, strategies.reference, config.ref_config.ref_model_batch_size or rows, rl.seq_length, False
+        )
+        if rl.beta > 0
+        else 0,
         "reshard": 2 * rl.reshard_bucket_mb << 20,
     }
     needs = {
         name: sum(groups[group] for group in phase.resident) + activations.get(name, 0)
         for name, phase in phases(rl.reshard_mem_opt_level).items()
-        if name not in ("save", "restore") and not (name == "reference" and rl.beta == 0) and not (name == "policy" and config.updates_per_step == 1)
+        if name not in ("save", "restore")
+        and not (name == "reference" and rl.beta == 0)
+        and not (name == "policy" and config.updates_per_step == 1)
     }
     return MemoryPlan(groups, needs, sum(groups.values()) + max(activations.values()), max(needs.values()))

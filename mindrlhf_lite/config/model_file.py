@@ -1,7 +1,9 @@
-"""A model's shape, and strategies for it, from a YAML of model_configs/, a YAML of MindFormers, or a Hugging Face folder.
+"""A model's shape, and strategies for it, from a YAML of model_configs/, a YAML of MindFormers, or a Hugging Face
+folder.
 
-Our YAML has `model:` with the keys of a Hugging Face config.json, and `strategies:` by number of devices, each with the settings of
-actor_config, ref_config and generate_config that it proposes. MindFormers' has `model: model_config:` and one `parallel_config:`.
+Our YAML has `model:` with the keys of a Hugging Face config.json, and `strategies:` by number of devices, each with the
+settings of actor_config, ref_config and generate_config that it proposes. MindFormers' has `model: model_config:` and
+one `parallel_config:`.
 """
 
 from __future__ import annotations
@@ -46,16 +48,24 @@ def read_model_file(path: str) -> ModelFile:
         raise ValueError(f"model_config {path}: not valid YAML ({getattr(error, 'problem', error)})") from None
     if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
         raise ValueError(
-            f"model_config {path}: a section model: with the keys of a Hugging Face config.json is needed, or model.model_config: as in MindFormers"
+            f"model_config {path}: a section model: with the keys of a Hugging Face config.json is needed, or "
+            "model.model_config: as in MindFormers"
         )
     model = values["model"]
     if "model_config" in model and not isinstance(model["model_config"], dict):
         raise ValueError(f"model_config {path}: model.model_config must be a mapping, not {model['model_config']!r}")
     if "model_config" in model:
         model, folder = model["model_config"], values.get("pretrained_model_dir")
-        if folder and not any(key in model for key in ("hidden_size", "num_layers")):  # newer files leave the shape to a Hugging Face folder
+        if folder and not any(
+            key in model for key in ("hidden_size", "num_layers")
+        ):  # newer files leave the shape to a Hugging Face folder
             return replace(read_model_file(folder), strategies=strategies_from_mindformers(values))
-        return ModelFile(shape_from_mindformers(model, path), strategies_from_mindformers(values), model.get("eos_token_id"), model.get("pad_token_id"))
+        return ModelFile(
+            shape_from_mindformers(model, path),
+            strategies_from_mindformers(values),
+            model.get("eos_token_id"),
+            model.get("pad_token_id"),
+        )
     strategies = {int(devices): _flat(settings, "") for devices, settings in (values.get("strategies") or {}).items()}
     return ModelFile(ModelConfig.from_hf(model, path), strategies, model.get("eos_token_id"), model.get("pad_token_id"))
 

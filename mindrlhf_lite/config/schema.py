@@ -22,7 +22,9 @@ class ParallelConfig:
     data_parallel: int = setting(0, "data-parallel ranks; 0: all ranks that the other degrees leave")
     model_parallel: int = setting(1, "tensor-parallel ranks")
     pipeline_stage: int = setting(1, "pipeline stages; the rollout model has one")
-    vocab_emb_dp: bool = setting(False, "true: every tensor-parallel rank holds the whole embedding table; not with tied embeddings")
+    vocab_emb_dp: bool = setting(
+        False, "true: every tensor-parallel rank holds the whole embedding table; not with tied embeddings"
+    )
 
     def data_degree(self, world_size: int) -> int:
         """`data_parallel`, or what the other degrees leave of `world_size`."""
@@ -32,17 +34,24 @@ class ParallelConfig:
 @dataclass(frozen=True)
 class StagedParallelConfig(ParallelConfig):
     stage_layers: list[int] = setting([], "layers of every pipeline stage; empty: even")
-    use_seq_parallel: bool = setting(False, "split the tokens between the linears over the tensor-parallel ranks (sequence parallelism)")
+    use_seq_parallel: bool = setting(
+        False, "split the tokens between the linears over the tensor-parallel ranks (sequence parallelism)"
+    )
 
 
 @dataclass(frozen=True)
 class ActorParallelConfig(StagedParallelConfig):
-    micro_batch_num: int = setting(1, "micro-batches that each rank cuts its share of an update into (gradient accumulation, pipelining)")
+    micro_batch_num: int = setting(
+        1, "micro-batches that each rank cuts its share of an update into (gradient accumulation, pipelining)"
+    )
 
 
 @dataclass(frozen=True)
 class RecomputeConfig:
-    recompute: bool = setting(False, "compute a layer's activations again in the backward pass instead of keeping them; several stages always do")
+    recompute: bool = setting(
+        False,
+        "compute a layer's activations again in the backward pass instead of keeping them; several stages always do",
+    )
 
 
 MODEL_NAMES = ("", "qwen2", "qwen2.5", "qwen3", "llama3")
@@ -50,17 +59,25 @@ MODEL_NAMES = ("", "qwen2", "qwen2.5", "qwen3", "llama3")
 
 @dataclass(frozen=True)
 class RlConfig:
-    model_name: str = setting("", "family of the model, which must be that of actor_config.load; empty: not checked", MODEL_NAMES)
+    model_name: str = setting(
+        "", "family of the model, which must be that of actor_config.load; empty: not checked", MODEL_NAMES
+    )
     dataset_file: str = setting("", "MindRecord file of training prompts, from tools/rlhf_data.py")
     eval_dataset_file: str = setting("", "MindRecord file of held-out prompts; empty: no evaluation")
     tokenizer_dir: str = setting("", "folder with the tokenizer's files; empty: actor_config.load")
     tokenizer_type: str = setting("", "family of the tokenizer, which is read from its files either way", MODEL_NAMES)
-    output_dir: str = setting("output", "folder of metrics.jsonl, completions, TensorBoard, plots, summary.json, hf; checkpoints too unless actor_config.save")
+    output_dir: str = setting(
+        "output",
+        "folder of metrics.jsonl, completions, TensorBoard, plots, summary.json, hf; checkpoints too unless "
+        "actor_config.save",
+    )
     seed: int = setting(0, "of prompt order and of every completion")
     epochs: int = setting(1, "passes over the prompts; ignored when max_steps is given")
     max_steps: int = setting(0, "steps to run; 0: as many as `epochs` needs")
     seq_length: int = setting(2048, "longest prompt + completion, in tokens")
-    length_buckets: list[int] = setting([], "lengths that sequences are padded to; empty: two an octave, ending at seq_length")
+    length_buckets: list[int] = setting(
+        [], "lengths that sequences are padded to; empty: two an octave, ending at seq_length"
+    )
     chunk_size: int = setting(8, "prompts generated together, over all ranks")
     num_rollouts: int = setting(1, "chunks a step: a step uses chunk_size * num_rollouts prompts")
     num_generations: int = setting(8, "completions a prompt (the group)")
@@ -70,13 +87,21 @@ class RlConfig:
     epsilon_low: float = setting(0.2, "the ratio is clipped below 1 - epsilon_low")
     epsilon_high: float = setting(0.2, "the ratio is clipped above 1 + epsilon_high")
     rollout_is_cap: float = setting(
-        0.0, "truncated importance sampling: every token's policy loss is multiplied by min(policy / sampling distribution, cap); 0: off; 2.0 is usual"
+        0.0,
+        "truncated importance sampling: every token's policy loss is multiplied by min(policy / sampling "
+        "distribution, cap); 0: off; 2.0 is usual",
     )
     advantage: str = setting("grpo", "advantage estimator", ("grpo", "dr_grpo", "rloo"))
-    loss_aggregation: str = setting("token_mean", "how per-token losses are averaged", ("token_mean", "sequence_mean", "constant"))
+    loss_aggregation: str = setting(
+        "token_mean", "how per-token losses are averaged", ("token_mean", "sequence_mean", "constant")
+    )
     save_ckpt_interval: int = setting(0, "steps between checkpoints; 0: none")
     save_max_ckpt_num: int = setting(3, "newest checkpoints kept")
-    on_sigterm: str = setting("end", "what SIGTERM does; end: ends the run at once, save: after the step that is under way, with a checkpoint", ("end", "save"))
+    on_sigterm: str = setting(
+        "end",
+        "what SIGTERM does; end: ends the run at once, save: after the step that is under way, with a checkpoint",
+        ("end", "save"),
+    )
     save_hf_model: bool = setting(True, "write the trained model to OUTPUT/hf at the end")
     resume_training: bool = setting(False, "continue from the newest complete checkpoint, if there is one")
     save_prompt_completions_data: bool = setting(True, "write OUTPUT/completions")
@@ -87,11 +112,17 @@ class RlConfig:
     eval_temperature: float = setting(0.0, "sampling temperature of evaluation; 0: greedy")
     eval_max_prompts: int = setting(0, "held-out prompts used; 0: all")
     reshard_transport: str = setting(
-        "auto", "how weights get to the rollout layout; auto: shared_memory on one CPU host, else collective", ("auto", "shared_memory", "collective")
+        "auto",
+        "how weights get to the rollout layout; auto: shared_memory on one CPU host, else collective",
+        ("auto", "shared_memory", "collective"),
     )
     reshard_bucket_mb: int = setting(8, "size of a reshard bucket in MiB; at most two are in memory besides the models")
-    reshard_check_interval: int = setting(50, "steps between reshards whose checksums are compared, besides the first; 0: the first only")
-    reshard_mem_opt_level: int = setting(0, "with swap: 0 keeps the actor's weights in memory while resharding, 1 reads them from the store")
+    reshard_check_interval: int = setting(
+        50, "steps between reshards whose checksums are compared, besides the first; 0: the first only"
+    )
+    reshard_mem_opt_level: int = setting(
+        0, "with swap: 0 keeps the actor's weights in memory while resharding, 1 reads them from the store"
+    )
     swap: bool = setting(False, "keep only the weights in memory that the current phase needs")
     swap_dir: str = setting("", "folder on a disk for swapped weights (CPU); empty: OUTPUT/swap")
 
@@ -120,11 +151,14 @@ class ActorConfig:
     load: str = setting("", "Hugging Face folder of the starting model (config.json and safetensors)")
     model_config: str = setting(
         "",
-        "YAML of model_configs/ or of MindFormers, or a Hugging Face folder: a YAML's strategies for this number of ranks replace those of the configuration file (not of the command line); must fit `load`",
+        "YAML of model_configs/ or of MindFormers, or a Hugging Face folder: a YAML's strategies for this number "
+        "of ranks replace those of the configuration file (not of the command line); must fit `load`",
     )
     save: str = setting("", "folder of checkpoints; empty: OUTPUT/checkpoints")
     parallel_config: ActorParallelConfig = field(default_factory=ActorParallelConfig)
-    enable_parallel_optimizer: bool = setting(False, "share the optimizer's state among the data-parallel ranks (ZeRO stage 1)")
+    enable_parallel_optimizer: bool = setting(
+        False, "share the optimizer's state among the data-parallel ranks (ZeRO stage 1)"
+    )
     recompute_config: RecomputeConfig = field(default_factory=RecomputeConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     lr_schedule: LrScheduleConfig = field(default_factory=LrScheduleConfig)
@@ -139,12 +173,15 @@ class RefConfig:
 
 @dataclass(frozen=True)
 class RewardConfig:
-    verifier_function: list[str] = setting(["qwen_accuracy_reward", "format_reward"], "verifiers: built-in names or dotted paths of functions")
+    verifier_function: list[str] = setting(
+        ["qwen_accuracy_reward", "format_reward"], "verifiers: built-in names or dotted paths of functions"
+    )
     verifier_weight: list[float] = setting([1.0, 1.0], "weight of each verifier")
     verifier_timeout_s: float = setting(10.0, "seconds a verifier may take for one completion")
     on_failure: str = setting(
         "minimum",
-        "a completion on which a verifier fails: minimum gives it the verifier's worst score, leave_out takes it out of its group",
+        "a completion on which a verifier fails: minimum gives it the verifier's worst score, leave_out takes it "
+        "out of its group",
         ("minimum", "leave_out"),
     )
     num_workers: int = setting(0, "processes of a rank that run verifiers; 0: its share of this host's cores")
@@ -157,7 +194,9 @@ class SamplingConfig:
     temperature: float = setting(1.0, "logits are divided by it; 0: greedy")
     top_k: int = setting(0, "sample among the k most probable tokens; 0: all")
     top_p: float = setting(1.0, "sample among the most probable tokens that reach this probability")
-    min_p: float = setting(0.0, "leave out tokens less probable than this fraction of the most probable one's probability")
+    min_p: float = setting(
+        0.0, "leave out tokens less probable than this fraction of the most probable one's probability"
+    )
     repetition_penalty: float = setting(1.0, "divides the logits of tokens seen before, in prompt or completion")
     presence_penalty: float = setting(0.0, "subtracted from the logits of tokens generated before")
     frequency_penalty: float = setting(0.0, "subtracted from a token's logit for every time it was generated")
@@ -173,7 +212,9 @@ class GenerateConfig:
     max_num_batched_tokens: int = setting(2048, "vLLM: tokens a step; longer prompts are computed in chunks")
     block_size: int = setting(16, "vLLM: tokens of a KV cache block")
     gpu_memory_utilization: float = setting(
-        0.0, "vLLM. CPU: bytes of a rank's KV cache, 0: room for max_num_seqs sequences of max_model_len. Ascend: share of a device's memory"
+        0.0,
+        "vLLM. CPU: bytes of a rank's KV cache, 0: room for max_num_seqs sequences of max_model_len. Ascend: "
+        "share of a device's memory",
     )
     max_prompt_length: int = setting(1024, "longest prompt, in tokens")
     parallel_config: ParallelConfig = field(default_factory=ParallelConfig)

@@ -16,7 +16,9 @@ class _StrictLoader(yaml.SafeLoader):
                 continue
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, Hashable) and key in seen:
-                raise yaml.constructor.ConstructorError(problem=f"the key {key} stands twice in one mapping", problem_mark=key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key {key} stands twice in one mapping", problem_mark=key_node.start_mark
+                )
             seen.add(key)
         return super().construct_mapping(node, deep)
 

@@ -14,8 +14,16 @@ from mindrlhf_lite.types import SamplingParams
 
 
 def find_problems(config: Config, world_size: int, is_plan: bool = False) -> list[str]:
-    """Every reason why `config` cannot run on `world_size` ranks. `is_plan`: nothing will run, so no weights and data are needed."""
-    problems = [*_ranges(config), *_batches(config, world_size), *_lengths(config), *_parallel(config, world_size), *_layouts(config, world_size)]
+    """Every reason why `config` cannot run on `world_size` ranks. `is_plan`: nothing will run, so no weights and data
+    are needed.
+    """
+    problems = [
+        *_ranges(config),
+        *_batches(config, world_size),
+        *_lengths(config),
+        *_parallel(config, world_size),
+        *_layouts(config, world_size),
+    ]
     return [*problems, *_rewards(config), *([] if is_plan else file_problems(config))]
 
 
@@ -62,11 +70,19 @@ def _ranges(config: Config) -> list[str]:
     problems = [f"{key}={value}: must be positive" for key, value in positive.items() if not value > 0]
     problems += [f"{key}={value}: must not be negative" for key, value in not_negative.items() if not value >= 0]
     if rl.num_generations < 2:
-        problems.append(f"rl_config.num_generations={rl.num_generations}: a group needs at least 2 completions to compare")
+        problems.append(
+            f"rl_config.num_generations={rl.num_generations}: a group needs at least 2 completions to compare"
+        )
     if rl.eval_samples > 1 and rl.eval_temperature == 0:
-        problems.append(f"rl_config.eval_samples={rl.eval_samples}: greedy completions are all equal; set eval_temperature, e.g. to 1.0")
+        problems.append(
+            f"rl_config.eval_samples={rl.eval_samples}: greedy completions are all equal; set eval_temperature, "
+            "e.g. to 1.0"
+        )
     if rl.eval_interval and not rl.eval_dataset_file:
-        problems.append(f"rl_config.eval_interval={rl.eval_interval}: there is nothing to evaluate on; give rl_config.eval_dataset_file, or set it to 0")
+        problems.append(
+            f"rl_config.eval_interval={rl.eval_interval}: there is nothing to evaluate on; give "
+            "rl_config.eval_dataset_file, or set it to 0"
+        )
     if not 0 <= rl.epsilon_low < 1:
         problems.append(f"rl_config.epsilon_low={rl.epsilon_low}: must lie in [0, 1)")
     problems += [
@@ -77,13 +93,18 @@ def _ranges(config: Config) -> list[str]:
     if rl.reshard_mem_opt_level not in (0, 1):
         problems.append(f"rl_config.reshard_mem_opt_level={rl.reshard_mem_opt_level}: must be 0 or 1")
     if rl.reshard_mem_opt_level == 1 and not rl.swap:
-        problems.append("rl_config.reshard_mem_opt_level=1: needs a store to read the weights from; set rl_config.swap to true")
+        problems.append(
+            "rl_config.reshard_mem_opt_level=1: needs a store to read the weights from; set rl_config.swap to true"
+        )
     if rl.reshard_transport == "shared_memory" and config.context.device_target != "CPU":
         problems.append("rl_config.reshard_transport=shared_memory: only ranks on CPU share memory; use collective")
     if schedule.min_lr > schedule.lr:
         problems.append(f"actor_config.lr_schedule.min_lr={schedule.min_lr}: must not exceed lr={schedule.lr}")
     if config.profiler_config.stop_step < config.profiler_config.start_step:
-        problems.append(f"profiler_config.stop_step={config.profiler_config.stop_step}: must not be before start_step={config.profiler_config.start_step}")
+        problems.append(
+            f"profiler_config.stop_step={config.profiler_config.stop_step}: must not be before "
+            f"start_step={config.profiler_config.start_step}"
+        )
     return problems
 
 
@@ -95,18 +116,24 @@ def _batches(config: Config, world_size: int) -> list[str]:
     actor_ranks = config.actor_config.parallel_config.data_degree(world_size)
     if rl.chunk_size % rollout_ranks:
         problems.append(
-            f"rl_config.chunk_size={rl.chunk_size}: must be a multiple of the {rollout_ranks} data-parallel ranks of the rollout, so that each gets the same number of prompts"
+            f"rl_config.chunk_size={rl.chunk_size}: must be a multiple of the {rollout_ranks} data-parallel "
+            "ranks of the rollout, so that each gets the same number of prompts"
         )
     unit = rl.num_generations * actor_ranks
     if config.completions_per_update % unit or config.completions_per_step % config.completions_per_update:
         problems.append(
-            f"rl_config.batch_size={rl.batch_size}: must be a multiple of num_generations * data-parallel ranks of the actor = {rl.num_generations} * {actor_ranks} = {unit} and divide "
-            f"chunk_size * num_rollouts * num_generations = {config.completions_per_step} completions a step; 0 uses all of them"
+            f"rl_config.batch_size={rl.batch_size}: must be a multiple of num_generations * data-parallel ranks "
+            f"of the actor = {rl.num_generations} * {actor_ranks} = {unit} and divide "
+            f"chunk_size * num_rollouts * num_generations = {config.completions_per_step} completions a step; 0 "
+            "uses all of them"
         )
     share = config.completions_per_update // actor_ranks
     micro = config.actor_config.parallel_config.micro_batch_num
     if micro > share > 0:
-        problems.append(f"actor_config.parallel_config.micro_batch_num={micro}: more than the {share} completions that a rank has in an update")
+        problems.append(
+            f"actor_config.parallel_config.micro_batch_num={micro}: more than the {share} completions that a "
+            "rank has in an update"
+        )
     return problems
 
 
@@ -115,11 +142,19 @@ def _lengths(config: Config) -> list[str]:
     sampling = generate.sampling_config
     if generate.max_prompt_length + sampling.max_tokens > rl.seq_length:
         problems.append(
-            f"rl_config.seq_length={rl.seq_length}: must hold generate_config.max_prompt_length + sampling_config.max_tokens = "
+            f"rl_config.seq_length={rl.seq_length}: must hold generate_config.max_prompt_length + "
+            "sampling_config.max_tokens = "
             f"{generate.max_prompt_length} + {sampling.max_tokens} = {generate.max_prompt_length + sampling.max_tokens}"
         )
-    if rl.length_buckets and (rl.length_buckets != sorted(set(rl.length_buckets)) or rl.length_buckets[0] < 1 or rl.length_buckets[-1] != rl.seq_length):
-        problems.append(f"rl_config.length_buckets={rl.length_buckets}: must be positive, rise, and end with seq_length={rl.seq_length}")
+    if rl.length_buckets and (
+        rl.length_buckets != sorted(set(rl.length_buckets))
+        or rl.length_buckets[0] < 1
+        or rl.length_buckets[-1] != rl.seq_length
+    ):
+        problems.append(
+            f"rl_config.length_buckets={rl.length_buckets}: must be positive, rise, and end with "
+            f"seq_length={rl.seq_length}"
+        )
     try:
         SamplingParams(
             sampling.max_tokens,
@@ -136,24 +171,37 @@ def _lengths(config: Config) -> list[str]:
     except ValueError as error:
         problems += [f"generate_config.sampling_config.{problem}" for problem in str(error).split("; ")]
     if sampling.temperature == 0:
-        problems.append("generate_config.sampling_config.temperature=0: greedy completions of a group are all equal and teach nothing; use 1.0")
+        problems.append(
+            "generate_config.sampling_config.temperature=0: greedy completions of a group are all equal and "
+            "teach nothing; use 1.0"
+        )
     return problems + _vllm(config)
 
 
 def _vllm(config: Config) -> list[str]:
-    generate, needed = config.generate_config, config.generate_config.max_prompt_length + config.generate_config.sampling_config.max_tokens
+    generate, needed = (
+        config.generate_config,
+        config.generate_config.max_prompt_length + config.generate_config.sampling_config.max_tokens,
+    )
     if generate.use_vllm == 0:
         return []
     if generate.use_vllm != 1:
         return [f"generate_config.use_vllm={generate.use_vllm}: must be 0 (native engine) or 1 (vLLM)"]
     problems = []
     if importlib.util.find_spec("vllm") is None:
-        problems.append("generate_config.use_vllm=1: vLLM is not installed; install it with `bash build.sh --vllm`, or set it to 0 (native engine)")
+        problems.append(
+            "generate_config.use_vllm=1: vLLM is not installed; install it with `bash build.sh --vllm`, or set "
+            "it to 0 (native engine)"
+        )
     elif config.context.device_target == "Ascend" and importlib.util.find_spec("vllm_mindspore") is None:
-        problems.append("generate_config.use_vllm=1: on Ascend vLLM needs the vllm-mindspore plugin, which is not importable; use its image, or set it to 0")
+        problems.append(
+            "generate_config.use_vllm=1: on Ascend vLLM needs the vllm-mindspore plugin, which is not "
+            "importable; use its image, or set it to 0"
+        )
     if generate.max_model_len and not needed <= generate.max_model_len <= config.rl_config.seq_length:
         problems.append(
-            f"generate_config.max_model_len={generate.max_model_len}: must lie between max_prompt_length + max_tokens = {needed} and rl_config.seq_length = {config.rl_config.seq_length}; 0 takes the latter"
+            f"generate_config.max_model_len={generate.max_model_len}: must lie between max_prompt_length + "
+            f"max_tokens = {needed} and rl_config.seq_length = {config.rl_config.seq_length}; 0 takes the latter"
         )
     for name, least in (("max_num_batched_tokens", 1), ("block_size", 1)):
         if getattr(generate, name) < least:
@@ -161,16 +209,33 @@ def _vllm(config: Config) -> list[str]:
     memory, is_cpu = generate.gpu_memory_utilization, config.context.device_target == "CPU"
     if memory < 0 or (is_cpu and 0 < memory <= 1):
         problems.append(
-            f"generate_config.gpu_memory_utilization={memory:g}: on CPU it is the size of a rank's KV cache in bytes, or 0 for the size that max_num_seqs needs"
+            f"generate_config.gpu_memory_utilization={memory:g}: on CPU it is the size of a rank's KV cache in "
+            "bytes, or 0 for the size that max_num_seqs needs"
         )
     sampling = generate.sampling_config
-    filters = {"temperature": 1, "top_k": 0, "top_p": 1, "min_p": 0, "repetition_penalty": 1, "presence_penalty": 0, "frequency_penalty": 0}
-    if not is_cpu and (given := [f"{name}={getattr(sampling, name):g}" for name, off in filters.items() if getattr(sampling, name) != off]):
+    filters = {
+        "temperature": 1,
+        "top_k": 0,
+        "top_p": 1,
+        "min_p": 0,
+        "repetition_penalty": 1,
+        "presence_penalty": 0,
+        "frequency_penalty": 0,
+    }
+    if not is_cpu and (
+        given := [
+            f"{name}={getattr(sampling, name):g}" for name, off in filters.items() if getattr(sampling, name) != off
+        ]
+    ):
         problems.append(
-            f"generate_config.sampling_config: {', '.join(given)}: on Ascend vLLM reports the policy's logprobs only, not those of the distribution it sampled from; leave it out, or set use_vllm to 0"
+            f"generate_config.sampling_config: {', '.join(given)}: on Ascend vLLM reports the policy's logprobs "
+            "only, not those of the distribution it sampled from; leave it out, or set use_vllm to 0"
         )
     if not is_cpu and not 0 < memory <= 1:
-        problems.append(f"generate_config.gpu_memory_utilization={memory:g}: must lie in (0, 1]: the share of a device's memory, e.g. 0.5")
+        problems.append(
+            f"generate_config.gpu_memory_utilization={memory:g}: must lie in (0, 1]: the share of a device's "
+            "memory, e.g. 0.5"
+        )
     return problems
 
 
@@ -191,21 +256,29 @@ def _parallel(config: Config, world_size: int) -> list[str]:
             lengths = config.rl_config.length_buckets or [8, config.rl_config.seq_length]
             if odd := [length for length in lengths if length % degrees.model_parallel]:
                 problems.append(
-                    f"{role}.parallel_config.use_seq_parallel=True: lengths {odd} of rl_config.length_buckets (or seq_length) % model_parallel {degrees.model_parallel} must be 0"
+                    f"{role}.parallel_config.use_seq_parallel=True: lengths {odd} of rl_config.length_buckets "
+                    f"(or seq_length) % model_parallel {degrees.model_parallel} must be 0"
                 )
     problems = [f"{', '.join(names)}: {problem}" for problem, names in misfits.items()] + problems
     if config.generate_config.parallel_config.pipeline_stage > 1:
         problems.append(
-            f"generate_config.parallel_config.pipeline_stage={config.generate_config.parallel_config.pipeline_stage}: rollouts run on one stage; set it to 1"
+            "generate_config.parallel_config.pipeline_stage="
+            f"{config.generate_config.parallel_config.pipeline_stage}: rollouts run on one stage; set it to 1"
         )
     return problems
 
 
 def _layouts(config: Config, world_size: int) -> list[str]:
-    """Whether the model can be laid out as every role asks for; where the degrees themselves are wrong, nothing more is said."""
+    """Whether the model can be laid out as every role asks for; where the degrees themselves are wrong, nothing more is
+    said.
+    """
     if _parallel(config, world_size):
         return []
-    problems, strategies, actor = [], role_strategies(config, world_size), config.actor_config.load or config.actor_config.model_config
+    problems, strategies, actor = (
+        [],
+        role_strategies(config, world_size),
+        config.actor_config.load or config.actor_config.model_config,
+    )
     roles = (
         ("actor_config", actor, strategies.actor),
         ("ref_config", config.ref_config.load or actor, strategies.reference),
@@ -225,7 +298,10 @@ def _rewards(config: Config) -> list[str]:
     if not reward.verifier_function:
         problems.append("reward_config.verifier_function=[]: name at least one verifier")
     if len(reward.verifier_function) != len(reward.verifier_weight):
-        problems.append(f"reward_config.verifier_weight={reward.verifier_weight}: {len(reward.verifier_function)} verifiers need as many weights")
+        problems.append(
+            f"reward_config.verifier_weight={reward.verifier_weight}: {len(reward.verifier_function)} verifiers "
+            "need as many weights"
+        )
     if len(set(reward.verifier_function)) != len(reward.verifier_function):
         problems.append(f"reward_config.verifier_function={reward.verifier_function}: names must differ")
     for name in reward.verifier_function:

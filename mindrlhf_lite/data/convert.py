@@ -33,7 +33,12 @@ class Conversion:
 
     def open(self) -> Converter:
         tokenizer = Tokenizer(self.tokenizer_dir, self.vocab_path, self.merges_path)
-        return Converter(self, tokenizer, load_template(self.prompt_type, tokenizer), [find_verifier(name) for name in self.verifier_names])
+        return Converter(
+            self,
+            tokenizer,
+            load_template(self.prompt_type, tokenizer),
+            [find_verifier(name) for name in self.verifier_names],
+        )
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,10 @@ class Converter:
         if length > self.settings.max_prompt_length:
             return f"the prompt has {length} tokens, over --max_prompt_length {self.settings.max_prompt_length}"
         if question.system and not self.template.takes_system:
-            return f"the row has a system message, which template {self.template.name} would lose; put {{system}} in, or leave it out of --map_keys"
+            return (
+                f"the row has a system message, which template {self.template.name} would lose; put {{system}} in, "
+                "or leave it out of --map_keys"
+            )
         if reason := gold_problem(question.gold, self.settings.verifiers):
             return f"the gold answer {question.gold[:80]!r} can be verified by nothing: {reason}"
         if names := unsatisfied(question.gold, self.verifiers):
@@ -83,7 +91,9 @@ def _run_in_worker(questions: Sequence[Question]) -> list[Prompt | BadRow]:
     return _converter.run(questions)
 
 
-def convert_questions(converter: Converter, questions: Sequence[Question], workers: int = 1, log_interval: int = 0) -> list[Prompt | BadRow]:
+def convert_questions(
+    converter: Converter, questions: Sequence[Question], workers: int = 1, log_interval: int = 0
+) -> list[Prompt | BadRow]:
     """A prompt or a bad row for every question, in order. The result does not depend on the number of processes.
 
     Args: log_interval: rows between lines of progress; 0: a progress bar.
@@ -100,7 +110,9 @@ def convert_questions(converter: Converter, questions: Sequence[Question], worke
     return done
 
 
-def _results(converter: Converter, batches: Sequence[Sequence[Question]], workers: int) -> Iterator[list[Prompt | BadRow]]:
+def _results(
+    converter: Converter, batches: Sequence[Sequence[Question]], workers: int
+) -> Iterator[list[Prompt | BadRow]]:
     if workers <= 1 or len(batches) <= 1:
         yield from map(converter.run, batches)
         return
@@ -110,7 +122,9 @@ def _results(converter: Converter, batches: Sequence[Sequence[Question]], worker
 
 
 def without_duplicates(prompts: Iterable[Prompt]) -> tuple[list[Prompt], int, list[Prompt]]:
-    """(prompts whose text, white space aside, did not occur before; how many did; those of them whose gold answer is another than the first one's)."""
+    """(prompts whose text, white space aside, did not occur before; how many did; those of them whose gold answer is
+    another than the first one's).
+    """
     golds: dict[str, str] = {}
     kept, dropped, contradicting = [], 0, []
     for prompt in prompts:
@@ -132,7 +146,9 @@ def mix(parts: Sequence[Sequence[Prompt]], ratios: Sequence[float], seed: int) -
         ValueError: ratios are not one positive number a part.
     """
     if len(ratios) != len(parts) or not all(0 < ratio < float("inf") for ratio in ratios):
-        raise ValueError(f"--ratios {' '.join(map(str, ratios))}: one positive number for each of the {len(parts)} files is needed")
+        raise ValueError(
+            f"--ratios {' '.join(map(str, ratios))}: one positive number for each of the {len(parts)} files is needed"
+        )
     shares = np.array(ratios) / sum(ratios)
     total = min(len(part) / share for part, share in zip(parts, shares, strict=True))
     rng = np.random.default_rng(seed)

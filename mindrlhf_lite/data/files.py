@@ -85,7 +85,9 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
         from pyarrow import ArrowInvalid
         from pyarrow.parquet import ParquetFile
     except ImportError:
-        raise ValueError(f"{path}: .parquet needs pyarrow; install it with `pip install pyarrow==19.0.0` (newer ones want NumPy 2)") from None
+        raise ValueError(
+            f"{path}: .parquet needs pyarrow; install it with `pip install pyarrow==19.0.0` (newer ones want NumPy 2)"
+        ) from None
     try:
         file = ParquetFile(path)
     except ArrowInvalid as error:

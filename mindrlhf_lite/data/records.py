@@ -1,7 +1,7 @@
 """MindRecord files of prompts: writing (all or nothing) and reading.
 
-A row: prompt_ids int32 (padded on the right if a pad id was given), prompt_length, text, gold, row, source. Masks never come from
-the pad id: the true length is its own column. The first row is a header: prompt_length 0, and JSON in `text`.
+A row: prompt_ids int32 (padded on the right if a pad id was given), prompt_length, text, gold, row, source. Masks never
+come from the pad id: the true length is its own column. The first row is a header: prompt_length 0, and JSON in `text`.
 """
 
 from __future__ import annotations
@@ -62,12 +62,15 @@ class Header:
         """Raises ValueError if the prompts were made with another tokenizer."""
         if self.tokenizer_sha256 and self.tokenizer_sha256 != tokenizer.fingerprint():
             raise ValueError(
-                f"dataset_file {path}: its prompts were tokenized with {self.tokenizer}, whose tokens differ from those of {name}; "
+                f"dataset_file {path}: its prompts were tokenized with {self.tokenizer}, whose tokens differ "
+                f"from those of {name}; "
                 f"convert the data with `tools/rlhf_data.py --tokenizer_dir {name}`"
             )
 
 
-def write_prompts(path: str | Path, prompts: Sequence[Prompt], padding: Padding | None = None, header: Header | None = None) -> None:
+def write_prompts(
+    path: str | Path, prompts: Sequence[Prompt], padding: Padding | None = None, header: Header | None = None
+) -> None:
     """Writes PATH and its index PATH.db; nothing is left behind if writing fails."""
     from mindspore.mindrecord import FileWriter
 
@@ -88,11 +91,16 @@ def write_prompts(path: str | Path, prompts: Sequence[Prompt], padding: Padding 
         seal(written, asdict(header))
         for file in (index_of(written), written):
             place(file, path.parent / file.name)
-    except (RuntimeError, sqlite3.Error) as error:  # the native writer reports a full disk as a block of its own source lines
+    except (
+        RuntimeError,
+        sqlite3.Error,
+    ) as error:  # the native writer reports a full disk as a block of its own source lines
         free = shutil.disk_usage(path.parent).free
         if free > _FULL_BYTES:
             raise
-        raise OSError(errno.ENOSPC, f"no room to write {path}: {free >> 10:,} KiB were left on its disk; nothing was written") from error
+        raise OSError(
+            errno.ENOSPC, f"no room to write {path}: {free >> 10:,} KiB were left on its disk; nothing was written"
+        ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -124,7 +132,10 @@ def read_file(path: str | Path) -> tuple[Header, list[Prompt]]:
     read_header(path)
     rows = [_as_prompt(index - 1, row, path) for index, row in enumerate(_read_rows(path))]
     if not rows or rows[0].source != _HEADER:
-        raise ValueError(f"dataset_file {path}: its first row is not a header; convert the data with this version's tools/rlhf_data.py")
+        raise ValueError(
+            f"dataset_file {path}: its first row is not a header; convert the data with this version's "
+            "tools/rlhf_data.py"
+        )
     if len(rows) == 1:
         raise ValueError(f"dataset_file {path}: it has no rows")
     return Header(**json.loads(rows[0].text)[_HEADER]), rows[1:]
@@ -140,7 +151,9 @@ def read_header(path: str | Path) -> Header | None:
     if not path.is_file():
         raise ValueError(f"dataset_file {path}: no such file; make one with tools/rlhf_data.py")
     if path.suffix.lower() in SUFFIXES:
-        raise ValueError(f"dataset_file {path}: a MindRecord file is needed; convert it with `tools/rlhf_data.py --file_path {path}`")
+        raise ValueError(
+            f"dataset_file {path}: a MindRecord file is needed; convert it with `tools/rlhf_data.py --file_path {path}`"
+        )
     try:
         values = check_seal(path)
     except BrokenSeal as error:
@@ -148,7 +161,10 @@ def read_header(path: str | Path) -> Header | None:
     try:
         return Header(**values) if values is not None else None
     except TypeError:
-        raise ValueError(f"dataset_file {path}: another version wrote it; convert the data again with this version's tools/rlhf_data.py") from None
+        raise ValueError(
+            f"dataset_file {path}: another version wrote it; convert the data again with this version's "
+            "tools/rlhf_data.py"
+        ) from None
 
 
 def _read_rows(path: Path) -> Iterable[dict]:
@@ -167,7 +183,10 @@ def _read_rows(path: Path) -> Iterable[dict]:
 def _as_prompt(index: int, row: dict, path: Path) -> Prompt:
     missing = [name for name in _SCHEMA if name not in row]
     if missing:
-        raise ValueError(f"dataset_file {path}: rows lack {', '.join(missing)}; convert the data with this version's tools/rlhf_data.py")
+        raise ValueError(
+            f"dataset_file {path}: rows lack {', '.join(missing)}; convert the data with this version's "
+            "tools/rlhf_data.py"
+        )
     texts = (row[name] for name in ("text", "gold", "source"))
     text, gold, source = (value if isinstance(value, str) else bytes(value).decode() for value in texts)
     ids = tuple(int(token) for token in row["prompt_ids"][: int(row["prompt_length"])])

@@ -32,7 +32,10 @@ class PromptSampler:
     def restore(self, state: SamplerState) -> None:
         """Continues exactly after what was taken when `state` was read."""
         if not 0 <= state.position <= self.num_prompts:
-            raise ValueError(f"position {state.position} does not fit {self.num_prompts} prompts: the data file is not the one of the checkpoint")
+            raise ValueError(
+                f"position {state.position} does not fit {self.num_prompts} prompts: the data file is not the "
+                "one of the checkpoint"
+            )
         self._state = state
         self._order = self._permutation(state.epoch)
 

@@ -1,9 +1,10 @@
 """What ties a MindRecord file to its index, so that both can be renamed, copied and checked without MindSpore.
 
-MindRecord keeps the name that a file was written under in the file and in its index (an SQLite database), and its reader opens the file of
-that name beside the one it was given: a renamed copy is read as whatever has the old name now. So the reader here works on a
-scratch folder in which the file has its old name. `seal` adds a table to the index with the SHA-256 of the data and of the
-index's own rows, and the header of the file; `check_seal` compares before MindSpore's reader, which trusts its input, sees a byte.
+MindRecord keeps the name that a file was written under in the file and in its index (an SQLite database), and its
+reader opens the file of that name beside the one it was given: a renamed copy is read as whatever has the old name now.
+So the reader here works on a scratch folder in which the file has its old name. `seal` adds a table to the index with
+the SHA-256 of the data and of the index's own rows, and the header of the file; `check_seal` compares before
+MindSpore's reader, which trusts its input, sees a byte.
 """
 
 from __future__ import annotations
@@ -49,7 +50,10 @@ def check_seal(path: Path) -> dict[str, Any] | None:
     """
     index_path = index_of(path)
     if not index_path.is_file():
-        raise BrokenSeal(f"its index {index_path.name} is missing; copy or rename the two together, or convert the data again with tools/rlhf_data.py")
+        raise BrokenSeal(
+            f"its index {index_path.name} is missing; copy or rename the two together, or convert the data again "
+            "with tools/rlhf_data.py"
+        )
     try:
         with closing(_open(index_path)) as index:
             name = _stored_name(index)
@@ -59,12 +63,18 @@ def check_seal(path: Path) -> dict[str, Any] | None:
             index_sha256 = _rows_sha256(index, values["header"])
         header = json.loads(values["header"])
     except (sqlite3.Error, KeyError, TypeError, ValueError) as error:
-        raise BrokenSeal(f"its index {index_path.name} is damaged ({error}); convert the data again with tools/rlhf_data.py") from None
+        raise BrokenSeal(
+            f"its index {index_path.name} is damaged ({error}); convert the data again with tools/rlhf_data.py"
+        ) from None
     if index_sha256 != values.get("index_sha256"):
-        raise BrokenSeal(f"its index {index_path.name} is damaged (its checksum differs); convert the data again with tools/rlhf_data.py")
+        raise BrokenSeal(
+            f"its index {index_path.name} is damaged (its checksum differs); convert the data again with "
+            "tools/rlhf_data.py"
+        )
     if _sha256(path) != values.get("data_sha256"):
         raise BrokenSeal(
-            f"it is not the file that its index {index_path.name} was written for ({name}): it was cut short or changed, or the index is another file's; "
+            f"it is not the file that its index {index_path.name} was written for ({name}): it was cut short or "
+            "changed, or the index is another file's; "
             "copy or rename the two together, or convert the data again with tools/rlhf_data.py"
         )
     return header
@@ -105,7 +115,9 @@ def _sha256(path: Path) -> str:
 def _rows_sha256(index: sqlite3.Connection, header: str) -> str:
     """Of the header and of every row of MindRecord's own tables."""
     digest = hashlib.sha256(header.encode())
-    tables = index.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name != ? ORDER BY name", (_TABLE,)).fetchall()
+    tables = index.execute(
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND name != ? ORDER BY name", (_TABLE,)
+    ).fetchall()
     for (table,) in tables:
         digest.update(table.encode())
         for row in index.execute(f'SELECT * FROM "{table}" ORDER BY rowid'):

@@ -66,21 +66,27 @@ def _statements(text: str) -> str:
 
 @dataclass(frozen=True)
 class DatasetType:
-    """Where a data set keeps what; of several names the first that a row has counts. `gold` finds the gold answer in the response field, or raises ValueError."""
+    """Where a data set keeps what; of several names the first that a row has counts. `gold` finds the gold answer in
+    the response field, or raises ValueError.
+    """
 
     prompt: tuple[str, ...]
     response: tuple[str, ...]
     system: tuple[str, ...] = ()
     source: tuple[str, ...] = ()
     gold: Callable[[str], str] = _verbatim
-    verifiers: str = "math"  # which kind of verifier has to understand the gold: math, or statements of knights and knaves
+    verifiers: str = (
+        "math"  # which kind of verifier has to understand the gold: math, or statements of knights and knaves
+    )
 
 
 DATASET_TYPES: dict[str, DatasetType] = {
     "gsm8k": DatasetType(("question",), ("answer",), gold=_behind_hashes),
     "deepscaler": DatasetType(("problem",), ("answer",), source=("type",)),
     "math": DatasetType(("problem",), ("answer", "solution"), source=("subject", "type"), gold=_boxed_or_verbatim),
-    "simplerl": DatasetType(("question", "problem"), ("gt_answer", "ground_truth_answer", "answer"), source=("subject",)),
+    "simplerl": DatasetType(
+        ("question", "problem"), ("gt_answer", "ground_truth_answer", "answer"), source=("subject",)
+    ),
     "openr1math": DatasetType(("problem",), ("answer",), source=("source", "problem_type")),
     "kk": DatasetType(("quiz",), ("solution_text_format", "solution_text"), gold=_statements, verifiers="statements"),
     "arithmetic": DatasetType(("question",), ("answer",), gold=_number),
@@ -90,7 +96,8 @@ _MAP_KEYS = ("prompt", "response", "system", "source")
 
 
 def parse_map_keys(given: str | Mapping[str, str]) -> dict[str, str]:
-    """{"prompt": field, "response": field, "system": field, "source": field} from JSON text or a YAML mapping; empty ones are left out.
+    """{"prompt": field, "response": field, "system": field, "source": field} from JSON text or a YAML mapping; empty
+    ones are left out.
 
     Raises:
         ValueError: not such a mapping, or an unknown key.
@@ -111,7 +118,10 @@ def dataset_type(name: str, map_keys: Mapping[str, str]) -> DatasetType:
     fields: dict[str, Any] = {key: (field,) for key, field in map_keys.items()}
     found = replace(DATASET_TYPES[name], **fields)
     if not found.prompt or not found.response:
-        raise ValueError(f'--dataset_type {name}: say which fields hold question and answer, e.g. --map_keys \'{{"prompt": "problem", "response": "answer"}}\'')
+        raise ValueError(
+            f'--dataset_type {name}: say which fields hold question and answer, e.g. --map_keys \'{{"prompt": '
+            f'"problem", "response": "answer"}}\''
+        )
     return found
 
 
@@ -174,7 +184,10 @@ def arithmetic_rows(count: int, seed: int, split: str, digits: int = 2) -> Itera
     held_out = limit * limit // 5
     pairs = order[:held_out] if split == "held_out" else order[held_out:]
     if count > len(pairs):
-        raise ValueError(f"--num_rows {count}: the {split} split of {digits}-digit sums has {len(pairs)} rows; ask for fewer or more digits")
+        raise ValueError(
+            f"--num_rows {count}: the {split} split of {digits}-digit sums has {len(pairs)} rows; ask for fewer "
+            "or more digits"
+        )
     for pair in pairs[:count]:
         a, b = divmod(int(pair), limit)
         yield {"question": f"{a}+{b}=", "answer": str(a + b)}

@@ -1,8 +1,8 @@
 """Prompt templates, read from templates.yaml beside this file or from a user's YAML of the same form.
 
 A template is a text with {question}, and {system} where rows bring their own system message; or a mapping of the turns
-system, user and assistant (the beginning of the answer), which `chat_template` turns into text: chatml (Qwen's form, the default) or
-tokenizer (what the tokenizer's files say).
+system, user and assistant (the beginning of the answer), which `chat_template` turns into text: chatml (Qwen's form,
+the default) or tokenizer (what the tokenizer's files say).
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def load_template(name: str, tokenizer: Tokenizer) -> Template:
     else:
         raise ValueError(f"--prompt_type {name}: must be a text or a mapping of {', '.join(_TURNS)}")
     if template.render(_PROBE, "").count(_PROBE) != 1:
-        raise ValueError(f"--prompt_type {name}: the prompt does not hold the question exactly once; put {_QUESTION} in, once")
+        raise ValueError(
+            f"--prompt_type {name}: the prompt does not hold the question exactly once; put {_QUESTION} in, once"
+        )
     return template
 
 
@@ -78,13 +80,18 @@ def _of_text(name: str, text: str) -> Template:
 def _of_turns(name: str, turns: Mapping[str, str], tokenizer: Tokenizer) -> Template:
     form = turns.get("chat_template", "chatml")
     if unknown := set(turns) - {*_TURNS, "chat_template"}:
-        raise ValueError(f"--prompt_type {name}: {', '.join(sorted(map(str, unknown)))} is unknown; known: {', '.join(_TURNS)}, chat_template")
+        raise ValueError(
+            f"--prompt_type {name}: {', '.join(sorted(map(str, unknown)))} is unknown; known: "
+            f"{', '.join(_TURNS)}, chat_template"
+        )
     if form not in _FORMS or not all(isinstance(text, str) for text in turns.values()):
         raise ValueError(f"--prompt_type {name}: turns must be texts, and chat_template one of {', '.join(_FORMS)}")
     if turns.get("user", "").count(_QUESTION) != 1:
         raise ValueError(f"--prompt_type {name}: the user's turn must hold {_QUESTION} exactly once")
     if form == "tokenizer" and not tokenizer.has_chat_template:
-        raise ValueError(f"--prompt_type {name}: the tokenizer's files hold no chat_template; use chat_template: chatml, or a text")
+        raise ValueError(
+            f"--prompt_type {name}: the tokenizer's files hold no chat_template; use chat_template: chatml, or a text"
+        )
 
     def render(question: str, own_system: str) -> str:
         system = own_system or turns.get("system", "")
@@ -93,7 +100,10 @@ def _of_turns(name: str, turns: Mapping[str, str], tokenizer: Tokenizer) -> Temp
         if form == "tokenizer":
             text = tokenizer.apply_chat_template(messages)
         else:
-            text = "".join(f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n" for message in messages) + "<|im_start|>assistant\n"
+            text = (
+                "".join(f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n" for message in messages)
+                + "<|im_start|>assistant\n"
+            )
         return text + turns.get("assistant", "")
 
     return Template(name, render, takes_system=True)

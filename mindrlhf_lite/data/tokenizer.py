@@ -17,7 +17,8 @@ class Tokenizer:
     """Text to ids and back.
 
     Args:
-        tokenizer_dir: a folder with tokenizer.json or vocab.json + merges.txt, and tokenizer_config.json if there is one.
+        tokenizer_dir: a folder with tokenizer.json or vocab.json + merges.txt, and tokenizer_config.json if there is
+            one.
         vocab_path, merges_path: the two files instead of a folder.
 
     Raises:
@@ -61,7 +62,8 @@ class Tokenizer:
         return bool(self._tokenizer.chat_template)
 
     def apply_chat_template(self, messages: Sequence[dict[str, str]]) -> str:
-        """The prompt that the tokenizer's chat template makes of messages {"role", "content"}, up to where the answer starts.
+        """The prompt that the tokenizer's chat template makes of messages {"role", "content"}, up to where the answer
+        starts.
 
         Raises:
             ValueError: the template refuses the messages.
@@ -98,13 +100,22 @@ class Tokenizer:
 
 
 _BESIDE_THE_WEIGHTS = (
-    *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json"),
+    *(
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.json",
+        "merges.txt",
+        "special_tokens_map.json",
+        "added_tokens.json",
+    ),
     *("chat_template.jinja", "generation_config.json"),
 )
 
 
 def stop_token_ids(model_dir: str | Path, tokenizer: Tokenizer) -> tuple[int, ...]:
-    """The tokens that end a completion: eos_token_id of generation_config.json, else of config.json, else the tokenizer's."""
+    """The tokens that end a completion: eos_token_id of generation_config.json, else of config.json, else the
+    tokenizer's.
+    """
     for name in ("generation_config.json", "config.json"):
         path = Path(model_dir) / name
         try:
@@ -120,7 +131,9 @@ TOKENIZER_FOLDER = "tokenizer"  # in a checkpoint of a run, beside its files
 
 
 def copy_tokenizer(source: str | Path, destination: str | Path) -> bool:
-    """Copies what a Hugging Face folder, or a run's checkpoint, has besides weights and config.json. Returns whether a tokenizer was among it."""
+    """Copies what a Hugging Face folder, or a run's checkpoint, has besides weights and config.json. Returns whether a
+    tokenizer was among it.
+    """
     folder = Path(source) / TOKENIZER_FOLDER if (Path(source) / TOKENIZER_FOLDER).is_dir() else Path(source)
     for name in _BESIDE_THE_WEIGHTS:
         if (folder / name).is_file():
@@ -131,4 +144,7 @@ def copy_tokenizer(source: str | Path, destination: str | Path) -> bool:
 def copy_first_tokenizer(sources: Sequence[str | None], destination: str | Path) -> None:
     """`copy_tokenizer` of the first source that has one; says so if none has."""
     if not any(copy_tokenizer(source, destination) for source in sources if source):
-        print(f"note: no tokenizer beside {' or '.join(source for source in sources if source)}: copy the model's tokenizer files into {destination}")
+        print(
+            f"note: no tokenizer beside {' or '.join(source for source in sources if source)}: copy the model's "
+            f"tokenizer files into {destination}"
+        )

@@ -1,11 +1,12 @@
 """Starts a job under msrun, shows what its ranks say, ends it as a whole. The scripts in examples/ call it.
 
-msrun's own messages go to LOG_DIR/msrun.log. Exit codes: 0 done, 1 a rank failed, 2 the user's settings or data are wrong, 130 and 143 stopped by Ctrl-C and
-SIGTERM.
+msrun's own messages go to LOG_DIR/msrun.log. Exit codes: 0 done, 1 a rank failed, 2 the user's settings or data are
+wrong, 130 and 143 stopped by Ctrl-C and SIGTERM.
 
 Examples:
   python -m mindrlhf_lite.job --ranks 2 --log_dir msrun_log examples/qwen_grpo/main.py --config grpo_config.yaml
-  python -m mindrlhf_lite.job --ranks 4 --local_ranks 2 --node_rank 1 --master_addr 10.0.0.1 --master_port 8118 --log_dir log main.py --config grpo_config.yaml
+  python -m mindrlhf_lite.job --ranks 4 --local_ranks 2 --node_rank 1 --master_addr 10.0.0.1 --master_port 8118 \\
+      --log_dir log main.py --config grpo_config.yaml
 """
 
 from __future__ import annotations
@@ -35,8 +36,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--local_ranks", type=int, help="ranks that this node starts (default: all)")
     parser.add_argument("--node_rank", type=int, default=-1, help="this node, from 0 (default: one node)")
     parser.add_argument("--master_addr", default="127.0.0.1", help="address of node 0 (default: 127.0.0.1)")
-    parser.add_argument("--master_port", type=int, default=0, help="a free port there; 0: chosen, for one node (default: 0)")
-    parser.add_argument("--cluster_time_out", type=int, default=600, help="seconds that nodes wait for one another (default: 600)")
+    parser.add_argument(
+        "--master_port", type=int, default=0, help="a free port there; 0: chosen, for one node (default: 0)"
+    )
+    parser.add_argument(
+        "--cluster_time_out", type=int, default=600, help="seconds that nodes wait for one another (default: 600)"
+    )
     parser.add_argument("--log_dir", default="msrun_log", help="where every rank's log goes (default: msrun_log)")
     parser.add_argument("script", help="what every rank runs")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
@@ -60,13 +65,29 @@ def run(args: argparse.Namespace) -> int:
     status, stop_file = log_dir / f"job_status_{os.getpid()}", log_dir / f"job_stop_{os.getpid()}"
     command = [
         str(Path(sys.executable).with_name("msrun")),
-        *(f"--worker_num={args.ranks}", f"--local_worker_num={local}", f"--master_addr={args.master_addr}", f"--master_port={port}"),
-        *(f"--node_rank={args.node_rank}", f"--cluster_time_out={args.cluster_time_out}", "--join=True", f"--log_dir={log_dir}"),
+        *(
+            f"--worker_num={args.ranks}",
+            f"--local_worker_num={local}",
+            f"--master_addr={args.master_addr}",
+            f"--master_port={port}",
+        ),
+        *(
+            f"--node_rank={args.node_rank}",
+            f"--cluster_time_out={args.cluster_time_out}",
+            "--join=True",
+            f"--log_dir={log_dir}",
+        ),
         *(args.script, *args.arguments),
     ]
     # msrun starts its ranks with the first python on the PATH
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    environment = {"GLOG_v": "3", **os.environ, "PATH": path, STATUS_VARIABLE: str(status.absolute()), "LOCAL_RANKS": str(local)}
+    environment = {
+        "GLOG_v": "3",
+        **os.environ,
+        "PATH": path,
+        STATUS_VARIABLE: str(status.absolute()),
+        "LOCAL_RANKS": str(local),
+    }
     environment[STOP_FILE_VARIABLE] = str(stop_file.absolute())
     if args.node_rank > 0:
         environment[SECOND_NODE_VARIABLE] = "1"
@@ -75,12 +96,16 @@ def run(args: argparse.Namespace) -> int:
     received: list[int] = []
 
     def stop(number: int, frame: Any) -> None:
-        if number == signal.SIGTERM and stop_file.with_suffix(".saves").exists() and not stop_file.exists():  # rl_config.on_sigterm=save
+        if (
+            number == signal.SIGTERM and stop_file.with_suffix(".saves").exists() and not stop_file.exists()
+        ):  # rl_config.on_sigterm=save
             stop_file.touch()
             print("\nSIGTERM: the run stops after this step, with a checkpoint", file=sys.stderr, flush=True)
             return
         if not received:
-            status.write_text(f"{'interrupted' if number == signal.SIGINT else f'stopped by {signal.Signals(number).name}'}\n")
+            status.write_text(
+                f"{'interrupted' if number == signal.SIGINT else f'stopped by {signal.Signals(number).name}'}\n"
+            )
         received.append(number)
         job.terminate()  # the guard ends the ranks, and says so
 
@@ -98,7 +123,10 @@ def run(args: argparse.Namespace) -> int:
     elif status.is_file():
         code = int(status.read_text())  # what the guard found
     elif code != 0:
-        print(f"error: msrun ended with exit code {code}; see {log_dir}/msrun.log and {log_dir}/worker_0.log", file=sys.stderr)
+        print(
+            f"error: msrun ended with exit code {code}; see {log_dir}/msrun.log and {log_dir}/worker_0.log",
+            file=sys.stderr,
+        )
         code = 1 if code != USER_ERROR else code
     for leftover in (status, stop_file, stop_file.with_suffix(".saves")):
         leftover.unlink(missing_ok=True)

@@ -1,11 +1,12 @@
 """Watches the processes that one msrun started, and ends all of them when one fails, so that nobody waits for the dead.
 
-msrun itself notices a dead rank only by its exit code, once a second, kills the others and then waits (up to 30 s) for its scheduler; when msrun is
-ended by a signal its ranks live on. The first rank of a host starts this guard in a session of its own before it imports anything
-heavy. The guard says on msrun's stdout, in one line, which rank ended how and how to go on; ranks that fail say why themselves.
+msrun itself notices a dead rank only by its exit code, once a second, kills the others and then waits (up to 30 s) for
+its scheduler; when msrun is ended by a signal its ranks live on. The first rank of a host starts this guard in a
+session of its own before it imports anything heavy. The guard says on msrun's stdout, in one line, which rank ended how
+and how to go on; ranks that fail say why themselves.
 
-The exit status of msrun is then that of a killed process. `mindrlhf_lite.job` (which the scripts use) gives exact ones: it reads them from the file
-named in MINDRLHF_JOB_STATUS.
+The exit status of msrun is then that of a killed process. `mindrlhf_lite.job` (which the scripts use) gives exact ones:
+it reads them from the file named in MINDRLHF_JOB_STATUS.
 """
 
 from __future__ import annotations
@@ -34,13 +35,17 @@ _USER_ERROR, _FAILED, _INTERRUPTED = 2, 1, 130
 
 
 def start_guard() -> subprocess.Popen[bytes] | None:
-    """Starts the guard of this host's ranks, if this process is the first of them. It listens on its stdin for `tell`."""
+    """Starts the guard of this host's ranks, if this process is the first of them. It listens on its stdin for
+    `tell`.
+    """
     if os.environ.get("MS_ROLE") != "MS_WORKER" or os.environ.get("DEVICE_ID") != "0":
         return None
     command = [sys.executable, "-m", "mindrlhf_lite.job.guard", str(os.getppid()), os.path.realpath("/proc/self/fd/1")]
     root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True, env=environment)
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True, env=environment
+    )
 
 
 def tell(guard: subprocess.Popen[bytes] | None, hint: ResumeHint) -> None:
@@ -109,7 +114,9 @@ class Guard:
                 environment = child.environment()
                 if environment.get("MS_ROLE") == "MS_WORKER":
                     self.members[child.pid] = _Member(child, int(environment.get("RANK_ID", "0")))
-                elif environment.get("MS_ROLE") == "MS_SCHED" or not child.is_alive():  # what ended before we looked has no environment: the scheduler
+                elif (
+                    environment.get("MS_ROLE") == "MS_SCHED" or not child.is_alive()
+                ):  # what ended before we looked has no environment: the scheduler
                     self.members[child.pid] = _Member(child, None)
                 else:
                     continue
@@ -129,7 +136,9 @@ class Guard:
         time.sleep(_TOGETHER_S)
         self._read_codes()
         failed = [member for member in self.members.values() if member.code]
-        if all(member.code == -signal.SIGKILL for member in failed):  # after Ctrl-C msrun kills everything at once, which takes large processes a while
+        if all(
+            member.code == -signal.SIGKILL for member in failed
+        ):  # after Ctrl-C msrun kills everything at once, which takes large processes a while
             self.msrun.end(signal.SIGTERM)  # before it ends by itself, as if all were well
             deadline = time.monotonic() + _TAIL_S
             while time.monotonic() < deadline and not self._all_are_dead():
@@ -207,7 +216,9 @@ def _error_lines(log: Path) -> list[str]:
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return []
-    return [line for line in lines if line.startswith("error:") or "error: rank " in line]  # the latter behind a progress bar
+    return [
+        line for line in lines if line.startswith("error:") or "error: rank " in line
+    ]  # the latter behind a progress bar
 
 
 def main() -> None:
@@ -220,8 +231,8 @@ def main() -> None:
 
 
 def _console(msrun: Process, log: Path) -> int:
-    """Msrun's stdout: its very own, so that a file that several programs write goes on where they are; else opened anew if it is no
-    file; else the first rank's log, which tail shows."""
+    """Msrun's stdout: its very own, so that a file that several programs write goes on where they are; else opened anew
+    if it is no file; else the first rank's log, which tail shows."""
     with contextlib.suppress(OSError):
         shared = ctypes.CDLL(None, use_errno=True).syscall(_PIDFD_GETFD, os.pidfd_open(msrun.pid), 1, 0)
         if shared >= 0:

@@ -50,7 +50,11 @@ class Process:
         try:
             pids = [int(word) for word in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
         except OSError:  # it ended, or the kernel has no such file
-            pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and _parent(int(entry.name)) == self.pid]
+            pids = [
+                int(entry.name)
+                for entry in Path("/proc").iterdir()
+                if entry.name.isdigit() and _parent(int(entry.name)) == self.pid
+            ]
         return sorted((child for child in map(Process.find, pids) if child), key=lambda child: (child.start, child.pid))
 
     def end(self, number: int = signal.SIGKILL, is_group: bool = False) -> None:

@@ -11,7 +11,9 @@ COMMAND_VARIABLE = "MINDRLHF_RESUME_COMMAND"  # set by scripts that have an opti
 
 @dataclass(frozen=True)
 class ResumeHint:
-    """Example: ResumeHint("output/run", "output/run/checkpoints", "bash examples/quickstart/run_grpo.sh --resume output/run")"""
+    """Example: ResumeHint("output/run", "output/run/checkpoints", "bash examples/quickstart/run_grpo.sh --resume
+    output/run")
+    """
 
     output_dir: str
     checkpoint_dir: str

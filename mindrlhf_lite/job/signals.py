@@ -1,9 +1,10 @@
 """Ctrl-C and SIGTERM end a command at once, with one line and an exit code that says so.
 
-Python's own way is too late (its handlers run when the main thread comes back from a graph) and too little: MindSpore replaces the handler of SIGINT
-by one that sends the process a SIGTERM. So both signals are blocked in every thread, before any is started, and one thread waits for
-them. Only multiprocessing unblocks the signals again, in the thread that uses it: there they are raised, so that its workers are ended in order. Ending in the middle is safe: files are written
-under another name and renamed. A signal that was ignored by whoever started the command stays ignored.
+Python's own way is too late (its handlers run when the main thread comes back from a graph) and too little: MindSpore
+replaces the handler of SIGINT by one that sends the process a SIGTERM. So both signals are blocked in every thread,
+before any is started, and one thread waits for them. Only multiprocessing unblocks the signals again, in the thread
+that uses it: there they are raised, so that its workers are ended in order. Ending in the middle is safe: files are
+written under another name and renamed. A signal that was ignored by whoever started the command stays ignored.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
-"""Decoder layers of Qwen2, Qwen3 and Llama 3 in plain MindSpore operators: they run the same in jit on CPU and on Ascend.
+"""Decoder layers of Qwen2, Qwen3 and Llama 3 in plain MindSpore operators: they run the same in jit on CPU and on
+Ascend.
 
-A layer is cut where the callers differ: `project` (norm, q/k/v, rotary) and `finish` (output projection, MLP) are shared;
-between them training attends within the sequence (`attend_causally`) and the rollout engines attend over their caches.
-Activations are [tokens, hidden]; which operator forms are fast on CPU was measured (reductions over two-dimensional views,
-scaling folded into the rotary tables, the attention gradient written out).
+A layer is cut where the callers differ: `project` (norm, q/k/v, rotary) and `finish` (output projection, MLP) are
+shared; between them training attends within the sequence (`attend_causally`) and the rollout engines attend over their
+caches. Activations are [tokens, hidden]; which operator forms are fast on CPU was measured (reductions over
+two-dimensional views, scaling folded into the rotary tables, the attention gradient written out).
 
-A rank holds the buffers that `parallel.layout` gives it: its heads and columns of every linear, its rows of the vocabulary, its
-stage's layers. Between `enter` and `leave` a rank computes with its own columns, outside of them on the residual stream.
+A rank holds the buffers that `parallel.layout` gives it: its heads and columns of every linear, its rows of the
+vocabulary, its stage's layers. Between `enter` and `leave` a rank computes with its own columns, outside of them on the
+residual stream.
 """
 
 from __future__ import annotations
@@ -38,8 +40,12 @@ _concat = ops.Concat(-1)
 
 
 def rotary_tables(config: ModelConfig, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """(cos, sin), each float32 [length, head_dim], in the half-split layout (RoFormer, arXiv:2104.09864, as Hugging Face lays it out)."""
-    inverse_frequency = 1.0 / (config.rope_theta ** (np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim))
+    """(cos, sin), each float32 [length, head_dim], in the half-split layout (RoFormer, arXiv:2104.09864, as Hugging
+    Face lays it out).
+    """
+    inverse_frequency = 1.0 / (
+        config.rope_theta ** (np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim)
+    )
     if config.rope_scaling is not None:
         inverse_frequency = stretched(inverse_frequency, config.rope_scaling)
     angles = np.arange(length, dtype=np.float64)[:, None] * inverse_frequency[None]
@@ -48,8 +54,9 @@ def rotary_tables(config: ModelConfig, length: int) -> tuple[np.ndarray, np.ndar
 
 
 def stretched(inverse_frequency: np.ndarray, scaling: RopeScaling) -> np.ndarray:
-    """Llama 3.1's frequencies (arXiv:2407.21783; as Hugging Face's rope_type "llama3"): turns over the original context decide, many keep a frequency,
-    few divide it by `factor`, between them it goes from one to the other linearly in the number of turns.
+    """Llama 3.1's frequencies (arXiv:2407.21783; as Hugging Face's rope_type "llama3"): turns over the original context
+    decide, many keep a frequency, few divide it by `factor`, between them it goes from one to the other linearly in the
+    number of turns.
     """
     turns = scaling.original_max_position_embeddings * inverse_frequency / (2 * np.pi)
     kept = np.clip((turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor), 0.0, 1.0)
@@ -62,7 +69,9 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def causal_mask(length: int) -> Tensor:
-    """Additive mask, float32 [1, length, length]. Sequences are padded on the right, so it also hides padding from valid tokens."""
+    """Additive mask, float32 [1, length, length]. Sequences are padded on the right, so it also hides padding from
+    valid tokens.
+    """
     positions = ops.arange(length)
     visible = positions.reshape(1, length, 1) >= positions.reshape(1, 1, length)
     return (1.0 - visible.astype(ms.float32)) * MASKED
@@ -70,11 +79,14 @@ def causal_mask(length: int) -> Tensor:
 
 class CausalAttention(nn.Cell):
     """softmax(q k^T + mask) v with its gradient written out: it reads the saved probabilities and takes
-    rowsum(dP * P) as rowsum(dO * O) (FlashAttention, arXiv:2205.14135, eq. 4), which is a third faster than autodiff on CPU.
+    rowsum(dP * P) as rowsum(dO * O) (FlashAttention, arXiv:2205.14135, eq. 4), which is a third faster than autodiff on
+    CPU.
     """
 
     def construct(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Args: query [B*KV, G*T, D], already scaled; key, value [B*KV, T, D]; mask [1, T, T]. Returns ([B*KV, G*T, D], probabilities)."""
+        """Args: query [B*KV, G*T, D], already scaled; key, value [B*KV, T, D]; mask [1, T, T]. Returns ([B*KV, G*T, D],
+        probabilities).
+        """
         pairs, rows, _ = query.shape
         length = key.shape[1]
         scores = _batch_matmul_tb(query, key).reshape(pairs * rows // length, length, length)
@@ -88,14 +100,28 @@ class CausalAttention(nn.Cell):
         length, head_dim = probabilities.shape[-1], query.shape[-1]
         dprobabilities = _batch_matmul_tb(doutput, value).reshape(-1, length)
         row_sum = _mean((doutput * output).reshape(-1, head_dim), -1) * head_dim
-        dscores = (probabilities.reshape(-1, length) * (dprobabilities - spread(row_sum, dprobabilities.shape))).reshape(probabilities.shape)
-        return _batch_matmul(dscores, key), _batch_matmul_ta(dscores, query), _batch_matmul_ta(probabilities, doutput), ops.zeros_like(mask)
+        dscores = (
+            probabilities.reshape(-1, length) * (dprobabilities - spread(row_sum, dprobabilities.shape))
+        ).reshape(probabilities.shape)
+        return (
+            _batch_matmul(dscores, key),
+            _batch_matmul_ta(dscores, query),
+            _batch_matmul_ta(probabilities, doutput),
+            ops.zeros_like(mask),
+        )
 
 
 class DecoderLayer(nn.Cell):
     """One decoder layer; holds this rank's shards of the parameters of its index."""
 
-    def __init__(self, config: ModelConfig, prefix: str, parameters: Mapping[str, Parameter], mesh: RoleMesh, is_sequence_split: bool):
+    def __init__(
+        self,
+        config: ModelConfig,
+        prefix: str,
+        parameters: Mapping[str, Parameter],
+        mesh: RoleMesh,
+        is_sequence_split: bool,
+    ):
         super().__init__(auto_prefix=False)
         self.num_heads, self.head_dim = config.num_attention_heads // mesh.dims.tensor, config.head_dim
         self.num_kv_heads = max(1, config.num_key_value_heads // mesh.dims.tensor)
@@ -105,15 +131,22 @@ class DecoderLayer(nn.Cell):
         self.attention_norm = parameters[prefix + "input_layernorm.weight"]
         attention = prefix + "self_attn."
         self.q_weight, self.k_weight, self.v_weight = (parameters[f"{attention}{name}_proj.weight"] for name in "qkv")
-        self.q_bias, self.k_bias, self.v_bias = (parameters.get(f"{attention}{name}_proj.bias") for name in "qkv")  # None where there is none
+        self.q_bias, self.k_bias, self.v_bias = (
+            parameters.get(f"{attention}{name}_proj.bias") for name in "qkv"
+        )  # None where there is none
         self.q_norm, self.k_norm = (parameters.get(f"{attention}{name}_norm.weight") for name in "qk")
         self.o_weight = parameters[prefix + "self_attn.o_proj.weight"]
         self.mlp_norm = parameters[prefix + "post_attention_layernorm.weight"]
-        self.gate_weight, self.up_weight = parameters[prefix + "mlp.gate_proj.weight"], parameters[prefix + "mlp.up_proj.weight"]
+        self.gate_weight, self.up_weight = (
+            parameters[prefix + "mlp.gate_proj.weight"],
+            parameters[prefix + "mlp.up_proj.weight"],
+        )
         self.down_weight = parameters[prefix + "mlp.down_proj.weight"]
         self.attention = CausalAttention()
 
-    def _heads(self, x: Tensor, weight: Tensor, bias: Tensor | None, norm: Tensor | None, batch: int, length: int, heads: int) -> Tensor:
+    def _heads(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, norm: Tensor | None, batch: int, length: int, heads: int
+    ) -> Tensor:
         projected = _linear(x, weight)
         if bias is not None:
             projected = _bias_add(projected, bias)
@@ -143,13 +176,19 @@ class DecoderLayer(nn.Cell):
             value.reshape(pairs, length, head_dim),
             mask,
         )
-        return attended.reshape(batch, heads, length, head_dim).transpose(0, 2, 1, 3).reshape(batch * length, heads * head_dim)
+        return (
+            attended.reshape(batch, heads, length, head_dim)
+            .transpose(0, 2, 1, 3)
+            .reshape(batch * length, heads * head_dim)
+        )
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """Adds the attention output ([tokens, heads * D]) and the MLP to the residual stream x [tokens, H]."""
         x = x + self.leave_attention(_linear(attended, self.o_weight))
         normed = self.enter_mlp(rms_norm(x, self.mlp_norm, self.eps))
-        return x + self.leave_mlp(_linear(ops.silu(_linear(normed, self.gate_weight)) * _linear(normed, self.up_weight), self.down_weight))
+        return x + self.leave_mlp(
+            _linear(ops.silu(_linear(normed, self.gate_weight)) * _linear(normed, self.up_weight), self.down_weight)
+        )
 
     def construct(self, x: Tensor, tables: tuple, mask: Tensor, batch: int, length: int) -> Tensor:
         """The whole layer over whole sequences."""
@@ -163,11 +202,13 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 class Decoder(nn.Cell):
-    """The decoder, or this rank's share of it: parameters under their buffers' names, `hidden` for whole sequences, `head` for logits.
+    """The decoder, or this rank's share of it: parameters under their buffers' names, `hidden` for whole sequences,
+    `head` for logits.
 
     Args:
         config: its shape.
-        weights: float32 arrays by buffer name, as `fill_buffers` returns them; on one rank, all tensors of the model. Copied.
+        weights: float32 arrays by buffer name, as `fill_buffers` returns them; on one rank, all tensors of the model.
+            Copied.
         trainable: whether the parameters take gradients.
         max_length: longest sequence; sizes the rotary tables.
         mesh: the role's axes.
@@ -192,16 +233,24 @@ class Decoder(nn.Cell):
         self.is_sequence_split = is_sequence_split and mesh.tensor is not None
         self.buffers: list[Buffer] = buffers_at(config, self.strategy, mesh.at)
         # a copy: a Tensor may share numpy's memory, and two roles must not share weights by accident
-        by_name = {b.name: Parameter(Tensor(np.array(weights[b.name], np.float32)), name=b.name, requires_grad=trainable) for b in self.buffers}
+        by_name = {
+            b.name: Parameter(Tensor(np.array(weights[b.name], np.float32)), name=b.name, requires_grad=trainable)
+            for b in self.buffers
+        }
         own_layers = self.strategy.layers_of_stage(config.num_hidden_layers)[mesh.at.stage]
-        self.layers = nn.CellList([DecoderLayer(config, f"model.layers.{i}.", by_name, mesh, is_sequence_split) for i in own_layers], auto_prefix=False)
+        self.layers = nn.CellList(
+            [DecoderLayer(config, f"model.layers.{i}.", by_name, mesh, is_sequence_split) for i in own_layers],
+            auto_prefix=False,
+        )
         self.num_layers, self.first_layer = len(own_layers), own_layers[0]  # of this stage
         self.eps = config.rms_norm_eps
         self.parameters_in_order = ms.ParameterTuple([by_name[buffer.name] for buffer in self.buffers])
         self._build_ends(by_name, mesh)
         cos, sin = rotary_tables(config, max_length)
         scale = np.float32(config.head_dim**-0.5)
-        self.cos, self.sin, self.scaled_cos, self.scaled_sin = (Tensor(table) for table in (cos, sin, cos * scale, sin * scale))
+        self.cos, self.sin, self.scaled_cos, self.scaled_sin = (
+            Tensor(table) for table in (cos, sin, cos * scale, sin * scale)
+        )
 
     def _build_ends(self, by_name: Mapping[str, Parameter], mesh: RoleMesh) -> None:
         """The embedding on the first stage, the final norm and the head on the last."""
@@ -209,7 +258,9 @@ class Decoder(nn.Cell):
         self.splits_embedding = self.strategy.splits_embedding and mesh.tensor is not None
         if self.embedding is not None:
             self.first_row, self.rows = mesh.at.tensor * self.embedding.shape[0], self.embedding.shape[0]
-            self.leave_embedding = leave_tensor_parallel(mesh.tensor if self.splits_embedding else None, self.is_sequence_split)
+            self.leave_embedding = leave_tensor_parallel(
+                mesh.tensor if self.splits_embedding else None, self.is_sequence_split
+            )
             self.cut_tokens = cut_tokens(mesh.tensor, self.is_sequence_split and not self.splits_embedding)
         self.final_norm = by_name.get(FINAL_NORM)
         self.head = None
@@ -245,8 +296,9 @@ class Decoder(nn.Cell):
         return self.leave_embedding(embedded * spread(is_here, embedded.shape))
 
     def run_layers(self, x: Tensor, token_ids: Tensor, start: int, stop: int) -> Tensor:
-        """Layers start..stop-1 of this stage over right-padded sequences token_ids [B, T] int32. The model's first layer embeds them and ignores x;
-        the others take x, the residual stream that the layer before returned. Returns the residual stream, [B*T, H] or this tensor rank's token shard of it.
+        """Layers start..stop-1 of this stage over right-padded sequences token_ids [B, T] int32. The model's first
+        layer embeds them and ignores x; the others take x, the residual stream that the layer before returned. Returns
+        the residual stream, [B*T, H] or this tensor rank's token shard of it.
         """
         batch, length = token_ids.shape
         if self.is_first_stage and start == 0:
@@ -261,16 +313,24 @@ class Decoder(nn.Cell):
         return self.run_layers(x, token_ids, 0, self.num_layers)
 
     def weights_of_layers(self, start: int, stop: int) -> list[int]:
-        """Places in `parameters_in_order` of what layers start..stop-1 of this stage compute with; the first one brings the embedding, the last one the head."""
+        """Places in `parameters_in_order` of what layers start..stop-1 of this stage compute with; the first one brings
+        the embedding, the last one the head.
+        """
         numbers = {str(self.first_layer + index) for index in range(start, stop)}
         ends = {EMBEDDING} if self.is_first_stage and start == 0 else set()
         if self.final_norm is not None and stop == self.num_layers:
             ends |= {FINAL_NORM, HEAD if HEAD in self.named_weights() else EMBEDDING}
         names = [parameter.name for parameter in self.parameters_in_order]
-        return [place for place, name in enumerate(names) if name in ends or (name.startswith("model.layers.") and name.split(".")[2] in numbers)]
+        return [
+            place
+            for place, name in enumerate(names)
+            if name in ends or (name.startswith("model.layers.") and name.split(".")[2] in numbers)
+        ]
 
     def hidden(self, token_ids: Tensor) -> Tensor:
-        """Final-normed hidden states [B*T, H] of right-padded sequences token_ids [B, T] int32; all stages on this rank."""
+        """Final-normed hidden states [B*T, H] of right-padded sequences token_ids [B, T] int32; all stages on this
+        rank.
+        """
         return self.norm(self.run_stage(token_ids, token_ids))
 
     def norm(self, x: Tensor) -> Tensor:
@@ -278,12 +338,16 @@ class Decoder(nn.Cell):
         return self.enter_head(rms_norm(x, self.final_norm, self.eps))
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[tokens, H] after `norm` -> [tokens, V], whole on every tensor rank. Not for training: see `TokenLogprobs`."""
+        """[tokens, H] after `norm` -> [tokens, V], whole on every tensor rank. Not for training: see
+        `TokenLogprobs`.
+        """
         logits = _linear(hidden, self.head)
         if self.tensor_degree == 1:
             return logits
         tokens = hidden.shape[0]
-        gathered = self.gather_logits(logits).reshape(self.tensor_degree, tokens, -1).transpose(1, 0, 2).reshape(tokens, -1)
+        gathered = (
+            self.gather_logits(logits).reshape(self.tensor_degree, tokens, -1).transpose(1, 0, 2).reshape(tokens, -1)
+        )
         return gathered[:, : self.config.vocab_size]
 
     def construct(self, token_ids: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
-"""GGUF files (llama.cpp's): a header of settings and of tensors, then the tensors, mostly quantised in blocks along their rows.
+"""GGUF files (llama.cpp's): a header of settings and of tensors, then the tensors, mostly quantised in blocks along
+their rows.
 
-The header is read here, every length checked against the file before anything is made of it: the library's reader trusts them, and a lying one
-takes all memory. Values of blocks are the library's (`gguf.quants.dequantize`), a run of rows at a time.
+The header is read here, every length checked against the file before anything is made of it: the library's reader
+trusts them, and a lying one takes all memory. Values of blocks are the library's (`gguf.quants.dequantize`), a run of
+rows at a time.
 
 Source: the specification in ggml's docs/gguf.md, versions 2 and 3, little-endian.
 """
@@ -64,13 +66,17 @@ class GgufFile:
             raise ValueError(f"{self.path}: {error}") from None
 
     def read_rows(self, name: str, rows: np.ndarray | slice) -> np.ndarray:
-        """float32 values of rows of a tensor, in the order asked for. Args: rows: indices or a range of the first dimension."""
+        """float32 values of rows of a tensor, in the order asked for. Args: rows: indices or a range of the first
+        dimension.
+        """
         from gguf import GGMLQuantizationType
         from gguf.quants import dequantize
 
         tensor = self.tensors[name]
         count = math.prod(tensor.shape[:-1])
-        blocks = np.frombuffer(self._data, np.uint8, count * tensor.row_bytes, tensor.offset).reshape(count, tensor.row_bytes)
+        blocks = np.frombuffer(self._data, np.uint8, count * tensor.row_bytes, tensor.offset).reshape(
+            count, tensor.row_bytes
+        )
         is_vector = len(tensor.shape) == 1
         picked = np.ascontiguousarray(blocks if is_vector else blocks[rows])
         if tensor.quantization in _AS_THEY_ARE:
@@ -108,7 +114,11 @@ class _Header:
         version = self._number("I")
         if version not in _VERSIONS:
             wrong_order = int.from_bytes(version.to_bytes(4, "little"), "big") in _VERSIONS
-            raise ValueError("GGUF in big-endian byte order, which is not read" if wrong_order else f"GGUF version {version}; versions 2 and 3 are read")
+            raise ValueError(
+                "GGUF in big-endian byte order, which is not read"
+                if wrong_order
+                else f"GGUF version {version}; versions 2 and 3 are read"
+            )
         num_tensors, num_settings = self._number("Q"), self._number("Q")
         self._must_fit(num_settings, 12, "settings")  # an empty key, its type and a byte
         settings: dict[str, Any] = {}
@@ -144,20 +154,28 @@ class _Header:
             raise ValueError(f"the tensor {name!r} has the unknown type {kind}")
         quantization = GGMLQuantizationType(kind)
         if not _can_be_dequantised(quantization.name):
-            raise ValueError(f"the tensor {name!r} is stored as {quantization.name}, which the library gguf does not dequantise")
+            raise ValueError(
+                f"the tensor {name!r} is stored as {quantization.name}, which the library gguf does not dequantise"
+            )
         block, block_bytes = GGML_QUANT_SIZES[quantization]
         if min(shape) < 1 or shape[-1] % block:
-            raise ValueError(f"the tensor {name!r} has shape {shape}, which blocks of {block} ({quantization.name}) cannot fill")
+            raise ValueError(
+                f"the tensor {name!r} has shape {shape}, which blocks of {block} ({quantization.name}) cannot fill"
+            )
         row_bytes = shape[-1] // block * block_bytes
         if offset % 4 or offset + math.prod(shape[:-1]) * row_bytes > self.size:
             raise ValueError(
-                f"the tensor {name!r} {shape} {quantization.name} would end at byte {offset + math.prod(shape[:-1]) * row_bytes:,} of {self.size:,}: cut short?"
+                f"the tensor {name!r} {shape} {quantization.name} would end at byte "
+                f"{offset + math.prod(shape[:-1]) * row_bytes:,} of {self.size:,}: cut short?"
             )
         return GgufTensor(name, shape, quantization.name, offset, row_bytes)
 
     def _must_fit(self, count: int, least_bytes: int, what: str) -> None:
         if count * least_bytes > self.size - self.at:
-            raise ValueError(f"the header promises {count:,} {what}, which {self.size - self.at:,} bytes cannot hold: cut short, or not a GGUF file")
+            raise ValueError(
+                f"the header promises {count:,} {what}, which {self.size - self.at:,} bytes cannot hold: cut "
+                "short, or not a GGUF file"
+            )
 
     def _number(self, form: str) -> Any:
         size = struct.calcsize(f"<{form}")

@@ -1,7 +1,9 @@
-"""A GGUF file as a model of this project: its settings as a config, its tensors under Hugging Face's names and in its order, its tokenizer.
+"""A GGUF file as a model of this project: its settings as a config, its tensors under Hugging Face's names and in its
+order, its tokenizer.
 
-Architectures llama, qwen2 and qwen3. llama.cpp stores llama's query and key rows with the two halves of every head interleaved, for its rotary
-embedding; they are put back as they were. Llama 3.1's stretched wavelengths are a tensor there (rope_freqs) and settings here.
+Architectures llama, qwen2 and qwen3. llama.cpp stores llama's query and key rows with the two halves of every head
+interleaved, for its rotary embedding; they are put back as they were. Llama 3.1's stretched wavelengths are a tensor
+there (rope_freqs) and settings here.
 """
 
 from __future__ import annotations
@@ -33,7 +35,11 @@ _OF_A_LAYER = {
     "ffn_down": "mlp.down_proj",
 }
 _ROPE_FACTORS = "rope_freqs.weight"
-_LLAMA3 = (1.0, 4.0, 8192)  # low_freq_factor, high_freq_factor, original_max_position_embeddings of every Llama 3.1 and 3.2
+_LLAMA3 = (
+    1.0,
+    4.0,
+    8192,
+)  # low_freq_factor, high_freq_factor, original_max_position_embeddings of every Llama 3.1 and 3.2
 _TOKENIZER = "tokenizer.ggml."
 
 
@@ -41,17 +47,24 @@ class GgufModel:
     """Reads boxes of a file's tensors by Hugging Face's names.
 
     Raises:
-        ValueError: not a GGUF file, an architecture or a feature that this decoder does not have, tensors that do not fit the settings.
+        ValueError: not a GGUF file, an architecture or a feature that this decoder does not have, tensors that do not
+            fit the settings.
     """
 
     def __init__(self, path: str | Path):
         self.file = GgufFile(path)
         self._kind = str(self.file.settings.get("general.architecture", ""))
         if self._kind not in ARCHITECTURES:
-            raise ValueError(f"{path}: general.architecture={self._kind!r} is not supported; supported: {', '.join(ARCHITECTURES)}")
+            raise ValueError(
+                f"{path}: general.architecture={self._kind!r} is not supported; supported: {', '.join(ARCHITECTURES)}"
+            )
         self.config = self._config()
         self._names = {_hf_name(name): name for name in self.file.tensors if name != _ROPE_FACTORS}
-        check_names_and_shapes({name: self.file.tensors[own].shape for name, own in self._names.items()}, parameter_specs(self.config), str(path))
+        check_names_and_shapes(
+            {name: self.file.tensors[own].shape for name, own in self._names.items()},
+            parameter_specs(self.config),
+            str(path),
+        )
 
     def dtype(self, name: str) -> str:
         """F32, F16 or BF16: what holds the values of tensor `name` without loss."""
@@ -61,7 +74,9 @@ class GgufModel:
         """float32 values of a box ((start, stop) of every dimension) of tensor `name`."""
         (start, stop), *rest = box
         rows: np.ndarray | slice = slice(start, stop)
-        heads = {"q_proj": self.config.num_attention_heads, "k_proj": self.config.num_key_value_heads}.get(name.split(".")[-2], 0)
+        heads = {"q_proj": self.config.num_attention_heads, "k_proj": self.config.num_key_value_heads}.get(
+            name.split(".")[-2], 0
+        )
         if heads and self._kind == "llama":
             rows = _interleaved(np.arange(start, stop), self.config.head_dim)
         values = self.file.read_rows(self._names[name], rows)
@@ -80,15 +95,27 @@ class GgufModel:
     def _config(self) -> ModelConfig:
         where = str(self.file.path)
         if self._setting("expert_count", 0):
-            raise ValueError(f"{where}: {self._kind}.expert_count={self._setting('expert_count')}: mixtures of experts are not supported")
+            raise ValueError(
+                f"{where}: {self._kind}.expert_count={self._setting('expert_count')}: mixtures of experts are "
+                "not supported"
+            )
         if (scaling := self._setting("rope.scaling.type", "none")) != "none":
             raise ValueError(f"{where}: {self._kind}.rope.scaling.type={scaling!r} is not supported")
         layers = self._number("block_count")
         if layers > len(self.file.tensors):  # before a table of so many layers is made
-            raise ValueError(f"{where}: {self._kind}.block_count={layers:,}, but there are {len(self.file.tensors):,} tensors")
+            raise ValueError(
+                f"{where}: {self._kind}.block_count={layers:,}, but there are {len(self.file.tensors):,} tensors"
+            )
         heads, hidden = self._number("attention.head_count"), self._number("embedding_length")
-        head_dim = self._setting("attention.key_length") or (self._setting("rope.dimension_count") if self._kind == "llama" else 0) or hidden // max(1, heads)
-        if self._setting("attention.value_length", head_dim) != head_dim or self._setting("rope.dimension_count", head_dim) != head_dim:
+        head_dim = (
+            self._setting("attention.key_length")
+            or (self._setting("rope.dimension_count") if self._kind == "llama" else 0)
+            or hidden // max(1, heads)
+        )
+        if (
+            self._setting("attention.value_length", head_dim) != head_dim
+            or self._setting("rope.dimension_count", head_dim) != head_dim
+        ):
             raise ValueError(f"{where}: keys, values and rotary embedding of different widths are not supported")
         vocabulary = self.file.settings.get(f"{_TOKENIZER}tokens")
         vocab_size = self._setting("vocab_size") or (len(vocabulary) if isinstance(vocabulary, list) else 0)
@@ -112,7 +139,9 @@ class GgufModel:
     def _setting(self, name: str, otherwise: Any = None) -> Any:
         value = self.file.settings.get(f"{self._kind}.{name}", otherwise)
         if isinstance(value, list):  # one number a layer
-            raise ValueError(f"{self.file.path}: {self._kind}.{name} differs from layer to layer, which is not supported")
+            raise ValueError(
+                f"{self.file.path}: {self._kind}.{name} differs from layer to layer, which is not supported"
+            )
         if isinstance(value, str) != isinstance(otherwise, str):
             raise ValueError(f"{self.file.path}: {self._kind}.{name}={value!r} is of the wrong type")
         return value
@@ -130,8 +159,12 @@ class GgufModel:
         factors = self.file.read_rows(_ROPE_FACTORS, slice(None))
         low, high, original = _LLAMA3
         scaling = RopeScaling(float(factors.max()), low, high, original)
-        if factors.shape != (head_dim // 2,) or not np.allclose(factors, _llama3_factors(scaling, theta, head_dim), rtol=1e-4):
-            raise ValueError(f"{self.file.path}: {_ROPE_FACTORS} are not Llama 3.1's; other rope scalings are not supported")
+        if factors.shape != (head_dim // 2,) or not np.allclose(
+            factors, _llama3_factors(scaling, theta, head_dim), rtol=1e-4
+        ):
+            raise ValueError(
+                f"{self.file.path}: {_ROPE_FACTORS} are not Llama 3.1's; other rope scalings are not supported"
+            )
         return scaling
 
 
@@ -145,7 +178,9 @@ def _hf_name(name: str) -> str:
 
 
 def _interleaved(rows: np.ndarray, head_dim: int) -> np.ndarray:
-    """Where llama.cpp keeps rows of a query or key matrix: row h of a head's first half at 2 h, of its second half at 2 h + 1."""
+    """Where llama.cpp keeps rows of a query or key matrix: row h of a head's first half at 2 h, of its second half at 2
+    h + 1.
+    """
     head, place = np.divmod(rows, head_dim)
     half, pair = np.divmod(place, head_dim // 2)
     return head * head_dim + 2 * pair + half
@@ -160,7 +195,8 @@ def _llama3_factors(scaling: RopeScaling, theta: float, head_dim: int) -> np.nda
 
 
 def write_tokenizer(model: GgufModel, folder: str | Path) -> None:
-    """Writes the file's tokenizer, special tokens and chat template as transformers loads them, by transformers' own converter.
+    """Writes the file's tokenizer, special tokens and chat template as transformers loads them, by transformers' own
+    converter.
 
     Raises:
         ValueError: the file has no tokenizer, or one that the converter does not understand.
@@ -170,15 +206,26 @@ def write_tokenizer(model: GgufModel, folder: str | Path) -> None:
 
     settings, where = model.file.settings, model.file.path
     names = GGUF_TOKENIZER_MAPPING["tokenizer"]
-    values = {theirs: settings[f"tokenizer.{ours}"] for ours, theirs in names.items() if f"tokenizer.{ours}" in settings}
+    values = {
+        theirs: settings[f"tokenizer.{ours}"] for ours, theirs in names.items() if f"tokenizer.{ours}" in settings
+    }
     tokens = values.get("tokens")
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
         raise ValueError(f"{where}: {_TOKENIZER}tokens: the file holds no vocabulary")
-    ids = {kind: settings.get(f"{_TOKENIZER}{name}_token_id") for kind, name in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"))}
-    if bad := [f"{kind}={token}" for kind, token in ids.items() if token is not None and not (isinstance(token, int) and 0 <= token < len(tokens))]:
+    ids = {
+        kind: settings.get(f"{_TOKENIZER}{name}_token_id")
+        for kind, name in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"))
+    }
+    if bad := [
+        f"{kind}={token}"
+        for kind, token in ids.items()
+        if token is not None and not (isinstance(token, int) and 0 <= token < len(tokens))
+    ]:
         raise ValueError(f"{where}: special tokens {', '.join(bad)} lie outside the vocabulary of {len(tokens)}")
     try:
-        converted, _ = convert_gguf_tokenizer(model.config.model_type, values)  # its special tokens have end and beginning swapped
+        converted, _ = convert_gguf_tokenizer(
+            model.config.model_type, values
+        )  # its special tokens have end and beginning swapped
     except Exception as error:  # the converter raises many kinds on lists that do not fit each other
         raise ValueError(f"{where}: its tokenizer cannot be converted ({type(error).__name__}: {error})") from None
     special = {f"{kind}_token": tokens[token] for kind, token in ids.items() if token is not None}

@@ -38,14 +38,18 @@ def check_names_and_shapes(found: Mapping[str, tuple[int, ...]], specs: list[Par
     problems = [f"missing {name} {shape}" for name, shape in expected.items() if name not in found]
     problems += [f"unexpected {name} {tuple(shape)}" for name, shape in found.items() if name not in expected]
     problems += [
-        f"{name} has shape {tuple(found[name])}, the config says {shape}" for name, shape in expected.items() if name in found and tuple(found[name]) != shape
+        f"{name} has shape {tuple(found[name])}, the config says {shape}"
+        for name, shape in expected.items()
+        if name in found and tuple(found[name]) != shape
     ]
     if problems:
         raise ValueError(f"{source} does not fit its config:\n  " + "\n  ".join(_by_layers(problems)))
 
 
 def _by_layers(problems: list[str]) -> list[str]:
-    """Lines that differ in the layer only as one, in order of first appearance: "missing model.layers.{2-27}.mlp.up_proj.weight (18944, 3584)"."""
+    """Lines that differ in the layer only as one, in order of first appearance: "missing
+    model.layers.{2-27}.mlp.up_proj.weight (18944, 3584)".
+    """
     layers: dict[tuple[str, str], list[int]] = {}
     for problem in problems:
         start, _, rest = problem.partition(".layers.")
@@ -98,7 +102,9 @@ class WeightReader:
 
 
 def load_weights(model_dir: str | Path, config: ModelConfig) -> dict[str, np.ndarray]:
-    """All weights of a Hugging Face folder as float32 arrays by name; a tied lm_head.weight in the file is dropped. Raises as `WeightReader`."""
+    """All weights of a Hugging Face folder as float32 arrays by name; a tied lm_head.weight in the file is dropped.
+    Raises as `WeightReader`.
+    """
     reader = WeightReader(model_dir, config)
     return {name: reader.read_whole(name) for name in reader.names}
 
@@ -106,7 +112,12 @@ def load_weights(model_dir: str | Path, config: ModelConfig) -> dict[str, np.nda
 def tensor_shapes(folder: Path, config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Shapes by name from the files' headers, without a tied lm_head.weight."""
     tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
-    return {name: entry.shape for path in weight_files(folder) for name, entry in read_header(path).items() if name not in tied}
+    return {
+        name: entry.shape
+        for path in weight_files(folder)
+        for name, entry in read_header(path).items()
+        if name not in tied
+    }
 
 
 def all_float32(name: str) -> str:
@@ -143,7 +154,8 @@ def write_hf_model(
     dtype: Callable[[str], str] = all_float32,
     progress: Progress = lambda count: None,
 ) -> None:
-    """Writes config.json and model.safetensors (several files with an index above `max_file_bytes`), a piece in memory at a time; atomic per file.
+    """Writes config.json and model.safetensors (several files with an index above `max_file_bytes`), a piece in memory
+    at a time; atomic per file.
 
     Args:
         dtype: what a tensor is stored as, by name: F32, F16 or BF16.
@@ -152,14 +164,24 @@ def write_hf_model(
     folder, shapes = Path(model_dir), {spec.name: spec.shape for spec in parameter_specs(config)}
     folder.mkdir(parents=True, exist_ok=True)
     files = _files(config, dtype, max_file_bytes)
-    names = ["model.safetensors"] if len(files) == 1 else [f"model-{i + 1:05d}-of-{len(files):05d}.safetensors" for i in range(len(files))]
+    names = (
+        ["model.safetensors"]
+        if len(files) == 1
+        else [f"model-{i + 1:05d}-of-{len(files):05d}.safetensors" for i in range(len(files))]
+    )
     for name, tensors in zip(names, files, strict=True):
-        write_safetensors(folder / name, [whole_tensor(tensor, tensor, shapes[tensor], read, dtype(tensor)) for tensor in tensors], progress=progress)
+        write_safetensors(
+            folder / name,
+            [whole_tensor(tensor, tensor, shapes[tensor], read, dtype(tensor)) for tensor in tensors],
+            progress=progress,
+        )
     (folder / "model.safetensors.index.json").unlink(missing_ok=True)  # of an older model in several files
     if len(files) > 1:
         weight_map = {tensor: name for name, tensors in zip(names, files, strict=True) for tensor in tensors}
         total = sum(_ITEM_BYTES[dtype(name)] * int(np.prod(shape, dtype=np.int64)) for name, shape in shapes.items())
-        (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=1))
+        (folder / "model.safetensors.index.json").write_text(
+            json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=1)
+        )
     eos = eos_token_id if eos_token_id is None or isinstance(eos_token_id, int) else list(eos_token_id)
     values = {**config.to_hf(eos, pad_token_id), "torch_dtype": _TORCH_NAMES[dtype("model.embed_tokens.weight")]}
     (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n")
@@ -174,5 +196,14 @@ def save_hf_model(
     max_file_bytes: int = MAX_FILE_BYTES,
 ) -> None:
     """`write_hf_model` of weights that are in memory, checked against the config first."""
-    check_names_and_shapes({name: value.shape for name, value in weights.items()}, parameter_specs(config), str(model_dir))
-    write_hf_model(model_dir, config, lambda name, box: weights[name][box[0][0] : box[0][1]], eos_token_id, pad_token_id, max_file_bytes)
+    check_names_and_shapes(
+        {name: value.shape for name, value in weights.items()}, parameter_specs(config), str(model_dir)
+    )
+    write_hf_model(
+        model_dir,
+        config,
+        lambda name, box: weights[name][box[0][0] : box[0][1]],
+        eos_token_id,
+        pad_token_id,
+        max_file_bytes,
+    )

@@ -1,7 +1,8 @@
 """Logprobs and entropy of chosen tokens from hidden states, without a [tokens, vocab] array.
 
-The head is computed in chunks of tokens, each at most `CHUNK_ELEMENTS` logits; the backward pass recomputes every chunk. A batch that fits in one chunk keeps its probabilities instead, which saves one matrix product.
-Under tensor parallelism every rank has the logits of its own rows of the vocabulary: maxima and sums are reduced over ranks.
+The head is computed in chunks of tokens, each at most `CHUNK_ELEMENTS` logits; the backward pass recomputes every
+chunk. A batch that fits in one chunk keeps its probabilities instead, which saves one matrix product. Under tensor
+parallelism every rank has the logits of its own rows of the vocabulary: maxima and sums are reduced over ranks.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def padding_bias(vocab_size: int, rows: int, axis: Axis | None) -> Tensor | None
 
 
 class TokenLogprobs(nn.Cell):
-    """log p(label | hidden) with p = softmax(hidden weight^T), and the entropy of p (a metric: no gradient flows through it).
+    """log p(label | hidden) with p = softmax(hidden weight^T), and the entropy of p (a metric: no gradient flows
+    through it).
 
     Args:
         vocab_size: V, without padding.
@@ -82,13 +84,22 @@ class TokenLogprobs(nn.Cell):
             log_probabilities = _log_softmax(logits)
             probabilities = ops.exp(log_probabilities)
             entropy = _mean(probabilities * log_probabilities, -1) * (-self.rows)
-            return _gather_d(log_probabilities, 1, labels.reshape(-1, 1)).reshape(-1), entropy.reshape(-1), entropy, probabilities
+            return (
+                _gather_d(log_probabilities, 1, labels.reshape(-1, 1)).reshape(-1),
+                entropy.reshape(-1),
+                entropy,
+                probabilities,
+            )
         maximum = self.max_over_ranks(_max(logits, -1).reshape(-1)).reshape(-1, 1)
         shifted = logits - spread(maximum, logits.shape)
         exponentials = ops.exp(shifted)
         local, inside = self._local(labels)
         # ReduceMean times the width: a sum over the last dimension, in the form that is fast on CPU
-        own = (_mean(exponentials, -1) * self.rows, _mean(exponentials * shifted, -1) * self.rows, _gather_d(shifted, 1, local.reshape(-1, 1)) * inside)
+        own = (
+            _mean(exponentials, -1) * self.rows,
+            _mean(exponentials * shifted, -1) * self.rows,
+            _gather_d(shifted, 1, local.reshape(-1, 1)) * inside,
+        )
         total, weighted, chosen = ops.split(self.sum_over_ranks(ops.concat(own, 1)), 1, 1)
         log_total = ops.log(total)
         return (
@@ -101,7 +112,8 @@ class TokenLogprobs(nn.Cell):
     def construct(self, hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Args: hidden [N, H]; weight [rows, H]; labels [N] int32.
 
-        Returns: (logprobs [N], entropy [N], and what the backward pass needs: log Z [N, 1], kept probabilities or an empty stand-in).
+        Returns: (logprobs [N], entropy [N], and what the backward pass needs: log Z [N, 1], kept probabilities or an
+        empty stand-in).
         """
         count, rows = hidden.shape[0], self.rows_per_chunk
         if count <= rows:
@@ -110,14 +122,20 @@ class TokenLogprobs(nn.Cell):
         entropies: tuple = ()
         normalisers: tuple = ()
         for start in range(0, count, rows):
-            logprob, entropy, normaliser, _ = self._chunk(hidden[start : start + rows], weight, labels[start : start + rows])
+            logprob, entropy, normaliser, _ = self._chunk(
+                hidden[start : start + rows], weight, labels[start : start + rows]
+            )
             logprobs += (logprob,)
             entropies += (entropy,)
             normalisers += (normaliser,)
         return _concat(logprobs), _concat(entropies), _concat(normalisers), ops.zeros((1, 1), hidden.dtype)
 
-    def bprop(self, hidden: Tensor, weight: Tensor, labels: Tensor, out: tuple, gradients: tuple) -> tuple[Tensor, Tensor, Tensor]:
-        """d logp / d logits = onehot(label) - p, a chunk at a time. Of the hidden states' gradient every tensor rank returns its part."""
+    def bprop(
+        self, hidden: Tensor, weight: Tensor, labels: Tensor, out: tuple, gradients: tuple
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """d logp / d logits = onehot(label) - p, a chunk at a time. Of the hidden states' gradient every tensor rank
+        returns its part.
+        """
         dlogprobs = gradients[0].reshape(-1, 1)
         count, rows = hidden.shape[0], self.rows_per_chunk
         if count <= rows:
@@ -128,8 +146,14 @@ class TokenLogprobs(nn.Cell):
         for start in range(0, count, rows):
             part = hidden[start : start + rows]
             logits = self._logits(part, weight)
-            probabilities = ops.exp(logits - spread(out[2][start : start + rows], logits.shape)) if self.is_split else ops.exp(_log_softmax(logits))
-            dlogits = (self._one_hot(labels[start : start + rows]) - probabilities) * spread(dlogprobs[start : start + rows], logits.shape)
+            probabilities = (
+                ops.exp(logits - spread(out[2][start : start + rows], logits.shape))
+                if self.is_split
+                else ops.exp(_log_softmax(logits))
+            )
+            dlogits = (self._one_hot(labels[start : start + rows]) - probabilities) * spread(
+                dlogprobs[start : start + rows], logits.shape
+            )
             dhidden += (_matmul(dlogits, weight),)
             dweight = dweight + _matmul_ta(dlogits, part)
         return _concat(dhidden), dweight, ops.zeros_like(labels)

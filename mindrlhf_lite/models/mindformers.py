@@ -1,4 +1,5 @@
-"""MindFormers' LlamaForCausalLM, the class that Qwen2, Qwen2.5 and Llama have there: names of its tensors, keys of its YAML.
+"""MindFormers' LlamaForCausalLM, the class that Qwen2, Qwen2.5 and Llama have there: names of its tensors, keys of its
+YAML.
 
 Written against MindFormers 1.9.0 (models/llama); nothing of it is imported.
 """
@@ -26,7 +27,18 @@ _PARTS = {
 # what MindFormers' training adds to a checkpoint
 _STATE_PREFIXES = ("adam_m.", "adam_v.", "accu_grads.", "cache.")
 _STATE_NAMES = {
-    *("epoch_num", "step_num", "global_step", "global_batch_size", "loss_scale", "scale_sense", "scale_window", "learning_rate", "beta1_power", "beta2_power"),
+    *(
+        "epoch_num",
+        "step_num",
+        "global_step",
+        "global_batch_size",
+        "loss_scale",
+        "scale_sense",
+        "scale_window",
+        "learning_rate",
+        "beta1_power",
+        "beta2_power",
+    ),
     *("current_iterator_step", "last_overflow_iterator_step", "random_op", "network", "param_group_0.lr", "state_step"),
 }
 
@@ -74,9 +86,15 @@ def shape_from_mindformers(values: dict[str, Any], source: str) -> ModelConfig:
         ValueError: another class, a feature that this decoder does not have, or a missing key.
     """
     if values.get("type", "LlamaConfig") != "LlamaConfig":
-        raise ValueError(f"{source}: model.model_config.type={values['type']!r} is not supported; 'LlamaConfig' is (Qwen2, Qwen2.5, Llama 3)")
+        raise ValueError(
+            f"{source}: model.model_config.type={values['type']!r} is not supported; 'LlamaConfig' is (Qwen2, "
+            "Qwen2.5, Llama 3)"
+        )
     if values.get("qkv_concat"):
-        raise ValueError(f"{source}: model.model_config.qkv_concat=True is not supported: tensors are split; set it to False and convert the checkpoint")
+        raise ValueError(
+            f"{source}: model.model_config.qkv_concat=True is not supported: tensors are split; set it to False "
+            "and convert the checkpoint"
+        )
     for name in sum(_KEYS.values(), ("multiple_of", "ffn_dim_multiplier")):
         if values.get(name) is not None and not _is_positive(values[name]) and name != "tie_word_embeddings":
             raise ValueError(f"{source}: model.model_config.{name}={values[name]!r}: a positive number is needed")
@@ -90,10 +108,16 @@ def shape_from_mindformers(values: dict[str, Any], source: str) -> ModelConfig:
     method = str(values.get("extend_method", "None")).upper()
     if method == "LLAMA3":
         if not isinstance(values.get("scaling_factor"), dict):
-            raise ValueError(f"{source}: model.model_config.scaling_factor={values.get('scaling_factor')!r}: a mapping is needed with extend_method: LLAMA3")
+            raise ValueError(
+                f"{source}: model.model_config.scaling_factor={values.get('scaling_factor')!r}: a mapping is "
+                "needed with extend_method: LLAMA3"
+            )
         config["rope_scaling"] = {"rope_type": "llama3", **values["scaling_factor"]}
     elif method != "NONE":
-        raise ValueError(f"{source}: model.model_config.extend_method={values['extend_method']!r} is not supported; 'None' and 'LLAMA3' are")
+        raise ValueError(
+            f"{source}: model.model_config.extend_method={values['extend_method']!r} is not supported; 'None' "
+            "and 'LLAMA3' are"
+        )
     try:
         return ModelConfig.from_hf(config, "as a config.json")
     except (ValueError, TypeError) as error:
@@ -103,7 +127,11 @@ def shape_from_mindformers(values: dict[str, Any], source: str) -> ModelConfig:
 def mindformers_settings(config: ModelConfig) -> dict[str, Any]:
     """`model.model_config` of a MindFormers YAML for a model; the inverse of `shape_from_mindformers`."""
     values = config.to_hf(None, None)
-    settings = {"type": "LlamaConfig", **{names[0]: values[key] for key, names in _KEYS.items()}, "qkv_has_bias": config.architecture.has_qkv_bias}
+    settings = {
+        "type": "LlamaConfig",
+        **{names[0]: values[key] for key, names in _KEYS.items()},
+        "qkv_has_bias": config.architecture.has_qkv_bias,
+    }
     if config.rope_scaling is not None:
         settings.update(extend_method="LLAMA3", scaling_factor=asdict(config.rope_scaling))
     return settings
@@ -126,7 +154,9 @@ def _intermediate_size(values: dict[str, Any]) -> int:
 
 
 def strategies_from_mindformers(values: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """What a YAML's parallel_config and recompute_config propose for the actor, by the number of devices that they need."""
+    """What a YAML's parallel_config and recompute_config propose for the actor, by the number of devices that they
+    need.
+    """
     parallel = values.get("parallel_config") or {}
     degrees = {key: int(parallel.get(key, 1)) for key in ("data_parallel", "model_parallel", "pipeline_stage")}
     settings: dict[str, Any] = {f"actor_config.parallel_config.{key}": degree for key, degree in degrees.items()}
@@ -139,4 +169,6 @@ def strategies_from_mindformers(values: dict[str, Any]) -> dict[int, dict[str, A
     sharded = (values.get("parallel") or {}).get("enable_parallel_optimizer")
     if sharded is not None:
         settings["actor_config.enable_parallel_optimizer"] = bool(sharded)
-    return {degrees["data_parallel"] * degrees["model_parallel"] * degrees["pipeline_stage"]: settings} if parallel else {}
+    return (
+        {degrees["data_parallel"] * degrees["model_parallel"] * degrees["pipeline_stage"]: settings} if parallel else {}
+    )

@@ -1,7 +1,7 @@
 """The shape of a decoder, read from and written as a Hugging Face config.json.
 
-What sets the architectures apart is data here (`ARCHITECTURES`, `RopeScaling`). What no supported checkpoint uses (sliding windows, other rope
-scalings) is refused by name.
+What sets the architectures apart is data here (`ARCHITECTURES`, `RopeScaling`). What no supported checkpoint uses
+(sliding windows, other rope scalings) is refused by name.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ ARCHITECTURES = {
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """Llama 3.1's: long wavelengths are stretched by `factor`, short ones kept, those between blended. Names are Hugging Face's."""
+    """Llama 3.1's: long wavelengths are stretched by `factor`, short ones kept, those between blended. Names are
+    Hugging Face's.
+    """
 
     factor: float
     low_freq_factor: float
@@ -63,13 +65,22 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.num_attention_heads < 1 or self.num_key_value_heads < 1:
-            raise ValueError(f"num_attention_heads={self.num_attention_heads}, num_key_value_heads={self.num_key_value_heads}: must be positive")
+            raise ValueError(
+                f"num_attention_heads={self.num_attention_heads}, "
+                f"num_key_value_heads={self.num_key_value_heads}: must be positive"
+            )
         if not self.head_dim:
             if self.hidden_size % self.num_attention_heads:
-                raise ValueError(f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads={self.num_attention_heads}; give head_dim")
+                raise ValueError(
+                    f"hidden_size={self.hidden_size} is not a multiple of "
+                    f"num_attention_heads={self.num_attention_heads}; give head_dim"
+                )
             object.__setattr__(self, "head_dim", self.hidden_size // self.num_attention_heads)
         if self.num_attention_heads % self.num_key_value_heads:
-            raise ValueError(f"num_attention_heads={self.num_attention_heads} is not a multiple of num_key_value_heads={self.num_key_value_heads}")
+            raise ValueError(
+                f"num_attention_heads={self.num_attention_heads} is not a multiple of "
+                f"num_key_value_heads={self.num_key_value_heads}"
+            )
         if self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim}: rotary embedding needs an even number")
 
@@ -84,7 +95,12 @@ class ModelConfig:
         if model_type not in ARCHITECTURES:
             supported = ", ".join(f"{name!r} ({architecture.models})" for name, architecture in ARCHITECTURES.items())
             raise ValueError(f"{source}: model_type={model_type!r} is not supported; supported: {supported}")
-        for key, only in (("hidden_act", "silu"), ("use_sliding_window", False), ("attention_bias", False), ("mlp_bias", False)):
+        for key, only in (
+            ("hidden_act", "silu"),
+            ("use_sliding_window", False),
+            ("attention_bias", False),
+            ("mlp_bias", False),
+        ):
             if (values.get(key) or only) != only:
                 raise ValueError(f"{source}: {key}={values[key]!r} is not supported; {only!r} is")
         rope = values.get("rope_parameters") or values.get("rope_scaling")
@@ -109,7 +125,10 @@ class ModelConfig:
         """Reads MODEL_DIR/config.json."""
         path = Path(model_dir) / "config.json"
         if not path.is_file():
-            raise ValueError(f"{model_dir}: no config.json there; give a Hugging Face model folder (config.json, *.safetensors, tokenizer files)")
+            raise ValueError(
+                f"{model_dir}: no config.json there; give a Hugging Face model folder (config.json, "
+                "*.safetensors, tokenizer files)"
+            )
         return cls.from_hf(json.loads(path.read_text()), str(path))
 
     def to_hf(self, eos_token_id: int | list[int] | None, pad_token_id: int | None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The one table of a model's parameters: name, shape, how it is split, whether weight decay applies.
 
-The checkpoint reader checks against it, the optimizer masks weight decay by it, and `parallel.layout` reads from it which
-part of which parameter a rank holds. Names and shapes are Hugging Face's ([out, in] for linears).
+The checkpoint reader checks against it, the optimizer masks weight decay by it, and `parallel.layout` reads from it
+which part of which parameter a rank holds. Names and shapes are Hugging Face's ([out, in] for linears).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from mindrlhf_lite.models.model_config import ModelConfig
 class ParameterSpec:
     """One parameter.
 
-    Example: ParameterSpec("model.layers.0.self_attn.k_proj.weight", (128, 896), tensor_dim=0, layer=0, decays=True, units=2)
+    Example: ParameterSpec("model.layers.0.self_attn.k_proj.weight", (128, 896), tensor_dim=0, layer=0, decays=True,
+    units=2)
     """
 
     name: str
@@ -25,9 +26,9 @@ class ParameterSpec:
     tensor_dim: int | None  # the dimension that the tensor axis of the mesh splits; None: every rank holds the whole
     layer: int | None  # decoder layer, which the pipeline axis places; None: embedding, final norm, head
     decays: bool  # whether weight decay applies (never to norms and biases)
-    units: int = (
-        0  # indivisible parts of tensor_dim (heads, columns), replicated over tensor ranks that outnumber them; 0: rows of a vocabulary, padded to divide
-    )
+    # indivisible parts of tensor_dim (heads, columns), replicated over tensor ranks that outnumber them; 0: rows of a
+    # vocabulary, padded to divide
+    units: int = 0
 
 
 def parameter_specs(config: ModelConfig) -> list[ParameterSpec]:
@@ -53,10 +54,15 @@ def parameter_specs(config: ModelConfig) -> list[ParameterSpec]:
             ("mlp.down_proj.weight", (hidden, inner), 1, inner),
         ]
         if config.architecture.has_qk_norm:
-            rows[4:4] = [("self_attn.q_norm.weight", (config.head_dim,), None, 1), ("self_attn.k_norm.weight", (config.head_dim,), None, 1)]
+            rows[4:4] = [
+                ("self_attn.q_norm.weight", (config.head_dim,), None, 1),
+                ("self_attn.k_norm.weight", (config.head_dim,), None, 1),
+            ]
         if not config.architecture.has_qkv_bias:
             rows = [row for row in rows if not row[0].endswith(".bias")]
-        specs += [ParameterSpec(prefix + name, shape, dim, layer, len(shape) > 1, units) for name, shape, dim, units in rows]
+        specs += [
+            ParameterSpec(prefix + name, shape, dim, layer, len(shape) > 1, units) for name, shape, dim, units in rows
+        ]
     specs.append(ParameterSpec("model.norm.weight", (hidden,), None, None, False))
     if not config.tie_word_embeddings:
         specs.append(ParameterSpec("lm_head.weight", (config.vocab_size, hidden), 0, None, True))

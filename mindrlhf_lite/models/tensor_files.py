@@ -1,10 +1,10 @@
 """Files of named tensors, read and written a piece at a time: safetensors, and MindSpore's .ckpt.
 
-The libraries want a whole file in memory, twice where they write; here a piece is 16 MiB, whatever the size of the model. Values are float32
-on this side; bfloat16 and float16 on disk survive reading and writing bit for bit.
+The libraries want a whole file in memory, twice where they write; here a piece is 16 MiB, whatever the size of the
+model. Values are float32 on this side; bfloat16 and float16 on disk survive reading and writing bit for bit.
 
-A .ckpt is a protocol buffer: repeated Value {tag, tensor {dims, type, content}}, a large tensor in several Values of the same tag one after
-the other (mindspore/train/serialization.py).
+A .ckpt is a protocol buffer: repeated Value {tag, tensor {dims, type, content}}, a large tensor in several Values of
+the same tag one after the other (mindspore/train/serialization.py).
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ class TensorEntry:
 
 
 class TensorFile:
-    """Boxes of the tensors of one file, read by position: unlike a memory map, what was read does not stay in this process's memory."""
+    """Boxes of the tensors of one file, read by position: unlike a memory map, what was read does not stay in this
+    process's memory.
+    """
 
     def __init__(self, path: Path, entries: dict[str, TensorEntry]):
         self.path, self.entries = path, entries
@@ -80,7 +82,11 @@ class TensorFile:
         entry = self.entries[name]
         if entry.dtype not in _STORED:
             raise ValueError(f"{self.path}: {name} has dtype {entry.dtype}; supported: {', '.join(_STORED)}")
-        dtype, width, (first, last) = np.dtype(_STORED[entry.dtype]), int(np.prod(entry.shape[1:], dtype=np.int64)), box[0]
+        dtype, width, (first, last) = (
+            np.dtype(_STORED[entry.dtype]),
+            int(np.prod(entry.shape[1:], dtype=np.int64)),
+            box[0],
+        )
         result = np.empty([stop - start for start, stop in box], np.float32)
         step = max(1, PIECE_BYTES // max(1, width * dtype.itemsize))
         with self.path.open("rb", buffering=0) as file:
@@ -148,7 +154,9 @@ def _varint(file: BinaryIO) -> int:
 
 
 def _fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
-    """(field number, value or length) up to position `end`; after a length the file stands at the field's first byte, and is moved past it."""
+    """(field number, value or length) up to position `end`; after a length the file stands at the field's first byte,
+    and is moved past it.
+    """
     while file.tell() < end:
         key = _varint(file)
         value = _varint(file)
@@ -177,7 +185,9 @@ def read_ckpt_index(path: Path) -> dict[str, TensorEntry]:
                     entry = TensorEntry(entry.dtype, entry.shape, entries[name].ranges + entry.ranges)
                 entries[name] = entry
     except (EOFError, UnicodeDecodeError):
-        raise ValueError(f"{path}: not a MindSpore .ckpt file, cut short, encrypted, or with a checksum ({size} bytes)") from None
+        raise ValueError(
+            f"{path}: not a MindSpore .ckpt file, cut short, encrypted, or with a checksum ({size} bytes)"
+        ) from None
     return entries
 
 
@@ -246,12 +256,22 @@ def _silent(count: int) -> None:
     pass
 
 
-def write_safetensors(path: Path, tensors: Sequence[TensorToWrite], framework: str = "pt", progress: Progress = _silent) -> None:
-    """One file; `framework` goes into its metadata ("pt", "ms"). Nothing is left there when it fails. `progress(1)` after every tensor."""
+def write_safetensors(
+    path: Path, tensors: Sequence[TensorToWrite], framework: str = "pt", progress: Progress = _silent
+) -> None:
+    """One file; `framework` goes into its metadata ("pt", "ms"). Nothing is left there when it fails. `progress(1)`
+    after every tensor.
+    """
     header: dict[str, dict] = {"__metadata__": {"format": framework}}
     offset = 0
-    for tensor in sorted(tensors, key=lambda tensor: tensor.dtype not in ("F32", "F64")):  # wider types first: every tensor is aligned
-        header[tensor.name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [offset, offset + tensor.nbytes]}
+    for tensor in sorted(
+        tensors, key=lambda tensor: tensor.dtype not in ("F32", "F64")
+    ):  # wider types first: every tensor is aligned
+        header[tensor.name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, offset + tensor.nbytes],
+        }
         offset += tensor.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -272,7 +292,9 @@ def _encode(value: int) -> bytes:
 
 
 def write_ckpt(path: Path, tensors: Sequence[TensorToWrite], progress: Progress = _silent) -> None:
-    """One .ckpt file that mindspore.load_checkpoint reads. Nothing is left there when it fails. `progress(1)` after every tensor."""
+    """One .ckpt file that mindspore.load_checkpoint reads. Nothing is left there when it fails. `progress(1)` after
+    every tensor.
+    """
     kinds = {dtype: kind for kind, dtype in _CKPT_TYPES.items()}
     with _replacing(path) as file:
         for tensor in tensors:
@@ -282,7 +304,14 @@ def write_ckpt(path: Path, tensors: Sequence[TensorToWrite], progress: Progress 
             for start in range(0, rows, step):
                 stop = min(start + step, rows)
                 size = (stop - start) * row_bytes
-                head = b"".join(b"\x08" + _encode(extent) for extent in tensor.shape) + b"\x12" + _encode(len(kind)) + kind + b"\x1a" + _encode(size)
+                head = (
+                    b"".join(b"\x08" + _encode(extent) for extent in tensor.shape)
+                    + b"\x12"
+                    + _encode(len(kind))
+                    + kind
+                    + b"\x1a"
+                    + _encode(size)
+                )
                 value = b"\x0a" + _encode(len(name)) + name + b"\x12" + _encode(len(head) + size)
                 file.write(b"\x0a" + _encode(len(value) + len(head) + size) + value + head)
                 tensor.write(file, start, stop)

@@ -1,4 +1,6 @@
-"""What a person sees while a run goes on: one progress bar over steps, one line of metrics a step. Only rank 0 speaks."""
+"""What a person sees while a run goes on: one progress bar over steps, one line of metrics a step. Only rank 0
+speaks.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,12 @@ class Console:
     """
 
     def __init__(self, is_main: bool, last_step: int, first_step: int, progress_bar: bool, print_interval: int):
-        self.is_main, self.print_interval, self.last_step, self.first_step = is_main, print_interval, last_step, first_step
+        self.is_main, self.print_interval, self.last_step, self.first_step = (
+            is_main,
+            print_interval,
+            last_step,
+            first_step,
+        )
         self._step_seconds: list[float] = []  # of this process's steps, without the first, which compiles
         self._has_stepped, self._has_announced, self._started = False, False, time.perf_counter()
         self._bar = tqdm(
@@ -58,15 +65,21 @@ class Console:
         if self._has_stepped:
             self._step_seconds.append(v["time_s/step"])
         elif self.is_main and metrics.step < self.last_step:
-            self.say(f"first step done after {_clock(time.perf_counter() - self._started)}, compiling included; an estimate follows with the second")
+            self.say(
+                f"first step done after {_clock(time.perf_counter() - self._started)}, compiling included; an "
+                "estimate follows with the second"
+            )
         self._has_stepped = True
         if metrics.step % self.print_interval == 0 or metrics.step == self.last_step:
             self.say(
-                f"step {metrics.step:4d} | reward {v['reward/mean']:6.3f} | correct {v['reward/outcome/correct']:.0%}{_failures(v)} | loss {v['loss/total']:8.5f} | "
-                f"kl {v['loss/kl']:.4f} | grad {v['policy/grad_norm']:.3f} | tokens {v['completion/mean_tokens']:.1f} | {v['time_s/step']:.2f} s"
+                f"step {metrics.step:4d} | reward {v['reward/mean']:6.3f} | correct "
+                f"{v['reward/outcome/correct']:.0%}{_failures(v)} | loss {v['loss/total']:8.5f} | "
+                f"kl {v['loss/kl']:.4f} | grad {v['policy/grad_norm']:.3f} | tokens "
+                f"{v['completion/mean_tokens']:.1f} | {v['time_s/step']:.2f} s"
             )
         self._bar.set_postfix_str(
-            f"{self._estimate(metrics.step)}reward {v['reward/mean']:.3f}, {v['completion/mean_tokens']:.0f} tokens, {v['speed/generated_tokens_per_s']:.0f} tok/s",
+            f"{self._estimate(metrics.step)}reward {v['reward/mean']:.3f}, {v['completion/mean_tokens']:.0f} "
+            f"tokens, {v['speed/generated_tokens_per_s']:.0f} tok/s",
             refresh=False,
         )
         self._bar.update()

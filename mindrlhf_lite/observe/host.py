@@ -18,7 +18,9 @@ def rss_gb() -> float:
 
 
 def peak_rss_gb() -> float:
-    """Largest resident memory of this program, GiB. From VmHWM: getrusage also counts the parent's memory before exec."""
+    """Largest resident memory of this program, GiB. From VmHWM: getrusage also counts the parent's memory before
+    exec.
+    """
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024 / _GIB
 
@@ -43,8 +45,16 @@ def git_commit() -> str:
     """The commit of this source tree, with "+changes" where it was edited; "unknown" outside git."""
     root = Path(__file__).resolve().parents[2]
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return commit + ("+changes" if changed else "")

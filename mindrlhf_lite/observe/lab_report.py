@@ -1,4 +1,6 @@
-"""One HTML page that compares runs: curves, settings that differ, and completions worth reading. It needs no network and no script."""
+"""One HTML page that compares runs: curves, settings that differ, and completions worth reading. It needs no network
+and no script.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ class Run:
 
     def self_correction_points(self) -> list[Point]:
         return [
-            (float(step), sum(find_self_correction(row["completion"]) is not None for row in rows) / len(rows)) for step, rows in self.steps.items() if rows
+            (float(step), sum(find_self_correction(row["completion"]) is not None for row in rows) / len(rows))
+            for step, rows in self.steps.items()
+            if rows
         ]
 
 
@@ -73,7 +77,10 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _rows_by_step(folder: Path, kind: str) -> dict[int, list[dict[str, Any]]]:
     files = sorted((folder / "completions").glob(f"{kind}_*.jsonl"))
-    return {int(path.stem.rpartition("_")[2]): [_json(line, path) for line in path.read_text().split("\n") if line] for path in files}
+    return {
+        int(path.stem.rpartition("_")[2]): [_json(line, path) for line in path.read_text().split("\n") if line]
+        for path in files
+    }
 
 
 def _json(text: str, path: Path) -> dict[str, Any]:
@@ -122,7 +129,9 @@ def draw_curves(runs: Sequence[Run], folder: Path) -> dict[str, tuple[str, str]]
     from matplotlib import pyplot
 
     pyplot.rcParams["svg.fonttype"] = "none"
-    series: dict[str, tuple[str, list[list[Point]]]] = {name: (title, [run.points(key) for run in runs]) for name, (title, key) in CURVES.items()}
+    series: dict[str, tuple[str, list[list[Point]]]] = {
+        name: (title, [run.points(key) for run in runs]) for name, (title, key) in CURVES.items()
+    }
     series[SELF_CORRECTION[0]] = (SELF_CORRECTION[1], [run.self_correction_points() for run in runs])
     drawn = {}
     for name, (title, lines) in series.items():
@@ -135,7 +144,14 @@ def draw_curves(runs: Sequence[Run], folder: Path) -> dict[str, tuple[str, str]]
                 axes.plot(*zip(*points, strict=True), color=colour, alpha=0.25, linewidth=1)
                 points = smooth(points)
             if points:
-                axes.plot(*zip(*points, strict=True), color=colour, linewidth=2, label=f" {run.name}", marker="o" if len(points) < 20 else None, markersize=4)
+                axes.plot(
+                    *zip(*points, strict=True),
+                    color=colour,
+                    linewidth=2,
+                    label=f" {run.name}",
+                    marker="o" if len(points) < 20 else None,
+                    markersize=4,
+                )
         axes.set_xlabel("step")
         axes.set_title(title, fontsize=11)
         axes.grid(alpha=0.3)
@@ -175,7 +191,9 @@ def best_and_worst(run: Run) -> tuple[list[Example], list[Example]]:
     def pick(order: Callable[[tuple[int, dict[str, Any]]], Any]) -> list[Example]:
         shown: dict[str, Example] = {}
         for step, row in sorted(_late(run), key=order):
-            heading = f"step {step}, reward {row['reward']:.3g}, {row['outcome']}, {row['tokens']} tokens, gold {row['gold']}"
+            heading = (
+                f"step {step}, reward {row['reward']:.3g}, {row['outcome']}, {row['tokens']} tokens, gold {row['gold']}"
+            )
             shown.setdefault(row["prompt"], Example(heading, row["prompt"], row["completion"]))
             if len(shown) == _SHOWN:
                 break
@@ -185,7 +203,9 @@ def best_and_worst(run: Run) -> tuple[list[Example], list[Example]]:
 
 
 def most_improved(run: Run) -> list[tuple[Example, Example]]:
-    """Questions that gained most, first and last answer: held-out ones between the first and the last evaluation, else those trained on more than once."""
+    """Questions that gained most, first and last answer: held-out ones between the first and the last evaluation, else
+    those trained on more than once.
+    """
     pairs: list[tuple[float, Example, Example]] = []
     if len(run.evaluations) > 1:
         first, last = min(run.evaluations), max(run.evaluations)
@@ -195,9 +215,14 @@ def most_improved(run: Run) -> list[tuple[Example, Example]]:
             if row["index"] in later:
                 old, new = row["completions"], later[row["index"]]["completions"]
                 gain = sum(c["correct"] for c in new) / len(new) - sum(c["correct"] for c in old) / len(old)
-                texts = next((c["text"] for c in old if not c["correct"]), ""), next((c["text"] for c in new if c["correct"]), "")
+                texts = (
+                    next((c["text"] for c in old if not c["correct"]), ""),
+                    next((c["text"] for c in new if c["correct"]), ""),
+                )
                 heads = (f"before, evaluation at step {first}, gold {row['gold']}", f"after, evaluation at step {last}")
-                pairs.append((gain, Example(heads[0], row["prompt"], texts[0]), Example(heads[1], row["prompt"], texts[1])))
+                pairs.append(
+                    (gain, Example(heads[0], row["prompt"], texts[0]), Example(heads[1], row["prompt"], texts[1]))
+                )
     else:
         seen: dict[str, list[tuple[int, list[dict[str, Any]]]]] = {}
         for step, rows in run.steps.items():
@@ -208,8 +233,13 @@ def most_improved(run: Run) -> list[tuple[Example, Example]]:
                 (first, old), (last, new) = visits[0], visits[-1]
                 gain = sum(row["reward"] for row in new) / len(new) - sum(row["reward"] for row in old) / len(old)
                 low, high = min(old, key=lambda row: row["reward"]), max(new, key=lambda row: row["reward"])
-                heads = (f"step {first}, reward {low['reward']:.3g}, gold {low['gold']}", f"step {last}, reward {high['reward']:.3g}")
-                pairs.append((gain, Example(heads[0], prompt, low["completion"]), Example(heads[1], prompt, high["completion"])))
+                heads = (
+                    f"step {first}, reward {low['reward']:.3g}, gold {low['gold']}",
+                    f"step {last}, reward {high['reward']:.3g}",
+                )
+                pairs.append(
+                    (gain, Example(heads[0], prompt, low["completion"]), Example(heads[1], prompt, high["completion"]))
+                )
     pairs = [pair for pair in sorted(pairs, key=lambda pair: -pair[0]) if pair[0] > 0]
     return [(old, new) for _, old, new in pairs[:_SHOWN]]
 
@@ -234,12 +264,15 @@ def self_corrections(run: Run) -> list[Example]:
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 82rem; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; margin: .5rem 0 1.5rem; } th, td { border: 1px solid #ccc; padding: .25rem .6rem; text-align: left; }
-.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(30rem, 1fr)); gap: 1rem; } .curves svg { width: 100%; height: auto; }
+table { border-collapse: collapse; margin: .5rem 0 1.5rem; }
+th, td { border: 1px solid #ccc; padding: .25rem .6rem; text-align: left; }
+.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(30rem, 1fr)); gap: 1rem; }
+.curves svg { width: 100%; height: auto; }
 figure { margin: 0; }
 .run { border-left: 4px solid var(--colour); padding-left: 1rem; margin: 1.5rem 0; }
 .example { margin: .6rem 0 1rem; } .example p { margin: 0; color: #555; font-size: 13px; }
-pre { background: #f6f6f4; padding: .5rem .8rem; margin: .2rem 0; white-space: pre-wrap; overflow-wrap: anywhere; max-height: 24rem; overflow-y: auto; }
+pre { background: #f6f6f4; padding: .5rem .8rem; margin: .2rem 0; white-space: pre-wrap;
+  overflow-wrap: anywhere; max-height: 24rem; overflow-y: auto; }
 pre b { font-weight: normal; color: #777; } mark { background: #ffe58a; }
 """
 
@@ -254,10 +287,12 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def _example(example: Example) -> str:
     text, mark = example.completion, example.mark
     if mark:
-        shown = f"{html.escape(text[: mark.start])}<mark>{html.escape(text[mark.start : mark.stop])}</mark>{html.escape(text[mark.stop :])}"
+        before, found, behind = text[: mark.start], text[mark.start : mark.stop], text[mark.stop :]
+        shown = f"{html.escape(before)}<mark>{html.escape(found)}</mark>{html.escape(behind)}"
     else:
         shown = html.escape(text)
-    return f'<div class="example"><p>{html.escape(example.heading)}</p><pre><b>{html.escape(example.prompt)}</b>{shown}</pre></div>'
+    heading, prompt = html.escape(example.heading), html.escape(example.prompt)
+    return f'<div class="example"><p>{heading}</p><pre><b>{prompt}</b>{shown}</pre></div>'
 
 
 def _examples(title: str, examples: Sequence[Example], otherwise: str) -> str:
@@ -276,12 +311,17 @@ def _overview(runs: Sequence[Run]) -> str:
                 last["step"],
                 f"{run.summary['seconds']:.0f} s" if "seconds" in run.summary else "not finished",
                 f"{before['accuracy']:.1%}" if before else "-",
-                f"{after['accuracy']:.1%} ({after['interval_95'][0]:.1%} to {after['interval_95'][1]:.1%})" if after else "-",
+                f"{after['accuracy']:.1%} ({after['interval_95'][0]:.1%} to {after['interval_95'][1]:.1%})"
+                if after
+                else "-",
                 f"{last['reward/mean']:.3f}" if "reward/mean" in last else "-",
                 f"{last['completion/mean_tokens']:.1f}" if "completion/mean_tokens" in last else "-",
             )
         )
-    return _table(("run", "steps", "time", "accuracy before", "after (95 % interval)", "last mean reward", "last mean length"), rows)
+    return _table(
+        ("run", "steps", "time", "accuracy before", "after (95 % interval)", "last mean reward", "last mean length"),
+        rows,
+    )
 
 
 def _settings(runs: Sequence[Run]) -> str:
@@ -292,14 +332,22 @@ def _settings(runs: Sequence[Run]) -> str:
     differing = [
         key
         for key in keys
-        if key.rpartition(".")[2] not in _NOT_COMPARED and any(run.settings.get(key, missing) != known[0].settings.get(key, missing) for run in known)
+        if key.rpartition(".")[2] not in _NOT_COMPARED
+        and any(run.settings.get(key, missing) != known[0].settings.get(key, missing) for run in known)
     ]
-    text = f"<p>Settings of {html.escape(', '.join(unknown))} are not known: not finished (no summary.json).</p>" if unknown else ""
+    text = (
+        f"<p>Settings of {html.escape(', '.join(unknown))} are not known: not finished (no summary.json).</p>"
+        if unknown
+        else ""
+    )
     if len(known) < 2:
         return text + "<p>One run with known settings: nothing to compare.</p>"
     if not differing:
         return text + "<p>None: all settings are equal.</p>"
-    return text + _table(("setting", *(run.name for run in known)), [(key, *(run.settings.get(key, "-") for run in known)) for key in differing])
+    return text + _table(
+        ("setting", *(run.name for run in known)),
+        [(key, *(run.settings.get(key, "-") for run in known)) for key in differing],
+    )
 
 
 def _run_section(run: Run, colour: str) -> str:
@@ -309,7 +357,12 @@ def _run_section(run: Run, colour: str) -> str:
     parts = (
         _examples("Best", best, none_saved),
         _examples("Worst", worst, none_saved),
-        _examples("Most improved", improved, "No question was answered twice with a gain: evaluate while training (rl_config.eval_interval), or train longer."),
+        _examples(
+            "Most improved",
+            improved,
+            "No question was answered twice with a gain: evaluate while training (rl_config.eval_interval), or "
+            "train longer.",
+        ),
         _examples("Corrects itself (candidates)", self_corrections(run), "None found."),
     )
     return f'<section class="run" style="--colour: {colour}"><h3>{html.escape(run.name)}</h3>{"".join(parts)}</section>'
@@ -328,11 +381,13 @@ def write_report(runs: Sequence[Run], folder: Path) -> Path:
 <h2>Settings that differ</h2>
 {_settings(runs)}
 <h2>Curves</h2>
-<p>Strong lines are moving averages (a new value weighs {_SMOOTHING}), faint ones the values. Rewards of runs with different verifier weights cannot be compared;
+<p>Strong lines are moving averages (a new value weighs {_SMOOTHING}), faint ones the values.
+Rewards of runs with different verifier weights cannot be compared;
 shares and accuracies can.</p>
 <div class="curves">{curves}</div>
 <h2>Completions</h2>
-<p>Best and worst by reward, in the last quarter of the steps. A completion is a candidate for self-correction if, inside &lt;think&gt; and with text after it, one of these
+<p>Best and worst by reward, in the last quarter of the steps.
+A completion is a candidate for self-correction if, inside &lt;think&gt; and with text after it, one of these
 is found (words, not proof; read them):</p>
 {_table(("rule", "what is looked for"), RULES.items())}
 {sections}

@@ -11,9 +11,12 @@ _SUM = re.compile(r"(?<![\d+*-])(\d{1,9}(?:[+*-]\d{1,9}){1,4})=(-?\d{1,12})(?!\d
 # name -> words that announce a change of mind, in English and Chinese
 _WORDS = {
     "wait": r"\bwait\b|\bhold on\b|等等|等一下",
-    "checks again": r"\b(?:re-?check|double[- ]check|check(?:ing)? (?:this |that |it |my work )?again)\w*|(?:重新|再)(?:检查|验证|核对)",
-    "computes again": r"\blet(?:'s| me| us) (?:redo|reconsider|recompute|recalculate|try again|start over)\b|重新(?:计算|考虑|算)|再算",
-    "finds a mistake": r"\b(?:that|this)(?:'s| is| was) (?:not right|wrong|incorrect|a mistake)\b|\bI made (?:a|an) (?:mistake|error)\b|不对|错了|弄错",
+    "checks again": r"\b(?:re-?check|double[- ]check|check(?:ing)? (?:this |that |it |my work "
+    r")?again)\w*|(?:重新|再)(?:检查|验证|核对)",
+    "computes again": r"\blet(?:'s| me| us) (?:redo|reconsider|recompute|recalculate|try again|start "
+    r"over)\b|重新(?:计算|考虑|算)|再算",
+    "finds a mistake": r"\b(?:that|this)(?:'s| is| was) (?:not right|wrong|incorrect|a mistake)\b|\bI made (?:a|an) "
+    r"(?:mistake|error)\b|不对|错了|弄错",
     "takes it back": r"(?:^|[.!?\n]\s*)(?:no,|oops|actually,)",
 }
 _PATTERNS = {name: re.compile(pattern, re.IGNORECASE) for name, pattern in _WORDS.items()}

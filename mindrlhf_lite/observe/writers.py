@@ -44,7 +44,8 @@ class MetricsWriter:
     """metrics.jsonl and, if asked, TensorBoard with the same keys.
 
     Args:
-        last_step: rows after this step are dropped: a resumed run writes them again; 0: all of them, the first evaluation's too.
+        last_step: rows after this step are dropped: a resumed run writes them again; 0: all of them, the first
+            evaluation's too.
     """
 
     def __init__(self, output_dir: Path, tensorboard: bool, last_step: int):

@@ -1,10 +1,13 @@
-"""Collectives as cells for jitted graphs, the identity where the axis is None; what CPU lacks is emulated here and nowhere else.
+"""Collectives as cells for jitted graphs, the identity where the axis is None; what CPU lacks is emulated here and
+nowhere else.
 
-MindSpore 2.9 on CPU reduces by sum only, and has neither reduce-scatter nor all-gather on a part of the ranks inside a graph.
-An all-gather becomes a sum of arrays that are zero outside each rank's place (adding zeros is exact), a reduce-scatter a sum
-followed by a cut. On Ascend the operators themselves would be used: those branches are not run here.
+MindSpore 2.9 on CPU reduces by sum only, and has neither reduce-scatter nor all-gather on a part of the ranks inside a
+graph. An all-gather becomes a sum of arrays that are zero outside each rank's place (adding zeros is exact), a
+reduce-scatter a sum followed by a cut. On Ascend the operators themselves would be used: those branches are not run
+here.
 
-Gradients: `EnterTensorParallel` and `LeaveTensorParallel` are the conjugate pair f, g of Megatron-LM (arXiv:1909.08053, sec. 3),
+Gradients: `EnterTensorParallel` and `LeaveTensorParallel` are the conjugate pair f, g of Megatron-LM (arXiv:1909.08053,
+    sec. 3),
 with `is_sequence_split` their variants over token shards (arXiv:2205.05198, sec. 4.2).
 """
 
@@ -24,7 +27,9 @@ _concat = ops.Concat(0)
 
 
 def plan_buckets(sizes: Sequence[int], bucket_bytes: int = BUCKET_BYTES) -> list[tuple[int, int]]:
-    """Cuts float32 tensors of `sizes` elements, in order, into runs [start, end) of at most `bucket_bytes` (or one tensor)."""
+    """Cuts float32 tensors of `sizes` elements, in order, into runs [start, end) of at most `bucket_bytes` (or one
+    tensor).
+    """
     runs, start, filled = [], 0, 0
     for index, size in enumerate(sizes):
         if index > start and filled + 4 * size > bucket_bytes:
@@ -56,7 +61,9 @@ class GatherRows(nn.Cell):
         self.index = 0 if axis is None else axis.index
         self.sums = axis is not None and _is_cpu()
         self.all_reduce = _sum_of(axis)
-        self.all_gather: Any = None if axis is None or self.sums else ops.AllGather(group=axis.group)  # Ascend: not run here
+        self.all_gather: Any = (
+            None if axis is None or self.sums else ops.AllGather(group=axis.group)
+        )  # Ascend: not run here
 
     def construct(self, x: Tensor) -> Tensor:
         if self.axis_size == 1:
@@ -169,7 +176,9 @@ class _CutTokens(nn.Cell):
 
 
 def enter_tensor_parallel(axis: Axis | None, is_sequence_split: bool) -> nn.Cell:
-    """Before a column-split linear: residual-stream rows in, rows that every tensor rank multiplies with its columns out."""
+    """Before a column-split linear: residual-stream rows in, rows that every tensor rank multiplies with its columns
+    out.
+    """
     if axis is None:
         return nn.Identity()
     return _GatherTokens(axis) if is_sequence_split else _SumBackward(axis)
@@ -190,8 +199,8 @@ def cut_tokens(axis: Axis | None, is_sequence_split: bool) -> nn.Cell:
 class SumOverAxis(nn.Cell):
     """Sums a tuple of tensors over the ranks of `axis`, in buckets.
 
-    A collective has a cost whatever its size, so gradients travel concatenated in buckets of at most `bucket_bytes`. The
-    buckets' composition is fixed at build time: every rank issues the same collectives in the same order.
+    A collective has a cost whatever its size, so gradients travel concatenated in buckets of at most `bucket_bytes`.
+    The buckets' composition is fixed at build time: every rank issues the same collectives in the same order.
 
     Args:
         axis: None makes this the identity.
@@ -229,7 +238,8 @@ class SumOverAxis(nn.Cell):
 
 
 def transfer(x: Tensor, axis: Axis, source: int) -> None:
-    """Point to point between the two ranks of `axis`, in place, outside graphs: both call it, `source` (0 or 1) sends x, the other receives into x.
+    """Point to point between the two ranks of `axis`, in place, outside graphs: both call it, `source` (0 or 1) sends
+    x, the other receives into x.
 
     CPU has no send and receive; a broadcast between two ranks is one.
     """

@@ -1,7 +1,7 @@
 """Parallel degrees of a role and where a rank stands in them; pure numbers, no process group.
 
-Ranks are numbered with the tensor axis fastest, then data, then pipeline: rank = (stage * data + data_index) * tensor + tensor_index.
-Tensor-parallel ranks, which talk most, are neighbours.
+Ranks are numbered with the tensor axis fastest, then data, then pipeline: rank = (stage * data + data_index) * tensor +
+tensor_index. Tensor-parallel ranks, which talk most, are neighbours.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Which part of which parameter every rank holds, under a parallel strategy: the layout algebra, pure numbers.
 
-One description serves the model (its local shapes), the optimizer, the reshard planner and the checkpoints. A tensor is the
-parameter as Hugging Face names and shapes it; a buffer is what a rank allocates; a part says which box of which tensor lies
-where in a buffer. Buffers may be larger than their parts: a padded vocabulary's last rows belong to no tensor.
+One description serves the model (its local shapes), the optimizer, the reshard planner and the checkpoints. A tensor is
+the parameter as Hugging Face names and shapes it; a buffer is what a rank allocates; a part says which box of which
+tensor lies where in a buffer. Buffers may be larger than their parts: a padded vocabulary's last rows belong to no
+tensor.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ Box = tuple[tuple[int, int], ...]  # (start, stop) of every dimension, in the wh
 
 EMBEDDING, HEAD, FINAL_NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
 # what engines with fused linears call them, and what they are made of
-FUSED = {"self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj")}
+FUSED = {
+    "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,9 @@ class Strategy:
     """
 
     dims: ParallelDims
-    stage_layers: tuple[int, ...] = ()  # layers of every pipeline stage; empty: even, the first stages take what is left over
+    stage_layers: tuple[
+        int, ...
+    ] = ()  # layers of every pipeline stage; empty: even, the first stages take what is left over
     splits_embedding: bool = True  # False: every tensor rank holds the whole embedding table (vocab_emb_dp)
     splits_data: bool = False  # True: the data ranks share rows where they divide evenly (optimizer sharding)
     is_fused: bool = False  # True: q, k, v in one buffer, gate and up in another
@@ -48,20 +54,34 @@ class Strategy:
         if heads % tensor:
             found.append(f"num_attention_heads {heads} % model_parallel {tensor} = {heads % tensor}; it must be 0")
         if kv_heads % tensor and tensor % kv_heads:
-            found.append(f"num_key_value_heads {kv_heads} and model_parallel {tensor}: one must be a multiple of the other")
+            found.append(
+                f"num_key_value_heads {kv_heads} and model_parallel {tensor}: one must be a multiple of the other"
+            )
         if config.intermediate_size % tensor:
-            found.append(f"intermediate_size {config.intermediate_size} % model_parallel {tensor} = {config.intermediate_size % tensor}; it must be 0")
+            found.append(
+                f"intermediate_size {config.intermediate_size} % model_parallel {tensor} = "
+                f"{config.intermediate_size % tensor}; it must be 0"
+            )
         if self.dims.pipeline > config.num_hidden_layers:
-            found.append(f"pipeline_stage {self.dims.pipeline} > num_hidden_layers {config.num_hidden_layers}: a stage would be empty")
+            found.append(
+                f"pipeline_stage {self.dims.pipeline} > num_hidden_layers {config.num_hidden_layers}: a stage "
+                "would be empty"
+            )
         if self.stage_layers and (
-            len(self.stage_layers) != self.dims.pipeline or sum(self.stage_layers) != config.num_hidden_layers or min(self.stage_layers) < 1
+            len(self.stage_layers) != self.dims.pipeline
+            or sum(self.stage_layers) != config.num_hidden_layers
+            or min(self.stage_layers) < 1
         ):
             listed = " + ".join(map(str, self.stage_layers))
             found.append(
-                f"stage_layers {listed} = {sum(self.stage_layers)}: {self.dims.pipeline} positive numbers are needed that add up to num_hidden_layers {config.num_hidden_layers}"
+                f"stage_layers {listed} = {sum(self.stage_layers)}: {self.dims.pipeline} positive numbers are "
+                f"needed that add up to num_hidden_layers {config.num_hidden_layers}"
             )
         if config.tie_word_embeddings and not self.splits_embedding and tensor > 1:
-            found.append("vocab_emb_dp: true needs an embedding of its own, but tie_word_embeddings shares it with the head, which is split; set it to false")
+            found.append(
+                "vocab_emb_dp: true needs an embedding of its own, but tie_word_embeddings shares it with the "
+                "head, which is split; set it to false"
+            )
         return found
 
 
@@ -125,7 +145,9 @@ class Buffer:
 
 
 def tensor_range(spec: ParameterSpec, index: int, degree: int) -> tuple[int, int]:
-    """Indices [start, stop) of `spec.tensor_dim` on tensor rank `index` of `degree`; clipped where a padded vocabulary ends."""
+    """Indices [start, stop) of `spec.tensor_dim` on tensor rank `index` of `degree`; clipped where a padded vocabulary
+    ends.
+    """
     assert spec.tensor_dim is not None
     extent = spec.shape[spec.tensor_dim]
     if spec.units == 0:
@@ -143,7 +165,9 @@ def _buffer(spec: ParameterSpec, strategy: Strategy, at: Coordinates) -> Buffer:
     if spec.tensor_dim is not None and not (spec.name == EMBEDDING and not strategy.splits_embedding):
         box[spec.tensor_dim] = tensor_range(spec, at.tensor, strategy.dims.tensor)
         start, stop = box[spec.tensor_dim]
-        shape[spec.tensor_dim] = -(-spec.shape[spec.tensor_dim] // strategy.dims.tensor) if spec.units == 0 else stop - start
+        shape[spec.tensor_dim] = (
+            -(-spec.shape[spec.tensor_dim] // strategy.dims.tensor) if spec.units == 0 else stop - start
+        )
     if strategy.splits_data and shape[0] % strategy.dims.data == 0:
         rows, (start, stop) = shape[0] // strategy.dims.data, box[0]
         box[0] = min(start + at.data * rows, stop), min(start + (at.data + 1) * rows, stop)
@@ -173,7 +197,9 @@ def _fuse(buffers: list[Buffer]) -> list[Buffer]:
 
 
 def buffers_of_rank(config: ModelConfig, strategy: Strategy, rank: int) -> list[Buffer]:
-    """All buffers of `rank`, in forward order. A tied head is a second copy of the embedding's shard on the last of several stages."""
+    """All buffers of `rank`, in forward order. A tied head is a second copy of the embedding's shard on the last of
+    several stages.
+    """
     return buffers_at(config, strategy, strategy.dims.coordinates(rank))
 
 

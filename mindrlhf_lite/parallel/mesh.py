@@ -1,7 +1,8 @@
-"""Ranks and their process groups, asked for by purpose: `mesh.role(dims).tensor` is an Axis, or None where that axis has one rank.
+"""Ranks and their process groups, asked for by purpose: `mesh.role(dims).tensor` is an Axis, or None where that axis
+has one rank.
 
-The one object that owns MindSpore's process-wide context and its communication groups. Several roles with different degrees
-live on the same ranks; axes over the same ranks share a group.
+The one object that owns MindSpore's process-wide context and its communication groups. Several roles with different
+degrees live on the same ranks; axes over the same ranks share a group.
 """
 
 from __future__ import annotations
@@ -84,9 +85,11 @@ class Mesh:
         import mindspore as ms
 
         ms.set_device(device_target)
-        # graph mode runs a graph on the calling thread: in PyNative mode that thread spins on a queue meanwhile, which took
-        # a third of two cores from the operators. More dispatching threads than one do the same.
-        ms.set_context(mode=ms.GRAPH_MODE, runtime_num_threads=num_threads or 1, max_call_depth=10_000)  # 24 layers exceed the default 1000
+        # graph mode runs a graph on the calling thread: in PyNative mode that thread spins on a queue meanwhile, which
+        # took a third of two cores from the operators. More dispatching threads than one do the same.
+        ms.set_context(
+            mode=ms.GRAPH_MODE, runtime_num_threads=num_threads or 1, max_call_depth=10_000
+        )  # 24 layers exceed the default 1000
         self.world_size = launched_world_size()
         self.rank = 0
         self._axes: dict[tuple[int, ...], Axis] = {}
@@ -103,7 +106,9 @@ class Mesh:
         return self.rank == 0
 
     def _axis_of(self, partition: Sequence[Sequence[int]]) -> Axis | None:
-        """The axis of the set of ranks in `partition` that holds this rank. All ranks call it in the same order, so that groups are created in one order."""
+        """The axis of the set of ranks in `partition` that holds this rank. All ranks call it in the same order, so
+        that groups are created in one order.
+        """
         from mindspore import communication
 
         for ranks in map(tuple, partition):
@@ -116,7 +121,9 @@ class Mesh:
         return None
 
     def pairs(self) -> dict[tuple[int, int], Axis]:
-        """An axis with every other rank, by (lower rank, higher rank). Rounds of disjoint pairs, so that groups are created side by side."""
+        """An axis with every other rank, by (lower rank, higher rank). Rounds of disjoint pairs, so that groups are
+        created side by side.
+        """
         size = self.world_size + self.world_size % 2
         found = {}
         for turn in range(size - 1):
@@ -128,12 +135,19 @@ class Mesh:
         return found
 
     def role(self, dims: ParallelDims, num_kv_heads: int = 1) -> RoleMesh:
-        """The axes of a role of these degrees, which must multiply to the world size. `num_kv_heads`: fewer than tensor ranks are replicated."""
+        """The axes of a role of these degrees, which must multiply to the world size. `num_kv_heads`: fewer than tensor
+        ranks are replicated.
+        """
         assert dims.size == self.world_size, f"{dims.describe()} is {dims.size} ranks, not {self.world_size}"
         data, tensor, stages = range(dims.data), range(dims.tensor), range(dims.pipeline)
 
         def links(first: int) -> list[list[int]]:
-            return [[dims.rank(d, t, s) for s in (i, i + 1)] for i in range(first, dims.pipeline - 1, 2) for d in data for t in tensor]
+            return [
+                [dims.rank(d, t, s) for s in (i, i + 1)]
+                for i in range(first, dims.pipeline - 1, 2)
+                for d in data
+                for t in tensor
+            ]
 
         even, odd = self._axis_of(links(0)), self._axis_of(links(1))
         at = dims.coordinates(self.rank)
@@ -146,8 +160,17 @@ class Mesh:
             replica=self._axis_of([[dims.rank(d, t, s) for s in stages for t in tensor] for d in data]),
             previous=None if at.stage == 0 else odd if at.stage % 2 == 0 else even,
             next=None if at.stage == dims.pipeline - 1 else even if at.stage % 2 == 0 else odd,
-            ends=self._axis_of([[dims.rank(d, t, s) for s in (0, dims.pipeline - 1)] for d in data for t in tensor]) if dims.pipeline > 1 else None,
-            kv_replicas=self._axis_of([[dims.rank(d, t + i, s) for i in range(copies)] for s in stages for d in data for t in range(0, dims.tensor, copies)]),
+            ends=self._axis_of([[dims.rank(d, t, s) for s in (0, dims.pipeline - 1)] for d in data for t in tensor])
+            if dims.pipeline > 1
+            else None,
+            kv_replicas=self._axis_of(
+                [
+                    [dims.rank(d, t + i, s) for i in range(copies)]
+                    for s in stages
+                    for d in data
+                    for t in range(0, dims.tensor, copies)
+                ]
+            ),
         )
 
 

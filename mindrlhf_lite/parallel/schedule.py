@@ -1,8 +1,9 @@
-"""The order in which a pipeline stage works: one forward, one backward (PipeDream-Flush, arXiv:2006.09503, as Megatron-LM runs it).
+"""The order in which a pipeline stage works: one forward, one backward (PipeDream-Flush, arXiv:2006.09503, as
+Megatron-LM runs it).
 
-Pure data, so that a test can prove for any number of stages and micro-batches that no order of blocking messages deadlocks and
-that a stage never keeps more than (stages - stage) inputs. Both ends of a link pass their messages in the same order: a stage
-receives backward i before it sends the forward that the warm-up is ahead by.
+Pure data, so that a test can prove for any number of stages and micro-batches that no order of blocking messages
+deadlocks and that a stage never keeps more than (stages - stage) inputs. Both ends of a link pass their messages in the
+same order: a stage receives backward i before it sends the forward that the warm-up is ahead by.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from enum import Enum
 
 
 class Work(Enum):
-    """FORWARD needs the input received, BACKWARD the gradient received; the last stage computes its loss in BACKWARD."""
+    """FORWARD needs the input received, BACKWARD the gradient received; the last stage computes its loss in
+    BACKWARD.
+    """
 
     RECEIVE_INPUT = "receive_input"
     FORWARD = "forward"

@@ -1,7 +1,8 @@
 """A plan as one receiver carries it out: blocks of at most a bucket, each with the pieces that fill it.
 
-A block is some rows of one or several destination buffers. It is assembled in a bucket and then written in place, so column
-pieces cost a memory copy and not a strided write on the device. The order of blocks is the order of messages on every rank.
+A block is some rows of one or several destination buffers. It is assembled in a bucket and then written in place, so
+column pieces cost a memory copy and not a strided write on the device. The order of blocks is the order of messages on
+every rank.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class Block:
     @property
     def senders(self) -> list[int]:
         """Other ranks that send for this block, rising."""
-        return sorted({piece.sender for region in self.regions for piece in region.pieces if piece.sender != piece.receiver})
+        return sorted(
+            {piece.sender for region in self.regions for piece in region.pieces if piece.sender != piece.receiver}
+        )
 
 
 def _size(shape: tuple[int, ...]) -> int:

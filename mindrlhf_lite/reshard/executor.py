@@ -1,11 +1,12 @@
 """Carries out a plan: the trained weights into another layout's parameters, in place, within the memory of two buckets.
 
-Ordering contract: the source's weights do not change between the start of `run` and its return, which is on no rank before all
-ranks have what they need.
+Ordering contract: the source's weights do not change between the start of `run` and its return, which is on no rank
+before all ranks have what they need.
 
-How parameters are written: with `ops.assign`, `copy_` or row assignment, which compiled graphs see on every device; after `set_data`
-they would go on with the old weights. Between ranks that share a CPU's memory, straight into the memory that the compiled graphs
-read, which `Parameter.asnumpy` shows without a copy: the operators cost several times the copy itself (docs/parallel.md).
+How parameters are written: with `ops.assign`, `copy_` or row assignment, which compiled graphs see on every device;
+after `set_data` they would go on with the old weights. Between ranks that share a CPU's memory, straight into the
+memory that the compiled graphs read, which `Parameter.asnumpy` shows without a copy: the operators cost several times
+the copy itself (docs/parallel.md).
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ class Moved:
 
 
 class ResidentSource:
-    """Weights that are in memory: MindSpore parameters, or arrays in tests. On CPU `asnumpy` is a view of the parameter itself."""
+    """Weights that are in memory: MindSpore parameters, or arrays in tests. On CPU `asnumpy` is a view of the parameter
+    itself.
+    """
 
     def __init__(self, parameters: Mapping[str, Parameter]):
         self.parameters, self._pid = parameters, os.getpid()
@@ -79,23 +82,39 @@ class Resharder:
         bucket_bytes: half of what a reshard may allocate; a collective's messages are an eighth of a bucket.
     """
 
-    def __init__(self, plan: Plan, rank: int, world: Axis | None, destination: Mapping[str, Parameter], transport: Transport, bucket_bytes: int = BUCKET_BYTES):
+    def __init__(
+        self,
+        plan: Plan,
+        rank: int,
+        world: Axis | None,
+        destination: Mapping[str, Parameter],
+        transport: Transport,
+        bucket_bytes: int = BUCKET_BYTES,
+    ):
         self.plan, self.rank, self.world, self.destination, self.transport = plan, rank, world, destination, transport
-        self._message_bytes = bucket_bytes if transport.writes_in_place else max(1, bucket_bytes // _MESSAGES_PER_BUCKET)
+        self._message_bytes = (
+            bucket_bytes if transport.writes_in_place else max(1, bucket_bytes // _MESSAGES_PER_BUCKET)
+        )
         self.blocks = blocks_of_receiver(plan, rank, self._message_bytes)
         self._messages = self._order()
         largest = max([sum(region.num_bytes for region in block.regions) for block in self.blocks], default=0)
         self._bucket_bytes, self._bucket_size = bucket_bytes, 0 if transport.writes_in_place else largest // 4
 
     def _order(self) -> list[tuple[int, int, Block]]:
-        """(block number, receiver, block) of all messages that this rank has a part in, in the order that all ranks keep."""
+        """(block number, receiver, block) of all messages that this rank has a part in, in the order that all ranks
+        keep.
+        """
         if self.transport.pulls:
             return [(number, self.rank, block) for number, block in enumerate(self.blocks)]
-        receivers = {int(r) for t in self.plan.transfers for s, r in zip(t.senders, t.receivers) if s == self.rank} | {self.rank}
+        receivers = {int(r) for t in self.plan.transfers for s, r in zip(t.senders, t.receivers) if s == self.rank} | {
+            self.rank
+        }
         messages = [
             (number, receiver, block)
             for receiver in sorted(receivers)
-            for number, block in enumerate(self.blocks if receiver == self.rank else blocks_of_receiver(self.plan, receiver, self._message_bytes))
+            for number, block in enumerate(
+                self.blocks if receiver == self.rank else blocks_of_receiver(self.plan, receiver, self._message_bytes)
+            )
             if receiver == self.rank or block.pieces_from(self.rank)
         ]
         return sorted(messages, key=lambda message: message[:2])
@@ -119,14 +138,23 @@ class Resharder:
         everyone = gather_objects(self.world, sums)  # also: no rank goes on before all have read
         if is_checked:
             self._compare(everyone)
-        return Moved(int(self.plan.received_bytes[self.rank]), int(self.plan.copied_bytes[self.rank]), time.perf_counter() - start)
+        return Moved(
+            int(self.plan.received_bytes[self.rank]),
+            int(self.plan.copied_bytes[self.rank]),
+            time.perf_counter() - start,
+        )
 
     def _receive(self, source: Source, block: Block, bucket: np.ndarray) -> None:
         """Fills one block. Without a bucket the pieces go straight into the parameters' memory."""
         views = self._views(block, bucket)
         filled = list(zip(block.regions, views, strict=True))
         for sender in block.senders:  # the order in which the senders' messages go out
-            pieces = [(piece, view[piece.destination]) for region, view in filled for piece in region.pieces if piece.sender == sender]
+            pieces = [
+                (piece, view[piece.destination])
+                for region, view in filled
+                for piece in region.pieces
+                if piece.sender == sender
+            ]
             self.transport.receive([piece for piece, _ in pieces], sender, [out for _, out in pieces])
         for region, view in filled:
             for piece in region.pieces:
@@ -142,7 +170,9 @@ class Resharder:
     def _views(self, block: Block, bucket: np.ndarray) -> list[np.ndarray]:
         """Where each region of a block is assembled: in the parameter itself, or in the bucket."""
         if self.transport.writes_in_place:
-            return [self.destination[region.buffer].asnumpy()[region.rows[0] : region.rows[1]] for region in block.regions]
+            return [
+                self.destination[region.buffer].asnumpy()[region.rows[0] : region.rows[1]] for region in block.regions
+            ]
         offset, views = 0, []
         for region in block.regions:
             size = region.num_bytes // 4
@@ -153,7 +183,9 @@ class Resharder:
         return views
 
     def _checksums(self, source: Source) -> tuple[dict[int, int], dict[int, int]]:
-        """CRC-32 of what went to each other rank, and of what came from each, read back from the destination; pieces in plan order."""
+        """CRC-32 of what went to each other rank, and of what came from each, read back from the destination; pieces in
+        plan order.
+        """
         sent: dict[int, int] = {}
         for piece in self.plan.pieces_sent_by(self.rank):
             for rows in _row_ranges(piece.source, self._bucket_bytes // _MESSAGES_PER_BUCKET):
@@ -165,7 +197,9 @@ class Resharder:
             if piece.sender != self.rank:
                 values = self.destination[piece.destination_buffer].asnumpy()
                 for rows in _row_ranges(piece.destination, self._bucket_bytes // _MESSAGES_PER_BUCKET):
-                    received[piece.sender] = zlib.crc32(np.ascontiguousarray(values[rows]).data, received.get(piece.sender, 0))
+                    received[piece.sender] = zlib.crc32(
+                        np.ascontiguousarray(values[rows]).data, received.get(piece.sender, 0)
+                    )
         return sent, received
 
     def _compare(self, everyone: list[tuple[dict[int, int], dict[int, int]]]) -> None:
@@ -173,7 +207,8 @@ class Resharder:
             for sender, checksum in received.items():
                 if everyone[sender][0][receiver] != checksum:
                     raise RuntimeError(
-                        f"reshard: what rank {receiver} received from rank {sender} differs from what was sent (CRC-32); the rollout weights are broken"
+                        f"reshard: what rank {receiver} received from rank {sender} differs from what was sent "
+                        "(CRC-32); the rollout weights are broken"
                     )
 
 

@@ -1,8 +1,10 @@
-"""The reshard planner: from (source layout, destination layout) to who sends what to whom. Pure numpy; needs no device and no ranks.
+"""The reshard planner: from (source layout, destination layout) to who sends what to whom. Pure numpy; needs no device
+and no ranks.
 
-Every region of a tensor that a destination buffer needs is cut along the borders of the source's boxes. A rank that holds a
-region copies it locally; one that does not receives it from one holder, so the bytes received are exactly what it needs and
-does not hold. Holders of the same region share the sending: the least loaded send first, and large regions are cut into row ranges.
+Every region of a tensor that a destination buffer needs is cut along the borders of the source's boxes. A rank that
+holds a region copies it locally; one that does not receives it from one holder, so the bytes received are exactly what
+it needs and does not hold. Holders of the same region share the sending: the least loaded send first, and large regions
+are cut into row ranges.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ class Holding:
 
 @dataclass(frozen=True)
 class Transfer:
-    """One region of one tensor: every rank of `receivers` gets it from the rank at the same place of `senders`, itself where they are equal.
+    """One region of one tensor: every rank of `receivers` gets it from the rank at the same place of `senders`, itself
+    where they are equal.
 
     Example: rank 3 has the region, rank 0 needs it from rank 2: receivers=[0, 3], senders=[2, 3]
     """
@@ -66,7 +69,9 @@ class Piece:
 
 @dataclass
 class Plan:
-    """A whole reshard. `sent_bytes` and `received_bytes` are per rank, between ranks only; `copied_bytes` includes local copies."""
+    """A whole reshard. `sent_bytes` and `received_bytes` are per rank, between ranks only; `copied_bytes` includes
+    local copies.
+    """
 
     num_ranks: int
     transfers: list[Transfer]
@@ -85,8 +90,13 @@ class Plan:
 
     @property
     def balance(self) -> float:
-        """Bytes sent by the busiest rank over the mean of the ranks that hold the same: the largest such ratio, 1 at best."""
-        return max([float(sent.max() / sent.mean()) for ranks in self.replicas if (sent := self.sent_bytes[ranks]).any()], default=1.0)
+        """Bytes sent by the busiest rank over the mean of the ranks that hold the same: the largest such ratio, 1 at
+        best.
+        """
+        return max(
+            [float(sent.max() / sent.mean()) for ranks in self.replicas if (sent := self.sent_bytes[ranks]).any()],
+            default=1.0,
+        )
 
     def pieces_received_by(self, rank: int) -> Iterator[Piece]:
         """Local copies and receptions of `rank`, in plan order."""
@@ -105,7 +115,16 @@ class Plan:
 
 def _piece(transfer: Transfer, sender: int, receiver: int) -> Piece:
     source, destination = _place(transfer.box, transfer.source.part), _place(transfer.box, transfer.destination.part)
-    return Piece(transfer.tensor, transfer.source.buffer.name, source, transfer.destination.buffer.name, destination, sender, receiver, transfer.num_bytes)
+    return Piece(
+        transfer.tensor,
+        transfer.source.buffer.name,
+        source,
+        transfer.destination.buffer.name,
+        destination,
+        sender,
+        receiver,
+        transfer.num_bytes,
+    )
 
 
 def _place(box: Box, part: Part) -> tuple[slice, ...]:
@@ -137,7 +156,10 @@ def holdings(config: ModelConfig, strategy: Strategy) -> dict[str, list[Holding]
                     for part in buffer.parts:
                         if volume(part.box):
                             found[part.tensor].setdefault((buffer.name, part), (buffer, part, []))[2].extend(ranks)
-    return {tensor: [Holding(buffer, part, np.array(sorted(ranks), np.int64)) for buffer, part, ranks in entries.values()] for tensor, entries in found.items()}
+    return {
+        tensor: [Holding(buffer, part, np.array(sorted(ranks), np.int64)) for buffer, part, ranks in entries.values()]
+        for tensor, entries in found.items()
+    }
 
 
 def make_plan(config: ModelConfig, source: Strategy, destination: Strategy, num_ranks: int | None = None) -> Plan:
@@ -156,7 +178,9 @@ def make_plan(config: ModelConfig, source: Strategy, destination: Strategy, num_
     limit = max(1 << 10, sent_on_average / _PIECES_PER_RANK)
     load, transfers = np.zeros(num_ranks, np.int64), []
     work = [cut for region in regions for cut in _cut(region, limit)]
-    for box, has, wants, remote, local in sorted(work, key=lambda item: -volume(item[0])):  # large ones first: small ones even out
+    for box, has, wants, remote, local in sorted(
+        work, key=lambda item: -volume(item[0])
+    ):  # large ones first: small ones even out
         receivers, senders = local, local
         if len(remote):
             candidates = np.unique(np.concatenate([holding.ranks for holding in has]))
@@ -168,14 +192,26 @@ def make_plan(config: ModelConfig, source: Strategy, destination: Strategy, num_
             mine = np.isin(senders, holding.ranks)
             if mine.any():
                 order = np.argsort(receivers[mine])
-                transfers.append(Transfer(wants.part.tensor, box, holding, wants, receivers[mine][order], senders[mine][order]))
+                transfers.append(
+                    Transfer(wants.part.tensor, box, holding, wants, receivers[mine][order], senders[mine][order])
+                )
                 receivers, senders = receivers[~mine], senders[~mine]
     dims = source.dims
-    alike = [] if source.splits_data else [np.array([dims.rank(d, t, s) for d in range(dims.data)]) for t in range(dims.tensor) for s in range(dims.pipeline)]
+    alike = (
+        []
+        if source.splits_data
+        else [
+            np.array([dims.rank(d, t, s) for d in range(dims.data)])
+            for t in range(dims.tensor)
+            for s in range(dims.pipeline)
+        ]
+    )
     return Plan(num_ranks, transfers, alike)
 
 
-Region = tuple[Box, list[Holding], Holding, np.ndarray, np.ndarray]  # box, who has it, who wants it, receivers that lack it, receivers that have it
+Region = tuple[
+    Box, list[Holding], Holding, np.ndarray, np.ndarray
+]  # box, who has it, who wants it, receivers that lack it, receivers that have it
 
 
 def _regions(needed: dict[str, list[Holding]], held: dict[str, list[Holding]]) -> Iterator[Region]:
@@ -193,7 +229,10 @@ def _regions(needed: dict[str, list[Holding]], held: dict[str, list[Holding]]) -
                 is_local = np.isin(wants.ranks, np.concatenate([holding.ranks for holding in has]))
                 yield common, has, wants, wants.ranks[~is_local], wants.ranks[is_local]
             if covered != volume(wants.part.box):
-                raise ValueError(f"{tensor}: the source layout covers {covered} of the {volume(wants.part.box)} numbers that {wants.buffer.name} needs")
+                raise ValueError(
+                    f"{tensor}: the source layout covers {covered} of the {volume(wants.part.box)} numbers that "
+                    f"{wants.buffer.name} needs"
+                )
 
 
 def _cut(region: Region, limit: float) -> list[Region]:
@@ -214,7 +253,9 @@ def lower_bound_bytes(config: ModelConfig, source: Strategy, destination: Strate
     alike: dict[tuple[int, int], list[int]] = defaultdict(list)
     for stage, layers in enumerate(source.layers_of_stage(config.num_hidden_layers)):
         for layer in layers:
-            to = next(i for i, others in enumerate(destination.layers_of_stage(config.num_hidden_layers)) if layer in others)
+            to = next(
+                i for i, others in enumerate(destination.layers_of_stage(config.num_hidden_layers)) if layer in others
+            )
             alike[stage, to].append(layer)
     times = {layers[0]: len(layers) for layers in alike.values()}
     layer_of = {spec.name: spec.layer for spec in parameter_specs(config)}
@@ -238,6 +279,8 @@ def lower_bound_bytes(config: ModelConfig, source: Strategy, destination: Strate
     for rank in range(num_ranks):
         has = boxes(source, rank)
         for tensor, needs in boxes(destination, rank).items():
-            missing = sum(volume(box) - sum(volume(intersect(box, own)) for own in has.get(tensor, [])) for box in needs)
+            missing = sum(
+                volume(box) - sum(volume(intersect(box, own)) for own in has.get(tensor, [])) for box in needs
+            )
             bound[rank] += ITEM_BYTES * missing * times.get(layer_of[tensor], 1)  # type: ignore[arg-type]
     return bound

@@ -1,8 +1,8 @@
 """How bytes get from one rank's buffers into another's bucket.
 
-`CollectiveTransport` works wherever MindSpore's broadcast does. `SharedMemoryTransport` serves ranks of one host on CPU: a receiver
-reads the sender's parameters where they lie, in the sender's memory (process_vm_readv, Linux) or, while they are swapped out,
-in its spill file, into its own parameters' memory. No bytes are staged and no file is written.
+`CollectiveTransport` works wherever MindSpore's broadcast does. `SharedMemoryTransport` serves ranks of one host on
+CPU: a receiver reads the sender's parameters where they lie, in the sender's memory (process_vm_readv, Linux) or, while
+they are swapped out, in its spill file, into its own parameters' memory. No bytes are staged and no file is written.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ _PR_SET_PTRACER, _PR_SET_PTRACER_ANY, _MAX_RUNS = 0x59616D61, -1, 1024
 
 @dataclass(frozen=True)
 class Location:
-    """Where a buffer's bytes are: at `address` of process `pid`, or at `offset` of the open file `descriptor` of that process."""
+    """Where a buffer's bytes are: at `address` of process `pid`, or at `offset` of the open file `descriptor` of that
+    process.
+    """
 
     pid: int
     shape: tuple[int, ...]
@@ -69,7 +71,9 @@ class Transport(Protocol):
 
 
 class CollectiveTransport:
-    """A broadcast in the group of sender and receiver, packed; the receiver confirms each, or messages would pile up in a slow one's memory."""
+    """A broadcast in the group of sender and receiver, packed; the receiver confirms each, or messages would pile up in
+    a slow one's memory.
+    """
 
     name, pulls, writes_in_place = "collective", False, False
 
@@ -90,13 +94,20 @@ class CollectiveTransport:
         packed, start = np.empty(sum(piece.num_bytes for piece in pieces) // 4, np.float32), 0
         for piece in pieces:
             size = piece.num_bytes // 4
-            self.source.read(piece.source_buffer, piece.source, packed[start : start + size].reshape([s.stop - s.start for s in piece.source]))
+            self.source.read(
+                piece.source_buffer,
+                piece.source,
+                packed[start : start + size].reshape([s.stop - s.start for s in piece.source]),
+            )
             start += size
         self._broadcast(packed, self.rank, receiver)
         self._broadcast(np.zeros(1, np.float32), receiver, self.rank)
 
     def receive(self, pieces: Sequence[Piece], sender: int, outs: Sequence[np.ndarray]) -> None:
-        packed, start = self._broadcast(np.empty(sum(piece.num_bytes for piece in pieces) // 4, np.float32), sender, self.rank), 0
+        packed, start = (
+            self._broadcast(np.empty(sum(piece.num_bytes for piece in pieces) // 4, np.float32), sender, self.rank),
+            0,
+        )
         for out in outs:
             out[...] = packed[start : start + out.size].reshape(out.shape)
             start += out.size
@@ -120,7 +131,9 @@ class SharedMemoryTransport:
         own = {name: source.locate(name) for name in source.names()}
         changed = gather_objects(self.world, None if own == self._own else own)  # also: every rank's weights are final
         self._own = own
-        self._locations = [old if new is None else new for old, new in zip(self._locations or changed, changed, strict=True)]
+        self._locations = [
+            old if new is None else new for old, new in zip(self._locations or changed, changed, strict=True)
+        ]
 
     def send(self, pieces: Sequence[Piece], receiver: int) -> None:
         """Nothing to do: receivers read."""
@@ -136,7 +149,9 @@ class SharedMemoryTransport:
 
     def _read_memory(self, location: Location, region: tuple[slice, ...], out: np.ndarray) -> None:
         theirs, ours = _runs(location.address, location.shape, region), _runs_of(out)
-        if len(_merged(theirs)) == len(_merged(ours)) == 1:  # whole rows on both sides, as most pieces are: pinning pages row by row costs more than the copy
+        if (
+            len(_merged(theirs)) == len(_merged(ours)) == 1
+        ):  # whole rows on both sides, as most pieces are: pinning pages row by row costs more than the copy
             theirs, ours = _merged(theirs), _merged(ours)
         for start in range(0, len(theirs), _MAX_RUNS):
             remote, local = theirs[start : start + _MAX_RUNS], ours[start : start + _MAX_RUNS]
@@ -147,17 +162,27 @@ class SharedMemoryTransport:
             )  # fmt: skip
             if got != wanted:
                 reason = os.strerror(ctypes.get_errno()) if got < 0 else f"{got} of {wanted} bytes"
-                raise OSError(f"cannot read the memory of process {location.pid}: {reason}; set rl_config.reshard_transport=collective")
+                raise OSError(
+                    f"cannot read the memory of process {location.pid}: {reason}; set "
+                    "rl_config.reshard_transport=collective"
+                )
 
 
 def is_shared_memory_allowed() -> bool:
-    """Whether a process here may read another's memory; asked of this process itself, containers may forbid it to all."""
+    """Whether a process here may read another's memory; asked of this process itself, containers may forbid it to
+    all.
+    """
     libc, value, copy = ctypes.CDLL(None, use_errno=True), np.array([7], np.int64), np.zeros(1, np.int64)
     if not hasattr(libc, "process_vm_readv"):
         return False
     ours, theirs = _runs_of(copy), _runs_of(value)
     got = libc.process_vm_readv(
-        os.getpid(), ctypes.c_void_p(ours.ctypes.data), ctypes.c_ulong(1), ctypes.c_void_p(theirs.ctypes.data), ctypes.c_ulong(1), ctypes.c_ulong(0)
+        os.getpid(),
+        ctypes.c_void_p(ours.ctypes.data),
+        ctypes.c_ulong(1),
+        ctypes.c_void_p(theirs.ctypes.data),
+        ctypes.c_ulong(1),
+        ctypes.c_ulong(0),
     )
     return bool(got == 8 and copy[0] == 7)
 

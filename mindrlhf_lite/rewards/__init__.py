@@ -1,4 +1,5 @@
-"""Verifiable rewards: where a completion answers, whether the answer agrees with the gold one, verifiers, and the processes that run them. Imports no MindSpore.
+"""Verifiable rewards: where a completion answers, whether the answer agrees with the gold one, verifiers, and the
+processes that run them. Imports no MindSpore.
 
 A verifier of your own:
 

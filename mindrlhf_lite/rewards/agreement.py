@@ -1,6 +1,8 @@
-r"""Whether an answer agrees with the gold one: as quantities, as words, or, for everything else, by math-verify on the whole of both.
+r"""Whether an answer agrees with the gold one: as quantities, as words, or, for everything else, by math-verify on the
+whole of both.
 
-math-verify's own search for an answer in a text is not used: it takes parts of a text, and so pays for a right number anywhere in it.
+math-verify's own search for an answer in a text is not used: it takes parts of a text, and so pays for a right number
+anywhere in it.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ _FUNCTIONS = frozenset(
     ]
 )
 _SHORT_WORDS, _JOINING = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}"), frozenset({"or", "and", "to", "of", "not"})
-_UNIT_BEHIND = re.compile(r"(?<=[\d)}\]a-z°])\s+(?:(?:square|cubic|sq|cu)\.?\s+)?[A-Za-z]{2,}\.?(?:\s*\^\s*\{?\d\}?)?(?:\s+[A-Za-z]{2,}){0,3}$")
+_UNIT_BEHIND = re.compile(
+    r"(?<=[\d)}\]a-z°])\s+(?:(?:square|cubic|sq|cu)\.?\s+)?[A-Za-z]{2,}\.?(?:\s*\^\s*\{?\d\}?)?(?:\s+[A-Za-z]{2,}){0,3}$"
+)
 # the left side of "x = 5": one name, with index, argument, or in words
 _NAME = re.compile(r"(?:m?\s*\\angle\s*)?\\?[A-Za-z][A-Za-z ]*'*(?:_\s*(?:\{[^{}]*\}|\w))?(?:\s*\([^()]{0,20}\))?")
 _ARITHMETIC = re.compile(r"(?:[\d\s+\-*/().,^{}%$]|\\(?:times|cdot|frac|div|sqrt))+")
@@ -135,7 +139,11 @@ def _as_words(text: str) -> str:
 
 def _is_prose(text: str) -> bool:
     """Whether there are words in it that are no functions: then it is compared as text, not as a product of letters."""
-    return any(word.lower() not in _FUNCTIONS for word in _WORDS.findall(text.replace("\\", " \\")) if not word.startswith("\\"))
+    return any(
+        word.lower() not in _FUNCTIONS
+        for word in _WORDS.findall(text.replace("\\", " \\"))
+        if not word.startswith("\\")
+    )
 
 
 def _is_sentence(text: str) -> bool:
@@ -170,13 +178,19 @@ def _parsed_gold(gold: str) -> Any:
 
 def parsed_formula(text: str) -> Any:
     """The sympy expression that the whole text is, or None."""
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that it has no timeout of its own; the pool of workers has
+    logging.getLogger("math_verify").setLevel(
+        logging.ERROR
+    )  # it warns that it has no timeout of its own; the pool of workers has
     from latex2sympy2_extended.latex2sympy2 import NormalizationConfig, latex2sympy, normalize_latex
     from math_verify.grader import should_treat_as_complex
 
-    settings = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False)
+    settings = NormalizationConfig(
+        basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
+    )
     try:
         normal = normalize_latex(text, config=settings)
-        return latex2sympy(normal, is_real=not should_treat_as_complex(normal), convert_degrees=False, normalization_config=None)
+        return latex2sympy(
+            normal, is_real=not should_treat_as_complex(normal), convert_degrees=False, normalization_config=None
+        )
     except Exception:  # the parser raises bare Exceptions on what it cannot read, and others from inside sympy
         return None

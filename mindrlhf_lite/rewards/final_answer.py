@@ -1,4 +1,6 @@
-r"""Where a completion gives its answer: never in its thought, in <answer> where there is one, in the last \boxed{}, behind ####, after "the answer is", or at its end."""
+r"""Where a completion gives its answer: never in its thought, in <answer> where there is one, in the last \boxed{},
+behind ####, after "the answer is", or at its end.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +14,23 @@ _FORMAT = re.compile(r"\s*<think>(.*?)</think>\s*<answer>(.*?)</answer>\s*", re.
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _BOXES = ("\\boxed", "\\fbox")
 _STATEMENT = re.compile(
-    r"\banswer\b\s*(?:\([^()\n]{0,60}\)\s*)?(?:to [^.:\n]{0,80}?)?\W{0,4}?\s*(?:\bis\b|\bwas\b|\bequals\b|\bwould be\b|\bwill be\b|:|=|→|->)[\s:*]*",
+    r"\banswer\b\s*(?:\([^()\n]{0,60}\)\s*)?(?:to "
+    r"[^.:\n]{0,80}?)?\W{0,4}?\s*(?:\bis\b|\bwas\b|\bequals\b|\bwould be\b|\bwill be\b|:|=|→|->)[\s:*]*",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"(?:[.?]|(?<![\d)\]}])!)(?=\s|\*|$)|\n")  # 4! is a number
 _REFUSAL = re.compile(
-    r"\b(?:can(?:no|')t|cannot|unable|do(?:es)? not know|don't know|not sure|not possible|impossible|no answer|unknown|insufficient|not enough|sorry|unclear|give up|undetermined"
+    r"\b(?:can(?:no|')t|cannot|unable|do(?:es)? not know|don't know|not sure|not possible|impossible|no "
+    r"answer|unknown|insufficient|not enough|sorry|unclear|give up|undetermined"
     r"|refuse|undefined|not determined|indeterminate|no solution|nothing)\b",
     re.IGNORECASE,
 )
-_JOINED = re.compile(r"[\s$\\()]*(?:,|;|/|\band\b|\bor\b|\\text\s*\{\s*(?:and|or)\s*\}|\\quad)+[\s$\\()]*(?:and\b|or\b)?[\s$\\()]*")
-_SPAN = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<![\\$\w])\$(?!\s*\d[\d,.]*\s)([^$\n]+?)(?<!\\)\$(?!\d)", re.DOTALL)
+_JOINED = re.compile(
+    r"[\s$\\()]*(?:,|;|/|\band\b|\bor\b|\\text\s*\{\s*(?:and|or)\s*\}|\\quad)+[\s$\\()]*(?:and\b|or\b)?[\s$\\()]*"
+)
+_SPAN = re.compile(
+    r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<![\\$\w])\$(?!\s*\d[\d,.]*\s)([^$\n]+?)(?<!\\)\$(?!\d)", re.DOTALL
+)
 _NUMBER_START = re.compile(r"(?<![\w.\\])(?:\d|\.\d)|(?<![\w.])\\frac(?![A-Za-z])|(?<=>>)\d")
 _SIGN_BEFORE = re.compile(r"(?:^|(?<=[\s=(:,]))(?:[-+]\s?)?(?:US\$|Rs\.?\s?|[$€£¥₹₩]\s?)?(?:[-+]\s?)?$")
 # what stands right before the last number of a sentence that it is not the answer of
@@ -30,7 +38,8 @@ _PART_OF_MORE = re.compile(
     r"\d[\d.,]*\s*(?:[A-Za-z]+\s+)?(?:or|and|to|through|versus|vs\.?|(?:out\s+)?of)\s*$"  # 3 or 4; 10 to 12; 18 of 20
     r"|\d\s*[,;]\s*(?:and|or)?\s*$"  # 1, 2, 4
     r"|[\d)\]}A-Za-z%]\s*[-+*/^×·<|]\s*$|(?<!>)(?<![-=])>\s*$|\d\s*[:–—]\s*$|[\^_{\\]\s*$|[})\]]$|==\s*$|\\(?:times|cdot|div|pm|mp|sqrt|log|ln|le|ge|ne|approx)\s*[({\[]?\s*$"
-    r"|\b(?:not|n't|never|than|least|most|between|sqrt|log|squared?|divided by|multiplied by|times|plus|minus|base|mod|modulo|over|under|other than|except)\s*\(?\s*$",
+    r"|\b(?:not|n't|never|than|least|most|between|sqrt|log|squared?|divided by|multiplied "
+    r"by|times|plus|minus|base|mod|modulo|over|under|other than|except)\s*\(?\s*$",
     re.IGNORECASE,
 )
 _OPERAND_ENDS = frozenset("0123456789)]}%")  # what a sign behind is an operator of
@@ -39,7 +48,9 @@ _LONGEST_PHRASE = 300
 
 @dataclass(frozen=True)
 class Answer:
-    """Example: Answer("18", is_exact=True) of "... \\boxed{18}"; Answer("18 dollars a day", is_exact=False) of "The answer is 18 dollars a day." """
+    """Example: Answer("18", is_exact=True) of "... \\boxed{18}"; Answer("18 dollars a day", is_exact=False) of "The
+    answer is 18 dollars a day."
+    """
 
     text: str
     is_exact: bool  # marked as the answer and nothing else; otherwise a phrase that holds it
@@ -53,7 +64,9 @@ def answer_block(text: str) -> str | None:
 
 
 def has_think_answer_format(text: str) -> bool:
-    """Whether the whole text is one <think>..</think> followed by one <answer>..</answer> with something in it, white space aside."""
+    """Whether the whole text is one <think>..</think> followed by one <answer>..</answer> with something in it, white
+    space aside.
+    """
     match = _FORMAT.fullmatch(text) if all(text.count(tag) == 1 for tag in _TAGS) else None
     return match is not None and bool(match.group(2).strip())
 
@@ -67,7 +80,9 @@ def without_thought(text: str) -> str | None:
 
 
 def answering_part(text: str) -> str | None:
-    """Where the answer has to be: behind the thought, and inside <answer> where there is one. None: a thought or an answer was begun and never ended."""
+    """Where the answer has to be: behind the thought, and inside <answer> where there is one. None: a thought or an
+    answer was begun and never ended.
+    """
     part = without_thought(text)
     if part is None or "<answer>" not in part:
         return part
@@ -75,7 +90,9 @@ def answering_part(text: str) -> str | None:
 
 
 def boxes(text: str) -> list[tuple[int, int, str]]:
-    r"""(start, end, content) of every complete \boxed{...}, braces balanced, in order of their ends. One pass over the text."""
+    r"""(start, end, content) of every complete \boxed{...}, braces balanced, in order of their ends. One pass over the
+    text.
+    """
     opened: list[tuple[int, int]] = []  # (start of the box or -1, start of the content) of open braces
     found = []
     for index, character in enumerate(text):
@@ -91,7 +108,9 @@ def boxes(text: str) -> list[tuple[int, int, str]]:
 
 
 def last_boxed(text: str) -> str | None:
-    r"""The content of the last complete \boxed{...}, or None; of boxes in a row ("\boxed{1} and \boxed{2}") all, as a list."""
+    r"""The content of the last complete \boxed{...}, or None; of boxes in a row ("\boxed{1} and \boxed{2}") all, as a
+    list.
+    """
     outer = _outermost(boxes(text))
     if not outer:
         return None
@@ -141,7 +160,11 @@ def _stated(part: str, is_cut: bool) -> Answer | None:
         if phrase and not (is_cut and end is None):
             if _REFUSAL.search(phrase):
                 return None
-            if any(character.isdigit() or character == "$" for character in phrase) or end is None or not rest[end.end() :].strip():
+            if (
+                any(character.isdigit() or character == "$" for character in phrase)
+                or end is None
+                or not rest[end.end() :].strip()
+            ):
                 return Answer(phrase, False)
     return _ending(rest, is_cut)
 
@@ -171,7 +194,9 @@ def math_spans(phrase: str) -> list[str]:
 
 
 def quantity_in(phrase: str) -> Quantity | None:
-    """The one quantity that a phrase ends up with: its last number, unless that is part of a list, a range, an operation or a denial."""
+    """The one quantity that a phrase ends up with: its last number, unless that is part of a list, a range, an
+    operation or a denial.
+    """
     text = plain_form(phrase)
     found: Quantity | None = None
     place = 0

@@ -1,11 +1,13 @@
-r"""The grammar of numbers as people write answers: sign, currency, separators, decimals, fractions, mixed numbers, powers of ten, percent, degrees, units.
+r"""The grammar of numbers as people write answers: sign, currency, separators, decimals, fractions, mixed numbers,
+powers of ten, percent, degrees, units.
 
     quantity   = [sign] [currency] [sign] amount [power of ten] [scale] [percent | degrees | currency | unit]
     amount     = integer fraction | fraction | decimal
     decimal    = digits, in groups of three or not, [. digits [repeating digits]] | . digits
     unit       = words, with powers ("cm^3", "m/s^2"), "per 3 days", in parentheses or not
 
-A text is a quantity as a whole or not at all: 2\pi, 2^4, 193_8, "3 or 4", 10-12, 4:3, 4! and 5x are none. Which value a text has never depends on what is expected.
+A text is a quantity as a whole or not at all: 2\pi, 2^4, 193_8, "3 or 4", 10-12, 4:3, 4! and 5x are none. Which value a
+text has never depends on what is expected.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ _SIGNED = rf"[-+]?\s*{_DECIMAL}"
 _FRAC = rf"\\frac\s*(?:\{{\s*({_SIGNED})\s*\}}|(\d))\s*(?:\{{\s*({_SIGNED})\s*\}}|(\d))"
 _SLASHED = rf"({_DECIMAL})\s*/\s*({_DECIMAL})"
 _REPEATING = r"(\d{0,100})\.(\d{0,100})\\overline\s*\{(\d{1,100})\}"
-_POWER = r"(?:\s*(?:\\times|\\cdot|\*|[xX])\s*10\s*\^\s*(?:\{\s*([-+]?\s*\d{1,9})\s*\}|([-+]?\d{1,9}))|[eE]([-+]?\d{1,9}))"
+_POWER = (
+    r"(?:\s*(?:\\times|\\cdot|\*|[xX])\s*10\s*\^\s*(?:\{\s*([-+]?\s*\d{1,9})\s*\}|([-+]?\d{1,9}))|[eE]([-+]?\d{1,9}))"
+)
 
 _HEAD = re.compile(rf"\s*([-+]?)\s*({_CURRENCY})?\s*([-+]?)\s*")
 _FORMS = [
@@ -198,14 +202,18 @@ _IN_PARENTHESES = re.compile(r"\s*\(([A-Za-z][A-Za-z .'\-]{0,40})\)")
 
 @dataclass(frozen=True)
 class Quantity:
-    """Example: parse_quantity("$1,234.50") == Quantity(Fraction(2469, 2)); "50 \\%" is Quantity(Fraction(50), is_percent=True)."""
+    """Example: parse_quantity("$1,234.50") == Quantity(Fraction(2469, 2)); "50 \\%" is Quantity(Fraction(50),
+    is_percent=True).
+    """
 
     value: Fraction
     is_percent: bool = False
     dozens: Fraction | None = None  # of "2 dozen", 2: which of the two a question wants, its gold answer says
 
     def equals(self, gold: Quantity) -> bool:
-        """Whether this is the gold value. Percent may be left out or written as a share: 50 % is 50 and 0.5 where the gold says 50 %, or 0.5."""
+        """Whether this is the gold value. Percent may be left out or written as a share: 50 % is 50 and 0.5 where the
+        gold says 50 %, or 0.5.
+        """
         mine, expected = {self.value}, {gold.value}
         if self.is_percent != gold.is_percent:
             (mine if self.is_percent else expected).add((self if self.is_percent else gold).value / 100)
@@ -224,7 +232,9 @@ def parse_quantity(answer: str) -> Quantity | None:
 
 
 def quantity_at(text: str, start: int) -> tuple[Quantity, int] | None:
-    """The longest quantity that begins at `start` of a plain form, and where it ends; None if there is none, or if what follows makes it part of something else."""
+    """The longest quantity that begins at `start` of a plain form, and where it ends; None if there is none, or if what
+    follows makes it part of something else.
+    """
     head = _HEAD.match(text, start)
     assert head is not None  # every part of it may be empty
     if head.group(1) and head.group(3):
@@ -273,7 +283,11 @@ def _value(form: str, parts: list[str]) -> Fraction | None:
     if form == "repeating":
         integer, fixed, repeated = parts
         scale = 10 ** len(fixed)
-        return Fraction(int(integer or "0")) + Fraction(int(fixed or "0"), scale) + Fraction(int(repeated), scale * (10 ** len(repeated) - 1))
+        return (
+            Fraction(int(integer or "0"))
+            + Fraction(int(fixed or "0"), scale)
+            + Fraction(int(repeated), scale * (10 ** len(repeated) - 1))
+        )
     values = [_decimal(part) for part in parts]
     if form == "decimal":
         return values[0]
@@ -300,7 +314,11 @@ def _end_of_unit(text: str, start: int) -> int:
     is_glued = place == start
     while words < _MAX_UNIT_WORDS and (word := _WORD.match(text, place)):
         name = word.group().rstrip(".")
-        if changes_the_value([name]) or (is_glued and name not in _GLUED) or (len(name) == 1 and not _may_stand_alone(text, word, place)):
+        if (
+            changes_the_value([name])
+            or (is_glued and name not in _GLUED)
+            or (len(name) == 1 and not _may_stand_alone(text, word, place))
+        ):
             break
         if text[word.end() : word.end() + 1] in ("(", "["):  # f(x)
             break
@@ -318,7 +336,11 @@ def _end_of_unit(text: str, start: int) -> int:
 def _may_stand_alone(text: str, word: re.Match[str], place: int) -> bool:
     """Whether a single letter is a unit ("5 m", "m/s", "km/h") and no variable, or an article inside a unit."""
     before = text[:place].rstrip()[-1:]
-    return word.group() in _ONE_LETTER or before == "/" or (word.group() == "a" and text[word.end() : word.end() + 1] == " ")
+    return (
+        word.group() in _ONE_LETTER
+        or before == "/"
+        or (word.group() == "a" and text[word.end() : word.end() + 1] == " ")
+    )
 
 
 def changes_the_value(words: list[str]) -> bool:

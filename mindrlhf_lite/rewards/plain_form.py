@@ -84,7 +84,9 @@ _TEXT_DEPTH = 4  # \textbf{\text{...}}
 
 
 def plain_form(answer: str) -> str:
-    r"""The answer without dress: "\( \dfrac{3}{4}\,\text{cm} \)." gives "\frac{3}{4} cm"; "−3" gives "-3"; "$18$" gives "18"; "\$18" gives "$18"."""
+    r"""The answer without dress: "\( \dfrac{3}{4}\,\text{cm} \)." gives "\frac{3}{4} cm"; "−3" gives "-3"; "$18$" gives
+    "18"; "\$18" gives "$18".
+    """
     text = _RAISED.sub(lambda match: "^{" + match.group().translate(_SUPERSCRIPTS) + "}", answer)
     text = _VULGAR_SIGN.sub(lambda match: f" {_VULGAR[match.group()]} ", text)
     text = _SIGN.sub(lambda match: _SIGNS[match.group()], text)

@@ -1,8 +1,9 @@
 """Verifiers in worker processes, several at once, with a time limit for every score.
 
-A worker gets a handful of tasks at a time and answers each as it is done. One that exceeds the limit, or dies, costs the task that it was at: its process group is killed, with whatever the
-verifier has started, and the rest of its tasks goes to the others. While workers are stuck, more are started, so that a verifier that hangs on
-some completions holds up only those.
+A worker gets a handful of tasks at a time and answers each as it is done. One that exceeds the limit, or dies, costs
+the task that it was at: its process group is killed, with whatever the verifier has started, and the rest of its tasks
+goes to the others. While workers are stuck, more are started, so that a verifier that hangs on some completions holds
+up only those.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ class _Worker:
         return values
 
     def end(self, has_ended: bool = False) -> str:
-        """Kills it with all that it started. Returns how it ended, if it had already (`has_ended`: its stream says so; it may take a moment)."""
+        """Kills it with all that it started. Returns how it ended, if it had already (`has_ended`: its stream says so;
+        it may take a moment).
+        """
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(1.0 if has_ended else 0.0)
         code = self.process.returncode
@@ -127,12 +130,15 @@ class VerifierPool:
             self._wait(deque(), lambda number, verdict: None)
 
     def score(self, pairs: Sequence[tuple[CompletionView, str]], on_result: OnResult) -> None:
-        """Calls on_result(verifier's index * len(pairs) + pair's index, verdict) for every verifier and pair, in the order in which they are done.
+        """Calls on_result(verifier's index * len(pairs) + pair's index, verdict) for every verifier and pair, in the
+        order in which they are done.
 
         What `on_result` raises ends the scoring; tasks that are under way are then given up.
         """
         waiting: deque[Task] = deque(
-            (index * len(pairs) + place, index, completion, gold) for index in range(len(self.names)) for place, (completion, gold) in enumerate(pairs)
+            (index * len(pairs) + place, index, completion, gold)
+            for index in range(len(self.names))
+            for place, (completion, gold) in enumerate(pairs)
         )
         try:
             while waiting or any(worker.tasks for worker in self._workers):
@@ -159,7 +165,13 @@ class VerifierPool:
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
         command = [sys.executable, "-m", "mindrlhf_lite.rewards.worker"]
         # in a session of its own: Ctrl-C is for the run, and whatever a verifier starts is in its process group
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path},
+            start_new_session=True,
+        )
         worker = _Worker(process, time.monotonic() + START_SECONDS)
         self._workers.append(worker)
         with contextlib.suppress(OSError):  # it ended at once: its stream says so
@@ -195,17 +207,31 @@ class VerifierPool:
         for worker in [worker for worker in self._workers if worker.stream in ready]:
             self._take_answers(worker, waiting, on_result)
         now = time.monotonic()
-        for worker in [worker for worker in self._workers if now > worker.deadline and (worker.tasks or not worker.is_ready)]:
+        for worker in [
+            worker for worker in self._workers if now > worker.deadline and (worker.tasks or not worker.is_ready)
+        ]:
             problem = f"timeout: no score within {self.timeout_s:g} s"
             worker.end()
-            self._replace(worker, waiting, on_result, Verdict(None, Outcome.TIMEOUT, problem), f"did not start within {START_SECONDS:.0f} s")
+            self._replace(
+                worker,
+                waiting,
+                on_result,
+                Verdict(None, Outcome.TIMEOUT, problem),
+                f"did not start within {START_SECONDS:.0f} s",
+            )
 
     def _take_answers(self, worker: _Worker, waiting: deque[Task], on_result: OnResult) -> None:
         try:
             values = worker.receive()
         except (EOFError, OSError):
             how = worker.end(has_ended=True)
-            self._replace(worker, waiting, on_result, Verdict(None, Outcome.ERROR, f"exit: its process ended{how}"), f"died while it was imported{how}")
+            self._replace(
+                worker,
+                waiting,
+                on_result,
+                Verdict(None, Outcome.ERROR, f"exit: its process ended{how}"),
+                f"died while it was imported{how}",
+            )
             return
         for value in values:
             worker.since = time.monotonic()
@@ -220,7 +246,9 @@ class VerifierPool:
             worker.tasks.popleft()
             on_result(number, Verdict(score) if score is not None else Verdict(None, Outcome.ERROR, problem))
 
-    def _replace(self, worker: _Worker, waiting: deque[Task], on_result: OnResult, verdict: Verdict, at_start: str) -> None:
+    def _replace(
+        self, worker: _Worker, waiting: deque[Task], on_result: OnResult, verdict: Verdict, at_start: str
+    ) -> None:
         """For a worker that has been ended: its first task gets the verdict, the others wait again, in front."""
         self._workers.remove(worker)
         if not worker.is_ready:

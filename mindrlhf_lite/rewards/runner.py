@@ -1,7 +1,8 @@
 """Completions to rewards: verifiers in a pool of processes, their weighted sum, and what failures count as.
 
-A failure (an exception, a time-out, a dead process, a score out of range) is never worth more than a wrong answer: it scores the worst that its verifier can
-give, or leaves its completion out of the group. Failures are reported once a batch, by kind; a verifier that keeps failing ends the run before rewards are noise.
+A failure (an exception, a time-out, a dead process, a score out of range) is never worth more than a wrong answer: it
+scores the worst that its verifier can give, or leaves its completion out of the group. Failures are reported once a
+batch, by kind; a verifier that keeps failing ends the run before rewards are noise.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class _Record:
         if reason := self._why_broken():
             longer = ", or raise reward_config.verifier_timeout_s" if verdict.failure is Outcome.TIMEOUT else ""
             raise ValueError(
-                f"the verifier {self.verifier.name} failed on {reason}, the last time with {verdict.problem} (gold {gold!r}); rewards would be noise: mend it{longer}"
+                f"the verifier {self.verifier.name} failed on {reason}, the last time with {verdict.problem} "
+                f"(gold {gold!r}); rewards would be noise: mend it{longer}"
             )
 
     def _why_broken(self) -> str:
@@ -61,14 +63,21 @@ class _Record:
         is_one_question = len(set(list(self.failed_golds)[-self.in_a_row :])) == 1
         if self.in_a_row >= GIVE_UP_AFTER * (_ONE_QUESTION if is_one_question else 1):
             return f"{self.in_a_row} completions in a row"
-        if len(self.recent) == _WINDOW and sum(self.recent) > GIVE_UP_SHARE * _WINDOW and len(set(self.failed_golds)) > 1:
+        if (
+            len(self.recent) == _WINDOW
+            and sum(self.recent) > GIVE_UP_SHARE * _WINDOW
+            and len(set(self.failed_golds)) > 1
+        ):
             return f"{sum(self.recent)} of the last {_WINDOW} completions"
         return ""
 
     def take_report(self) -> list[str]:
         """A line a kind, and a new batch begins."""
         name = self.verifier.name
-        lines = [f"verifier {name} failed on {count} of {self.num_scored} completions: {self.first[kind]}" for kind, count in self.counts.items()]
+        lines = [
+            f"verifier {name} failed on {count} of {self.num_scored} completions: {self.first[kind]}"
+            for kind, count in self.counts.items()
+        ]
         self.counts.clear()
         self.first.clear()
         self.num_scored = 0
@@ -87,7 +96,9 @@ class RewardFunction:
         self.names, self.weights = list(names), list(weights)
         self._pool = VerifierPool(names, timeout_s, num_workers)
         self._records = [_Record(find_verifier(name)) for name in names]
-        self._judge = next((name for name, record in zip(names, self._records, strict=True) if record.verifier.judges_answer), names[0])
+        self._judge = next(
+            (name for name, record in zip(names, self._records, strict=True) if record.verifier.judges_answer), names[0]
+        )
 
     def score(self, completions: Sequence[CompletionView], golds: Sequence[str]) -> dict[str, list[Score]]:
         """Scores by verifier name, in the order of `completions`.
@@ -105,7 +116,10 @@ class RewardFunction:
 
         self._pool.score(pairs, take)
         self._report()
-        return {name: [score for score in of_one if score is not None] for name, of_one in zip(self.names, scores, strict=True)}
+        return {
+            name: [score for score in of_one if score is not None]
+            for name, of_one in zip(self.names, scores, strict=True)
+        }
 
     def _worst(self, index: int) -> float:
         """The score of a verifier that adds least to the reward."""
@@ -121,7 +135,10 @@ class RewardFunction:
         """Of the first verifier that judges the answer; ERROR or TIMEOUT where any verifier failed."""
         outcomes = [score.outcome for score in scores[self._judge]]
         for values in scores.values():
-            outcomes = [score.outcome if score.outcome in FAILURES else outcome for score, outcome in zip(values, outcomes, strict=True)]
+            outcomes = [
+                score.outcome if score.outcome in FAILURES else outcome
+                for score, outcome in zip(values, outcomes, strict=True)
+            ]
         return outcomes
 
     @property

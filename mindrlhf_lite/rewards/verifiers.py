@@ -1,6 +1,8 @@
-r"""Verifiers: score(completion, gold) -> Score, each with the range of its scores. Pure; time limits and failures are the pool's and the runner's business.
+r"""Verifiers: score(completion, gold) -> Score, each with the range of its scores. Pure; time limits and failures are
+the pool's and the runner's business.
 
-The ones that judge answers differ in where the answer has to stand (final_answer.py); what agrees with the gold one is the same for all (agreement.py).
+The ones that judge answers differ in where the answer has to stand (final_answer.py); what agrees with the gold one is
+the same for all (agreement.py).
 """
 
 from __future__ import annotations
@@ -58,22 +60,29 @@ class Verifier:
             raise ValueError(f"the verifier returned {value!r}")
         if not self.minimum <= number <= self.maximum:
             raise ValueError(
-                f"the verifier returned {number:g}, outside its range {self.minimum:g} to {self.maximum:g}: declare it with @verifier(minimum=..., maximum=...)"
+                f"the verifier returned {number:g}, outside its range {self.minimum:g} to {self.maximum:g}: "
+                "declare it with @verifier(minimum=..., maximum=...)"
             )
         if isinstance(value, Score):
             return value
         return Score(number, Outcome.CORRECT if number > 0 else Outcome.WRONG)
 
 
-def verifier(minimum: float = 0.0, maximum: float = 1.0, judges_answer: bool = True) -> Callable[[ScoreFunction], ScoreFunction]:
-    """Declares the range of a verifier's scores, and whether it judges the answer (and not, say, the format). Without it: 0 to 1, and it does.
+def verifier(
+    minimum: float = 0.0, maximum: float = 1.0, judges_answer: bool = True
+) -> Callable[[ScoreFunction], ScoreFunction]:
+    """Declares the range of a verifier's scores, and whether it judges the answer (and not, say, the format). Without
+    it: 0 to 1, and it does.
 
     Example:
         @verifier(minimum=-1.0, maximum=1.0)
         def my_reward(completion, gold): ...
     """
     if not (math.isfinite(minimum) and math.isfinite(maximum) and minimum < maximum):
-        raise ValueError(f"@verifier(minimum={minimum}, maximum={maximum}): two finite numbers are needed, the first less than the second")
+        raise ValueError(
+            f"@verifier(minimum={minimum}, maximum={maximum}): two finite numbers are needed, the first less "
+            "than the second"
+        )
 
     def declare(function: ScoreFunction) -> ScoreFunction:
         function.verifier_range = (minimum, maximum, judges_answer)  # type: ignore[attr-defined]
@@ -93,18 +102,24 @@ def _is_cut(completion: CompletionView) -> bool:
 
 
 def accuracy_reward(completion: CompletionView, gold: str) -> Score:
-    """1 if the number that the completion ends up with is the gold number, else 0. For data sets whose answers are numbers; boxes are read too."""
+    """1 if the number that the completion ends up with is the gold number, else 0. For data sets whose answers are
+    numbers; boxes are read too.
+    """
     answer = final_answer(completion.text, _is_cut(completion))
     return _judged(None if answer is None else quantity_agrees(answer.text, gold))
 
 
 def qwen_accuracy_reward(completion: CompletionView, gold: str) -> Score:
-    r"""1 if the completion's answer agrees with the gold one, else 0: that of the last \boxed{}, else behind ####, "the answer is", or at the end."""
+    r"""1 if the completion's answer agrees with the gold one, else 0: that of the last \boxed{}, else behind ####, "the
+    answer is", or at the end.
+    """
     return _judged(agrees(final_answer(completion.text, _is_cut(completion)), gold))
 
 
 def format_reward(completion: CompletionView, gold: str) -> Score:
-    """1 if the whole completion is <think>..</think><answer>..</answer> with an answer in it, else 0. Does not look at the answer."""
+    """1 if the whole completion is <think>..</think><answer>..</answer> with an answer in it, else 0. Does not look at
+    the answer.
+    """
     return _judged(has_think_answer_format(completion.text))
 
 
@@ -122,7 +137,9 @@ def r1_accuracy_reward(completion: CompletionView, gold: str) -> Score:
 
 
 def kk_reward(completion: CompletionView, gold: str) -> Score:
-    """Knights and knaves: 1 if the answer (inside <answer> where there is one) says of everybody in the gold, and of nobody else, what they are."""
+    """Knights and knaves: 1 if the answer (inside <answer> where there is one) says of everybody in the gold, and of
+    nobody else, what they are.
+    """
     part = answering_part(completion.text)
     said = knight_statements(part) if part else {}
     return _judged(None if said == {} else said == knight_statements(gold))
@@ -142,13 +159,16 @@ def find_verifier(name: str) -> Verifier:
     """A built-in by name, or a user's function by dotted path ("package.module.function").
 
     Raises:
-        ValueError: neither exists, or it cannot be called with a completion and a gold answer; the reason is in the message.
+        ValueError: neither exists, or it cannot be called with a completion and a gold answer; the reason is in the
+            message.
     """
     if name in BUILT_IN:
         return BUILT_IN[name]
     module, _, attribute = name.rpartition(".")
     if not module:
-        raise ValueError(f"verifier {name!r} is unknown: use one of {', '.join(BUILT_IN)}, or the dotted path of your own function")
+        raise ValueError(
+            f"verifier {name!r} is unknown: use one of {', '.join(BUILT_IN)}, or the dotted path of your own function"
+        )
     if os.getcwd() not in sys.path:  # as `python script.py` in that folder would find it
         sys.path.append(os.getcwd())
     try:
@@ -169,10 +189,13 @@ def _check_signature(name: str, function: Callable[..., Any]) -> None:
     except ValueError:  # a builtin without a signature
         return
     except TypeError:
-        raise ValueError(f"verifier {name!r} must take (completion, gold); it takes ({', '.join(parameters)})") from None
+        raise ValueError(
+            f"verifier {name!r} must take (completion, gold); it takes ({', '.join(parameters)})"
+        ) from None
     if next(iter(parameters), "") == "completions":
         raise ValueError(
-            f"verifier {name!r} takes ({', '.join(parameters)}): a verifier scores one completion, def f(completion, gold) -> number, with completion.text (docs/guides/r1_zero.md)"
+            f"verifier {name!r} takes ({', '.join(parameters)}): a verifier scores one completion, def "
+            "f(completion, gold) -> number, with completion.text (docs/guides/r1_zero.md)"
         )
 
 
@@ -181,8 +204,14 @@ _FORMS = ("{}", "\\boxed{{{}}}", "<think></think><answer>{}</answer>", "<think><
 
 
 def unsatisfied(gold: str, verifiers: list[Verifier]) -> list[str]:
-    """Names of the verifiers that find no form of the gold answer itself right; those that do not judge answers are not asked."""
-    return [each.name for each in verifiers if each.judges_answer and not any(_finds_right(each, form.format(gold), gold) for form in _FORMS)]
+    """Names of the verifiers that find no form of the gold answer itself right; those that do not judge answers are not
+    asked.
+    """
+    return [
+        each.name
+        for each in verifiers
+        if each.judges_answer and not any(_finds_right(each, form.format(gold), gold) for form in _FORMS)
+    ]
 
 
 def _finds_right(each: Verifier, text: str, gold: str) -> bool:
@@ -197,11 +226,21 @@ _PROSE = 4  # so many words are no answer that a model would give word by word
 
 
 def gold_problem(gold: str, kind: str = "math") -> str | None:
-    """Why no verifier could ever find an answer equal to this gold, or None. kind: "math", or "statements" for kk_reward."""
+    """Why no verifier could ever find an answer equal to this gold, or None. kind: "math", or "statements" for
+    kk_reward.
+    """
     if kind == "statements":
         said = knight_statements(gold)
-        return None if said else "it contradicts itself" if said is None else "it says of nobody whether they are a knight or a knave"
-    if parse_quantity(gold) is not None or plain_form(gold).isalpha():  # a quantity, or one word, which is compared as text
+        return (
+            None
+            if said
+            else "it contradicts itself"
+            if said is None
+            else "it says of nobody whether they are a knight or a knave"
+        )
+    if (
+        parse_quantity(gold) is not None or plain_form(gold).isalpha()
+    ):  # a quantity, or one word, which is compared as text
         return None
     if len(_WORD.findall(_COMMAND.sub(" ", gold))) >= _PROSE:
         return "it is prose, which no model would give word by word"
@@ -215,7 +254,9 @@ def gold_problem(gold: str, kind: str = "math") -> str | None:
 
 
 def has_balanced_braces(latex: str) -> bool:
-    """Whether every { has its }, escaped ones aside, and every \\sqrt[ its ]. Brackets alone need no partner: [0, 1) is an interval."""
+    """Whether every { has its }, escaped ones aside, and every \\sqrt[ its ]. Brackets alone need no partner: [0, 1) is
+    an interval.
+    """
     depth = 0
     for brace in re.findall(r"(?<!\\)[{}]", latex):
         depth += 1 if brace == "{" else -1

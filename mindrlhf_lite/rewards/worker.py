@@ -1,7 +1,8 @@
 """The process in which verifiers run, so that one that hangs can be killed: `python -m mindrlhf_lite.rewards.worker`.
 
-Protocol, frames (see `write_frame`) over stdin and stdout: first (verifiers' names, folders to import from), answered by None or an error text. Then lists of tasks
-(number, verifier's index, completion view, gold), each task answered by (number, Score or None, what went wrong or None) as soon as it is done.
+Protocol, frames (see `write_frame`) over stdin and stdout: first (verifiers' names, folders to import from), answered
+by None or an error text. Then lists of tasks (number, verifier's index, completion view, gold), each task answered by
+(number, Score or None, what went wrong or None) as soon as it is done.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ def score_one(verifier: Verifier, completion: CompletionView, gold: str) -> tupl
 
 
 def end_with_parent() -> None:
-    """The system ends this process when the one that started it ends, however that happens and whatever a verifier is doing."""
+    """The system ends this process when the one that started it ends, however that happens and whatever a verifier is
+    doing.
+    """
     with contextlib.suppress(OSError, AttributeError):  # Linux only
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

@@ -1,9 +1,9 @@
 """The two graphs of the native engine, over a slotted KV cache: prefill prompts, decode one token in every slot.
 
-The cache of a layer is a Parameter [slots * kv_heads * cache_length, head_dim]: rows, because ScatterUpdate writes rows in place, while ScatterNdUpdate on CPU copies the
-whole cache at every step. An idle slot decodes too and writes to its own
-position 0, which the next prompt overwrites.
-Prefill covers all prompt tokens but the last: decoding starts by feeding that one, so sampling exists in one place.
+The cache of a layer is a Parameter [slots * kv_heads * cache_length, head_dim]: rows, because ScatterUpdate writes rows
+in place, while ScatterNdUpdate on CPU copies the whole cache at every step. An idle slot decodes too and writes to its
+own position 0, which the next prompt overwrites. Prefill covers all prompt tokens but the last: decoding starts by
+feeding that one, so sampling exists in one place.
 """
 
 from __future__ import annotations
@@ -29,22 +29,31 @@ def allocate_cache(model: Decoder, slots: int, cache_length: int) -> tuple[Param
 
     def layer_caches(kind: str) -> tuple[Parameter, ...]:
         zeros = (np.zeros(shape, np.float32) for _ in model.layers)
-        return tuple(Parameter(Tensor(array), name=f"{kind}_cache.{i}", requires_grad=False) for i, array in enumerate(zeros))
+        return tuple(
+            Parameter(Tensor(array), name=f"{kind}_cache.{i}", requires_grad=False) for i, array in enumerate(zeros)
+        )
 
     return layer_caches("key") + layer_caches("value")
 
 
-def draw_tokens(logits: Tensor, sampled_logits: Tensor, uniform: Tensor, is_greedy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def draw_tokens(
+    logits: Tensor, sampled_logits: Tensor, uniform: Tensor, is_greedy: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Inverse CDF over the vocabulary, or the most probable token where is_greedy, inside a graph.
 
-    Args: logits [B, V] of the policy; sampled_logits [B, V] of the distribution to draw from; uniform float32 [B]; is_greedy bool [B] or [1].
+    Args: logits [B, V] of the policy; sampled_logits [B, V] of the distribution to draw from; uniform float32 [B];
+    is_greedy bool [B] or [1].
     Returns: (token [B], its logprob [B] under sampled_logits, its logprob [B] under logits).
     """
     log_probabilities = _log_softmax(sampled_logits)
     cumulative = _cumsum(ops.exp(log_probabilities), 1)
     below = (cumulative <= uniform.reshape(-1, 1) * cumulative[:, -1:]).astype(ms.float32).sum(1).astype(ms.int32)
     chosen = ops.select(is_greedy, ops.argmax(log_probabilities, 1).astype(ms.int32), below).reshape(-1, 1)
-    return chosen.reshape(-1), _gather_d(log_probabilities, 1, chosen).reshape(-1), _gather_d(_log_softmax(logits), 1, chosen).reshape(-1)
+    return (
+        chosen.reshape(-1),
+        _gather_d(log_probabilities, 1, chosen).reshape(-1),
+        _gather_d(_log_softmax(logits), 1, chosen).reshape(-1),
+    )
 
 
 class Prefill(nn.Cell):
@@ -56,12 +65,15 @@ class Prefill(nn.Cell):
 
     @jit
     def construct(self, token_ids: Tensor, source_rows: Tensor, slots: Tensor, *caches: Parameter) -> Tensor:
-        """Args: token_ids [P, T]; source_rows, slots [R]: slots[i] receives prompt source_rows[i]; caches: of `allocate_cache`.
+        """Args: token_ids [P, T]; source_rows, slots [R]: slots[i] receives prompt source_rows[i]; caches: of
+        `allocate_cache`.
 
         Returns: a number to wait for.
         """
         batch, length = token_ids.shape
-        pairs = slots.reshape(-1, 1, 1) * self.num_kv_heads + ops.arange(self.num_kv_heads).astype(ms.int32).reshape(1, -1, 1)
+        pairs = slots.reshape(-1, 1, 1) * self.num_kv_heads + ops.arange(self.num_kv_heads).astype(ms.int32).reshape(
+            1, -1, 1
+        )
         places = pairs * self.cache_length + ops.arange(length).astype(ms.int32).reshape(1, 1, -1)  # [R, KV, T]
         tables, mask = self.model.tables(length), causal_mask(length)
         x = self.model.embed(token_ids.reshape(-1))
@@ -108,8 +120,8 @@ class Decode(nn.Cell):
         is_greedy: Tensor,
         *caches: Parameter,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Args: token_ids, positions int32 [B]; uniform, forbid_stop float32 [B]; inverse_temperature [1]; is_greedy [1] bool; caches: of
-        `allocate_cache`.
+        """Args: token_ids, positions int32 [B]; uniform, forbid_stop float32 [B]; inverse_temperature [1]; is_greedy
+        [1] bool; caches: of `allocate_cache`.
 
         Returns: (token [B], logprob [B], policy logprob [B]), or (logits [B, V], unused, unused).
         """
@@ -128,4 +140,6 @@ class Decode(nn.Cell):
         logits = self.model.logits(self.model.norm(x))
         if not self.samples_in_graph:
             return logits, positions, positions
-        return draw_tokens(logits, (logits + forbid_stop.reshape(-1, 1) * self.stop_bias) * inverse_temperature, uniform, is_greedy)
+        return draw_tokens(
+            logits, (logits + forbid_stop.reshape(-1, 1) * self.stop_bias) * inverse_temperature, uniform, is_greedy
+        )

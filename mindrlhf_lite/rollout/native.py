@@ -1,7 +1,9 @@
 """The native rollout engine: continuous batching over a fixed number of slots.
 
-Every decode step runs all slots, busy or idle, over the whole cache, and a prompt's prefill depends on its own length bucket
-only: matrix products on CPU round differently for different shapes, so fixed shapes are what makes a completion's tokens
+Every decode step runs all slots, busy or idle, over the whole cache, and a prompt's prefill depends on its own length
+bucket
+only: matrix products on CPU round differently for different shapes, so fixed shapes are what makes a completion's
+    tokens
 independent of what shares its batch. A finished sequence frees its slot at once for the next one in the queue.
 """
 
@@ -45,7 +47,8 @@ class NativeEngine:
     """RolloutEngine over this project's own decoder.
 
     Args:
-        model: frozen copy of the policy, or this tensor rank's share of it; its weights are written in place between calls of `generate`.
+        model: frozen copy of the policy, or this tensor rank's share of it; its weights are written in place between
+            calls of `generate`.
         num_slots: sequences decoded together (vLLM's max_num_seqs).
         cache_length: longest prompt + completion, in tokens.
     """
@@ -77,14 +80,21 @@ class NativeEngine:
         """Nothing is cached between calls of `generate`."""
 
     def generate(
-        self, requests: Sequence[GenerateRequest], sampling: SamplingParams, progress: Progress | None = None, on_token: OnToken | None = None
+        self,
+        requests: Sequence[GenerateRequest],
+        sampling: SamplingParams,
+        progress: Progress | None = None,
+        on_token: OnToken | None = None,
     ) -> list[list[Completion]]:
         """As the protocol says; `on_token(request, sample, token id)` is called for every token as it is drawn."""
         if self._caches is None:
             raise RuntimeError("the engine sleeps: call wake() before generate()")
         for index, request in enumerate(requests):
             if not 0 < len(request.prompt_ids) < self.cache_length:
-                raise ValueError(f"request {index}: a prompt of {len(request.prompt_ids)} tokens must leave room in max_model_len={self.cache_length}")
+                raise ValueError(
+                    f"request {index}: a prompt of {len(request.prompt_ids)} tokens must leave room in "
+                    f"max_model_len={self.cache_length}"
+                )
         return _Batch(self, requests, sampling, self._caches, progress, on_token).run()
 
     def decoder(self, stop_token_ids: tuple[int, ...], samples_in_graph: bool) -> Decode:
@@ -99,16 +109,22 @@ class NativeEngine:
     def round_up(self, length: int) -> int:
         return round_up(length, self._buckets)
 
-    def prefill(self, prompts: Sequence[tuple[int, ...]], width: int, slots_by_prompt: Sequence[Sequence[int]], caches: tuple) -> None:
+    def prefill(
+        self, prompts: Sequence[tuple[int, ...]], width: int, slots_by_prompt: Sequence[Sequence[int]], caches: tuple
+    ) -> None:
         """Writes the keys and values of `prompts`, padded to `width` tokens, into their slots."""
         rows = max(min(_PREFILL_TOKENS // width, self.num_slots), -(-_MIN_ROWS // width), 1)
         for start in range(0, len(prompts), rows):
             token_ids = np.zeros((rows, width), np.int32)
             pairs = []
-            for row, (prompt, targets) in enumerate(zip(prompts[start : start + rows], slots_by_prompt[start : start + rows], strict=True)):
+            for row, (prompt, targets) in enumerate(
+                zip(prompts[start : start + rows], slots_by_prompt[start : start + rows], strict=True)
+            ):
                 token_ids[row, : len(prompt)] = prompt
                 pairs += [(row, slot) for slot in targets]
-            width_of_pairs = rows if len(pairs) <= rows else self.num_slots  # two shapes: prompts of one sample, and of several
+            width_of_pairs = (
+                rows if len(pairs) <= rows else self.num_slots
+            )  # two shapes: prompts of one sample, and of several
             pairs += [pairs[-1]] * (width_of_pairs - len(pairs))  # fills up by writing the same slot again
             source_rows, slots = np.array(pairs, np.int32).T
             self._prefill(Tensor(token_ids), Tensor(source_rows.copy()), Tensor(slots.copy()), *caches)
@@ -126,7 +142,13 @@ class _Batch:
         progress: Progress | None,
         on_token: OnToken | None,
     ):
-        self.engine, self.sampling, self.caches, self.progress, self.on_token = engine, sampling, caches, progress, on_token
+        self.engine, self.sampling, self.caches, self.progress, self.on_token = (
+            engine,
+            sampling,
+            caches,
+            progress,
+            on_token,
+        )
         self.results: list[list[Completion | None]] = [[None] * request.num_samples for request in requests]
         self.queue = deque(
             _Sequence(
@@ -177,7 +199,9 @@ class _Batch:
             uniform[slot] = sequence.uniforms[len(sequence.token_ids)]
             forbid_stop[slot] = len(sequence.token_ids) < self.sampling.min_tokens
         arrays = (self.token_ids, self.positions, uniform, forbid_stop)
-        outputs = self.decode(*(Tensor(array) for array in arrays), self.inverse_temperature, self.is_greedy, *self.caches)
+        outputs = self.decode(
+            *(Tensor(array) for array in arrays), self.inverse_temperature, self.is_greedy, *self.caches
+        )
         tokens, logprobs, policy_logprobs = (output.asnumpy() for output in outputs)
         if self.sampling.has_filters:
             drawn = sample(tokens[busy], [self._draw(slot, uniform[slot]) for slot in busy])
@@ -185,7 +209,9 @@ class _Batch:
         else:
             tokens, logprobs, policy_logprobs = tokens[busy], logprobs[busy], policy_logprobs[busy]
         if not np.isfinite(policy_logprobs).all():
-            raise FloatingPointError("the rollout model's logprobs are not finite: its weights are broken (NaN or overflow)")
+            raise FloatingPointError(
+                "the rollout model's logprobs are not finite: its weights are broken (NaN or overflow)"
+            )
         for slot, token, logprob, policy_logprob in zip(busy, tokens, logprobs, policy_logprobs, strict=True):
             self._append(slot, int(token), float(logprob), float(policy_logprob))
 
@@ -207,11 +233,20 @@ class _Batch:
         if self.on_token:
             self.on_token(sequence.request, sequence.sample, token)
         stopped = token in self.stops
-        if not stopped and len(sequence.token_ids) < self.sampling.max_tokens and self.positions[slot] + 1 < self.engine.cache_length:
+        if (
+            not stopped
+            and len(sequence.token_ids) < self.sampling.max_tokens
+            and self.positions[slot] + 1 < self.engine.cache_length
+        ):
             return
         reason = FinishReason.STOP if stopped else FinishReason.LENGTH
-        logprobs, policy_logprobs = np.array(sequence.logprobs, np.float32), np.array(sequence.policy_logprobs, np.float32)
-        self.results[sequence.request][sequence.sample] = Completion(tuple(sequence.token_ids), logprobs, policy_logprobs, reason)
+        logprobs, policy_logprobs = (
+            np.array(sequence.logprobs, np.float32),
+            np.array(sequence.policy_logprobs, np.float32),
+        )
+        self.results[sequence.request][sequence.sample] = Completion(
+            tuple(sequence.token_ids), logprobs, policy_logprobs, reason
+        )
         self.slots[slot] = None
         self.token_ids[slot] = self.positions[slot] = 0
         if self.progress:

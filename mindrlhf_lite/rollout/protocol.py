@@ -1,8 +1,8 @@
 """What the trainer needs of a rollout engine; any engine behind it can generate.
 
-Ordering contract: `generate` only while awake; weights are written in place between calls of `generate`, never during one, and
-`weights_changed` is called after. The next `generate` samples from the new weights only. With tensor parallelism all tensor ranks
-call `generate` with the same requests and get the same completions.
+Ordering contract: `generate` only while awake; weights are written in place between calls of `generate`, never during
+one, and `weights_changed` is called after. The next `generate` samples from the new weights only. With tensor
+parallelism all tensor ranks call `generate` with the same requests and get the same completions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ Progress = Callable[[int], None]  # called with the number of completions that j
 class RolloutEngine(Protocol):
     """Generates completions for prompts."""
 
-    def generate(self, requests: Sequence[GenerateRequest], sampling: SamplingParams, progress: Progress | None = None) -> list[list[Completion]]:
+    def generate(
+        self, requests: Sequence[GenerateRequest], sampling: SamplingParams, progress: Progress | None = None
+    ) -> list[list[Completion]]:
         """`num_samples` completions for every request, in request order.
 
         Raises:

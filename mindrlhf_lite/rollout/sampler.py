@@ -1,8 +1,8 @@
 """Sampling by one uniform number a token and the inverse CDF, and the random stream of a completion.
 
-The plain case (temperature and the stop-token mask) runs inside the decode graphs. Everything else runs here: a row at a time, so that a
-vocabulary's worth of numbers stays in the cache, rows in parallel threads (numpy releases the interpreter lock), and penalties and
-biases touch only the tokens they name.
+The plain case (temperature and the stop-token mask) runs inside the decode graphs. Everything else runs here: a row at
+a time, so that a vocabulary's worth of numbers stays in the cache, rows in parallel threads (numpy releases the
+interpreter lock), and penalties and biases touch only the tokens they name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ import numpy as np
 from mindrlhf_lite.types import SamplingParams
 
 _BITS = 23  # uniforms are multiples of 2**-23 below 1, so u * total < total holds in float32
-_BINS = (0x3F800000 >> 16) + 1  # of the histogram of probabilities over the largest one's: up to the upper half of 1.0's bits
+_BINS = (
+    0x3F800000 >> 16
+) + 1  # of the histogram of probabilities over the largest one's: up to the upper half of 1.0's bits
 _UPPER_HALF = 1 if sys.byteorder == "little" else 0
 _PARALLEL_LOGITS = 1 << 20  # fewer logits than this are not worth a second thread
 
@@ -68,8 +70,9 @@ class TokenHistory:
 def penalise(logits: np.ndarray, history: TokenHistory, params: SamplingParams) -> np.ndarray:
     """Logits [V] after everything that changes single tokens, in vLLM's order; a copy where anything changes.
 
-    logit_bias is added; stop tokens are forbidden below min_tokens; repetition_penalty divides positive and multiplies negative logits of tokens seen in prompt or
-    completion (CTRL, arXiv:1909.05858, sec. 4.1); frequency_penalty * count and presence_penalty are subtracted from generated tokens.
+    logit_bias is added; stop tokens are forbidden below min_tokens; repetition_penalty divides positive and multiplies
+    negative logits of tokens seen in prompt or completion (CTRL, arXiv:1909.05858, sec. 4.1); frequency_penalty * count
+    and presence_penalty are subtracted from generated tokens.
     """
     below_minimum = history.num_generated < params.min_tokens
     has_penalties = params.repetition_penalty != 1.0 or params.frequency_penalty or params.presence_penalty
@@ -92,12 +95,16 @@ def penalise(logits: np.ndarray, history: TokenHistory, params: SamplingParams) 
 
 
 def _bins(weights: np.ndarray) -> np.ndarray:
-    """Places [N] of weights in [0, 1] in a histogram, larger ones in higher bins: the upper half of a float32, 128 bins an octave."""
+    """Places [N] of weights in [0, 1] in a histogram, larger ones in higher bins: the upper half of a float32, 128 bins
+    an octave.
+    """
     return weights.view(np.uint16)[_UPPER_HALF::2].astype(np.intp)  # the type that bincount takes without a copy
 
 
 def keep_top_k(shifted: np.ndarray, weights: np.ndarray, top_k: int) -> np.ndarray:
-    """Indices, ascending, of the k largest of [N] logits, of which the largest is 0; ties with the k-th stay. weights = exp(shifted)."""
+    """Indices, ascending, of the k largest of [N] logits, of which the largest is 0; ties with the k-th stay. weights =
+    exp(shifted).
+    """
     if top_k >= len(shifted):
         return np.arange(len(shifted))
     bins = _bins(weights)
@@ -108,8 +115,9 @@ def keep_top_k(shifted: np.ndarray, weights: np.ndarray, top_k: int) -> np.ndarr
 
 
 def keep_top_p(shifted: np.ndarray, weights: np.ndarray, top_p: float) -> np.ndarray:
-    """Mask [N] of the smallest set of the most probable of [N] tokens that reaches `top_p` of their probability (arXiv:1904.09751); logits,
-    of which the largest is 0, and weights = exp(shifted). Among equal ones the lower index comes first. A histogram finds the few that have to be sorted.
+    """Mask [N] of the smallest set of the most probable of [N] tokens that reaches `top_p` of their probability
+    (arXiv:1904.09751); logits, of which the largest is 0, and weights = exp(shifted). Among equal ones the lower index
+    comes first. A histogram finds the few that have to be sorted.
     """
     bins = _bins(weights)
     from_above = np.cumsum(np.bincount(bins, weights, _BINS)[::-1])[::-1]  # the mass of this bin and those above
@@ -142,8 +150,11 @@ class Sampled:
     policy_logprobs: np.ndarray  # float32 [B], under softmax(logits)
 
 
-def filtered_weights(logits: np.ndarray, history: TokenHistory, params: SamplingParams) -> tuple[np.ndarray | None, np.ndarray]:
-    """The distribution that is sampled from: (token ids ascending, or None for all; their probabilities times any constant, 0 where filtered out), in vLLM's
+def filtered_weights(
+    logits: np.ndarray, history: TokenHistory, params: SamplingParams
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """The distribution that is sampled from: (token ids ascending, or None for all; their probabilities times any
+    constant, 0 where filtered out), in vLLM's
     order: `penalise`, temperature, min_p, top_k, top_p.
     """
     # few large temporary arrays: their pages cost more than the arithmetic
@@ -186,7 +197,9 @@ _pool: ThreadPoolExecutor | None = None
 
 
 def sample(logits: np.ndarray, draws: Sequence[Draw]) -> Sampled:
-    """Draws one token a row of logits float32 [B, V]: the first kept token whose cumulative probability exceeds its uniform; the most probable one at temperature 0."""
+    """Draws one token a row of logits float32 [B, V]: the first kept token whose cumulative probability exceeds its
+    uniform; the most probable one at temperature 0.
+    """
     global _pool
     threads = min(len(os.sched_getaffinity(0)), int(os.environ.get("OMP_NUM_THREADS", "64")))
     if logits.size < _PARALLEL_LOGITS or threads < 2:

@@ -1,4 +1,6 @@
-"""Which weights each phase of a training step has in memory; data only, so that a memory plan can be made without a device."""
+"""Which weights each phase of a training step has in memory; data only, so that a memory plan can be made without a
+device.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,11 @@ class Phase:
 
 def phases(reshard_mem_opt_level: int) -> dict[str, Phase]:
     """Which weights each phase of a step has in memory."""
-    reshard = Phase(needs=("actor",), fills=("rollout",)) if reshard_mem_opt_level == 0 else Phase(reads_stored=("actor",), fills=("rollout",))
+    reshard = (
+        Phase(needs=("actor",), fills=("rollout",))
+        if reshard_mem_opt_level == 0
+        else Phase(reads_stored=("actor",), fills=("rollout",))
+    )
     return {
         "generate": Phase(needs=("rollout",), fills=("kv_cache",)),
         "reference": Phase(needs=("reference",)),

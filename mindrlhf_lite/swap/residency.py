@@ -1,12 +1,12 @@
 """The residency manager: which groups of parameters are in memory in which phase of a step.
 
-A small state machine. A group is RESIDENT (contents in memory), STORED (contents in the store, memory given back) or EMPTY (memory
-given back, contents gone). A phase names the groups that it needs, those that it fills from nothing, and those that it reads
-from the store without bringing them in; everything else is evicted before anything comes in, so that the peak is the largest phase.
-What an eviction does depends on what the group is: see `Contents`.
+A small state machine. A group is RESIDENT (contents in memory), STORED (contents in the store, memory given back) or
+EMPTY (memory given back, contents gone). A phase names the groups that it needs, those that it fills from nothing, and
+those that it reads from the store without bringing them in; everything else is evicted before anything comes in, so
+that the peak is the largest phase. What an eviction does depends on what the group is: see `Contents`.
 
-If a phase fails, its groups stay where they are and the ones that it was filling count as EMPTY: the state is known, and the
-error that comes out is the phase's own.
+If a phase fails, its groups stay where they are and the ones that it was filling count as EMPTY: the state is known,
+and the error that comes out is the phase's own.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ class Residency:
         self._failure: BaseException | None = None
 
     def add(self, name: str, parameters: Sequence[Parameter], contents: Contents) -> None:
-        """Takes charge of a new group and evicts it at once. One that is rebuilt counts as empty until a phase has filled it."""
+        """Takes charge of a new group and evicts it at once. One that is rebuilt counts as empty until a phase has
+        filled it.
+        """
         if name in self.groups:
             raise ValueError(f"group {name!r} is there already")
         group = _Group(list(parameters), contents)
@@ -127,7 +129,10 @@ class Residency:
         present = {group for group in (*phase.resident, *phase.reads_stored) if group in self.groups}
         for group in present & {*phase.needs, *phase.changes}:
             if self.groups[group].state is State.EMPTY and self.groups[group].contents is Contents.REBUILT:
-                raise RuntimeError(f"phase {name!r} needs group {group!r}, whose contents are gone: a phase that fills it must come first")
+                raise RuntimeError(
+                    f"phase {name!r} needs group {group!r}, whose contents are gone: a phase that fills it must "
+                    "come first"
+                )
         self.current = name
         try:
             self._enter(phase, present)
@@ -190,7 +195,9 @@ class Residency:
             group.state = State.RESIDENT
 
     def _start_prefetch(self, then: str, present: set[str]) -> None:
-        """Reads the next phase's stored groups in a thread, if the peak of the largest phase leaves room for them now."""
+        """Reads the next phase's stored groups in a thread, if the peak of the largest phase leaves room for them
+        now.
+        """
         if self.store is None or not self.prefetches:
             return
         resident = sum(self.groups[name].num_bytes for name in present if self.groups[name].state is State.RESIDENT)

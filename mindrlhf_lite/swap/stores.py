@@ -1,8 +1,9 @@
 """Where the contents of idle parameters go, and how their memory is given back.
 
-CPU: into one preallocated spill file a rank; then the operating system takes the pages (madvise), which keeps every parameter at its
-address, so compiled graphs find it again. The file has no name: it is unlinked as soon as it is open, and the kernel frees its
-blocks when the process ends, however it ends.
+CPU: into one preallocated spill file a rank; then the operating system takes the pages (madvise), which keeps every
+    parameter at its
+address, so compiled graphs find it again. The file has no name: it is unlinked as soon as it is open, and the kernel
+frees its blocks when the process ends, however it ends.
 Ascend: the device's memory is freed by MindSpore's own offloading of a parameter to the host. Not run here.
 """
 
@@ -27,7 +28,9 @@ _CHUNK_BYTES = 64 << 20
 
 
 class Store(Protocol):
-    """Keeps the contents of parameters while their memory is given back. `save` before `release`; `load` brings all of it back, bit for bit."""
+    """Keeps the contents of parameters while their memory is given back. `save` before `release`; `load` brings all of
+    it back, bit for bit.
+    """
 
     def reserve(self, parameters: Sequence[Parameter]) -> None: ...
 
@@ -48,7 +51,9 @@ def give_back_pages(array: np.ndarray) -> None:
     """Returns the whole pages within the array's memory to the operating system; they read as zeros from now on."""
     first = -(-array.ctypes.data // _PAGE) * _PAGE
     last = (array.ctypes.data + array.nbytes) // _PAGE * _PAGE
-    if last > first and ctypes.CDLL(None, use_errno=True).madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _MADV_DONTNEED):
+    if last > first and ctypes.CDLL(None, use_errno=True).madvise(
+        ctypes.c_void_p(first), ctypes.c_size_t(last - first), _MADV_DONTNEED
+    ):
         raise OSError(ctypes.get_errno(), f"madvise: {os.strerror(ctypes.get_errno())}")
 
 
@@ -81,7 +86,8 @@ class FileStore:
             free = shutil.disk_usage(self.folder).free / 2**30
             raise OSError(
                 error.errno,
-                f"no room to swap: {needed / 2**30:.2f} GiB more are needed in {self.folder}, {free:.2f} GiB are free; free some, or set rl_config.swap_dir to another disk "
+                f"no room to swap: {needed / 2**30:.2f} GiB more are needed in {self.folder}, {free:.2f} GiB are "
+                "free; free some, or set rl_config.swap_dir to another disk "
                 f"({error.strerror}). No weights were lost",
             ) from None
         for parameter in parameters:
@@ -113,7 +119,9 @@ class FileStore:
             libc.malloc_trim(0)
 
     def locate(self, parameter: Parameter) -> Location:
-        return Location(os.getpid(), tuple(parameter.shape), descriptor=self._descriptor, offset=self._offsets[id(parameter)])
+        return Location(
+            os.getpid(), tuple(parameter.shape), descriptor=self._descriptor, offset=self._offsets[id(parameter)]
+        )
 
     def read(self, parameter: Parameter, region: tuple[slice, ...], out: np.ndarray) -> None:
         read_region(self._descriptor, self._offsets[id(parameter)], parameter.shape, region, out)
@@ -123,7 +131,9 @@ class FileStore:
 
 
 class HostStore:
-    """Device <-> host memory, for Ascend: not run here. Written against Parameter._offload and _load of MindSpore 2.9."""
+    """Device <-> host memory, for Ascend: not run here. Written against Parameter._offload and _load of MindSpore
+    2.9.
+    """
 
     def reserve(self, parameters: Sequence[Parameter]) -> None:
         """The host's memory is taken when it is needed."""

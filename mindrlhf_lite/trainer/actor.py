@@ -1,7 +1,7 @@
 """The actor: the policy being trained. Jitted graphs accumulate gradients, stage by stage, and apply them.
 
-Ordering contract of one update: `accumulate` for every micro-batch, then `apply` once. The gradient accumulators are zero
-between updates.
+Ordering contract of one update: `accumulate` for every micro-batch, then `apply` once. The gradient accumulators are
+zero between updates.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ STATISTICS = ("loss", "policy", "kl", "entropy", "clip_low", "clip_high", "ratio
 class LossOptions:
     """The loss: -w min(ratio A, clip(ratio) A) + beta * KL, a token.
 
-    `is_cap`: w is min(policy / sampling distribution, is_cap), so that filters and temperature are corrected for; 0: w is 1.
-    `policy_is_frozen`: whether policy logprobs were recorded before the first of several updates; otherwise the batch is
+    `is_cap`: w is min(policy / sampling distribution, is_cap), so that filters and temperature are corrected for; 0: w
+        is 1.
+    `policy_is_frozen`: whether policy logprobs were recorded before the first of several updates; otherwise the batch
+        is
     on-policy, the ratio is 1, and its gradient is that of the logprob.
     """
 
@@ -42,7 +44,9 @@ class LossOptions:
 
 
 class GrpoLoss(nn.Cell):
-    """Weighted sum of the per-token loss of one micro-batch, and its statistics; the last stage's layers from `first_layer` on are in it."""
+    """Weighted sum of the per-token loss of one micro-batch, and its statistics; the last stage's layers from
+    `first_layer` on are in it.
+    """
 
     def __init__(self, model: Decoder, options: LossOptions, first_layer: int = 0):
         super().__init__(auto_prefix=False)
@@ -62,7 +66,9 @@ class GrpoLoss(nn.Cell):
         reference_logprobs: Tensor,
         sampling_logprobs: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Args: x: as of `Qwen2.run_layers`; the others as the fields of MicroBatch. Returns (loss, STATISTICS [7], logprobs [N])."""
+        """Args: x: as of `Qwen2.run_layers`; the others as the fields of MicroBatch. Returns (loss, STATISTICS [7],
+        logprobs [N]).
+        """
         options = self.options
         stream = self.model.run_layers(x, token_ids, self.first_layer, self.model.num_layers)
         hidden = ops.gather(self.model.norm(stream), positions, 0)
@@ -74,15 +80,25 @@ class GrpoLoss(nn.Cell):
         ratio = importance_ratio(logprobs, frozen)
         policy = clipped_policy_loss(ratio, advantages, options.epsilon_low, options.epsilon_high)
         if options.is_cap > 0:
-            policy = policy * truncated_importance_weight(frozen, sampling_logprobs * mask + frozen * (1.0 - mask), options.is_cap)
+            policy = policy * truncated_importance_weight(
+                frozen, sampling_logprobs * mask + frozen * (1.0 - mask), options.is_cap
+            )
         loss_sum = (policy * weight).sum()
         kl_sum = ops.zeros_like(loss_sum)
         if options.beta > 0:
-            kl_sum = (k3_kl(logprobs, reference_logprobs * mask + ops.stop_gradient(logprobs) * (1.0 - mask)) * weight).sum()
+            kl_sum = (
+                k3_kl(logprobs, reference_logprobs * mask + ops.stop_gradient(logprobs) * (1.0 - mask)) * weight
+            ).sum()
         loss = loss_sum + options.beta * kl_sum
-        clip_low = ((ratio < 1.0 - options.epsilon_low).astype(mask.dtype) * (advantages < 0).astype(mask.dtype) * mask).sum()
-        clip_high = ((ratio > 1.0 + options.epsilon_high).astype(mask.dtype) * (advantages > 0).astype(mask.dtype) * mask).sum()
-        statistics = ops.stack((loss, loss_sum, kl_sum, (entropy * mask).sum(), clip_low, clip_high, (ratio * mask).max()))
+        clip_low = (
+            (ratio < 1.0 - options.epsilon_low).astype(mask.dtype) * (advantages < 0).astype(mask.dtype) * mask
+        ).sum()
+        clip_high = (
+            (ratio > 1.0 + options.epsilon_high).astype(mask.dtype) * (advantages > 0).astype(mask.dtype) * mask
+        ).sum()
+        statistics = ops.stack(
+            (loss, loss_sum, kl_sum, (entropy * mask).sum(), clip_low, clip_high, (ratio * mask).max())
+        )
         return loss, ops.stop_gradient(statistics), ops.stop_gradient(logprobs)
 
 
@@ -102,16 +118,25 @@ class Actor:
         recomputes: whether activations are computed again in the backward pass, a part of the layers at a time.
     """
 
-    def __init__(self, model: Decoder, loss: LossOptions, optimizer: AdamWOptions, shards_optimizer: bool = False, recomputes: bool = False):
+    def __init__(
+        self,
+        model: Decoder,
+        loss: LossOptions,
+        optimizer: AdamWOptions,
+        shards_optimizer: bool = False,
+        recomputes: bool = False,
+    ):
         self.model, self.mesh = model, model.mesh
         self.optimizer = AdamW(model, optimizer, shards_optimizer)
-        self._gradients = StagedGradients(model, partial(GrpoLoss, model, loss), self.optimizer.gradients, as_tensors, recomputes)
+        self._gradients = StagedGradients(
+            model, partial(GrpoLoss, model, loss), self.optimizer.gradients, as_tensors, recomputes
+        )
 
     def accumulate(self, batches: Sequence[MicroBatch]) -> tuple[np.ndarray, list[list[np.ndarray]]]:
         """Adds the gradients of the micro-batches.
 
-        Returns: (STATISTICS as sums over the micro-batches, the last as maximum; the current logprobs of every real row,
-        by micro-batch). Ranks before the last stage get zeros and no logprobs.
+        Returns: (STATISTICS as sums over the micro-batches, the last as maximum; the current logprobs of every real
+        row, by micro-batch). Ranks before the last stage get zeros and no logprobs.
 
         Raises:
             FloatingPointError: the loss is not finite.
@@ -121,7 +146,10 @@ class Actor:
         for batch, outputs in zip(batches, self._gradients.run(batches)):  # no outputs before the last stage
             statistics, values = (output.asnumpy() for output in outputs)
             if not np.isfinite(statistics).all():
-                raise FloatingPointError(f"statistics of a micro-batch are not finite: {dict(zip(STATISTICS, statistics.tolist(), strict=True))}")
+                raise FloatingPointError(
+                    "statistics of a micro-batch are not finite: "
+                    f"{dict(zip(STATISTICS, statistics.tolist(), strict=True))}"
+                )
             total[:-1] += statistics[:-1]
             total[-1] = max(total[-1], statistics[-1])
             logprobs.append(batch.split(values))

@@ -1,7 +1,8 @@
 """Sequences to arrays of a few fixed shapes: length buckets, micro-batches, per-token features.
 
 Every micro-batch has the same number of rows; lengths are rounded up to a bucket. Rows that only fill up a micro-batch
-are zeros with weight and mask 0: they are never copies of real sequences. Masks come from lengths, never from token ids.
+are zeros with weight and mask 0: they are never copies of real sequences. Masks come from lengths, never from token
+ids.
 """
 
 from __future__ import annotations
@@ -65,7 +66,11 @@ class BucketPlan:
 
 
 def make_microbatch(
-    sequences: Sequence[TrainSequence], rows: int, plan: BucketPlan, token_weight: Callable[[int, BatchTotals], float], totals: BatchTotals
+    sequences: Sequence[TrainSequence],
+    rows: int,
+    plan: BucketPlan,
+    token_weight: Callable[[int, BatchTotals], float],
+    totals: BatchTotals,
 ) -> MicroBatch:
     """Pads up to `rows` sequences into one micro-batch."""
     if not 0 < len(sequences) <= rows:

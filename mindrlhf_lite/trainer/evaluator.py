@@ -7,7 +7,15 @@ from pathlib import Path
 
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.tokenizer import Tokenizer
-from mindrlhf_lite.evaluation import EVALUATION_STREAM, Evaluation, correctness, generate_groups, judge, question_rows, summarise
+from mindrlhf_lite.evaluation import (
+    EVALUATION_STREAM,
+    Evaluation,
+    correctness,
+    generate_groups,
+    judge,
+    question_rows,
+    summarise,
+)
 from mindrlhf_lite.observe.writers import write_completions
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.rewards.runner import RewardFunction
@@ -46,14 +54,18 @@ class Evaluator:
     def run(self, step: int, refresh_rollout: Callable[[], None]) -> Evaluation:
         """The evaluation after `step`, kept in `results` and written to completions/eval_N.jsonl."""
         rl, mesh = self.config.rl_config, self.roles.rollout_mesh
-        prompts = [self.prompts[index] for index in share_of_rank(range(len(self.prompts)), mesh.at.data, mesh.dims.data)]
+        prompts = [
+            self.prompts[index] for index in share_of_rank(range(len(self.prompts)), mesh.at.data, mesh.dims.data)
+        ]
         refresh_rollout()
         with self.roles.residency.phase("generate"):
             seed = (rl.seed, EVALUATION_STREAM)
             groups = generate_groups(self.roles.rollout, self.tokenizer, prompts, rl.eval_samples, self.sampling, seed)
         groups = groups[mesh.at.tensor :: mesh.dims.tensor]
         own = question_rows(groups, judge(groups, self.reward)) if groups else []
-        rows = sorted((row for share in gather_objects(self.mesh.world, own) for row in share), key=lambda row: row["index"])
+        rows = sorted(
+            (row for share in gather_objects(self.mesh.world, own) for row in share), key=lambda row: row["index"]
+        )
         result = summarise(correctness(rows, "evaluation"))
         if rl.save_prompt_completions_data and self.mesh.is_main:
             write_completions(Path(rl.output_dir), f"eval_{step:06d}", rows)

@@ -16,11 +16,15 @@ def share_of_rank(items: Sequence[int], rank: int, num_ranks: int) -> list[int]:
 
 
 def score_groups(
-    groups: Sequence[RolloutGroup], reward: RewardFunction, advantage: Callable[[np.ndarray], np.ndarray], leaves_out_failures: bool = False
+    groups: Sequence[RolloutGroup],
+    reward: RewardFunction,
+    advantage: Callable[[np.ndarray], np.ndarray],
+    leaves_out_failures: bool = False,
 ) -> list[ScoredGroup]:
     """Verifies all completions and computes advantages within each group.
 
-    Args: leaves_out_failures: a completion on which a verifier failed does not count in its group, and has no advantage.
+    Args: leaves_out_failures: a completion on which a verifier failed does not count in its group, and has no
+    advantage.
     """
     views = [view for group in groups for view in group.views]
     golds = [group.prompt.gold for group in groups for _ in group.texts]
@@ -31,7 +35,11 @@ def score_groups(
         end = start + len(group.texts)
         own = {name: values[start:end] for name, values in scores.items()}
         kept = np.array([not (leaves_out_failures and outcome in FAILURES) for outcome in outcomes[start:end]])
-        scored.append(ScoredGroup(group, own, rewards[start:end], outcomes[start:end], advantages_of(rewards[start:end], kept, advantage)))
+        scored.append(
+            ScoredGroup(
+                group, own, rewards[start:end], outcomes[start:end], advantages_of(rewards[start:end], kept, advantage)
+            )
+        )
         start = end
     return scored
 

@@ -28,8 +28,8 @@ class Export:
     end_token_ids: int | Sequence[int]
 
     def run(self, folder: Path) -> None:
-        """Writes the actor's weights and the tokenizer into `folder`; into the system's scratch folder if there is no room: the trained weights are
-        worth more than the place.
+        """Writes the actor's weights and the tokenizer into `folder`; into the system's scratch folder if there is no
+        room: the trained weights are worth more than the place.
 
         Raises:
             OSError: on every rank, if they are not in `folder`; the message says where they are.
@@ -39,15 +39,24 @@ class Export:
             return
         except OSError as error:
             failure = error
-        rescue = Path(self._gather(tempfile.mkdtemp(prefix="mindrlhf_lite_rescued_") if self.mesh.is_main else "")[0]) / "hf"
+        rescue = (
+            Path(self._gather(tempfile.mkdtemp(prefix="mindrlhf_lite_rescued_") if self.mesh.is_main else "")[0]) / "hf"
+        )
         try:
             self._write(rescue)
         except OSError as error:
-            raise OSError(f"the trained model could not be written, neither to {folder} ({failure}) nor to {rescue} ({error})") from None
-        raise OSError(f"the trained model could not be written to {folder} ({failure}); it is in {rescue}: move it before that folder is cleared")
+            raise OSError(
+                f"the trained model could not be written, neither to {folder} ({failure}) nor to {rescue} ({error})"
+            ) from None
+        raise OSError(
+            f"the trained model could not be written to {folder} ({failure}); it is in {rescue}: move it before "
+            "that folder is cleared"
+        )
 
     def _write(self, folder: Path) -> None:
-        """Every rank leaves its shard in a scratch folder, from which one rank writes the whole model, a tensor at a time."""
+        """Every rank leaves its shard in a scratch folder, from which one rank writes the whole model, a tensor at a
+        time.
+        """
         actor, scratch = self.roles.actor, folder.with_name(f".{folder.name}.tmp")
 
         def prepare() -> None:

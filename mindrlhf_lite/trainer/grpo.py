@@ -2,13 +2,16 @@
 
 Ordering contract of a step: the rollout engine generates from the weights of the last reshard; verifiers score; the
 reference and, before several updates, the frozen policy are scored with weights that do not move; the actor updates;
-reshard moves the actor's weights into the rollout engine. Nothing else writes weights. The rollout weights are never loaded or
+reshard moves the actor's weights into the rollout engine. Nothing else writes weights. The rollout weights are never
+loaded or
 saved: whoever generates first finds them empty and reshards.
 
-Memory: every phase runs inside `residency.phase`, which has in memory what `roles.phases` lists for it, and nothing else where
+Memory: every phase runs inside `residency.phase`, which has in memory what `roles.phases` lists for it, and nothing
+    else where
 swapping is on.
 
-Data: generation and rewards work on this rank's share; then all ranks hold the whole step's groups in one order, and each role takes
+Data: generation and rewards work on this rank's share; then all ranks hold the whole step's groups in one order, and
+    each role takes
 the share that its own data-parallel degree gives it.
 """
 
@@ -50,7 +53,9 @@ PHASES = ("generate", "reward", "reference", "update", "reshard", "swap")  # tim
 
 
 class GrpoTrainer:
-    """One run on this rank: builds what it needs, and trains. Evaluation, files and checkpoints have rooms of their own."""
+    """One run on this rank: builds what it needs, and trains. Evaluation, files and checkpoints have rooms of their
+    own.
+    """
 
     def __init__(self, config: Config, mesh: Mesh):
         rl, reward = config.rl_config, config.reward_config
@@ -60,7 +65,9 @@ class GrpoTrainer:
         self.prompts, held_out = prompts_of_run(config, self.tokenizer)
         ranks_here = gather_objects(mesh.world, mesh.host).count(mesh.host)
         workers = reward.num_workers or max(1, len(os.sched_getaffinity(0)) // ranks_here)
-        self.reward = RewardFunction(reward.verifier_function, reward.verifier_weight, reward.verifier_timeout_s, workers)
+        self.reward = RewardFunction(
+            reward.verifier_function, reward.verifier_weight, reward.verifier_timeout_s, workers
+        )
         self.last_step = rl.max_steps or max(1, rl.epochs * len(self.prompts) // config.prompts_per_step)
         self.roles = build_roles(config, mesh)
         self.residency, self.num_reshards = self.roles.residency, 0
@@ -68,7 +75,9 @@ class GrpoTrainer:
         schedule = LearningRate(lr.lr_decay_style, lr.lr, lr.min_lr, lr.warmup_step, lr.decay_steps or updates)
         self.update = PolicyUpdate(config, self.roles, mesh, schedule)
         self.sampling, eval_sampling = sampling_of_run(config, self.tokenizer, self.roles.model_config.vocab_size)
-        self.evaluator = Evaluator(config, mesh, self.roles, self.tokenizer, self.reward, held_out, eval_sampling, self.last_step)
+        self.evaluator = Evaluator(
+            config, mesh, self.roles, self.tokenizer, self.reward, held_out, eval_sampling, self.last_step
+        )
         self.progress = Progress(PromptSampler(len(self.prompts), rl.seed), self.evaluator.results)
         digest, self.end_tokens = prompts_digest(self.prompts), end_token_ids(self.sampling)
         self.persistence = Persistence(config, mesh, self.roles, self.update, self.tokenizer, digest, self.end_tokens)
@@ -108,11 +117,15 @@ class GrpoTrainer:
         if self.evaluator.is_due_after(step):
             self._evaluate(step, metrics)
         self.report.step(metrics, scored)
-        if self.persistence.is_due_after(step, self.last_step):  # last: what a resumed run does not repeat is written by now
+        if self.persistence.is_due_after(
+            step, self.last_step
+        ):  # last: what a resumed run does not repeat is written by now
             self._save(step)
 
     def _generate(self, step: int) -> dict[int, RolloutGroup]:
-        """The groups that this rank goes on with, by their place in the step. Tensor ranks complete the same prompts and share them after."""
+        """The groups that this rank goes on with, by their place in the step. Tensor ranks complete the same prompts
+        and share them after.
+        """
         rl, mesh, groups = self.config.rl_config, self.roles.rollout_mesh, {}
         self._refresh_rollout()
         with self._timed("generate", "generate", then="reference" if self.roles.reference else None):
@@ -121,14 +134,19 @@ class GrpoTrainer:
                 places = share_of_rank(range(rl.chunk_size), mesh.at.data, mesh.dims.data)
                 prompts = [self.prompts[indices[place]] for place in places]
                 seed = (rl.seed, step)
-                completed = generate_groups(self.roles.rollout, self.tokenizer, prompts, rl.num_generations, self.sampling, seed)
+                completed = generate_groups(
+                    self.roles.rollout, self.tokenizer, prompts, rl.num_generations, self.sampling, seed
+                )
                 for number in share_of_rank(range(len(places)), mesh.at.tensor, mesh.dims.tensor):
                     groups[chunk * rl.chunk_size + places[number]] = completed[number]
         return groups
 
     def _score(self, groups: dict[int, RolloutGroup]) -> list[ScoredGroup]:
         """All groups of the step with rewards and advantages, on every rank, in the order of the prompts."""
-        advantage, leaves_out = ADVANTAGES[self.config.rl_config.advantage], self.config.reward_config.on_failure == "leave_out"
+        advantage, leaves_out = (
+            ADVANTAGES[self.config.rl_config.advantage],
+            self.config.reward_config.on_failure == "leave_out",
+        )
         with self._timed("reward"):
             own = score_groups(list(groups.values()), self.reward, advantage, leaves_out)
             shares = gather_objects(self.mesh.world, list(zip(groups, own, strict=True)))
@@ -147,7 +165,9 @@ class GrpoTrainer:
 
     def _update(self, sequences: Sequence[TrainSequence], scored: Sequence[ScoredGroup]) -> tuple[UpdateCounts, float]:
         with self._timed("update", "update"):
-            return self.update.run(sequences, [completion.policy_logprobs for group in scored for completion in group.group.completions])
+            return self.update.run(
+                sequences, [completion.policy_logprobs for group in scored for completion in group.group.completions]
+            )
 
     def _reshard(self) -> Moved:
         """The actor's weights into the rollout engine's layout."""
@@ -160,7 +180,9 @@ class GrpoTrainer:
         return moved
 
     def _refresh_rollout(self) -> None:
-        """Reshards again where a phase since the last reshard took the rollout weights' memory, or there was none yet."""
+        """Reshards again where a phase since the last reshard took the rollout weights' memory, or there was none
+        yet.
+        """
         if self.residency.state("rollout") is State.EMPTY:
             self._reshard()
 
@@ -211,13 +233,17 @@ class GrpoTrainer:
         self.reward.close()
         self.report.console.close()
         if self.config.rl_config.save_hf_model:
-            Export(self.roles, self.mesh, self.tokenizer, self.end_tokens).run(Path(self.config.rl_config.output_dir) / "hf")
+            Export(self.roles, self.mesh, self.tokenizer, self.end_tokens).run(
+                Path(self.config.rl_config.output_dir) / "hf"
+            )
         self.residency.close()
         self.report.finish(self.evaluator.results, self.residency.largest_phase_bytes)
 
     @contextmanager
     def _timed(self, name: str, phase: str | None = None, then: str | None = None) -> Iterator[None]:
-        """Adds to time_s/NAME what happens within, in a residency phase if one is named; bringing that in counts as swapping."""
+        """Adds to time_s/NAME what happens within, in a residency phase if one is named; bringing that in counts as
+        swapping.
+        """
         self.report.console.phase(name)
         with self.residency.phase(phase, then) if phase else nullcontext():
             start = time.perf_counter()

@@ -35,7 +35,8 @@ EXAMPLES = """examples:
   msrun --worker_num=2 --local_worker_num=2 --join=True examples/qwen_grpo/main.py --config grpo_config.yaml
   python examples/qwen_grpo/main.py --config grpo_config.yaml --rl_config.max_steps=3      (one rank, no msrun)
   python examples/qwen_grpo/main.py --config grpo_config.yaml --dry_run                    (check, print the plan, stop)
-  ... main.py --config grpo_config.yaml --model_config model_configs/qwen2_5_7b.yaml --dry_run --devices 8 --device_memory_gb 64
+  ... main.py --config grpo_config.yaml --model_config model_configs/qwen2_5_7b.yaml --dry_run --devices 8 \\
+      --device_memory_gb 64
   ... main.py --config grpo_config.yaml --verifier_function accuracy_reward,format_reward --verifier_weight 1.0,0.5
 Every key of the YAML can be given as --section.key=value; docs/config.md lists them all."""
 
@@ -59,20 +60,41 @@ def parse_command_line(arguments: Sequence[str]) -> Command:
         ConfigError: every problem found, together.
     """
     parser = argparse.ArgumentParser(
-        prog="main.py", description="GRPO training.", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog="main.py",
+        description="GRPO training.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--config", required=True, help="YAML file")
-    parser.add_argument("--dry_run", action="store_true", help="check the configuration, print the run's sizes and memory plan, and stop")
-    parser.add_argument("--devices", type=int, help="with --dry_run or --only_save_strategy: for N devices instead of the ranks that msrun starts")
     parser.add_argument(
-        "--device_memory_gb", type=float, default=0.0, help="with --dry_run: say which phases exceed this many GiB a device; exit code 1 if the run would"
+        "--dry_run",
+        action="store_true",
+        help="check the configuration, print the run's sizes and memory plan, and stop",
+    )
+    parser.add_argument(
+        "--devices",
+        type=int,
+        help="with --dry_run or --only_save_strategy: for N devices instead of the ranks that msrun starts",
+    )
+    parser.add_argument(
+        "--device_memory_gb",
+        type=float,
+        default=0.0,
+        help="with --dry_run: say which phases exceed this many GiB a device; exit code 1 if the run would",
     )
     parser.add_argument(
         "--only_save_strategy",
         action="store_true",
         help="write the actor's parallel strategy to OUTPUT/strategy.json, for tools/transform_checkpoint.py, and stop",
     )
-    parser.add_argument("--resume_training", nargs="?", const="true", metavar="true|false", help="continue from the newest complete checkpoint")
+    parser.add_argument(
+        "--resume_training",
+        nargs="?",
+        const="true",
+        metavar="true|false",
+        help="continue from the newest complete checkpoint",
+    )
     for flag, key in FLAGS.items():
         parser.add_argument(f"--{flag}", help=f"short for --{key}=VALUE")
     known, rest = parser.parse_known_args(arguments)
@@ -82,15 +104,21 @@ def parse_command_line(arguments: Sequence[str]) -> Command:
     if known.resume_training is not None:
         given.append(f"--rl_config.resume_training={known.resume_training}")
     overrides = parse_overrides([*given, *rest])
-    proposed, notes = _proposed_strategies(overrides.get("actor_config.model_config") or values.get("actor_config.model_config"), num_ranks)
+    proposed, notes = _proposed_strategies(
+        overrides.get("actor_config.model_config") or values.get("actor_config.model_config"), num_ranks
+    )
     values.update({**proposed, **overrides})
     config, problems = collect(values)
-    rejected = [line.partition("=")[0] for line in problems]  # their defaults stand in: what is said about those is not the user's
+    rejected = [
+        line.partition("=")[0] for line in problems
+    ]  # their defaults stand in: what is said about those is not the user's
     is_plan = known.dry_run and bool(config.actor_config.model_config) and not config.actor_config.load
     found = find_problems(config, num_ranks, is_plan or known.only_save_strategy)
     problems += [line for line in found if line.partition("=")[0] not in rejected]
     if known.devices is not None and (known.devices < 1 or not (known.dry_run or known.only_save_strategy)):
-        problems.append(f"--devices {known.devices}: a positive number, and only with --dry_run or --only_save_strategy")
+        problems.append(
+            f"--devices {known.devices}: a positive number, and only with --dry_run or --only_save_strategy"
+        )
     if problems:
         raise ConfigError(problems)
     return Command(config, num_ranks, known.dry_run, known.only_save_strategy, known.device_memory_gb, notes)
@@ -107,7 +135,10 @@ def _proposed_strategies(path: str | None, num_ranks: int) -> tuple[dict[str, An
     if num_ranks in strategies or not strategies:
         return strategies.get(num_ranks, {}), ()
     there = ", ".join(map(str, sorted(strategies)))
-    return {}, (f"note: {path} has strategies for {there} devices, none for {num_ranks}: the configuration's own (or data parallelism) are used",)
+    return {}, (
+        f"note: {path} has strategies for {there} devices, none for {num_ranks}: the configuration's own (or "
+        "data parallelism) are used",
+    )
 
 
 def data_mistakes(command: Command) -> list[str]:
@@ -117,7 +148,10 @@ def data_mistakes(command: Command) -> list[str]:
         return []
     problems = data_problems(config)
     if config.context.device_target == "Ascend" and not command.is_dry_run and not has_ascend():
-        problems.append("context.device_target='Ascend': this host has no Ascend device (/dev/davinci_manager); use CPU, or --dry_run for a plan")
+        problems.append(
+            "context.device_target='Ascend': this host has no Ascend device (/dev/davinci_manager); use CPU, or "
+            "--dry_run for a plan"
+        )
     return problems
 
 
@@ -127,7 +161,9 @@ def has_ascend() -> bool:
 
 
 def memory_note(command: Command) -> str:
-    """A warning if all ranks of this host together need more memory than it has; on CPU only, and by the plan's estimate."""
+    """A warning if all ranks of this host together need more memory than it has; on CPU only, and by the plan's
+    estimate.
+    """
     config = command.config
     if config.context.device_target != "CPU":
         return ""
@@ -138,8 +174,10 @@ def memory_note(command: Command) -> str:
     if needed <= limit:
         return ""
     return (
-        f"warning: {local} rank(s) on this host need about {needed:.1f} GiB, it has {limit:.1f} GiB: the system may end the run. Less takes: rl_config.seq_length, "
-        "actor_config.parallel_config.micro_batch_num (more), generate_config.max_num_seqs, rl_config.swap=true, recompute_config.recompute=true"
+        f"warning: {local} rank(s) on this host need about {needed:.1f} GiB, it has {limit:.1f} GiB: the system "
+        "may end the run. Less takes: rl_config.seq_length, "
+        "actor_config.parallel_config.micro_batch_num (more), generate_config.max_num_seqs, rl_config.swap=true, "
+        "recompute_config.recompute=true"
     )
 
 
@@ -163,14 +201,18 @@ def describe(command: Command) -> str:
 
     lines = [
         f"model: {count_parameters(shape):,} parameters (float32)",
-        f"ranks: {command.num_ranks}; actor {strategies.actor.dims.describe()}, reference {strategies.reference.dims.describe()}, rollout {strategies.rollout.dims.describe()}",
-        f"a step: {config.prompts_per_step} prompts x {rl.num_generations} completions = {config.completions_per_step} sequences, {config.updates_per_step} update(s)",
+        f"ranks: {command.num_ranks}; actor {strategies.actor.dims.describe()}, reference "
+        f"{strategies.reference.dims.describe()}, rollout {strategies.rollout.dims.describe()}",
+        f"a step: {config.prompts_per_step} prompts x {rl.num_generations} completions = "
+        f"{config.completions_per_step} sequences, {config.updates_per_step} update(s)",
         "memory of the fullest rank:",
         *(f"  {name:<12} {gib(size)}" for name, size in plan.groups.items()),
         "by phase, with swapping (activations estimated):",
         *(f"  {name:<12} {gib(size)}{verdict(size)}" for name, size in plan.phases.items()),
-        f"  {'peak':<12} {gib(plan.with_swap)}{verdict(plan.with_swap)}" + ("" if rl.swap else "   (rl_config.swap is off)"),
-        f"without swapping {gib(plan.without_swap)}{verdict(plan.without_swap)}" + ("   (rl_config.swap is on)" if rl.swap else ""),
+        f"  {'peak':<12} {gib(plan.with_swap)}{verdict(plan.with_swap)}"
+        + ("" if rl.swap else "   (rl_config.swap is off)"),
+        f"without swapping {gib(plan.without_swap)}{verdict(plan.without_swap)}"
+        + ("   (rl_config.swap is on)" if rl.swap else ""),
     ]
     return "\n".join([*command.notes, *lines, *filter(None, [memory_note(command)])])
 
@@ -178,7 +220,9 @@ def describe(command: Command) -> str:
 def exceeds_device_memory(command: Command) -> bool:
     """Whether the run, swapping or not as it is set, needs more than --device_memory_gb."""
     config = command.config
-    plan = memory_plan(config, read_model_file(config.actor_config.load or config.actor_config.model_config).shape, command.num_ranks)
+    plan = memory_plan(
+        config, read_model_file(config.actor_config.load or config.actor_config.model_config).shape, command.num_ranks
+    )
     needed = plan.with_swap if config.rl_config.swap else plan.without_swap
     return 0 < command.device_memory_gb * 2**30 < needed
 
@@ -195,7 +239,9 @@ def save_strategy(command: Command) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs main.py. Exit codes: 0 done, 1 the run failed or would not fit, 2 the user's configuration or data is wrong, 130 interrupted."""
+    """Runs main.py. Exit codes: 0 done, 1 the run failed or would not fit, 2 the user's configuration or data is wrong,
+    130 interrupted.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     if os.environ.get("MS_ROLE") == "MS_SCHED":
         _schedule()

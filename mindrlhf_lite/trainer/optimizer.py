@@ -1,10 +1,10 @@
 """AdamW over accumulated gradients: sums over ranks, global-norm clipping, one fused kernel a parameter.
 
-The fused kernel has no bias correction; it is folded into the step size, epsilon and decay (Adam, arXiv:1412.6980, end of
-sec. 2; decoupled decay: arXiv:1711.05101), which gives PyTorch's AdamW up to rounding.
+The fused kernel has no bias correction; it is folded into the step size, epsilon and decay (Adam, arXiv:1412.6980, end
+of sec. 2; decoupled decay: arXiv:1711.05101), which gives PyTorch's AdamW up to rounding.
 
-Sharded (ZeRO stage 1, arXiv:1910.02054), a data-parallel rank keeps the moments of its rows only, updates a copy of those rows,
-and gathers the others' rows. A parameter whose rows do not divide evenly is kept whole on every rank.
+Sharded (ZeRO stage 1, arXiv:1910.02054), a data-parallel rank keeps the moments of its rows only, updates a copy of
+those rows, and gathers the others' rows. A parameter whose rows do not divide evenly is kept whole on every rank.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class AdamWOptions:
 
 @dataclass(frozen=True)
 class GradientSums:
-    """What has to be summed besides the data axis, by index of the parameter, and which parameters this rank counts in the global norm."""
+    """What has to be summed besides the data axis, by index of the parameter, and which parameters this rank counts in
+    the global norm.
+    """
 
     over_kv_replicas: tuple[int, ...]  # key and value heads that several tensor ranks hold
     over_tensor: tuple[int, ...]  # norm gains of which every tensor rank has a part of the gradient
@@ -53,7 +55,10 @@ class GradientSums:
         kv = tuple(i for i, name in enumerate(names) if mesh.kv_replicas and (".k_proj." in name or ".v_proj." in name))
         # every tensor rank has seen its own heads only, or its own tokens
         norms = tuple(
-            i for i, name in enumerate(names) if mesh.tensor and (".q_norm." in name or ".k_norm." in name or (model.is_sequence_split and "norm." in name))
+            i
+            for i, name in enumerate(names)
+            if mesh.tensor
+            and (".q_norm." in name or ".k_norm." in name or (model.is_sequence_split and "norm." in name))
         )
         ends = tuple(i for i, name in enumerate(names) if is_tied and mesh.ends and name in (EMBEDDING, HEAD))
 
@@ -99,7 +104,9 @@ class _Norm(nn.Cell):
 
 
 class _Apply(nn.Cell):
-    """One AdamW update from the accumulators, which are then zeroed. `rows`: of the accumulator that belong to the updated weight."""
+    """One AdamW update from the accumulators, which are then zeroed. `rows`: of the accumulator that belong to the
+    updated weight.
+    """
 
     def __init__(
         self,
@@ -111,11 +118,22 @@ class _Apply(nn.Cell):
         rows: tuple[tuple[int, int], ...],
     ):
         super().__init__(auto_prefix=False)
-        self.weights, self.first, self.second, self.gradients, self.decays, self.rows = weights, first, second, gradients, decays, rows
+        self.weights, self.first, self.second, self.gradients, self.decays, self.rows = (
+            weights,
+            first,
+            second,
+            gradients,
+            decays,
+            rows,
+        )
 
     @jit
-    def construct(self, lr: Tensor, beta1: Tensor, beta2: Tensor, eps: Tensor, decay: Tensor, no_decay: Tensor, scale: Tensor) -> Tensor:
-        for weight, first, second, gradient, decays, rows in zip(self.weights, self.first, self.second, self.gradients, self.decays, self.rows):
+    def construct(
+        self, lr: Tensor, beta1: Tensor, beta2: Tensor, eps: Tensor, decay: Tensor, no_decay: Tensor, scale: Tensor
+    ) -> Tensor:
+        for weight, first, second, gradient, decays, rows in zip(
+            self.weights, self.first, self.second, self.gradients, self.decays, self.rows
+        ):
             own = gradient[rows[0] : rows[1]] if rows[1] - rows[0] < gradient.shape[0] else gradient
             _adam_weight_decay(weight, first, second, lr, beta1, beta2, eps, decay if decays else no_decay, own * scale)
             ops.assign_sub(gradient, gradient)  # zeros it in place
@@ -142,7 +160,9 @@ class _GatherShards(nn.Cell):
             gathered = self.gather(ops.concat(flat, 1))
             offset = 0
             for index in range(start, end):
-                ops.assign(self.weights[index], gathered[:, offset : offset + self.sizes[index]].reshape(self.shapes[index]))
+                ops.assign(
+                    self.weights[index], gathered[:, offset : offset + self.sizes[index]].reshape(self.shapes[index])
+                )
                 offset += self.sizes[index]
         return ops.zeros((1,), ms.float32)
 
@@ -154,7 +174,8 @@ def decays_of(model: Decoder) -> tuple[bool, ...]:
 
 
 class AdamW:
-    """Holds the gradient accumulators (as large as the weights) and both moments (as large, or a data rank's rows of that), float32.
+    """Holds the gradient accumulators (as large as the weights) and both moments (as large, or a data rank's rows of
+    that), float32.
 
     Args:
         model: this rank's share; its parameters are updated in place.
@@ -165,32 +186,58 @@ class AdamW:
         mesh: RoleMesh = model.mesh
         weights, degree, index = list(model.parameters_in_order), mesh.dims.data if is_sharded else 1, mesh.at.data
         self.options, self.updates_done = options, 0
-        self.strategy = replace(model.strategy, splits_data=is_sharded and degree > 1)  # how the moments lie on the ranks
+        self.strategy = replace(
+            model.strategy, splits_data=is_sharded and degree > 1
+        )  # how the moments lie on the ranks
         self.buffers = buffers_at(model.config, self.strategy, mesh.at)
         self._is_cut = [degree > 1 and weight.shape[0] % degree == 0 for weight in weights]
-        rows = tuple((index * w.shape[0] // degree, (index + 1) * w.shape[0] // degree) if cut else (0, w.shape[0]) for w, cut in zip(weights, self._is_cut))
+        rows = tuple(
+            (index * w.shape[0] // degree, (index + 1) * w.shape[0] // degree) if cut else (0, w.shape[0])
+            for w, cut in zip(weights, self._is_cut)
+        )
         self._rows = rows
 
         def zeros(prefix: str, whole: bool = False) -> ParameterTuple:
-            shapes = [weight.shape if whole else (stop - start, *weight.shape[1:]) for weight, (start, stop) in zip(weights, rows)]
+            shapes = [
+                weight.shape if whole else (stop - start, *weight.shape[1:])
+                for weight, (start, stop) in zip(weights, rows)
+            ]
             return ParameterTuple(
-                [Parameter(Tensor(np.zeros(shape, np.float32)), name=f"{prefix}.{w.name}", requires_grad=False) for w, shape in zip(weights, shapes)]
+                [
+                    Parameter(Tensor(np.zeros(shape, np.float32)), name=f"{prefix}.{w.name}", requires_grad=False)
+                    for w, shape in zip(weights, shapes)
+                ]
             )
 
         self.weights = weights
-        self.gradients, self.first_moment, self.second_moment = zeros("gradient", whole=True), zeros("adam_m"), zeros("adam_v")
+        self.gradients, self.first_moment, self.second_moment = (
+            zeros("gradient", whole=True),
+            zeros("adam_m"),
+            zeros("adam_v"),
+        )
         # the rows that this rank updates: the weight itself, or a copy where it is shared
         self._updated = [
             Parameter(Tensor(w.asnumpy()[start:stop].copy()), name=f"shard.{w.name}", requires_grad=False) if cut else w
             for w, (start, stop), cut in zip(weights, rows, self._is_cut)
         ]
-        self._apply = _Apply(ParameterTuple(self._updated), self.first_moment, self.second_moment, self.gradients, decays_of(model), rows)
+        self._apply = _Apply(
+            ParameterTuple(self._updated), self.first_moment, self.second_moment, self.gradients, decays_of(model), rows
+        )
         cut = [i for i, is_cut in enumerate(self._is_cut) if is_cut]
-        self._gather = _GatherShards([weights[i] for i in cut], [self._updated[i] for i in cut], mesh.data) if cut else None
+        self._gather = (
+            _GatherShards([weights[i] for i in cut], [self._updated[i] for i in cut], mesh.data) if cut else None
+        )
         sums = GradientSums.of(model)
-        axes = ((range(len(weights)), mesh.data), (sums.over_kv_replicas, mesh.kv_replicas), (sums.over_tensor, mesh.tensor), (sums.over_ends, mesh.ends))
+        axes = (
+            (range(len(weights)), mesh.data),
+            (sums.over_kv_replicas, mesh.kv_replicas),
+            (sums.over_tensor, mesh.tensor),
+            (sums.over_ends, mesh.ends),
+        )
         self._sums = [_SumSome([self.gradients[i] for i in chosen], axis) for chosen, axis in axes if chosen and axis]
-        self._norm = _Norm([gradient for gradient, is_counted in zip(self.gradients, sums.counts) if is_counted], mesh.replica)
+        self._norm = _Norm(
+            [gradient for gradient, is_counted in zip(self.gradients, sums.counts) if is_counted], mesh.replica
+        )
 
     def step(self, lr: float) -> float:
         """One update from the accumulated gradients. Returns the global gradient norm before clipping.
@@ -216,8 +263,14 @@ class AdamW:
 
     @property
     def parameters(self) -> list[Parameter]:
-        """All that the optimizer allocates except the gradients: moments, and copies of weight rows where they are shared."""
-        return [*self.first_moment, *self.second_moment, *(shard for shard, cut in zip(self._updated, self._is_cut) if cut)]
+        """All that the optimizer allocates except the gradients: moments, and copies of weight rows where they are
+        shared.
+        """
+        return [
+            *self.first_moment,
+            *self.second_moment,
+            *(shard for shard, cut in zip(self._updated, self._is_cut) if cut),
+        ]
 
     def state(self) -> dict[str, np.ndarray]:
         """Both moments by name, as copies."""

@@ -80,41 +80,60 @@ class Persistence:
             self.store.save(checkpoint, self.mesh.rank, self._gather)
 
     def resume(self, progress: Progress) -> tuple[int, list[str]]:
-        """(the first step to run, lines for the console): from the newest whole checkpoint if the configuration asks for it, else 1.
+        """(the first step to run, lines for the console): from the newest whole checkpoint if the configuration asks
+        for it, else 1.
 
         Raises:
-            ValueError: checkpoints are there and all damaged, or the newest was made under settings that would change the run's numbers.
+            ValueError: checkpoints are there and all damaged, or the newest was made under settings that would change
+                the run's numbers.
         """
         if not self.config.rl_config.resume_training:  # config.validate has refused an output folder that holds a run
             return 1, []
         # one rank reads the checksums of all files; the others take its word
         checkpoint, notes = gather_objects(self.mesh.world, self.store.load_newest() if self.mesh.is_main else None)[0]
         if checkpoint is None and notes:
-            raise ValueError("resume_training: no whole checkpoint is left:\n" + "\n".join(f"  - {note}" for note in notes))
+            raise ValueError(
+                "resume_training: no whole checkpoint is left:\n" + "\n".join(f"  - {note}" for note in notes)
+            )
         if checkpoint is None:
             return 1, [*notes, f"no checkpoint to resume from in {self.store.folder}: starting from step 1"]
         check_same_run(checkpoint.state, asdict(self.config), self.digest)
         self._restore(checkpoint)
         progress.sampler.restore(SamplerState(**checkpoint.state["sampler"]))
-        progress.evaluations.update({name: Evaluation.from_dict(values) for name, values in checkpoint.state["evaluations"].items()})
+        progress.evaluations.update(
+            {name: Evaluation.from_dict(values) for name, values in checkpoint.state["evaluations"].items()}
+        )
         if not is_exact(checkpoint.state, asdict(self.config), self.mesh.world_size):
-            notes.append("the checkpoint was made under other parallel strategies: results go on equal up to the order of additions, not bit for bit")
+            notes.append(
+                "the checkpoint was made under other parallel strategies: results go on equal up to the order of "
+                "additions, not bit for bit"
+            )
         # a decay over "all updates of the run" keeps the length that it started with, whatever max_steps is now
         self.update.schedule = replace(self.update.schedule, decay_steps=checkpoint.state["decay_steps"])
-        return checkpoint.step + 1, [*notes, f"resumed after step {checkpoint.step} from {self.store.folder / f'step_{checkpoint.step}'}"]
+        return checkpoint.step + 1, [
+            *notes,
+            f"resumed after step {checkpoint.step} from {self.store.folder / f'step_{checkpoint.step}'}",
+        ]
 
     def _restore(self, checkpoint: SavedCheckpoint) -> None:
         """This rank's weights and optimizer state, from the files of whatever strategy they were saved under."""
         actor, optimizer = self.roles.actor, self.roles.actor.optimizer
         saved = strategy_from_json(checkpoint.state["strategy"], f"{checkpoint.folder}/state.json")
         with self.roles.residency.phase("restore"):
-            reader = ShardedReader(checkpoint.folder, self.roles.model_config, replace(saved, splits_data=False), "weight/")
+            reader = ShardedReader(
+                checkpoint.folder, self.roles.model_config, replace(saved, splits_data=False), "weight/"
+            )
             for name, values in fill_buffers(actor.model.buffers, reader.read).items():
                 ops.assign(actor.model.named_weights()[name], Tensor(values))
             state = {}
             for moment in ("adam_m", "adam_v"):
                 reader = ShardedReader(checkpoint.folder, self.roles.model_config, saved, f"optimizer/{moment}.")
-                state.update({f"{moment}.{name}": values for name, values in fill_buffers(optimizer.buffers, reader.read).items()})
+                state.update(
+                    {
+                        f"{moment}.{name}": values
+                        for name, values in fill_buffers(optimizer.buffers, reader.read).items()
+                    }
+                )
             optimizer.load_state(state, checkpoint.state["updates_done"])
 
     def _gather(self, value: Any) -> list[Any]:

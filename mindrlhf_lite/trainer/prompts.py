@@ -12,7 +12,8 @@ def prompts_of_run(config: Config, tokenizer: Tokenizer) -> tuple[list[Prompt], 
     """(training prompts, held-out prompts: none without rl_config.eval_dataset_file).
 
     Raises:
-        ValueError: a file is damaged, was made with another tokenizer, has a prompt that is too long, or too few for a step.
+        ValueError: a file is damaged, was made with another tokenizer, has a prompt that is too long, or too few for a
+            step.
     """
     rl = config.rl_config
     prompts = _read(rl.dataset_file, config, tokenizer)
@@ -28,5 +29,8 @@ def _read(path: str, config: Config, tokenizer: Tokenizer) -> list[Prompt]:
     header.check(tokenizer, config.tokenizer_dir, path)
     if longest := [prompt for prompt in prompts if len(prompt.ids) > limit][:1]:
         row, length = longest[0].row, len(longest[0].ids)
-        raise ValueError(f"dataset_file {path}: row {row} has {length} tokens, over generate_config.max_prompt_length={limit}; raise it, or convert again")
+        raise ValueError(
+            f"dataset_file {path}: row {row} has {length} tokens, over "
+            f"generate_config.max_prompt_length={limit}; raise it, or convert again"
+        )
     return prompts

@@ -1,4 +1,6 @@
-"""What people and other tools see of a run: console, metrics.jsonl, completions, plots, summary.json. Only rank 0 writes."""
+"""What people and other tools see of a run: console, metrics.jsonl, completions, plots, summary.json. Only rank 0
+writes.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,13 @@ from mindrlhf_lite.job.resume import ResumeHint
 from mindrlhf_lite.observe.console import Console
 from mindrlhf_lite.observe.host import git_commit, peak_rss_gb, rss_gb, versions
 from mindrlhf_lite.observe.plots import write_plots
-from mindrlhf_lite.observe.writers import MetricsWriter, completion_rows, read_metrics, write_atomically, write_completions
+from mindrlhf_lite.observe.writers import (
+    MetricsWriter,
+    completion_rows,
+    read_metrics,
+    write_atomically,
+    write_completions,
+)
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.reshard.executor import Moved
 from mindrlhf_lite.swap.residency import Traffic
@@ -43,7 +51,9 @@ class Report:
         elif step == 0 and self._writer is not None:
             self._writer.write(StepMetrics(0, values))
         interval = f"95 % interval {result.low:.1%} to {result.high:.1%}"
-        self.console.say(f"held-out accuracy after step {step}: {result.accuracy:.1%} ({interval}, {result.num_questions} questions)")
+        self.console.say(
+            f"held-out accuracy after step {step}: {result.accuracy:.1%} ({interval}, {result.num_questions} questions)"
+        )
 
     def collect(
         self,
@@ -81,7 +91,11 @@ class Report:
 
     def step(self, metrics: StepMetrics, scored: Sequence[ScoredGroup]) -> None:
         rl = self.config.rl_config
-        if rl.save_prompt_completions_data and metrics.step % rl.save_prompt_completions_interval == 0 and self.mesh.is_main:
+        if (
+            rl.save_prompt_completions_data
+            and metrics.step % rl.save_prompt_completions_interval == 0
+            and self.mesh.is_main
+        ):
             write_completions(self.output, f"step_{metrics.step:06d}", completion_rows(scored))
         if self._writer is not None:
             self._writer.write(metrics)
@@ -92,11 +106,18 @@ class Report:
         self.console.close()
         if self._writer is not None:
             self._writer.close()
-            print(f"stopped by SIGTERM after step {step}; {ResumeHint.of(str(self.output), self.config.checkpoint_dir).text()}", flush=True)
+            print(
+                f"stopped by SIGTERM after step {step}; "
+                f"{ResumeHint.of(str(self.output), self.config.checkpoint_dir).text()}",
+                flush=True,
+            )
 
     def finish(self, evaluations: dict[str, Evaluation], largest_phase_bytes: int) -> None:
         """Plots and summary of a run that is over."""
-        largest, peak = (max(values) for values in zip(*gather_objects(self.mesh.world, (largest_phase_bytes, peak_rss_gb())), strict=True))
+        largest, peak = (
+            max(values)
+            for values in zip(*gather_objects(self.mesh.world, (largest_phase_bytes, peak_rss_gb())), strict=True)
+        )
         if self._writer is None:
             return
         self._writer.close()

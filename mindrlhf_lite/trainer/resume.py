@@ -61,14 +61,20 @@ def prompts_digest(prompts: Sequence[Prompt]) -> str:
 
 def _differences(old: Any, new: Any, key: str) -> list[str]:
     if isinstance(old, dict) and isinstance(new, dict):
-        return [line for name in sorted(old.keys() | new.keys()) for line in _differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)]
+        return [
+            line
+            for name in sorted(old.keys() | new.keys())
+            for line in _differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+        ]
     return [] if old == new else [f"{key} was {old!r}, is {new!r}"]
 
 
 def is_exact(state: dict[str, Any], config: dict[str, Any], world_size: int) -> bool:
     """Whether the run goes on bit for bit, not only up to the order of additions."""
     before = state["config"]
-    return state["world_size"] == world_size and all(before[s].get(name) == config[s][name] for s, names in _ROUNDING.items() for name in names)
+    return state["world_size"] == world_size and all(
+        before[s].get(name) == config[s][name] for s, names in _ROUNDING.items() for name in names
+    )
 
 
 def check_same_run(state: dict[str, Any], config: dict[str, Any], digest: str) -> None:
@@ -77,11 +83,14 @@ def check_same_run(state: dict[str, Any], config: dict[str, Any], digest: str) -
     for section, values in config.items():
         free = _FREE.get(section, set()) | _ROUNDING.get(section, set())
         before = {name: value for name, value in state["config"].get(section, {}).items() if name not in free}
-        differences += _differences(before, {name: value for name, value in values.items() if name not in free}, section)
+        differences += _differences(
+            before, {name: value for name, value in values.items() if name not in free}, section
+        )
     if state["prompts_digest"] != digest:
         differences.append("the data file's prompts or gold answers are others")
     if differences:
         listed = "\n".join(f"  - {line}" for line in differences)
         raise ValueError(
-            f"resume_training: the checkpoint was made with other settings:\n{listed}\nuse the old values, or start a new run in another --rl_config.output_dir"
+            f"resume_training: the checkpoint was made with other settings:\n{listed}\nuse the old values, or "
+            "start a new run in another --rl_config.output_dir"
         )

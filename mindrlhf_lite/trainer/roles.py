@@ -1,4 +1,6 @@
-"""Builds the three roles (actor, reference, rollout) under their own parallel strategies, and what moves weights between them."""
+"""Builds the three roles (actor, reference, rollout) under their own parallel strategies, and what moves weights
+between them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,12 @@ from mindrlhf_lite.parallel.layout import Strategy, buffers_of_rank, fill_buffer
 from mindrlhf_lite.parallel.mesh import Mesh, RoleMesh, gather_objects
 from mindrlhf_lite.reshard.executor import Resharder
 from mindrlhf_lite.reshard.plan import lower_bound_bytes, make_plan
-from mindrlhf_lite.reshard.transports import CollectiveTransport, SharedMemoryTransport, Transport, is_shared_memory_allowed
+from mindrlhf_lite.reshard.transports import (
+    CollectiveTransport,
+    SharedMemoryTransport,
+    Transport,
+    is_shared_memory_allowed,
+)
 from mindrlhf_lite.rollout.native import NativeEngine
 from mindrlhf_lite.rollout.protocol import RolloutEngine
 from mindrlhf_lite.swap.phases import phases
@@ -51,26 +58,52 @@ def make_residency(config: Config) -> Residency:
 
 
 def make_transport(config: Config, mesh: Mesh) -> Transport:
-    """The transport that `reshard_transport` names; "auto" takes shared memory where all ranks are on this CPU host and may read each other."""
+    """The transport that `reshard_transport` names; "auto" takes shared memory where all ranks are on this CPU host and
+    may read each other.
+    """
     wanted = config.rl_config.reshard_transport
     if wanted == "auto":
-        works = gather_objects(mesh.world, (mesh.host, config.context.device_target == "CPU" and is_shared_memory_allowed()))
-        wanted = "shared_memory" if all(allowed for _, allowed in works) and len({host for host, _ in works}) == 1 else "collective"
-    return SharedMemoryTransport(mesh.world) if wanted == "shared_memory" else CollectiveTransport(mesh.pairs(), mesh.rank)
+        works = gather_objects(
+            mesh.world, (mesh.host, config.context.device_target == "CPU" and is_shared_memory_allowed())
+        )
+        wanted = (
+            "shared_memory"
+            if all(allowed for _, allowed in works) and len({host for host, _ in works}) == 1
+            else "collective"
+        )
+    return (
+        SharedMemoryTransport(mesh.world) if wanted == "shared_memory" else CollectiveTransport(mesh.pairs(), mesh.rank)
+    )
 
 
 def build_roles(config: Config, mesh: Mesh) -> Roles:
-    """Loads this rank's shards and builds every role that the configuration needs; each is swapped out before the next is built."""
-    rl, optimizer, strategies = config.rl_config, config.actor_config.optimizer, role_strategies(config, mesh.world_size)
+    """Loads this rank's shards and builds every role that the configuration needs; each is swapped out before the next
+    is built.
+    """
+    rl, optimizer, strategies = (
+        config.rl_config,
+        config.actor_config.optimizer,
+        role_strategies(config, mesh.world_size),
+    )
     shape, residency = ModelConfig.from_dir(config.actor_config.load), make_residency(config)
     reader = WeightReader(config.actor_config.load, shape)
 
     parallel = config.actor_config.parallel_config
     actor_mesh = mesh.role(strategies.actor.dims, shape.num_key_value_heads)
-    model = _model(shape, reader, mesh.rank, strategies.actor, actor_mesh, rl.seq_length, True, parallel.use_seq_parallel)
+    model = _model(
+        shape, reader, mesh.rank, strategies.actor, actor_mesh, rl.seq_length, True, parallel.use_seq_parallel
+    )
     loss = LossOptions(rl.beta, rl.epsilon_low, rl.epsilon_high, config.updates_per_step > 1, rl.rollout_is_cap)
-    options = AdamWOptions(optimizer.adam_beta1, optimizer.adam_beta2, optimizer.eps, optimizer.weight_decay, optimizer.max_grad_norm)
-    actor = Actor(model, loss, options, config.actor_config.enable_parallel_optimizer, config.actor_config.recompute_config.recompute)
+    options = AdamWOptions(
+        optimizer.adam_beta1, optimizer.adam_beta2, optimizer.eps, optimizer.weight_decay, optimizer.max_grad_norm
+    )
+    actor = Actor(
+        model,
+        loss,
+        options,
+        config.actor_config.enable_parallel_optimizer,
+        config.actor_config.recompute_config.recompute,
+    )
     residency.add("actor", model.parameters_in_order, Contents.CHANGES)
     residency.add("gradients", actor.optimizer.gradients, Contents.ZERO)
     residency.add("optimizer", actor.optimizer.parameters, Contents.CHANGES)
@@ -80,12 +113,19 @@ def build_roles(config: Config, mesh: Mesh) -> Roles:
         reference_dir = config.ref_config.load or config.actor_config.load
         reference_shape = ModelConfig.from_dir(reference_dir)
         if reference_shape.vocab_size != shape.vocab_size:
-            raise ValueError(f"ref_config.load={reference_dir}: vocabulary of {reference_shape.vocab_size}, the actor's has {shape.vocab_size}")
+            raise ValueError(
+                f"ref_config.load={reference_dir}: vocabulary of {reference_shape.vocab_size}, the actor's has "
+                f"{shape.vocab_size}"
+            )
         if reference_dir != config.actor_config.load:
             reader = WeightReader(reference_dir, reference_shape)
         reference_mesh = mesh.role(strategies.reference.dims, reference_shape.num_key_value_heads)
         is_split = config.ref_config.parallel_config.use_seq_parallel
-        reference = LogprobScorer(_model(reference_shape, reader, mesh.rank, strategies.reference, reference_mesh, rl.seq_length, False, is_split))
+        reference = LogprobScorer(
+            _model(
+                reference_shape, reader, mesh.rank, strategies.reference, reference_mesh, rl.seq_length, False, is_split
+            )
+        )
         residency.add("reference", reference.model.parameters_in_order, Contents.FROZEN)
 
     rollout_mesh = mesh.role(strategies.rollout.dims, shape.num_key_value_heads)
@@ -96,7 +136,9 @@ def build_roles(config: Config, mesh: Mesh) -> Roles:
 
     plan = make_plan(shape, strategies.actor, strategies.rollout, mesh.world_size)
     bound = int(lower_bound_bytes(shape, strategies.actor, strategies.rollout, mesh.world_size).sum())
-    resharder = Resharder(plan, mesh.rank, mesh.world, rollout.named_weights(), make_transport(config, mesh), rl.reshard_bucket_mb << 20)
+    resharder = Resharder(
+        plan, mesh.rank, mesh.world, rollout.named_weights(), make_transport(config, mesh), rl.reshard_bucket_mb << 20
+    )
     return Roles(shape, actor, LogprobScorer(model), reference, rollout, rollout_mesh, resharder, bound, residency)
 
 
@@ -108,12 +150,21 @@ def _engine(config: Config, model: Decoder, strategy: Strategy, mesh: RoleMesh, 
     if config.context.device_target == "Ascend":
         from mindrlhf_lite.rollout.vllm.ascend import AscendVllmEngine  # not run here
 
-        limits = {name: getattr(generate, name) for name in ("max_num_seqs", "max_num_batched_tokens", "block_size", "gpu_memory_utilization")}
+        limits = {
+            name: getattr(generate, name)
+            for name in ("max_num_seqs", "max_num_batched_tokens", "block_size", "gpu_memory_utilization")
+        }
         buffers = buffers_of_rank(model.config, strategy, rank)
         return AscendVllmEngine(model, buffers, mesh, config.actor_config.load, {"max_model_len": length, **limits})
     from mindrlhf_lite.rollout.vllm.engine import VllmEngine, VllmOptions  # heavy, and an extra
 
-    options = VllmOptions(length, generate.max_num_seqs, generate.max_num_batched_tokens, generate.block_size, int(generate.gpu_memory_utilization))
+    options = VllmOptions(
+        length,
+        generate.max_num_seqs,
+        generate.max_num_batched_tokens,
+        generate.block_size,
+        int(generate.gpu_memory_utilization),
+    )
     return VllmEngine(model, config.actor_config.load, options)
 
 
@@ -129,5 +180,9 @@ def _model(
 ) -> Decoder:
     """This rank's share of a model, zeros without a reader."""
     buffers = buffers_of_rank(shape, strategy, rank)
-    weights = {b.name: np.zeros(b.shape, np.float32) for b in buffers} if reader is None else fill_buffers(buffers, reader.read)
+    weights = (
+        {b.name: np.zeros(b.shape, np.float32) for b in buffers}
+        if reader is None
+        else fill_buffers(buffers, reader.read)
+    )
     return Decoder(shape, weights, trainable, max_length, mesh, strategy, is_sequence_split)

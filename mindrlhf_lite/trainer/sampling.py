@@ -16,9 +16,14 @@ def sampling_of_run(config: Config, tokenizer: Tokenizer, vocab_size: int) -> tu
     s = config.generate_config.sampling_config
     stops = tuple(s.eos_token_id) or stop_token_ids(config.actor_config.load, tokenizer)
     if bad := [token for token in stops if not 0 <= token < vocab_size]:
-        raise ValueError(f"generate_config.sampling_config.eos_token_id={list(stops)}: {bad} lie outside the vocabulary of {vocab_size}")
+        raise ValueError(
+            f"generate_config.sampling_config.eos_token_id={list(stops)}: {bad} lie outside the vocabulary of "
+            f"{vocab_size}"
+        )
     penalties = (s.repetition_penalty, s.presence_penalty, s.frequency_penalty)
-    training = SamplingParams(s.max_tokens, s.min_tokens, s.temperature, s.top_k, s.top_p, s.min_p, *penalties, stop_token_ids=stops)
+    training = SamplingParams(
+        s.max_tokens, s.min_tokens, s.temperature, s.top_k, s.top_p, s.min_p, *penalties, stop_token_ids=stops
+    )
     return training, SamplingParams(s.max_tokens, temperature=config.rl_config.eval_temperature, stop_token_ids=stops)
 
 

@@ -1,10 +1,11 @@
 """Running sequences through the actor's or reference's pipeline stages; with one stage, just the one graph.
 
-A stage keeps the inputs of the micro-batches that are under way and computes its activations again in the backward pass, so a
-graph never outlives its call. Activations and their gradients travel outside graphs, between two ranks at a time.
+A stage keeps the inputs of the micro-batches that are under way and computes its activations again in the backward
+pass, so a graph never outlives its call. Activations and their gradients travel outside graphs, between two ranks at a
+time.
 
-With recomputation a stage is cut into segments of about sqrt(layers) layers each (arXiv:1604.06174): their inputs are kept, and the activations of one
-segment at a time.
+With recomputation a stage is cut into segments of about sqrt(layers) layers each (arXiv:1604.06174): their inputs are
+kept, and the activations of one segment at a time.
 """
 
 from __future__ import annotations
@@ -89,14 +90,17 @@ class AccumulateGradients(nn.Cell):
             input_gradient, weight_gradients = outputs[0], gradients
         else:
             input_gradient, weight_gradients = gradients
-        # from the last layer to the first, as the backward pass computes them: the additions run in this order, and none keeps a gradient waiting
+        # from the last layer to the first, as the backward pass computes them: the additions run in this order, and
+        # none keeps a gradient waiting
         for index in range(len(self.accumulators) - 1, -1, -1):
             ops.assign_add(self.accumulators[index], weight_gradients[index])
         return (input_gradient, *outputs[1:])
 
 
 def segments(num_layers: int, recomputes: bool) -> list[tuple[int, int]]:
-    """(first layer, end) of the parts of a stage whose activations are in memory together: one part, or about sqrt(num_layers) equal ones."""
+    """(first layer, end) of the parts of a stage whose activations are in memory together: one part, or about
+    sqrt(num_layers) equal ones.
+    """
     number = round(num_layers**0.5) if recomputes else 1
     borders = [num_layers * index // number for index in range(number + 1)]
     return list(zip(borders, borders[1:]))
@@ -107,7 +111,8 @@ class StagedGradients:
 
     Args:
         model: this stage.
-        loss_after: makes the cell over (input of a layer, arrays of a micro-batch ...) that runs this layer, the later ones and the loss; for the last stage.
+        loss_after: makes the cell over (input of a layer, arrays of a micro-batch ...) that runs this layer, the later
+            ones and the loss; for the last stage.
         as_arrays: a micro-batch as the loss's arrays, token ids first.
         recomputes: whether only a part of the stage's activations is in memory at a time.
     """
@@ -129,11 +134,18 @@ class StagedGradients:
             is_last = self.mesh.is_last_stage and stop == model.num_layers
             computed = loss_after(start) if is_last else _LayersTimesGradient(model, start, stop)
             places = model.weights_of_layers(start, stop)
-            weights, sums = (ParameterTuple([group[place] for place in places]) for group in (model.parameters_in_order, accumulators))
-            self._part_gradients.append(AccumulateGradients(computed, weights, sums, self.mesh.is_first_stage and start == 0))
+            weights, sums = (
+                ParameterTuple([group[place] for place in places])
+                for group in (model.parameters_in_order, accumulators)
+            )
+            self._part_gradients.append(
+                AccumulateGradients(computed, weights, sums, self.mesh.is_first_stage and start == 0)
+            )
 
     def run(self, batches: Sequence[MicroBatch]) -> list[tuple[Tensor, ...]]:
-        """Accumulates over all micro-batches. Returns the loss's auxiliary outputs of each on the last stage, nothing elsewhere."""
+        """Accumulates over all micro-batches. Returns the loss's auxiliary outputs of each on the last stage, nothing
+        elsewhere.
+        """
         mesh, inputs, outputs, gradients, results = self.mesh, {}, {}, {}, []
         arrays = {}
         for action in one_forward_one_backward(mesh.at.stage, mesh.dims.pipeline, len(batches)):
@@ -150,7 +162,9 @@ class StagedGradients:
             elif action.work is Work.RECEIVE_GRADIENT:
                 gradients[index] = receive_from(mesh, 1, stream_shape(self.model, batch))
             elif action.work is Work.BACKWARD:
-                input_gradient, auxiliary = self._accumulate(inputs.pop(index), arrays.pop(index), gradients.pop(index, None))
+                input_gradient, auxiliary = self._accumulate(
+                    inputs.pop(index), arrays.pop(index), gradients.pop(index, None)
+                )
                 if mesh.is_last_stage:
                     results.append(auxiliary)
                 if not mesh.is_first_stage:
@@ -159,8 +173,12 @@ class StagedGradients:
                 send_to(mesh, -1, gradients.pop(index))
         return results
 
-    def _accumulate(self, x: Tensor, arrays: tuple[Tensor, ...], gradient: Tensor | None) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Adds one micro-batch's gradients, the last part of the stage first. Returns (gradient of x, auxiliary outputs of the last part)."""
+    def _accumulate(
+        self, x: Tensor, arrays: tuple[Tensor, ...], gradient: Tensor | None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Adds one micro-batch's gradients, the last part of the stage first. Returns (gradient of x, auxiliary outputs
+        of the last part).
+        """
         inputs = [x]
         for forward in self._part_forwards:
             inputs.append(forward(inputs[-1], arrays[0]))
@@ -171,8 +189,12 @@ class StagedGradients:
         return gradient, tuple(auxiliary)
 
 
-def run_stages(model: Decoder, forward: StageForward, batch: MicroBatch, last: Callable[[Tensor, Tensor], Tensor]) -> Tensor | None:
-    """One forward pass through all stages: `last(stage input, token_ids)` on the last stage, whose result only it returns."""
+def run_stages(
+    model: Decoder, forward: StageForward, batch: MicroBatch, last: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor | None:
+    """One forward pass through all stages: `last(stage input, token_ids)` on the last stage, whose result only it
+    returns.
+    """
     mesh, token_ids = model.mesh, Tensor(batch.token_ids)
     x = _NO_INPUT if mesh.is_first_stage else receive_from(mesh, -1, stream_shape(model, batch))
     if mesh.is_last_stage:

@@ -12,7 +12,9 @@ from mindrlhf_lite.types import FinishReason, Outcome, ScoredGroup
 
 
 def rollout_metrics(groups: Sequence[ScoredGroup], is_cap: float = 0.0) -> dict[str, float]:
-    """Rewards, outcomes and lengths of all groups of a step; shares are of all its completions. With `is_cap`, the importance weights too."""
+    """Rewards, outcomes and lengths of all groups of a step; shares are of all its completions. With `is_cap`, the
+    importance weights too.
+    """
     completions = [completion for scored in groups for completion in scored.group.completions]
     rewards = np.stack([scored.rewards for scored in groups])
     lengths = np.array([len(completion.token_ids) for completion in completions])
@@ -27,7 +29,8 @@ def rollout_metrics(groups: Sequence[ScoredGroup], is_cap: float = 0.0) -> dict[
         "completion/mean_tokens": float(lengths.mean()),
         "completion/max_tokens": float(lengths.max()),
         "completion/min_tokens": float(lengths.min()),
-        "completion/truncated": sum(completion.finish_reason is FinishReason.LENGTH for completion in completions) / len(lengths),
+        "completion/truncated": sum(completion.finish_reason is FinishReason.LENGTH for completion in completions)
+        / len(lengths),
         "prompt/mean_tokens": float(np.mean([len(scored.group.prompt.ids) for scored in groups])),
         "rollout/sampling_gap_mean": float(np.abs(gaps).mean()),
     }
@@ -36,7 +39,9 @@ def rollout_metrics(groups: Sequence[ScoredGroup], is_cap: float = 0.0) -> dict[
         metrics["rollout/is_weight_mean"] = float(np.minimum(ratios, is_cap).mean())
         metrics["rollout/is_capped"] = float((ratios > is_cap).mean())
     for name in groups[0].scores:
-        metrics[f"reward/{name}/mean"] = float(np.mean([score.value for scored in groups for score in scored.scores[name]]))
+        metrics[f"reward/{name}/mean"] = float(
+            np.mean([score.value for scored in groups for score in scored.scores[name]])
+        )
     for outcome in Outcome:
         metrics[f"reward/outcome/{outcome.value}"] = outcomes.count(outcome) / len(outcomes)
     return metrics
@@ -65,6 +70,7 @@ def update_metrics(ranks: Sequence[UpdateCounts], num_updates: int) -> dict[str,
         "policy/clip_low": float(total[4] / tokens),
         "policy/clip_high": float(total[5] / tokens),
         "policy/ratio_max": float(max(counts.statistics[6] for counts in ranks)),
-        "rollout/logprob_diff_mean": sum(counts.logprob_diff_sum for counts in ranks) / sum(counts.num_diff_tokens for counts in ranks),
+        "rollout/logprob_diff_mean": sum(counts.logprob_diff_sum for counts in ranks)
+        / sum(counts.num_diff_tokens for counts in ranks),
         "rollout/logprob_diff_max": max(counts.logprob_diff_max for counts in ranks),
     }

@@ -1,4 +1,6 @@
-"""The policy update: one step's sequences in minibatches and micro-batches, and the logprobs that stay fixed while the actor moves."""
+"""The policy update: one step's sequences in minibatches and micro-batches, and the logprobs that stay fixed while the
+actor moves.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,14 @@ from mindrlhf_lite.algorithms.aggregation import AGGREGATIONS, BatchTotals
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.trainer.actor import STATISTICS, LogprobScorer
-from mindrlhf_lite.trainer.batches import BucketPlan, MicroBatch, default_buckets, make_microbatch, round_up, split_into_microbatches
+from mindrlhf_lite.trainer.batches import (
+    BucketPlan,
+    MicroBatch,
+    default_buckets,
+    make_microbatch,
+    round_up,
+    split_into_microbatches,
+)
 from mindrlhf_lite.trainer.roles import Roles
 from mindrlhf_lite.trainer.schedule import LearningRate
 from mindrlhf_lite.trainer.statistics import UpdateCounts
@@ -21,8 +30,8 @@ from mindrlhf_lite.types import TrainSequence
 class PolicyUpdate:
     """Trains the actor on one step's sequences: `num_iterations` passes over minibatches of micro-batches.
 
-    Every rank is given all sequences of the step, in one order, and takes its data-parallel share: prompt i of a minibatch belongs to
-    data rank i mod dp. So an update uses the same completions under any strategy.
+    Every rank is given all sequences of the step, in one order, and takes its data-parallel share: prompt i of a
+    minibatch belongs to data rank i mod dp. So an update uses the same completions under any strategy.
     """
 
     def __init__(self, config: Config, roles: Roles, mesh: Mesh, schedule: LearningRate):
@@ -42,7 +51,9 @@ class PolicyUpdate:
         """Logprobs of every sequence's completion tokens, in order, on all ranks."""
         mesh, own = scorer.model.mesh, {}
         mine = range(mesh.at.data, len(sequences), mesh.dims.data)
-        for indices, batch in self._microbatches([sequences[index] for index in mine], self.scoring_rows, BatchTotals(1, 1, 1)):
+        for indices, batch in self._microbatches(
+            [sequences[index] for index in mine], self.scoring_rows, BatchTotals(1, 1, 1)
+        ):
             for index, logprobs in zip(indices, scorer.score(batch)):  # nothing before the last stage
                 own[mine[index]] = logprobs
         shares = gather_objects(self.mesh.world, own if mesh.reports else {})
@@ -54,16 +65,24 @@ class PolicyUpdate:
         if self.roles.reference is None:
             return list(sequences)
         scored = self.score(self.roles.reference, sequences)
-        return [replace(sequence, reference_logprobs=logprobs) for sequence, logprobs in zip(sequences, scored, strict=True)]
+        return [
+            replace(sequence, reference_logprobs=logprobs) for sequence, logprobs in zip(sequences, scored, strict=True)
+        ]
 
     def add_policy(self, sequences: Sequence[TrainSequence]) -> list[TrainSequence]:
-        """The sequences with the actor's logprobs before the first of several updates; as they are where there is only one."""
+        """The sequences with the actor's logprobs before the first of several updates; as they are where there is only
+        one.
+        """
         if self.config.updates_per_step == 1:
             return list(sequences)
         scored = self.score(self.roles.policy, sequences)
-        return [replace(sequence, policy_logprobs=logprobs) for sequence, logprobs in zip(sequences, scored, strict=True)]
+        return [
+            replace(sequence, policy_logprobs=logprobs) for sequence, logprobs in zip(sequences, scored, strict=True)
+        ]
 
-    def run(self, sequences: Sequence[TrainSequence], rollout_logprobs: Sequence[np.ndarray]) -> tuple[UpdateCounts, float]:
+    def run(
+        self, sequences: Sequence[TrainSequence], rollout_logprobs: Sequence[np.ndarray]
+    ) -> tuple[UpdateCounts, float]:
         """All updates of a step.
 
         Args: rollout_logprobs: the rollout engine's policy logprobs of every sequence, for comparison only.
@@ -76,10 +95,18 @@ class PolicyUpdate:
                     _compare(counts, sequence.policy_logprobs, generated)
         for _ in range(self.config.rl_config.num_iterations):
             for start in range(0, len(sequences), self.minibatch):
-                norms.append(self._update_once(sequences[start : start + self.minibatch], rollout_logprobs[start : start + self.minibatch], counts))
+                norms.append(
+                    self._update_once(
+                        sequences[start : start + self.minibatch],
+                        rollout_logprobs[start : start + self.minibatch],
+                        counts,
+                    )
+                )
         return counts, float(np.mean(norms))
 
-    def _update_once(self, sequences: Sequence[TrainSequence], rollout_logprobs: Sequence[np.ndarray], counts: UpdateCounts) -> float:
+    def _update_once(
+        self, sequences: Sequence[TrainSequence], rollout_logprobs: Sequence[np.ndarray], counts: UpdateCounts
+    ) -> float:
         mesh, group = self.roles.actor.mesh, self.config.rl_config.num_generations
         totals = BatchTotals(sum(sequence.completion_length for sequence in sequences), len(sequences), self.max_tokens)
         mine = [index for index in range(len(sequences)) if index // group % mesh.dims.data == mesh.at.data]
@@ -97,11 +124,16 @@ class PolicyUpdate:
             counts.num_tokens += sum(sequences[index].completion_length for index in mine)
         return norm
 
-    def _microbatches(self, sequences: Sequence[TrainSequence], rows: int, totals: BatchTotals) -> list[tuple[list[int], MicroBatch]]:
+    def _microbatches(
+        self, sequences: Sequence[TrainSequence], rows: int, totals: BatchTotals
+    ) -> list[tuple[list[int], MicroBatch]]:
         # sorted by padded length, so that sequences stay in order within a bucket
         lengths = [round_up(len(sequence.token_ids), self.plan.total) for sequence in sequences]
         return [
-            (indices, make_microbatch([sequences[index] for index in indices], rows, self.plan, self.aggregation, totals))
+            (
+                indices,
+                make_microbatch([sequences[index] for index in indices], rows, self.plan, self.aggregation, totals),
+            )
             for indices in split_into_microbatches(lengths, rows)
         ]
 

@@ -24,12 +24,15 @@ def both_modes(function, *arguments):
 
 def test_grpo_advantage_of_a_mixed_group():
     # mean 0.5; deviations +-0.5; sample variance 4 * 0.25 / 3 = 1/3; 0.5 / sqrt(1/3) = 0.8660254
-    np.testing.assert_allclose(grpo_advantage(np.array([1.0, 0.0, 0.0, 1.0])), [0.8660254, -0.8660254, -0.8660254, 0.8660254], rtol=1e-5)
+    np.testing.assert_allclose(
+        grpo_advantage(np.array([1.0, 0.0, 0.0, 1.0])), [0.8660254, -0.8660254, -0.8660254, 0.8660254], rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("advantage", [grpo_advantage, dr_grpo_advantage, rloo_advantage])
 def test_a_group_of_equal_rewards_teaches_nothing(advantage):
-    # 0.1 is not exact in binary: its mean may differ from it in the last bit, and dividing by the std would blow that up
+    # 0.1 is not exact in binary: its mean may differ from it in the last bit, and dividing by the std would blow that
+    # up
     assert advantage(np.full(7, 0.1, np.float32)).tolist() == [0.0] * 7
 
 
@@ -55,8 +58,11 @@ def test_ratio_and_clipped_loss():
     def loss(ratio, advantages):
         return clipped_policy_loss(ratio, advantages, 0.2, 0.28)
 
-    # A=2: min(3.297, 1.28*2=2.56) -> -2.56.  A=-1, ratio .6065: min(-.6065, -0.8) -> +0.8.  A=1: -1.  A=-1, ratio 1.6487: min(-1.6487, -1.28) -> 1.6487
-    np.testing.assert_allclose(both_modes(loss, ratio, [2.0, -1.0, 1.0, -1.0]), [-2.56, 0.8, -1.0, 1.6487213], rtol=1e-6)
+    # A=2: min(3.297, 1.28*2=2.56) -> -2.56.  A=-1, ratio .6065: min(-.6065, -0.8) -> +0.8.  A=1: -1.  A=-1, ratio
+    # 1.6487: min(-1.6487, -1.28) -> 1.6487
+    np.testing.assert_allclose(
+        both_modes(loss, ratio, [2.0, -1.0, 1.0, -1.0]), [-2.56, 0.8, -1.0, 1.6487213], rtol=1e-6
+    )
 
 
 def test_truncated_importance_weight():
@@ -64,7 +70,9 @@ def test_truncated_importance_weight():
     def weight(policy, sampling):
         return truncated_importance_weight(policy, sampling, 2.0)
 
-    np.testing.assert_allclose(both_modes(weight, [-1.0, -2.0, -3.0, 0.0], [-2.0, -1.0, -3.0, -1000.0]), [2.0, 0.36787944, 1.0, 2.0], rtol=1e-5)
+    np.testing.assert_allclose(
+        both_modes(weight, [-1.0, -2.0, -3.0, 0.0], [-2.0, -1.0, -3.0, -1000.0]), [2.0, 0.36787944, 1.0, 2.0], rtol=1e-5
+    )
 
 
 def test_ratio_does_not_overflow():
@@ -74,7 +82,9 @@ def test_ratio_does_not_overflow():
 
 def test_k3_kl():
     # d = ref - policy = 0.5: e^0.5 - 0.5 - 1 = 0.1487213; d = -0.5: e^-0.5 + 0.5 - 1 = 0.1065307; d = 0: 0
-    np.testing.assert_allclose(both_modes(k3_kl, [-1.0, -1.0, -2.0], [-0.5, -1.5, -2.0]), [0.14872127, 0.10653066, 0.0], rtol=1e-5)
+    np.testing.assert_allclose(
+        both_modes(k3_kl, [-1.0, -1.0, -2.0], [-0.5, -1.5, -2.0]), [0.14872127, 0.10653066, 0.0], rtol=1e-5
+    )
 
 
 def test_k3_kl_clamps_the_log_ratio():
@@ -94,6 +104,11 @@ def test_aggregation_weights():
 
 def test_shapes_are_checked():
     one, two = Tensor([0.0], ms.float32), Tensor([0.0, 0.0], ms.float32)
-    for function in (k3_kl, importance_ratio, lambda a, b: clipped_policy_loss(a, b, 0.2, 0.2), lambda a, b: truncated_importance_weight(a, b, 2.0)):
+    for function in (
+        k3_kl,
+        importance_ratio,
+        lambda a, b: clipped_policy_loss(a, b, 0.2, 0.2),
+        lambda a, b: truncated_importance_weight(a, b, 2.0),
+    ):
         with pytest.raises(ValueError, match="shape"):
             function(one, two)

@@ -1,4 +1,6 @@
-"""tools/convert_weight.py and its formats: round trips to the bit, MindSpore reads what is written, misfits are named, nothing is left of a failure."""
+"""tools/convert_weight.py and its formats: round trips to the bit, MindSpore reads what is written, misfits are named,
+nothing is left of a failure.
+"""
 
 import json
 import subprocess
@@ -17,7 +19,14 @@ from mindrlhf_lite.models.hf_weights import save_hf_model
 from mindrlhf_lite.models.mindformers import mindformers_name, mindformers_settings
 from mindrlhf_lite.models.model_config import ModelConfig
 from mindrlhf_lite.models.parameters import parameter_specs
-from mindrlhf_lite.models.tensor_files import TensorToWrite, narrow_bfloat16, open_tensor_file, widen_bfloat16, write_ckpt, write_safetensors
+from mindrlhf_lite.models.tensor_files import (
+    TensorToWrite,
+    narrow_bfloat16,
+    open_tensor_file,
+    widen_bfloat16,
+    write_ckpt,
+    write_safetensors,
+)
 from mindrlhf_lite.parallel.layout import parse_strategy
 
 SHAPE = replace(TINY, num_hidden_layers=4)
@@ -36,13 +45,23 @@ def hf(tmp_path):
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
 @pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
 def test_round_trip_through_every_format(tmp_path, hf, dtype, suffix):
-    """Hugging Face -> MindFormers -> shards -> MindFormers -> other shards -> Hugging Face, all in one dtype: the first and the last file are equal."""
+    """Hugging Face -> MindFormers -> shards -> MindFormers -> other shards -> Hugging Face, all in one dtype: the first
+    and the last file are equal.
+    """
     transform(open_checkpoint(hf), tmp_path / "start", None, dtype=dtype)
     write_mindformers(open_checkpoint(tmp_path / "start"), tmp_path / f"a.{suffix}")
-    transform(open_mindformers(tmp_path / f"a.{suffix}", hf), tmp_path / "shards", parse_strategy("dp=1,tp=2,pp=2", "test", SHAPE))
+    transform(
+        open_mindformers(tmp_path / f"a.{suffix}", hf),
+        tmp_path / "shards",
+        parse_strategy("dp=1,tp=2,pp=2", "test", SHAPE),
+    )
     write_mindformers(open_checkpoint(tmp_path / "shards"), tmp_path / f"b.{suffix}")
     assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
-    transform(open_mindformers(tmp_path / f"b.{suffix}", tmp_path / "start"), tmp_path / "wide", parse_strategy("tp=4", "test", SHAPE))
+    transform(
+        open_mindformers(tmp_path / f"b.{suffix}", tmp_path / "start"),
+        tmp_path / "wide",
+        parse_strategy("tp=4", "test", SHAPE),
+    )
     transform(open_checkpoint(tmp_path / "wide"), tmp_path / "end", None)
     for name in ("model.safetensors", "config.json"):
         assert (tmp_path / "end" / name).read_bytes() == (tmp_path / "start" / name).read_bytes()
@@ -60,13 +79,16 @@ def test_mindspore_reads_what_is_written(tmp_path, hf, suffix, dtype, kind):
     for name, values in weights.items():
         parameter = loaded[mindformers_name(name)]
         assert parameter.dtype == kind
-        np.testing.assert_array_equal(parameter.astype(ms.float32).asnumpy(), ms.Tensor(values).astype(kind).astype(ms.float32).asnumpy())
+        np.testing.assert_array_equal(
+            parameter.astype(ms.float32).asnumpy(), ms.Tensor(values).astype(kind).astype(ms.float32).asnumpy()
+        )
 
 
 def test_a_ckpt_is_byte_for_byte_mindspores_and_its_large_tensors_in_parts(tmp_path, hf, monkeypatch):
     write_mindformers(open_checkpoint(hf), tmp_path / "a.ckpt")
     ms.save_checkpoint(
-        [{"name": mindformers_name(name), "data": ms.Tensor(values)} for name, values in random_weights(SHAPE).items()], str(tmp_path / "b.ckpt")
+        [{"name": mindformers_name(name), "data": ms.Tensor(values)} for name, values in random_weights(SHAPE).items()],
+        str(tmp_path / "b.ckpt"),
     )
     assert (tmp_path / "a.ckpt").read_bytes() == (tmp_path / "b.ckpt").read_bytes()
     monkeypatch.setattr("mindrlhf_lite.models.tensor_files._CKPT_VALUE_BYTES", 1000)
@@ -91,7 +113,9 @@ def test_bfloat16_rounds_to_nearest_even_as_torch_does():
     values = np.concatenate([bits.view(np.float32), special])
     ours, theirs = widen_bfloat16(narrow_bfloat16(values)), torch.from_numpy(values).bfloat16().float().numpy()
     np.testing.assert_array_equal(ours, theirs)
-    np.testing.assert_array_equal(narrow_bfloat16(ours[~np.isnan(ours)]), (ours[~np.isnan(ours)].view(np.uint32) >> 16).astype(np.uint16))
+    np.testing.assert_array_equal(
+        narrow_bfloat16(ours[~np.isnan(ours)]), (ours[~np.isnan(ours)].view(np.uint32) >> 16).astype(np.uint16)
+    )
 
 
 def test_the_options_of_the_older_tool(tmp_path, hf):
@@ -100,10 +124,31 @@ def test_the_options_of_the_older_tool(tmp_path, hf):
     made = convert("--torch_ckpt_dir", hf, "--mindspore_ckpt_path", tmp_path / "a.ckpt", "--dtype", "bf16")
     assert made.returncode == 0 and "wrote" in made.stdout, made.stderr
     assert {parameter.dtype for parameter in ms.load_checkpoint(str(tmp_path / "a.ckpt")).values()} == {ms.bfloat16}
-    back = convert(*("--reversed", "--mindspore_ckpt_path", tmp_path / "a.ckpt", "--config_path", hf, "--torch_ckpt_dir", tmp_path / "back", "--dtype", "fp32"))
+    back = convert(
+        *(
+            "--reversed",
+            "--mindspore_ckpt_path",
+            tmp_path / "a.ckpt",
+            "--config_path",
+            hf,
+            "--torch_ckpt_dir",
+            tmp_path / "back",
+            "--dtype",
+            "fp32",
+        )
+    )
     assert back.returncode == 0, back.stderr
     assert ModelConfig.from_dir(tmp_path / "back") == SHAPE and (tmp_path / "back/vocab.json").is_file()
-    sharded = convert("--input_path", tmp_path / "a.ckpt", "--config_path", hf, "--output_path", tmp_path / "shards", "--dst_strategy", "tp=2,pp=2")
+    sharded = convert(
+        "--input_path",
+        tmp_path / "a.ckpt",
+        "--config_path",
+        hf,
+        "--output_path",
+        tmp_path / "shards",
+        "--dst_strategy",
+        "tp=2,pp=2",
+    )
     assert sharded.returncode == 0 and len(list((tmp_path / "shards").glob("rank_*"))) == 4, sharded.stderr
 
 
@@ -111,7 +156,13 @@ def broken_ckpt(path, **changes):
     """SHAPE's checkpoint with tensors replaced, or left out where the value is None, or added."""
     tensors = {mindformers_name(name): values for name, values in random_weights(SHAPE).items()}
     tensors = {name: values for name, values in {**tensors, **changes}.items() if values is not None}
-    write_ckpt(path, [TensorToWrite(name, "F32", values.shape, lambda start, stop, values=values: values[start:stop]) for name, values in tensors.items()])
+    write_ckpt(
+        path,
+        [
+            TensorToWrite(name, "F32", values.shape, lambda start, stop, values=values: values[start:stop])
+            for name, values in tensors.items()
+        ],
+    )
 
 
 def test_every_misfit_is_named_at_once_and_nothing_is_written(tmp_path, hf):
@@ -158,10 +209,15 @@ def test_end_tokens_that_nothing_knows_are_a_warning_and_may_come_from_a_folder(
     values = mindformers_settings(SHAPE)
     (tmp_path / "model.yaml").write_text(json.dumps({"model": {"model_config": values}}))
     write_mindformers(open_checkpoint(hf), tmp_path / "a.ckpt")
-    result = convert("--input_path", tmp_path / "a.ckpt", "--config_path", tmp_path / "model.yaml", "--output_path", tmp_path / "out")
+    result = convert(
+        "--input_path", tmp_path / "a.ckpt", "--config_path", tmp_path / "model.yaml", "--output_path", tmp_path / "out"
+    )
     assert result.returncode == 0 and "warning: no end token is known" in result.stdout
     result = convert("--input_path", tmp_path / "out", "--config_path", hf, "--output_path", tmp_path / "named")
-    assert json.loads((tmp_path / "named/config.json").read_text())["eos_token_id"] == [5, 6] and "warning" not in result.stdout
+    assert (
+        json.loads((tmp_path / "named/config.json").read_text())["eos_token_id"] == [5, 6]
+        and "warning" not in result.stdout
+    )
 
 
 def test_a_tied_head_must_be_the_embedding(tmp_path):
@@ -171,7 +227,13 @@ def test_a_tied_head_must_be_the_embedding(tmp_path):
     embedding = weights["model.embed_tokens.weight"]
     for head, is_accepted in ((embedding, True), (embedding + np.float32(1e-6), False), (embedding[:-1], False)):
         tensors = {**{mindformers_name(name): values for name, values in weights.items()}, "lm_head.weight": head}
-        write_ckpt(tmp_path / "a.ckpt", [TensorToWrite(name, "F32", v.shape, lambda start, stop, v=v: v[start:stop]) for name, v in tensors.items()])
+        write_ckpt(
+            tmp_path / "a.ckpt",
+            [
+                TensorToWrite(name, "F32", v.shape, lambda start, stop, v=v: v[start:stop])
+                for name, v in tensors.items()
+            ],
+        )
         if is_accepted:
             open_mindformers(tmp_path / "a.ckpt", tmp_path / "hf")
         else:
@@ -187,7 +249,13 @@ def test_what_an_interrupted_conversion_left_is_in_nobodys_way(tmp_path, hf):
 
 
 @pytest.mark.parametrize(
-    "entry", [{"shape": [2], "data_offsets": [0, 8]}, {"dtype": "F32", "shape": "x", "data_offsets": [0, 8]}, 3, {"dtype": "F32", "shape": [2]}]
+    "entry",
+    [
+        {"shape": [2], "data_offsets": [0, 8]},
+        {"dtype": "F32", "shape": "x", "data_offsets": [0, 8]},
+        3,
+        {"dtype": "F32", "shape": [2]},
+    ],
 )
 def test_a_broken_safetensors_header_is_named(tmp_path, entry):
     text = json.dumps({"a": entry}).encode()
@@ -233,7 +301,10 @@ def test_mistakes_are_named(tmp_path, hf):
         (("--input_path", hf, "--output_path", tmp_path / "a.bin"), "this format is not written"),
         (("--torch_ckpt_dir", hf, "--mindspore_ckpt_path", tmp_path / "a"), "ends in .ckpt or .safetensors"),
         (("--input_path", hf, "--output_path", hf), "not empty"),
-        (("--input_path", hf, "--output_path", tmp_path / "b.ckpt", "--dst_strategy", "tp=2"), "rank files go into a folder"),
+        (
+            ("--input_path", hf, "--output_path", tmp_path / "b.ckpt", "--dst_strategy", "tp=2"),
+            "rank files go into a folder",
+        ),
     ):
         result = convert(*arguments)
         assert result.returncode == 2 and message in result.stderr and "Traceback" not in result.stderr, result.stderr
@@ -250,12 +321,26 @@ def test_memory_does_not_grow_with_the_model(tmp_path, destination):
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps(config.to_hf(5, 0)))
         tensors = [
-            TensorToWrite(spec.name, "F32", spec.shape, lambda start, stop, spec=spec: np.ones((stop - start, *spec.shape[1:]), np.float32))
+            TensorToWrite(
+                spec.name,
+                "F32",
+                spec.shape,
+                lambda start, stop, spec=spec: np.ones((stop - start, *spec.shape[1:]), np.float32),
+            )
             for spec in parameter_specs(config)
         ]
         write_safetensors(folder / "model.safetensors", tensors)
-        command = [sys.executable, ROOT / "tools/convert_weight.py", "--input_path", folder, "--output_path", tmp_path / f"{layers}{destination}"]
-        result = subprocess.run([*map(str, command), "--dtype", "bf16"], capture_output=True, text=True, env=clean_environment())
+        command = [
+            sys.executable,
+            ROOT / "tools/convert_weight.py",
+            "--input_path",
+            folder,
+            "--output_path",
+            tmp_path / f"{layers}{destination}",
+        ]
+        result = subprocess.run(
+            [*map(str, command), "--dtype", "bf16"], capture_output=True, text=True, env=clean_environment()
+        )
         assert result.returncode == 0, result.stderr
         peaks[layers] = float(result.stdout.rsplit("peak memory ", 1)[1].split()[0])
     assert peaks[24] - peaks[4] <= 0.03, peaks

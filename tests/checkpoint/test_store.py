@@ -13,7 +13,9 @@ from mindrlhf_lite.checkpoint.store import Checkpoint, CheckpointStore
 
 
 def checkpoint(step):
-    return Checkpoint(step, {"note": f"s{step}"}, {"a": np.full((3, 2), step, np.float32), "b": np.arange(step + 1, dtype=np.float32)})
+    return Checkpoint(
+        step, {"note": f"s{step}"}, {"a": np.full((3, 2), step, np.float32), "b": np.arange(step + 1, dtype=np.float32)}
+    )
 
 
 def test_round_trip_and_keep(tmp_path):

@@ -27,13 +27,21 @@ def test_full_to_shards_to_other_shards_and_back(tmp_path, is_tied):
     transform(open_checkpoint(source), tmp_path / "back", None)
     for name in ("model.safetensors", "config.json"):
         assert (tmp_path / "back" / name).read_bytes() == (tmp_path / "full" / name).read_bytes()
-    assert len(list((tmp_path / "0").glob("rank_*"))) == 4 and len(list((tmp_path / "1").glob("rank_*"))) == 4  # replicas are not written twice
+    assert (
+        len(list((tmp_path / "0").glob("rank_*"))) == 4 and len(list((tmp_path / "1").glob("rank_*"))) == 4
+    )  # replicas are not written twice
 
 
 def test_the_command_and_its_errors(tmp_path):
     save_hf_model(tmp_path / "full", TINY, random_weights(TINY), 5, 0)
     ok = run_python(
-        "tools/transform_checkpoint.py", "--src_checkpoint", tmp_path / "full", "--dst_checkpoint", tmp_path / "two", "--dst_strategy", "dp=1,tp=2,pp=1"
+        "tools/transform_checkpoint.py",
+        "--src_checkpoint",
+        tmp_path / "full",
+        "--dst_checkpoint",
+        tmp_path / "two",
+        "--dst_strategy",
+        "dp=1,tp=2,pp=1",
     )
     assert ok.returncode == 0 and "wrote" in ok.stdout, ok.stderr
     (tmp_path / "strategy.json").write_text('{"model_parallel": 4}')
@@ -48,11 +56,29 @@ def test_the_command_and_its_errors(tmp_path):
     )
     assert ok.returncode == 0, ok.stderr
     cases = [
-        (("--src_checkpoint", tmp_path, "--dst_checkpoint", tmp_path / "x", "--dst_strategy", "full"), "neither state.json"),
-        (("--src_checkpoint", tmp_path / "two", "--dst_checkpoint", tmp_path / "full", "--dst_strategy", "full"), "not empty"),
-        (("--src_checkpoint", tmp_path / "two", "--dst_checkpoint", tmp_path / "x", "--dst_strategy", "tp=3"), "num_attention_heads 4 % model_parallel 3 = 1"),
         (
-            ("--src_checkpoint", tmp_path / "two", "--src_strategy", "tp=4", "--dst_checkpoint", tmp_path / "x", "--dst_strategy", "full"),
+            ("--src_checkpoint", tmp_path, "--dst_checkpoint", tmp_path / "x", "--dst_strategy", "full"),
+            "neither state.json",
+        ),
+        (
+            ("--src_checkpoint", tmp_path / "two", "--dst_checkpoint", tmp_path / "full", "--dst_strategy", "full"),
+            "not empty",
+        ),
+        (
+            ("--src_checkpoint", tmp_path / "two", "--dst_checkpoint", tmp_path / "x", "--dst_strategy", "tp=3"),
+            "num_attention_heads 4 % model_parallel 3 = 1",
+        ),
+        (
+            (
+                "--src_checkpoint",
+                tmp_path / "two",
+                "--src_strategy",
+                "tp=4",
+                "--dst_checkpoint",
+                tmp_path / "x",
+                "--dst_strategy",
+                "full",
+            ),
             "rank_00002.safetensors is missing",
         ),
     ]
@@ -76,7 +102,9 @@ def test_memory_does_not_grow_with_the_model(tmp_path):
             "--dst_checkpoint",
             str(tmp_path / f"s{layers}"),
         ]
-        result = subprocess.run([*command, "--dst_strategy", "tp=2,pp=2"], capture_output=True, text=True, env=clean_environment())
+        result = subprocess.run(
+            [*command, "--dst_strategy", "tp=2,pp=2"], capture_output=True, text=True, env=clean_environment()
+        )
         assert result.returncode == 0, result.stderr
         peaks[layers] = float(result.stdout.rsplit("peak memory ", 1)[1].split()[0])
     growth = (12 - 4) * 15.2 / 1024  # GiB that the larger model is larger by, 3.8M parameters a layer
@@ -95,7 +123,15 @@ def test_the_tokenizer_stays_with_the_weights(tmp_path, quickstart_model):
     transform_tool = ("tools/transform_checkpoint.py", "--dst_checkpoint")
     steps = [
         (*transform_tool, tmp_path / "a", "--src_checkpoint", quickstart_model, "--dst_strategy", "dp=1,tp=2,pp=1"),
-        ("tools/convert_weight.py", "--input_path", tmp_path / "a", "--output_path", tmp_path / "b", "--dst_strategy", "dp=1,tp=1,pp=2"),
+        (
+            "tools/convert_weight.py",
+            "--input_path",
+            tmp_path / "a",
+            "--output_path",
+            tmp_path / "b",
+            "--dst_strategy",
+            "dp=1,tp=1,pp=2",
+        ),
         (*transform_tool, tmp_path / "c", "--src_checkpoint", tmp_path / "b", "--dst_strategy", "full"),
         ("tools/convert_weight.py", "--input_path", tmp_path / "b", "--output_path", tmp_path / "d"),
     ]
@@ -103,7 +139,13 @@ def test_the_tokenizer_stays_with_the_weights(tmp_path, quickstart_model):
         result = run_python(*command)
         assert result.returncode == 0 and "no tokenizer" not in result.stdout, result.stdout + result.stderr
     for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
-        assert (tmp_path / "c" / name).read_bytes() == (tmp_path / "d" / name).read_bytes() == (quickstart_model / name).read_bytes()
+        assert (
+            (tmp_path / "c" / name).read_bytes()
+            == (tmp_path / "d" / name).read_bytes()
+            == (quickstart_model / name).read_bytes()
+        )
     save_hf_model(tmp_path / "bare", TINY, random_weights(TINY), 5, 0)
-    result = run_python(*transform_tool, tmp_path / "e", "--src_checkpoint", tmp_path / "bare", "--dst_strategy", "full")
+    result = run_python(
+        *transform_tool, tmp_path / "e", "--src_checkpoint", tmp_path / "bare", "--dst_strategy", "full"
+    )
     assert result.returncode == 0 and f"note: no tokenizer beside {tmp_path / 'bare'}" in result.stdout

@@ -28,7 +28,9 @@ def values(quickstart_model, tmp_path):
 
 
 def problems(values, world_size=2, **changes):
-    return find_problems(build_config({**values, **{key.replace("__", "."): value for key, value in changes.items()}}), world_size)
+    return find_problems(
+        build_config({**values, **{key.replace("__", "."): value for key, value in changes.items()}}), world_size
+    )
 
 
 def test_the_quickstart_is_valid(values):
@@ -61,8 +63,15 @@ def test_unknown_keys_and_wrong_types(values, key, value, message):
     ("change", "message"),
     [
         ({"rl_config.num_generations": 1}, "at least 2 completions"),
-        ({"rl_config.chunk_size": 3}, "rl_config.chunk_size=3: must be a multiple of the 2 data-parallel ranks of the rollout"),
-        ({"rl_config.batch_size": 24}, "rl_config.batch_size=24: must be a multiple of num_generations * data-parallel ranks of the actor = 8 * 2 = 16"),
+        (
+            {"rl_config.chunk_size": 3},
+            "rl_config.chunk_size=3: must be a multiple of the 2 data-parallel ranks of the rollout",
+        ),
+        (
+            {"rl_config.batch_size": 24},
+            "rl_config.batch_size=24: must be a multiple of num_generations * data-parallel ranks of the actor = "
+            "8 * 2 = 16",
+        ),
         ({"rl_config.seq_length": 40, "rl_config.length_buckets": []}, "8 + 40 = 48"),
         ({"rl_config.length_buckets": [24, 12]}, "must be positive, rise, and end with seq_length=48"),
         ({"generate_config.parallel_config.pipeline_stage": 2}, "rollouts run on one stage"),
@@ -70,12 +79,18 @@ def test_unknown_keys_and_wrong_types(values, key, value, message):
             {"actor_config.parallel_config.model_parallel": 2, "actor_config.parallel_config.data_parallel": 2},
             "2 x model_parallel 2 x pipeline_stage 1 = 4, but 2",
         ),
-        ({"ref_config.parallel_config.pipeline_stage": 2, "ref_config.parallel_config.stage_layers": [1, 9]}, "stage_layers"),
+        (
+            {"ref_config.parallel_config.pipeline_stage": 2, "ref_config.parallel_config.stage_layers": [1, 9]},
+            "stage_layers",
+        ),
         ({"rl_config.reshard_mem_opt_level": 1}, "set rl_config.swap to true"),
         ({"rl_config.reshard_mem_opt_level": 2}, "must be 0 or 1"),
         ({"actor_config.model_config": str(ROOT / "model_configs/qwen2_5_7b.yaml")}, "hidden_size is 3584, but"),
         ({"rl_config.model_name": "qwen3"}, "the model of actor_config.load is qwen2 (Qwen2, Qwen2.5)"),
-        ({"actor_config.parallel_config.data_parallel": 4}, "4 x model_parallel 1 x pipeline_stage 1 = 4, but 2 rank(s)"),
+        (
+            {"actor_config.parallel_config.data_parallel": 4},
+            "4 x model_parallel 1 x pipeline_stage 1 = 4, but 2 rank(s)",
+        ),
         ({"actor_config.parallel_config.micro_batch_num": 500}, "more than the 128 completions"),
         ({"reward_config.verifier_weight": [1.0]}, "2 verifiers need as many weights"),
         ({"reward_config.verifier_function": ["accuracy", "format_reward"]}, "verifier 'accuracy' is unknown"),
@@ -105,14 +120,29 @@ def test_all_problems_are_reported_together_and_before_any_group_starts(values, 
     result = run_python(MAIN, "--config", path, "--rl_config.advantage=x")
     assert result.returncode == 2 and "Traceback" not in result.stderr
     assert all(
-        part in result.stderr for part in ("num_generatoins", "beta='high'", "advantage='x'", "epsilon_low=2.0", "dataset_file=''", "actor_config.load=''")
+        part in result.stderr
+        for part in (
+            "num_generatoins",
+            "beta='high'",
+            "advantage='x'",
+            "epsilon_low=2.0",
+            "dataset_file=''",
+            "actor_config.load=''",
+        )
     )
     path.write_text("rl_config:\n  num_generations: 1\n  epsilon_low: 2\n")
-    result = run([sys.executable, ROOT / MAIN, "--config", path], MS_WORKER_NUM="3", MS_ROLE="MS_WORKER")  # no scheduler: a group would hang
+    result = run(
+        [sys.executable, ROOT / MAIN, "--config", path], MS_WORKER_NUM="3", MS_ROLE="MS_WORKER"
+    )  # no scheduler: a group would hang
     assert result.returncode == 2
     assert all(
         part in result.stderr
-        for part in ("num_generations=1", "epsilon_low=2", "chunk_size=8: must be a multiple of the 3 data-parallel ranks", "actor_config.load=''")
+        for part in (
+            "num_generations=1",
+            "epsilon_low=2",
+            "chunk_size=8: must be a multiple of the 3 data-parallel ranks",
+            "actor_config.load=''",
+        )
     )
 
 
@@ -134,10 +164,24 @@ def test_command_line_beats_yaml_and_short_flags_work(values, tmp_path):
             part = part.setdefault(name, {})
         part[last] = value
     path.write_text(yaml.safe_dump(sections))
-    arguments = ["--config", str(path), "--verifier_function", "accuracy_reward,format_reward", "--verifier_weight", "1.0,0.5", "--tensorboard", "true"]
-    command = parse_command_line([*arguments, "--resume_training", "--rl_config.beta=1e-3", "rl_config.seed=7", "--dry_run"])
+    arguments = [
+        "--config",
+        str(path),
+        "--verifier_function",
+        "accuracy_reward,format_reward",
+        "--verifier_weight",
+        "1.0,0.5",
+        "--tensorboard",
+        "true",
+    ]
+    command = parse_command_line(
+        [*arguments, "--resume_training", "--rl_config.beta=1e-3", "rl_config.seed=7", "--dry_run"]
+    )
     config = command.config
-    assert config.reward_config.verifier_function == ["accuracy_reward", "format_reward"] and config.reward_config.verifier_weight == [1.0, 0.5]
+    assert config.reward_config.verifier_function == [
+        "accuracy_reward",
+        "format_reward",
+    ] and config.reward_config.verifier_weight == [1.0, 0.5]
     assert config.rl_config.tensorboard and config.rl_config.resume_training and command.is_dry_run
     assert config.rl_config.beta == 1e-3 and config.rl_config.seed == 7 and config.rl_config.num_generations == 8
 
@@ -157,23 +201,48 @@ def test_every_key_is_documented_and_the_document_is_current():
 
 def test_every_setting_is_read_somewhere():
     source = "\n".join(
-        path.read_text() for path in Path(ROOT / "mindrlhf_lite").rglob("*.py") if path.name not in ("schema.py", "load.py", "validate.py", "resume.py")
+        path.read_text()
+        for path in Path(ROOT / "mindrlhf_lite").rglob("*.py")
+        if path.name not in ("schema.py", "load.py", "validate.py", "resume.py")
     )
     source += (ROOT / "mindrlhf_lite/config/schema.py").read_text().partition("class Config:")[2]
     for key in known_keys():
         name = key.rpartition(".")[2]
-        checked_only = {"model_name", "tokenizer_type", "type", "use_vllm", "model_parallel", "pipeline_stage", "data_parallel"}  # one possible value so far
+        checked_only = {
+            "model_name",
+            "tokenizer_type",
+            "type",
+            "use_vllm",
+            "model_parallel",
+            "pipeline_stage",
+            "data_parallel",
+        }  # one possible value so far
         assert name in checked_only or key == "generate_config.load" or f".{name}" in source, key
 
 
 def test_vllm_on_ascend_needs_its_plugin_and_plain_sampling(values):
     pytest.importorskip("vllm", reason="needs vLLM: bash build.sh --vllm")
-    ascend = {"context.device_target": "Ascend", "generate_config.use_vllm": 1, "generate_config.gpu_memory_utilization": 0.5}
+    ascend = {
+        "context.device_target": "Ascend",
+        "generate_config.use_vllm": 1,
+        "generate_config.gpu_memory_utilization": 0.5,
+    }
     found = find_problems(
-        build_config({**values, **ascend, "generate_config.sampling_config.top_p": 0.9, "generate_config.sampling_config.temperature": 0.8}), 2
+        build_config(
+            {
+                **values,
+                **ascend,
+                "generate_config.sampling_config.top_p": 0.9,
+                "generate_config.sampling_config.temperature": 0.8,
+            }
+        ),
+        2,
     )
     assert sum("vllm-mindspore plugin" in line for line in found) == 1, found
-    assert sum("temperature=0.8, top_p=0.9: on Ascend vLLM reports the policy's logprobs only" in line for line in found) == 1, found
+    assert (
+        sum("temperature=0.8, top_p=0.9: on Ascend vLLM reports the policy's logprobs only" in line for line in found)
+        == 1
+    ), found
 
 
 @pytest.mark.parametrize(
@@ -188,7 +257,13 @@ def test_vllm_on_ascend_needs_its_plugin_and_plain_sampling(values):
             "no such folder: MINDFORMERS_PATH='/nowhere';",
         ),
         (
-            {"DEVICE": "Ascend", "MSADAPTER_PATH": "/tmp", "MINDFORMERS_PATH": "/tmp", "ASCEND_HOME_PATH": "/tmp", "vLLM_MODEL_BACKEND": "MindFormers"},
+            {
+                "DEVICE": "Ascend",
+                "MSADAPTER_PATH": "/tmp",
+                "MINDFORMERS_PATH": "/tmp",
+                "ASCEND_HOME_PATH": "/tmp",
+                "vLLM_MODEL_BACKEND": "MindFormers",
+            },
             "vLLM_MODEL_BACKEND=MindFormers",
         ),
         ({"DEVICE": "NPU"}, "DEVICE=NPU: CPU or Ascend"),
@@ -207,7 +282,10 @@ def test_a_key_that_stands_twice_is_a_mistake(tmp_path):
 
 
 def test_a_section_without_settings_is_called_a_section():
-    with pytest.raises(ConfigError, match=r"rl_config=3: a section, not a setting: give its settings below it, such as rl_config\.model_name"):
+    with pytest.raises(
+        ConfigError,
+        match=r"rl_config=3: a section, not a setting: give its settings below it, such as rl_config\.model_name",
+    ):
         build_config({"rl_config": 3})
 
 
@@ -219,7 +297,10 @@ def sums(tmp_path_factory, quickstart_model):
 def dry_run(values, tmp_path, *arguments, **environment):
     settings = [f"--{key}={json.dumps(value) if isinstance(value, list) else value}" for key, value in values.items()]
     (tmp_path / "c.yaml").write_text("rl_config: {seed: 0}\n")
-    return run([sys.executable, ROOT / MAIN, "--config", tmp_path / "c.yaml", *settings, *arguments, "--dry_run"], **environment)
+    return run(
+        [sys.executable, ROOT / MAIN, "--config", tmp_path / "c.yaml", *settings, *arguments, "--dry_run"],
+        **environment,
+    )
 
 
 @pytest.mark.parametrize(
@@ -231,7 +312,10 @@ def dry_run(values, tmp_path, *arguments, **environment):
         ({"rl_config.output_dir": "ROWS/below"}, "is a file; give another folder"),
         ({"rl_config.output_dir": "/proc/nowhere"}, "rl_config.output_dir='/proc/nowhere': "),
         ({"rl_config.chunk_size": 64}, "40 prompts, but a step takes chunk_size * num_rollouts = 64"),
-        ({"generate_config.max_prompt_length": 4}, "its longest prompt has 6 tokens, over generate_config.max_prompt_length=4"),
+        (
+            {"generate_config.max_prompt_length": 4},
+            "its longest prompt has 6 tokens, over generate_config.max_prompt_length=4",
+        ),
         ({"rl_config.tokenizer_dir": "OTHER"}, "whose tokens differ"),
     ],
 )
@@ -243,10 +327,17 @@ def test_mistakes_in_data_are_found_before_anything_starts(values, sums, tmp_pat
     first, second = list(vocabulary)[:2]
     vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
     (other / "vocab.json").write_text(json.dumps(vocabulary))
-    places = {"ROWS": tmp_path / "rows.jsonl", "ROWS/below": tmp_path / "rows.jsonl/below", "EMPTY": tmp_path / "train.mindrecord", "OTHER": other}
+    places = {
+        "ROWS": tmp_path / "rows.jsonl",
+        "ROWS/below": tmp_path / "rows.jsonl/below",
+        "EMPTY": tmp_path / "train.mindrecord",
+        "OTHER": other,
+    }
     change = {key: places.get(value, value) for key, value in change.items()}
     result = dry_run({**values, "rl_config.dataset_file": sums, **change}, tmp_path)
-    assert result.returncode == 2 and message in result.stderr and "Traceback" not in result.stderr, result.stderr + result.stdout
+    assert result.returncode == 2 and message in result.stderr and "Traceback" not in result.stderr, (
+        result.stderr + result.stdout
+    )
 
 
 def test_a_plan_that_does_not_fit_is_said(values, sums, tmp_path):
@@ -260,15 +351,35 @@ def test_a_plan_that_does_not_fit_is_said(values, sums, tmp_path):
 
 
 def test_ranks_that_a_model_file_has_no_strategy_for_are_named(tmp_path):
-    arguments = ("--config", ROOT / "examples/qwen_grpo/grpo_config.yaml", "--model_config", ROOT / "model_configs/qwen2_5_7b.yaml")
+    arguments = (
+        "--config",
+        ROOT / "examples/qwen_grpo/grpo_config.yaml",
+        "--model_config",
+        ROOT / "model_configs/qwen2_5_7b.yaml",
+    )
     plan = run_python(MAIN, *arguments, "--dry_run", "--devices", 4)
-    assert plan.returncode == 0 and "has strategies for 8, 16, 64 devices, none for 4" in plan.stdout, plan.stdout + plan.stderr
+    assert plan.returncode == 0 and "has strategies for 8, 16, 64 devices, none for 4" in plan.stdout, (
+        plan.stdout + plan.stderr
+    )
     saved = run_python(MAIN, *arguments, "--only_save_strategy", "--devices", 8, f"--rl_config.output_dir={tmp_path}")
-    assert saved.returncode == 0 and json.loads((tmp_path / "strategy.json").read_text())["model_parallel"] > 1, saved.stderr
+    assert saved.returncode == 0 and json.loads((tmp_path / "strategy.json").read_text())["model_parallel"] > 1, (
+        saved.stderr
+    )
 
 
 def test_ascend_on_a_host_without_one(values, sums, tmp_path):
     settings = [f"--{key}={value}" for key, value in values.items() if not isinstance(value, list)]
     (tmp_path / "c.yaml").write_text("rl_config: {seed: 0}\n")
-    result = run_python(MAIN, "--config", tmp_path / "c.yaml", *settings, f"--rl_config.dataset_file={sums}", "--context.device_target=Ascend")
-    assert result.returncode == 2 and "this host has no Ascend device" in result.stderr and len(result.stderr.splitlines()) < 4, result.stderr
+    result = run_python(
+        MAIN,
+        "--config",
+        tmp_path / "c.yaml",
+        *settings,
+        f"--rl_config.dataset_file={sums}",
+        "--context.device_target=Ascend",
+    )
+    assert (
+        result.returncode == 2
+        and "this host has no Ascend device" in result.stderr
+        and len(result.stderr.splitlines()) < 4
+    ), result.stderr

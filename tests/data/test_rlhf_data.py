@@ -26,7 +26,13 @@ def test_rows_keep_ids_gold_and_row_number(tmp_path, quickstart_model):
     assert result.returncode == 0, result.stderr
     assert result.stdout.rstrip().endswith("Total number of samples: 5")
     prompts = read_prompts(output)
-    assert [(p.index, p.row, p.gold) for p in prompts] == [(0, 1, "1"), (1, 3, "2"), (2, 4, "3"), (3, 5, "4"), (4, 6, "5")]
+    assert [(p.index, p.row, p.gold) for p in prompts] == [
+        (0, 1, "1"),
+        (1, 3, "2"),
+        (2, 4, "3"),
+        (3, 5, "4"),
+        (4, 6, "5"),
+    ]
     assert prompts[1].text == "What is 1+1?"
     assert len(prompts[1].ids) == len("What is 1+1?")  # this tokenizer has no merges for these bytes
 
@@ -52,9 +58,15 @@ def test_a_bad_row_is_named_and_nothing_is_written(tmp_path, quickstart_model, b
 
 
 def test_skip_bad_rows_counts_and_lists_them(tmp_path, quickstart_model):
-    result, source, output = convert(tmp_path, [GOOD[0], "{", {"question": "q"}, *GOOD[1:]], quickstart_model, "--skip_bad_rows")
+    result, source, output = convert(
+        tmp_path, [GOOD[0], "{", {"question": "q"}, *GOOD[1:]], quickstart_model, "--skip_bad_rows"
+    )
     assert result.returncode == 0, result.stderr
-    assert f"{source}:2: not valid JSON" in result.stdout and f"{source}:3: field 'answer'" in result.stdout and "Skipped bad rows: 2" in result.stdout
+    assert (
+        f"{source}:2: not valid JSON" in result.stdout
+        and f"{source}:3: field 'answer'" in result.stdout
+        and "Skipped bad rows: 2" in result.stdout
+    )
     assert [p.row for p in read_prompts(output)] == [1, 4, 5, 6, 7]
 
 
@@ -89,7 +101,12 @@ def test_arithmetic_splits_are_seeded_and_disjoint(tmp_path, quickstart_model):
     def make(split, seed, name):
         return read_prompts(make_sums(quickstart_model, tmp_path / name, 300, split, seed))
 
-    train, again, other, held_out = make("train", 0, "a"), make("train", 0, "b"), make("train", 1, "c"), make("held_out", 0, "d")
+    train, again, other, held_out = (
+        make("train", 0, "a"),
+        make("train", 0, "b"),
+        make("train", 1, "c"),
+        make("held_out", 0, "d"),
+    )
     assert train == again != other
     assert len({p.text for p in train}) == 300
     assert not {p.text for p in train} & {p.text for p in held_out}

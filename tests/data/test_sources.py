@@ -11,7 +11,15 @@ from helpers import ROOT, run, run_python
 from mindrlhf_lite.data.convert import Conversion, convert_questions, mix, sample, without_duplicates
 from mindrlhf_lite.data.files import read_rows
 from mindrlhf_lite.data.records import Header, read_file, read_prompts, write_prompts
-from mindrlhf_lite.data.sources import DATASET_TYPES, BadRow, Question, as_question, dataset_type, parse_map_keys, read_questions
+from mindrlhf_lite.data.sources import (
+    DATASET_TYPES,
+    BadRow,
+    Question,
+    as_question,
+    dataset_type,
+    parse_map_keys,
+    read_questions,
+)
 from mindrlhf_lite.data.templates import load_template
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.types import Prompt
@@ -70,11 +78,23 @@ def test_files_that_cannot_be_read_are_named(tmp_path, name, content, message):
     [
         ("gsm8k", {"question": "Q", "answer": "so\n#### 1,234"}, "Q", "1,234", "file"),
         ("deepscaler", {"problem": "Q", "answer": "\\frac{1}{2}", "type": "Algebra"}, "Q", "\\frac{1}{2}", "Algebra"),
-        ("math", {"problem": "Q", "solution": "so \\boxed{(3, \\frac{\\pi}{2})}", "subject": "Precalculus"}, "Q", "(3, \\frac{\\pi}{2})", "Precalculus"),
+        (
+            "math",
+            {"problem": "Q", "solution": "so \\boxed{(3, \\frac{\\pi}{2})}", "subject": "Precalculus"},
+            "Q",
+            "(3, \\frac{\\pi}{2})",
+            "Precalculus",
+        ),
         ("math", {"problem": "Q", "answer": "[0, 1)", "solution": "\\boxed{9}"}, "Q", "[0, 1)", "file"),
         ("simplerl", {"question": "Q", "gt_answer": "4", "answer": "long"}, "Q", "4", "file"),
         ("simplerl", {"problem": "Q", "answer": 4}, "Q", "4", "file"),
-        ("openr1math", {"problem": "Q", "answer": "v = 3", "solution": "s", "source": "olympiads"}, "Q", "v = 3", "olympiads"),
+        (
+            "openr1math",
+            {"problem": "Q", "answer": "v = 3", "solution": "s", "source": "olympiads"},
+            "Q",
+            "v = 3",
+            "olympiads",
+        ),
         ("kk", {"quiz": "Q", "solution_text_format": "(1) Zoey is a knight"}, "Q", "(1) Zoey is a knight", "file"),
     ],
 )
@@ -103,7 +123,11 @@ def test_map_keys(tmp_path):
     first, second, third = read_questions(path, kind)
     assert (first.text, first.gold, first.system) == ("Q", "1", "Be brief.") and second.system == ""
     assert isinstance(third, BadRow) and "'a' is missing" in third.reason
-    for given, message in (('{"prompt"', "not valid JSON"), ('{"prompts": "q"}', "prompts is unknown"), ("[1]", "must map")):
+    for given, message in (
+        ('{"prompt"', "not valid JSON"),
+        ('{"prompts": "q"}', "prompts is unknown"),
+        ("[1]", "must map"),
+    ):
         with pytest.raises(ValueError, match=message):
             parse_map_keys(given)
     with pytest.raises(ValueError, match="--map_keys"):
@@ -117,9 +141,14 @@ def template(tmp_path, content, tokenizer):
 
 def test_templates_of_turns(tmp_path, tokenizer):
     turns = template(tmp_path, 't: {system: "S", user: "{question} Think.", assistant: "<think>"}', tokenizer)
-    expected = "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\nWhy {{}} {{question}}? Think.<|im_end|>\n<|im_start|>assistant\n<think>"
+    expected = (
+        "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\nWhy {{}} {{question}}? "
+        "Think.<|im_end|>\n<|im_start|>assistant\n<think>"
+    )
     assert turns.render("Why {} {question}?", "") == expected.format("S").replace("{{", "{").replace("}}", "}")
-    assert turns.render("Why {} {question}?", "own").startswith("<|im_start|>system\nown<|im_end|>")  # the row's own message wins
+    assert turns.render("Why {} {question}?", "own").startswith(
+        "<|im_start|>system\nown<|im_end|>"
+    )  # the row's own message wins
     text = template(tmp_path, 't: "{system}: {question} {x}"', tokenizer)
     assert text.render("{system}?", "S") == "S: {system}? {x}" and text.takes_system
 
@@ -143,7 +172,10 @@ def test_templates_that_lose_the_question_are_refused(tmp_path, tokenizer, conte
 
 def test_the_tokenizers_own_chat_template(shared, tmp_path):
     qwen = Tokenizer(str(shared / "tokenizers/qwen2_5"))
-    expected = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n"
+    expected = (
+        "<|im_start|>system\nYou are a helpful "
+        "assistant.<|im_end|>\n<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n"
+    )
     assert load_template("chat", qwen).render("1+1?", "") == expected
     qwen._tokenizer.chat_template = "{{ messages[0].role }}"
     with pytest.raises(ValueError, match="does not hold the question"):
@@ -151,7 +183,10 @@ def test_the_tokenizers_own_chat_template(shared, tmp_path):
 
 
 def questions(count, system=""):
-    return [Question(n + 1, f"What is {n}+{n}?", str(2 * n), system, "a.jsonl", "even" if n % 2 == 0 else "odd") for n in range(count)]
+    return [
+        Question(n + 1, f"What is {n}+{n}?", str(2 * n), system, "a.jsonl", "even" if n % 2 == 0 else "odd")
+        for n in range(count)
+    ]
 
 
 def test_two_workers_give_what_one_gives(quickstart_model):
@@ -160,18 +195,35 @@ def test_two_workers_give_what_one_gives(quickstart_model):
     assert one == two
     prompts, bad = one[:1000], one[1000:]
     assert prompts[7] == Prompt(0, tuple(converter.tokenizer.encode("What is 7+7?")), "What is 7+7?", "14", 8, "odd")
-    assert len(bad) == 200 and bad[0] == BadRow(1001, "the prompt has 18 tokens, over --max_prompt_length 16", "a.jsonl")
+    assert len(bad) == 200 and bad[0] == BadRow(
+        1001, "the prompt has 18 tokens, over --max_prompt_length 16", "a.jsonl"
+    )
 
 
 def test_golds_that_nothing_can_verify_and_lost_system_messages_are_bad_rows(quickstart_model):
     converter = Conversion("plain", str(quickstart_model)).open()
-    good = ["5", "-3/4", "\\frac{1}{29,\\!322,\\!216}", "\\{1, 2\\}", "[0, \\infty)", "18 dollars", "\\text{Evelyn}", "50\\%", "Tuesday", "x^2 + 1"]
+    good = [
+        "5",
+        "-3/4",
+        "\\frac{1}{29,\\!322,\\!216}",
+        "\\{1, 2\\}",
+        "[0, \\infty)",
+        "18 dollars",
+        "\\text{Evelyn}",
+        "50\\%",
+        "Tuesday",
+        "x^2 + 1",
+    ]
     broken = ["it depends on what you mean", "\u2014", "\\frac{1}{", "\\sqrt[", "asdf \\badmacro{x", "x}", "}{$$"]
     rows = [Question(n, "Q", gold) for n, gold in enumerate([*good, *broken], 1)]
     results = convert_questions(converter, [*rows, *questions(1, "Be brief.")])
     assert [result.gold for result in results if isinstance(result, Prompt)] == good  # verbatim
     bad = [result for result in results if isinstance(result, BadRow)]
-    assert [row.row for row in bad] == [*range(11, 18), 1] and "verified by nothing" in bad[0].reason and "would lose" in bad[-1].reason
+    assert (
+        [row.row for row in bad] == [*range(11, 18), 1]
+        and "verified by nothing" in bad[0].reason
+        and "would lose" in bad[-1].reason
+    )
 
 
 def test_duplicates_samples_and_mixtures_are_seeded():
@@ -179,7 +231,11 @@ def test_duplicates_samples_and_mixtures_are_seeded():
         return [Prompt(0, (1,), text, "2", row, source) for row, text in enumerate(texts, 1)]
 
     some = prompts(["1+1?", "Is x = A?", "1 +1?", "Is x = a?", " Is  x = A? "])
-    assert without_duplicates([*some, Prompt(0, (1,), "1+1?", "3", 9, "b")]) == (some[:4], 2, [Prompt(0, (1,), "1+1?", "3", 9, "b")])
+    assert without_duplicates([*some, Prompt(0, (1,), "1+1?", "3", 9, "b")]) == (
+        some[:4],
+        2,
+        [Prompt(0, (1,), "1+1?", "3", 9, "b")],
+    )
     hundred = prompts([str(number) for number in range(100)])
     chosen = sample(hundred, 10, seed=1)
     assert len(chosen) == 10 and chosen == sample(hundred, 10, seed=1) != sample(hundred, 10, seed=2)
@@ -189,25 +245,52 @@ def test_duplicates_samples_and_mixtures_are_seeded():
     parts = [hundred, prompts("x" * 10, "b")]
     mixed = mix(parts, [3, 1], seed=0)
     assert Counter(prompt.source for prompt in mixed) == {"a": 30, "b": 10}  # the second file is used up
-    assert mixed == mix(parts, [3, 1], seed=0) != mix(parts, [3, 1], seed=1) and len({prompt.row for prompt in mixed if prompt.source == "a"}) == 30
+    assert (
+        mixed == mix(parts, [3, 1], seed=0) != mix(parts, [3, 1], seed=1)
+        and len({prompt.row for prompt in mixed if prompt.source == "a"}) == 30
+    )
     for ratios in ([1.0], [1.0, 0.0], [1.0, float("nan")], [1.0, float("inf")]):
         with pytest.raises(ValueError, match="--ratios"):
             mix(parts, ratios, 0)
 
 
 def test_bad_rows_do_not_count_where_rows_are_chosen(tmp_path, quickstart_model):
-    """A bad first copy does not cost the good one; a sample is of usable rows; every row is checked, and inspection shows the others."""
-    rows = [{"problem": "What is 1+1?", "answer": "((("}, {"problem": "What is 1+1?", "answer": "2"}, {"problem": "What is 1+1?", "answer": "3"}]
+    """A bad first copy does not cost the good one; a sample is of usable rows; every row is checked, and inspection
+    shows the others.
+    """
+    rows = [
+        {"problem": "What is 1+1?", "answer": "((("},
+        {"problem": "What is 1+1?", "answer": "2"},
+        {"problem": "What is 1+1?", "answer": "3"},
+    ]
     write(tmp_path / "rows.jsonl", [*rows, *({"problem": f"{n}?", "answer": str(n)} for n in range(4))])
-    common = ("--tokenizer_dir", quickstart_model, "--dataset_type", "deepscaler", "--file_path", tmp_path / "rows.jsonl")
+    common = (
+        "--tokenizer_dir",
+        quickstart_model,
+        "--dataset_type",
+        "deepscaler",
+        "--file_path",
+        tmp_path / "rows.jsonl",
+    )
     options = ("--output_path", tmp_path / "out.mindrecord", "--sample", 5, "--dedup")
     refused = run_python("tools/rlhf_data.py", *common, *options)
     assert refused.returncode == 2 and "rows.jsonl:1:" in refused.stderr
     result = run_python("tools/rlhf_data.py", *common, *options, "--skip_bad_rows")
-    assert result.returncode == 0 and "of them 1 with another gold answer than the one that was kept: rows row 3" in result.stdout, result.stderr
-    assert [(prompt.index, prompt.gold) for prompt in read_prompts(tmp_path / "out.mindrecord")] == [(0, "2"), (1, "0"), (2, "1"), (3, "2"), (4, "3")]
+    assert (
+        result.returncode == 0
+        and "of them 1 with another gold answer than the one that was kept: rows row 3" in result.stdout
+    ), result.stderr
+    assert [(prompt.index, prompt.gold) for prompt in read_prompts(tmp_path / "out.mindrecord")] == [
+        (0, "2"),
+        (1, "0"),
+        (2, "1"),
+        (3, "2"),
+        (4, "3"),
+    ]
     shown = run([sys.executable, ROOT / "tools/rlhf_data.py", *common, "--inspect", 2], cwd=tmp_path)
-    assert shown.returncode == 0 and "rows.jsonl:1:" in shown.stdout and shown.stdout.count("--- row") == 2, shown.stderr
+    assert shown.returncode == 0 and "rows.jsonl:1:" in shown.stdout and shown.stdout.count("--- row") == 2, (
+        shown.stderr
+    )
     assert not list(tmp_path.glob("*.png"))
 
 
@@ -217,7 +300,10 @@ def test_header_and_the_wrong_tokenizer(tmp_path, tokenizer, shared):
     found, prompts = read_file(tmp_path / "a.mindrecord")
     assert found == header and prompts == [Prompt(0, (1, 2), "t", "g", 1, "x")]
     found.check(tokenizer, "models/a", "a.mindrecord")
-    with pytest.raises(ValueError, match=r"a\.mindrecord: its prompts were tokenized with models/a, whose tokens differ from those of Qwen"):
+    with pytest.raises(
+        ValueError,
+        match=r"a\.mindrecord: its prompts were tokenized with models/a, whose tokens differ from those of Qwen",
+    ):
         found.check(Tokenizer(str(shared / "tokenizers/qwen2_5")), "Qwen", "a.mindrecord")
 
 
@@ -225,7 +311,11 @@ def test_real_data_sets_convert_whole_but_for_rows_without_an_answer(shared, tmp
     from mindrlhf_lite.rewards.verifiers import gold_problem
 
     math500 = list(read_questions(shared / "data/math500/math500.jsonl", DATASET_TYPES["math"]))
-    assert len(math500) == 500 and not [row for row in math500 if isinstance(row, BadRow)] and math500[0].source == "Precalculus"
+    assert (
+        len(math500) == 500
+        and not [row for row in math500 if isinstance(row, BadRow)]
+        and math500[0].source == "Precalculus"
+    )
     assert not [question for question in math500 if gold_problem(question.gold)]
     bad = {}
     for name, rows in (("train_math", 7474), ("train_aime", 975)):
@@ -244,16 +334,37 @@ def test_settings_from_a_yaml_and_inspection(tmp_path, quickstart_model):
         "handler_name": "R1Handler",
     }
     config = tmp_path / "data.yaml"
-    config.write_text(json.dumps({**settings, "dataset_type": "deepscaler", "dedup": True, "workers": 1, "log_interval": 2, "map_keys": {"system": ""}}))
+    config.write_text(
+        json.dumps(
+            {
+                **settings,
+                "dataset_type": "deepscaler",
+                "dedup": True,
+                "workers": 1,
+                "log_interval": 2,
+                "map_keys": {"system": ""},
+            }
+        )
+    )
     result = run_python("tools/rlhf_data.py", "--config", config, "--sample", 4)
     assert result.returncode == 0, result.stderr
     assert "tokenized 5 of 5 rows" in result.stdout and result.stdout.rstrip().endswith("Total number of samples: 4")
     assert "handler_name is not needed" in result.stdout
     header, prompts = read_file(tmp_path / "out.mindrecord")
-    assert len(prompts) == 4 and header.counts == {"rows": 4} and header.longest == max(len(prompt.ids) for prompt in prompts)
-    result = run_python("tools/rlhf_data.py", "--config", config, "--inspect", 2, "--output_path", tmp_path / "new.mindrecord")
-    assert result.returncode == 0 and result.stdout.count("--- row") == 2 and ROWS[1]["problem"] in result.stdout, result.stderr
-    assert (tmp_path / "new.mindrecord.lengths.png").stat().st_size > 1000 and not (tmp_path / "new.mindrecord").exists()
+    assert (
+        len(prompts) == 4
+        and header.counts == {"rows": 4}
+        and header.longest == max(len(prompt.ids) for prompt in prompts)
+    )
+    result = run_python(
+        "tools/rlhf_data.py", "--config", config, "--inspect", 2, "--output_path", tmp_path / "new.mindrecord"
+    )
+    assert result.returncode == 0 and result.stdout.count("--- row") == 2 and ROWS[1]["problem"] in result.stdout, (
+        result.stderr
+    )
+    assert (tmp_path / "new.mindrecord.lengths.png").stat().st_size > 1000 and not (
+        tmp_path / "new.mindrecord"
+    ).exists()
     config.write_text("inputs: a\n")
     result = run_python("tools/rlhf_data.py", "--config", config)
     assert result.returncode == 2 and "inputs is unknown" in result.stderr and "Traceback" not in result.stderr

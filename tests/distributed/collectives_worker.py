@@ -59,7 +59,10 @@ class Block(nn.Cell):
 
     def __init__(self, axis, is_sequence_split):
         super().__init__(auto_prefix=False)
-        self.enter, self.leave = enter_tensor_parallel(axis, is_sequence_split), leave_tensor_parallel(axis, is_sequence_split)
+        self.enter, self.leave = (
+            enter_tensor_parallel(axis, is_sequence_split),
+            leave_tensor_parallel(axis, is_sequence_split),
+        )
 
     def construct(self, x, up, down, upstream):
         inner = ops.matmul(self.enter(x), up.T)
@@ -104,7 +107,9 @@ def check_block(axis):
     mine = axis.index
     for is_split in (False, True):
         x, upstream = (half(X, mine), half(UPSTREAM, mine)) if is_split else (X, UPSTREAM)
-        found, (found_dx, found_dup, found_ddown) = gradients(Block(axis, is_split), 3, x, half(UP, mine), half(DOWN, mine), upstream)
+        found, (found_dx, found_dup, found_ddown) = gradients(
+            Block(axis, is_split), 3, x, half(UP, mine), half(DOWN, mine), upstream
+        )
         total = sum(gather_objects(axis, found)) if is_split else found
         close(total, value, f"block, {is_split=}")
         close(found_dx, half(dx, mine) if is_split else dx, f"d input, {is_split=}")
@@ -119,7 +124,11 @@ def check_cut(axis):
 
 def check_head(axis):
     """31 rows on two ranks: the 32nd is padding, filled with something that must not matter."""
-    weight, labels, upstream = random(VOCABULARY, WIDTH), RNG.integers(0, VOCABULARY, TOKENS).astype(np.int32), random(TOKENS)
+    weight, labels, upstream = (
+        random(VOCABULARY, WIDTH),
+        RNG.integers(0, VOCABULARY, TOKENS).astype(np.int32),
+        random(TOKENS),
+    )
     labels[:3] = 0, 15, 16  # first and last row of a rank
     padded = np.concatenate([weight, np.full((1, WIDTH), 7, np.float32)])
     logits = X.astype(np.float64) @ weight.T
@@ -128,7 +137,9 @@ def check_head(axis):
     dweight = np.concatenate([dlogits.T @ X, np.zeros((1, WIDTH))])
     for chunk_rows in (4, 100):
         head = Head(axis, chunk_rows)
-        logprobs, entropy, _, _ = (t.asnumpy() for t in Forward(head.logprobs)(*map(Tensor, (X, half(padded, axis.index), labels))))
+        logprobs, entropy, _, _ = (
+            t.asnumpy() for t in Forward(head.logprobs)(*map(Tensor, (X, half(padded, axis.index), labels)))
+        )
         close(logprobs, np.log(p)[np.arange(TOKENS), labels], "logprobs")
         close(entropy, -(p * np.log(p)).sum(-1), "entropy")
         _, (dhidden, found_dweight) = gradients(head, 2, X, half(padded, axis.index), labels, upstream)
@@ -142,7 +153,9 @@ def check_values(axis):
     every = gather_objects(axis, mine[axis.index])
     assert (np.stack(every) == mine).all()
     assert (Forward(GatherRows(axis))(Tensor(mine[axis.index])).asnumpy() == np.concatenate(every)).all()
-    assert (Forward(ReduceScatterRows(axis))(Tensor(mine[axis.index])).asnumpy() == half(mine[0] + mine[1], axis.index)).all()
+    assert (
+        Forward(ReduceScatterRows(axis))(Tensor(mine[axis.index])).asnumpy() == half(mine[0] + mine[1], axis.index)
+    ).all()
     assert (Forward(MaxOverAxis(axis))(Tensor(mine[axis.index][0])).asnumpy() == mine[:, 0].max(0)).all()
     shapes = [(3,), (2, 5), (1,), (4, 4)]
     tensors = [[random(*shape) for shape in shapes] for _ in range(2)]

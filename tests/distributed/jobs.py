@@ -33,7 +33,14 @@ def start_msrun(num_ranks, log_dir, script, *arguments, timeout=480, cwd=None):
     ]
     job = uuid.uuid4().hex
     environment = clean_environment(PYTHONPATH=VERIFIERS, TEST_JOB=job)
-    process = subprocess.Popen(command, cwd=cwd or Path(log_dir).parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    process = subprocess.Popen(
+        command,
+        cwd=cwd or Path(log_dir).parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
     try:
         text, _ = process.communicate(timeout=timeout)
     finally:
@@ -43,7 +50,9 @@ def start_msrun(num_ranks, log_dir, script, *arguments, timeout=480, cwd=None):
 
 
 def end_processes_of(job):
-    """msrun puts every rank in a session of its own; all inherit the job's mark in their environment, by which those that are left are ended."""
+    """msrun puts every rank in a session of its own; all inherit the job's mark in their environment, by which those
+    that are left are ended.
+    """
     for entry in Path("/proc").iterdir():
         try:
             if entry.name.isdigit() and f"TEST_JOB={job}".encode() in (entry / "environ").read_bytes().split(b"\0"):

@@ -1,6 +1,8 @@
-"""One rank of the invariance tests: trains, one after the other, under every configuration of a JSON file, in one msrun job.
+"""One rank of the invariance tests: trains, one after the other, under every configuration of a JSON file, in one msrun
+job.
 
-Beside what a run writes, leaves OUTPUT/probe.npz: reference logprobs of fixed sequences, and greedy rollouts of fixed prompts.
+Beside what a run writes, leaves OUTPUT/probe.npz: reference logprobs of fixed sequences, and greedy rollouts of fixed
+prompts.
 """
 
 import json
@@ -28,7 +30,9 @@ def probe(trainer):
     with trainer.residency.phase("generate"):
         greedy = trainer.roles.rollout.generate(requests, SamplingParams(16, temperature=0))
     tokens = [group[0].token_ids for group in greedy]
-    assert all(other == tokens for other in gather_objects(trainer.mesh.world, tokens)), "ranks disagree on greedy rollouts"
+    assert all(other == tokens for other in gather_objects(trainer.mesh.world, tokens)), (
+        "ranks disagree on greedy rollouts"
+    )
     return {"reference": logprobs, "greedy": np.array(tokens)}
 
 

@@ -1,4 +1,6 @@
-"""One of four ranks of the reshard tests: both transports between real processes. Argument: an empty folder, the working directory."""
+"""One of four ranks of the reshard tests: both transports between real processes. Argument: an empty folder, the
+working directory.
+"""
 
 import ctypes
 import gc
@@ -84,7 +86,9 @@ def check_values(mesh, transports, written):
         source, destination = (parse_strategy(text, text, config) for text in (source_text, destination_text))
         plan = make_plan(config, source, destination)
         weights = parameters(shards(config, source, mesh.rank, 0))
-        targets = parameters({name: np.zeros_like(array) for name, array in shards(config, destination, mesh.rank, 0).items()})
+        targets = parameters(
+            {name: np.zeros_like(array) for name, array in shards(config, destination, mesh.rank, 0).items()}
+        )
         resharders = [Resharder(plan, mesh.rank, mesh.world, targets, transport, 4096) for transport in transports]
         early, late = Graph(targets.values()), Graph(targets.values())
         early()  # compiled, and run, before any weights are there
@@ -102,7 +106,10 @@ def check_values(mesh, transports, written):
                 for (name, array), seen in zip(expected.items(), graph(), strict=True):
                     assert (targets[name].asnumpy() == array).all(), (destination_text, turn, name)
                     assert (seen.asnumpy() == array).all(), ("compiled graph", destination_text, turn, name)
-        buffers, axis = buffers_of_rank(config, destination, mesh.rank), mesh.role(destination.dims, config.num_key_value_heads).tensor
+        buffers, axis = (
+            buffers_of_rank(config, destination, mesh.rank),
+            mesh.role(destination.dims, config.num_key_value_heads).tensor,
+        )
         original = random_tensors(config, turn)
         for name, whole in whole_tensors(config, targets, buffers, axis):
             assert (whole == original.pop(name)).all(), ("gathered", destination_text, name)
@@ -112,7 +119,10 @@ def check_values(mesh, transports, written):
 def check_checksums(mesh):
     config, source_text, destination_text = CASES[0]
     source, destination = (parse_strategy(text, text, config) for text in (source_text, destination_text))
-    weights, targets = parameters(shards(config, source, mesh.rank, 0)), parameters(shards(config, destination, mesh.rank, 1))
+    weights, targets = (
+        parameters(shards(config, source, mesh.rank, 0)),
+        parameters(shards(config, destination, mesh.rank, 1)),
+    )
     transport = FlipsABit(mesh.world)
     transport.rank = mesh.rank
     resharder = Resharder(make_plan(config, source, destination), mesh.rank, mesh.world, targets, transport)
@@ -140,7 +150,12 @@ def check_memory(mesh, transports):
         extra[transport.name] = max(gather_objects(mesh.world, peak_rss_gb() - before)) * 2**30
         assert extra[transport.name] <= 2 * bucket, extra
     if mesh.is_main:
-        print(json.dumps({"peak extra MB, buckets of 8.4 MB": {name: round(size / 1e6, 1) for name, size in extra.items()}}), flush=True)
+        print(
+            json.dumps(
+                {"peak extra MB, buckets of 8.4 MB": {name: round(size / 1e6, 1) for name, size in extra.items()}}
+            ),
+            flush=True,
+        )
 
 
 def main():

@@ -12,7 +12,17 @@ from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
 from mindrlhf_lite.models.model_config import ModelConfig
 
 MAIN = ROOT / "examples/qwen_grpo/main.py"
-EXACT = ("loss/total", "loss/policy", "loss/kl", "policy/grad_norm", "reward/mean", "completion/mean_tokens", "policy/entropy", "policy/lr", "epoch")
+EXACT = (
+    "loss/total",
+    "loss/policy",
+    "loss/kl",
+    "policy/grad_norm",
+    "reward/mean",
+    "completion/mean_tokens",
+    "policy/entropy",
+    "policy/lr",
+    "epoch",
+)
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +32,11 @@ def data(tmp_path_factory, quickstart_model):
     for split, rows in (("train", 20), ("held_out", 6)):
         make_sums(quickstart_model, folder / f"{split}.mindrecord", rows, split)
     config = ModelConfig.from_dir(quickstart_model)
-    weights = {name: value for name, value in load_weights(quickstart_model, config).items() if ".layers." not in name or ".layers.0." in name}
+    weights = {
+        name: value
+        for name, value in load_weights(quickstart_model, config).items()
+        if ".layers." not in name or ".layers.0." in name
+    }
     save_hf_model(folder / "model", replace(config, num_hidden_layers=1), weights, 258, 256)
     for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
         shutil.copy(quickstart_model / name, folder / "model" / name)
@@ -71,7 +85,10 @@ def metrics(output):
 
 
 def without_times(rows):
-    return [{key: value for key, value in row.items() if not key.startswith(("time_s/", "speed/", "memory/", "reshard/gb"))} for row in rows]
+    return [
+        {key: value for key, value in row.items() if not key.startswith(("time_s/", "speed/", "memory/", "reshard/gb"))}
+        for row in rows
+    ]
 
 
 def completions(output, step):

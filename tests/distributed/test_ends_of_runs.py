@@ -1,4 +1,6 @@
-"""How runs end early: full disks, Ctrl-C, a dead rank, a broken verifier; nothing is lost, and one line says what to do."""
+"""How runs end early: full disks, Ctrl-C, a dead rank, a broken verifier; nothing is lost, and one line says what to
+do.
+"""
 
 import os
 import signal
@@ -21,7 +23,9 @@ from mindrlhf_lite.models.model_config import ModelConfig
 def test_a_full_disk_at_the_end_loses_no_weights(data, tmp_path):
     """Without checkpoints the trained model goes to the system's scratch folder; the message says where."""
     (tmp_path / "disk").mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(tmp_path / "disk")], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(tmp_path / "disk")], capture_output=True
+    ).returncode:
         pytest.skip("needs root: a small file system is mounted")
     try:
         (tmp_path / "filler.py").write_text(
@@ -47,7 +51,9 @@ def test_a_full_disk_at_the_end_loses_no_weights(data, tmp_path):
 
 def test_there_is_no_room_for_what_the_run_would_keep(data, tmp_path):
     (tmp_path / "disk").mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", str(tmp_path / "disk")], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", str(tmp_path / "disk")], capture_output=True
+    ).returncode:
         pytest.skip("needs root: a small file system is mounted")
     try:
         result = single(data, tmp_path / "disk/run", "--dry_run")
@@ -57,10 +63,16 @@ def test_there_is_no_room_for_what_the_run_would_keep(data, tmp_path):
 
 
 def test_ctrl_c_in_plain_python_is_one_line(data, tmp_path):
-    command = [sys.executable, str(MAIN), *map(str, arguments(data, tmp_path / "run", "--rl_config.max_steps=400", "--rl_config.save_ckpt_interval=1"))]
+    command = [
+        sys.executable,
+        str(MAIN),
+        *map(str, arguments(data, tmp_path / "run", "--rl_config.max_steps=400", "--rl_config.save_ckpt_interval=1")),
+    ]
     environment = {key: value for key, value in clean_environment(PYTHONPATH=VERIFIERS).items() if key != "GLOG_v"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=ROOT, **pipes, env=environment, start_new_session=True, preexec_fn=listen_to_ctrl_c) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, **pipes, env=environment, start_new_session=True, preexec_fn=listen_to_ctrl_c
+    ) as process:
         deadline = time.monotonic() + 200
         while not (tmp_path / "run/checkpoints/step_2").is_dir():
             assert process.poll() is None and time.monotonic() < deadline
@@ -69,16 +81,25 @@ def test_ctrl_c_in_plain_python_is_one_line(data, tmp_path):
         text, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     lines = [line for line in errors.splitlines() if line.strip()]
-    assert len(lines) == 1 and lines[0].startswith("interrupted; the newest checkpoint is after step "), errors  # no framework line either
+    assert len(lines) == 1 and lines[0].startswith("interrupted; the newest checkpoint is after step "), (
+        errors
+    )  # no framework line either
     assert f"--rl_config.output_dir={tmp_path / 'run'} --resume_training" in lines[0]
     assert text.count("compiling graphs") == 1 and "first step done after" in text
 
 
 def test_a_broken_verifier_ends_the_run_with_its_error(data, tmp_path):
     (tmp_path / "broken.py").write_text("def reward(completions, golds):\n    raise KeyError('no such field')\n")
-    command = [sys.executable, MAIN, *arguments(data, tmp_path / "run", "--verifier_function", "broken.reward", "--verifier_weight", "1.0")]
+    command = [
+        sys.executable,
+        MAIN,
+        *arguments(data, tmp_path / "run", "--verifier_function", "broken.reward", "--verifier_weight", "1.0"),
+    ]
     result = run([*command, "--rl_config.num_generations=8"], cwd=tmp_path, PYTHONPATH=str(tmp_path))
-    assert result.returncode == 2 and "failed on 20 completions in a row, the last time with KeyError: 'no such field'" in result.stderr, result.stderr
+    assert (
+        result.returncode == 2
+        and "failed on 20 completions in a row, the last time with KeyError: 'no such field'" in result.stderr
+    ), result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -86,9 +107,19 @@ def test_a_killed_rank_of_a_run_is_named_with_what_to_type(data, tmp_path):
     """The whole program, on two ranks: within ten seconds, nothing left, and the run goes on from there."""
     output, job = tmp_path / "run", uuid.uuid4().hex
     settings = ("--rl_config.max_steps=400", "--rl_config.save_ckpt_interval=1")
-    command = [sys.executable, "-m", "mindrlhf_lite.job", "--ranks=2", f"--log_dir={tmp_path}/log", str(MAIN), *map(str, arguments(data, output, *settings))]
+    command = [
+        sys.executable,
+        "-m",
+        "mindrlhf_lite.job",
+        "--ranks=2",
+        f"--log_dir={tmp_path}/log",
+        str(MAIN),
+        *map(str, arguments(data, output, *settings)),
+    ]
     environment = clean_environment(PYTHONPATH=f"{ROOT}:{VERIFIERS}", TEST_JOB=job)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    ) as process:
         try:
             deadline = time.monotonic() + 200
             while not (output / "checkpoints/step_2").is_dir():
@@ -96,7 +127,9 @@ def test_a_killed_rank_of_a_run_is_named_with_what_to_type(data, tmp_path):
                 time.sleep(0.05)
             (second,) = [
                 found
-                for found in (Process.find(int(entry.name)) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+                for found in (
+                    Process.find(int(entry.name)) for entry in Path("/proc").iterdir() if entry.name.isdigit()
+                )
                 if found
                 and {"TEST_JOB": job, "RANK_ID": "1", "MS_ROLE": "MS_WORKER"}.items() <= found.environment().items()
                 and found.name == "python"
@@ -108,4 +141,8 @@ def test_a_killed_rank_of_a_run_is_named_with_what_to_type(data, tmp_path):
         finally:
             end_processes_of(job)
     assert process.returncode == 1
-    assert "error: rank 1 was killed by signal 9 (SIGKILL)" in text and "the newest checkpoint is after step " in text and "Traceback" not in text, text[-3000:]
+    assert (
+        "error: rank 1 was killed by signal 9 (SIGKILL)" in text
+        and "the newest checkpoint is after step " in text
+        and "Traceback" not in text
+    ), text[-3000:]

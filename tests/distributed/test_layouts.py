@@ -1,4 +1,6 @@
-"""Every parallel strategy gives the run that one rank gives: losses, gradient norms, updated weights, reference logprobs, greedy rollouts."""
+"""Every parallel strategy gives the run that one rank gives: losses, gradient norms, updated weights, reference
+logprobs, greedy rollouts.
+"""
 
 import json
 import shutil
@@ -15,15 +17,21 @@ from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
 from mindrlhf_lite.models.model_config import ModelConfig
 
 WORKER = Path(__file__).with_name("layout_worker.py")
-# 271 tokens do not divide by 2 or 4: the vocabulary is padded; 3 layers on 2 stages: an uneven split; 2 key-value heads on 4 tensor ranks: replicated
+# 271 tokens do not divide by 2 or 4: the vocabulary is padded; 3 layers on 2 stages: an uneven split; 2 key-value heads
+# on 4 tensor ranks: replicated
 SHAPE = ModelConfig(271, 32, 48, 3, 4, 2, rope_theta=10000.0, max_position_embeddings=256, tie_word_embeddings=True)
 NEAR = 1e-5
 
 # (name, actor (dp, tp, pp), reference (dp, tp, pp), rollout (dp, tp), options)
 ZERO, RECOMPUTE = {"actor_config.enable_parallel_optimizer": True}, {"actor_config.recompute_config.recompute": True}
-SEQUENCE_SPLIT = {"actor_config.parallel_config.use_seq_parallel": True, "ref_config.parallel_config.use_seq_parallel": True}
+SEQUENCE_SPLIT = {
+    "actor_config.parallel_config.use_seq_parallel": True,
+    "ref_config.parallel_config.use_seq_parallel": True,
+}
 UNTIED = {"actor_config.load": "untied", "ref_config.load": "untied"}
-WHOLE_EMBEDDING = {f"{role}.parallel_config.vocab_emb_dp": True for role in ("actor_config", "ref_config", "generate_config")}
+WHOLE_EMBEDDING = {
+    f"{role}.parallel_config.vocab_emb_dp": True for role in ("actor_config", "ref_config", "generate_config")
+}
 COLLECTIVE, SWAP_0 = {"rl_config.reshard_transport": "collective"}, {"rl_config.swap": True}
 SWAP_1 = {"rl_config.swap": True, "rl_config.reshard_mem_opt_level": 1}
 
@@ -32,13 +40,22 @@ def micro(number):
     return {"actor_config.parallel_config.micro_batch_num": number}
 
 
-ONE_RANK = [("one", (1, 1, 1), (1, 1, 1), (1, 1), {}), ("one_untied", (1, 1, 1), (1, 1, 1), (1, 1), {**UNTIED, **RECOMPUTE, **micro(4)})]
+ONE_RANK = [
+    ("one", (1, 1, 1), (1, 1, 1), (1, 1), {}),
+    ("one_untied", (1, 1, 1), (1, 1, 1), (1, 1), {**UNTIED, **RECOMPUTE, **micro(4)}),
+]
 TWO_RANKS = [
     ("dp2_zero", (2, 1, 1), (1, 2, 1), (1, 2), {**ZERO, **COLLECTIVE, **micro(2)}),
     ("pp2", (1, 1, 2), (1, 1, 2), (2, 1), {"actor_config.parallel_config.stage_layers": [1, 2], **SWAP_0, **micro(4)}),
 ]
 FOUR_RANKS = [
-    ("dp2_tp2_zero_seq_untied", (2, 2, 1), (1, 2, 2), (4, 1), {**ZERO, **SEQUENCE_SPLIT, **UNTIED, **WHOLE_EMBEDDING, **RECOMPUTE, **micro(1)}),
+    (
+        "dp2_tp2_zero_seq_untied",
+        (2, 2, 1),
+        (1, 2, 2),
+        (4, 1),
+        {**ZERO, **SEQUENCE_SPLIT, **UNTIED, **WHOLE_EMBEDDING, **RECOMPUTE, **micro(1)},
+    ),
     ("tp2_pp2_seq", (1, 2, 2), (2, 2, 1), (2, 2), {**SEQUENCE_SPLIT, **SWAP_1, **micro(4)}),
 ]
 FULL_TWO_RANKS = [
@@ -63,10 +80,12 @@ def folder(tmp_path_factory, quickstart_model):
     folder = tmp_path_factory.mktemp("layouts")
     make_sums(quickstart_model, folder / "train.mindrecord", 16)
     for name, is_tied in (("tied", True), ("untied", False)):
-        # the untied one is Qwen3's kind: norms of each head's query and key, whose gradients every tensor rank has a part of
+        # the untied one is Qwen3's kind: norms of each head's query and key, whose gradients every tensor rank has a
+        # part of
         config = replace(SHAPE, tie_word_embeddings=is_tied, model_type="qwen2" if is_tied else "qwen3")
         weights = random_weights(config)
-        # confident, as language models are: of a flat distribution over 271 tokens one draw in 10,000 changes with the rounding
+        # confident, as language models are: of a flat distribution over 271 tokens one draw in 10,000 changes with the
+        # rounding
         weights["model.embed_tokens.weight" if is_tied else "lm_head.weight"] *= 4
         save_hf_model(folder / name, config, weights, 258, 256)
         for file in ("vocab.json", "merges.txt", "tokenizer_config.json"):
@@ -115,7 +134,9 @@ def run_cases(folder, num_ranks, cases, timeout=400):
         result = run([sys.executable, WORKER, folder / "cases_1.json"], timeout=timeout, PYTHONPATH=VERIFIERS)
         assert result.returncode == 0, result.stderr
         return
-    code, text, logs = start_msrun(num_ranks, folder / f"log_{num_ranks}", WORKER, folder / f"cases_{num_ranks}.json", timeout=timeout)
+    code, text, logs = start_msrun(
+        num_ranks, folder / f"log_{num_ranks}", WORKER, folder / f"cases_{num_ranks}.json", timeout=timeout
+    )
     assert code == 0, text[-6000:] + logs[-6000:]
 
 
@@ -132,7 +153,8 @@ def difference(folder, name, witness):
         a, b = (read_jsonl(folder / run / f"completions/step_{step:06d}.jsonl") for run in (name, witness))
         assert a == b
     found = {}
-    # the loss adds up tokens' losses of size 1 that cancel, the KL differences of logprobs: what is left is compared against a tenth
+    # the loss adds up tokens' losses of size 1 that cancel, the KL differences of logprobs: what is left is compared
+    # against a tenth
     for key, floor in (("loss/total", 1e-1), ("loss/kl", 1e-1), ("policy/grad_norm", 0.0), ("policy/entropy", 0.0)):
         found[key] = max(abs(a[key] - b[key]) / max(abs(b[key]), floor) for a, b in zip(ours, theirs, strict=True))
     assert max(row["rollout/logprob_diff_max"] for row in ours) < 1e-4
@@ -142,16 +164,25 @@ def difference(folder, name, witness):
     start = load_weights(folder / ("tied" if config.tie_word_embeddings else "untied"), config)
     assert min(np.abs(theirs[tensor] - start[tensor]).max() for tensor in theirs) > 1e-5  # every tensor has learnt
     changes = ((ours[tensor] - theirs[tensor], theirs[tensor] - start[tensor]) for tensor in theirs)
-    assert max(np.linalg.norm(wrong) / np.linalg.norm(change) for wrong, change in changes) < 1e-2  # and learnt the same
-    found["weights"] = max(np.abs(ours[tensor] - theirs[tensor]).max() / np.abs(theirs[tensor]).max() for tensor in theirs)
+    assert (
+        max(np.linalg.norm(wrong) / np.linalg.norm(change) for wrong, change in changes) < 1e-2
+    )  # and learnt the same
+    found["weights"] = max(
+        np.abs(ours[tensor] - theirs[tensor]).max() / np.abs(theirs[tensor]).max() for tensor in theirs
+    )
     probes = [np.load(folder / run / "probe.npz") for run in (name, witness)]
     assert (probes[0]["greedy"] == probes[1]["greedy"]).all()
-    found["reference"] = np.abs(probes[0]["reference"] - probes[1]["reference"]).max() / np.abs(probes[1]["reference"]).max()
+    found["reference"] = (
+        np.abs(probes[0]["reference"] - probes[1]["reference"]).max() / np.abs(probes[1]["reference"]).max()
+    )
     return {key: float(value) for key, value in found.items()}
 
 
 def check(folder, cases):
-    table = {case[0]: difference(folder, case[0], "one_untied" if case[4].get("actor_config.load") else "one") for case in cases}
+    table = {
+        case[0]: difference(folder, case[0], "one_untied" if case[4].get("actor_config.load") else "one")
+        for case in cases
+    }
     print(json.dumps(table, indent=1))  # pytest -s: the table of docs/parallel.md
     for name, found in table.items():
         for key, value in found.items():

@@ -1,4 +1,6 @@
-"""run_grpo_multinode.sh: two nodes with names and networks of their own give what one host gives; mistakes are named."""
+"""run_grpo_multinode.sh: two nodes with names and networks of their own give what one host gives; mistakes are
+named.
+"""
 
 import os
 import subprocess
@@ -22,7 +24,20 @@ class Namespaces:
     def __enter__(self):
         for name in self.names:
             self._ip("netns", "add", name)
-        self._ip("link", "add", "node0", "netns", self.names[0], "type", "veth", "peer", "name", "node1", "netns", self.names[1])
+        self._ip(
+            "link",
+            "add",
+            "node0",
+            "netns",
+            self.names[0],
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "node1",
+            "netns",
+            self.names[1],
+        )
         for node, name in enumerate(self.names):
             self._ip("-n", name, "addr", "add", f"10.77.0.{node + 1}/24", "dev", f"node{node}")
             for link in (f"node{node}", "lo"):
@@ -39,7 +54,17 @@ class Namespaces:
 
     def command(self, node, *script):
         """A host name of its own, too: ranks of one host would share memory."""
-        return ["ip", "netns", "exec", self.names[node], "unshare", "--uts", "bash", "-c", f"hostname node{node} && bash {' '.join(map(str, script))}"]
+        return [
+            "ip",
+            "netns",
+            "exec",
+            self.names[node],
+            "unshare",
+            "--uts",
+            "bash",
+            "-c",
+            f"hostname node{node} && bash {' '.join(map(str, script))}",
+        ]
 
 
 def namespaces_are_allowed() -> bool:
@@ -56,29 +81,42 @@ def namespaces_are_allowed() -> bool:
 @pytest.mark.full
 @pytest.mark.skipif(not namespaces_are_allowed(), reason="needs root, iproute2 and network namespaces")
 def test_two_nodes_give_what_one_host_gives(tmp_path):
-    one = run(["bash", ROOT / "examples/qwen_grpo/run_grpo.sh", *SETTINGS, f"--rl_config.output_dir={tmp_path}/one"], LOG_DIR=str(tmp_path / "one_log"))
+    one = run(
+        ["bash", ROOT / "examples/qwen_grpo/run_grpo.sh", *SETTINGS, f"--rl_config.output_dir={tmp_path}/one"],
+        LOG_DIR=str(tmp_path / "one_log"),
+    )
     assert one.returncode == 0, one.stdout[-2000:] + one.stderr[-2000:]
     script = (SCRIPT, *SETTINGS, f"--rl_config.output_dir={tmp_path}/two")
     common = {"NNODES": "2", "NPUS_PER_NODE": "2", "MASTER_ADDR": "10.77.0.1"}
     with Namespaces() as nodes:
         jobs, mark = [], uuid.uuid4().hex
         for node in range(2):
-            environment = clean_environment(**common, NODE_RANK=str(node), LOG_DIR=str(tmp_path / f"log{node}"), TEST_JOB=mark)
+            environment = clean_environment(
+                **common, NODE_RANK=str(node), LOG_DIR=str(tmp_path / f"log{node}"), TEST_JOB=mark
+            )
             log = (tmp_path / f"node{node}.log").open("w")
-            jobs.append(subprocess.Popen(nodes.command(node, *script), cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT))
+            jobs.append(
+                subprocess.Popen(
+                    nodes.command(node, *script), cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
+                )
+            )
         try:
             codes = [job.wait(timeout=300) for job in jobs]
         finally:
             end_processes_of(mark)
     assert codes == [0, 0], (tmp_path / "node0.log").read_text()[-3000:]
     assert sorted(path.name for path in tmp_path.glob("log*/worker_*")) == [f"worker_{rank}.log" for rank in range(4)]
-    rows = ([row for row in read_jsonl(tmp_path / name / "metrics.jsonl") if row["step"] > 0] for name in ("one", "two"))
+    rows = (
+        [row for row in read_jsonl(tmp_path / name / "metrics.jsonl") if row["step"] > 0] for name in ("one", "two")
+    )
     for here, there in zip(*rows, strict=True):
         for key in ("loss/total", "reward/mean", "policy/grad_norm", "completion/mean_tokens"):
             assert there[key] == pytest.approx(here[key], rel=1e-5, abs=1e-7), key
     for step in (1, 2):
         name = f"completions/step_{step:06d}.jsonl"
-        assert [row["completion"] for row in read_jsonl(tmp_path / "one" / name)] == [row["completion"] for row in read_jsonl(tmp_path / "two" / name)]
+        assert [row["completion"] for row in read_jsonl(tmp_path / "one" / name)] == [
+            row["completion"] for row in read_jsonl(tmp_path / "two" / name)
+        ]
 
 
 @pytest.mark.parametrize(
@@ -106,9 +144,25 @@ def test_without_variables_it_has_the_ranks_that_its_example_needs():
 def test_two_nodes_on_one_host_share_a_scheduler(tmp_path):
     """docs/guides/multinode.md, "Try it on one host", with one rank a node."""
     make_sums(QUICKSTART, tmp_path / "train.mindrecord", 20)
-    settings = ("--rl_config.max_steps=1", "--rl_config.chunk_size=4", "--rl_config.num_generations=4", "--generate_config.max_num_seqs=16")
-    files = (f"--rl_config.output_dir={tmp_path}/out", "--rl_config.eval_interval=0", "--rl_config.save_ckpt_interval=0", "--monitor_config.plots=false")
-    common = {"NNODES": "2", "NPUS_PER_NODE": "1", "ONE_HOST": "1", "MASTER_PORT": str(free_port()), "MODEL": str(QUICKSTART)}
+    settings = (
+        "--rl_config.max_steps=1",
+        "--rl_config.chunk_size=4",
+        "--rl_config.num_generations=4",
+        "--generate_config.max_num_seqs=16",
+    )
+    files = (
+        f"--rl_config.output_dir={tmp_path}/out",
+        "--rl_config.eval_interval=0",
+        "--rl_config.save_ckpt_interval=0",
+        "--monitor_config.plots=false",
+    )
+    common = {
+        "NNODES": "2",
+        "NPUS_PER_NODE": "1",
+        "ONE_HOST": "1",
+        "MASTER_PORT": str(free_port()),
+        "MODEL": str(QUICKSTART),
+    }
     common |= {
         "DATASET": str(tmp_path / "train.mindrecord"),
         "CONFIG": str(ROOT / "examples/quickstart/grpo_config.yaml"),
@@ -119,7 +173,9 @@ def test_two_nodes_on_one_host_share_a_scheduler(tmp_path):
         for node, log in enumerate(logs):
             environment = clean_environment(**common, NODE_RANK=str(node), LOG_DIR=str(tmp_path / f"log{node}"))
             command = ["bash", str(SCRIPT), *settings, *files]
-            nodes.append(subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log.open("w"), stderr=subprocess.STDOUT))
+            nodes.append(
+                subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log.open("w"), stderr=subprocess.STDOUT)
+            )
         codes = [node.wait(timeout=300) for node in nodes]
     finally:
         end_processes_of(mark)

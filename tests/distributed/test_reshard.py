@@ -8,7 +8,9 @@ WORKER = Path(__file__).with_name("reshard_worker.py")
 
 
 def test_both_transports_between_four_ranks(tmp_path):
-    """Bit for bit; seen by compiled graphs; a broken number is an error on all ranks; no file; peak memory within two buckets."""
+    """Bit for bit; seen by compiled graphs; a broken number is an error on all ranks; no file; peak memory within two
+    buckets.
+    """
     (tmp_path / "empty").mkdir()
     code, text, logs = start_msrun(4, tmp_path / "log", WORKER, tmp_path / "empty", cwd=tmp_path / "empty")
     assert code == 0, text[-3000:] + logs[-6000:]

@@ -16,8 +16,14 @@ from mindrlhf_lite.data.tokenizer import Tokenizer
 
 
 def test_one_and_two_ranks_agree(data, tmp_path):
-    """Same sampled tokens; losses and gradient norms to 1e-5; also with several minibatches, iterations and micro-batches."""
-    settings = ("--rl_config.batch_size=8", "--rl_config.num_iterations=2", "--rl_config.eval_dataset_file=" + str(data / "held_out.mindrecord"))
+    """Same sampled tokens; losses and gradient norms to 1e-5; also with several minibatches, iterations and
+    micro-batches.
+    """
+    settings = (
+        "--rl_config.batch_size=8",
+        "--rl_config.num_iterations=2",
+        "--rl_config.eval_dataset_file=" + str(data / "held_out.mindrecord"),
+    )
     one = single(data, tmp_path / "one", *settings, "--actor_config.parallel_config.micro_batch_num=3")
     assert one.returncode == 0, one.stderr
     code, text, logs = msrun(2, data, tmp_path / "two", *settings, "--actor_config.parallel_config.micro_batch_num=2")
@@ -26,7 +32,10 @@ def test_one_and_two_ranks_agree(data, tmp_path):
         for key in EXACT:
             assert b[key] == pytest.approx(a[key], rel=1e-5, abs=1e-7), (a["step"], key)
     for step in (1, 2, 3):
-        as_set = [sorted((row["prompt"], row["completion"], row["reward"]) for row in completions(tmp_path / name, step)) for name in ("one", "two")]
+        as_set = [
+            sorted((row["prompt"], row["completion"], row["reward"]) for row in completions(tmp_path / name, step))
+            for name in ("one", "two")
+        ]
         assert as_set[0] == as_set[1]
     assert "step    1" in text and text.count("step    1") == 1  # only rank 0 speaks
     accuracy = [json.loads((tmp_path / name / "summary.json").read_text())["accuracy"] for name in ("one", "two")]
@@ -91,28 +100,72 @@ def test_files_of_a_run(data, tmp_path):
     assert all(np.isfinite(value) for row in rows for value in row.values())
     assert all(row["rollout/logprob_diff_max"] < 1e-4 and row["rollout/sampling_gap_mean"] < 1e-6 for row in rows)
     glossary = (ROOT / "docs/metrics.md").read_text()
-    assert all(f"`{key}`" in glossary for key in expected if not key.endswith("_modulo/mean") and key != "reward/format_reward/mean")
+    assert all(
+        f"`{key}`" in glossary
+        for key in expected
+        if not key.endswith("_modulo/mean") and key != "reward/format_reward/mean"
+    )
     assert {path.name for path in (output / "checkpoints").iterdir()} == {"step_2", "step_3"}
-    assert {path.name for path in (output / "plots").iterdir()} == {"reward.png", "loss.png", "kl.png", "length.png", "accuracy.png"}
+    assert {path.name for path in (output / "plots").iterdir()} == {
+        "reward.png",
+        "loss.png",
+        "kl.png",
+        "length.png",
+        "accuracy.png",
+    }
     assert list((output / "tensorboard").iterdir()) and (output / "profile/rank_0.pstats").is_file()
-    where = ("--src_checkpoint", output / "checkpoints/step_3", "--dst_checkpoint", tmp_path / "from_step", "--dst_strategy", "full")
+    where = (
+        "--src_checkpoint",
+        output / "checkpoints/step_3",
+        "--dst_checkpoint",
+        tmp_path / "from_step",
+        "--dst_strategy",
+        "full",
+    )
     assert run_python("tools/transform_checkpoint.py", *where).returncode == 0
     for folder in (tmp_path / "from_step", output / "hf"):
         assert Tokenizer(str(folder)).fingerprint() == Tokenizer(str(data / "model")).fingerprint()
     row = completions(output, 2)[0]
-    assert {"prompt", "completion", "gold", "rewards", "outcome", "tokens", "finish_reason", "group"} <= row.keys() and len(completions(output, 2)) == 16
+    assert {
+        "prompt",
+        "completion",
+        "gold",
+        "rewards",
+        "outcome",
+        "tokens",
+        "finish_reason",
+        "group",
+    } <= row.keys() and len(completions(output, 2)) == 16
     summary = json.loads((output / "summary.json").read_text())
-    assert {"accuracy", "steps", "seconds", "seed", "versions", "git_commit", "config"} <= summary.keys() and summary["steps"] == 3
+    assert {"accuracy", "steps", "seconds", "seed", "versions", "git_commit", "config"} <= summary.keys() and summary[
+        "steps"
+    ] == 3
     # transformers loads the result and scores a completion as tools/score.py does
     torch = pytest.importorskip("torch")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     text = {"prompt": row["prompt"], "completion": row["completion"]}
     (tmp_path / "rows.jsonl").write_text(json.dumps(text) + "\n")
-    assert run_python("tools/score.py", "--model", output / "hf", "--input", tmp_path / "rows.jsonl", "--output", tmp_path / "scored.jsonl").returncode == 0
+    assert (
+        run_python(
+            "tools/score.py",
+            "--model",
+            output / "hf",
+            "--input",
+            tmp_path / "rows.jsonl",
+            "--output",
+            tmp_path / "scored.jsonl",
+        ).returncode
+        == 0
+    )
     (scored,) = read_jsonl(tmp_path / "scored.jsonl")
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(output / "hf", dtype=torch.float32), AutoTokenizer.from_pretrained(output / "hf")
-    prompt, completion = (tokenizer(text[name], add_special_tokens=False)["input_ids"] for name in ("prompt", "completion"))
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(output / "hf", dtype=torch.float32),
+        AutoTokenizer.from_pretrained(output / "hf"),
+    )
+    prompt, completion = (
+        tokenizer(text[name], add_special_tokens=False)["input_ids"] for name in ("prompt", "completion")
+    )
     assert scored["token_ids"] == completion
     with torch.no_grad():
         logprobs = torch.log_softmax(model(torch.tensor([prompt + completion])).logits[0], -1)
@@ -122,7 +175,11 @@ def test_files_of_a_run(data, tmp_path):
 
 def test_resume_is_exact_bit_for_bit_across_an_epoch(data, tmp_path):
     """6 steps in one run equal 4 steps, a fresh process, and 2 more; the fifth step ends the first epoch."""
-    settings = ("--rl_config.save_ckpt_interval=2", "--actor_config.lr_schedule.lr_decay_style=cosine", "--actor_config.lr_schedule.decay_steps=6")
+    settings = (
+        "--rl_config.save_ckpt_interval=2",
+        "--actor_config.lr_schedule.lr_decay_style=cosine",
+        "--actor_config.lr_schedule.decay_steps=6",
+    )
     for name, steps, extra in (("whole", 6, ()), ("parts", 4, ()), ("parts", 6, ("--resume_training", "true"))):
         result = single(data, tmp_path / name, f"--rl_config.max_steps={steps}", *settings, *extra)
         assert result.returncode == 0, result.stderr
@@ -156,9 +213,24 @@ def test_resume_after_kill_9_and_damage(data, tmp_path):
     command = [
         sys.executable,
         str(MAIN),
-        *map(str, arguments(data, output, "--rl_config.max_steps=400", "--rl_config.save_ckpt_interval=1", "--rl_config.save_max_ckpt_num=3")),
+        *map(
+            str,
+            arguments(
+                data,
+                output,
+                "--rl_config.max_steps=400",
+                "--rl_config.save_ckpt_interval=1",
+                "--rl_config.save_max_ckpt_num=3",
+            ),
+        ),
     ]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=clean_environment(PYTHONPATH=VERIFIERS))
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=clean_environment(PYTHONPATH=VERIFIERS),
+    )
     try:
         deadline = time.monotonic() + 200
         while not (output / "checkpoints/step_4").is_dir():
@@ -171,7 +243,14 @@ def test_resume_after_kill_9_and_damage(data, tmp_path):
     with (output / f"checkpoints/step_{newest}/rank_00000.safetensors").open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\x55")
-    result = single(data, output, "--rl_config.max_steps=" + str(newest + 1), "--rl_config.save_ckpt_interval=1", "--resume_training", "true")
+    result = single(
+        data,
+        output,
+        "--rl_config.max_steps=" + str(newest + 1),
+        "--rl_config.save_ckpt_interval=1",
+        "--resume_training",
+        "true",
+    )
     assert result.returncode == 0, result.stderr
     assert f"step_{newest} is damaged: " in result.stdout and f"resumed after step {newest - 1}" in result.stdout
     assert [row["step"] for row in metrics(output)] == list(range(1, newest + 2))
@@ -182,7 +261,11 @@ def test_a_run_is_not_overwritten_and_not_resumed_under_other_settings(data, tmp
     again = single(data, tmp_path / "run")
     assert again.returncode == 2 and "a run is there already" in again.stderr and "Traceback" not in again.stderr
     changed = single(data, tmp_path / "run", "--resume_training", "true", "--rl_config.seed=3", "--rl_config.beta=0.5")
-    assert changed.returncode == 2 and "rl_config.seed was 0, is 3" in changed.stderr and "rl_config.beta was 0.001, is 0.5" in changed.stderr
+    assert (
+        changed.returncode == 2
+        and "rl_config.seed was 0, is 3" in changed.stderr
+        and "rl_config.beta was 0.001, is 0.5" in changed.stderr
+    )
 
 
 def test_an_error_of_any_rank_reaches_the_console_with_its_rank(data, tmp_path):
@@ -193,7 +276,9 @@ def test_an_error_of_any_rank_reaches_the_console_with_its_rank(data, tmp_path):
         "if os.environ.get('RANK_ID') == '1' and os.environ.get('MS_ROLE') and 'worker' in str(os.sys.argv):\n"
         "    raise RuntimeError('rank one cannot import this')\n"
     )
-    code, text, logs = msrun(2, data, tmp_path / "run", "--verifier_function", "broken_verifier.reward", "--verifier_weight", "1.0")
+    code, text, logs = msrun(
+        2, data, tmp_path / "run", "--verifier_function", "broken_verifier.reward", "--verifier_weight", "1.0"
+    )
     assert code != 0
     assert "error: rank 1: " in text + logs and "rank one cannot import this" in text + logs
 
@@ -210,21 +295,36 @@ def test_one_rank_under_msrun_without_reference_and_with_filters(data, tmp_path)
     code, text, logs = msrun(1, data, tmp_path / "run", *settings)
     assert code == 0, text + logs
     assert len(metrics(tmp_path / "run")) == 2 and "rollout_is_cap" in text
-    assert all(row["rollout/sampling_gap_mean"] > 0.01 and row["rollout/logprob_diff_max"] < 1e-4 for row in metrics(tmp_path / "run"))
+    assert all(
+        row["rollout/sampling_gap_mean"] > 0.01 and row["rollout/logprob_diff_max"] < 1e-4
+        for row in metrics(tmp_path / "run")
+    )
     assert all(row["loss/kl"] == 0 and row["time_s/reference"] < 0.1 for row in metrics(tmp_path / "run"))
 
 
 def test_vllm_on_two_tensor_ranks_generates_what_one_native_rank_does(data, tmp_path):
-    """use_vllm under msrun, tensor parallel, with swapping: the KV cache and the weights come and go, the tokens stay."""
+    """use_vllm under msrun, tensor parallel, with swapping: the KV cache and the weights come and go, the tokens
+    stay.
+    """
     pytest.importorskip("vllm", reason="needs vLLM: bash build.sh --vllm")
     held_out = f"--rl_config.eval_dataset_file={data / 'held_out.mindrecord'}"
     one = single(data, tmp_path / "native", "--rl_config.max_steps=2", held_out)
     assert one.returncode == 0, one.stderr
-    settings = ("--generate_config.use_vllm=1", "--generate_config.parallel_config.model_parallel=2", "--rl_config.max_steps=2", held_out)
-    code, text, logs = msrun(2, data, tmp_path / "vllm", *settings, "--rl_config.swap=true", "--rl_config.reshard_mem_opt_level=1")
+    settings = (
+        "--generate_config.use_vllm=1",
+        "--generate_config.parallel_config.model_parallel=2",
+        "--rl_config.max_steps=2",
+        held_out,
+    )
+    code, text, logs = msrun(
+        2, data, tmp_path / "vllm", *settings, "--rl_config.swap=true", "--rl_config.reshard_mem_opt_level=1"
+    )
     assert code == 0, text[-4000:] + logs[-4000:]
     for step in (1, 2):
-        as_set = [sorted((row["prompt"], row["completion"], row["reward"]) for row in completions(tmp_path / name, step)) for name in ("native", "vllm")]
+        as_set = [
+            sorted((row["prompt"], row["completion"], row["reward"]) for row in completions(tmp_path / name, step))
+            for name in ("native", "vllm")
+        ]
         assert as_set[0] == as_set[1]
     for a, b in zip(metrics(tmp_path / "native"), metrics(tmp_path / "vllm"), strict=True):
         for key in EXACT:

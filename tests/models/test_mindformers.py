@@ -1,4 +1,6 @@
-"""MindFormers' names and YAML: its own model on CPU gives the same logits from a converted checkpoint; shapes and settings from its files."""
+"""MindFormers' names and YAML: its own model on CPU gives the same logits from a converted checkpoint; shapes and
+settings from its files.
+"""
 
 import sys
 from dataclasses import asdict, replace
@@ -49,7 +51,14 @@ def mindformers_yaml(shape: ModelConfig) -> dict:
     }
     if shape.rope_scaling:
         model.update(extend_method="LLAMA3", scaling_factor=asdict(shape.rope_scaling))
-    parallel = {"data_parallel": 2, "model_parallel": 2, "pipeline_stage": 2, "use_seq_parallel": True, "micro_batch_num": 2, "vocab_emb_dp": False}
+    parallel = {
+        "data_parallel": 2,
+        "model_parallel": 2,
+        "pipeline_stage": 2,
+        "use_seq_parallel": True,
+        "micro_batch_num": 2,
+        "vocab_emb_dp": False,
+    }
     return {
         "model": {"model_config": model, "arch": {"type": "LlamaForCausalLM"}},
         "parallel_config": {**parallel, "gradient_aggregation_group": 4},
@@ -73,7 +82,17 @@ def test_mindformers_own_model_gives_the_same_logits(tmp_path, name, suffix):
     ids = np.random.default_rng(0).integers(1, shape.vocab_size, (2, 24)).astype(np.int32)
     np.save(tmp_path / "ids.npy", ids)
     script = Path(__file__).with_name("mindformers_logits.py")
-    result = run([sys.executable, script, tmp_path / "model.yaml", tmp_path / f"model.{suffix}", tmp_path / "ids.npy", tmp_path / "logits.npy"], cwd=tmp_path)
+    result = run(
+        [
+            sys.executable,
+            script,
+            tmp_path / "model.yaml",
+            tmp_path / f"model.{suffix}",
+            tmp_path / "ids.npy",
+            tmp_path / "logits.npy",
+        ],
+        cwd=tmp_path,
+    )
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]
     model = Decoder(shape, weights, False, 32)
 
@@ -107,7 +126,11 @@ def test_a_shape_and_a_strategy_from_its_yaml(tmp_path):
 
 def test_the_shape_may_lie_in_a_hugging_face_folder(tmp_path):
     save_hf_model(tmp_path / "hf", TINY, random_weights(TINY), 5, 0)
-    values = {"pretrained_model_dir": str(tmp_path / "hf"), "model": {"model_config": {"compute_dtype": "bfloat16"}}, "parallel_config": {"model_parallel": 2}}
+    values = {
+        "pretrained_model_dir": str(tmp_path / "hf"),
+        "model": {"model_config": {"compute_dtype": "bfloat16"}},
+        "parallel_config": {"model_parallel": 2},
+    }
     file = read_model_file(str(write_yaml(tmp_path / "model.yaml", values)))
     assert file.shape == TINY and file.strategies[2]["actor_config.parallel_config.model_parallel"] == 2
 
@@ -137,7 +160,10 @@ def test_the_rule_for_an_unnamed_intermediate_size():
     """Llama-7B's: 4096 -> 11008; Llama 3's multiplier 1.3 and 1024: 14336."""
     values = {"hidden_size": 4096, "num_layers": 2, "num_heads": 32, "vocab_size": 32000}
     assert shape_from_mindformers(values, "x").intermediate_size == 11008
-    assert shape_from_mindformers({**values, "ffn_dim_multiplier": 1.3, "multiple_of": 1024}, "x").intermediate_size == 14336
+    assert (
+        shape_from_mindformers({**values, "ffn_dim_multiplier": 1.3, "multiple_of": 1024}, "x").intermediate_size
+        == 14336
+    )
 
 
 def test_yaml_and_checkpoint_must_agree(tmp_path):
@@ -149,7 +175,11 @@ def test_yaml_and_checkpoint_must_agree(tmp_path):
     values["model"]["model_config"].update(num_layers=3, qkv_has_bias=False, theta=500.0)
     write_yaml(tmp_path / "model.yaml", values)
     lines = [line for line in find_problems(build_config(settings), 1) if "model_config" in line]
-    for field, given, actual in (("num_hidden_layers", 3, 2), ("model_type", "llama", "qwen2"), ("rope_theta", 500.0, 10000.0)):
+    for field, given, actual in (
+        ("num_hidden_layers", 3, 2),
+        ("model_type", "llama", "qwen2"),
+        ("rope_theta", 500.0, 10000.0),
+    ):
         assert any(f"{field} is {given}, but {actual} in" in line for line in lines), lines
 
 

@@ -15,15 +15,44 @@ torch = pytest.importorskip("torch")
 
 BASE = dict(vocab_size=97, intermediate_size=48, num_hidden_layers=2, rope_theta=10000.0, max_position_embeddings=128)
 SHAPES = {
-    "untied_gqa2": ModelConfig(**BASE, hidden_size=32, num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=False),
-    "tied_mha": ModelConfig(**BASE, hidden_size=32, num_attention_heads=4, num_key_value_heads=4, tie_word_embeddings=True),
-    "tied_mqa": ModelConfig(**BASE, hidden_size=48, num_attention_heads=6, num_key_value_heads=1, tie_word_embeddings=True),
-    "head_dim_wider": ModelConfig(**BASE, hidden_size=32, num_attention_heads=4, num_key_value_heads=2, head_dim=16, tie_word_embeddings=False),
-    "qwen25_like": ModelConfig(
-        **{**BASE, "rope_theta": 1e6}, hidden_size=56, num_attention_heads=14, num_key_value_heads=2, head_dim=4, tie_word_embeddings=True, rms_norm_eps=1e-5
+    "untied_gqa2": ModelConfig(
+        **BASE, hidden_size=32, num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=False
     ),
-    "qwen3": ModelConfig(**BASE, hidden_size=32, num_attention_heads=4, num_key_value_heads=2, head_dim=16, tie_word_embeddings=True, model_type="qwen3"),
-    "llama3": ModelConfig(**BASE, hidden_size=32, num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=False, model_type="llama"),
+    "tied_mha": ModelConfig(
+        **BASE, hidden_size=32, num_attention_heads=4, num_key_value_heads=4, tie_word_embeddings=True
+    ),
+    "tied_mqa": ModelConfig(
+        **BASE, hidden_size=48, num_attention_heads=6, num_key_value_heads=1, tie_word_embeddings=True
+    ),
+    "head_dim_wider": ModelConfig(
+        **BASE, hidden_size=32, num_attention_heads=4, num_key_value_heads=2, head_dim=16, tie_word_embeddings=False
+    ),
+    "qwen25_like": ModelConfig(
+        **{**BASE, "rope_theta": 1e6},
+        hidden_size=56,
+        num_attention_heads=14,
+        num_key_value_heads=2,
+        head_dim=4,
+        tie_word_embeddings=True,
+        rms_norm_eps=1e-5,
+    ),
+    "qwen3": ModelConfig(
+        **BASE,
+        hidden_size=32,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        tie_word_embeddings=True,
+        model_type="qwen3",
+    ),
+    "llama3": ModelConfig(
+        **BASE,
+        hidden_size=32,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=False,
+        model_type="llama",
+    ),
     # frequencies of 8 tokens' context: the first is kept, the second blended, the others stretched
     "llama31": ModelConfig(
         **{**BASE, "rope_theta": 100.0},
@@ -69,7 +98,9 @@ def test_logits_equal_transformers(name, tmp_path):
 
 @pytest.mark.parametrize("shape", ["tied_mqa", "qwen3"])
 def test_gradients_equal_torch_autograd(tmp_path, shape):
-    """Every parameter's gradient of -sum(advantage * logprob): the written-out attention and head gradients are right."""
+    """Every parameter's gradient of -sum(advantage * logprob): the written-out attention and head gradients are
+    right.
+    """
     from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
     from mindrlhf_lite.trainer.actor import Actor, LossOptions
     from mindrlhf_lite.trainer.batches import BucketPlan, make_microbatch
@@ -81,7 +112,9 @@ def test_gradients_equal_torch_autograd(tmp_path, shape):
     save_hf_model(tmp_path, config, weights, 1, 0)
     reference = transformers_model(tmp_path)
     rng = np.random.default_rng(2)
-    sequences = [TrainSequence(rng.integers(0, 97, 4 + n).astype(np.int32), 4, a) for n, a in ((5, 1.0), (1, -0.5), (9, 0.3))]
+    sequences = [
+        TrainSequence(rng.integers(0, 97, 4 + n).astype(np.int32), 4, a) for n, a in ((5, 1.0), (1, -0.5), (9, 0.3))
+    ]
     total, loss = sum(s.completion_length for s in sequences), 0.0
     for s in sequences:
         ids = torch.tensor(s.token_ids.astype(np.int64))
@@ -144,7 +177,11 @@ def test_every_misfit_is_named_at_once(tmp_path):
     save_file(weights, tmp_path / "model.safetensors")
     with pytest.raises(ValueError) as error:
         load_weights(tmp_path, TINY)
-    for part in ("missing model.norm.weight (32,)", "unexpected extra.weight (3,)", "lm_head.weight has shape (96, 32), the config says (97, 32)"):
+    for part in (
+        "missing model.norm.weight (32,)",
+        "unexpected extra.weight (3,)",
+        "lm_head.weight has shape (96, 32), the config says (97, 32)",
+    ):
         assert part in str(error.value)
 
 

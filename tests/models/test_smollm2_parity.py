@@ -27,13 +27,24 @@ def test_logprobs_of_gold_solutions_equal_transformers(smollm2, peer, shared, tm
 
     rows = [{"prompt": row["question"] + "\n", "completion": row["answer"]} for row in gsm8k(shared)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    result = run_python("tools/score.py", "--model", smollm2, "--input", tmp_path / "rows.jsonl", "--output", tmp_path / "scored.jsonl", timeout=600)
+    result = run_python(
+        "tools/score.py",
+        "--model",
+        smollm2,
+        "--input",
+        tmp_path / "rows.jsonl",
+        "--output",
+        tmp_path / "scored.jsonl",
+        timeout=600,
+    )
     assert result.returncode == 0, result.stderr
     from transformers import AutoTokenizer
 
     tokenizer, differences = AutoTokenizer.from_pretrained(smollm2), []
     for row, scored in zip(rows, read_jsonl(tmp_path / "scored.jsonl"), strict=True):
-        prompt, completion = (tokenizer(row[name], add_special_tokens=False)["input_ids"] for name in ("prompt", "completion"))
+        prompt, completion = (
+            tokenizer(row[name], add_special_tokens=False)["input_ids"] for name in ("prompt", "completion")
+        )
         assert scored["token_ids"] == completion
         with torch.no_grad():
             logprobs = torch.log_softmax(peer(torch.tensor([prompt + completion])).logits[0], -1)
@@ -50,7 +61,16 @@ def test_greedy_continuations_equal_transformers(smollm2, peer, shared, tmp_path
 
     rows = [{"prompt": row["question"] + "\n"} for row in gsm8k(shared)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    settings = ("--input", tmp_path / "rows.jsonl", "--output", tmp_path / "out.jsonl", "--temperature", 0, "--max_tokens", 32)
+    settings = (
+        "--input",
+        tmp_path / "rows.jsonl",
+        "--output",
+        tmp_path / "out.jsonl",
+        "--temperature",
+        0,
+        "--max_tokens",
+        32,
+    )
     result = run_python("tools/generate.py", "--model", smollm2, *settings, timeout=600)
     assert result.returncode == 0, result.stderr
     from transformers import AutoTokenizer

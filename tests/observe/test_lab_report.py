@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from helpers import run_python
 
-from mindrlhf_lite.observe.lab_report import COLOURS, best_and_worst, most_improved, names_of, read_run, self_corrections, smooth
+from mindrlhf_lite.observe.lab_report import (
+    COLOURS,
+    best_and_worst,
+    most_improved,
+    names_of,
+    read_run,
+    self_corrections,
+    smooth,
+)
 from mindrlhf_lite.observe.self_correction import RECOMPUTED, find_self_correction
 from mindrlhf_lite.observe.writers import write_completions
 
@@ -73,12 +81,18 @@ def make_run(folder, offset, settings=None, is_evaluated=True):
     rng = np.random.default_rng(0)
     rows = []
     for step in range(1, 41):
-        values = {"reward/mean": offset + step / 40, "reward/outcome/correct": step / 50 * (1 - offset / 3), "loss/kl": (1 + offset) * step * 1e-3}
+        values = {
+            "reward/mean": offset + step / 40,
+            "reward/outcome/correct": step / 50 * (1 - offset / 3),
+            "loss/kl": (1 + offset) * step * 1e-3,
+        }
         values["loss/total"] = offset + 0.01 * rng.standard_normal()
         rows.append({"step": step, **values, "completion/mean_tokens": 20.0 + offset + step / 10})
     rows[19]["eval/accuracy"], rows[39]["eval/accuracy"] = 0.4 + offset / 10, 0.8 + offset / 10
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    write_completions(folder, "step_000001", [completion("a=", "<think></think>3", 0.0), completion("b=", "15", 1.0, "correct")])
+    write_completions(
+        folder, "step_000001", [completion("a=", "<think></think>3", 0.0), completion("b=", "15", 1.0, "correct")]
+    )
     late = [
         completion("a=", "<think>14. Wait, 15</think>15", 1.0, "correct"),
         completion("b=", "<script>alert(1)</script>", 0.0),
@@ -92,26 +106,39 @@ def make_run(folder, offset, settings=None, is_evaluated=True):
     if settings is not None:
         interval = {"num_questions": 3, "num_samples": 1, "pass_at": {"1": 0.5}, "interval_95": [0.1, 0.9]}
         accuracy = {"before": {"accuracy": 0.3, **interval}, "after": {"accuracy": 0.8, **interval}}
-        (folder / "summary.json").write_text(json.dumps({"steps": 40, "seconds": 12.0, "accuracy": accuracy, "config": settings}))
+        (folder / "summary.json").write_text(
+            json.dumps({"steps": 40, "seconds": 12.0, "accuracy": accuracy, "config": settings})
+        )
     return folder
 
 
 def settings(weight, folder):
-    return {"rl_config": {"output_dir": str(folder), "beta": 0.04, "num_generations": 8}, "reward_config": {"verifier_weight": [1.0, weight]}}
+    return {
+        "rl_config": {"output_dir": str(folder), "beta": 0.04, "num_generations": 8},
+        "reward_config": {"verifier_weight": [1.0, weight]},
+    }
 
 
 def test_completions_that_are_chosen(tmp_path):
     run = read_run(str(make_run(tmp_path / "run", 0.0)), "run")
     best, worst = best_and_worst(run)
-    assert [example.prompt for example in best] == ["a=", "c=", "b="] and best[0].heading.startswith("step 40, reward 1, correct")
-    assert [example.completion for example in worst] == ["<script>alert(1)</script>", "5", "<think>14. Wait, 15</think>15"]
+    assert [example.prompt for example in best] == ["a=", "c=", "b="] and best[0].heading.startswith(
+        "step 40, reward 1, correct"
+    )
+    assert [example.completion for example in worst] == [
+        "<script>alert(1)</script>",
+        "5",
+        "<think>14. Wait, 15</think>15",
+    ]
     ((before, after),) = most_improved(run)  # question 1 was right before, question 2 still is not
     assert (before.prompt, before.completion, after.completion) == ("question 0=", "1", "15")
     (found,) = self_corrections(run)
     assert found.mark.rule == "wait" and found.completion[found.mark.start : found.mark.stop] == "Wait"
     assert run.self_correction_points() == [(1.0, 0.0), (40.0, 0.25)]
     trained_twice = read_run(str(make_run(tmp_path / "other", 0.0, is_evaluated=False)), "other")
-    assert [(old.completion, new.completion) for old, new in most_improved(trained_twice)] == [("<think></think>3", "<think>14. Wait, 15</think>15")]
+    assert [(old.completion, new.completion) for old, new in most_improved(trained_twice)] == [
+        ("<think></think>3", "<think>14. Wait, 15</think>15")
+    ]
 
 
 def test_curves_start_with_the_accuracy_before_training(tmp_path):
@@ -129,7 +156,10 @@ def test_names_that_tell_runs_apart():
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lab")
-    base, other = make_run(folder / "base", 0.0, settings(0.1, "base")), make_run(folder / "no_format", 0.5, settings(0.0, "no_format"))
+    base, other = (
+        make_run(folder / "base", 0.0, settings(0.1, "base")),
+        make_run(folder / "no_format", 0.5, settings(0.0, "no_format")),
+    )
     unfinished = make_run(folder / "unfinished", 1.0)
     result = run_python("tools/lab_report.py", base, other, unfinished, "--output", folder / "report")
     assert result.returncode == 0, result.stderr
@@ -140,16 +170,33 @@ def test_the_page(report):
     page = (report / "report.html").read_text()
     assert page.count("<figure") == page.count("<svg") == len(list(report.glob("*.png"))) == 7
     # self-contained: nothing is fetched, nothing runs, texts of models are text
-    assert not re.search(r"<(script|link|img|iframe)\b|@import|url\((?!#)", page) and "&lt;script&gt;alert(1)&lt;/script&gt;" in page and "<b>4</b>" not in page
+    assert (
+        not re.search(r"<(script|link|img|iframe)\b|@import|url\((?!#)", page)
+        and "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+        and "<b>4</b>" not in page
+    )
     table = page.partition("<h2>Settings that differ</h2>")[2].partition("<h2>")[0]
     assert "reward_config.verifier_weight" in table and "[1.0, 0.0]" in table
-    assert "num_generations" not in table and "output_dir" not in table and "Settings of unfinished are not known" in table
-    assert "<mark>Wait</mark>" in page and "30.0%" in page and "80.0% (10.0% to 90.0%)" in page and "not finished" in page
+    assert (
+        "num_generations" not in table and "output_dir" not in table and "Settings of unfinished are not known" in table
+    )
+    assert (
+        "<mark>Wait</mark>" in page and "30.0%" in page and "80.0% (10.0% to 90.0%)" in page and "not finished" in page
+    )
 
 
 def test_names_are_text(tmp_path):
     run = make_run(tmp_path / "run", 0.0)
-    result = run_python("tools/lab_report.py", run, make_run(tmp_path / "other", 0.5), "--names", r"a$\foo$", "_b", "--output", tmp_path / "report")
+    result = run_python(
+        "tools/lab_report.py",
+        run,
+        make_run(tmp_path / "other", 0.5),
+        "--names",
+        r"a$\foo$",
+        "_b",
+        "--output",
+        tmp_path / "report",
+    )
     assert result.returncode == 0, result.stderr
     page = (tmp_path / "report/report.html").read_text()
     assert page.count("_b</text>") == page.count("$\\foo$</text>") == 7
@@ -181,7 +228,8 @@ def test_a_browser_draws_every_curve(report, tmp_path):
 
     size = 1300, 4000
     script = (
-        "<script>document.body.dataset.boxes = JSON.stringify([...document.querySelectorAll('figure')].map(f => [f.id, f.getBoundingClientRect()]))</script>"
+        "<script>document.body.dataset.boxes = JSON.stringify([...document.querySelectorAll('figure')].map(f => "
+        "[f.id, f.getBoundingClientRect()]))</script>"
     )
     probe = tmp_path / "probe.html"  # the page, and a script that says where its figures are
     probe.write_text((report / "report.html").read_text().replace("</body>", script + "</body>"))
@@ -209,4 +257,7 @@ def test_a_browser_draws_every_curve(report, tmp_path):
             wanted = np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)])
             columns = (np.abs(part - wanted).max(-1) < 12).any(0)
             lines_end = np.flatnonzero(columns)
-            assert lines_end.size and np.ptp(lines_end) > 0.5 * part.shape[1], (name, colour)  # a line over the plot, not only its entry in the legend
+            assert lines_end.size and np.ptp(lines_end) > 0.5 * part.shape[1], (
+                name,
+                colour,
+            )  # a line over the plot, not only its entry in the legend

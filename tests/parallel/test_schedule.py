@@ -16,12 +16,17 @@ def test_blocking_messages_never_deadlock(stages, microbatches):
         for s in range(stages):
             while at[s] < len(queues[s]):
                 action = queues[s][at[s]]
-                partner = {Work.SEND_OUTPUT: (1, Work.RECEIVE_INPUT), Work.SEND_GRADIENT: (-1, Work.RECEIVE_GRADIENT)}.get(action.work)
+                partner = {
+                    Work.SEND_OUTPUT: (1, Work.RECEIVE_INPUT),
+                    Work.SEND_GRADIENT: (-1, Work.RECEIVE_GRADIENT),
+                }.get(action.work)
                 if action.work in (Work.RECEIVE_INPUT, Work.RECEIVE_GRADIENT):
                     break  # passes when the sender gets there
                 if partner is not None:
                     other = s + partner[0]
-                    if at[other] >= len(queues[other]) or queues[other][at[other]] != Action(partner[1], action.microbatch):
+                    if at[other] >= len(queues[other]) or queues[other][at[other]] != Action(
+                        partner[1], action.microbatch
+                    ):
                         break
                     at[other] += 1
                     if partner[1] is Work.RECEIVE_INPUT:

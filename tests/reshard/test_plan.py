@@ -1,4 +1,6 @@
-"""The planner's properties: any pair of layouts equals gather-then-slice bit for bit, moves only what is missing, and shares the sending."""
+"""The planner's properties: any pair of layouts equals gather-then-slice bit for bit, moves only what is missing, and
+shares the sending.
+"""
 
 import numpy as np
 import pytest
@@ -16,7 +18,9 @@ from mindrlhf_lite.reshard.plan import lower_bound_bytes, make_plan
 def whole_tensors(config, seed=0):
     """Random bit patterns: not-a-numbers and denormals have to arrive as they are."""
     rng = np.random.default_rng(seed)
-    return {spec.name: rng.integers(0, 2**32, spec.shape, np.uint32).view(np.float32) for spec in parameter_specs(config)}
+    return {
+        spec.name: rng.integers(0, 2**32, spec.shape, np.uint32).view(np.float32) for spec in parameter_specs(config)
+    }
 
 
 @st.composite
@@ -44,7 +48,13 @@ def layouts(draw, config):
     cuts = sorted(draw(st.permutations(range(1, config.num_hidden_layers)))[: pipeline - 1])
     stages = tuple(np.diff([0, *cuts, config.num_hidden_layers]).tolist()) if draw(st.booleans()) else ()
     splits_embedding = draw(st.booleans()) or (config.tie_word_embeddings and tensor > 1)
-    return Strategy(ParallelDims(data, tensor, pipeline), stages, splits_embedding, splits_data=draw(st.booleans()), is_fused=draw(st.booleans()))
+    return Strategy(
+        ParallelDims(data, tensor, pipeline),
+        stages,
+        splits_embedding,
+        splits_data=draw(st.booleans()),
+        is_fused=draw(st.booleans()),
+    )
 
 
 @st.composite
@@ -54,7 +64,10 @@ def cases(draw):
 
 
 def arrays(config, strategy, num_ranks, tensors):
-    return [fill_buffers(buffers_of_rank(config, strategy, r), box_reader(tensors)) if r < strategy.dims.size else {} for r in range(num_ranks)]
+    return [
+        fill_buffers(buffers_of_rank(config, strategy, r), box_reader(tensors)) if r < strategy.dims.size else {}
+        for r in range(num_ranks)
+    ]
 
 
 def execute(plan, source, destination, bucket_bytes):
@@ -86,7 +99,9 @@ def test_any_pair_of_layouts_equals_gather_then_slice(case):
             # rows of padding that share no block with real rows are never written
             for part in buffer.parts:
                 rows = slice(part.offset, part.offset + part.box[0][1] - part.box[0][0])
-                assert (found[rank][buffer.name][rows].view(np.uint32) == expected[rank][buffer.name][rows].view(np.uint32)).all(), (rank, buffer.name)
+                assert (
+                    found[rank][buffer.name][rows].view(np.uint32) == expected[rank][buffer.name][rows].view(np.uint32)
+                ).all(), (rank, buffer.name)
     bound = brute_force_bound(config, source, destination, num_ranks)
     assert plan.received_bytes.tolist() == bound == lower_bound_bytes(config, source, destination, num_ranks).tolist()
     assert plan.sent_bytes.sum() == plan.received_bytes.sum()
@@ -126,17 +141,29 @@ def test_by_hand():
     config = ModelConfig(2, 2, 1, 2, 1, 1, head_dim=2, tie_word_embeddings=False)
     plan = make_plan(config, Strategy(ParallelDims(1, 1, 2)), Strategy(ParallelDims(2, 1, 1)))
     layer = 2 + 3 * (4 + 2) + 4 + 2 + 2 + 2 + 2  # norm, qkv with biases, o, norm, gate, up, down
-    assert plan.received_bytes.tolist() == [4 * (layer + 2 + 4), 4 * (layer + 4)]  # rank 0 lacks layer 1, norm and head; rank 1 layer 0 and the embedding
+    assert plan.received_bytes.tolist() == [
+        4 * (layer + 2 + 4),
+        4 * (layer + 4),
+    ]  # rank 0 lacks layer 1, norm and head; rank 1 layer 0 and the embedding
     assert plan.copied_bytes.tolist() == [4 * (2 * layer + 10)] * 2
 
 
 def test_replicated_key_value_heads():
-    """Four tensor ranks to two: heads 0 and 1 lie on ranks (0, 1) and (2, 3); rank 1 of the new two needs head 1, which old rank 1 lacks."""
+    """Four tensor ranks to two: heads 0 and 1 lie on ranks (0, 1) and (2, 3); rank 1 of the new two needs head 1, which
+    old rank 1 lacks.
+    """
     config = ModelConfig(8, 8, 4, 1, 4, 2, tie_word_embeddings=True)
     plan = make_plan(config, Strategy(ParallelDims(1, 4)), Strategy(ParallelDims(2, 2)))
-    key = [piece for rank in range(4) for piece in plan.pieces_received_by(rank) if piece.tensor.endswith("k_proj.bias")]
+    key = [
+        piece for rank in range(4) for piece in plan.pieces_received_by(rank) if piece.tensor.endswith("k_proj.bias")
+    ]
     assert [piece.receiver for piece in key if piece.sender == piece.receiver] == [0, 3]
-    assert {(piece.sender, piece.receiver) for piece in key if piece.sender != piece.receiver} <= {(2, 1), (3, 1), (0, 2), (1, 2)}
+    assert {(piece.sender, piece.receiver) for piece in key if piece.sender != piece.receiver} <= {
+        (2, 1),
+        (3, 1),
+        (0, 2),
+        (1, 2),
+    }
 
 
 def test_a_source_that_lacks_something_is_refused():
@@ -152,11 +179,21 @@ def test_a_source_that_lacks_something_is_refused():
 @pytest.mark.parametrize(
     ("config", "source", "destination"),
     [
-        (ModelConfig(152064, 3584, 18944, 28, 28, 4, tie_word_embeddings=False), ParallelDims(1, 4, 2), ParallelDims(2, 4, 1)),
-        (ModelConfig(152064, 8192, 29568, 80, 64, 8, tie_word_embeddings=False), ParallelDims(16, 8, 8), ParallelDims(128, 8, 1)),
+        (
+            ModelConfig(152064, 3584, 18944, 28, 28, 4, tie_word_embeddings=False),
+            ParallelDims(1, 4, 2),
+            ParallelDims(2, 4, 1),
+        ),
+        (
+            ModelConfig(152064, 8192, 29568, 80, 64, 8, tie_word_embeddings=False),
+            ParallelDims(16, 8, 8),
+            ParallelDims(128, 8, 1),
+        ),
     ],
 )
 def test_large_models_on_paper(config, source, destination):
     plan = make_plan(config, Strategy(source), Strategy(destination))
     assert plan.balance <= 1.1
-    assert (plan.received_bytes == lower_bound_bytes(config, Strategy(source), Strategy(destination), plan.num_ranks)).all()
+    assert (
+        plan.received_bytes == lower_bound_bytes(config, Strategy(source), Strategy(destination), plan.num_ranks)
+    ).all()

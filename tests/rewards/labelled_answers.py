@@ -1,8 +1,10 @@
-r"""Right and wrong completions made from the gold answers of real data sets: in which forms verifiers pay for wrong answers, and refuse right ones.
+r"""Right and wrong completions made from the gold answers of real data sets: in which forms verifiers pay for wrong
+answers, and refuse right ones.
 
     python tests/rewards/labelled_answers.py [--rows N] [--show]
 
-Golds: GSM8K, MATH-500, and the MATH and AIME parts of DeepScaleR in ../shared/data. Every wrong form is wrong for a reason that its name gives; a form that happens to be right for a gold
+Golds: GSM8K, MATH-500, and the MATH and AIME parts of DeepScaleR in ../shared/data. Every wrong form is wrong for a
+    reason that its name gives; a form that happens to be right for a gold
 (2^2 for 4) is left out. Rows are (verifier's name, form, completion, gold, is_right).
 """
 
@@ -26,16 +28,40 @@ from mindrlhf_lite.types import CompletionView
 
 Row = tuple[str, str, str, str, bool]
 _PLAIN_NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
-_UNITS = ("dollars", "apples", "miles per hour", "square units", "cm^3", "m/s^2", "hours", "people", "(pictures)", "degrees", "ft", "per 3 days")
+_UNITS = (
+    "dollars",
+    "apples",
+    "miles per hour",
+    "square units",
+    "cm^3",
+    "m/s^2",
+    "hours",
+    "people",
+    "(pictures)",
+    "degrees",
+    "ft",
+    "per 3 days",
+)
 
 
 def golds(shared: Path, num_rows: int, seed: int = 0) -> list[tuple[str, str]]:
     """(data set, gold) of up to `num_rows` rows of each."""
     rng, found = random.Random(seed), []
-    gsm8k = [json.loads(line)["answer"].rpartition("####")[2].strip() for line in (shared / "gsm8k/test.jsonl").read_text().splitlines()]
+    gsm8k = [
+        json.loads(line)["answer"].rpartition("####")[2].strip()
+        for line in (shared / "gsm8k/test.jsonl").read_text().splitlines()
+    ]
     math500 = [json.loads(line)["answer"] for line in (shared / "math500/math500.jsonl").read_text().splitlines()]
-    deepscaler = [[row["answer"] for row in json.loads((shared / f"deepscaler/train_{part}.json").read_text()) if row["answer"]] for part in ("math", "aime")]
-    for name, answers in (("gsm8k", gsm8k), ("math500", math500), ("deepscaler_math", deepscaler[0]), ("deepscaler_aime", deepscaler[1])):
+    deepscaler = [
+        [row["answer"] for row in json.loads((shared / f"deepscaler/train_{part}.json").read_text()) if row["answer"]]
+        for part in ("math", "aime")
+    ]
+    for name, answers in (
+        ("gsm8k", gsm8k),
+        ("math500", math500),
+        ("deepscaler_math", deepscaler[0]),
+        ("deepscaler_aime", deepscaler[1]),
+    ):
         chosen = answers if len(answers) <= num_rows else rng.sample(answers, num_rows)
         found += [(name, str(answer)) for answer in chosen]
     return found
@@ -55,7 +81,9 @@ def right_contents(gold: str, rng: random.Random) -> Iterator[tuple[str, str]]:
     yield "displaystyle", "\\displaystyle " + gold
     yield (
         "left and right",
-        re.sub(r"(?<![\\a-z])\(", r"\\left(", gold).replace(")", "\\right)") if gold.count("(") == gold.count(")") and "\\" not in gold else gold,
+        re.sub(r"(?<![\\a-z])\(", r"\\left(", gold).replace(")", "\\right)")
+        if gold.count("(") == gold.count(")") and "\\" not in gold
+        else gold,
     )
     if "\\frac" in gold:
         yield "dfrac", gold.replace("\\frac", "\\dfrac")
@@ -69,7 +97,10 @@ def right_contents(gold: str, rng: random.Random) -> Iterator[tuple[str, str]]:
         unit = rng.choice(_UNITS)
         yield f"unit: {unit}", f"{number} {unit}"
         if "(" not in unit and "per" not in unit:
-            yield f"unit in text: {unit}", f"{number}\\text{{ {unit.replace('^3', '}^3{').replace('^2', '}^2{')}}}".replace("{}", "")
+            yield (
+                f"unit in text: {unit}",
+                f"{number}\\text{{ {unit.replace('^3', '}^3{').replace('^2', '}^2{')}}}".replace("{}", ""),
+            )
         yield "dollars before", f"\\${number}" if not number.startswith("-") else f"-\\${number[1:]}"
         yield "bold", f"\\mathbf{{{number}}}"
         yield "in text", f"\\text{{{number}}}"
@@ -89,7 +120,9 @@ def wrong_value(gold: str, rng: random.Random) -> str:
     """Another answer of the same kind."""
     digits = list(re.finditer(r"\d", gold))
     if not digits:
-        return {"A": "B", "B": "C", "C": "D", "D": "A"}.get(gold.strip("()"), gold[::-1] + "x" if gold != gold[::-1] else gold + "x")
+        return {"A": "B", "B": "C", "C": "D", "D": "A"}.get(
+            gold.strip("()"), gold[::-1] + "x" if gold != gold[::-1] else gold + "x"
+        )
     place = digits[-1].start() if len(digits) == 1 else rng.choice(digits).start()
     return gold[:place] + str((int(gold[place]) + rng.randint(1, 8)) % 10) + gold[place + 1 :]
 
@@ -146,11 +179,23 @@ def wrong_contents(gold: str, rng: random.Random) -> Iterator[tuple[str, str]]:
 def completions(gold: str, rng: random.Random) -> Iterator[Row]:
     """Rows of all verifiers that judge answers, of one gold."""
     other = wrong_value(gold, rng)
-    steps = rng.choice(["First we add the two parts. ", "Let x be the number of days, so 2 + 3 = 5. ", "We know that 12 of 48 remain.\n"])
+    steps = rng.choice(
+        [
+            "First we add the two parts. ",
+            "Let x be the number of days, so 2 + 3 = 5. ",
+            "We know that 12 of 48 remain.\n",
+        ]
+    )
     for form, content in right_contents(gold, rng):
         yield "qwen_accuracy_reward", f"box: {form}", f"{steps}So the answer is $\\boxed{{{content}}}$.", gold, True
         yield "qwen_accuracy_reward", f"tags: {form}", f"<think>{steps}</think><answer>{content}</answer>", gold, True
-        yield "r1_accuracy_reward", f"box: {form}", f"<think>{steps}</think>\n<answer>\\boxed{{{content}}}</answer>", gold, True
+        yield (
+            "r1_accuracy_reward",
+            f"box: {form}",
+            f"<think>{steps}</think>\n<answer>\\boxed{{{content}}}</answer>",
+            gold,
+            True,
+        )
         yield (
             "math_reward",
             f"stated: {form}",
@@ -161,13 +206,25 @@ def completions(gold: str, rng: random.Random) -> Iterator[Row]:
     for form, content in wrong_contents(gold, rng):
         yield "qwen_accuracy_reward", f"box: {form}", f"{steps}So the answer is $\\boxed{{{content}}}$.", gold, False
         yield "qwen_accuracy_reward", f"tags: {form}", f"<think>{steps}</think><answer>{content}</answer>", gold, False
-        yield "r1_accuracy_reward", f"box: {form}", f"<think>{gold}</think>\n<answer>\\boxed{{{content}}}</answer>", gold, False
+        yield (
+            "r1_accuracy_reward",
+            f"box: {form}",
+            f"<think>{gold}</think>\n<answer>\\boxed{{{content}}}</answer>",
+            gold,
+            False,
+        )
         yield "math_reward", f"stated: {form}", f"{steps}The answer is ${content}$.", gold, False
     for name in ("qwen_accuracy_reward", "math_reward", "r1_accuracy_reward"):
         yield name, "right thought, wrong answer", f"<think>It is {gold}.</think><answer>{other}</answer>", gold, False
         yield name, "right thought, empty answer", f"<think>maybe {gold}</think><answer></answer>", gold, False
         yield name, "right thought, no answer", f"<think>The answer is \\boxed{{{gold}}}", gold, False
-        yield name, "right thought, refusal", f"<think>{gold}</think><answer>I cannot determine the answer.</answer>", gold, False
+        yield (
+            name,
+            "right thought, refusal",
+            f"<think>{gold}</think><answer>I cannot determine the answer.</answer>",
+            gold,
+            False,
+        )
         yield name, "empty box", f"We get {gold}, so \\boxed{{}}", gold, False
         yield name, "refusal", f"I computed {gold}. But I do not know the answer.", gold, False
         yield name, "noise", "".join(rng.choice("abxyz 0123456789+-=\\{}$.") for _ in range(60)) + gold[-1], gold, False
@@ -178,9 +235,17 @@ def completions(gold: str, rng: random.Random) -> Iterator[Row]:
                 ("sentence", f"{steps}So she has {gold} eggs left."),
                 ("the answer is", f"{steps}The answer is {gold}."),
                 ("Answer:", f"{steps}\n\n**Answer:** {gold}"),
-                ("equation", f"{steps}So {int(float(gold.replace(',', ''))) - 3} + 3 = {gold}." if "." not in gold else f"It is {gold}."),
+                (
+                    "equation",
+                    f"{steps}So {int(float(gold.replace(',', ''))) - 3} + 3 = {gold}."
+                    if "." not in gold
+                    else f"It is {gold}.",
+                ),
                 ("answer with a unit", f"The final answer is: {gold} dollars a day. I hope this helps!"),
-                ("money", f"{steps}It costs ${gold} every day." if not gold.startswith("-") else f"It costs {gold} dollars."),
+                (
+                    "money",
+                    f"{steps}It costs ${gold} every day." if not gold.startswith("-") else f"It costs {gold} dollars.",
+                ),
             ):
                 yield name, form, text, gold, True
             for form, text in (
@@ -224,7 +289,8 @@ def main() -> None:
     for (name, is_right), count in sorted(counts.items()):
         wrong = count[False]
         print(
-            f"{name:40} {'right ones refused' if is_right else 'wrong ones paid':18} {wrong:6} of {wrong + count[True]:6} {wrong / (wrong + count[True]):8.3%}"
+            f"{name:40} {'right ones refused' if is_right else 'wrong ones paid':18} {wrong:6} of "
+            f"{wrong + count[True]:6} {wrong / (wrong + count[True]):8.3%}"
         )
     for (verifier, form, is_right), found in sorted(mistakes.items(), key=lambda item: -len(item[1])):
         print(f"{len(found):5} {verifier} {'REFUSED' if is_right else 'PAID'} {form}")

@@ -38,7 +38,10 @@ def scores(name, texts, timeout_s=10.0, weight=1.0):
 
 
 def test_a_users_function_by_dotted_path():
-    assert scores("user_verifiers.length_reward", ["abc", ""]) == [Score(3.0, Outcome.CORRECT), Score(0.0, Outcome.WRONG)]
+    assert scores("user_verifiers.length_reward", ["abc", ""]) == [
+        Score(3.0, Outcome.CORRECT),
+        Score(0.0, Outcome.WRONG),
+    ]
 
 
 def test_what_a_verifier_sees():
@@ -48,14 +51,21 @@ def test_what_a_verifier_sees():
     assert [score.value for score in result["user_verifiers.sees_everything"]] == [1.0, 0.0]
 
 
-@pytest.mark.parametrize(("name", "message"), [("of_lists", "scores one completion"), ("of_one", r"must take \(completion, gold\); it takes \(completion\)")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("of_lists", "scores one completion"), ("of_one", r"must take \(completion, gold\); it takes \(completion\)")],
+)
 def test_functions_of_another_form_are_refused(name, message):
     with pytest.raises(ValueError, match=message):
         RewardFunction([f"user_verifiers.{name}"], [1.0], 10, num_workers=1)
 
 
 def test_an_exception_costs_one_completion(capfd):
-    assert [s.outcome for s in scores("user_verifiers.raises_on_bad", ["a", "bad", "b"])] == [Outcome.CORRECT, Outcome.ERROR, Outcome.CORRECT]
+    assert [s.outcome for s in scores("user_verifiers.raises_on_bad", ["a", "bad", "b"])] == [
+        Outcome.CORRECT,
+        Outcome.ERROR,
+        Outcome.CORRECT,
+    ]
     assert "KeyError: 'boom'" in capfd.readouterr().err
 
 
@@ -79,7 +89,11 @@ def test_what_a_timed_out_verifier_started_dies_with_it(tmp_path, monkeypatch):
 
 
 def test_a_verifier_that_dies_is_restarted():
-    assert [s.outcome for s in scores("user_verifiers.dies_on_bad", ["a", "bad", "b"])] == [Outcome.CORRECT, Outcome.ERROR, Outcome.CORRECT]
+    assert [s.outcome for s in scores("user_verifiers.dies_on_bad", ["a", "bad", "b"])] == [
+        Outcome.CORRECT,
+        Outcome.ERROR,
+        Outcome.CORRECT,
+    ]
 
 
 @pytest.mark.parametrize("name", ["returns_nan", "returns_too_much"])
@@ -118,7 +132,11 @@ def test_weighted_sum_and_outcomes():
     reward = RewardFunction(["format_reward", "accuracy_reward"], [0.5, 2.0], 10, num_workers=1)
     result = reward.score(views(["<think></think><answer>4</answer>", "4", "none"]), ["4", "4", "4"])
     np.testing.assert_array_equal(reward.rewards(result), np.float32([2.5, 2.0, 0.0]))
-    assert [o.value for o in reward.outcomes(result)] == ["correct", "correct", "unparsed"]  # of accuracy, not of format
+    assert [o.value for o in reward.outcomes(result)] == [
+        "correct",
+        "correct",
+        "unparsed",
+    ]  # of accuracy, not of format
     result["format_reward"][1] = Score(0.0, Outcome.TIMEOUT)  # but a failure of any verifier is counted
     assert [o.value for o in reward.outcomes(result)] == ["correct", "timeout", "unparsed"]
     assert reward.correct(result) == [True, True, False]
@@ -136,26 +154,34 @@ def test_scores_come_in_the_order_of_completions(num_workers):
 
 
 def test_failures_are_reported_once_a_batch_by_kind(capfd):
-    reward = RewardFunction(["user_verifiers.raises_on_bad", "user_verifiers.dies_on_bad"], [1.0, 1.0], 10, num_workers=1)
+    reward = RewardFunction(
+        ["user_verifiers.raises_on_bad", "user_verifiers.dies_on_bad"], [1.0, 1.0], 10, num_workers=1
+    )
     reward.score(views(["bad", "a", "bad", "bad"]), ["1", "2", "3", "4"])
     lines = capfd.readouterr().err.splitlines()
     reward.close()
     assert [line for line in lines if line.startswith("verifier ")] == [
         "verifier user_verifiers.raises_on_bad failed on 3 of 4 completions: KeyError: 'boom' (gold '1')",
-        "verifier user_verifiers.dies_on_bad failed on 3 of 4 completions: exit: its process ended with code 3 (gold '1')",
+        "verifier user_verifiers.dies_on_bad failed on 3 of 4 completions: exit: its process ended with code 3 "
+        "(gold '1')",
     ]
 
 
 def test_a_time_out_is_said(capfd):
     scores("user_verifiers.hangs_on_bad", ["bad"], timeout_s=0.5)
-    assert "verifier user_verifiers.hangs_on_bad failed on 1 of 1 completions: timeout: no score within 0.5 s" in capfd.readouterr().err
+    assert (
+        "verifier user_verifiers.hangs_on_bad failed on 1 of 1 completions: timeout: no score within 0.5 s"
+        in capfd.readouterr().err
+    )
 
 
 def test_a_verifier_that_keeps_failing_ends_the_run():
     reward = RewardFunction(["user_verifiers.raises_on_bad"], [1.0], 10, num_workers=1)
     several = [str(number // 8) for number in range(GIVE_UP_AFTER)]
     reward.score(views(["bad"] * (GIVE_UP_AFTER - 1) + ["good"]), several)
-    reward.score(views(["bad"] * 3 * GIVE_UP_AFTER), ["one hard question"] * 3 * GIVE_UP_AFTER)  # not the verifier's fault, perhaps
+    reward.score(
+        views(["bad"] * 3 * GIVE_UP_AFTER), ["one hard question"] * 3 * GIVE_UP_AFTER
+    )  # not the verifier's fault, perhaps
     reward.score(views(["good"]), ["1"])
     with pytest.raises(ValueError, match="failed on 20 completions in a row, the last time with KeyError: 'boom'"):
         reward.score(views(["bad"] * GIVE_UP_AFTER), several)

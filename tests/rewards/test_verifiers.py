@@ -56,12 +56,59 @@ def score(name, text, gold, **view):
         ("\\textbf{18}", 18),
         ("$18$", 18),
         ("(18)", 18),
-        *((text, None) for text in ("2\\pi", "x^2", "1, 2, 4", "2^4", "\\sqrt{16}", "2 or 4", "2,3", "10-12", "10–12", "10 to 12", "4:1", "4!", "193_8")),
         *(
             (text, None)
-            for text in ("5x", "5 x", "3+4", "2*4", "\\log 4", "f(4)", "5 squared", "5 thirds", "5 mod 7", "18 of 20", "5/0", "a1", "none", "", "4i")
+            for text in (
+                "2\\pi",
+                "x^2",
+                "1, 2, 4",
+                "2^4",
+                "\\sqrt{16}",
+                "2 or 4",
+                "2,3",
+                "10-12",
+                "10–12",
+                "10 to 12",
+                "4:1",
+                "4!",
+                "193_8",
+            )
         ),
-        *((text, None) for text in ("5 hours 30 minutes", "5:30", "1.2.3", "x=5", "e^4", "5\\sqrt{2}", "5(2)", "{5}{2}", "9" * 5000, "1e999999999")),
+        *(
+            (text, None)
+            for text in (
+                "5x",
+                "5 x",
+                "3+4",
+                "2*4",
+                "\\log 4",
+                "f(4)",
+                "5 squared",
+                "5 thirds",
+                "5 mod 7",
+                "18 of 20",
+                "5/0",
+                "a1",
+                "none",
+                "",
+                "4i",
+            )
+        ),
+        *(
+            (text, None)
+            for text in (
+                "5 hours 30 minutes",
+                "5:30",
+                "1.2.3",
+                "x=5",
+                "e^4",
+                "5\\sqrt{2}",
+                "5(2)",
+                "{5}{2}",
+                "9" * 5000,
+                "1e999999999",
+            )
+        ),
     ],
 )
 def test_quantities(text, value):
@@ -138,7 +185,11 @@ def test_format(text, is_whole):
 @pytest.mark.parametrize("kind", ["right", "wrong"])
 def test_table_of_answers(kind):
     """Both directions, with all mistakes at once."""
-    mistakes = [row for row in ANSWERS[kind] if (score("qwen_accuracy_reward", row["completion"], row["gold"]).value == 1) is (kind == "wrong")]
+    mistakes = [
+        row
+        for row in ANSWERS[kind]
+        if (score("qwen_accuracy_reward", row["completion"], row["gold"]).value == 1) is (kind == "wrong")
+    ]
     assert not mistakes and len(ANSWERS[kind]) > 90 and all(row["source"] for row in ANSWERS[kind])
 
 
@@ -163,8 +214,20 @@ def test_table_of_answers(kind):
         ("format_reward", "b", "", 0, "wrong"),
         ("math_reward", "no idea", "7", 0, "unparsed"),
         ("math_reward", r"\boxed{(0, 1]}", r"[0,1)", 0, "wrong"),
-        ("kk_reward", "<answer>Zoey is a knight, Bob is not a knight</answer>", "Zoey is a knight, and Bob is a knave.", 1, "correct"),
-        ("kk_reward", "<think>Zoey is a knight</think><answer>Zoey is a knave</answer>", "Zoey is a knight.", 0, "wrong"),
+        (
+            "kk_reward",
+            "<answer>Zoey is a knight, Bob is not a knight</answer>",
+            "Zoey is a knight, and Bob is a knave.",
+            1,
+            "correct",
+        ),
+        (
+            "kk_reward",
+            "<think>Zoey is a knight</think><answer>Zoey is a knave</answer>",
+            "Zoey is a knight.",
+            0,
+            "wrong",
+        ),
         ("kk_reward", "Zoey is a knave. Zoey is a knight.", "Zoey is a knight.", 0, "wrong"),
         ("kk_reward", "nobody knows", "Zoey is a knight.", 0, "unparsed"),
     ],
@@ -183,7 +246,14 @@ def test_a_number_at_the_end_of_a_cut_completion_may_lack_digits():
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_long_and_hostile_texts_are_only_wrong(name):
     """In bounded time (the suite's limit), and without an exception; none is worth more than the verifier's minimum."""
-    texts = ["9" * 100_000, "\\boxed{" * 3000, "{" * 20_000 + "}" * 20_000, "\\boxed{" + "9" * 5000 + "}", "<think>" * 5000, "the answer is " * 5000 + "x"]
+    texts = [
+        "9" * 100_000,
+        "\\boxed{" * 3000,
+        "{" * 20_000 + "}" * 20_000,
+        "\\boxed{" + "9" * 5000 + "}",
+        "<think>" * 5000,
+        "the answer is " * 5000 + "x",
+    ]
     texts += [
         "\\boxed{9^{9^{9^{9}}}}",
         "\\boxed{100000!}",
@@ -195,7 +265,13 @@ def test_long_and_hostile_texts_are_only_wrong(name):
         "\x00\ud7ff\u202e",
         "((((" * 3000,
     ]
-    texts += ["\\boxed{" + "(" * 200 + ")" * 200 + "}", "\\boxed{x^{" + "x^{" * 50 + "}" * 51 + "}", "1/" * 9999, "or " * 9999 + "7", " " * 50_000 + "7 "]
+    texts += [
+        "\\boxed{" + "(" * 200 + ")" * 200 + "}",
+        "\\boxed{x^{" + "x^{" * 50 + "}" * 51 + "}",
+        "1/" * 9999,
+        "or " * 9999 + "7",
+        " " * 50_000 + "7 ",
+    ]
     for text in texts:
         assert score(name, text, "18").value == BUILT_IN[name].minimum
 
@@ -203,7 +279,10 @@ def test_long_and_hostile_texts_are_only_wrong(name):
 def test_labelled_answers_made_of_real_golds(shared):
     """A small part of what docs/reliability.md reports."""
     found = [(row[4], judge(row), row) for _, row in rows(shared / "data", 8, seed=1)]
-    paid, refused = ([row for is_right, verdict, row in found if is_right is label and verdict is not label] for label in (False, True))
+    paid, refused = (
+        [row for is_right, verdict, row in found if is_right is label and verdict is not label]
+        for label in (False, True)
+    )
     assert len(found) > 3000
     assert len(paid) <= 0.001 * sum(not is_right for is_right, _, _ in found), paid[:5]
     assert len(refused) <= 0.01 * sum(is_right for is_right, _, _ in found), refused[:5]
@@ -222,7 +301,9 @@ def test_gsm8k_golds_verify_their_own_solutions(shared):
 
 def test_golds_of_real_data_sets_agree_with_themselves(shared):
     math500 = [json.loads(line)["answer"] for line in (shared / "data/math500/math500.jsonl").read_text().splitlines()]
-    assert not [gold for gold in math500 if not same_answer(gold, gold) or unsatisfied(gold, [BUILT_IN["r1_accuracy_reward"]])]
+    assert not [
+        gold for gold in math500 if not same_answer(gold, gold) or unsatisfied(gold, [BUILT_IN["r1_accuracy_reward"]])
+    ]
 
 
 def test_golds_that_a_verifier_can_never_find_right():

@@ -14,7 +14,13 @@ def length_reward(completion, gold):
 
 
 def sees_everything(completion, gold):
-    return completion.num_tokens == 7 and completion.finish_reason == "length" and completion.prompt == "p" and completion.source == "s" and gold == "g"
+    return (
+        completion.num_tokens == 7
+        and completion.finish_reason == "length"
+        and completion.prompt == "p"
+        and completion.source == "s"
+        and gold == "g"
+    )
 
 
 def raises_on_bad(completion, gold):

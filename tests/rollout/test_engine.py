@@ -28,7 +28,10 @@ def engine(model):
 
 def requests(count, num_samples=1, seed=0):
     rng = np.random.default_rng(seed)
-    return [GenerateRequest(tuple(int(t) for t in rng.integers(0, 97, rng.integers(1, 20))), num_samples, (seed, 5, index)) for index in range(count)]
+    return [
+        GenerateRequest(tuple(int(t) for t in rng.integers(0, 97, rng.integers(1, 20))), num_samples, (seed, 5, index))
+        for index in range(count)
+    ]
 
 
 def logits_of(model, ids):
@@ -63,14 +66,22 @@ def test_greedy_equals_transformers(model, engine, tmp_path):
     for request, group in zip(batch, engine.generate(batch, SamplingParams(16, temperature=0)), strict=True):
         with torch.no_grad():
             ids = reference.generate(
-                torch.tensor([request.prompt_ids]), max_new_tokens=16, min_new_tokens=16, do_sample=False, eos_token_id=None, pad_token_id=0
+                torch.tensor([request.prompt_ids]),
+                max_new_tokens=16,
+                min_new_tokens=16,
+                do_sample=False,
+                eos_token_id=None,
+                pad_token_id=0,
             )
         assert group[0].token_ids == tuple(ids[0, len(request.prompt_ids) :].tolist())
 
 
 @pytest.mark.parametrize(
     "sampling",
-    [SamplingParams(15, temperature=0.8, stop_token_ids=(3, 4)), SamplingParams(15, top_k=20, top_p=0.9, repetition_penalty=1.1, stop_token_ids=(3,))],
+    [
+        SamplingParams(15, temperature=0.8, stop_token_ids=(3, 4)),
+        SamplingParams(15, top_k=20, top_p=0.9, repetition_penalty=1.1, stop_token_ids=(3,)),
+    ],
 )
 def test_alone_or_in_a_batch_of_64_the_tokens_are_the_same(engine, sampling):
     batch = requests(64)
@@ -152,10 +163,19 @@ def test_new_weights_are_used_at_once(engine, model):
     batch, sampling = requests(4), SamplingParams(12, temperature=0)
     own = NativeEngine(Decoder(TINY, random_weights(TINY), False, LENGTH), 64, LENGTH)
     before = own.generate(batch, sampling)
-    reshard = Resharder(make_plan(TINY, model.strategy, model.strategy), 0, None, own.named_weights(), SharedMemoryTransport(None), bucket_bytes=3000)
+    reshard = Resharder(
+        make_plan(TINY, model.strategy, model.strategy),
+        0,
+        None,
+        own.named_weights(),
+        SharedMemoryTransport(None),
+        bucket_bytes=3000,
+    )
     for seed in (1, 2):
         changed = Decoder(TINY, random_weights(TINY, seed), True, LENGTH)
-        assert reshard.run(ResidentSource(changed.named_weights())).copied_bytes == sum(4 * w.size for w in random_weights(TINY).values())
+        assert reshard.run(ResidentSource(changed.named_weights())).copied_bytes == sum(
+            4 * w.size for w in random_weights(TINY).values()
+        )
         after = own.generate(batch, sampling)
         fresh = NativeEngine(changed, 64, LENGTH).generate(batch, sampling)
         assert [g[0].token_ids for g in after] == [g[0].token_ids for g in fresh] != [g[0].token_ids for g in before]
@@ -199,7 +219,9 @@ def test_nothing_is_compiled_after_warm_up():
         engine.generate([GenerateRequest((1,) * length) for length in lengths], sampling)
 
     def compiled():
-        return len(engine._prefill.compile_cache) + sum(len(decoder.compile_cache) for decoder in engine._decoders.values())
+        return len(engine._prefill.compile_cache) + sum(
+            len(decoder.compile_cache) for decoder in engine._decoders.values()
+        )
 
     generate((9, 17, 18, 2))
     warm = compiled()

@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mindrlhf_lite.rollout.sampler import Draw, TokenHistory, filtered_weights, keep_top_k, keep_top_p, log_softmax, penalise, sample, uniforms
+from mindrlhf_lite.rollout.sampler import (
+    Draw,
+    TokenHistory,
+    filtered_weights,
+    keep_top_k,
+    keep_top_p,
+    log_softmax,
+    penalise,
+    sample,
+    uniforms,
+)
 from mindrlhf_lite.types import SamplingParams
 
 # probabilities 0.1, 0.4, 0.2, 0.3
@@ -74,11 +84,16 @@ def test_stop_tokens_are_masked_below_min_tokens():
     assert penalise(LOGITS, history((), [3, 3]), params)[1] == LOGITS[1]
 
 
-@pytest.mark.parametrize(("uniform", "token"), [(0.0, 0), (0.0999, 0), (0.11, 1), (0.49, 1), (0.51, 2), (0.69, 2), (0.71, 3), (1 - 2**-23, 3)])
+@pytest.mark.parametrize(
+    ("uniform", "token"),
+    [(0.0, 0), (0.0999, 0), (0.11, 1), (0.49, 1), (0.51, 2), (0.69, 2), (0.71, 3), (1 - 2**-23, 3)],
+)
 def test_inverse_cdf(uniform, token):
     chosen, logprob, policy_logprob = draw(LOGITS, uniform, SamplingParams(5))
     assert chosen == token
-    assert logprob == pytest.approx(float(LOGITS[token]), abs=1e-6) and policy_logprob == pytest.approx(float(LOGITS[token]), abs=1e-6)
+    assert logprob == pytest.approx(float(LOGITS[token]), abs=1e-6) and policy_logprob == pytest.approx(
+        float(LOGITS[token]), abs=1e-6
+    )
 
 
 def test_both_logprobs_with_filters():
@@ -125,7 +140,15 @@ def test_against_sorting_everything(seed, size, spread, min_p, top_k, top_p, tem
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, spread, size).astype(np.float32)
     past = history(rng.integers(0, size, 5), rng.integers(0, size, 9))
-    params = SamplingParams(20, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=1.2, frequency_penalty=0.1)
+    params = SamplingParams(
+        20,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=1.2,
+        frequency_penalty=0.1,
+    )
     expected = plain_distribution(logits, past, params)
     tokens, weights = filtered_weights(logits, past, params)
     actual = np.zeros(size)
@@ -133,20 +156,27 @@ def test_against_sorting_everything(seed, size, spread, min_p, top_k, top_p, tem
     # float32 may decide otherwise about a token at the very edge of a filter: its probability is all that may differ
     edge = np.flatnonzero((actual > 0) != (expected > 0))
     assert len(edge) <= 1
-    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=expected[edge].max(initial=0) + actual[edge].max(initial=0) + 1e-9)
+    np.testing.assert_allclose(
+        actual, expected, rtol=1e-4, atol=expected[edge].max(initial=0) + actual[edge].max(initial=0) + 1e-9
+    )
 
 
 def test_many_rows_in_threads_are_the_rows_alone(monkeypatch):
     monkeypatch.setattr("mindrlhf_lite.rollout.sampler._PARALLEL_LOGITS", 1)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     rng = np.random.default_rng(0)
-    logits, params = rng.normal(0, 2, (17, 500)).astype(np.float32), SamplingParams(9, top_p=0.8, top_k=50, frequency_penalty=0.3)
+    logits, params = (
+        rng.normal(0, 2, (17, 500)).astype(np.float32),
+        SamplingParams(9, top_p=0.8, top_k=50, frequency_penalty=0.3),
+    )
     draws = [Draw(params, history([1], rng.integers(0, 500, 4)), float(u)) for u in rng.random(17)]
     together = sample(logits, draws)
     for row, one in enumerate(draws):
         alone = sample(logits[row : row + 1], [one])
         assert alone.token_ids[0] == together.token_ids[row] and alone.logprobs[0] == together.logprobs[row]
-        assert together.policy_logprobs[row] == pytest.approx(log_softmax(logits[row])[together.token_ids[row]], abs=1e-5)
+        assert together.policy_logprobs[row] == pytest.approx(
+            log_softmax(logits[row])[together.token_ids[row]], abs=1e-5
+        )
 
 
 def test_uniforms_are_a_prefix_stable_function_of_seed_and_sample():

@@ -1,4 +1,6 @@
-"""The unmodified vLLM V1 engine over this project's model: right tokens whatever the scheduler does, right logprobs, weights in place."""
+"""The unmodified vLLM V1 engine over this project's model: right tokens whatever the scheduler does, right logprobs,
+weights in place.
+"""
 
 import subprocess
 import sys
@@ -37,7 +39,9 @@ def folder(tmp_path_factory):
 
 def make_engine(folder, weights=None, **options):
     model = Decoder(TINY, weights or random_weights(TINY), False, LENGTH)
-    return VllmEngine(model, str(folder), VllmOptions(LENGTH, **{"max_num_seqs": 8, "max_num_batched_tokens": 64, **options}))
+    return VllmEngine(
+        model, str(folder), VllmOptions(LENGTH, **{"max_num_seqs": 8, "max_num_batched_tokens": 64, **options})
+    )
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +51,9 @@ def engine(folder):
 
 @pytest.fixture(scope="module")
 def requests():
-    """32 prompts of 1 to 100 tokens; some longer than the 64 tokens of a step, the last four with a prefix of two blocks in common."""
+    """32 prompts of 1 to 100 tokens; some longer than the 64 tokens of a step, the last four with a prefix of two
+    blocks in common.
+    """
     rng = np.random.default_rng(1)
     lengths = [1, 2, 16, 17, 64, 65, 100, *rng.integers(3, 100, 21)]
     prompts = [tuple(int(t) for t in rng.integers(0, 97, length)) for length in lengths]
@@ -65,7 +71,15 @@ def by_transformers(folder, requests):
         for request in requests:
             prompt = torch.tensor([request.prompt_ids])
             every = torch.ones_like(prompt)  # or transformers takes token 0 for padding
-            ids = reference.generate(prompt, attention_mask=every, max_new_tokens=NEW, min_new_tokens=NEW, do_sample=False, eos_token_id=None, pad_token_id=0)
+            ids = reference.generate(
+                prompt,
+                attention_mask=every,
+                max_new_tokens=NEW,
+                min_new_tokens=NEW,
+                do_sample=False,
+                eos_token_id=None,
+                pad_token_id=0,
+            )
             answers.append(tuple(ids[0, len(request.prompt_ids) :].tolist()))
     return answers
 
@@ -97,15 +111,23 @@ def count_steps(monkeypatch, engine, count):
     monkeypatch.setattr(scheduler_of(engine), "schedule", counted)
 
 
-def test_greedy_equals_transformers_with_chunked_prefill_and_prefix_hits(engine, requests, by_transformers, monkeypatch):
+def test_greedy_equals_transformers_with_chunked_prefill_and_prefix_hits(
+    engine, requests, by_transformers, monkeypatch
+):
     chunks, hits, same_step = [], [], []
 
     def count(decided):
         sizes = decided.num_scheduled_tokens
-        chunks.extend(new.req_id for new in decided.scheduled_new_reqs if sizes[new.req_id] + new.num_computed_tokens < len(new.prompt_token_ids))
+        chunks.extend(
+            new.req_id
+            for new in decided.scheduled_new_reqs
+            if sizes[new.req_id] + new.num_computed_tokens < len(new.prompt_token_ids)
+        )
         started = [new for new in decided.scheduled_new_reqs if new.num_computed_tokens]
         hits.extend(started)
-        written = {block for new in decided.scheduled_new_reqs if not new.num_computed_tokens for block in new.block_ids[0]}
+        written = {
+            block for new in decided.scheduled_new_reqs if not new.num_computed_tokens for block in new.block_ids[0]
+        }
         same_step.extend(new for new in started if set(new.block_ids[0]) & written)
 
     count_steps(monkeypatch, engine, count)
@@ -114,12 +136,20 @@ def test_greedy_equals_transformers_with_chunked_prefill_and_prefix_hits(engine,
 
 
 def test_a_prefix_computed_in_the_same_step_is_found(engine, folder, monkeypatch):
-    """Samples of one prompt start together: the others take their shared blocks from the first, which has to run before them."""
+    """Samples of one prompt start together: the others take their shared blocks from the first, which has to run before
+    them.
+    """
     roomy, together = make_engine(folder, max_num_batched_tokens=512), []
 
     def count(decided):
         blocks = [set(new.block_ids[0][: new.num_computed_tokens // 16]) for new in decided.scheduled_new_reqs]
-        together.append(sum(bool(own & set().union(*(set(new.block_ids[0]) for new in decided.scheduled_new_reqs[:i]))) for i, own in enumerate(blocks) if i))
+        together.append(
+            sum(
+                bool(own & set().union(*(set(new.block_ids[0]) for new in decided.scheduled_new_reqs[:i])))
+                for i, own in enumerate(blocks)
+                if i
+            )
+        )
 
     count_steps(monkeypatch, roomy, count)
     request = GenerateRequest(tuple(range(50)), 6, (3,))
@@ -132,7 +162,9 @@ def test_a_prefix_computed_in_the_same_step_is_found(engine, folder, monkeypatch
 
 def test_preemption_changes_nothing(folder, requests, by_transformers, monkeypatch):
     small, resumed = make_engine(folder, kv_cache_bytes=18 * BLOCK), []
-    count_steps(monkeypatch, small, lambda decided: resumed.extend(decided.scheduled_cached_reqs.resumed_from_preemption))
+    count_steps(
+        monkeypatch, small, lambda decided: resumed.extend(decided.scheduled_cached_reqs.resumed_from_preemption)
+    )
     assert tokens(small.generate(requests, GREEDY)) == by_transformers
     assert sum(resumed) > 0
 
@@ -142,24 +174,43 @@ def test_preemption_changes_nothing(folder, requests, by_transformers, monkeypat
     [
         SamplingParams(NEW, stop_token_ids=(3, 4)),
         SamplingParams(NEW, temperature=0.7, min_tokens=4, stop_token_ids=tuple(range(40))),
-        SamplingParams(NEW, top_k=20, top_p=0.9, min_p=0.01, repetition_penalty=1.2, presence_penalty=0.2, frequency_penalty=0.1, logit_bias=((5, 2.0),)),
+        SamplingParams(
+            NEW,
+            top_k=20,
+            top_p=0.9,
+            min_p=0.01,
+            repetition_penalty=1.2,
+            presence_penalty=0.2,
+            frequency_penalty=0.1,
+            logit_bias=((5, 2.0),),
+        ),
     ],
 )
 def test_samples_and_logprobs_equal_the_native_engine_and_the_model(engine, requests, sampling):
     native = NativeEngine(engine.model, 8, LENGTH)
     batch = [GenerateRequest(request.prompt_ids, 2, request.seed) for request in requests[:12]]
-    for request, ours, theirs in zip(batch, engine.generate(batch, sampling), native.generate(batch, sampling), strict=True):
+    for request, ours, theirs in zip(
+        batch, engine.generate(batch, sampling), native.generate(batch, sampling), strict=True
+    ):
         for completion, expected in zip(ours, theirs, strict=True):
             assert completion.token_ids == expected.token_ids and completion.finish_reason == expected.finish_reason
             np.testing.assert_allclose(completion.logprobs, expected.logprobs, atol=1e-4)
             ids, start = request.prompt_ids + completion.token_ids, len(request.prompt_ids)
-            again = log_softmax(logits_of(engine.model, ids))[np.arange(start - 1, len(ids) - 1), list(completion.token_ids)]
+            again = log_softmax(logits_of(engine.model, ids))[
+                np.arange(start - 1, len(ids) - 1), list(completion.token_ids)
+            ]
             np.testing.assert_allclose(completion.policy_logprobs, again, atol=1e-4)
 
 
 def test_updated_weights_are_used_and_old_prefixes_forgotten(folder, requests):
-    """generate, update, generate equals a fresh engine; the assignment goes into the parameters that the compiled graphs hold."""
-    engine, new_weights, requests = make_engine(folder), random_weights(TINY, seed=1), requests[-6:]  # four of them share a prefix
+    """generate, update, generate equals a fresh engine; the assignment goes into the parameters that the compiled
+    graphs hold.
+    """
+    engine, new_weights, requests = (
+        make_engine(folder),
+        random_weights(TINY, seed=1),
+        requests[-6:],
+    )  # four of them share a prefix
     before = tokens(engine.generate(requests, GREEDY))
     for name, parameter in engine.named_weights().items():
         ops.assign(parameter, Tensor(new_weights[name]))
@@ -187,7 +238,9 @@ def test_contents_of_the_cache_may_be_lost_between_calls(engine, requests, by_tr
 
 
 def test_stops_and_lengths(engine):
-    (stopped,) = engine.generate([GenerateRequest((1, 2, 3), 1, (0,))], SamplingParams(10, stop_token_ids=tuple(range(97))))
+    (stopped,) = engine.generate(
+        [GenerateRequest((1, 2, 3), 1, (0,))], SamplingParams(10, stop_token_ids=tuple(range(97)))
+    )
     assert stopped[0].finish_reason is FinishReason.STOP and len(stopped[0].token_ids) == 1
     (full,) = engine.generate([GenerateRequest((1,) * (LENGTH - 3), 1, (0,))], SamplingParams(10))
     assert full[0].finish_reason is FinishReason.LENGTH and len(full[0].token_ids) == 3
@@ -236,7 +289,12 @@ def test_qwen3_and_llama_in_both_engines_equal_transformers(tmp_path, requests, 
     answers = zip(some, vllm.generate(some, greedy), NativeEngine(model, 8, LENGTH).generate(some, greedy), strict=True)
     for request, by_vllm, by_native in answers:
         prompt = torch.tensor([request.prompt_ids])
-        settings = {"attention_mask": torch.ones_like(prompt), "max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}
+        settings = {
+            "attention_mask": torch.ones_like(prompt),
+            "max_new_tokens": 8,
+            "min_new_tokens": 8,
+            "do_sample": False,
+        }
         with torch.no_grad():
             ids = reference.generate(prompt, **settings, eos_token_id=None, pad_token_id=0)
         assert by_vllm[0].token_ids == by_native[0].token_ids == tuple(ids[0, len(request.prompt_ids) :].tolist())
@@ -258,9 +316,29 @@ def test_every_sampling_parameter_of_vllm_is_either_implemented_or_refused():
     """A field that a newer vLLM adds must not be ignored in silence."""
     from vllm import SamplingParams as VllmSamplingParams
 
-    implemented = {"n", "temperature", "top_p", "top_k", "min_p", "seed", "max_tokens", "min_tokens", "logprobs", "logit_bias", "extra_args", "ignore_eos"}
+    implemented = {
+        "n",
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "seed",
+        "max_tokens",
+        "min_tokens",
+        "logprobs",
+        "logit_bias",
+        "extra_args",
+        "ignore_eos",
+    }
     implemented |= {"presence_penalty", "frequency_penalty", "repetition_penalty", "stop_token_ids"}
-    by_the_engine = {"stop", "detokenize", "skip_special_tokens", "spaces_between_special_tokens", "include_stop_str_in_output", "truncate_prompt_tokens"}
+    by_the_engine = {
+        "stop",
+        "detokenize",
+        "skip_special_tokens",
+        "spaces_between_special_tokens",
+        "include_stop_str_in_output",
+        "truncate_prompt_tokens",
+    }
     by_the_engine |= {"best_of", "output_kind", "output_text_buffer_length", "skip_clone"}
     public = {name for name in VllmSamplingParams.__struct_fields__ if not name.startswith("_")}
     assert public - implemented - by_the_engine == set(UNSUPPORTED)
@@ -271,9 +349,18 @@ def test_the_llm_class_serves_a_folder(folder, requests, by_transformers):
     from vllm import LLM
     from vllm import SamplingParams as VllmSamplingParams
 
-    llm = LLM(str(folder), skip_tokenizer_init=True, dtype="float32", max_model_len=LENGTH, max_num_seqs=8, additional_config={"kv_cache_bytes": 200 * BLOCK})
+    llm = LLM(
+        str(folder),
+        skip_tokenizer_init=True,
+        dtype="float32",
+        max_model_len=LENGTH,
+        max_num_seqs=8,
+        additional_config={"kv_cache_bytes": 200 * BLOCK},
+    )
     prompts = [{"prompt_token_ids": list(request.prompt_ids)} for request in requests[:6]]
-    greedy = llm.generate(prompts, VllmSamplingParams(temperature=0, max_tokens=NEW, logprobs=3, detokenize=False), use_tqdm=False)
+    greedy = llm.generate(
+        prompts, VllmSamplingParams(temperature=0, max_tokens=NEW, logprobs=3, detokenize=False), use_tqdm=False
+    )
     assert [tuple(output.outputs[0].token_ids) for output in greedy] == by_transformers[:6]
     model = llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.get_model()
     for request, output in zip(requests, greedy, strict=False):
@@ -283,19 +370,27 @@ def test_the_llm_class_serves_a_folder(folder, requests, by_transformers):
         assert [entry.rank for entry in first.values()] == [1, 2, 3]
     sampled = llm.generate(prompts[:2], VllmSamplingParams(n=4, seed=5, max_tokens=8, detokenize=False), use_tqdm=False)
     again = llm.generate(prompts[:2], VllmSamplingParams(n=4, seed=5, max_tokens=8, detokenize=False), use_tqdm=False)
-    assert [[c.token_ids for c in output.outputs] for output in sampled] == [[c.token_ids for c in output.outputs] for output in again]
+    assert [[c.token_ids for c in output.outputs] for output in sampled] == [
+        [c.token_ids for c in output.outputs] for output in again
+    ]
     assert len({tuple(c.token_ids) for c in sampled[0].outputs}) == 4
 
 
 def test_the_plugin_steps_aside_for_vllm_mindspore(monkeypatch):
     assert plugin.platform() == "mindrlhf_lite.rollout.vllm.platform.MindSporePlatform"
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: SimpleNamespace() if name == "vllm_mindspore" else None)
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: SimpleNamespace() if name == "vllm_mindspore" else None
+    )
     assert plugin.platform() is None
 
 
 def test_the_core_imports_neither_vllm_nor_torch():
-    program = "import sys, mindrlhf_lite.trainer.grpo; print([name for name in ('vllm', 'torch') if name in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, env=clean_environment())
+    program = (
+        "import sys, mindrlhf_lite.trainer.grpo; print([name for name in ('vllm', 'torch') if name in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, env=clean_environment()
+    )
     assert result.stdout.strip() == "[]", result.stderr
 
 
@@ -303,17 +398,41 @@ def test_training_and_tools_leave_an_installed_torch_alone(quickstart_model):
     """transformers, whose tokenizers they use, imports torch unless it is told not to."""
     program = "from mindrlhf_lite.cli import run_tool; from mindrlhf_lite.data.tokenizer import Tokenizer; import sys; "
     program += "run_tool(lambda: print(Tokenizer(sys.argv[1]).encode('1') and 'torch' in sys.modules))"
-    result = subprocess.run([sys.executable, "-c", program, str(quickstart_model)], cwd=ROOT, capture_output=True, text=True, env=clean_environment())
+    result = subprocess.run(
+        [sys.executable, "-c", program, str(quickstart_model)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+    )
     assert result.stdout.strip() == "False", result.stderr
 
 
 def test_without_vllm_one_line_names_the_command(quickstart_model):
-    program = "import sys; sys.modules['vllm'] = None; from mindrlhf_lite.trainer.launch import main; main(sys.argv[1:])"
-    arguments = ["--config", ROOT / "examples/qwen_grpo/vllm_ranks.yaml", "--actor_checkpoint_path", quickstart_model, "--dataset_file", __file__, "--dry_run"]
+    program = (
+        "import sys; sys.modules['vllm'] = None; from mindrlhf_lite.trainer.launch import main; main(sys.argv[1:])"
+    )
+    arguments = [
+        "--config",
+        ROOT / "examples/qwen_grpo/vllm_ranks.yaml",
+        "--actor_checkpoint_path",
+        quickstart_model,
+        "--dataset_file",
+        __file__,
+        "--dry_run",
+    ]
     arguments.append("--rl_config.eval_interval=0")
-    result = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, env=clean_environment())
+    result = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+    )
     assert result.returncode == 2 and "bash build.sh --vllm" in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 2 and "Traceback" not in result.stderr  # "1 problem(s) in the configuration:" and the problem
+    assert (
+        len(result.stderr.strip().splitlines()) == 2 and "Traceback" not in result.stderr
+    )  # "1 problem(s) in the configuration:" and the problem
 
 
 def test_a_program_with_vllms_own_class_ends_quietly(quickstart_model):
@@ -321,11 +440,18 @@ def test_a_program_with_vllms_own_class_ends_quietly(quickstart_model):
     program = (
         "import sys\n"
         "from vllm import LLM, SamplingParams\n"
-        "engine = LLM(sys.argv[1], skip_tokenizer_init=True, dtype='float32', max_model_len=64, max_num_seqs=4, additional_config={'kv_cache_bytes': 1 << 22})\n"
+        "engine = LLM(sys.argv[1], skip_tokenizer_init=True, dtype='float32', max_model_len=64, max_num_seqs=4, "
+        "additional_config={'kv_cache_bytes': 1 << 22})\n"
         "sampling = SamplingParams(temperature=0, max_tokens=4, detokenize=False)\n"
         "print(len(engine.generate({'prompt_token_ids': [1, 2, 3]}, sampling)[0].outputs[0].token_ids))\n"
     )
     loud = {"VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_LOGGING_LEVEL"}
     environment = {key: value for key, value in clean_environment().items() if key not in loud}
-    result = subprocess.run([sys.executable, "-c", program, str(quickstart_model)], capture_output=True, text=True, env=environment, timeout=300)
+    result = subprocess.run(
+        [sys.executable, "-c", program, str(quickstart_model)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+    )
     assert result.returncode == 0 and "died unexpectedly" not in result.stdout + result.stderr, result.stderr[-3000:]

@@ -1,4 +1,6 @@
-"""Residency: exact round trips, freed memory, illegal transitions, known states after failures, a full disk, crashes."""
+"""Residency: exact round trips, freed memory, illegal transitions, known states after failures, a full disk,
+crashes.
+"""
 
 import os
 import signal
@@ -153,7 +155,11 @@ def test_a_failed_phase_leaves_a_known_state(residency):
 
 
 def test_prefetch_loads_ahead_within_the_peak(tmp_path):
-    both = {"generate": Phase(needs=("rollout",)), "score": Phase(needs=("reference",)), "train": Phase(changes=("actor",))}
+    both = {
+        "generate": Phase(needs=("rollout",)),
+        "score": Phase(needs=("reference",)),
+        "train": Phase(changes=("actor",)),
+    }
     manager = Residency(both, FileStore(tmp_path))
     manager.add("actor", [parameter("actor", 512)], Contents.CHANGES)
     manager.add("rollout", [parameter("rollout", 200)], Contents.FROZEN)
@@ -191,9 +197,13 @@ def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path):
             print(error)
         assert (actor.asnumpy() == 7).all() and "actor" not in manager.groups
     """
-    result = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=clean_environment())
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=clean_environment()
+    )
     assert result.returncode == 0, result.stderr
-    assert "no room to swap" in result.stdout and "swap_dir" in result.stdout and "No weights were lost" in result.stdout
+    assert (
+        "no room to swap" in result.stdout and "swap_dir" in result.stdout and "No weights were lost" in result.stdout
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -209,7 +219,9 @@ def test_nothing_is_left_on_disk_after_kill_9(tmp_path):
         print("saved", flush=True)
         time.sleep(60)
     """
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True, env=clean_environment())
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True, env=clean_environment()
+    )
     assert process.stdout.readline() == "saved\n"
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

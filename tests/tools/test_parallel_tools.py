@@ -47,25 +47,56 @@ def test_dry_run_of_every_model_file(model, tmp_path):
     """The strategies for 8, 16 and 64 devices are valid, and the plan says what every phase needs."""
     for devices in (8, 16, 64):
         file = ROOT / f"model_configs/qwen2_5_{model}.yaml"
-        arguments = ("--config", ROOT / "examples/qwen_grpo/grpo_config.yaml", "--model_config", file, "--dry_run", "--devices", devices)
+        arguments = (
+            "--config",
+            ROOT / "examples/qwen_grpo/grpo_config.yaml",
+            "--model_config",
+            file,
+            "--dry_run",
+            "--devices",
+            devices,
+        )
         result = run_python(MAIN, *arguments, "--device_memory_gb", 64)
         too_large = model == "72b" and devices < 64
         assert result.returncode == (1 if too_large else 0), result.stderr
-        for part in ("actor", "gradients", "optimizer", "reference", "rollout", "kv_cache", "update", "generate", "reshard", "peak"):
+        for part in (
+            "actor",
+            "gradients",
+            "optimizer",
+            "reference",
+            "rollout",
+            "kv_cache",
+            "update",
+            "generate",
+            "reshard",
+            "peak",
+        ):
             assert f"  {part} " in result.stdout
         assert ("DOES NOT FIT" in result.stdout.partition("without swapping")[0]) == too_large, result.stdout
 
 
 def test_only_save_strategy_is_what_transform_checkpoint_takes(tmp_path, quickstart_model):
-    settings = ("--actor_checkpoint_path", quickstart_model, f"--rl_config.output_dir={tmp_path}", "--only_save_strategy")
+    settings = (
+        "--actor_checkpoint_path",
+        quickstart_model,
+        f"--rl_config.output_dir={tmp_path}",
+        "--only_save_strategy",
+    )
     (tmp_path / "c.yaml").write_text(
-        "actor_config: {parallel_config: {model_parallel: 1, pipeline_stage: 1}}\nreward_config: {verifier_function: [accuracy_reward], verifier_weight: [1.0]}\n"
+        "actor_config: {parallel_config: {model_parallel: 1, pipeline_stage: 1}}\nreward_config: "
+        "{verifier_function: [accuracy_reward], verifier_weight: [1.0]}\n"
     )
     saved = run_python(MAIN, "--config", tmp_path / "c.yaml", *settings, "--generate_config.max_prompt_length=8")
     assert saved.returncode == 0 and "strategy.json" in saved.stdout, saved.stderr
     assert json.loads((tmp_path / "strategy.json").read_text())["pipeline_stage"] == 1
     converted = run_python(
-        *("tools/transform_checkpoint.py", "--src_checkpoint", quickstart_model, "--dst_checkpoint", tmp_path / "shards"),
+        *(
+            "tools/transform_checkpoint.py",
+            "--src_checkpoint",
+            quickstart_model,
+            "--dst_checkpoint",
+            tmp_path / "shards",
+        ),
         *("--dst_strategy", tmp_path / "strategy.json"),
     )
     assert converted.returncode == 0, converted.stderr

@@ -1,4 +1,6 @@
-"""tools/quantize.py: Golden Stick's int8 weights are the rounded ones, a scale for every output channel, and the rest is as it was."""
+"""tools/quantize.py: Golden Stick's int8 weights are the rounded ones, a scale for every output channel, and the rest
+is as it was.
+"""
 
 import sys
 from dataclasses import replace
@@ -14,7 +16,9 @@ from mindrlhf_lite.models.hf_weights import save_hf_model
 from mindrlhf_lite.models.mindformers import mindformers_name
 from mindrlhf_lite.quantize import GOLDEN_STICK_FOLDER
 
-needs_golden_stick = pytest.mark.skipif(not (Path(sys.prefix) / GOLDEN_STICK_FOLDER).is_dir(), reason="needs Golden Stick: bash build.sh --quantize")
+needs_golden_stick = pytest.mark.skipif(
+    not (Path(sys.prefix) / GOLDEN_STICK_FOLDER).is_dir(), reason="needs Golden Stick: bash build.sh --quantize"
+)
 
 
 @needs_golden_stick
@@ -23,8 +27,14 @@ def test_weights_are_rounded_to_the_nearest_of_255_steps(tmp_path):
     save_hf_model(tmp_path / "hf", TINY, weights, 5, 0)
     result = run_python("tools/quantize.py", "--model", tmp_path / "hf", "--output", tmp_path / "out")
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
-    assert result.stdout.startswith("wrote") and "14 linear layers in int8" in result.stdout and result.stdout.count("\n") == 1  # seven a layer
-    saved = {name: parameter.asnumpy() for name, parameter in ms.load_checkpoint(str(tmp_path / "out/model.ckpt")).items()}
+    assert (
+        result.stdout.startswith("wrote")
+        and "14 linear layers in int8" in result.stdout
+        and result.stdout.count("\n") == 1
+    )  # seven a layer
+    saved = {
+        name: parameter.asnumpy() for name, parameter in ms.load_checkpoint(str(tmp_path / "out/model.ckpt")).items()
+    }
     rounded = 0
     for name, values in weights.items():
         layer, _, kind = mindformers_name(name).rpartition(".")
@@ -35,7 +45,11 @@ def test_weights_are_rounded_to_the_nearest_of_255_steps(tmp_path):
             np.testing.assert_array_equal(saved[f"{layer}._handler.bias"], values)
             continue
         integers, scale = saved[f"{layer}._handler.weight"], saved[f"{layer}._weight_quantizer.scale"]
-        assert integers.dtype == np.int8 and scale.shape == (values.shape[0],) and not saved[f"{layer}._weight_quantizer.zp_neg"].any()
+        assert (
+            integers.dtype == np.int8
+            and scale.shape == (values.shape[0],)
+            and not saved[f"{layer}._weight_quantizer.zp_neg"].any()
+        )
         assert (np.abs(integers * scale[:, None] - values) <= 0.5001 * scale[:, None]).all()
         assert (np.abs(integers.astype(int)).max(1) >= 126).all()  # each output channel uses its whole range
         rounded += 1
@@ -54,14 +68,22 @@ def test_a_tied_head_stays(tmp_path, keep):
     assert result.returncode == 0 and "14 linear layers in int8" in result.stdout, result.stdout + result.stderr
     saved = ms.load_checkpoint(str(tmp_path / "out/model.ckpt"))
     assert not [name for name in saved if "lm_head" in name]
-    np.testing.assert_array_equal(saved["model.tok_embeddings.embedding_weight"].asnumpy(), weights["model.embed_tokens.weight"])
+    np.testing.assert_array_equal(
+        saved["model.tok_embeddings.embedding_weight"].asnumpy(), weights["model.embed_tokens.weight"]
+    )
 
 
 @needs_golden_stick
 def test_layers_to_keep_must_be_there(tmp_path):
     save_hf_model(tmp_path / "hf", TINY, random_weights(TINY), 5, 0)
-    result = run_python("tools/quantize.py", "--model", tmp_path / "hf", "--output", tmp_path / "out", "--keep", "nothing")
-    assert result.returncode == 2 and "--keep nothing: no layer has that in its name" in result.stderr and not (tmp_path / "out").exists()
+    result = run_python(
+        "tools/quantize.py", "--model", tmp_path / "hf", "--output", tmp_path / "out", "--keep", "nothing"
+    )
+    assert (
+        result.returncode == 2
+        and "--keep nothing: no layer has that in its name" in result.stderr
+        and not (tmp_path / "out").exists()
+    )
 
 
 def test_what_cannot_be_quantized_is_said(tmp_path):
@@ -72,6 +94,9 @@ def test_what_cannot_be_quantized_is_said(tmp_path):
     save_hf_model(tmp_path / "hf", TINY, random_weights(TINY), 5, 0)
     result = run_python("tools/quantize.py", "--model", tmp_path / "hf", "--output", tmp_path / "qwen3")
     assert result.returncode == 2 and "exists already" in result.stderr
-    code = "import sys; sys.prefix = '/nonexistent'; from mindrlhf_lite.quantize import quantize; quantize(sys.argv[1], sys.argv[2])"
+    code = (
+        "import sys; sys.prefix = '/nonexistent'; from mindrlhf_lite.quantize import quantize; "
+        "quantize(sys.argv[1], sys.argv[2])"
+    )
     result = run([sys.executable, "-c", code, tmp_path / "hf", tmp_path / "out"])
     assert "bash build.sh --quantize" in result.stderr and not (tmp_path / "out").exists()

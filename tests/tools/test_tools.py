@@ -19,21 +19,41 @@ def test_score_equals_transformers_and_generate(quickstart_model, tmp_path):
     torch = pytest.importorskip("torch")
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    rows = write_rows(tmp_path / "rows.jsonl", [{"prompt": "12+34="}, {"prompt": "7+8="}, {"prompt_ids": [25, 10, 25, 28]}])
+    rows = write_rows(
+        tmp_path / "rows.jsonl", [{"prompt": "12+34="}, {"prompt": "7+8="}, {"prompt_ids": [25, 10, 25, 28]}]
+    )
     generated = run_python(
-        "tools/generate.py", "--model", quickstart_model, "--input", rows, "--output", tmp_path / "out.jsonl", "--temperature", 0, "--max_tokens", 40
+        "tools/generate.py",
+        "--model",
+        quickstart_model,
+        "--input",
+        rows,
+        "--output",
+        tmp_path / "out.jsonl",
+        "--temperature",
+        0,
+        "--max_tokens",
+        40,
     )
     assert generated.returncode == 0, generated.stderr
     completions = read_jsonl(tmp_path / "out.jsonl")
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(quickstart_model, dtype=torch.float32), AutoTokenizer.from_pretrained(quickstart_model)
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(quickstart_model, dtype=torch.float32),
+        AutoTokenizer.from_pretrained(quickstart_model),
+    )
     prompts = [tokenizer(text)["input_ids"] for text in ("12+34=", "7+8=")] + [[25, 10, 25, 28]]
     for prompt, completion in zip(prompts, completions):
         with torch.no_grad():
-            expected = model.generate(torch.tensor([prompt]), max_new_tokens=40, do_sample=False, pad_token_id=0)[0, len(prompt) :].tolist()
+            expected = model.generate(torch.tensor([prompt]), max_new_tokens=40, do_sample=False, pad_token_id=0)[
+                0, len(prompt) :
+            ].tolist()
         assert completion["token_ids"] == expected
         assert completion["text"] == tokenizer.decode(expected, skip_special_tokens=True)
         assert completion["finish_reason"] == ("stop" if expected[-1] == tokenizer.eos_token_id else "length")
-    scoring = [{"prompt_ids": prompt, "completion_ids": completion["token_ids"]} for prompt, completion in zip(prompts, completions)]
+    scoring = [
+        {"prompt_ids": prompt, "completion_ids": completion["token_ids"]}
+        for prompt, completion in zip(prompts, completions)
+    ]
     scored = run_python(
         "tools/score.py",
         "--model",
@@ -57,8 +77,18 @@ def sums(quickstart_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sums")
     for name, numbers in (("small", range(1, 31)), ("large", range(40, 70))):
         write_rows(folder / f"{name}.jsonl", [{"q": f"{n}+{n + 7}=", "a": str(2 * n + 7)} for n in numbers])
-    inputs = ("--file_path", folder / "small.jsonl", folder / "large.jsonl", "--map_keys", '{"prompt":"q","response":"a"}', "--prompt_type", "plain")
-    made = run_python("tools/rlhf_data.py", "--tokenizer_dir", quickstart_model, *inputs, "--output_path", folder / "sums.mindrecord")
+    inputs = (
+        "--file_path",
+        folder / "small.jsonl",
+        folder / "large.jsonl",
+        "--map_keys",
+        '{"prompt":"q","response":"a"}',
+        "--prompt_type",
+        "plain",
+    )
+    made = run_python(
+        "tools/rlhf_data.py", "--tokenizer_dir", quickstart_model, *inputs, "--output_path", folder / "sums.mindrecord"
+    )
     assert made.returncode == 0, made.stderr
     return folder / "sums.mindrecord"
 
@@ -68,17 +98,29 @@ def test_evaluate(quickstart_model, sums, tmp_path):
     for k in (1, 4):
         result = run_python("tools/evaluate.py", *common, "--k", k, "--output", tmp_path / f"k{k}.json")
         assert result.returncode == 0, result.stderr
-        values, rows = json.loads((tmp_path / f"k{k}.json").read_text()), read_jsonl(tmp_path / f"k{k}.completions.jsonl")
+        values, rows = (
+            json.loads((tmp_path / f"k{k}.json").read_text()),
+            read_jsonl(tmp_path / f"k{k}.completions.jsonl"),
+        )
         low, high = values["interval_95"]
         assert 0 <= low < values["accuracy"] < high <= 1 and values["num_questions"] == 60
-        assert list(values["pass_at"]) == [str(n) for n in (1, 2, 4) if n <= k] and values["pass_at"]["1"] == pytest.approx(values["accuracy"])
+        assert list(values["pass_at"]) == [str(n) for n in (1, 2, 4) if n <= k] and values["pass_at"][
+            "1"
+        ] == pytest.approx(values["accuracy"])
         # what was counted can be counted again from what was saved
         right = [[completion["correct"] for completion in row["completions"]] for row in rows]
         assert np.mean(right) == pytest.approx(values["accuracy"]) and {len(row) for row in right} == {k}
         parts = values["by_source"]
         assert list(parts) == ["small", "large"] and {part["num_questions"] for part in parts.values()} == {30}
-        assert parts["small"]["accuracy"] == pytest.approx(np.mean(right[:30])) and parts["large"]["accuracy"] == pytest.approx(np.mean(right[30:]))
-        assert values["settings"] == {"max_tokens": 40, "temperature": 0.0 if k == 1 else 1.0, "verifier": "qwen_accuracy_reward", "seed": 0}
+        assert parts["small"]["accuracy"] == pytest.approx(np.mean(right[:30])) and parts["large"][
+            "accuracy"
+        ] == pytest.approx(np.mean(right[30:]))
+        assert values["settings"] == {
+            "max_tokens": 40,
+            "temperature": 0.0 if k == 1 else 1.0,
+            "verifier": "qwen_accuracy_reward",
+            "seed": 0,
+        }
         first = rows[0]["completions"][0]
         assert rows[0]["prompt"] == "1+8=" and rows[0]["gold"] == "9" and first["finish_reason"] in ("stop", "length")
         assert f"small  {parts['small']['accuracy']:.1%}" in result.stdout
@@ -88,7 +130,17 @@ def test_evaluate(quickstart_model, sums, tmp_path):
 
 def test_compare_pairs_the_questions(quickstart_model, sums, tmp_path):
     """A model against itself, and against a record in which some answers were changed."""
-    base = run_python("tools/evaluate.py", "--model", quickstart_model, "--dataset", sums, "--max_tokens", 40, "--output", tmp_path / "a.json")
+    base = run_python(
+        "tools/evaluate.py",
+        "--model",
+        quickstart_model,
+        "--dataset",
+        sums,
+        "--max_tokens",
+        40,
+        "--output",
+        tmp_path / "a.json",
+    )
     assert base.returncode == 0, base.stderr
     rows = read_jsonl(tmp_path / "a.completions.jsonl")
     wrong = [row for row in rows if not row["completions"][0]["correct"]][:6]
@@ -96,16 +148,33 @@ def test_compare_pairs_the_questions(quickstart_model, sums, tmp_path):
     for row in wrong + right:
         row["completions"][0]["correct"] = row in wrong
     better = write_rows(tmp_path / "b.completions.jsonl", rows)
-    same = run_python("tools/evaluate.py", "--compare", quickstart_model, tmp_path / "a.completions.jsonl", "--dataset", sums, "--max_tokens", 40)
-    assert same.returncode == 0 and "better on 0 questions, worse on 0" in same.stdout and "p = 1" in same.stdout, same.stdout + same.stderr
-    result = run_python("tools/evaluate.py", "--compare", tmp_path / "a.completions.jsonl", better, "--output", tmp_path / "both.json")
-    assert result.returncode == 0 and "better on 6 questions, worse on 1" in result.stdout, result.stdout + result.stderr
+    same = run_python(
+        "tools/evaluate.py",
+        "--compare",
+        quickstart_model,
+        tmp_path / "a.completions.jsonl",
+        "--dataset",
+        sums,
+        "--max_tokens",
+        40,
+    )
+    assert same.returncode == 0 and "better on 0 questions, worse on 0" in same.stdout and "p = 1" in same.stdout, (
+        same.stdout + same.stderr
+    )
+    result = run_python(
+        "tools/evaluate.py", "--compare", tmp_path / "a.completions.jsonl", better, "--output", tmp_path / "both.json"
+    )
+    assert result.returncode == 0 and "better on 6 questions, worse on 1" in result.stdout, (
+        result.stdout + result.stderr
+    )
     comparison = json.loads((tmp_path / "both.json").read_text())["comparison"]
     assert comparison["p_value"] == pytest.approx(0.125) and comparison["difference"] == pytest.approx(5 / 60)
     other = write_rows(tmp_path / "c.completions.jsonl", rows[1:])
     refused = run_python("tools/evaluate.py", "--compare", better, other)
     assert refused.returncode == 2 and "did not answer the same questions (60 and 59" in refused.stderr
-    twice = write_rows(tmp_path / "d.completions.jsonl", [{**row, "completions": row["completions"] * 2} for row in rows])
+    twice = write_rows(
+        tmp_path / "d.completions.jsonl", [{**row, "completions": row["completions"] * 2} for row in rows]
+    )
     assert "A has 1 completions a question, B 2" in run_python("tools/evaluate.py", "--compare", better, twice).stdout
     bare = write_rows(tmp_path / "e.completions.jsonl", [{"prompt": "p", "completions": [{"correct": True}]}])
     for arguments, message in (
@@ -120,7 +189,9 @@ def test_compare_pairs_the_questions(quickstart_model, sums, tmp_path):
 def test_chat_streams_and_is_greedy_as_the_file_mode_is(quickstart_model, tmp_path):
     rows = write_rows(tmp_path / "rows.jsonl", [{"prompt": "12+34="}, {"prompt": "7+8="}])
     options = ("--model", quickstart_model, "--temperature", 0, "--max_tokens", 40)
-    assert run_python("tools/generate.py", *options, "--input", rows, "--output", tmp_path / "out.jsonl").returncode == 0
+    assert (
+        run_python("tools/generate.py", *options, "--input", rows, "--output", tmp_path / "out.jsonl").returncode == 0
+    )
     command = [sys.executable, "tools/generate.py", *options, "--chat", "--prompt_type", "plain", "--max_length", 64]
     chat = subprocess.run(
         [str(word) for word in command],
@@ -133,9 +204,18 @@ def test_chat_streams_and_is_greedy_as_the_file_mode_is(quickstart_model, tmp_pa
     assert chat.returncode == 0, chat.stderr
     assert chat.stdout.splitlines()[1:] == [row["text"] for row in read_jsonl(tmp_path / "out.jsonl")]
     assert "error: the prompt has 60 tokens; 1 to 24 fit beside --max_tokens=40" in chat.stderr
-    broken = subprocess.run([*map(str, command)], input=b"\xff\xfe\n7+8=\n", capture_output=True, cwd=ROOT, env=clean_environment())
-    assert broken.returncode == 0 and b"not UTF-8" in broken.stderr and b"Traceback" not in broken.stderr and len(broken.stdout.splitlines()) == 2
-    refused = run_python("tools/generate.py", *options, "--chat", "--prompt_type", "plain", "--system", "Be kind.", "--max_length", 64)
+    broken = subprocess.run(
+        [*map(str, command)], input=b"\xff\xfe\n7+8=\n", capture_output=True, cwd=ROOT, env=clean_environment()
+    )
+    assert (
+        broken.returncode == 0
+        and b"not UTF-8" in broken.stderr
+        and b"Traceback" not in broken.stderr
+        and len(broken.stdout.splitlines()) == 2
+    )
+    refused = run_python(
+        "tools/generate.py", *options, "--chat", "--prompt_type", "plain", "--system", "Be kind.", "--max_length", 64
+    )
     assert refused.returncode == 2 and "--system: template plain has no place for it" in refused.stderr
 
 
@@ -150,7 +230,9 @@ def test_chat_streams_and_is_greedy_as_the_file_mode_is(quickstart_model, tmp_pa
 )
 def test_bad_rows_are_named(quickstart_model, tmp_path, row, message):
     rows = write_rows(tmp_path / "rows.jsonl", [row])
-    result = run_python("tools/score.py", "--model", quickstart_model, "--input", rows, "--output", tmp_path / "out.jsonl")
+    result = run_python(
+        "tools/score.py", "--model", quickstart_model, "--input", rows, "--output", tmp_path / "out.jsonl"
+    )
     assert result.returncode == 2 and message in result.stderr and "Traceback" not in result.stderr
     assert not (tmp_path / "out.jsonl").exists()
 
@@ -158,7 +240,16 @@ def test_bad_rows_are_named(quickstart_model, tmp_path, row, message):
 @pytest.mark.parametrize(
     "tool",
     [
-        *("rlhf_data", "score", "generate", "evaluate", "plot_run", "make_tiny_model", "make_random_model", "document_config"),
+        *(
+            "rlhf_data",
+            "score",
+            "generate",
+            "evaluate",
+            "plot_run",
+            "make_tiny_model",
+            "make_random_model",
+            "document_config",
+        ),
         *(
             "plan_reshard",
             "transform_checkpoint",
@@ -186,7 +277,10 @@ def test_missing_files_are_user_errors(tmp_path, quickstart_model):
         (("tools/evaluate.py", "--dataset", tmp_path), "give --model DIR, or --compare A B"),
         (("tools/generate.py", "--model", quickstart_model), "--input and --output are needed, or --chat"),
         (("tools/plot_run.py", tmp_path), "no metrics.jsonl"),
-        (("tools/generate.py", "--model", quickstart_model, "--input", tmp_path / "x", "--output", tmp_path / "o"), "no such file"),
+        (
+            ("tools/generate.py", "--model", quickstart_model, "--input", tmp_path / "x", "--output", tmp_path / "o"),
+            "no such file",
+        ),
     ):
         result = run_python(*arguments)
         assert result.returncode == 2 and message in result.stderr and "Traceback" not in result.stderr, result.stderr
@@ -202,16 +296,30 @@ def test_tools_say_nothing_that_is_the_frameworks(quickstart_model, sums):
     ]
     for command in commands:
         words = [sys.executable, *map(str, command)]
-        result = subprocess.run(words, cwd=ROOT, input="1+2=\n", capture_output=True, text=True, env=environment, timeout=200)
+        result = subprocess.run(
+            words, cwd=ROOT, input="1+2=\n", capture_output=True, text=True, env=environment, timeout=200
+        )
         assert result.returncode == 0, result.stderr
-        assert not [line for line in (result.stdout + result.stderr).splitlines() if "[WARNING]" in line or "[INFO]" in line or "None of PyTorch" in line]
+        assert not [
+            line
+            for line in (result.stdout + result.stderr).splitlines()
+            if "[WARNING]" in line or "[INFO]" in line or "None of PyTorch" in line
+        ]
 
 
 def test_a_verifier_that_only_fails_is_no_accuracy(quickstart_model, sums, tmp_path):
     (tmp_path / "broken.py").write_text("def reward(completions, golds):\n    raise KeyError('no such field')\n")
     settings = ("--model", quickstart_model, "--dataset", sums, "--max_tokens", 4, "--verifier", "broken.reward")
-    few = run([sys.executable, ROOT / "tools/evaluate.py", *settings, "--max_prompts", 5], cwd=tmp_path, PYTHONPATH=str(tmp_path))
-    assert few.returncode == 2 and "--verifier broken.reward: it failed on all 5 completions" in few.stderr and "accuracy" not in few.stdout, few.stderr
+    few = run(
+        [sys.executable, ROOT / "tools/evaluate.py", *settings, "--max_prompts", 5],
+        cwd=tmp_path,
+        PYTHONPATH=str(tmp_path),
+    )
+    assert (
+        few.returncode == 2
+        and "--verifier broken.reward: it failed on all 5 completions" in few.stderr
+        and "accuracy" not in few.stdout
+    ), few.stderr
     assert few.stderr.count("KeyError") == 1  # five failures, one line
     many = run([sys.executable, ROOT / "tools/evaluate.py", *settings], cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert many.returncode == 2 and "failed on 20 completions in a row" in many.stderr, many.stderr

@@ -38,13 +38,18 @@ def numpy_grpo(sequences, hidden, head, per_sequence, is_cap=0.0):
             clipped = np.clip(ratio, 1 - EPS_LOW, 1 + EPS_HIGH)
             surrogate = min(ratio * s.advantage, clipped * s.advantage)
             # the correction is of the policy that generated: a constant
-            correction = min(np.exp(np.clip(s.policy_logprobs[t] - s.sampling_logprobs[t], -20, 20)), is_cap) if is_cap else 1.0
+            correction = (
+                min(np.exp(np.clip(s.policy_logprobs[t] - s.sampling_logprobs[t], -20, 20)), is_cap) if is_cap else 1.0
+            )
             d = s.reference_logprobs[t] - logp
             d_clamped = np.clip(d, -10, 10)
             loss += weight * (-correction * surrogate + BETA * (np.exp(d_clamped) - d_clamped - 1))
-            # gradient with respect to logp: of the surrogate where it is not clipped away, of the KL where it is not clamped
+            # gradient with respect to logp: of the surrogate where it is not clipped away, of the KL where it is not
+            # clamped
             is_inside = abs(logp - s.policy_logprobs[t]) < 20
-            d_logp = -correction * ratio * s.advantage if ratio * s.advantage <= clipped * s.advantage and is_inside else 0.0
+            d_logp = (
+                -correction * ratio * s.advantage if ratio * s.advantage <= clipped * s.advantage and is_inside else 0.0
+            )
             d_logp += BETA * (1 - np.exp(d)) if abs(d) < 10 else 0.0
             onehot = np.zeros_like(p)
             onehot[label] = 1
@@ -78,11 +83,15 @@ def setup():
     for ids, prompt, advantage, drift in cases():
         count = len(ids) - prompt
         logits = model(Tensor(ids[None])).asnumpy()[0].astype(np.float64)
-        now = (logits - np.log(np.exp(logits).sum(-1, keepdims=True)))[np.arange(prompt - 1, len(ids) - 1), ids[prompt:]]
+        now = (logits - np.log(np.exp(logits).sum(-1, keepdims=True)))[
+            np.arange(prompt - 1, len(ids) - 1), ids[prompt:]
+        ]
         signs = rng.choice([-1.0, 1.0], count)
         policy = (now + (signs * drift if drift > 10 else rng.normal(0, drift, count))).astype(np.float32)
         reference = (now + (-signs * drift if drift > 10 else rng.normal(0, 0.5, count))).astype(np.float32)
-        sampling = (policy + rng.normal(0, 0.7, count)).astype(np.float32)  # filters make kept tokens more probable, and masks none
+        sampling = (policy + rng.normal(0, 0.7, count)).astype(
+            np.float32
+        )  # filters make kept tokens more probable, and masks none
         sequences.append(TrainSequence(ids, prompt, advantage, reference, policy, sampling))
     return model, sequences
 
@@ -100,7 +109,10 @@ def test_loss_and_gradient(setup, per_sequence, rows, is_cap):
     actor = Actor(model, LossOptions(BETA, EPS_LOW, EPS_HIGH, policy_is_frozen=True, is_cap=is_cap), AdamWOptions())
     totals = BatchTotals(sum(s.completion_length for s in sequences), len(sequences), 12)
     aggregation = sequence_mean if per_sequence else token_mean
-    batches = [make_microbatch(sequences[start : start + rows], rows, PLAN, aggregation, totals) for start in range(0, len(sequences), rows)]
+    batches = [
+        make_microbatch(sequences[start : start + rows], rows, PLAN, aggregation, totals)
+        for start in range(0, len(sequences), rows)
+    ]
     statistics, _ = actor.accumulate(batches)
     gradient = next(g for g in actor.optimizer.gradients if g.name == "gradient.lm_head.weight").asnumpy()
     assert statistics[0] == pytest.approx(expected_loss, rel=1e-5)
@@ -108,7 +120,9 @@ def test_loss_and_gradient(setup, per_sequence, rows, is_cap):
 
 
 def test_on_policy_batches_use_ratio_one(setup):
-    """With one update a batch no policy logprobs are needed: the loss is minus the mean advantage, the gradient that of the logprob."""
+    """With one update a batch no policy logprobs are needed: the loss is minus the mean advantage, the gradient that of
+    the logprob.
+    """
     model, sequences = setup
     actor = Actor(model, LossOptions(0.0, EPS_LOW, EPS_HIGH, policy_is_frozen=False), AdamWOptions())
     totals = BatchTotals(sum(s.completion_length for s in sequences), len(sequences), 12)

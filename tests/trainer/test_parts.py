@@ -8,7 +8,13 @@ from mindspore import Tensor, ops
 from mindrlhf_lite.evaluation import compare, pass_at_k, summarise, wilson_interval
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.parallel.collectives import plan_buckets
-from mindrlhf_lite.trainer.batches import BucketPlan, default_buckets, make_microbatch, round_up, split_into_microbatches
+from mindrlhf_lite.trainer.batches import (
+    BucketPlan,
+    default_buckets,
+    make_microbatch,
+    round_up,
+    split_into_microbatches,
+)
 from mindrlhf_lite.trainer.optimizer import AdamW, AdamWOptions
 from mindrlhf_lite.trainer.schedule import LearningRate
 from mindrlhf_lite.types import TrainSequence
@@ -33,7 +39,11 @@ def test_adamw_equals_torch(clip):
     ours = AdamW(model, AdamWOptions(0.9, 0.95, 1e-6, weight_decay=0.1, max_grad_norm=clip))
     reference = [torch.nn.Parameter(torch.tensor(v)) for v in values]
     matrices, vectors = [p for p in reference if p.ndim == 2], [p for p in reference if p.ndim == 1]
-    theirs = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}], betas=(0.9, 0.95), eps=1e-6)
+    theirs = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}],
+        betas=(0.9, 0.95),
+        eps=1e-6,
+    )
     for step in range(6):
         gradients = [rng.standard_normal(v.shape).astype(np.float32) * (10 if step == 2 else 1) for v in values]
         for accumulator, parameter, gradient in zip(ours.gradients, reference, gradients, strict=True):
@@ -69,7 +79,10 @@ def test_buckets():
 
 def test_microbatch_arrays_by_hand():
     # prompt 1 2, completion 3 4; prompt 5, completion 6. Padding is 0 and so is token 0: only lengths tell them apart
-    sequences = [TrainSequence(np.array([1, 2, 3, 4], np.int32), 2, 0.5), TrainSequence(np.array([5, 0], np.int32), 1, -2.0, np.array([-0.1], np.float32))]
+    sequences = [
+        TrainSequence(np.array([1, 2, 3, 4], np.int32), 2, 0.5),
+        TrainSequence(np.array([5, 0], np.int32), 1, -2.0, np.array([-0.1], np.float32)),
+    ]
     batch = make_microbatch(sequences, 3, BucketPlan((6,), (3,)), lambda length, totals: 10.0 * length, None)
     assert batch.token_ids.tolist() == [[1, 2, 3, 4, 0, 0], [5, 0, 0, 0, 0, 0], [0] * 6]
     assert batch.positions.tolist() == [1, 2, 0, 6, 0, 0, 0, 0, 0]  # token n is predicted at n - 1
@@ -119,7 +132,11 @@ def test_training_compiles_once_a_bucket():
     from mindrlhf_lite.trainer.actor import Actor, LogprobScorer, LossOptions
 
     model = Decoder(TINY, random_weights(TINY), True, 24)
-    actor, scorer, plan = Actor(model, LossOptions(0.1, 0.2, 0.2, True), AdamWOptions()), LogprobScorer(model), BucketPlan((12, 24), (12,))
+    actor, scorer, plan = (
+        Actor(model, LossOptions(0.1, 0.2, 0.2, True), AdamWOptions()),
+        LogprobScorer(model),
+        BucketPlan((12, 24), (12,)),
+    )
 
     def step(lengths):
         sequences = [TrainSequence(np.arange(length, dtype=np.int32), 2, 1.0) for length in lengths]
@@ -141,7 +158,9 @@ def test_training_compiles_once_a_bucket():
 
 
 def test_paired_comparison_golden():
-    """McNemar: 5 for, 1 against of 6 discordant: p = 2 * (1 + 6) / 2^6. Differences (5 - 1) / 10 = 0.4; all of one sign over 3 questions: 2 of 8 flips are as far."""
+    """McNemar: 5 for, 1 against of 6 discordant: p = 2 * (1 + 6) / 2^6. Differences (5 - 1) / 10 = 0.4; all of one sign
+    over 3 questions: 2 of 8 flips are as far.
+    """
     first = np.array([0, 0, 0, 0, 0, 1, 1, 1, 0, 0], bool)[:, None]
     second = np.array([1, 1, 1, 1, 1, 0, 1, 1, 0, 0], bool)[:, None]
     result = compare(first, second)
@@ -151,4 +170,8 @@ def test_paired_comparison_golden():
     assert result.high - result.difference == pytest.approx(1.959964 * deviation / 10**0.5, rel=1e-5)
     assert compare(first, first).p_value == 1.0 and compare(second, first).difference == pytest.approx(-0.4)
     several = compare(np.zeros((3, 2), bool), np.array([[1, 0], [1, 0], [0, 1]], bool))
-    assert several.test == "paired permutation" and several.p_value == pytest.approx(2 / 8) and several.difference == pytest.approx(0.5)
+    assert (
+        several.test == "paired permutation"
+        and several.p_value == pytest.approx(2 / 8)
+        and several.difference == pytest.approx(0.5)
+    )

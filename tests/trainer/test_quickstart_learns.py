@@ -11,9 +11,15 @@ from helpers import ROOT, run
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_quickstart(seed, tmp_path):
     start = time.monotonic()
-    result = run(["bash", ROOT / "examples/quickstart/run_grpo.sh", "--output", tmp_path / "run", f"--rl_config.seed={seed}"], timeout=1500)
+    result = run(
+        ["bash", ROOT / "examples/quickstart/run_grpo.sh", "--output", tmp_path / "run", f"--rl_config.seed={seed}"],
+        timeout=1500,
+    )
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     accuracy = json.loads((tmp_path / "run/summary.json").read_text())["accuracy"]
     assert 0.1 <= accuracy["before"]["accuracy"] <= 0.4
     assert accuracy["after"]["accuracy"] >= 0.8
-    print(f"seed {seed}: {accuracy['before']['accuracy']:.1%} -> {accuracy['after']['accuracy']:.1%} in {time.monotonic() - start:.0f} s")
+    print(
+        f"seed {seed}: {accuracy['before']['accuracy']:.1%} -> {accuracy['after']['accuracy']:.1%} in "
+        f"{time.monotonic() - start:.0f} s"
+    )

@@ -1,8 +1,10 @@
-"""vLLM on Ascend, where vllm-mindspore brings platform, kernels and a model of its own. Not run here: no Ascend device was at hand.
+"""vLLM on Ascend, where vllm-mindspore brings platform, kernels and a model of its own. Not run here: no Ascend device
+was at hand.
 
-Written against vLLM 0.11.0's offline interface (EngineArgs, LLMEngine, the executor "external_launcher", the environment variables of torchrun) and
-the source of vllm-mindspore 0.5.1: its native backend's `load_weights` takes Hugging Face names and whole numpy arrays. What is not Ascend's, gathering
-whole tensors from tensor ranks, is tested on CPU.
+Written against vLLM 0.11.0's offline interface (EngineArgs, LLMEngine, the executor "external_launcher", the
+environment variables of torchrun) and the source of vllm-mindspore 0.5.1: its native backend's `load_weights` takes
+Hugging Face names and whole numpy arrays. What is not Ascend's, gathering whole tensors from tensor ranks, is tested on
+CPU.
 """
 
 from __future__ import annotations
@@ -24,8 +26,11 @@ from mindrlhf_lite.rollout.protocol import Progress
 from mindrlhf_lite.types import Completion, FinishReason, GenerateRequest, SamplingParams
 
 
-def whole_tensors(config: ModelConfig, weights: Mapping[str, Parameter], buffers: Sequence[Buffer], axis: Axis | None) -> Iterator[tuple[str, np.ndarray]]:
-    """(Hugging Face name, float32 tensor) of a model without pipeline stages, one at a time; all ranks of the tensor axis iterate together.
+def whole_tensors(
+    config: ModelConfig, weights: Mapping[str, Parameter], buffers: Sequence[Buffer], axis: Axis | None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """(Hugging Face name, float32 tensor) of a model without pipeline stages, one at a time; all ranks of the tensor
+    axis iterate together.
 
     Args: weights, buffers: this rank's share and its layout.
     """
@@ -51,14 +56,16 @@ def export_torchrun_variables() -> None:
 class AscendVllmEngine:
     """RolloutEngine over vllm-mindspore, one engine a rank in lockstep over the tensor ranks.
 
-    A reshard writes this rank's share into `model`, as for every engine; `weights_changed` hands it on, whole tensor by whole tensor, to vllm-mindspore's loader,
-    which keeps its own share in its own layout: rollout weights lie in memory twice. That loader calls `set_data`, which a compiled graph does not notice on CPU
-    (docs/design.md), so the engine runs eagerly. Random streams are vLLM's.
+    A reshard writes this rank's share into `model`, as for every engine; `weights_changed` hands it on, whole tensor by
+    whole tensor, to vllm-mindspore's loader, which keeps its own share in its own layout: rollout weights lie in memory
+    twice. That loader calls `set_data`, which a compiled graph does not notice on CPU (docs/design.md), so the engine
+    runs eagerly. Random streams are vLLM's.
 
     Args:
         model, buffers, mesh: where the reshard lands, the layout of this rank's share, and its tensor ranks.
         folder: Hugging Face folder of the model.
-        limits: keyword arguments of vLLM's EngineArgs: max_model_len, max_num_seqs, max_num_batched_tokens, block_size, gpu_memory_utilization.
+        limits: keyword arguments of vLLM's EngineArgs: max_model_len, max_num_seqs, max_num_batched_tokens, block_size,
+            gpu_memory_utilization.
     """
 
     def __init__(self, model: Decoder, buffers: Sequence[Buffer], mesh: RoleMesh, folder: str, limits: dict[str, Any]):
@@ -103,16 +110,23 @@ class AscendVllmEngine:
         if self._engine.is_sleeping():
             self._engine.wake_up()
 
-    def generate(self, requests: Sequence[GenerateRequest], sampling: SamplingParams, progress: Progress | None = None) -> list[list[Completion]]:
+    def generate(
+        self, requests: Sequence[GenerateRequest], sampling: SamplingParams, progress: Progress | None = None
+    ) -> list[list[Completion]]:
         for index, request in enumerate(requests):
             if not 0 < len(request.prompt_ids) < self._max_model_len:
-                raise ValueError(f"request {index}: a prompt of {len(request.prompt_ids)} tokens must leave room in max_model_len={self._max_model_len}")
+                raise ValueError(
+                    f"request {index}: a prompt of {len(request.prompt_ids)} tokens must leave room in "
+                    f"max_model_len={self._max_model_len}"
+                )
         results: list[list[Completion | None]] = [[None] * request.num_samples for request in requests]
         places: dict[str, tuple[int, int]] = {}
         for index, request in enumerate(requests):
             for number in range(request.num_samples):
                 places[name := f"{index}-{number}"] = index, number
-                self._engine.add_request(name, {"prompt_token_ids": list(request.prompt_ids)}, _params(sampling, request, number))
+                self._engine.add_request(
+                    name, {"prompt_token_ids": list(request.prompt_ids)}, _params(sampling, request, number)
+                )
         while places:
             for output in self._engine.step():
                 if not output.finished:
@@ -142,9 +156,17 @@ def _params(sampling: SamplingParams, request: GenerateRequest, number: int) -> 
 
 
 def _completion(output: Any, stop_token_ids: Sequence[int]) -> Completion:
-    """With temperature 1 and no filters, which the configuration's checks demand on Ascend, the policy is the distribution sampled from."""
+    """With temperature 1 and no filters, which the configuration's checks demand on Ascend, the policy is the
+    distribution sampled from.
+    """
     token_ids = tuple(output.token_ids)
-    logprobs = np.array([entry[token].logprob for entry, token in zip(output.logprobs, token_ids, strict=True)], np.float32)
+    logprobs = np.array(
+        [entry[token].logprob for entry, token in zip(output.logprobs, token_ids, strict=True)], np.float32
+    )
     if not np.isfinite(logprobs).all():
-        raise FloatingPointError("the rollout model's logprobs are not finite: its weights are broken (NaN or overflow)")
-    return Completion(token_ids, logprobs, logprobs, FinishReason.STOP if token_ids[-1] in stop_token_ids else FinishReason.LENGTH)
+        raise FloatingPointError(
+            "the rollout model's logprobs are not finite: its weights are broken (NaN or overflow)"
+        )
+    return Completion(
+        token_ids, logprobs, logprobs, FinishReason.STOP if token_ids[-1] in stop_token_ids else FinishReason.LENGTH
+    )

@@ -1,4 +1,6 @@
-"""What vLLM asks of a model class before it starts a worker: whether it is a text generation model. The worker builds this project's own model."""
+"""What vLLM asks of a model class before it starts a worker: whether it is a text generation model. The worker builds
+this project's own model.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,8 @@ class DecoderDescription(nn.Module):
 
     def get_input_embeddings(self, input_ids: Any) -> Any: ...
 
-    def forward(self, input_ids: Any, positions: Any, intermediate_tensors: Any = None, inputs_embeds: Any = None) -> Any: ...
+    def forward(
+        self, input_ids: Any, positions: Any, intermediate_tensors: Any = None, inputs_embeds: Any = None
+    ) -> Any: ...
 
     def compute_logits(self, hidden_states: Any) -> Any: ...

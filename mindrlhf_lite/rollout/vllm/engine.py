@@ -1,7 +1,7 @@
 """vLLM behind the rollout protocol: one in-process V1 engine a rank.
 
-With tensor parallelism every tensor rank has an engine, is given the same requests and so schedules the same steps; only the model's graphs talk to
-one another. Sampled tokens come from the same random streams as the native engine's.
+With tensor parallelism every tensor rank has an engine, is given the same requests and so schedules the same steps;
+only the model's graphs talk to one another. Sampled tokens come from the same random streams as the native engine's.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class VllmEngine:
     """RolloutEngine over vLLM's V1 engine.
 
     Args:
-        model: frozen copy of the policy, or this tensor rank's share of it; its weights are written in place between calls of `generate`.
+        model: frozen copy of the policy, or this tensor rank's share of it; its weights are written in place between
+            calls of `generate`.
         folder: Hugging Face folder of the model; vLLM reads its config.json.
     """
 
@@ -90,7 +91,9 @@ class VllmEngine:
     def weights_changed(self) -> None:
         """Prefixes computed from the old weights must not be found again."""
         if not self._core.scheduler.reset_prefix_cache():
-            raise RuntimeError("vLLM still holds blocks of unfinished requests: weights must not change during generate()")
+            raise RuntimeError(
+                "vLLM still holds blocks of unfinished requests: weights must not change during generate()"
+            )
 
     def sleep(self) -> None:
         if not self._engine.is_sleeping():
@@ -101,12 +104,17 @@ class VllmEngine:
         if self._engine.is_sleeping():
             self._engine.wake_up()
 
-    def generate(self, requests: Sequence[GenerateRequest], sampling: SamplingParams, progress: Progress | None = None) -> list[list[Completion]]:
+    def generate(
+        self, requests: Sequence[GenerateRequest], sampling: SamplingParams, progress: Progress | None = None
+    ) -> list[list[Completion]]:
         if self._engine.is_sleeping():
             raise RuntimeError("the engine sleeps: call wake() before generate()")
         for index, request in enumerate(requests):
             if not 0 < len(request.prompt_ids) < self.options.max_model_len:
-                raise ValueError(f"request {index}: a prompt of {len(request.prompt_ids)} tokens must leave room in max_model_len={self.options.max_model_len}")
+                raise ValueError(
+                    f"request {index}: a prompt of {len(request.prompt_ids)} tokens must leave room in "
+                    f"max_model_len={self.options.max_model_len}"
+                )
         # memory that was given back between two calls (swapping) held the prefixes
         self.weights_changed()
         results: list[list[Completion | None]] = [[None] * request.num_samples for request in requests]
@@ -115,13 +123,17 @@ class VllmEngine:
             for index, request in enumerate(requests):
                 for number in range(request.num_samples):
                     places[name := f"{index}-{number}"] = index, number
-                    self._engine.add_request(name, {"prompt_token_ids": list(request.prompt_ids)}, self._params(sampling, request, number))
+                    self._engine.add_request(
+                        name, {"prompt_token_ids": list(request.prompt_ids)}, self._params(sampling, request, number)
+                    )
             while places:
                 for output in self._engine.step():
                     if not output.finished:
                         continue
                     index, number = places.pop(output.request_id)
-                    results[index][number] = self._completion(output.request_id, output.outputs[0].token_ids, sampling.stop_token_ids)
+                    results[index][number] = self._completion(
+                        output.request_id, output.outputs[0].token_ids, sampling.stop_token_ids
+                    )
                     if progress:
                         progress(1)
         finally:
@@ -131,9 +143,14 @@ class VllmEngine:
 
     def _completion(self, name: str, token_ids: Sequence[int], stop_token_ids: Sequence[int]) -> Completion:
         request = self._runner.requests[name]  # until the next step
-        logprobs, policy_logprobs = np.array(request.logprobs, np.float32), np.array(request.policy_logprobs, np.float32)
+        logprobs, policy_logprobs = (
+            np.array(request.logprobs, np.float32),
+            np.array(request.policy_logprobs, np.float32),
+        )
         if not np.isfinite(policy_logprobs).all():
-            raise FloatingPointError("the rollout model's logprobs are not finite: its weights are broken (NaN or overflow)")
+            raise FloatingPointError(
+                "the rollout model's logprobs are not finite: its weights are broken (NaN or overflow)"
+            )
         # vLLM calls a stop token at max_tokens a length stop
         reason = FinishReason.STOP if token_ids[-1] in stop_token_ids else FinishReason.LENGTH
         return Completion(tuple(token_ids), logprobs, policy_logprobs, reason)

@@ -1,6 +1,7 @@
 """The graph of the vLLM worker: any mix of prompt chunks and single tokens over a paged KV cache.
 
-The cache of a layer (`rollout.graphs.allocate_cache`) is a Parameter [blocks * kv_heads * block_size, head_dim], so that one gather gives the keys that a batched product wants. vLLM never gives out block 0: padding writes there.
+The cache of a layer (`rollout.graphs.allocate_cache`) is a Parameter [blocks * kv_heads * block_size, head_dim], so
+that one gather gives the keys that a batched product wants. vLLM never gives out block 0: padding writes there.
 """
 
 from __future__ import annotations
@@ -29,12 +30,18 @@ class PagedForward(nn.Cell):
     def __init__(self, model: Decoder, block_size: int, samples_in_graph: bool):
         super().__init__(auto_prefix=False)
         self.model, self.block_size, self.samples_in_graph = model, block_size, samples_in_graph
-        self.num_kv_heads, self.num_heads, self.head_dim = model.layers[0].num_kv_heads, model.layers[0].num_heads, model.config.head_dim
+        self.num_kv_heads, self.num_heads, self.head_dim = (
+            model.layers[0].num_kv_heads,
+            model.layers[0].num_heads,
+            model.config.head_dim,
+        )
         self.heads = Tensor(np.arange(self.num_kv_heads, dtype=np.int32).reshape(1, -1, 1))
         self.block_offsets = Tensor(np.arange(block_size, dtype=np.int32).reshape(1, -1))
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor, sources: Tensor, mask: Tensor) -> Tensor:
-        """query [R, heads, T, D]; keys, values: the layer's caches; sources [R*KV, S]: their rows that make up each context; mask [R, 1, T, S]."""
+        """query [R, heads, T, D]; keys, values: the layer's caches; sources [R*KV, S]: their rows that make up each
+        context; mask [R, 1, T, S].
+        """
         rows, heads, length, head_dim = query.shape
         context = mask.shape[-1]
         # rows, not blocks: a reshaped cache would be a copy of it
@@ -58,15 +65,18 @@ class PagedForward(nn.Cell):
         is_greedy: Tensor,
         *caches: Parameter,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Args: token_ids, positions, slots int32 [R, T], slot = block * block_size + place in it; block_tables int32 [R, blocks]; last int32 [R]: row of each
-        sequence's last token among the R*T; uniform, inverse_temperature float32 [R]; is_greedy bool [R]; caches: of `allocate_cache`.
+        """Args: token_ids, positions, slots int32 [R, T], slot = block * block_size + place in it; block_tables int32
+        [R, blocks]; last int32 [R]: row of each sequence's last token among the R*T; uniform, inverse_temperature
+        float32 [R]; is_greedy bool [R]; caches: of `allocate_cache`.
 
         Returns: (token [R], logprob [R], policy logprob [R]), or (logits [R, V], unused, unused).
         """
         rows, length = token_ids.shape
         blocks = (slots // self.block_size).reshape(rows, 1, length) * self.num_kv_heads + self.heads
         places = blocks * self.block_size + (slots % self.block_size).reshape(rows, 1, length)  # [R, KV, T]
-        sources = (block_tables.reshape(rows, 1, -1) * self.num_kv_heads + self.heads).reshape(-1, 1) * self.block_size + self.block_offsets
+        sources = (block_tables.reshape(rows, 1, -1) * self.num_kv_heads + self.heads).reshape(
+            -1, 1
+        ) * self.block_size + self.block_offsets
         sources = sources.reshape(rows * self.num_kv_heads, -1)
         context = ops.arange(block_tables.shape[1] * self.block_size).astype(ms.int32).reshape(1, 1, 1, -1)
         mask = (1.0 - (context <= positions.reshape(rows, 1, length, 1)).astype(ms.float32)) * MASKED

@@ -1,5 +1,5 @@
-"""The vLLM platform of this project: MindSpore on CPU. It names the worker, switches off what only torch backends have, and refuses
-requests that the sampler does not implement.
+"""The vLLM platform of this project: MindSpore on CPU. It names the worker, switches off what only torch backends have,
+and refuses requests that the sampler does not implement.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class MindSporePlatform(Platform):
         parallel, cache, model = vllm_config.parallel_config, vllm_config.cache_config, vllm_config.model_config
         if parallel.world_size > 1:
             raise ValueError(
-                f"tensor_parallel_size * pipeline_parallel_size = {parallel.world_size}: must be 1; tensor parallelism comes from msrun's ranks, every rank has an engine of its own"
+                f"tensor_parallel_size * pipeline_parallel_size = {parallel.world_size}: must be 1; tensor "
+                "parallelism comes from msrun's ranks, every rank has an engine of its own"
             )
         if parallel.worker_cls == "auto":
             parallel.worker_cls = "mindrlhf_lite.rollout.vllm.worker.MindSporeWorker"
@@ -88,7 +89,9 @@ class MindSporePlatform(Platform):
         vllm_config.compilation_config.cudagraph_mode = CUDAGraphMode.NONE
         if model is not None:
             if model.logprobs_mode != "raw_logprobs":
-                raise ValueError(f"logprobs_mode={model.logprobs_mode}: the MindSpore platform returns raw_logprobs only")
+                raise ValueError(
+                    f"logprobs_mode={model.logprobs_mode}: the MindSpore platform returns raw_logprobs only"
+                )
             model.disable_cascade_attn = True
 
     @classmethod
@@ -98,8 +101,17 @@ class MindSporePlatform(Platform):
 
         if not isinstance(params, SamplingParams):
             raise ValueError(f"{type(params).__name__}: the MindSpore platform generates only")
-        given = {name: getattr(params, name, ignored) for name, ignored in _UNSUPPORTED.items() if getattr(params, name, ignored) not in (ignored, None)}
+        given = {
+            name: getattr(params, name, ignored)
+            for name, ignored in _UNSUPPORTED.items()
+            if getattr(params, name, ignored) not in (ignored, None)
+        }
         if given:
-            raise ValueError(f"{', '.join(f'{name}={value!r}' for name, value in given.items())}: not implemented by the MindSpore platform; leave it out")
+            raise ValueError(
+                f"{', '.join(f'{name}={value!r}' for name, value in given.items())}: not implemented by the "
+                "MindSpore platform; leave it out"
+            )
         if processed_inputs.get("type") != "token":
-            raise ValueError(f"prompt of type {processed_inputs.get('type')}: the MindSpore platform takes text or token ids")
+            raise ValueError(
+                f"prompt of type {processed_inputs.get('type')}: the MindSpore platform takes text or token ids"
+            )

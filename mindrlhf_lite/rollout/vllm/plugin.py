@@ -18,7 +18,9 @@ def platform() -> str | None:
 
 
 def register_models() -> None:
-    """`vllm.general_plugins`: descriptions of our architectures stand in for vLLM's torch models, which this platform never builds."""
+    """`vllm.general_plugins`: descriptions of our architectures stand in for vLLM's torch models, which this platform
+    never builds.
+    """
     if platform() is None:
         return
     from vllm import ModelRegistry

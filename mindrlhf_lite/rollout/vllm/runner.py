@@ -1,7 +1,7 @@
 """Turns what vLLM scheduled into a few graph calls, and their logits into tokens.
 
-Shapes come from small sets of buckets (rows, tokens a row, blocks of context), so that few graphs are compiled. Rows are independent: a
-request's tokens do not depend on which others share the call, but for rounding.
+Shapes come from small sets of buckets (rows, tokens a row, blocks of context), so that few graphs are compiled. Rows
+are independent: a request's tokens do not depend on which others share the call, but for rounding.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ class Request:
     blocks: np.ndarray  # int32 [most blocks]
     num_blocks: int = 0
     computed: int = 0  # tokens whose keys are in the cache
-    logprobs: list[float] = field(default_factory=list)  # of the completion's tokens, under the distribution that was sampled from
+    logprobs: list[float] = field(
+        default_factory=list
+    )  # of the completion's tokens, under the distribution that was sampled from
     policy_logprobs: list[float] = field(default_factory=list)
 
     @property
@@ -124,13 +126,18 @@ class ModelRunner:
         self.caches = None
 
     def execute(self, scheduled: Any) -> ModelRunnerOutput:
-        """One step of vLLM's: computes what the scheduler chose, one new token for every request whose tokens are all in the cache by now."""
+        """One step of vLLM's: computes what the scheduler chose, one new token for every request whose tokens are all
+        in the cache by now.
+        """
         fresh = self._update(scheduled)
         if not scheduled.num_scheduled_tokens:
             return EMPTY_MODEL_RUNNER_OUTPUT
         if self.caches is None:
             raise RuntimeError("the engine sleeps: wake it up before generating")
-        rows = {identifier: _Row(self.requests[identifier], count) for identifier, count in scheduled.num_scheduled_tokens.items()}
+        rows = {
+            identifier: _Row(self.requests[identifier], count)
+            for identifier, count in scheduled.num_scheduled_tokens.items()
+        }
         for group in self._groups(rows, fresh):
             self._run(group)
         names = list(rows)
@@ -152,7 +159,13 @@ class ModelRunner:
             self.requests[new.req_id] = self._new_request(new)
             fresh.add(new.req_id)
         cached = scheduled.scheduled_cached_reqs
-        changes = zip(cached.req_ids, cached.num_computed_tokens, cached.new_block_ids, cached.resumed_from_preemption, strict=True)
+        changes = zip(
+            cached.req_ids,
+            cached.num_computed_tokens,
+            cached.new_block_ids,
+            cached.resumed_from_preemption,
+            strict=True,
+        )
         for identifier, computed, block_ids, is_resumed in changes:
             request = self.requests[identifier]
             request.computed = computed
@@ -165,7 +178,9 @@ class ModelRunner:
     def _new_request(self, new: Any) -> Request:
         given, params = new.sampling_params, convert_params(new.sampling_params)
         self.num_added += 1
-        stream = (given.extra_args or {}).get(RANDOM_STREAM) or ((given.seed, 0) if given.seed is not None else (self.seed, self.num_added, 0))
+        stream = (given.extra_args or {}).get(RANDOM_STREAM) or (
+            (given.seed, 0) if given.seed is not None else (self.seed, self.num_added, 0)
+        )
         request = Request(
             tokens=list(new.prompt_token_ids),
             num_prompt=len(new.prompt_token_ids),
@@ -182,7 +197,8 @@ class ModelRunner:
     def _groups(self, rows: dict[str, _Row], fresh: set[str]) -> Iterator[list[_Row]]:
         """Rows that go through the graph together, in an order in which every row finds the keys it needs.
 
-        vLLM lets a starting request share the blocks of a prefix that another one computes in this very step: it has to come after it.
+        vLLM lets a starting request share the blocks of a prefix that another one computes in this very step: it has to
+        come after it.
         """
         rounds: list[list[_Row]] = []
         written: dict[int, int] = {}  # block -> round that writes it
@@ -215,7 +231,11 @@ class ModelRunner:
         least = max(1, _LEAST_CONTEXT // self.block_size)
         blocks = _up_to(-(-max(row.end for row in group) // self.block_size), least, 2, self.max_blocks)
         token_ids, positions, slots = (np.zeros((num_rows, length), np.int32) for _ in range(3))
-        tables, last, uniform = np.zeros((num_rows, blocks), np.int32), np.zeros(num_rows, np.int32), np.zeros(num_rows, np.float32)
+        tables, last, uniform = (
+            np.zeros((num_rows, blocks), np.int32),
+            np.zeros(num_rows, np.int32),
+            np.zeros(num_rows, np.float32),
+        )
         inverse_temperature, is_greedy = np.ones(num_rows, np.float32), np.ones(num_rows, bool)
         for index, row in enumerate(group):
             request, count, start = row.request, row.count, row.request.computed
@@ -259,7 +279,9 @@ class ModelRunner:
 
 
 def _top_logprobs(logits: np.ndarray, token: int, count: int) -> tuple[list[int], list[float], int]:
-    """(the token and the `count` most probable ones, their logprobs, the token's rank from 1) of logits [V], before any filter."""
+    """(the token and the `count` most probable ones, their logprobs, the token's rank from 1) of logits [V], before any
+    filter.
+    """
     logprobs = log_softmax(logits)
     best = np.argpartition(-logprobs, range(count))[:count] if count else np.zeros(0, int)
     ids = [token, *(int(i) for i in best)]

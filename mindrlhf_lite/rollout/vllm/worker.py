@@ -1,7 +1,7 @@
 """The worker that vLLM's in-process executor creates: one rank, one runner, no torch.distributed.
 
-A rollout engine gives the worker its model (`model_for_next_engine`), which its tensor ranks share as this project lays it out; without
-one, as in `vllm.LLM("folder")`, the worker loads the Hugging Face folder itself.
+A rollout engine gives the worker its model (`model_for_next_engine`), which its tensor ranks share as this project lays
+it out; without one, as in `vllm.LLM("folder")`, the worker loads the Hugging Face folder itself.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ class MindSporeWorker(WorkerBase):
 
     def load_model(self) -> None:
         model = _provided[-1] if _provided else self._load()
-        self.model_runner = ModelRunner(model, self.cache_config.block_size, self.scheduler_config, self.model_config.seed or 0)
+        self.model_runner = ModelRunner(
+            model, self.cache_config.block_size, self.scheduler_config, self.model_config.seed or 0
+        )
 
     def _load(self) -> Decoder:
         import mindspore as ms
@@ -64,13 +66,18 @@ class MindSporeWorker(WorkerBase):
     def get_kv_cache_spec(self) -> dict[str, KVCacheSpec]:
         model = self.model_runner.model
         spec = FullAttentionSpec(
-            block_size=self.cache_config.block_size, num_kv_heads=model.layers[0].num_kv_heads, head_size=model.config.head_dim, dtype=torch.float32
+            block_size=self.cache_config.block_size,
+            num_kv_heads=model.layers[0].num_kv_heads,
+            head_size=model.config.head_dim,
+            dtype=torch.float32,
         )
         return {f"model.layers.{index}": spec for index in range(len(model.layers))}
 
     def determine_available_memory(self) -> int:
         """Bytes of the KV cache: `additional_config={"kv_cache_bytes": N}`, else a tenth of what is free."""
-        return int(self.vllm_config.additional_config.get("kv_cache_bytes", 0)) or psutil.virtual_memory().available // 10
+        return (
+            int(self.vllm_config.additional_config.get("kv_cache_bytes", 0)) or psutil.virtual_memory().available // 10
+        )
 
     def initialize_cache(self, num_gpu_blocks: int, num_cpu_blocks: int) -> None:
         self.cache_config.num_gpu_blocks, self.cache_config.num_cpu_blocks = num_gpu_blocks, num_cpu_blocks
