@@ -13,7 +13,7 @@ import numpy as np
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
 from mindrlhf_lite.data.tokenizer import Tokenizer, stop_token_ids
 from mindrlhf_lite.models.hf_weights import load_weights
-from mindrlhf_lite.models.model_config import ModelConfig
+from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.types import TrainSequence
 
 
@@ -99,14 +99,9 @@ def score_sequences(sequences: Sequence[TrainSequence], folder: ModelFolder, row
     from tqdm import tqdm
 
     from mindrlhf_lite.models.decoder import Decoder
+    from mindrlhf_lite.shapes.buckets import default_buckets, round_up
     from mindrlhf_lite.trainer.actor import LogprobScorer
-    from mindrlhf_lite.trainer.batches import (
-        BucketPlan,
-        default_buckets,
-        make_microbatch,
-        round_up,
-        split_into_microbatches,
-    )
+    from mindrlhf_lite.trainer.batches import BucketPlan, make_microbatch, split_into_microbatches
 
     buckets = default_buckets(max(len(sequence.token_ids) for sequence in sequences))
     scorer = LogprobScorer(Decoder(folder.config, folder.weights, False, buckets[-1]))

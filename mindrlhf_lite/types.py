@@ -112,13 +112,13 @@ class GenerateRequest:
 class Completion:
     """One generated sequence.
 
-    Example: Completion(token_ids=(23, 2), logprobs=array([-0.1, -0.2]), policy_logprobs=array([-0.1, -0.2]),
+    Example: Completion(token_ids=(23, 2), logprobs=array([-0.1, -0.2]), engine_logprobs=array([-0.1, -0.2]),
     finish_reason=FinishReason.STOP)
     """
 
     token_ids: tuple[int, ...]  # the stop token included
     logprobs: FloatArray  # float32 [len(token_ids)], under the distribution that was sampled from
-    policy_logprobs: FloatArray  # float32 [len(token_ids)], under the unfiltered policy at temperature 1
+    engine_logprobs: FloatArray  # float32 [len(token_ids)], the engine's, of the unfiltered policy at temperature 1
     finish_reason: FinishReason
 
 
@@ -184,14 +184,14 @@ class ScoredGroup:
 class TrainSequence:
     """One sequence as the actor trains on it: prompt + completion, unpadded.
 
-    `reference_logprobs` is None when beta is 0; `policy_logprobs` is None when the batch is used for one update only.
+    `reference_logprobs` is None when beta is 0; `frozen_logprobs`, of the actor before the first of several updates, is None when the batch is used for one update only.
     """
 
     token_ids: IntArray  # int32 [P + C]
     prompt_length: int  # P
     advantage: float
     reference_logprobs: FloatArray | None = None  # float32 [C]
-    policy_logprobs: FloatArray | None = None  # float32 [C]
+    frozen_logprobs: FloatArray | None = None  # float32 [C]
     sampling_logprobs: FloatArray | None = (
         None  # float32 [C], under the distribution that was sampled from; None: not corrected for
     )

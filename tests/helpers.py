@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mindrlhf_lite.models.model_config import ModelConfig
-from mindrlhf_lite.models.parameters import parameter_specs
+from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.shapes.parameters import parameter_specs
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ModelConfig(

@@ -46,8 +46,8 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     ms.set_context(mode=ms.GRAPH_MODE)
     from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
     from mindrlhf_lite.models.decoder import Decoder
-    from mindrlhf_lite.models.model_config import ModelConfig
-    from mindrlhf_lite.models.parameters import parameter_specs
+    from mindrlhf_lite.shapes.model_config import ModelConfig
+    from mindrlhf_lite.shapes.parameters import parameter_specs
     from mindrlhf_lite.trainer.actor import Actor, LossOptions
     from mindrlhf_lite.trainer.batches import BucketPlan, make_microbatch
     from mindrlhf_lite.trainer.optimizer import AdamWOptions

@@ -42,14 +42,14 @@ def main() -> None:
     from mindspore import Parameter, Tensor
 
     from mindrlhf_lite.config.model_file import read_model_file
-    from mindrlhf_lite.models.model_config import ModelConfig
-    from mindrlhf_lite.models.parameters import count_parameters
     from mindrlhf_lite.observe.host import peak_rss_gb, reset_peak_rss, rss_gb
     from mindrlhf_lite.parallel.layout import Strategy, buffers_of_rank, parse_strategy
     from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
     from mindrlhf_lite.reshard.executor import Resharder, ResidentSource
     from mindrlhf_lite.reshard.plan import make_plan
     from mindrlhf_lite.reshard.transports import CollectiveTransport, SharedMemoryTransport, Transport
+    from mindrlhf_lite.shapes.model_config import ModelConfig
+    from mindrlhf_lite.shapes.parameters import count_parameters
 
     mesh = Mesh()
     config = (

@@ -74,8 +74,8 @@ def main() -> None:
     import numpy as np
 
     from mindrlhf_lite.models.hf_weights import save_hf_model
-    from mindrlhf_lite.models.model_config import ModelConfig
-    from mindrlhf_lite.models.parameters import parameter_specs
+    from mindrlhf_lite.shapes.model_config import ModelConfig
+    from mindrlhf_lite.shapes.parameters import parameter_specs
 
     names = args.engines.split(",")
     shape = ModelConfig(VOCABULARY, args.hidden, 3 * args.hidden, args.layers, 4, 2, max_position_embeddings=512)
@@ -141,8 +141,8 @@ def own_engine(name: str, folder: str, prompts: list) -> Callable[[], int]:
     ms.set_context(mode=ms.GRAPH_MODE)
     from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.models.hf_weights import load_weights
-    from mindrlhf_lite.models.model_config import ModelConfig
     from mindrlhf_lite.rollout.protocol import RolloutEngine
+    from mindrlhf_lite.shapes.model_config import ModelConfig
     from mindrlhf_lite.types import GenerateRequest, SamplingParams
 
     shape, length = ModelConfig.from_dir(folder), 200 + NEW_TOKENS

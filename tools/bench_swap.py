@@ -96,8 +96,8 @@ def main() -> None:
     from mindrlhf_lite.data.records import write_prompts
     from mindrlhf_lite.data.tokenizer import Tokenizer
     from mindrlhf_lite.models.hf_weights import save_hf_model
-    from mindrlhf_lite.models.model_config import ModelConfig
-    from mindrlhf_lite.models.parameters import count_parameters, initial_weights
+    from mindrlhf_lite.shapes.model_config import ModelConfig
+    from mindrlhf_lite.shapes.parameters import count_parameters, initial_weights
     from mindrlhf_lite.types import Prompt
 
     tokenizer = Tokenizer(str(ROOT / "examples/quickstart/model"))

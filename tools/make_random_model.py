@@ -32,7 +32,7 @@ def main() -> None:
     from mindrlhf_lite.config.model_file import read_model_file
     from mindrlhf_lite.data.tokenizer import Tokenizer
     from mindrlhf_lite.models.hf_weights import save_hf_model
-    from mindrlhf_lite.models.parameters import count_parameters, initial_weights
+    from mindrlhf_lite.shapes.parameters import count_parameters, initial_weights
 
     check_is_new(Path(args.output))
     config = read_model_file(args.config).shape

@@ -112,14 +112,14 @@ def main() -> None:
     from mindrlhf_lite.evaluation import generate_groups, judge, summarise
     from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.models.hf_weights import save_hf_model
-    from mindrlhf_lite.models.model_config import ModelConfig
-    from mindrlhf_lite.models.parameters import initial_weights
     from mindrlhf_lite.parallel.mesh import Mesh
     from mindrlhf_lite.reshard.executor import Resharder, ResidentSource
     from mindrlhf_lite.reshard.plan import make_plan
     from mindrlhf_lite.reshard.transports import SharedMemoryTransport
     from mindrlhf_lite.rewards.runner import RewardFunction
     from mindrlhf_lite.rollout.native import NativeEngine
+    from mindrlhf_lite.shapes.model_config import ModelConfig
+    from mindrlhf_lite.shapes.parameters import initial_weights
     from mindrlhf_lite.trainer.actor import Actor, LossOptions
     from mindrlhf_lite.trainer.batches import BucketPlan, make_microbatch
     from mindrlhf_lite.trainer.optimizer import AdamWOptions

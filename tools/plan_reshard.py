@@ -39,9 +39,9 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     from mindrlhf_lite.config.model_file import read_model_file
-    from mindrlhf_lite.models.parameters import count_parameters
     from mindrlhf_lite.parallel.layout import parse_strategy
     from mindrlhf_lite.reshard.plan import ITEM_BYTES, lower_bound_bytes, make_plan
+    from mindrlhf_lite.shapes.parameters import count_parameters
 
     for name in ("bucket_mb", "link_gb_per_s", "memory_gb_per_s"):
         if not getattr(args, name) > 0:

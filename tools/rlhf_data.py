@@ -171,7 +171,7 @@ def read_config(path: str, known: set[str]) -> list[str]:
     """The settings of a YAML as command-line arguments."""
     import yaml
 
-    from mindrlhf_lite.config.strict_yaml import load_yaml
+    from mindrlhf_lite.strict_yaml import load_yaml
 
     try:
         values = load_yaml(Path(path).read_text())

@@ -7,14 +7,14 @@ from mindspore import Tensor, ops
 LOG_RATIO_LIMIT = 20.0  # exp(20) = 4.9e8 stays finite in float32; the clip range is far inside
 
 
-def importance_ratio(logprobs: Tensor, policy_logprobs: Tensor) -> Tensor:
-    """exp(log p_now - log p_sampling), the log-ratio clamped to [-20, 20].
+def importance_ratio(logprobs: Tensor, frozen_logprobs: Tensor) -> Tensor:
+    """exp(log p_now - log p_frozen), the log-ratio clamped to [-20, 20].
 
-    Args: logprobs [N], of the weights being trained; policy_logprobs [N], frozen before the first update. Returns [N].
+    Args: logprobs [N], of the weights being trained; frozen_logprobs [N], before the first update. Returns [N].
     """
-    if logprobs.shape != policy_logprobs.shape:
+    if logprobs.shape != frozen_logprobs.shape:
         raise ValueError("importance_ratio: the two logprobs differ in shape")
-    return ops.exp(ops.clamp(logprobs - policy_logprobs, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT))
+    return ops.exp(ops.clamp(logprobs - frozen_logprobs, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT))
 
 
 def truncated_importance_weight(policy_logprobs: Tensor, sampling_logprobs: Tensor, cap: float) -> Tensor:

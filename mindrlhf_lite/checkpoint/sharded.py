@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from mindrlhf_lite.checkpoint.store import rank_file
-from mindrlhf_lite.models.model_config import ModelConfig
 from mindrlhf_lite.models.tensor_files import TensorFile, open_tensor_file
 from mindrlhf_lite.parallel.layout import Box, Strategy
 from mindrlhf_lite.reshard.plan import holdings, intersect, volume
+from mindrlhf_lite.shapes.model_config import ModelConfig
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,6 @@ from mindrlhf_lite.durable import place
 from mindrlhf_lite.models.gguf_model import GgufModel, write_tokenizer
 from mindrlhf_lite.models.hf_weights import WeightReader, check_names_and_shapes, whole_tensor, write_hf_model
 from mindrlhf_lite.models.mindformers import is_training_state, mindformers_name, mindformers_problem
-from mindrlhf_lite.models.model_config import ModelConfig
-from mindrlhf_lite.models.parameters import parameter_specs
 from mindrlhf_lite.models.tensor_files import (
     Progress,
     TensorFile,
@@ -38,6 +36,8 @@ from mindrlhf_lite.models.tensor_files import (
     write_safetensors,
 )
 from mindrlhf_lite.parallel.layout import Box, Buffer, Strategy, buffers_of_rank, fill_buffers, parse_strategy
+from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.shapes.parameters import parameter_specs
 
 MINDFORMERS_SUFFIXES = (".ckpt", ".safetensors")
 STRATEGY_FILE, MODEL_FILE = "strategy.json", "config.json"

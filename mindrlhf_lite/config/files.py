@@ -15,8 +15,8 @@ from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.records import read_header
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.models.hf_weights import check_names_and_shapes, tensor_shapes
-from mindrlhf_lite.models.model_config import ModelConfig
-from mindrlhf_lite.models.parameters import count_parameters, parameter_specs
+from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.shapes.parameters import count_parameters, parameter_specs
 
 
 def file_problems(config: Config) -> list[str]:
@@ -181,12 +181,11 @@ def _model_problems(key: str, folder: str, config: Config) -> list[str]:
         check_names_and_shapes(shapes, parameter_specs(model), folder)
     except ValueError as error:
         return [f"{key}={folder!r}: {error}"]
-    name = config.rl_config.model_name
-    if name and _MODEL_TYPES[name] != model.model_type:
-        return [
-            f"rl_config.model_name={name!r}: the model of {key} is {model.model_type} "
-            f"({model.architecture.models}); leave it empty"
-        ]
+    rl = config.rl_config
+    for setting, name in (("model_name", rl.model_name), ("tokenizer_type", rl.tokenizer_type)):
+        if name and _MODEL_TYPES[name] != model.model_type:
+            family = f"{model.model_type} ({model.architecture.models})"
+            return [f"rl_config.{setting}={name!r}: the model of {key} is {family}; leave it empty"]
     if config.rl_config.seq_length > model.max_position_embeddings:
         return [
             f"rl_config.seq_length={config.rl_config.seq_length}: the model of {key} has "

@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 import yaml
 
 from mindrlhf_lite.config.schema import Config
-from mindrlhf_lite.config.strict_yaml import load_yaml
+from mindrlhf_lite.strict_yaml import load_yaml
 
 # what users bring along from other GRPO configurations, and what to do with it
 ELSEWHERE = {

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
-from mindrlhf_lite.models.model_config import ModelConfig
 from mindrlhf_lite.parallel.dims import Coordinates
 from mindrlhf_lite.parallel.layout import Strategy, buffers_at
+from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.swap.phases import phases
 
 ITEM_BYTES = 4

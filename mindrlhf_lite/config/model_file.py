@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
-from mindrlhf_lite.config.strict_yaml import load_yaml
 from mindrlhf_lite.models.mindformers import shape_from_mindformers, strategies_from_mindformers
-from mindrlhf_lite.models.model_config import ModelConfig
+from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.strict_yaml import load_yaml
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,27 @@ Key names are those that GRPO users of MindSpore know. A setting that nothing re
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 
-def setting(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
-    """A dataclass field that carries its documentation."""
-    metadata = {"help": help, "choices": choices}
+@dataclass(frozen=True)
+class Bounds:
+    """What a number must be. Example: POSITIVE.holds(0) is False"""
+
+    text: str
+    holds: Callable[[float], bool]
+
+
+POSITIVE = Bounds("must be positive", lambda value: value > 0)
+NOT_NEGATIVE = Bounds("must not be negative", lambda value: value >= 0)
+BELOW_ONE = Bounds("must lie in [0, 1)", lambda value: 0 <= value < 1)
+
+
+def setting(default: Any, help: str, choices: tuple[str, ...] = (), bounds: Bounds | None = None) -> Any:
+    """A dataclass field that carries its documentation and its bounds."""
+    metadata = {"help": help, "choices": choices, "bounds": bounds}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -42,7 +56,9 @@ class StagedParallelConfig(ParallelConfig):
 @dataclass(frozen=True)
 class ActorParallelConfig(StagedParallelConfig):
     micro_batch_num: int = setting(
-        1, "micro-batches that each rank cuts its share of an update into (gradient accumulation, pipelining)"
+        1,
+        "micro-batches that each rank cuts its share of an update into (gradient accumulation, pipelining)",
+        bounds=POSITIVE,
     )
 
 
@@ -65,38 +81,45 @@ class RlConfig:
     dataset_file: str = setting("", "MindRecord file of training prompts, from tools/rlhf_data.py")
     eval_dataset_file: str = setting("", "MindRecord file of held-out prompts; empty: no evaluation")
     tokenizer_dir: str = setting("", "folder with the tokenizer's files; empty: actor_config.load")
-    tokenizer_type: str = setting("", "family of the tokenizer, which is read from its files either way", MODEL_NAMES)
+    tokenizer_type: str = setting(
+        "", "family of the tokenizer, which must be that of actor_config.load; empty: not checked", MODEL_NAMES
+    )
     output_dir: str = setting(
         "output",
         "folder of metrics.jsonl, completions, TensorBoard, plots, summary.json, hf; checkpoints too unless "
         "actor_config.save",
     )
-    seed: int = setting(0, "of prompt order and of every completion")
-    epochs: int = setting(1, "passes over the prompts; ignored when max_steps is given")
-    max_steps: int = setting(0, "steps to run; 0: as many as `epochs` needs")
+    seed: int = setting(0, "of prompt order and of every completion", bounds=NOT_NEGATIVE)
+    epochs: int = setting(1, "passes over the prompts; ignored when max_steps is given", bounds=POSITIVE)
+    max_steps: int = setting(0, "steps to run; 0: as many as `epochs` needs", bounds=NOT_NEGATIVE)
     seq_length: int = setting(2048, "longest prompt + completion, in tokens")
     length_buckets: list[int] = setting(
         [], "lengths that sequences are padded to; empty: two an octave, ending at seq_length"
     )
-    chunk_size: int = setting(8, "prompts generated together, over all ranks")
-    num_rollouts: int = setting(1, "chunks a step: a step uses chunk_size * num_rollouts prompts")
+    chunk_size: int = setting(8, "prompts generated together, over all ranks", bounds=POSITIVE)
+    num_rollouts: int = setting(1, "chunks a step: a step uses chunk_size * num_rollouts prompts", bounds=POSITIVE)
     num_generations: int = setting(8, "completions a prompt (the group)")
-    batch_size: int = setting(0, "completions an optimizer update, over all ranks; 0: all of the step")
-    num_iterations: int = setting(1, "times that the step's completions are used")
-    beta: float = setting(0.04, "weight of the KL to the reference; 0: no reference model is loaded")
-    epsilon_low: float = setting(0.2, "the ratio is clipped below 1 - epsilon_low")
-    epsilon_high: float = setting(0.2, "the ratio is clipped above 1 + epsilon_high")
+    batch_size: int = setting(
+        0, "completions an optimizer update, over all ranks; 0: all of the step", bounds=NOT_NEGATIVE
+    )
+    num_iterations: int = setting(1, "times that the step's completions are used", bounds=POSITIVE)
+    beta: float = setting(
+        0.04, "weight of the KL to the reference; 0: no reference model is loaded", bounds=NOT_NEGATIVE
+    )
+    epsilon_low: float = setting(0.2, "the ratio is clipped below 1 - epsilon_low", bounds=BELOW_ONE)
+    epsilon_high: float = setting(0.2, "the ratio is clipped above 1 + epsilon_high", bounds=NOT_NEGATIVE)
     rollout_is_cap: float = setting(
         0.0,
         "truncated importance sampling: every token's policy loss is multiplied by min(policy / sampling "
         "distribution, cap); 0: off; 2.0 is usual",
+        bounds=NOT_NEGATIVE,
     )
     advantage: str = setting("grpo", "advantage estimator", ("grpo", "dr_grpo", "rloo"))
     loss_aggregation: str = setting(
         "token_mean", "how per-token losses are averaged", ("token_mean", "sequence_mean", "constant")
     )
-    save_ckpt_interval: int = setting(0, "steps between checkpoints; 0: none")
-    save_max_ckpt_num: int = setting(3, "newest checkpoints kept")
+    save_ckpt_interval: int = setting(0, "steps between checkpoints; 0: none", bounds=NOT_NEGATIVE)
+    save_max_ckpt_num: int = setting(3, "newest checkpoints kept", bounds=POSITIVE)
     on_sigterm: str = setting(
         "end",
         "what SIGTERM does; end: ends the run at once, save: after the step that is under way, with a checkpoint",
@@ -105,20 +128,26 @@ class RlConfig:
     save_hf_model: bool = setting(True, "write the trained model to OUTPUT/hf at the end")
     resume_training: bool = setting(False, "continue from the newest complete checkpoint, if there is one")
     save_prompt_completions_data: bool = setting(True, "write OUTPUT/completions")
-    save_prompt_completions_interval: int = setting(1, "steps between completion files")
+    save_prompt_completions_interval: int = setting(1, "steps between completion files", bounds=POSITIVE)
     tensorboard: bool = setting(False, "write OUTPUT/tensorboard")
-    eval_interval: int = setting(0, "steps between evaluations, besides those before and after; 0: none between")
-    eval_samples: int = setting(1, "completions a held-out prompt")
-    eval_temperature: float = setting(0.0, "sampling temperature of evaluation; 0: greedy")
-    eval_max_prompts: int = setting(0, "held-out prompts used; 0: all")
+    eval_interval: int = setting(
+        0, "steps between evaluations, besides those before and after; 0: none between", bounds=NOT_NEGATIVE
+    )
+    eval_samples: int = setting(1, "completions a held-out prompt", bounds=POSITIVE)
+    eval_temperature: float = setting(0.0, "sampling temperature of evaluation; 0: greedy", bounds=NOT_NEGATIVE)
+    eval_max_prompts: int = setting(0, "held-out prompts used; 0: all", bounds=NOT_NEGATIVE)
     reshard_transport: str = setting(
         "auto",
         "how weights get to the rollout layout; auto: shared_memory on one CPU host, else collective",
         ("auto", "shared_memory", "collective"),
     )
-    reshard_bucket_mb: int = setting(8, "size of a reshard bucket in MiB; at most two are in memory besides the models")
+    reshard_bucket_mb: int = setting(
+        8, "size of a reshard bucket in MiB; at most two are in memory besides the models", bounds=POSITIVE
+    )
     reshard_check_interval: int = setting(
-        50, "steps between reshards whose checksums are compared, besides the first; 0: the first only"
+        50,
+        "steps between reshards whose checksums are compared, besides the first; 0: the first only",
+        bounds=NOT_NEGATIVE,
     )
     reshard_mem_opt_level: int = setting(
         0, "with swap: 0 keeps the actor's weights in memory while resharding, 1 reads them from the store"
@@ -130,20 +159,22 @@ class RlConfig:
 @dataclass(frozen=True)
 class OptimizerConfig:
     type: str = setting("adamw", "optimizer", ("adamw",))
-    adam_beta1: float = setting(0.9, "decay of the gradient's running mean")
-    adam_beta2: float = setting(0.95, "decay of the squared gradient's running mean")
-    eps: float = setting(1e-8, "added to the root of the squared gradient's mean")
-    weight_decay: float = setting(0.01, "decoupled weight decay of matrices; never on norms and biases")
-    max_grad_norm: float = setting(1.0, "global gradient norm is clipped to this; 0: not clipped")
+    adam_beta1: float = setting(0.9, "decay of the gradient's running mean", bounds=BELOW_ONE)
+    adam_beta2: float = setting(0.95, "decay of the squared gradient's running mean", bounds=BELOW_ONE)
+    eps: float = setting(1e-8, "added to the root of the squared gradient's mean", bounds=POSITIVE)
+    weight_decay: float = setting(
+        0.01, "decoupled weight decay of matrices; never on norms and biases", bounds=NOT_NEGATIVE
+    )
+    max_grad_norm: float = setting(1.0, "global gradient norm is clipped to this; 0: not clipped", bounds=NOT_NEGATIVE)
 
 
 @dataclass(frozen=True)
 class LrScheduleConfig:
     lr_decay_style: str = setting("constant", "decay after the warm-up", ("constant", "linear", "cosine"))
-    lr: float = setting(1e-6, "peak learning rate")
-    min_lr: float = setting(0.0, "learning rate at decay_steps")
-    warmup_step: int = setting(0, "updates over which the rate rises linearly")
-    decay_steps: int = setting(0, "updates until min_lr; 0: all updates of the run")
+    lr: float = setting(1e-6, "peak learning rate", bounds=POSITIVE)
+    min_lr: float = setting(0.0, "learning rate at decay_steps", bounds=NOT_NEGATIVE)
+    warmup_step: int = setting(0, "updates over which the rate rises linearly", bounds=NOT_NEGATIVE)
+    decay_steps: int = setting(0, "updates until min_lr; 0: all updates of the run", bounds=NOT_NEGATIVE)
 
 
 @dataclass(frozen=True)
@@ -167,7 +198,9 @@ class ActorConfig:
 @dataclass(frozen=True)
 class RefConfig:
     load: str = setting("", "Hugging Face folder of the reference model; empty: actor_config.load")
-    ref_model_batch_size: int = setting(0, "sequences a forward pass of a rank; 0: as many as an actor micro-batch")
+    ref_model_batch_size: int = setting(
+        0, "sequences a forward pass of a rank; 0: as many as an actor micro-batch", bounds=NOT_NEGATIVE
+    )
     parallel_config: StagedParallelConfig = field(default_factory=StagedParallelConfig)
 
 
@@ -177,14 +210,16 @@ class RewardConfig:
         ["qwen_accuracy_reward", "format_reward"], "verifiers: built-in names or dotted paths of functions"
     )
     verifier_weight: list[float] = setting([1.0, 1.0], "weight of each verifier")
-    verifier_timeout_s: float = setting(10.0, "seconds a verifier may take for one completion")
+    verifier_timeout_s: float = setting(10.0, "seconds a verifier may take for one completion", bounds=POSITIVE)
     on_failure: str = setting(
         "minimum",
         "a completion on which a verifier fails: minimum gives it the verifier's worst score, leave_out takes it "
         "out of its group",
         ("minimum", "leave_out"),
     )
-    num_workers: int = setting(0, "processes of a rank that run verifiers; 0: its share of this host's cores")
+    num_workers: int = setting(
+        0, "processes of a rank that run verifiers; 0: its share of this host's cores", bounds=NOT_NEGATIVE
+    )
 
 
 @dataclass(frozen=True)
@@ -207,7 +242,7 @@ class SamplingConfig:
 class GenerateConfig:
     load: str = setting("", "must be empty or equal to actor_config.load: rollouts always use the actor's weights")
     use_vllm: int = setting(0, "rollout engine; 0: native, 1: vLLM (bash build.sh --vllm)")
-    max_num_seqs: int = setting(128, "sequences that a rank decodes together")
+    max_num_seqs: int = setting(128, "sequences that a rank decodes together", bounds=POSITIVE)
     max_model_len: int = setting(0, "vLLM: longest prompt + completion, in tokens; 0: rl_config.seq_length")
     max_num_batched_tokens: int = setting(2048, "vLLM: tokens a step; longer prompts are computed in chunks")
     block_size: int = setting(16, "vLLM: tokens of a KV cache block")
@@ -216,7 +251,7 @@ class GenerateConfig:
         "vLLM. CPU: bytes of a rank's KV cache, 0: room for max_num_seqs sequences of max_model_len. Ascend: "
         "share of a device's memory",
     )
-    max_prompt_length: int = setting(1024, "longest prompt, in tokens")
+    max_prompt_length: int = setting(1024, "longest prompt, in tokens", bounds=POSITIVE)
     parallel_config: ParallelConfig = field(default_factory=ParallelConfig)
     sampling_config: SamplingConfig = field(default_factory=SamplingConfig)
 
@@ -224,21 +259,23 @@ class GenerateConfig:
 @dataclass(frozen=True)
 class MonitorConfig:
     progress_bar: bool = setting(True, "show a progress bar on the console")
-    print_interval: int = setting(1, "steps between metric lines on the console")
+    print_interval: int = setting(1, "steps between metric lines on the console", bounds=POSITIVE)
     plots: bool = setting(True, "write OUTPUT/plots at the end")
 
 
 @dataclass(frozen=True)
 class ProfilerConfig:
     enabled: bool = setting(False, "write a Python profile of some steps to OUTPUT/profile, one file a rank")
-    start_step: int = setting(2, "first step profiled (the first step also compiles)")
+    start_step: int = setting(2, "first step profiled (the first step also compiles)", bounds=POSITIVE)
     stop_step: int = setting(3, "last step profiled")
 
 
 @dataclass(frozen=True)
 class ContextConfig:
     device_target: str = setting("CPU", "device (Ascend: not run by this project's tests)", ("CPU", "Ascend"))
-    num_threads: int = setting(0, "threads of a rank that dispatch operators; 0: one, the fastest on CPU")
+    num_threads: int = setting(
+        0, "threads of a rank that dispatch operators; 0: one, the fastest on CPU", bounds=NOT_NEGATIVE
+    )
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+from operator import attrgetter
 
 from mindrlhf_lite.config.files import file_problems
+from mindrlhf_lite.config.load import known_keys
 from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.config.schema import Config, ParallelConfig, StagedParallelConfig
 from mindrlhf_lite.config.strategies import role_strategies
@@ -28,47 +30,12 @@ def find_problems(config: Config, world_size: int, is_plan: bool = False) -> lis
 
 
 def _ranges(config: Config) -> list[str]:
-    rl, optimizer, schedule = config.rl_config, config.actor_config.optimizer, config.actor_config.lr_schedule
-    positive = {
-        "rl_config.chunk_size": rl.chunk_size,
-        "rl_config.num_rollouts": rl.num_rollouts,
-        "rl_config.num_iterations": rl.num_iterations,
-        "rl_config.save_max_ckpt_num": rl.save_max_ckpt_num,
-        "rl_config.eval_samples": rl.eval_samples,
-        "rl_config.save_prompt_completions_interval": rl.save_prompt_completions_interval,
-        "generate_config.max_num_seqs": config.generate_config.max_num_seqs,
-        "generate_config.max_prompt_length": config.generate_config.max_prompt_length,
-        "actor_config.parallel_config.micro_batch_num": config.actor_config.parallel_config.micro_batch_num,
-        "actor_config.lr_schedule.lr": schedule.lr,
-        "actor_config.optimizer.eps": optimizer.eps,
-        "reward_config.verifier_timeout_s": config.reward_config.verifier_timeout_s,
-        "monitor_config.print_interval": config.monitor_config.print_interval,
-        "rl_config.epochs": rl.epochs,
-        "profiler_config.start_step": config.profiler_config.start_step,
-        "rl_config.reshard_bucket_mb": rl.reshard_bucket_mb,
-    }
-    not_negative = {
-        "rl_config.seed": rl.seed,
-        "rl_config.max_steps": rl.max_steps,
-        "rl_config.batch_size": rl.batch_size,
-        "rl_config.beta": rl.beta,
-        "rl_config.epsilon_high": rl.epsilon_high,
-        "rl_config.rollout_is_cap": rl.rollout_is_cap,
-        "rl_config.save_ckpt_interval": rl.save_ckpt_interval,
-        "rl_config.eval_interval": rl.eval_interval,
-        "rl_config.eval_temperature": rl.eval_temperature,
-        "rl_config.eval_max_prompts": rl.eval_max_prompts,
-        "actor_config.optimizer.weight_decay": optimizer.weight_decay,
-        "actor_config.optimizer.max_grad_norm": optimizer.max_grad_norm,
-        "actor_config.lr_schedule.min_lr": schedule.min_lr,
-        "actor_config.lr_schedule.warmup_step": schedule.warmup_step,
-        "actor_config.lr_schedule.decay_steps": schedule.decay_steps,
-        "ref_config.ref_model_batch_size": config.ref_config.ref_model_batch_size,
-        "context.num_threads": config.context.num_threads,
-        "rl_config.reshard_check_interval": rl.reshard_check_interval,
-    }
-    problems = [f"{key}={value}: must be positive" for key, value in positive.items() if not value > 0]
-    problems += [f"{key}={value}: must not be negative" for key, value in not_negative.items() if not value >= 0]
+    rl, schedule = config.rl_config, config.actor_config.lr_schedule
+    problems = []
+    for key, entry in known_keys().items():
+        bounds, value = entry.metadata["bounds"], attrgetter(key)(config)
+        if bounds is not None and not bounds.holds(value):
+            problems.append(f"{key}={value}: {bounds.text}")
     if rl.num_generations < 2:
         problems.append(
             f"rl_config.num_generations={rl.num_generations}: a group needs at least 2 completions to compare"
@@ -83,13 +50,6 @@ def _ranges(config: Config) -> list[str]:
             f"rl_config.eval_interval={rl.eval_interval}: there is nothing to evaluate on; give "
             "rl_config.eval_dataset_file, or set it to 0"
         )
-    if not 0 <= rl.epsilon_low < 1:
-        problems.append(f"rl_config.epsilon_low={rl.epsilon_low}: must lie in [0, 1)")
-    problems += [
-        f"actor_config.optimizer.{name}={value}: must lie in [0, 1)"
-        for name, value in (("adam_beta1", optimizer.adam_beta1), ("adam_beta2", optimizer.adam_beta2))
-        if not 0 <= value < 1
-    ]
     if rl.reshard_mem_opt_level not in (0, 1):
         problems.append(f"rl_config.reshard_mem_opt_level={rl.reshard_mem_opt_level}: must be 0 or 1")
     if rl.reshard_mem_opt_level == 1 and not rl.swap:

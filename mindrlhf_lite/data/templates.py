@@ -13,8 +13,8 @@ from pathlib import Path
 
 import yaml
 
-from mindrlhf_lite.config.strict_yaml import load_yaml
 from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.strict_yaml import load_yaml
 
 _BUILT_IN = Path(__file__).with_name("templates.yaml")
 _QUESTION, _SYSTEM = "{question}", "{system}"

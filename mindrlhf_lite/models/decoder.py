@@ -19,11 +19,11 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindrlhf_lite.models.model_config import ModelConfig, RopeScaling
 from mindrlhf_lite.models.spread import spread
 from mindrlhf_lite.parallel.collectives import GatherRows, cut_tokens, enter_tensor_parallel, leave_tensor_parallel
 from mindrlhf_lite.parallel.layout import EMBEDDING, FINAL_NORM, HEAD, Buffer, Strategy, buffers_at
 from mindrlhf_lite.parallel.mesh import ALONE, RoleMesh
+from mindrlhf_lite.shapes.model_config import ModelConfig, RopeScaling
 
 MASKED = -1e9  # additive mask: exp(MASKED - max) is exactly 0 in float32
 

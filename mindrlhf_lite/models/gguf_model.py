@@ -17,8 +17,8 @@ import numpy as np
 
 from mindrlhf_lite.models.gguf_file import GgufFile
 from mindrlhf_lite.models.hf_weights import check_names_and_shapes
-from mindrlhf_lite.models.model_config import ARCHITECTURES, ModelConfig, RopeScaling
-from mindrlhf_lite.models.parameters import parameter_specs
+from mindrlhf_lite.shapes.model_config import ARCHITECTURES, ModelConfig, RopeScaling
+from mindrlhf_lite.shapes.parameters import parameter_specs
 
 _WHOLE = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 _OF_A_LAYER = {

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mindrlhf_lite.models.model_config import ModelConfig
-from mindrlhf_lite.models.parameters import ParameterSpec, parameter_specs
 from mindrlhf_lite.models.tensor_files import Progress, TensorFile, TensorToWrite, read_header, write_safetensors
+from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.shapes.parameters import ParameterSpec, parameter_specs
 
 MAX_FILE_BYTES = 4 << 30
 _TORCH_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}

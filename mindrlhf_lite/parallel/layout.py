@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mindrlhf_lite.models.model_config import ModelConfig
-from mindrlhf_lite.models.parameters import ParameterSpec, parameter_specs
 from mindrlhf_lite.parallel.dims import Coordinates, ParallelDims
+from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.shapes.parameters import ParameterSpec, parameter_specs
 
 Box = tuple[tuple[int, int], ...]  # (start, stop) of every dimension, in the whole tensor
 

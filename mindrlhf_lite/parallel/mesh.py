@@ -192,11 +192,6 @@ def gather_objects(axis: Axis | None, value: Any) -> list[Any]:
     return [pickle.loads(part.asnumpy().tobytes()[:length]) for part, length in zip(parts, lengths, strict=True)]
 
 
-def barrier(axis: Axis | None) -> None:
-    """Returns when every rank of the axis has called it."""
-    gather_objects(axis, None)
-
-
 def _int32() -> Any:
     import mindspore as ms
 

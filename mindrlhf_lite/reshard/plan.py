@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from mindrlhf_lite.models.model_config import ModelConfig
-from mindrlhf_lite.models.parameters import parameter_specs
 from mindrlhf_lite.parallel.dims import Coordinates
 from mindrlhf_lite.parallel.layout import Box, Buffer, Part, Strategy, buffers_at
+from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.shapes.parameters import parameter_specs
 
 ITEM_BYTES = 4  # float32 weights
 _PIECES_PER_RANK = 80  # a region is cut once it exceeds this share of what a rank sends on average

@@ -21,7 +21,7 @@ from mindrlhf_lite.models.decoder import MASKED, Decoder
 from mindrlhf_lite.rollout.graphs import Decode, Prefill, allocate_cache
 from mindrlhf_lite.rollout.protocol import Progress
 from mindrlhf_lite.rollout.sampler import Draw, TokenHistory, sample, uniforms
-from mindrlhf_lite.trainer.batches import default_buckets, round_up
+from mindrlhf_lite.shapes.buckets import default_buckets, round_up
 from mindrlhf_lite.types import Completion, FinishReason, GenerateRequest, SamplingParams
 
 OnToken = Callable[[int, int, int], None]
@@ -39,7 +39,7 @@ class _Sequence:
     uniforms: np.ndarray
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    policy_logprobs: list[float] = field(default_factory=list)
+    engine_logprobs: list[float] = field(default_factory=list)
     history: TokenHistory | None = None  # where the sampler needs it
 
 
@@ -202,30 +202,30 @@ class _Batch:
         outputs = self.decode(
             *(Tensor(array) for array in arrays), self.inverse_temperature, self.is_greedy, *self.caches
         )
-        tokens, logprobs, policy_logprobs = (output.asnumpy() for output in outputs)
+        tokens, logprobs, engine_logprobs = (output.asnumpy() for output in outputs)
         if self.sampling.has_filters:
             drawn = sample(tokens[busy], [self._draw(slot, uniform[slot]) for slot in busy])
-            tokens, logprobs, policy_logprobs = drawn.token_ids, drawn.logprobs, drawn.policy_logprobs
+            tokens, logprobs, engine_logprobs = drawn.token_ids, drawn.logprobs, drawn.engine_logprobs
         else:
-            tokens, logprobs, policy_logprobs = tokens[busy], logprobs[busy], policy_logprobs[busy]
-        if not np.isfinite(policy_logprobs).all():
+            tokens, logprobs, engine_logprobs = tokens[busy], logprobs[busy], engine_logprobs[busy]
+        if not np.isfinite(engine_logprobs).all():
             raise FloatingPointError(
                 "the rollout model's logprobs are not finite: its weights are broken (NaN or overflow)"
             )
-        for slot, token, logprob, policy_logprob in zip(busy, tokens, logprobs, policy_logprobs, strict=True):
-            self._append(slot, int(token), float(logprob), float(policy_logprob))
+        for slot, token, logprob, engine_logprob in zip(busy, tokens, logprobs, engine_logprobs, strict=True):
+            self._append(slot, int(token), float(logprob), float(engine_logprob))
 
     def _draw(self, slot: int, uniform: float) -> Draw:
         sequence = self.slots[slot]
         assert sequence is not None and sequence.history is not None
         return Draw(self.sampling, sequence.history, uniform)
 
-    def _append(self, slot: int, token: int, logprob: float, policy_logprob: float) -> None:
+    def _append(self, slot: int, token: int, logprob: float, engine_logprob: float) -> None:
         sequence = self.slots[slot]
         assert sequence is not None
         sequence.token_ids.append(token)
         sequence.logprobs.append(logprob)
-        sequence.policy_logprobs.append(policy_logprob)
+        sequence.engine_logprobs.append(engine_logprob)
         self.token_ids[slot] = token
         self.positions[slot] += 1
         if sequence.history is not None:
@@ -240,12 +240,12 @@ class _Batch:
         ):
             return
         reason = FinishReason.STOP if stopped else FinishReason.LENGTH
-        logprobs, policy_logprobs = (
+        logprobs, engine_logprobs = (
             np.array(sequence.logprobs, np.float32),
-            np.array(sequence.policy_logprobs, np.float32),
+            np.array(sequence.engine_logprobs, np.float32),
         )
         self.results[sequence.request][sequence.sample] = Completion(
-            tuple(sequence.token_ids), logprobs, policy_logprobs, reason
+            tuple(sequence.token_ids), logprobs, engine_logprobs, reason
         )
         self.slots[slot] = None
         self.token_ids[slot] = self.positions[slot] = 0

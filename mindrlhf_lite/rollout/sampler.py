@@ -147,7 +147,7 @@ class Sampled:
 
     token_ids: np.ndarray  # int [B]
     logprobs: np.ndarray  # float32 [B], under the filtered distribution
-    policy_logprobs: np.ndarray  # float32 [B], under softmax(logits)
+    engine_logprobs: np.ndarray  # float32 [B], under softmax(logits)
 
 
 def filtered_weights(
@@ -207,5 +207,5 @@ def sample(logits: np.ndarray, draws: Sequence[Draw]) -> Sampled:
     else:
         _pool = _pool or ThreadPoolExecutor(threads, thread_name_prefix="sampler")
         rows = list(_pool.map(_sample_row, logits, draws))
-    token_ids, logprobs, policy_logprobs = zip(*rows, strict=True)
-    return Sampled(np.array(token_ids), np.array(logprobs, np.float32), np.array(policy_logprobs, np.float32))
+    token_ids, logprobs, engine_logprobs = zip(*rows, strict=True)
+    return Sampled(np.array(token_ids), np.array(logprobs, np.float32), np.array(engine_logprobs, np.float32))

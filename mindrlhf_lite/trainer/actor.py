@@ -62,7 +62,7 @@ class GrpoLoss(nn.Cell):
         mask: Tensor,
         weight: Tensor,
         advantages: Tensor,
-        policy_logprobs: Tensor,
+        frozen_logprobs: Tensor,
         reference_logprobs: Tensor,
         sampling_logprobs: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -76,7 +76,7 @@ class GrpoLoss(nn.Cell):
         # padded slots hold some real token's logprob: they are multiplied by weight 0, and kept finite, below
         frozen = ops.stop_gradient(logprobs)
         if options.policy_is_frozen:
-            frozen = policy_logprobs * mask + frozen * (1.0 - mask)
+            frozen = frozen_logprobs * mask + frozen * (1.0 - mask)
         ratio = importance_ratio(logprobs, frozen)
         policy = clipped_policy_loss(ratio, advantages, options.epsilon_low, options.epsilon_high)
         if options.is_cap > 0:
@@ -104,7 +104,7 @@ class GrpoLoss(nn.Cell):
 
 def as_tensors(batch: MicroBatch) -> tuple[Tensor, ...]:
     """The arrays of a micro-batch in GrpoLoss's argument order."""
-    logprobs = (batch.policy_logprobs, batch.reference_logprobs, batch.sampling_logprobs)
+    logprobs = (batch.frozen_logprobs, batch.reference_logprobs, batch.sampling_logprobs)
     arrays = (batch.token_ids, batch.positions, batch.labels, batch.mask, batch.weight, batch.advantages, *logprobs)
     return tuple(Tensor(array) for array in arrays)
 

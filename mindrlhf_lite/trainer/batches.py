@@ -13,24 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mindrlhf_lite.algorithms.aggregation import BatchTotals
+from mindrlhf_lite.shapes.buckets import round_up
 from mindrlhf_lite.types import TrainSequence
-
-
-def default_buckets(longest: int) -> tuple[int, ...]:
-    """Two bucket lengths an octave (8, 12, 16, 24, 32, 48, ...), ending with `longest`."""
-    buckets, step = [], 8
-    while step < longest:
-        buckets += [step] + ([step * 3 // 2] if step * 3 // 2 < longest else [])
-        step *= 2
-    return (*buckets, longest)
-
-
-def round_up(length: int, buckets: Sequence[int]) -> int:
-    """The smallest bucket that holds `length`."""
-    for bucket in buckets:
-        if length <= bucket:
-            return bucket
-    raise ValueError(f"length {length} exceeds the largest bucket {buckets[-1]}; raise seq_length")
 
 
 @dataclass(frozen=True)
@@ -46,7 +30,7 @@ class MicroBatch:
     mask: np.ndarray  # float32 [N], 1 on valid completion tokens
     weight: np.ndarray  # float32 [N], the token's share of the loss; 0 where masked
     advantages: np.ndarray  # float32 [N]
-    policy_logprobs: np.ndarray  # float32 [N], 0 where unknown
+    frozen_logprobs: np.ndarray  # float32 [N], 0 where unknown
     reference_logprobs: np.ndarray  # float32 [N], 0 where unknown
     sampling_logprobs: np.ndarray  # float32 [N], 0 where unknown
     lengths: tuple[int, ...]  # completion tokens of every real row, in order
@@ -88,8 +72,8 @@ def make_microbatch(
         mask[row, :count] = 1.0
         weight[row, :count] = token_weight(count, totals)
         advantages[row, :count] = sequence.advantage
-        if sequence.policy_logprobs is not None:
-            policy[row, :count] = sequence.policy_logprobs
+        if sequence.frozen_logprobs is not None:
+            policy[row, :count] = sequence.frozen_logprobs
         if sequence.reference_logprobs is not None:
             reference[row, :count] = sequence.reference_logprobs
         if sequence.sampling_logprobs is not None:

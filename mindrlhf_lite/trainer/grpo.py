@@ -166,7 +166,7 @@ class GrpoTrainer:
     def _update(self, sequences: Sequence[TrainSequence], scored: Sequence[ScoredGroup]) -> tuple[UpdateCounts, float]:
         with self._timed("update", "update"):
             return self.update.run(
-                sequences, [completion.policy_logprobs for group in scored for completion in group.group.completions]
+                sequences, [completion.engine_logprobs for group in scored for completion in group.group.completions]
             )
 
     def _reshard(self) -> Moved:

@@ -27,9 +27,9 @@ from mindrlhf_lite.job.guard import start_guard, tell
 from mindrlhf_lite.job.ports import is_taken, taken_message
 from mindrlhf_lite.job.resume import ResumeHint
 from mindrlhf_lite.job.signals import save_on_sigterm, say_when_ended
-from mindrlhf_lite.models.parameters import count_parameters
 from mindrlhf_lite.observe.host import memory_limit_gb
 from mindrlhf_lite.parallel.mesh import launched_rank, launched_world_size
+from mindrlhf_lite.shapes.parameters import count_parameters
 
 EXAMPLES = """examples:
   msrun --worker_num=2 --local_worker_num=2 --join=True examples/qwen_grpo/main.py --config grpo_config.yaml

@@ -17,10 +17,10 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, jit, nn, ops
 
 from mindrlhf_lite.models.decoder import Decoder
-from mindrlhf_lite.models.parameters import parameter_specs
 from mindrlhf_lite.parallel.collectives import GatherRows, SumOverAxis, plan_buckets
 from mindrlhf_lite.parallel.layout import EMBEDDING, HEAD, buffers_at
 from mindrlhf_lite.parallel.mesh import Axis, RoleMesh
+from mindrlhf_lite.shapes.parameters import parameter_specs
 
 _adam_weight_decay = ops.AdamWeightDecay(use_locking=True)
 
@@ -34,6 +34,9 @@ class AdamWOptions:
     eps: float = 1e-8
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0  # 0 means no clipping
+
+
+OPTIMIZERS = {"adamw": AdamWOptions}  # by actor_config.optimizer.type
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.hf_weights import WeightReader
-from mindrlhf_lite.models.model_config import ModelConfig
 from mindrlhf_lite.parallel.layout import Strategy, buffers_of_rank, fill_buffers
 from mindrlhf_lite.parallel.mesh import Mesh, RoleMesh, gather_objects
 from mindrlhf_lite.reshard.executor import Resharder
@@ -26,11 +25,12 @@ from mindrlhf_lite.reshard.transports import (
 )
 from mindrlhf_lite.rollout.native import NativeEngine
 from mindrlhf_lite.rollout.protocol import RolloutEngine
+from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.swap.phases import phases
 from mindrlhf_lite.swap.residency import Contents, Residency
 from mindrlhf_lite.swap.stores import FileStore, HostStore
 from mindrlhf_lite.trainer.actor import Actor, LogprobScorer, LossOptions
-from mindrlhf_lite.trainer.optimizer import AdamWOptions
+from mindrlhf_lite.trainer.optimizer import OPTIMIZERS
 
 
 @dataclass
@@ -94,7 +94,7 @@ def build_roles(config: Config, mesh: Mesh) -> Roles:
         shape, reader, mesh.rank, strategies.actor, actor_mesh, rl.seq_length, True, parallel.use_seq_parallel
     )
     loss = LossOptions(rl.beta, rl.epsilon_low, rl.epsilon_high, config.updates_per_step > 1, rl.rollout_is_cap)
-    options = AdamWOptions(
+    options = OPTIMIZERS[optimizer.type](
         optimizer.adam_beta1, optimizer.adam_beta2, optimizer.eps, optimizer.weight_decay, optimizer.max_grad_norm
     )
     actor = Actor(

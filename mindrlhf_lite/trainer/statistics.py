@@ -19,7 +19,7 @@ def rollout_metrics(groups: Sequence[ScoredGroup], is_cap: float = 0.0) -> dict[
     rewards = np.stack([scored.rewards for scored in groups])
     lengths = np.array([len(completion.token_ids) for completion in completions])
     outcomes = [outcome for scored in groups for outcome in scored.outcomes]
-    gaps = np.concatenate([completion.policy_logprobs - completion.logprobs for completion in completions])
+    gaps = np.concatenate([completion.engine_logprobs - completion.logprobs for completion in completions])
     metrics = {
         "reward/mean": float(rewards.mean()),
         "reward/std": float(rewards.std()),

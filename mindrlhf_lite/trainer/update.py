@@ -12,15 +12,9 @@ import numpy as np
 from mindrlhf_lite.algorithms.aggregation import AGGREGATIONS, BatchTotals
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
+from mindrlhf_lite.shapes.buckets import default_buckets, round_up
 from mindrlhf_lite.trainer.actor import STATISTICS, LogprobScorer
-from mindrlhf_lite.trainer.batches import (
-    BucketPlan,
-    MicroBatch,
-    default_buckets,
-    make_microbatch,
-    round_up,
-    split_into_microbatches,
-)
+from mindrlhf_lite.trainer.batches import BucketPlan, MicroBatch, make_microbatch, split_into_microbatches
 from mindrlhf_lite.trainer.roles import Roles
 from mindrlhf_lite.trainer.schedule import LearningRate
 from mindrlhf_lite.trainer.statistics import UpdateCounts
@@ -77,7 +71,7 @@ class PolicyUpdate:
             return list(sequences)
         scored = self.score(self.roles.policy, sequences)
         return [
-            replace(sequence, policy_logprobs=logprobs) for sequence, logprobs in zip(sequences, scored, strict=True)
+            replace(sequence, frozen_logprobs=logprobs) for sequence, logprobs in zip(sequences, scored, strict=True)
         ]
 
     def run(
@@ -91,8 +85,8 @@ class PolicyUpdate:
         counts, norms = UpdateCounts(np.zeros(len(STATISTICS)), 0), []
         if self.mesh.is_main:
             for sequence, generated in zip(sequences, rollout_logprobs, strict=True):
-                if sequence.policy_logprobs is not None:
-                    _compare(counts, sequence.policy_logprobs, generated)
+                if sequence.frozen_logprobs is not None:
+                    _compare(counts, sequence.frozen_logprobs, generated)
         for _ in range(self.config.rl_config.num_iterations):
             for start in range(0, len(sequences), self.minibatch):
                 norms.append(

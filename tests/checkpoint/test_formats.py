@@ -17,8 +17,6 @@ from mindrlhf_lite.checkpoint.strategies import strategy_to_json
 from mindrlhf_lite.checkpoint.transform import open_checkpoint, open_mindformers, transform, write_mindformers
 from mindrlhf_lite.models.hf_weights import save_hf_model
 from mindrlhf_lite.models.mindformers import mindformers_name, mindformers_settings
-from mindrlhf_lite.models.model_config import ModelConfig
-from mindrlhf_lite.models.parameters import parameter_specs
 from mindrlhf_lite.models.tensor_files import (
     TensorToWrite,
     narrow_bfloat16,
@@ -28,6 +26,8 @@ from mindrlhf_lite.models.tensor_files import (
     write_safetensors,
 )
 from mindrlhf_lite.parallel.layout import parse_strategy
+from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.shapes.parameters import parameter_specs
 
 SHAPE = replace(TINY, num_hidden_layers=4)
 

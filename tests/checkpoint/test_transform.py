@@ -9,8 +9,8 @@ from helpers import ROOT, TINY, clean_environment, random_weights, run_python
 
 from mindrlhf_lite.checkpoint.transform import open_checkpoint, transform
 from mindrlhf_lite.models.hf_weights import save_hf_model
-from mindrlhf_lite.models.model_config import ModelConfig
 from mindrlhf_lite.parallel.layout import parse_strategy
+from mindrlhf_lite.shapes.model_config import ModelConfig
 
 STRATEGIES = ["dp=1,tp=2,pp=2", "dp=2,tp=4,pp=1", "dp=1,tp=1,pp=2,layers=3/1", "dp=1,tp=1,pp=1"]
 

@@ -16,8 +16,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mindspore import Parameter, ParameterTuple, Tensor, jit, nn, ops
 
-from mindrlhf_lite.models.model_config import ModelConfig
-from mindrlhf_lite.models.parameters import parameter_specs
 from mindrlhf_lite.observe.host import peak_rss_gb, reset_peak_rss, rss_gb
 from mindrlhf_lite.parallel.layout import box_reader, buffers_of_rank, fill_buffers, parse_strategy
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
@@ -25,6 +23,8 @@ from mindrlhf_lite.reshard.executor import Resharder, ResidentSource
 from mindrlhf_lite.reshard.plan import make_plan
 from mindrlhf_lite.reshard.transports import CollectiveTransport, SharedMemoryTransport
 from mindrlhf_lite.rollout.vllm.ascend import whole_tensors
+from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.shapes.parameters import parameter_specs
 
 TIED = ModelConfig(271, 32, 48, 3, 4, 2, tie_word_embeddings=True)
 UNTIED = ModelConfig(271, 32, 48, 3, 4, 2, tie_word_embeddings=False)

@@ -9,7 +9,7 @@ from distributed.jobs import VERIFIERS, start_msrun
 from helpers import ROOT, make_sums, read_jsonl, run
 
 from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
-from mindrlhf_lite.models.model_config import ModelConfig
+from mindrlhf_lite.shapes.model_config import ModelConfig
 
 MAIN = ROOT / "examples/qwen_grpo/main.py"
 EXACT = (

@@ -17,7 +17,7 @@ from helpers import ROOT, clean_environment, listen_to_ctrl_c, run
 
 from mindrlhf_lite.job.processes import Process
 from mindrlhf_lite.models.hf_weights import load_weights
-from mindrlhf_lite.models.model_config import ModelConfig
+from mindrlhf_lite.shapes.model_config import ModelConfig
 
 
 def test_a_full_disk_at_the_end_loses_no_weights(data, tmp_path):

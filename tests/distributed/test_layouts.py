@@ -14,7 +14,7 @@ from distributed.jobs import VERIFIERS, start_msrun
 from helpers import make_sums, random_weights, read_jsonl, run
 
 from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
-from mindrlhf_lite.models.model_config import ModelConfig
+from mindrlhf_lite.shapes.model_config import ModelConfig
 
 WORKER = Path(__file__).with_name("layout_worker.py")
 # 271 tokens do not divide by 2 or 4: the vocabulary is padded; 3 layers on 2 stages: an uneven split; 2 key-value heads

@@ -17,7 +17,7 @@ from distributed.small_runs import MAIN, completions, metrics, without_times
 from helpers import ROOT, clean_environment, read_jsonl, run, run_python
 
 from mindrlhf_lite.models.hf_weights import load_weights
-from mindrlhf_lite.models.model_config import ModelConfig
+from mindrlhf_lite.shapes.model_config import ModelConfig
 
 pytestmark = pytest.mark.full
 NEAR = 1e-4

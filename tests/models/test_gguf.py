@@ -17,7 +17,7 @@ from mindrlhf_lite.checkpoint.transform import open_gguf, transform
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.models.gguf_file import GgufFile
 from mindrlhf_lite.models.hf_weights import load_weights
-from mindrlhf_lite.models.model_config import ModelConfig, RopeScaling
+from mindrlhf_lite.shapes.model_config import ModelConfig, RopeScaling
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # random bytes are also infinite scales
 

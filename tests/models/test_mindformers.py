@@ -20,7 +20,7 @@ from mindrlhf_lite.config.validate import find_problems
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.hf_weights import save_hf_model
 from mindrlhf_lite.models.mindformers import mindformers_settings, shape_from_mindformers
-from mindrlhf_lite.models.model_config import ModelConfig, RopeScaling
+from mindrlhf_lite.shapes.model_config import ModelConfig, RopeScaling
 
 SHAPES = {
     "qwen2": TINY,

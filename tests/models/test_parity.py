@@ -9,7 +9,7 @@ from mindspore import Tensor, jit
 
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
-from mindrlhf_lite.models.model_config import ModelConfig, RopeScaling
+from mindrlhf_lite.shapes.model_config import ModelConfig, RopeScaling
 
 torch = pytest.importorskip("torch")
 

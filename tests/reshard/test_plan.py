@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mindrlhf_lite.models.model_config import ModelConfig
-from mindrlhf_lite.models.parameters import parameter_specs
 from mindrlhf_lite.parallel.dims import ParallelDims
 from mindrlhf_lite.parallel.layout import Strategy, box_reader, buffers_of_rank, fill_buffers
 from mindrlhf_lite.reshard.blocks import blocks_of_receiver
 from mindrlhf_lite.reshard.plan import lower_bound_bytes, make_plan
+from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.shapes.parameters import parameter_specs
 
 
 def whole_tensors(config, seed=0):

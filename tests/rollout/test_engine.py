@@ -122,7 +122,7 @@ def test_logprobs_under_both_distributions(model, engine):
         completion, start = group[0], len(request.prompt_ids)
         logits = logits_of(model, request.prompt_ids + completion.token_ids)[start - 1 : -1]
         rows, ids = np.arange(len(completion.token_ids)), list(completion.token_ids)
-        np.testing.assert_allclose(completion.policy_logprobs, log_softmax(logits)[rows, ids], atol=2e-5)
+        np.testing.assert_allclose(completion.engine_logprobs, log_softmax(logits)[rows, ids], atol=2e-5)
         logits[:3, :2] = -np.inf  # stop tokens are forbidden for three tokens
         np.testing.assert_allclose(completion.logprobs, log_softmax(logits / 0.7)[rows, ids], atol=2e-5)
 

@@ -33,7 +33,7 @@ def history(prompt=(), generated=()):
 
 def draw(logits, uniform, params, past=None):
     drawn = sample(logits[None], [Draw(params, past or history(), uniform)])
-    return drawn.token_ids[0], drawn.logprobs[0], drawn.policy_logprobs[0]
+    return drawn.token_ids[0], drawn.logprobs[0], drawn.engine_logprobs[0]
 
 
 def top_k(shifted, k):
@@ -89,17 +89,17 @@ def test_stop_tokens_are_masked_below_min_tokens():
     [(0.0, 0), (0.0999, 0), (0.11, 1), (0.49, 1), (0.51, 2), (0.69, 2), (0.71, 3), (1 - 2**-23, 3)],
 )
 def test_inverse_cdf(uniform, token):
-    chosen, logprob, policy_logprob = draw(LOGITS, uniform, SamplingParams(5))
+    chosen, logprob, engine_logprob = draw(LOGITS, uniform, SamplingParams(5))
     assert chosen == token
-    assert logprob == pytest.approx(float(LOGITS[token]), abs=1e-6) and policy_logprob == pytest.approx(
+    assert logprob == pytest.approx(float(LOGITS[token]), abs=1e-6) and engine_logprob == pytest.approx(
         float(LOGITS[token]), abs=1e-6
     )
 
 
 def test_both_logprobs_with_filters():
-    token, logprob, policy_logprob = draw(LOGITS, 0.99, SamplingParams(5, top_k=2))
+    token, logprob, engine_logprob = draw(LOGITS, 0.99, SamplingParams(5, top_k=2))
     assert token == 3
-    assert np.exp(logprob) == pytest.approx(3 / 7, rel=1e-5) and np.exp(policy_logprob) == pytest.approx(0.3, rel=1e-5)
+    assert np.exp(logprob) == pytest.approx(3 / 7, rel=1e-5) and np.exp(engine_logprob) == pytest.approx(0.3, rel=1e-5)
 
 
 def test_greedy_ignores_the_uniform_and_obeys_penalties():
@@ -108,8 +108,8 @@ def test_greedy_ignores_the_uniform_and_obeys_penalties():
 
 
 def test_broken_logits_are_reported_not_drawn_from():
-    token, _, policy_logprob = draw(np.float32([1.0, np.nan, 0.0]), 0.5, SamplingParams(5, top_p=0.5))
-    assert np.isnan(policy_logprob) and token == 0
+    token, _, engine_logprob = draw(np.float32([1.0, np.nan, 0.0]), 0.5, SamplingParams(5, top_p=0.5))
+    assert np.isnan(engine_logprob) and token == 0
 
 
 def plain_distribution(logits, past, params):
@@ -174,7 +174,7 @@ def test_many_rows_in_threads_are_the_rows_alone(monkeypatch):
     for row, one in enumerate(draws):
         alone = sample(logits[row : row + 1], [one])
         assert alone.token_ids[0] == together.token_ids[row] and alone.logprobs[0] == together.logprobs[row]
-        assert together.policy_logprobs[row] == pytest.approx(
+        assert together.engine_logprobs[row] == pytest.approx(
             log_softmax(logits[row])[together.token_ids[row]], abs=1e-5
         )
 

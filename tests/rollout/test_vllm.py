@@ -14,9 +14,9 @@ from mindspore import Tensor, ops
 
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.hf_weights import save_hf_model
-from mindrlhf_lite.models.model_config import RopeScaling
 from mindrlhf_lite.rollout.native import NativeEngine
 from mindrlhf_lite.rollout.sampler import log_softmax
+from mindrlhf_lite.shapes.model_config import RopeScaling
 from mindrlhf_lite.types import FinishReason, GenerateRequest, SamplingParams
 
 pytest.importorskip("vllm", reason="needs vLLM: bash build.sh --vllm")
@@ -199,7 +199,7 @@ def test_samples_and_logprobs_equal_the_native_engine_and_the_model(engine, requ
             again = log_softmax(logits_of(engine.model, ids))[
                 np.arange(start - 1, len(ids) - 1), list(completion.token_ids)
             ]
-            np.testing.assert_allclose(completion.policy_logprobs, again, atol=1e-4)
+            np.testing.assert_allclose(completion.engine_logprobs, again, atol=1e-4)
 
 
 def test_updated_weights_are_used_and_old_prefixes_forgotten(folder, requests):

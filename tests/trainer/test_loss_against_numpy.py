@@ -34,19 +34,19 @@ def numpy_grpo(sequences, hidden, head, per_sequence, is_cap=0.0):
             p /= p.sum()
             label = s.token_ids[s.prompt_length + t]
             logp = np.log(p[label])
-            ratio = np.exp(np.clip(logp - s.policy_logprobs[t], -20, 20))
+            ratio = np.exp(np.clip(logp - s.frozen_logprobs[t], -20, 20))
             clipped = np.clip(ratio, 1 - EPS_LOW, 1 + EPS_HIGH)
             surrogate = min(ratio * s.advantage, clipped * s.advantage)
             # the correction is of the policy that generated: a constant
             correction = (
-                min(np.exp(np.clip(s.policy_logprobs[t] - s.sampling_logprobs[t], -20, 20)), is_cap) if is_cap else 1.0
+                min(np.exp(np.clip(s.frozen_logprobs[t] - s.sampling_logprobs[t], -20, 20)), is_cap) if is_cap else 1.0
             )
             d = s.reference_logprobs[t] - logp
             d_clamped = np.clip(d, -10, 10)
             loss += weight * (-correction * surrogate + BETA * (np.exp(d_clamped) - d_clamped - 1))
             # gradient with respect to logp: of the surrogate where it is not clipped away, of the KL where it is not
             # clamped
-            is_inside = abs(logp - s.policy_logprobs[t]) < 20
+            is_inside = abs(logp - s.frozen_logprobs[t]) < 20
             d_logp = (
                 -correction * ratio * s.advantage if ratio * s.advantage <= clipped * s.advantage and is_inside else 0.0
             )

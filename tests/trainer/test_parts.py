@@ -8,13 +8,8 @@ from mindspore import Tensor, ops
 from mindrlhf_lite.evaluation import compare, pass_at_k, summarise, wilson_interval
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.parallel.collectives import plan_buckets
-from mindrlhf_lite.trainer.batches import (
-    BucketPlan,
-    default_buckets,
-    make_microbatch,
-    round_up,
-    split_into_microbatches,
-)
+from mindrlhf_lite.shapes.buckets import default_buckets, round_up
+from mindrlhf_lite.trainer.batches import BucketPlan, make_microbatch, split_into_microbatches
 from mindrlhf_lite.trainer.optimizer import AdamW, AdamWOptions
 from mindrlhf_lite.trainer.schedule import LearningRate
 from mindrlhf_lite.types import TrainSequence

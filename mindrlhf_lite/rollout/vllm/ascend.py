@@ -18,11 +18,11 @@ from mindspore import Parameter
 from mindspore.common.np_dtype import bfloat16
 
 from mindrlhf_lite.models.decoder import Decoder
-from mindrlhf_lite.models.model_config import ModelConfig
-from mindrlhf_lite.models.parameters import parameter_specs
 from mindrlhf_lite.parallel.layout import Buffer, part_view, slices
 from mindrlhf_lite.parallel.mesh import Axis, RoleMesh, gather_objects
 from mindrlhf_lite.rollout.protocol import Progress
+from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.shapes.parameters import parameter_specs
 from mindrlhf_lite.types import Completion, FinishReason, GenerateRequest, SamplingParams
 
 

@@ -143,17 +143,17 @@ class VllmEngine:
 
     def _completion(self, name: str, token_ids: Sequence[int], stop_token_ids: Sequence[int]) -> Completion:
         request = self._runner.requests[name]  # until the next step
-        logprobs, policy_logprobs = (
+        logprobs, engine_logprobs = (
             np.array(request.logprobs, np.float32),
-            np.array(request.policy_logprobs, np.float32),
+            np.array(request.engine_logprobs, np.float32),
         )
-        if not np.isfinite(policy_logprobs).all():
+        if not np.isfinite(engine_logprobs).all():
             raise FloatingPointError(
                 "the rollout model's logprobs are not finite: its weights are broken (NaN or overflow)"
             )
         # vLLM calls a stop token at max_tokens a length stop
         reason = FinishReason.STOP if token_ids[-1] in stop_token_ids else FinishReason.LENGTH
-        return Completion(tuple(token_ids), logprobs, policy_logprobs, reason)
+        return Completion(tuple(token_ids), logprobs, engine_logprobs, reason)
 
     def _params(self, sampling: SamplingParams, request: GenerateRequest, number: int) -> Any:
         from vllm import SamplingParams as VllmSamplingParams

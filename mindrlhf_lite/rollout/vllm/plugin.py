@@ -25,7 +25,7 @@ def register_models() -> None:
         return
     from vllm import ModelRegistry
 
-    from mindrlhf_lite.models.model_config import ARCHITECTURES
+    from mindrlhf_lite.shapes.model_config import ARCHITECTURES
 
     for architecture in ARCHITECTURES.values():
         ModelRegistry.register_model(architecture.class_name, f"{_PACKAGE}.description:DecoderDescription")

@@ -67,7 +67,7 @@ class Request:
     logprobs: list[float] = field(
         default_factory=list
     )  # of the completion's tokens, under the distribution that was sampled from
-    policy_logprobs: list[float] = field(default_factory=list)
+    engine_logprobs: list[float] = field(default_factory=list)
 
     @property
     def generated(self) -> int:
@@ -262,11 +262,11 @@ class ModelRunner:
             return
         requests = [group[index].request for index in done]
         if is_sampled:
-            tokens, logprobs, policy_logprobs = (output[done] for output in outputs)
+            tokens, logprobs, engine_logprobs = (output[done] for output in outputs)
         else:
             logits = outputs[0][done]
             drawn = sample(logits, [Draw(r.params, r.history, float(r.uniforms[r.generated])) for r in requests])
-            tokens, logprobs, policy_logprobs = drawn.token_ids, drawn.logprobs, drawn.policy_logprobs
+            tokens, logprobs, engine_logprobs = drawn.token_ids, drawn.logprobs, drawn.engine_logprobs
             for place, (index, request) in enumerate(zip(done, requests, strict=True)):
                 if request.top_logprobs is not None:
                     group[index].alternatives = _top_logprobs(logits[place], int(tokens[place]), request.top_logprobs)
@@ -274,7 +274,7 @@ class ModelRunner:
             token = group[index].token = int(tokens[place])
             request.tokens.append(token)
             request.logprobs.append(float(logprobs[place]))
-            request.policy_logprobs.append(float(policy_logprobs[place]))
+            request.engine_logprobs.append(float(engine_logprobs[place]))
             request.history.append(token)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mindrlhf_lite.models.model_config import ModelConfig
+from mindrlhf_lite.shapes.model_config import ModelConfig
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,22 @@
+"""Lengths that sequences are padded to, so that few graphs are compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def default_buckets(longest: int) -> tuple[int, ...]:
+    """Two bucket lengths an octave (8, 12, 16, 24, 32, 48, ...), ending with `longest`."""
+    buckets, step = [], 8
+    while step < longest:
+        buckets += [step] + ([step * 3 // 2] if step * 3 // 2 < longest else [])
+        step *= 2
+    return (*buckets, longest)
+
+
+def round_up(length: int, buckets: Sequence[int]) -> int:
+    """The smallest bucket that holds `length`."""
+    for bucket in buckets:
+        if length <= bucket:
+            return bucket
+    raise ValueError(f"length {length} exceeds the largest bucket {buckets[-1]}; raise seq_length")
