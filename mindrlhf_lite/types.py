@@ -184,7 +184,8 @@ class ScoredGroup:
 class TrainSequence:
     """One sequence as the actor trains on it: prompt + completion, unpadded.
 
-    `reference_logprobs` is None when beta is 0; `frozen_logprobs`, of the actor before the first of several updates, is None when the batch is used for one update only.
+    `reference_logprobs` is None when beta is 0; `frozen_logprobs`, of the actor before the first of several updates, is
+    None when the batch is used for one update only.
     """
 
     token_ids: IntArray  # int32 [P + C]
