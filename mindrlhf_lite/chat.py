@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from mindrlhf_lite.data.templates import Template
 from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.rollout.native import NativeEngine
 from mindrlhf_lite.types import GenerateRequest, SamplingParams
 
@@ -104,7 +105,7 @@ def answer(
         ids = conversation.tokenizer.encode(conversation.prompt())
     if not 0 < len(ids) <= room:
         conversation.turns = before
-        raise ValueError(f"the prompt has {len(ids)} tokens; 1 to {room} fit beside --max_tokens={sampling.max_tokens}")
+        raise UserError(f"the prompt has {len(ids)} tokens; 1 to {room} fit beside --max_tokens={sampling.max_tokens}")
     if forgotten := (len(before) + 1 - len(conversation.turns)) // 2:
         write(f"[no room: {forgotten} of the oldest turns forgotten]\n")
     stream = StreamedText(conversation.tokenizer.decode, write)

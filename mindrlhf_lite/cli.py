@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.job.signals import Ended, announce, end_on_signals
 
 USER_ERROR = 2
@@ -60,7 +61,7 @@ def leave_torch_out() -> None:
 
 
 def run_tool(main: Callable[[], None], uses_torch: bool = False) -> None:
-    """Runs a tool's main(); ValueError (a user's mistake) and a full or unwritable disk become messages."""
+    """Runs a tool's main(); a UserError and a full or unwritable disk become messages."""
     if not {"-h", "--help"} & set(sys.argv[1:]):
         prepare_process()
         end_on_signals()
@@ -71,7 +72,7 @@ def run_tool(main: Callable[[], None], uses_torch: bool = False) -> None:
     except Ended as ended:
         announce(ended.args[0])
         sys.exit(128 + ended.args[0])
-    except ValueError as error:
+    except UserError as error:
         fail(str(error))
     except OSError as error:
         fail(f"{error.strerror or error}: {error.filename}" if error.filename else error.strerror or str(error))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.rewards.runner import RewardFunction
 from mindrlhf_lite.rollout.protocol import Progress, RolloutEngine
 from mindrlhf_lite.types import GenerateRequest, Prompt, RolloutGroup, SamplingParams
@@ -196,5 +197,5 @@ def correctness(rows: Sequence[Mapping[str, Any]], source: str) -> np.ndarray:
     """
     outcomes = [[completion["correct"] for completion in row["completions"]] for row in rows]
     if len({len(row) for row in outcomes}) > 1:
-        raise ValueError(f"{source}: its questions have different numbers of completions")
+        raise UserError(f"{source}: its questions have different numbers of completions")
     return np.array(outcomes, bool)

@@ -12,6 +12,7 @@ import numpy as np
 
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
 from mindrlhf_lite.data.tokenizer import Tokenizer, stop_token_ids
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.models.hf_weights import load_weights
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.types import TrainSequence
@@ -39,7 +40,7 @@ def read_rows(path: str) -> list[dict[str, Any]]:
         ValueError: names file and line of the first row that is not one.
     """
     if not Path(path).is_file():
-        raise ValueError(f"--input {path}: no such file")
+        raise UserError(f"--input {path}: no such file")
     rows = []
     for number, line in enumerate(
         Path(path).read_text().split("\n"), 1
@@ -49,12 +50,12 @@ def read_rows(path: str) -> list[dict[str, Any]]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path}:{number}: not valid JSON ({error.msg})") from None
+            raise UserError(f"{path}:{number}: not valid JSON ({error.msg})") from None
         if not isinstance(row, dict):
-            raise ValueError(f"{path}:{number}: a JSON object is needed, not {type(row).__name__}")
+            raise UserError(f"{path}:{number}: a JSON object is needed, not {type(row).__name__}")
         rows.append(row)
     if not rows:
-        raise ValueError(f"--input {path}: it has no rows")
+        raise UserError(f"--input {path}: it has no rows")
     return rows
 
 
@@ -67,14 +68,14 @@ def ids_of(row: dict[str, Any], kind: str, tokenizer: Tokenizer, where: str, voc
     ids = row.get(f"{kind}_ids")
     if ids is None:
         if not isinstance(row.get(kind), str):
-            raise ValueError(f"{where}: needs {kind!r} (text) or '{kind}_ids' (list of token ids)")
+            raise UserError(f"{where}: needs {kind!r} (text) or '{kind}_ids' (list of token ids)")
         ids = tokenizer.encode(row[kind])
     if (
         not isinstance(ids, list)
         or not ids
         or not all(isinstance(token, int) and 0 <= token < vocab_size for token in ids)
     ):
-        raise ValueError(f"{where}: {kind} must be at least one token id in 0..{vocab_size - 1}")
+        raise UserError(f"{where}: {kind} must be at least one token id in 0..{vocab_size - 1}")
     return ids
 
 
@@ -86,7 +87,7 @@ def as_train_sequences(rows: Sequence[dict[str, Any]], source: str, folder: Mode
         prompt = ids_of(row, "prompt", folder.tokenizer, where, folder.config.vocab_size)
         completion = ids_of(row, "completion", folder.tokenizer, where, folder.config.vocab_size)
         if len(prompt) + len(completion) > folder.config.max_position_embeddings:
-            raise ValueError(
+            raise UserError(
                 f"{where}: {len(prompt) + len(completion)} tokens, over the model's "
                 f"max_position_embeddings={folder.config.max_position_embeddings}"
             )

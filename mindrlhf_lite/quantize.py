@@ -26,6 +26,7 @@ import numpy as np
 import yaml
 
 from mindrlhf_lite.checkpoint.transform import open_checkpoint, write_mindformers
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.models.mindformers import mindformers_problem, mindformers_settings
 
 _HEAD = "lm_head"
@@ -49,7 +50,7 @@ def _find_golden_stick() -> None:
         sys.path.append(str(folder))
     missing = [name for name in ("mindspore_gs", "mindformers") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ValueError(f"{' and '.join(missing)} not installed; run `bash build.sh --quantize`")
+        raise UserError(f"{' and '.join(missing)} not installed; run `bash build.sh --quantize`")
 
 
 def quantize(model_dir: str | Path, output_dir: str | Path, keep: tuple[str, ...] = (_HEAD,)) -> Quantized:
@@ -67,9 +68,9 @@ def quantize(model_dir: str | Path, output_dir: str | Path, keep: tuple[str, ...
     if source.config.tie_word_embeddings and _HEAD not in keep:
         keep = (*keep, _HEAD)
     if problem := mindformers_problem(source.config):
-        raise ValueError(f"{model_dir}: {problem}")
+        raise UserError(f"{model_dir}: {problem}")
     if output.exists():
-        raise ValueError(f"{output}: exists already; give a new folder")
+        raise UserError(f"{output}: exists already; give a new folder")
     _find_golden_stick()
     import mindspore as ms
 
@@ -81,9 +82,7 @@ def quantize(model_dir: str | Path, output_dir: str | Path, keep: tuple[str, ...
         names = [name for name, _ in network.parameters_and_names()]
         # a tied head has no parameter of its own
         if unknown := [pattern for pattern in keep if pattern != _HEAD and not any(pattern in name for name in names)]:
-            raise ValueError(
-                f"--keep {' '.join(unknown)}: no layer has that in its name; names are such as {names[-2]}"
-            )
+            raise UserError(f"--keep {' '.join(unknown)}: no layer has that in its name; names are such as {names[-2]}")
         network = _round(network, keep)
         parameters = dict(network.parameters_and_names())
     output.mkdir(parents=True)

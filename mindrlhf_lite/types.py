@@ -11,6 +11,8 @@ from enum import Enum
 
 import numpy as np
 
+from mindrlhf_lite.errors import UserError
+
 IntArray = np.ndarray
 FloatArray = np.ndarray
 
@@ -85,7 +87,7 @@ class SamplingParams:
         if self.repetition_penalty <= 0:
             problems.append(f"repetition_penalty={self.repetition_penalty}: must be positive")
         if problems:
-            raise ValueError("; ".join(problems))
+            raise UserError("; ".join(problems))
 
     @property
     def has_filters(self) -> bool:

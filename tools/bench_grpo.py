@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.errors import UserError
 
 REWARD = "def count_ones(completions, golds):\n    return [float(text.count('1')) for text in completions]\n"
 
@@ -42,7 +43,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     if args.steps < 2:
-        raise ValueError(f"--steps {args.steps}: at least 2, the first one is left out")
+        raise UserError(f"--steps {args.steps}: at least 2, the first one is left out")
     from mindrlhf_lite.config.load import build_config
     from mindrlhf_lite.data.records import write_prompts
     from mindrlhf_lite.data.tokenizer import Tokenizer

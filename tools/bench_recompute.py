@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.errors import UserError
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -92,7 +93,7 @@ def main() -> None:
             [sys.executable, __file__, *sys.argv[1:], "--only", mode], capture_output=True, text=True
         )
         if result.returncode:
-            raise ValueError(f"the measurement with activations {mode} failed:\n{result.stderr[-3000:]}")
+            raise UserError(f"the measurement with activations {mode} failed:\n{result.stderr[-3000:]}")
         print(json.dumps({mode: json.loads(result.stdout.splitlines()[-1])}), flush=True)
 
 

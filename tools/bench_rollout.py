@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.errors import UserError
 
 NEW_TOKENS, STOP_TOKENS, VOCABULARY = 128, 20, 2048
 KEEP_MEMORY = {
@@ -103,7 +104,7 @@ def main() -> None:
                 assert child.stdin and child.stdout
                 print("go", file=child.stdin, flush=True)
                 if not (line := child.stdout.readline()):
-                    raise ValueError(
+                    raise UserError(
                         f"the {name} engine ended early; see `{sys.executable} {__file__} --engines {name} "
                         "--serve FOLDER <<< go`"
                     )

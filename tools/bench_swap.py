@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.errors import UserError
 
 MODES = {
     "off": [],
@@ -71,7 +72,7 @@ def measure(folder: Path, name: str, ranks: int, settings: list[str]) -> dict[st
     }
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
     if result.returncode:
-        raise ValueError(f"the run with swapping {name} failed:\n{(result.stdout + result.stderr)[-3000:]}")
+        raise UserError(f"the run with swapping {name} failed:\n{(result.stdout + result.stderr)[-3000:]}")
     rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()][1:]
     memory = json.loads((output / "summary.json").read_text())["memory"]
     return {
@@ -90,7 +91,7 @@ def measure(folder: Path, name: str, ranks: int, settings: list[str]) -> dict[st
 def main() -> None:
     args = parse_arguments()
     if args.steps < 2 or args.ranks < 1:
-        raise ValueError(
+        raise UserError(
             f"--steps {args.steps} --ranks {args.ranks}: at least 2 steps (the first is left out) and one rank"
         )
     from mindrlhf_lite.data.records import write_prompts

@@ -33,6 +33,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.errors import UserError
 
 _NOT_WRITTEN = (".bin", ".pth", ".pt", ".npz", ".gguf", ".onnx")
 
@@ -66,19 +67,19 @@ def paths(args: argparse.Namespace) -> tuple[str, str]:
     pair = (args.torch_ckpt_dir, args.mindspore_ckpt_path)
     source, destination = pair[::-1] if args.reversed else pair
     if (source and args.input_path) or (destination and args.output_path):
-        raise ValueError("give --input_path and --output_path, or --torch_ckpt_dir and --mindspore_ckpt_path, not both")
+        raise UserError("give --input_path and --output_path, or --torch_ckpt_dir and --mindspore_ckpt_path, not both")
     source, destination = source or args.input_path, destination or args.output_path
     if not source or not destination:
-        raise ValueError(
+        raise UserError(
             "a source and a destination are needed: --input_path and --output_path, or --torch_ckpt_dir and "
             "--mindspore_ckpt_path"
         )
     if args.mindspore_ckpt_path and not args.mindspore_ckpt_path.endswith((".ckpt", ".safetensors")):
-        raise ValueError(
+        raise UserError(
             f"--mindspore_ckpt_path {args.mindspore_ckpt_path}: a MindFormers file ends in .ckpt or .safetensors"
         )
     if destination.endswith(_NOT_WRITTEN):
-        raise ValueError(
+        raise UserError(
             f"{destination}: this format is not written; give a folder (Hugging Face), or a file .ckpt or "
             ".safetensors (MindFormers)"
         )
@@ -99,7 +100,7 @@ def main() -> None:
     conversion.check_is_new(Path(destination))
     if Path(source_path).suffix in conversion.MINDFORMERS_SUFFIXES:
         if not args.config_path:
-            raise ValueError(
+            raise UserError(
                 f"--config_path: needed for {source_path}, which does not say the shape of its model: a "
                 "MindFormers YAML or a Hugging Face folder"
             )
@@ -118,7 +119,7 @@ def main() -> None:
     strategy = conversion.read_strategy(args.dst_strategy, "--dst_strategy") if args.dst_strategy else None
     is_mindformers = Path(destination).suffix in conversion.MINDFORMERS_SUFFIXES
     if strategy and is_mindformers:
-        raise ValueError(f"--dst_strategy {args.dst_strategy}: rank files go into a folder, not into {destination}")
+        raise UserError(f"--dst_strategy {args.dst_strategy}: rank files go into a folder, not into {destination}")
     dtype = DTYPES[args.dtype] if args.dtype else None
     with tqdm(total=conversion.number_of_tensors(source.config, strategy), unit="tensor") as progress:
         if is_mindformers:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.errors import UserError
 
 if TYPE_CHECKING:
     from mindrlhf_lite.evaluation import Evaluation
@@ -87,7 +88,7 @@ def evaluate(model: str, args: argparse.Namespace, temperature: float) -> "list[
     correct = judge(groups, reward)
     reward.close()
     if reward.has_only_failed:
-        raise ValueError(
+        raise UserError(
             f"--verifier {args.verifier}: it failed on all {correct.size} completions: there is no accuracy to "
             "report; mend it"
         )
@@ -106,7 +107,7 @@ def read_completions(path: str) -> "list[Row]":
             and all(isinstance(c, dict) and "correct" in c for c in completions)
         )
         if not is_whole or not {"prompt", "gold", "source"} <= row.keys():
-            raise ValueError(
+            raise UserError(
                 f"{path}: row {number} is no answered question (prompt, gold, source, completions with correct); "
                 "give a .completions.jsonl file"
             )
@@ -149,24 +150,24 @@ def write_result(output: str, result: dict, rows: "dict[str, list[Row]]") -> Non
 def main() -> None:
     args = parse_arguments()
     if args.k < 1 or args.max_num_seqs < 1 or args.max_prompts < 0:
-        raise ValueError("--k and --max_num_seqs must be at least 1, --max_prompts must not be negative")
+        raise UserError("--k and --max_num_seqs must be at least 1, --max_prompts must not be negative")
     temperature = args.temperature if args.temperature is not None else (0.0 if args.k == 1 else 1.0)
     if temperature == 0 and args.k > 1:
-        raise ValueError(
+        raise UserError(
             "--temperature 0 with --k over 1: greedy completions are all equal; give a positive temperature"
         )
     models = args.compare or ([args.model] if args.model else [])
     if not models or (args.compare and args.model):
-        raise ValueError("give --model DIR, or --compare A B")
+        raise UserError("give --model DIR, or --compare A B")
     if summaries := [model for model in models if model.endswith(".json")]:
-        raise ValueError(
+        raise UserError(
             f"{summaries[0]}: holds the figures only; give its answers, "
             f"{Path(summaries[0]).with_suffix('.completions.jsonl')}"
         )
     if args.output and (Path(args.output).is_dir() or not Path(args.output).absolute().parent.is_dir()):
-        raise ValueError(f"--output {args.output}: a file in a folder that is there is needed")
+        raise UserError(f"--output {args.output}: a file in a folder that is there is needed")
     if not args.dataset and any(not model.endswith(".jsonl") for model in models):
-        raise ValueError("--dataset: needed; a MindRecord file of tools/rlhf_data.py")
+        raise UserError("--dataset: needed; a MindRecord file of tools/rlhf_data.py")
 
     settings = {"max_tokens": args.max_tokens, "temperature": temperature, "verifier": args.verifier, "seed": args.seed}
     rows = [
@@ -181,7 +182,7 @@ def main() -> None:
 
     questions = [[(row["prompt"], row["gold"]) for row in side] for side in rows]
     if questions[0] != questions[1]:
-        raise ValueError(
+        raise UserError(
             f"--compare: {models[0]} and {models[1]} did not answer the same questions ({len(rows[0])} and "
             f"{len(rows[1])} of them)"
         )

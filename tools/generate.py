@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.errors import UserError
 
 if TYPE_CHECKING:
     from mindrlhf_lite.inference import ModelFolder
@@ -69,7 +70,7 @@ def sampling_of(args: argparse.Namespace, folder: "ModelFolder") -> "SamplingPar
 
     stops = args.stop_token_ids if args.stop_token_ids is not None else folder.stop_token_ids
     if bad := [token for token in stops if not 0 <= token < folder.config.vocab_size]:
-        raise ValueError(f"--stop_token_ids: {bad} lie outside the vocabulary of {folder.config.vocab_size}")
+        raise UserError(f"--stop_token_ids: {bad} lie outside the vocabulary of {folder.config.vocab_size}")
     filters = {"top_k": args.top_k, "top_p": args.top_p, "repetition_penalty": args.repetition_penalty}
     return SamplingParams(args.max_tokens, args.min_tokens, args.temperature, **filters, stop_token_ids=tuple(stops))
 
@@ -83,18 +84,18 @@ def chat(args: argparse.Namespace) -> None:
     from mindrlhf_lite.rollout.native import NativeEngine
 
     if args.input or args.output or args.n != 1:
-        raise ValueError("--input, --output and --n do not go with --chat")
+        raise UserError("--input, --output and --n do not go with --chat")
     folder = load_model_folder(args.model)
     length, sampling = min(args.max_length, folder.config.max_position_embeddings), sampling_of(args, folder)
     if sampling.max_tokens >= length:
-        raise ValueError(
+        raise UserError(
             f"--max_tokens {sampling.max_tokens}: must be below --max_length (and the model's "
             f"max_position_embeddings), {length}"
         )
     template = load_template(args.prompt_type, folder.tokenizer) if args.prompt_type else None
     conversation = Conversation(folder.tokenizer, args.system, template)
     if args.system and not (template.takes_system if template else conversation.remembers):
-        raise ValueError(
+        raise UserError(
             f"--system: {f'template {args.prompt_type}' if template else 'a model without a chat template'} has "
             "no place for it"
         )
@@ -138,7 +139,7 @@ def chat(args: argparse.Namespace) -> None:
 
 def complete_file(args: argparse.Namespace) -> None:
     if not args.input or not args.output:
-        raise ValueError("--input and --output are needed, or --chat")
+        raise UserError("--input and --output are needed, or --chat")
     from tqdm import tqdm
 
     from mindrlhf_lite.inference import ids_of, load_model_folder, read_rows
@@ -160,7 +161,7 @@ def complete_file(args: argparse.Namespace) -> None:
     ]
     length = max(len(request.prompt_ids) for request in requests) + args.max_tokens
     if length > folder.config.max_position_embeddings:
-        raise ValueError(
+        raise UserError(
             f"the longest prompt + --max_tokens is {length}, over the model's "
             f"max_position_embeddings={folder.config.max_position_embeddings}"
         )
@@ -188,7 +189,7 @@ def complete_file(args: argparse.Namespace) -> None:
 def main() -> None:
     args = parse_arguments()
     if args.n < 1 or args.max_num_seqs < 1:
-        raise ValueError("--n and --max_num_seqs must be at least 1")
+        raise UserError("--n and --max_num_seqs must be at least 1")
     if args.chat:
         chat(args)
     else:

@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.errors import UserError
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -33,9 +34,9 @@ def main() -> None:
 
     names = args.names or names_of(args.runs)
     if len(names) != len(args.runs):
-        raise ValueError(f"--names: {len(names)} names for {len(args.runs)} runs")
+        raise UserError(f"--names: {len(names)} names for {len(args.runs)} runs")
     if len(set(names)) != len(names):
-        raise ValueError(f"--names {' '.join(names)}: names must differ")
+        raise UserError(f"--names {' '.join(names)}: names must differ")
     print(write_report([read_run(path, name) for path, name in zip(args.runs, names, strict=True)], Path(args.output)))
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.errors import UserError
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -45,7 +46,7 @@ def main() -> None:
 
     for name in ("bucket_mb", "link_gb_per_s", "memory_gb_per_s"):
         if not getattr(args, name) > 0:
-            raise ValueError(f"--{name} {getattr(args, name)}: must be positive")
+            raise UserError(f"--{name} {getattr(args, name)}: must be positive")
     config = read_model_file(args.model_config).shape
     source, destination = parse_strategy(args.src, "--src", config), parse_strategy(args.dst, "--dst", config)
     start = time.perf_counter()

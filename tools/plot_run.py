@@ -11,6 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.errors import UserError
 
 
 def main() -> None:
@@ -22,7 +23,7 @@ def main() -> None:
 
     rows = read_metrics(Path(args.run) / "metrics.jsonl")
     if not rows:
-        raise ValueError(f"{args.run}: no metrics.jsonl with at least one step there")
+        raise UserError(f"{args.run}: no metrics.jsonl with at least one step there")
     for path in write_plots(rows, Path(args.run) / "plots"):
         print(path)
 

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import fail, run_tool, tool_parser
+from mindrlhf_lite.errors import UserError
 
 if TYPE_CHECKING:
     from mindrlhf_lite.data.sources import BadRow, Question
@@ -148,22 +149,22 @@ def parse_arguments() -> argparse.Namespace:
         args.dataset_type = "custom"
     for name in ("dataset_type", *([] if args.inspect else ["output_path"])):
         if getattr(args, name) is None:
-            raise ValueError(f"--{name} is needed")
+            raise UserError(f"--{name} is needed")
     if args.tokenizer_dir is None and args.vocab_path is None:
-        raise ValueError("--tokenizer_dir is needed (or --vocab_path and --merges_file_path)")
+        raise UserError("--tokenizer_dir is needed (or --vocab_path and --merges_file_path)")
     if args.seq_length <= args.max_prompt_length:
-        raise ValueError(
+        raise UserError(
             f"--seq_length {args.seq_length}: must exceed --max_prompt_length {args.max_prompt_length} to leave "
             "room for a completion"
         )
     if args.file_path is None and args.dataset_type != "arithmetic":
-        raise ValueError(f"--file_path is needed for --dataset_type {args.dataset_type}")
+        raise UserError(f"--file_path is needed for --dataset_type {args.dataset_type}")
     if not args.inspect and not args.overwrite and Path(args.output_path).exists():
-        raise ValueError(f"--output_path {args.output_path}: exists already; give another name, or --overwrite")
+        raise UserError(f"--output_path {args.output_path}: exists already; give another name, or --overwrite")
     if args.ratios and args.file_path is None:
-        raise ValueError("--ratios: give the files that they belong to by --file_path")
+        raise UserError("--ratios: give the files that they belong to by --file_path")
     if min(args.workers, 1) < 1 or min(args.sample, args.inspect, args.log_interval) < 0:
-        raise ValueError("--workers must be at least 1; --sample, --inspect and --log_interval must not be negative")
+        raise UserError("--workers must be at least 1; --sample, --inspect and --log_interval must not be negative")
     return args
 
 
@@ -176,9 +177,9 @@ def read_config(path: str, known: set[str]) -> list[str]:
     try:
         values = load_yaml(Path(path).read_text())
     except yaml.YAMLError as error:
-        raise ValueError(f"--config {path}: not valid YAML ({error})") from None
+        raise UserError(f"--config {path}: not valid YAML ({error})") from None
     if not isinstance(values, dict):
-        raise ValueError(f"--config {path}: settings by name are needed")
+        raise UserError(f"--config {path}: settings by name are needed")
     arguments: list[str] = []
     for key, value in values.items():
         name = _CONFIG_NAMES.get(key, key)
@@ -186,7 +187,7 @@ def read_config(path: str, known: set[str]) -> list[str]:
             print(f"--config {path}: {key} is not needed here, and not read")
             continue
         if name not in known:
-            raise ValueError(f"--config {path}: {key} is unknown; known: {', '.join(sorted({*known, *_CONFIG_NAMES}))}")
+            raise UserError(f"--config {path}: {key} is unknown; known: {', '.join(sorted({*known, *_CONFIG_NAMES}))}")
         if key == "output_prefix" and not str(value).endswith(".mindrecord"):
             value = f"{value}.mindrecord"
         if value is None or value is False:

@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.errors import UserError
 
 
 def main() -> None:
@@ -25,7 +26,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=8, help="rows a forward pass (default: 8)")
     args = parser.parse_args()
     if args.batch_size < 1:
-        raise ValueError(f"--batch_size {args.batch_size}: must be at least 1")
+        raise UserError(f"--batch_size {args.batch_size}: must be at least 1")
     from mindrlhf_lite.inference import as_train_sequences, load_model_folder, read_rows, score_sequences
     from mindrlhf_lite.observe.writers import write_atomically
     from mindrlhf_lite.parallel.mesh import Mesh

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mindrlhf_lite.checkpoint.store import rank_file
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.models.tensor_files import TensorFile, open_tensor_file
 from mindrlhf_lite.parallel.layout import Box, Strategy
 from mindrlhf_lite.reshard.plan import holdings, intersect, volume
@@ -62,7 +63,7 @@ class ShardedReader:
             result[tuple(slice(start - begin, stop - begin) for (start, stop), (begin, _) in zip(common, box))] = values
             filled += volume(common)
         if filled != volume(box):
-            raise ValueError(f"{self.folder}: {tensor} is there in part only ({filled} of {volume(box)} numbers)")
+            raise UserError(f"{self.folder}: {tensor} is there in part only ({filled} of {volume(box)} numbers)")
         return result
 
     def dtype(self, tensor: str) -> str:
@@ -74,8 +75,8 @@ class ShardedReader:
         path = self.folder / place.file
         if place.file not in self._files:
             if not path.is_file():
-                raise ValueError(f"{path} is missing: it holds {place.key}")
+                raise UserError(f"{path} is missing: it holds {place.key}")
             self._files[place.file] = open_tensor_file(path)
         if place.key not in self._files[place.file].entries:
-            raise ValueError(f"{path}: no tensor {place.key}; was it saved under another strategy?")
+            raise UserError(f"{path}: no tensor {place.key}; was it saved under another strategy?")
         return self._files[place.file]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.parallel.dims import ParallelDims
 from mindrlhf_lite.parallel.layout import Strategy
 
@@ -34,11 +35,11 @@ def strategy_from_json(values: Mapping[str, Any], source: str) -> Strategy:
     """
     known = strategy_to_json(Strategy(ParallelDims(1)))
     if unknown := values.keys() - known.keys():
-        raise ValueError(f"{source}: unknown {', '.join(sorted(unknown))}; a strategy has {', '.join(known)}")
+        raise UserError(f"{source}: unknown {', '.join(sorted(unknown))}; a strategy has {', '.join(known)}")
     filled = {**known, **values}
     degrees = [filled[key] for key in ("data_parallel", "model_parallel", "pipeline_stage")]
     if not all(isinstance(degree, int) and degree >= 1 for degree in degrees):
-        raise ValueError(
+        raise UserError(
             f"{source}: data_parallel, model_parallel, pipeline_stage = {degrees}: positive whole numbers are needed"
         )
     return Strategy(

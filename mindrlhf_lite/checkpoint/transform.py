@@ -24,6 +24,7 @@ from mindrlhf_lite.checkpoint.store import rank_file
 from mindrlhf_lite.checkpoint.strategies import strategy_from_json, strategy_to_json
 from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.durable import place
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.models.gguf_model import GgufModel, write_tokenizer
 from mindrlhf_lite.models.hf_weights import WeightReader, check_names_and_shapes, whole_tensor, write_hf_model
 from mindrlhf_lite.models.mindformers import is_training_state, mindformers_name, mindformers_problem
@@ -69,9 +70,9 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read ({error})") from None
+        raise UserError(f"{path}: cannot be read ({error})") from None
     if not isinstance(values, dict):
-        raise ValueError(f"{path}: a JSON object is needed")
+        raise UserError(f"{path}: a JSON object is needed")
     return values
 
 
@@ -107,7 +108,7 @@ def open_checkpoint(path: str | Path, strategy: Strategy | None = None) -> OpenC
             state["model"].get("pad_token_id"),
         )
     if not (folder / MODEL_FILE).is_file():
-        raise ValueError(
+        raise UserError(
             f"{folder}: neither state.json (a run's step_N folder) nor config.json (a Hugging Face folder, or "
             "one of this tool's) there"
         )
@@ -144,7 +145,7 @@ def open_mindformers(path: str | Path, config_path: str | Path) -> OpenCheckpoin
     check_names_and_shapes(found, expected, f"{path} (shape from {config_path})")
     for name in found:
         if (dtype := file.entries[name].dtype) not in ("F32", "F16", "BF16", "F64"):
-            raise ValueError(f"{path}: {name} has dtype {dtype}; supported: Float32, Float16, BFloat16, Float64")
+            raise UserError(f"{path}: {name} has dtype {dtype}; supported: Float32, Float16, BFloat16, Float64")
     if tied_head is not None:
         _check_tied_head(file, tied_head, mindformers_name("model.embed_tokens.weight"))
 
@@ -177,7 +178,7 @@ def _check_tied_head(file: TensorFile, shape: tuple[int, ...], embedding: str) -
         return np.array_equal(file.read("lm_head.weight", box), file.read(embedding, box), equal_nan=True)
 
     if shape != file.entries[embedding].shape or not all(map(rows_are_equal, range(0, shape[0], _ROWS_COMPARED))):
-        raise ValueError(
+        raise UserError(
             f"{file.path}: lm_head.weight is not {embedding}, though the config says tie_word_embeddings=true"
         )
 
@@ -191,14 +192,14 @@ def number_of_tensors(config: ModelConfig, strategy: Strategy | None) -> int:
     if strategy is None:
         return len(parameter_specs(config))
     if problems := strategy.problems(config):
-        raise ValueError(f"{strategy.dims.describe()}: " + "; ".join(problems))
+        raise UserError(f"{strategy.dims.describe()}: " + "; ".join(problems))
     return sum(len(buffers_of_rank(config, strategy, rank)) for rank in _written_ranks(strategy))
 
 
 def check_is_new(destination: Path) -> None:
     """Raises ValueError if something is there already, but for an empty folder."""
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise ValueError(f"{destination}: exists already and is not empty; give a new name")
+        raise UserError(f"{destination}: exists already and is not empty; give a new name")
 
 
 def transform(
@@ -291,9 +292,9 @@ def write_mindformers(
     """
     path = Path(destination)
     if path.suffix not in MINDFORMERS_SUFFIXES:
-        raise ValueError(f"{path}: a MindFormers file ends in {' or '.join(MINDFORMERS_SUFFIXES)}")
+        raise UserError(f"{path}: a MindFormers file ends in {' or '.join(MINDFORMERS_SUFFIXES)}")
     if problem := mindformers_problem(source.config):
-        raise ValueError(f"{path}: {problem}")
+        raise UserError(f"{path}: {problem}")
     check_is_new(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     read, dtype_of = source.readers["weight/"], source.dtype_to_write(dtype)

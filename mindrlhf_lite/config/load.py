@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 import yaml
 
 from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.strict_yaml import load_yaml
 
 # what users bring along from other GRPO configurations, and what to do with it
@@ -50,7 +51,7 @@ FLAGS = {
 }
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """All problems of a configuration. `problems`: one line each, with key, value and fix."""
 
     def __init__(self, problems: Sequence[str]):
@@ -195,7 +196,7 @@ def _convert(value: Any, wanted: Any, entry: dataclasses.Field) -> Any:
     choices = entry.metadata["choices"]
     if choices and result not in choices:
         near = difflib.get_close_matches(str(result), choices, 1)
-        raise ValueError(
+        raise UserError(
             f"must be one of {', '.join(filter(None, choices))}" + (f"; did you mean {near[0]}?" if near else "")
         )
     return result
@@ -203,7 +204,7 @@ def _convert(value: Any, wanted: Any, entry: dataclasses.Field) -> Any:
 
 def _scalar(value: Any, wanted: type) -> Any:
     if wanted is float and isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("a finite number is needed")
+        raise UserError("a finite number is needed")
     if wanted is float and isinstance(value, str):
         try:
             return float(value)  # YAML reads 1e-6 as text
@@ -216,7 +217,7 @@ def _scalar(value: Any, wanted: type) -> Any:
     if isinstance(value, wanted) and not (wanted is int and isinstance(value, bool)):
         return value
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    raise ValueError(f"{names[wanted]} is needed, not {type(value).__name__}")
+    raise UserError(f"{names[wanted]} is needed, not {type(value).__name__}")
 
 
 def _construct(section: type, prefix: str, values: dict[str, Any]) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.models.mindformers import shape_from_mindformers, strategies_from_mindformers
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.strict_yaml import load_yaml
@@ -41,19 +42,19 @@ def read_model_file(path: str) -> ModelFile:
         values = json.loads((Path(path) / "config.json").read_text())
         return ModelFile(shape, {}, values.get("eos_token_id"), values.get("pad_token_id"))
     if not Path(path).is_file():
-        raise ValueError(f"model_config {path}: no such file or folder")
+        raise UserError(f"model_config {path}: no such file or folder")
     try:
         values = load_yaml(Path(path).read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"model_config {path}: not valid YAML ({getattr(error, 'problem', error)})") from None
+        raise UserError(f"model_config {path}: not valid YAML ({getattr(error, 'problem', error)})") from None
     if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
-        raise ValueError(
+        raise UserError(
             f"model_config {path}: a section model: with the keys of a Hugging Face config.json is needed, or "
             "model.model_config: as in MindFormers"
         )
     model = values["model"]
     if "model_config" in model and not isinstance(model["model_config"], dict):
-        raise ValueError(f"model_config {path}: model.model_config must be a mapping, not {model['model_config']!r}")
+        raise UserError(f"model_config {path}: model.model_config must be a mapping, not {model['model_config']!r}")
     if "model_config" in model:
         model, folder = model["model_config"], values.get("pretrained_model_dir")
         if folder and not any(

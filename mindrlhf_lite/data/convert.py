@@ -13,6 +13,7 @@ from tqdm import tqdm
 from mindrlhf_lite.data.sources import BadRow, Question
 from mindrlhf_lite.data.templates import Template, load_template
 from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.rewards.verifiers import Verifier, find_verifier, gold_problem, unsatisfied
 from mindrlhf_lite.types import Prompt
 
@@ -146,7 +147,7 @@ def mix(parts: Sequence[Sequence[Prompt]], ratios: Sequence[float], seed: int) -
         ValueError: ratios are not one positive number a part.
     """
     if len(ratios) != len(parts) or not all(0 < ratio < float("inf") for ratio in ratios):
-        raise ValueError(
+        raise UserError(
             f"--ratios {' '.join(map(str, ratios))}: one positive number for each of the {len(parts)} files is needed"
         )
     shares = np.array(ratios) / sum(ratios)
@@ -162,5 +163,5 @@ def mix(parts: Sequence[Sequence[Prompt]], ratios: Sequence[float], seed: int) -
 def sample(prompts: Sequence[Prompt], count: int, seed: int) -> list[Prompt]:
     """`count` prompts chosen by the seed, in their order."""
     if not 0 < count <= len(prompts):
-        raise ValueError(f"--sample {count}: there are {len(prompts)} usable rows to choose from")
+        raise UserError(f"--sample {count}: there are {len(prompts)} usable rows to choose from")
     return [prompts[index] for index in sorted(np.random.default_rng(seed).permutation(len(prompts))[:count])]

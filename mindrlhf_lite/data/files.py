@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mindrlhf_lite.errors import UserError
+
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
 Row = tuple[int, "dict[str, Any] | ValueError"]  # number in the file, from 1, and the row or what is wrong with it
@@ -20,10 +22,10 @@ def read_rows(path: Path) -> Iterator[Row]:
         ValueError: the file as a whole cannot be read, or its kind is unknown.
     """
     if not path.is_file():
-        raise ValueError(f"{path}: no such file")
+        raise UserError(f"{path}: no such file")
     kind = path.suffix.lower()
     if kind not in SUFFIXES:
-        raise ValueError(f"{path}: unknown kind of file; {', '.join(SUFFIXES)} are understood")
+        raise UserError(f"{path}: unknown kind of file; {', '.join(SUFFIXES)} are understood")
     if kind == ".parquet":
         return _parquet_rows(path)
     if kind == ".csv":
@@ -60,9 +62,9 @@ def _list_rows(path: Path) -> Iterator[Row]:
     try:
         values = json.loads(path.read_bytes())
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not valid JSON ({error.msg} at column {error.colno})") from None
+        raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg} at column {error.colno})") from None
     except UnicodeDecodeError:
-        raise ValueError(f"{path}: not valid UTF-8") from None
+        raise UserError(f"{path}: not valid UTF-8") from None
     for number, value in enumerate(values, 1):
         yield number, _checked(value)
 
@@ -77,7 +79,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
                 else:
                     yield number, row
         except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: not a CSV file in UTF-8 ({error})") from None
+            raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from None
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
@@ -85,13 +87,13 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
         from pyarrow import ArrowInvalid
         from pyarrow.parquet import ParquetFile
     except ImportError:
-        raise ValueError(
+        raise UserError(
             f"{path}: .parquet needs pyarrow; install it with `pip install pyarrow==19.0.0` (newer ones want NumPy 2)"
         ) from None
     try:
         file = ParquetFile(path)
     except ArrowInvalid as error:
-        raise ValueError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from None
     number = 0
     for batch in file.iter_batches(1024):
         for row in batch.to_pylist():

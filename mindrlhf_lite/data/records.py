@@ -22,6 +22,7 @@ from mindrlhf_lite.data.files import SUFFIXES
 from mindrlhf_lite.data.seal import BrokenSeal, check_seal, index_of, seal, under_its_old_name
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.durable import place
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.types import Prompt
 
 _SCHEMA = {
@@ -61,7 +62,7 @@ class Header:
     def check(self, tokenizer: Tokenizer, name: str, path: str | Path) -> None:
         """Raises ValueError if the prompts were made with another tokenizer."""
         if self.tokenizer_sha256 and self.tokenizer_sha256 != tokenizer.fingerprint():
-            raise ValueError(
+            raise UserError(
                 f"dataset_file {path}: its prompts were tokenized with {self.tokenizer}, whose tokens differ "
                 f"from those of {name}; "
                 f"convert the data with `tools/rlhf_data.py --tokenizer_dir {name}`"
@@ -132,12 +133,12 @@ def read_file(path: str | Path) -> tuple[Header, list[Prompt]]:
     read_header(path)
     rows = [_as_prompt(index - 1, row, path) for index, row in enumerate(_read_rows(path))]
     if not rows or rows[0].source != _HEADER:
-        raise ValueError(
+        raise UserError(
             f"dataset_file {path}: its first row is not a header; convert the data with this version's "
             "tools/rlhf_data.py"
         )
     if len(rows) == 1:
-        raise ValueError(f"dataset_file {path}: it has no rows")
+        raise UserError(f"dataset_file {path}: it has no rows")
     return Header(**json.loads(rows[0].text)[_HEADER]), rows[1:]
 
 
@@ -149,19 +150,19 @@ def read_header(path: str | Path) -> Header | None:
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"dataset_file {path}: no such file; make one with tools/rlhf_data.py")
+        raise UserError(f"dataset_file {path}: no such file; make one with tools/rlhf_data.py")
     if path.suffix.lower() in SUFFIXES:
-        raise ValueError(
+        raise UserError(
             f"dataset_file {path}: a MindRecord file is needed; convert it with `tools/rlhf_data.py --file_path {path}`"
         )
     try:
         values = check_seal(path)
     except BrokenSeal as error:
-        raise ValueError(f"dataset_file {path}: {error}") from None
+        raise UserError(f"dataset_file {path}: {error}") from None
     try:
         return Header(**values) if values is not None else None
     except TypeError:
-        raise ValueError(
+        raise UserError(
             f"dataset_file {path}: another version wrote it; convert the data again with this version's "
             "tools/rlhf_data.py"
         ) from None
@@ -176,14 +177,14 @@ def _read_rows(path: Path) -> Iterable[dict]:
             rows = list(reader.get_next())
             reader.close()
     except Exception as error:  # the native reader raises several kinds on damaged files
-        raise ValueError(f"dataset_file {path}: cannot be read as MindRecord ({str(error).splitlines()[0]})") from None
+        raise UserError(f"dataset_file {path}: cannot be read as MindRecord ({str(error).splitlines()[0]})") from None
     return rows
 
 
 def _as_prompt(index: int, row: dict, path: Path) -> Prompt:
     missing = [name for name in _SCHEMA if name not in row]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"dataset_file {path}: rows lack {', '.join(missing)}; convert the data with this version's "
             "tools/rlhf_data.py"
         )

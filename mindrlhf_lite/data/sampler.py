@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mindrlhf_lite.errors import UserError
+
 
 @dataclass(frozen=True)
 class SamplerState:
@@ -21,7 +23,7 @@ class PromptSampler:
 
     def __init__(self, num_prompts: int, seed: int):
         if num_prompts < 1:
-            raise ValueError(f"num_prompts={num_prompts}: must be positive")
+            raise UserError(f"num_prompts={num_prompts}: must be positive")
         self.num_prompts = num_prompts
         self.restore(SamplerState(seed, 0, 0))
 
@@ -32,7 +34,7 @@ class PromptSampler:
     def restore(self, state: SamplerState) -> None:
         """Continues exactly after what was taken when `state` was read."""
         if not 0 <= state.position <= self.num_prompts:
-            raise ValueError(
+            raise UserError(
                 f"position {state.position} does not fit {self.num_prompts} prompts: the data file is not the "
                 "one of the checkpoint"
             )

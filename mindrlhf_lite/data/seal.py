@@ -19,6 +19,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from mindrlhf_lite.errors import UserError
+
 _TABLE = "mindrlhf_lite"
 _BLOCK = 1 << 20
 
@@ -100,7 +102,7 @@ def _stored_name(index: sqlite3.Connection) -> str:
     row = index.execute("SELECT NAME FROM SHARD_NAME").fetchone()
     name = "" if row is None else str(row[0])
     if not name or name != os.path.basename(name):
-        raise ValueError(f"it names no file: {name!r}")
+        raise UserError(f"it names no file: {name!r}")
     return name
 
 

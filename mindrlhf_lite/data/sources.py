@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mindrlhf_lite.data.files import read_rows
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.rewards.final_answer import last_boxed
 from mindrlhf_lite.rewards.knights import knight_statements
 from mindrlhf_lite.rewards.numbers import parse_quantity
@@ -44,13 +45,13 @@ def _verbatim(text: str) -> str:
 def _behind_hashes(text: str) -> str:
     gold = text.rpartition("####")[2].strip() if "####" in text else ""
     if parse_quantity(gold) is None:
-        raise ValueError(f"the gold answer has no number behind '####': {text[-60:]!r}")
+        raise UserError(f"the gold answer has no number behind '####': {text[-60:]!r}")
     return gold
 
 
 def _number(text: str) -> str:
     if parse_quantity(text) is None:
-        raise ValueError(f"the gold answer has no number: {text!r}")
+        raise UserError(f"the gold answer has no number: {text!r}")
     return text
 
 
@@ -60,7 +61,7 @@ def _boxed_or_verbatim(text: str) -> str:
 
 def _statements(text: str) -> str:
     if not knight_statements(text):
-        raise ValueError(f"the gold answer says of nobody whether they are a knight or a knave: {text[-60:]!r}")
+        raise UserError(f"the gold answer says of nobody whether they are a knight or a knave: {text[-60:]!r}")
     return text
 
 
@@ -105,11 +106,11 @@ def parse_map_keys(given: str | Mapping[str, str]) -> dict[str, str]:
     try:
         values = json.loads(given) if isinstance(given, str) else dict(given)
     except json.JSONDecodeError as error:
-        raise ValueError(f"--map_keys {given}: not valid JSON ({error.msg})") from None
+        raise UserError(f"--map_keys {given}: not valid JSON ({error.msg})") from None
     if not isinstance(values, dict) or not all(isinstance(field, str) for field in values.values()):
-        raise ValueError(f"--map_keys {given}: must map {', '.join(_MAP_KEYS)} to names of fields")
+        raise UserError(f"--map_keys {given}: must map {', '.join(_MAP_KEYS)} to names of fields")
     if unknown := set(values) - set(_MAP_KEYS):
-        raise ValueError(f"--map_keys: {', '.join(sorted(unknown))} is unknown; known: {', '.join(_MAP_KEYS)}")
+        raise UserError(f"--map_keys: {', '.join(sorted(unknown))} is unknown; known: {', '.join(_MAP_KEYS)}")
     return {key: field for key, field in values.items() if field}
 
 
@@ -118,7 +119,7 @@ def dataset_type(name: str, map_keys: Mapping[str, str]) -> DatasetType:
     fields: dict[str, Any] = {key: (field,) for key, field in map_keys.items()}
     found = replace(DATASET_TYPES[name], **fields)
     if not found.prompt or not found.response:
-        raise ValueError(
+        raise UserError(
             f'--dataset_type {name}: say which fields hold question and answer, e.g. --map_keys \'{{"prompt": '
             f'"problem", "response": "answer"}}\''
         )
@@ -137,11 +138,11 @@ def _text(value: Mapping[str, Any], fields: Sequence[str]) -> str:
     if found is None:
         absent = not any(field in value for field in fields)
         there = f"; the row has {', '.join(map(repr, value))}" if value else ""
-        raise ValueError(f"field {' or '.join(map(repr, fields))} is {'missing' + there if absent else 'null'}")
+        raise UserError(f"field {' or '.join(map(repr, fields))} is {'missing' + there if absent else 'null'}")
     if isinstance(found, int | float) and not isinstance(found, bool):
         found = str(found)
     if not isinstance(found, str) or not found.strip():
-        raise ValueError(f"field {' or '.join(map(repr, fields))} is {found!r}, a non-empty string is needed")
+        raise UserError(f"field {' or '.join(map(repr, fields))} is {found!r}, a non-empty string is needed")
     return found.strip()
 
 
@@ -184,7 +185,7 @@ def arithmetic_rows(count: int, seed: int, split: str, digits: int = 2) -> Itera
     held_out = limit * limit // 5
     pairs = order[:held_out] if split == "held_out" else order[held_out:]
     if count > len(pairs):
-        raise ValueError(
+        raise UserError(
             f"--num_rows {count}: the {split} split of {digits}-digit sums has {len(pairs)} rows; ask for fewer "
             "or more digits"
         )

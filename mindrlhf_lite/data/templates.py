@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.strict_yaml import load_yaml
 
 _BUILT_IN = Path(__file__).with_name("templates.yaml")
@@ -46,24 +47,24 @@ def load_template(name: str, tokenizer: Tokenizer) -> Template:
     path, _, key = name.rpartition(":")
     source = Path(path) if path else _BUILT_IN
     if not source.is_file():
-        raise ValueError(f"--prompt_type {name}: no file {source}")
+        raise UserError(f"--prompt_type {name}: no file {source}")
     try:
         templates = load_yaml(source.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise ValueError(f"--prompt_type {name}: {source} is not valid YAML ({error})") from None
+        raise UserError(f"--prompt_type {name}: {source} is not valid YAML ({error})") from None
     if not isinstance(templates, dict):
-        raise ValueError(f"--prompt_type {name}: {source} must map names to templates")
+        raise UserError(f"--prompt_type {name}: {source} must map names to templates")
     if key not in templates:
-        raise ValueError(f"--prompt_type {name}: unknown; known: {', '.join(map(str, templates))}")
+        raise UserError(f"--prompt_type {name}: unknown; known: {', '.join(map(str, templates))}")
     given = templates[key]
     if isinstance(given, str):
         template = _of_text(name, given)
     elif isinstance(given, dict):
         template = _of_turns(name, given, tokenizer)
     else:
-        raise ValueError(f"--prompt_type {name}: must be a text or a mapping of {', '.join(_TURNS)}")
+        raise UserError(f"--prompt_type {name}: must be a text or a mapping of {', '.join(_TURNS)}")
     if template.render(_PROBE, "").count(_PROBE) != 1:
-        raise ValueError(
+        raise UserError(
             f"--prompt_type {name}: the prompt does not hold the question exactly once; put {_QUESTION} in, once"
         )
     return template
@@ -71,7 +72,7 @@ def load_template(name: str, tokenizer: Tokenizer) -> Template:
 
 def _of_text(name: str, text: str) -> Template:
     if text.count(_QUESTION) != 1:
-        raise ValueError(f"--prompt_type {name}: the template must hold {_QUESTION} exactly once")
+        raise UserError(f"--prompt_type {name}: the template must hold {_QUESTION} exactly once")
     # an assistant turn starts after the newline that YAML cannot keep at the end of a block
     text += "\n" if text.endswith("<|im_start|>assistant") else ""
     return Template(name, lambda question, system: _fill(text, question, system), _SYSTEM in text)
@@ -80,16 +81,16 @@ def _of_text(name: str, text: str) -> Template:
 def _of_turns(name: str, turns: Mapping[str, str], tokenizer: Tokenizer) -> Template:
     form = turns.get("chat_template", "chatml")
     if unknown := set(turns) - {*_TURNS, "chat_template"}:
-        raise ValueError(
+        raise UserError(
             f"--prompt_type {name}: {', '.join(sorted(map(str, unknown)))} is unknown; known: "
             f"{', '.join(_TURNS)}, chat_template"
         )
     if form not in _FORMS or not all(isinstance(text, str) for text in turns.values()):
-        raise ValueError(f"--prompt_type {name}: turns must be texts, and chat_template one of {', '.join(_FORMS)}")
+        raise UserError(f"--prompt_type {name}: turns must be texts, and chat_template one of {', '.join(_FORMS)}")
     if turns.get("user", "").count(_QUESTION) != 1:
-        raise ValueError(f"--prompt_type {name}: the user's turn must hold {_QUESTION} exactly once")
+        raise UserError(f"--prompt_type {name}: the user's turn must hold {_QUESTION} exactly once")
     if form == "tokenizer" and not tokenizer.has_chat_template:
-        raise ValueError(
+        raise UserError(
             f"--prompt_type {name}: the tokenizer's files hold no chat_template; use chat_template: chatml, or a text"
         )
 

@@ -9,6 +9,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from mindrlhf_lite.errors import UserError
+
 _FILES = ("tokenizer.json", "vocab.json")
 _SPLITTING_PROBE = "It's 1,234.5 kg\n\n  <think>\\frac{1}{2}</think> \u4f60\u597d \u00dcbung <|im_end|>"
 
@@ -31,11 +33,11 @@ class Tokenizer:
         if tokenizer_dir is not None:
             folder = Path(tokenizer_dir)
             if not any((folder / name).is_file() for name in _FILES):
-                raise ValueError(f"tokenizer_dir {tokenizer_dir}: neither tokenizer.json nor vocab.json there")
+                raise UserError(f"tokenizer_dir {tokenizer_dir}: neither tokenizer.json nor vocab.json there")
         else:
             for flag, path in (("--vocab_path", vocab_path), ("--merges_file_path", merges_path)):
                 if path is None or not Path(path).is_file():
-                    raise ValueError(f"{flag} {path}: no such file")
+                    raise UserError(f"{flag} {path}: no such file")
         from transformers import AutoTokenizer, Qwen2TokenizerFast
 
         try:
@@ -44,7 +46,7 @@ class Tokenizer:
             else:
                 self._tokenizer = Qwen2TokenizerFast(vocab_file=vocab_path, merges_file=merges_path)
         except Exception as error:  # the library raises many kinds on broken files
-            raise ValueError(f"cannot read the tokenizer of {tokenizer_dir or vocab_path}: {error}") from None
+            raise UserError(f"cannot read the tokenizer of {tokenizer_dir or vocab_path}: {error}") from None
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text; special tokens written in the text (as <|im_end|>) are recognised, none are added."""
@@ -73,7 +75,7 @@ class Tokenizer:
         try:
             return self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
         except TemplateError as error:
-            raise ValueError(f"the tokenizer's chat template: {error}") from None
+            raise UserError(f"the tokenizer's chat template: {error}") from None
 
     def fingerprint(self) -> str:
         """SHA-256 of every token with its id, and of the ids of a text that the way of splitting shows in."""
@@ -121,7 +123,7 @@ def stop_token_ids(model_dir: str | Path, tokenizer: Tokenizer) -> tuple[int, ..
         try:
             found = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
         except (ValueError, AttributeError):
-            raise ValueError(f"{path}: not valid JSON with settings by name") from None
+            raise UserError(f"{path}: not valid JSON with settings by name") from None
         if found is not None:
             return tuple(found) if isinstance(found, list) else (found,)
     return () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)

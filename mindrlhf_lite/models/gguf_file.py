@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from mindrlhf_lite.errors import UserError
+
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -55,15 +57,15 @@ class GgufFile:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         if not self.path.is_file():
-            raise ValueError(f"{self.path}: no such file")
+            raise UserError(f"{self.path}: no such file")
         if self.path.stat().st_size < 24:
-            raise ValueError(f"{self.path}: not a GGUF file ({self.path.stat().st_size} bytes)")
+            raise UserError(f"{self.path}: not a GGUF file ({self.path.stat().st_size} bytes)")
         with self.path.open("rb") as file:
             self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         try:
             self.settings, self.tensors = _Header(self._data).read()
         except (ValueError, struct.error) as error:
-            raise ValueError(f"{self.path}: {error}") from None
+            raise UserError(f"{self.path}: {error}") from None
 
     def read_rows(self, name: str, rows: np.ndarray | slice) -> np.ndarray:
         """float32 values of rows of a tensor, in the order asked for. Args: rows: indices or a range of the first
@@ -109,12 +111,12 @@ class _Header:
 
     def read(self) -> tuple[dict[str, Any], dict[str, GgufTensor]]:
         if self.data[:4] != _MAGIC:
-            raise ValueError("not a GGUF file (it does not begin with GGUF)")
+            raise UserError("not a GGUF file (it does not begin with GGUF)")
         self.at = 4
         version = self._number("I")
         if version not in _VERSIONS:
             wrong_order = int.from_bytes(version.to_bytes(4, "little"), "big") in _VERSIONS
-            raise ValueError(
+            raise UserError(
                 "GGUF in big-endian byte order, which is not read"
                 if wrong_order
                 else f"GGUF version {version}; versions 2 and 3 are read"
@@ -125,25 +127,25 @@ class _Header:
         for _ in range(num_settings):
             key = self._string()
             if key in settings:
-                raise ValueError(f"the setting {key!r} stands twice")
+                raise UserError(f"the setting {key!r} stands twice")
             settings[key] = self._value(self._number("I"))
         self._must_fit(num_tensors, 24, "tensors")
         infos = [self._tensor_info() for _ in range(num_tensors)]
         alignment = settings.get("general.alignment", _ALIGNMENT)
         if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
-            raise ValueError(f"general.alignment={alignment!r}: a power of two is needed")
+            raise UserError(f"general.alignment={alignment!r}: a power of two is needed")
         start = -(-self.at // alignment) * alignment
         tensors: dict[str, GgufTensor] = {}
         for name, shape, kind, offset in infos:
             if name in tensors:
-                raise ValueError(f"the tensor {name!r} stands twice")
+                raise UserError(f"the tensor {name!r} stands twice")
             tensors[name] = self._tensor(name, shape, kind, start + offset)
         return settings, tensors
 
     def _tensor_info(self) -> tuple[str, tuple[int, ...], int, int]:
         name, num_dims = self._string(), self._number("I")
         if not 1 <= num_dims <= _MOST_DIMENSIONS:
-            raise ValueError(f"the tensor {name!r} has {num_dims} dimensions; 1 to {_MOST_DIMENSIONS} are possible")
+            raise UserError(f"the tensor {name!r} has {num_dims} dimensions; 1 to {_MOST_DIMENSIONS} are possible")
         shape = tuple(reversed([self._number("Q") for _ in range(num_dims)]))
         return name, shape, self._number("I"), self._number("Q")
 
@@ -151,20 +153,20 @@ class _Header:
         from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
         if kind not in set(GGMLQuantizationType):
-            raise ValueError(f"the tensor {name!r} has the unknown type {kind}")
+            raise UserError(f"the tensor {name!r} has the unknown type {kind}")
         quantization = GGMLQuantizationType(kind)
         if not _can_be_dequantised(quantization.name):
-            raise ValueError(
+            raise UserError(
                 f"the tensor {name!r} is stored as {quantization.name}, which the library gguf does not dequantise"
             )
         block, block_bytes = GGML_QUANT_SIZES[quantization]
         if min(shape) < 1 or shape[-1] % block:
-            raise ValueError(
+            raise UserError(
                 f"the tensor {name!r} has shape {shape}, which blocks of {block} ({quantization.name}) cannot fill"
             )
         row_bytes = shape[-1] // block * block_bytes
         if offset % 4 or offset + math.prod(shape[:-1]) * row_bytes > self.size:
-            raise ValueError(
+            raise UserError(
                 f"the tensor {name!r} {shape} {quantization.name} would end at byte "
                 f"{offset + math.prod(shape[:-1]) * row_bytes:,} of {self.size:,}: cut short?"
             )
@@ -172,7 +174,7 @@ class _Header:
 
     def _must_fit(self, count: int, least_bytes: int, what: str) -> None:
         if count * least_bytes > self.size - self.at:
-            raise ValueError(
+            raise UserError(
                 f"the header promises {count:,} {what}, which {self.size - self.at:,} bytes cannot hold: cut "
                 "short, or not a GGUF file"
             )
@@ -192,7 +194,7 @@ class _Header:
         try:
             return raw.decode()
         except UnicodeDecodeError:
-            raise ValueError(f"a text in its header is not UTF-8: {raw[:40]!r}") from None
+            raise UserError(f"a text in its header is not UTF-8: {raw[:40]!r}") from None
 
     def _value(self, kind: int) -> Any:
         if kind == _STRING:
@@ -200,7 +202,7 @@ class _Header:
         if kind == _ARRAY:
             return self._array()
         if kind not in _SCALARS:
-            raise ValueError(f"a setting has the unknown type {kind}")
+            raise UserError(f"a setting has the unknown type {kind}")
         return self._number(_SCALARS[kind])
 
     def _array(self) -> list[Any]:
@@ -209,7 +211,7 @@ class _Header:
             self._must_fit(count, 8, "texts")
             return [self._string() for _ in range(count)]
         if kind not in _SCALARS:
-            raise ValueError(f"a list of the type {kind} is not understood")
+            raise UserError(f"a list of the type {kind} is not understood")
         size = struct.calcsize(f"<{_SCALARS[kind]}")
         self._must_fit(count, size, "numbers")
         values = struct.unpack_from(f"<{count}{_SCALARS[kind]}", self.data, self.at)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.models.gguf_file import GgufFile
 from mindrlhf_lite.models.hf_weights import check_names_and_shapes
 from mindrlhf_lite.shapes.model_config import ARCHITECTURES, ModelConfig, RopeScaling
@@ -55,7 +56,7 @@ class GgufModel:
         self.file = GgufFile(path)
         self._kind = str(self.file.settings.get("general.architecture", ""))
         if self._kind not in ARCHITECTURES:
-            raise ValueError(
+            raise UserError(
                 f"{path}: general.architecture={self._kind!r} is not supported; supported: {', '.join(ARCHITECTURES)}"
             )
         self.config = self._config()
@@ -95,15 +96,15 @@ class GgufModel:
     def _config(self) -> ModelConfig:
         where = str(self.file.path)
         if self._setting("expert_count", 0):
-            raise ValueError(
+            raise UserError(
                 f"{where}: {self._kind}.expert_count={self._setting('expert_count')}: mixtures of experts are "
                 "not supported"
             )
         if (scaling := self._setting("rope.scaling.type", "none")) != "none":
-            raise ValueError(f"{where}: {self._kind}.rope.scaling.type={scaling!r} is not supported")
+            raise UserError(f"{where}: {self._kind}.rope.scaling.type={scaling!r} is not supported")
         layers = self._number("block_count")
         if layers > len(self.file.tensors):  # before a table of so many layers is made
-            raise ValueError(
+            raise UserError(
                 f"{where}: {self._kind}.block_count={layers:,}, but there are {len(self.file.tensors):,} tensors"
             )
         heads, hidden = self._number("attention.head_count"), self._number("embedding_length")
@@ -116,7 +117,7 @@ class GgufModel:
             self._setting("attention.value_length", head_dim) != head_dim
             or self._setting("rope.dimension_count", head_dim) != head_dim
         ):
-            raise ValueError(f"{where}: keys, values and rotary embedding of different widths are not supported")
+            raise UserError(f"{where}: keys, values and rotary embedding of different widths are not supported")
         vocabulary = self.file.settings.get(f"{_TOKENIZER}tokens")
         vocab_size = self._setting("vocab_size") or (len(vocabulary) if isinstance(vocabulary, list) else 0)
         theta = float(self._setting("rope.freq_base", 10000.0))
@@ -139,17 +140,17 @@ class GgufModel:
     def _setting(self, name: str, otherwise: Any = None) -> Any:
         value = self.file.settings.get(f"{self._kind}.{name}", otherwise)
         if isinstance(value, list):  # one number a layer
-            raise ValueError(
+            raise UserError(
                 f"{self.file.path}: {self._kind}.{name} differs from layer to layer, which is not supported"
             )
         if isinstance(value, str) != isinstance(otherwise, str):
-            raise ValueError(f"{self.file.path}: {self._kind}.{name}={value!r} is of the wrong type")
+            raise UserError(f"{self.file.path}: {self._kind}.{name}={value!r} is of the wrong type")
         return value
 
     def _number(self, name: str, kind: type = int) -> Any:
         value = self._setting(name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise ValueError(f"{self.file.path}: {self._kind}.{name}={value!r}: a positive number is needed")
+            raise UserError(f"{self.file.path}: {self._kind}.{name}={value!r}: a positive number is needed")
         return kind(value)
 
     def _rope_scaling(self, theta: float, head_dim: int) -> RopeScaling | None:
@@ -162,7 +163,7 @@ class GgufModel:
         if factors.shape != (head_dim // 2,) or not np.allclose(
             factors, _llama3_factors(scaling, theta, head_dim), rtol=1e-4
         ):
-            raise ValueError(
+            raise UserError(
                 f"{self.file.path}: {_ROPE_FACTORS} are not Llama 3.1's; other rope scalings are not supported"
             )
         return scaling
@@ -211,7 +212,7 @@ def write_tokenizer(model: GgufModel, folder: str | Path) -> None:
     }
     tokens = values.get("tokens")
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
-        raise ValueError(f"{where}: {_TOKENIZER}tokens: the file holds no vocabulary")
+        raise UserError(f"{where}: {_TOKENIZER}tokens: the file holds no vocabulary")
     ids = {
         kind: settings.get(f"{_TOKENIZER}{name}_token_id")
         for kind, name in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"))
@@ -221,13 +222,13 @@ def write_tokenizer(model: GgufModel, folder: str | Path) -> None:
         for kind, token in ids.items()
         if token is not None and not (isinstance(token, int) and 0 <= token < len(tokens))
     ]:
-        raise ValueError(f"{where}: special tokens {', '.join(bad)} lie outside the vocabulary of {len(tokens)}")
+        raise UserError(f"{where}: special tokens {', '.join(bad)} lie outside the vocabulary of {len(tokens)}")
     try:
         converted, _ = convert_gguf_tokenizer(
             model.config.model_type, values
         )  # its special tokens have end and beginning swapped
     except Exception as error:  # the converter raises many kinds on lists that do not fit each other
-        raise ValueError(f"{where}: its tokenizer cannot be converted ({type(error).__name__}: {error})") from None
+        raise UserError(f"{where}: its tokenizer cannot be converted ({type(error).__name__}: {error})") from None
     special = {f"{kind}_token": tokens[token] for kind, token in ids.items() if token is not None}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=converted, clean_up_tokenization_spaces=False, **special)
     template = settings.get("tokenizer.chat_template")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.models.tensor_files import Progress, TensorFile, TensorToWrite, read_header, write_safetensors
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import ParameterSpec, parameter_specs
@@ -25,11 +26,11 @@ def weight_files(model_dir: Path) -> list[Path]:
         names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
         missing = [name for name in names if not (model_dir / name).is_file()]
         if missing:
-            raise ValueError(f"{model_dir}: the index names files that are not there: {', '.join(missing)}")
+            raise UserError(f"{model_dir}: the index names files that are not there: {', '.join(missing)}")
         return [model_dir / name for name in names]
     if (model_dir / "model.safetensors").is_file():
         return [model_dir / "model.safetensors"]
-    raise ValueError(f"{model_dir}: neither model.safetensors nor model.safetensors.index.json there")
+    raise UserError(f"{model_dir}: neither model.safetensors nor model.safetensors.index.json there")
 
 
 def check_names_and_shapes(found: Mapping[str, tuple[int, ...]], specs: list[ParameterSpec], source: str) -> None:
@@ -43,7 +44,7 @@ def check_names_and_shapes(found: Mapping[str, tuple[int, ...]], specs: list[Par
         if name in found and tuple(found[name]) != shape
     ]
     if problems:
-        raise ValueError(f"{source} does not fit its config:\n  " + "\n  ".join(_by_layers(problems)))
+        raise UserError(f"{source} does not fit its config:\n  " + "\n  ".join(_by_layers(problems)))
 
 
 def _by_layers(problems: list[str]) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.shapes.model_config import ModelConfig
 
 _PARTS = {
@@ -86,18 +87,18 @@ def shape_from_mindformers(values: dict[str, Any], source: str) -> ModelConfig:
         ValueError: another class, a feature that this decoder does not have, or a missing key.
     """
     if values.get("type", "LlamaConfig") != "LlamaConfig":
-        raise ValueError(
+        raise UserError(
             f"{source}: model.model_config.type={values['type']!r} is not supported; 'LlamaConfig' is (Qwen2, "
             "Qwen2.5, Llama 3)"
         )
     if values.get("qkv_concat"):
-        raise ValueError(
+        raise UserError(
             f"{source}: model.model_config.qkv_concat=True is not supported: tensors are split; set it to False "
             "and convert the checkpoint"
         )
     for name in sum(_KEYS.values(), ("multiple_of", "ffn_dim_multiplier")):
         if values.get(name) is not None and not _is_positive(values[name]) and name != "tie_word_embeddings":
-            raise ValueError(f"{source}: model.model_config.{name}={values[name]!r}: a positive number is needed")
+            raise UserError(f"{source}: model.model_config.{name}={values[name]!r}: a positive number is needed")
     config: dict[str, Any] = {"model_type": "qwen2" if values.get("qkv_has_bias") else "llama", **_DEFAULTS}
     for key, names in _KEYS.items():
         given = next((values[name] for name in names if values.get(name) is not None), None)
@@ -108,20 +109,20 @@ def shape_from_mindformers(values: dict[str, Any], source: str) -> ModelConfig:
     method = str(values.get("extend_method", "None")).upper()
     if method == "LLAMA3":
         if not isinstance(values.get("scaling_factor"), dict):
-            raise ValueError(
+            raise UserError(
                 f"{source}: model.model_config.scaling_factor={values.get('scaling_factor')!r}: a mapping is "
                 "needed with extend_method: LLAMA3"
             )
         config["rope_scaling"] = {"rope_type": "llama3", **values["scaling_factor"]}
     elif method != "NONE":
-        raise ValueError(
+        raise UserError(
             f"{source}: model.model_config.extend_method={values['extend_method']!r} is not supported; 'None' "
             "and 'LLAMA3' are"
         )
     try:
         return ModelConfig.from_hf(config, "as a config.json")
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{source}: model.model_config: {error}") from None
+        raise UserError(f"{source}: model.model_config: {error}") from None
 
 
 def mindformers_settings(config: ModelConfig) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import BinaryIO
 import numpy as np
 
 from mindrlhf_lite.durable import place
+from mindrlhf_lite.errors import UserError
 
 PIECE_BYTES = 16 << 20
 _CKPT_VALUE_BYTES = 512 << 20  # MindSpore's own limit of one Value
@@ -52,7 +53,7 @@ def stored(values: np.ndarray, dtype: str, name: str) -> np.ndarray:
     with np.errstate(over="ignore"):
         result = values.astype(_STORED[dtype])
     if dtype == "F16" and np.isinf(result).any() and not np.isinf(values).any():
-        raise ValueError(f"{name}: {float(np.abs(values).max()):g} is too large for fp16; take bf16 or fp32")
+        raise UserError(f"{name}: {float(np.abs(values).max()):g} is too large for fp16; take bf16 or fp32")
     return result
 
 
@@ -81,7 +82,7 @@ class TensorFile:
         """
         entry = self.entries[name]
         if entry.dtype not in _STORED:
-            raise ValueError(f"{self.path}: {name} has dtype {entry.dtype}; supported: {', '.join(_STORED)}")
+            raise UserError(f"{self.path}: {name} has dtype {entry.dtype}; supported: {', '.join(_STORED)}")
         dtype, width, (first, last) = (
             np.dtype(_STORED[entry.dtype]),
             int(np.prod(entry.shape[1:], dtype=np.int64)),
@@ -110,7 +111,7 @@ class TensorFile:
                 filled += count
             at = max(0, at - size)
         if filled != buffer.size:
-            raise ValueError(f"{self.path}: cut short while {name} was read")
+            raise UserError(f"{self.path}: cut short while {name} was read")
 
 
 def read_header(path: Path) -> dict[str, TensorEntry]:
@@ -123,16 +124,16 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > size - 8:
-            raise ValueError(f"{path}: not a safetensors file, or cut short ({size} bytes)")
+            raise UserError(f"{path}: not a safetensors file, or cut short ({size} bytes)")
         try:
             header = json.loads(file.read(length))
             header.pop("__metadata__", None)
             entries = {name: _header_entry(8 + length, **entry) for name, entry in header.items()}
         except (UnicodeDecodeError, AttributeError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: broken safetensors header ({error})") from None
+            raise UserError(f"{path}: broken safetensors header ({error})") from None
     end = max((offset + count for entry in entries.values() for offset, count in entry.ranges), default=0)
     if end > size:
-        raise ValueError(f"{path}: cut short: {size} bytes, {end} expected")
+        raise UserError(f"{path}: cut short: {size} bytes, {end} expected")
     return entries
 
 
@@ -185,7 +186,7 @@ def read_ckpt_index(path: Path) -> dict[str, TensorEntry]:
                     entry = TensorEntry(entry.dtype, entry.shape, entries[name].ranges + entry.ranges)
                 entries[name] = entry
     except (EOFError, UnicodeDecodeError):
-        raise ValueError(
+        raise UserError(
             f"{path}: not a MindSpore .ckpt file, cut short, encrypted, or with a checksum ({size} bytes)"
         ) from None
     return entries
@@ -210,12 +211,12 @@ def _ckpt_value(file: BinaryIO, end: int) -> tuple[str, TensorEntry]:
 def open_tensor_file(path: Path) -> TensorFile:
     """Raises ValueError as `read_header` and `read_ckpt_index`, or for another suffix."""
     if not path.is_file():
-        raise ValueError(f"{path}: no such file")
+        raise UserError(f"{path}: no such file")
     if path.suffix == ".safetensors":
         return TensorFile(path, read_header(path))
     if path.suffix == ".ckpt":
         return TensorFile(path, read_ckpt_index(path))
-    raise ValueError(f"{path}: neither .safetensors nor .ckpt")
+    raise UserError(f"{path}: neither .safetensors nor .ckpt")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.observe.self_correction import RULES, SelfCorrection, find_self_correction
 from mindrlhf_lite.observe.writers import read_metrics
 
@@ -87,14 +88,14 @@ def _json(text: str, path: Path) -> dict[str, Any]:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: damaged, not valid JSON ({error.msg})") from None
+        raise UserError(f"{path}: damaged, not valid JSON ({error.msg})") from None
 
 
 def read_run(path: str, name: str) -> Run:
     """Raises ValueError if there is no run."""
     metrics = read_metrics(Path(path) / "metrics.jsonl")
     if not metrics:
-        raise ValueError(f"{path}: no metrics.jsonl with at least one step there; give the output folder of a run")
+        raise UserError(f"{path}: no metrics.jsonl with at least one step there; give the output folder of a run")
     summary = Path(path) / "summary.json"
     return Run(name, Path(path), metrics, _json(summary.read_text(), summary) if summary.is_file() else {})
 
@@ -106,7 +107,7 @@ def names_of(paths: Sequence[str]) -> list[str]:
         names = ["/".join(part[-length:]) for part in parts]
         if len(set(names)) == len(names):
             return names
-    raise ValueError(f"{', '.join(paths)}: a run is given twice")
+    raise UserError(f"{', '.join(paths)}: a run is given twice")
 
 
 # --- curves ---

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.parallel.dims import Coordinates, ParallelDims
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import ParameterSpec, parameter_specs
@@ -105,18 +106,18 @@ def parse_strategy(text: str, source: str, config: ModelConfig | None = None) ->
     for word in text.replace(" ", "").split(","):
         key, _, value = word.partition("=")
         if key not in values or not value:
-            raise ValueError(f"{source} {text}: {word!r} is not understood; write {known}")
+            raise UserError(f"{source} {text}: {word!r} is not understood; write {known}")
         values[key] = value
     try:
         dims = ParallelDims(*(int(values[key] or 1) for key in ("dp", "tp", "pp")))
         layers = tuple(int(count) for count in values["layers"].split("/")) if values["layers"] else ()
     except ValueError:
-        raise ValueError(f"{source} {text}: whole numbers are needed; write {known}") from None
+        raise UserError(f"{source} {text}: whole numbers are needed; write {known}") from None
     if min(dims.data, dims.tensor, dims.pipeline) < 1:
-        raise ValueError(f"{source} {text}: every degree must be at least 1")
+        raise UserError(f"{source} {text}: every degree must be at least 1")
     strategy = Strategy(dims, layers, values["emb"] != "whole", values["zero"] == "1", values["fused"] == "1")
     if config is not None and (problems := strategy.problems(config)):
-        raise ValueError(f"{source} {text}: " + "; ".join(problems))
+        raise UserError(f"{source} {text}: " + "; ".join(problems))
     return strategy
 
 

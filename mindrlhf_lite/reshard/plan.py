@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.parallel.dims import Coordinates
 from mindrlhf_lite.parallel.layout import Box, Buffer, Part, Strategy, buffers_at
 from mindrlhf_lite.shapes.model_config import ModelConfig
@@ -229,7 +230,7 @@ def _regions(needed: dict[str, list[Holding]], held: dict[str, list[Holding]]) -
                 is_local = np.isin(wants.ranks, np.concatenate([holding.ranks for holding in has]))
                 yield common, has, wants, wants.ranks[~is_local], wants.ranks[is_local]
             if covered != volume(wants.part.box):
-                raise ValueError(
+                raise UserError(
                     f"{tensor}: the source layout covers {covered} of the {volume(wants.part.box)} numbers that "
                     f"{wants.buffer.name} needs"
                 )

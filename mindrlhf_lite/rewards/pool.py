@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.rewards.worker import LENGTH, Task, as_frame, read_frame
 from mindrlhf_lite.types import CompletionView, Outcome, Score
 
@@ -239,7 +240,7 @@ class VerifierPool:
             if not worker.is_ready:
                 if value is not None:
                     self.close()
-                    raise ValueError(value)
+                    raise UserError(value)
                 worker.is_ready = True
                 continue
             number, score, problem = value
@@ -253,7 +254,7 @@ class VerifierPool:
         self._workers.remove(worker)
         if not worker.is_ready:
             self.close()
-            raise ValueError(f"verifier {', '.join(map(repr, self.names))} {at_start}")
+            raise UserError(f"verifier {', '.join(map(repr, self.names))} {at_start}")
         failed = worker.tasks.popleft() if worker.tasks else None
         waiting.extendleft(reversed(worker.tasks))
         if len(self._workers) < self.num_workers:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.rewards.pool import Verdict, VerifierPool
 from mindrlhf_lite.rewards.verifiers import Verifier, find_verifier
 from mindrlhf_lite.types import CompletionView, Outcome, Score
@@ -53,7 +54,7 @@ class _Record:
             print(f"verifier {self.verifier.name}: {verdict.problem} (gold {gold!r})", file=sys.stderr, flush=True)
         if reason := self._why_broken():
             longer = ", or raise reward_config.verifier_timeout_s" if verdict.failure is Outcome.TIMEOUT else ""
-            raise ValueError(
+            raise UserError(
                 f"the verifier {self.verifier.name} failed on {reason}, the last time with {verdict.problem} "
                 f"(gold {gold!r}); rewards would be noise: mend it{longer}"
             )

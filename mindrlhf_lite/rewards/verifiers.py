@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.rewards.agreement import agrees, parsed_formula, quantity_agrees, same_answer
 from mindrlhf_lite.rewards.final_answer import (
     Answer,
@@ -79,7 +80,7 @@ def verifier(
         def my_reward(completion, gold): ...
     """
     if not (math.isfinite(minimum) and math.isfinite(maximum) and minimum < maximum):
-        raise ValueError(
+        raise UserError(
             f"@verifier(minimum={minimum}, maximum={maximum}): two finite numbers are needed, the first less "
             "than the second"
         )
@@ -166,7 +167,7 @@ def find_verifier(name: str) -> Verifier:
         return BUILT_IN[name]
     module, _, attribute = name.rpartition(".")
     if not module:
-        raise ValueError(
+        raise UserError(
             f"verifier {name!r} is unknown: use one of {', '.join(BUILT_IN)}, or the dotted path of your own function"
         )
     if os.getcwd() not in sys.path:  # as `python script.py` in that folder would find it
@@ -174,9 +175,9 @@ def find_verifier(name: str) -> Verifier:
     try:
         function = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # a user's module may fail in any way while it is imported
-        raise ValueError(f"verifier {name!r} cannot be imported: {type(error).__name__}: {error}") from None
+        raise UserError(f"verifier {name!r} cannot be imported: {type(error).__name__}: {error}") from None
     if not callable(function):
-        raise ValueError(f"verifier {name!r} is not callable")
+        raise UserError(f"verifier {name!r} is not callable")
     _check_signature(name, function)
     minimum, maximum, judges_answer = getattr(function, "verifier_range", (0.0, 1.0, True))
     return Verifier(name, function, minimum, maximum, judges_answer)
@@ -189,11 +190,9 @@ def _check_signature(name: str, function: Callable[..., Any]) -> None:
     except ValueError:  # a builtin without a signature
         return
     except TypeError:
-        raise ValueError(
-            f"verifier {name!r} must take (completion, gold); it takes ({', '.join(parameters)})"
-        ) from None
+        raise UserError(f"verifier {name!r} must take (completion, gold); it takes ({', '.join(parameters)})") from None
     if next(iter(parameters), "") == "completions":
-        raise ValueError(
+        raise UserError(
             f"verifier {name!r} takes ({', '.join(parameters)}): a verifier scores one completion, def "
             "f(completion, gold) -> number, with completion.text (docs/guides/r1_zero.md)"
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mindrlhf_lite.errors import UserError
+
 
 def default_buckets(longest: int) -> tuple[int, ...]:
     """Two bucket lengths an octave (8, 12, 16, 24, 32, 48, ...), ending with `longest`."""
@@ -19,4 +21,4 @@ def round_up(length: int, buckets: Sequence[int]) -> int:
     for bucket in buckets:
         if length <= bucket:
             return bucket
-    raise ValueError(f"length {length} exceeds the largest bucket {buckets[-1]}; raise seq_length")
+    raise UserError(f"length {length} exceeds the largest bucket {buckets[-1]}; raise seq_length")

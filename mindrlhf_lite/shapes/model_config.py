@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from mindrlhf_lite.errors import UserError
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -65,24 +67,24 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.num_attention_heads < 1 or self.num_key_value_heads < 1:
-            raise ValueError(
+            raise UserError(
                 f"num_attention_heads={self.num_attention_heads}, "
                 f"num_key_value_heads={self.num_key_value_heads}: must be positive"
             )
         if not self.head_dim:
             if self.hidden_size % self.num_attention_heads:
-                raise ValueError(
+                raise UserError(
                     f"hidden_size={self.hidden_size} is not a multiple of "
                     f"num_attention_heads={self.num_attention_heads}; give head_dim"
                 )
             object.__setattr__(self, "head_dim", self.hidden_size // self.num_attention_heads)
         if self.num_attention_heads % self.num_key_value_heads:
-            raise ValueError(
+            raise UserError(
                 f"num_attention_heads={self.num_attention_heads} is not a multiple of "
                 f"num_key_value_heads={self.num_key_value_heads}"
             )
         if self.head_dim % 2:
-            raise ValueError(f"head_dim={self.head_dim}: rotary embedding needs an even number")
+            raise UserError(f"head_dim={self.head_dim}: rotary embedding needs an even number")
 
     @classmethod
     def from_hf(cls, values: dict[str, Any], source: str = "config.json") -> ModelConfig:
@@ -94,7 +96,7 @@ class ModelConfig:
         model_type = values.get("model_type")
         if model_type not in ARCHITECTURES:
             supported = ", ".join(f"{name!r} ({architecture.models})" for name, architecture in ARCHITECTURES.items())
-            raise ValueError(f"{source}: model_type={model_type!r} is not supported; supported: {supported}")
+            raise UserError(f"{source}: model_type={model_type!r} is not supported; supported: {supported}")
         for key, only in (
             ("hidden_act", "silu"),
             ("use_sliding_window", False),
@@ -102,12 +104,12 @@ class ModelConfig:
             ("mlp_bias", False),
         ):
             if (values.get(key) or only) != only:
-                raise ValueError(f"{source}: {key}={values[key]!r} is not supported; {only!r} is")
+                raise UserError(f"{source}: {key}={values[key]!r} is not supported; {only!r} is")
         rope = values.get("rope_parameters") or values.get("rope_scaling")
         required = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
         missing = [key for key in required if key not in values]
         if missing:
-            raise ValueError(f"{source}: missing {', '.join(missing)}")
+            raise UserError(f"{source}: missing {', '.join(missing)}")
         return cls(
             **{key: int(values[key]) for key in required},
             num_key_value_heads=int(values.get("num_key_value_heads") or values["num_attention_heads"]),
@@ -125,7 +127,7 @@ class ModelConfig:
         """Reads MODEL_DIR/config.json."""
         path = Path(model_dir) / "config.json"
         if not path.is_file():
-            raise ValueError(
+            raise UserError(
                 f"{model_dir}: no config.json there; give a Hugging Face model folder (config.json, "
                 "*.safetensors, tokenizer files)"
             )
@@ -154,9 +156,9 @@ def _rope_scaling(rope: dict[str, Any], source: str) -> RopeScaling | None:
     if kind == "default":
         return None
     if kind != "llama3":
-        raise ValueError(f"{source}: rope scaling {rope!r} is not supported; 'llama3' is")
+        raise UserError(f"{source}: rope scaling {rope!r} is not supported; 'llama3' is")
     names = [field.name for field in fields(RopeScaling)]
     if missing := [name for name in names if name not in rope]:
-        raise ValueError(f"{source}: rope_scaling lacks {', '.join(missing)}")
+        raise UserError(f"{source}: rope_scaling lacks {', '.join(missing)}")
     factor, low, high = (float(rope[name]) for name in names[:3])
     return RopeScaling(factor, low, high, int(rope[names[3]]))

@@ -22,6 +22,7 @@ from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.config.validate import find_problems
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.job import SECOND_NODE_VARIABLE
 from mindrlhf_lite.job.guard import start_guard, tell
 from mindrlhf_lite.job.ports import is_taken, taken_message
@@ -283,14 +284,29 @@ def _train(command: Command, rank: int, guard: subprocess.Popen[bytes] | None) -
         from mindrlhf_lite.trainer.grpo import GrpoTrainer
 
         GrpoTrainer(config, Mesh(config.context.device_target, config.context.num_threads)).train()
-    except (ValueError, FloatingPointError, OSError) as error:
+    except UserError as error:
+        _stop(f"error: rank {rank}: {error}", USER_ERROR)
+    except Exception as error:  # whatever it is, one line on the console
         is_alone = guard is None and rank == 0  # else the guard says how to go on
-        how = f"; {hint.text()}" if is_alone and not isinstance(error, ValueError) else ""
-        _stop(f"error: rank {rank}: {error}{how}", USER_ERROR if isinstance(error, ValueError) else 1)
-    except Exception:
-        _stop(f"error: rank {rank}: unexpected error\n{traceback.format_exc()}", 1)
+        how = f"; {hint.text()}" if is_alone else ""
+        if isinstance(error, FloatingPointError | OSError):
+            _stop(f"error: rank {rank}: {error}{how}", 1)
+        _stop(f"error: rank {rank}: {_fault(error, Path(config.rl_config.output_dir), rank)}{how}", 1)
     # what MindSpore's threads log while the interpreter ends comes past GLOG_v: "Event base dispatch success!"
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def _fault(error: Exception, output: Path, rank: int) -> str:
+    """A line about a fault of the program; its stack trace goes to a file."""
+    path, trace = output / f"error_rank_{rank}.txt", traceback.format_exc()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(trace)
+    except OSError:
+        print(trace, file=sys.stderr, flush=True)
+        return f"a fault of the program: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    first = str(error).splitlines()[0][:300] if str(error) else ""
+    return f"a fault of the program: {type(error).__name__}: {first}; its stack trace is in {path}"
 
 
 def _schedule() -> None:

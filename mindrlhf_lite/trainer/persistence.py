@@ -13,6 +13,7 @@ from mindrlhf_lite.checkpoint.strategies import strategy_from_json, strategy_to_
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.sampler import PromptSampler, SamplerState
 from mindrlhf_lite.data.tokenizer import TOKENIZER_FOLDER, Tokenizer
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.evaluation import Evaluation
 from mindrlhf_lite.observe.host import versions
 from mindrlhf_lite.parallel.layout import fill_buffers
@@ -92,7 +93,7 @@ class Persistence:
         # one rank reads the checksums of all files; the others take its word
         checkpoint, notes = gather_objects(self.mesh.world, self.store.load_newest() if self.mesh.is_main else None)[0]
         if checkpoint is None and notes:
-            raise ValueError(
+            raise UserError(
                 "resume_training: no whole checkpoint is left:\n" + "\n".join(f"  - {note}" for note in notes)
             )
         if checkpoint is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.records import read_file
 from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.types import Prompt
 
 
@@ -19,7 +20,7 @@ def prompts_of_run(config: Config, tokenizer: Tokenizer) -> tuple[list[Prompt], 
     prompts = _read(rl.dataset_file, config, tokenizer)
     if len(prompts) < config.prompts_per_step:
         wanted = f"a step takes chunk_size * num_rollouts = {config.prompts_per_step}"
-        raise ValueError(f"dataset_file {rl.dataset_file}: {len(prompts)} prompts, but {wanted}")
+        raise UserError(f"dataset_file {rl.dataset_file}: {len(prompts)} prompts, but {wanted}")
     held_out = _read(rl.eval_dataset_file, config, tokenizer) if rl.eval_dataset_file else []
     return prompts, held_out[: rl.eval_max_prompts or None]
 
@@ -29,7 +30,7 @@ def _read(path: str, config: Config, tokenizer: Tokenizer) -> list[Prompt]:
     header.check(tokenizer, config.tokenizer_dir, path)
     if longest := [prompt for prompt in prompts if len(prompt.ids) > limit][:1]:
         row, length = longest[0].row, len(longest[0].ids)
-        raise ValueError(
+        raise UserError(
             f"dataset_file {path}: row {row} has {length} tokens, over "
             f"generate_config.max_prompt_length={limit}; raise it, or convert again"
         )

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.types import Prompt
 
 # settings that may differ: where things go, how often, how long
@@ -90,7 +91,7 @@ def check_same_run(state: dict[str, Any], config: dict[str, Any], digest: str) -
         differences.append("the data file's prompts or gold answers are others")
     if differences:
         listed = "\n".join(f"  - {line}" for line in differences)
-        raise ValueError(
+        raise UserError(
             f"resume_training: the checkpoint was made with other settings:\n{listed}\nuse the old values, or "
             "start a new run in another --rl_config.output_dir"
         )

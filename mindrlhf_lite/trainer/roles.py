@@ -11,6 +11,7 @@ import numpy as np
 
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.hf_weights import WeightReader
 from mindrlhf_lite.parallel.layout import Strategy, buffers_of_rank, fill_buffers
@@ -113,7 +114,7 @@ def build_roles(config: Config, mesh: Mesh) -> Roles:
         reference_dir = config.ref_config.load or config.actor_config.load
         reference_shape = ModelConfig.from_dir(reference_dir)
         if reference_shape.vocab_size != shape.vocab_size:
-            raise ValueError(
+            raise UserError(
                 f"ref_config.load={reference_dir}: vocabulary of {reference_shape.vocab_size}, the actor's has "
                 f"{shape.vocab_size}"
             )

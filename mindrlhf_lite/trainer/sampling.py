@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.tokenizer import Tokenizer, stop_token_ids
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.types import SamplingParams
 
 
@@ -16,7 +17,7 @@ def sampling_of_run(config: Config, tokenizer: Tokenizer, vocab_size: int) -> tu
     s = config.generate_config.sampling_config
     stops = tuple(s.eos_token_id) or stop_token_ids(config.actor_config.load, tokenizer)
     if bad := [token for token in stops if not 0 <= token < vocab_size]:
-        raise ValueError(
+        raise UserError(
             f"generate_config.sampling_config.eos_token_id={list(stops)}: {bad} lie outside the vocabulary of "
             f"{vocab_size}"
         )

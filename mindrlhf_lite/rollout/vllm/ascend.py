@@ -17,6 +17,7 @@ import numpy as np
 from mindspore import Parameter
 from mindspore.common.np_dtype import bfloat16
 
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.parallel.layout import Buffer, part_view, slices
 from mindrlhf_lite.parallel.mesh import Axis, RoleMesh, gather_objects
@@ -115,7 +116,7 @@ class AscendVllmEngine:
     ) -> list[list[Completion]]:
         for index, request in enumerate(requests):
             if not 0 < len(request.prompt_ids) < self._max_model_len:
-                raise ValueError(
+                raise UserError(
                     f"request {index}: a prompt of {len(request.prompt_ids)} tokens must leave room in "
                     f"max_model_len={self._max_model_len}"
                 )

@@ -10,6 +10,8 @@ import psutil
 import torch
 from vllm.platforms.interface import Platform, PlatformEnum
 
+from mindrlhf_lite.errors import UserError
+
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
@@ -70,7 +72,7 @@ class MindSporePlatform(Platform):
 
         parallel, cache, model = vllm_config.parallel_config, vllm_config.cache_config, vllm_config.model_config
         if parallel.world_size > 1:
-            raise ValueError(
+            raise UserError(
                 f"tensor_parallel_size * pipeline_parallel_size = {parallel.world_size}: must be 1; tensor "
                 "parallelism comes from msrun's ranks, every rank has an engine of its own"
             )
@@ -84,12 +86,12 @@ class MindSporePlatform(Platform):
             "kv_transfer_config": vllm_config.kv_transfer_config,
         }
         if given := [name for name, value in refused.items() if value is not None]:
-            raise ValueError(f"{', '.join(given)}: not supported by the MindSpore platform")
+            raise UserError(f"{', '.join(given)}: not supported by the MindSpore platform")
         vllm_config.compilation_config.level = CompilationLevel.NO_COMPILATION
         vllm_config.compilation_config.cudagraph_mode = CUDAGraphMode.NONE
         if model is not None:
             if model.logprobs_mode != "raw_logprobs":
-                raise ValueError(
+                raise UserError(
                     f"logprobs_mode={model.logprobs_mode}: the MindSpore platform returns raw_logprobs only"
                 )
             model.disable_cascade_attn = True
@@ -100,18 +102,18 @@ class MindSporePlatform(Platform):
         from vllm import SamplingParams
 
         if not isinstance(params, SamplingParams):
-            raise ValueError(f"{type(params).__name__}: the MindSpore platform generates only")
+            raise UserError(f"{type(params).__name__}: the MindSpore platform generates only")
         given = {
             name: getattr(params, name, ignored)
             for name, ignored in _UNSUPPORTED.items()
             if getattr(params, name, ignored) not in (ignored, None)
         }
         if given:
-            raise ValueError(
+            raise UserError(
                 f"{', '.join(f'{name}={value!r}' for name, value in given.items())}: not implemented by the "
                 "MindSpore platform; leave it out"
             )
         if processed_inputs.get("type") != "token":
-            raise ValueError(
+            raise UserError(
                 f"prompt of type {processed_inputs.get('type')}: the MindSpore platform takes text or token ids"
             )
