@@ -206,7 +206,8 @@ def test_every_setting_is_read_somewhere():
         for path in Path(ROOT / "mindrlhf_lite").rglob("*.py")
         if path.name not in ("schema.py", "load.py", "validate.py", "resume.py")
     )
-    source += (ROOT / "mindrlhf_lite/config/schema.py").read_text().partition("class Config:")[2]
+    schema = (ROOT / "mindrlhf_lite/config/schema.py").read_text()
+    source += schema.partition("class Config:")[2] + " ".join(re.findall(r"self\.\w+", schema))
     for key in known_keys():
         name = key.rpartition(".")[2]
         assert key == "generate_config.load" or re.search(rf"\.{name}\b(?!\()", source), key
