@@ -11,7 +11,7 @@ from helpers import ROOT, make_sums, read_jsonl, run
 from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
 from mindrlhf_lite.shapes.model_config import ModelConfig
 
-MAIN = ROOT / "examples/qwen_grpo/main.py"
+MAIN, QUICKSTART_MODEL = ROOT / "examples/qwen_grpo/main.py", ROOT / "examples/quickstart/model"
 EXACT = (
     "loss/total",
     "loss/policy",
@@ -25,22 +25,23 @@ EXACT = (
 )
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory, quickstart_model):
+def make_data(folder):
     """Prompts, and a model to train: the quickstart's first layer alone, which compiles fast."""
-    folder = tmp_path_factory.mktemp("data")
+    folder.mkdir(parents=True, exist_ok=True)
     for split, rows in (("train", 20), ("held_out", 6)):
-        make_sums(quickstart_model, folder / f"{split}.mindrecord", rows, split)
-    config = ModelConfig.from_dir(quickstart_model)
-    weights = {
-        name: value
-        for name, value in load_weights(quickstart_model, config).items()
-        if ".layers." not in name or ".layers.0." in name
-    }
-    save_hf_model(folder / "model", replace(config, num_hidden_layers=1), weights, 258, 256)
+        make_sums(QUICKSTART_MODEL, folder / f"{split}.mindrecord", rows, split)
+    config = ModelConfig.from_dir(QUICKSTART_MODEL)
+    weights = load_weights(QUICKSTART_MODEL, config)
+    first = {name: value for name, value in weights.items() if ".layers." not in name or ".layers.0." in name}
+    save_hf_model(folder / "model", replace(config, num_hidden_layers=1), first, 258, 256)
     for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
-        shutil.copy(quickstart_model / name, folder / "model" / name)
+        shutil.copy(QUICKSTART_MODEL / name, folder / "model" / name)
     return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp("small_runs") / "data")
 
 
 def arguments(data, output, *extra):

@@ -1,0 +1,229 @@
+"""Kills -9 a rank of a two-rank run again and again, resumes it, and compares what is on disk with a run that was never
+killed.
+
+    python tests/reliability/kill_points.py [--points 200] [--seed 0] [--folder DIR]
+
+One run is killed at all points in turn: in every phase of a step (generate, reward, reference, update, reshard, save,
+evaluate), some milliseconds after it began, and before or after a file operation of rank 0 or 1 below the program
+(open, write, fsync, rename, unlink, mkdir; faults.c). After every kill, the newest checkpoint has to be whole, and
+equal, bit for bit, to the same step's of the run that was not killed: weights, moments, sampler; so do the metrics and
+completions of all steps up to it, times aside. No more than the steps since that checkpoint may be lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
+
+from distributed.jobs import VERIFIERS, end_processes_of, free_port
+from distributed.small_runs import MAIN, arguments, make_data, without_times
+from helpers import clean_environment, read_jsonl
+from reliability.shim import built, faults
+
+from mindrlhf_lite.checkpoint.store import CheckpointStore
+from mindrlhf_lite.job.processes import Process
+
+PHASES = ("generate", "reward", "reference", "update", "reshard", "save", "evaluate")
+OPERATIONS = ("open", "write", "fsync", "rename", "unlink", "mkdir")
+LAYOUT = (
+    "--actor_config.enable_parallel_optimizer=true",
+    "--generate_config.parallel_config.model_parallel=2",
+    "--rl_config.beta=0.01",
+    "--rl_config.save_ckpt_interval=1",
+    "--rl_config.eval_interval=2",
+    "--rl_config.eval_max_prompts=4",
+    "--monitor_config.progress_bar=true",
+    "--rl_config.chunk_size=2",
+    "--generate_config.max_num_seqs=8",
+    "--generate_config.sampling_config.max_tokens=8",
+)
+TOGETHER = 240  # seconds that a start, a step and a kill may take
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where to kill: a phase and how long after its beginning, or a file operation and its number."""
+
+    rank: int
+    phase: str = ""
+    delay_s: float = 0.0
+    occurrence: int = 1
+    operation: str = ""
+    kind: str = "kill"
+
+    def __str__(self) -> str:
+        where = (
+            f"{self.phase} {self.occurrence} +{self.delay_s:.3f} s"
+            if self.phase
+            else f"{self.kind} at {self.operation} {self.occurrence}"
+        )
+        return f"rank {self.rank}: {where}"
+
+
+def points(count: int, seed: int) -> list[Point]:
+    """`count` points, half of them file operations, the kinds in turn."""
+    rng, found = random.Random(seed), []
+    for number in range(count):
+        rank = number // 2 % 2
+        if number % 2:
+            operation = OPERATIONS[number // 2 % len(OPERATIONS)]
+            limit = {"write": 40, "fsync": 30, "open": 14, "unlink": 12, "mkdir": 6, "rename": 6}[operation]
+            found.append(
+                Point(rank, operation=operation, occurrence=rng.randint(1, limit), kind=rng.choice(["kill", "killed"]))
+            )
+        else:
+            phase = PHASES[number // 2 % len(PHASES)]
+            found.append(Point(rank, phase=phase, delay_s=rng.random() ** 2 * 0.3, occurrence=rng.randint(1, 3)))
+    return found
+
+
+class Job:
+    """A two-rank run under msrun."""
+
+    def __init__(self, data: Path, output: Path, log_dir: Path, *extra: str, **environment: str):
+        self.log_dir, self.mark = log_dir, f"kill_{os.getpid()}_{time.monotonic_ns()}"
+        shutil.rmtree(log_dir, ignore_errors=True)
+        command = ["msrun", "--worker_num=2", "--local_worker_num=2", "--master_addr=127.0.0.1", "--join=True"]
+        command += [f"--master_port={free_port()}", f"--log_dir={log_dir}", str(MAIN)]
+        command += [str(word) for word in arguments(data, output, *LAYOUT, *extra)]
+        environment = clean_environment(PYTHONPATH=VERIFIERS, TEST_JOB=self.mark, **environment)
+        self.process = subprocess.Popen(
+            command, cwd=log_dir.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+        )
+
+    def text(self, rank: int) -> str:
+        path = self.log_dir / f"worker_{rank}.log"
+        return path.read_text(errors="replace") if path.is_file() else ""
+
+    def rank_process(self, rank: int) -> Process | None:
+        msrun = Process.find(self.process.pid)
+        for child in msrun.children() if msrun else []:
+            environment = child.environment()
+            if environment.get("MS_ROLE") == "MS_WORKER" and environment.get("RANK_ID") == str(rank):
+                return child
+        return None
+
+    def kill_at(self, point: Point) -> bool:
+        """Kills the rank when the phase has begun so often. Returns whether the job still ran then."""
+        deadline = time.monotonic() + TOGETHER
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if self.text(0).count(f"grpo {point.phase}") >= point.occurrence:
+                time.sleep(point.delay_s)
+                found = self.rank_process(point.rank)
+                if found is not None:
+                    os.kill(found.pid, signal.SIGKILL)
+                    return True
+            time.sleep(0.002)
+        return False
+
+    def wait(self) -> int:
+        try:
+            return self.process.wait(TOGETHER)
+        finally:
+            end_processes_of(self.mark)
+
+
+def differences(reference: Path, killed: Path) -> tuple[int, list[str]]:
+    """(newest step on disk, what is not as in the reference run)."""
+    store = CheckpointStore(killed / "checkpoints", 3)
+    steps = store.steps()
+    found = [problem for step in steps if (problem := store.problem(step)) is not None]
+    if not steps:
+        return 0, found
+    newest = steps[0]
+    for name in ("rank_00000.safetensors", "rank_00001.safetensors"):
+        mine, theirs = (
+            json.loads((run / f"checkpoints/step_{newest}/manifest.json").read_text())["files"]
+            for run in (killed, reference)
+        )
+        if mine[name] != theirs[name]:
+            found.append(f"step {newest}: {name} differs")
+    states = [json.loads((run / f"checkpoints/step_{newest}/state.json").read_text()) for run in (killed, reference)]
+    for key in ("updates_done", "sampler", "prompts_digest", "evaluations"):
+        if states[0][key] != states[1][key]:
+            found.append(f"step {newest}: state {key} differs")
+    rows = [
+        without_times([row for row in read_jsonl(run / "metrics.jsonl") if row["step"] <= newest])
+        for run in (killed, reference)
+    ]
+    rows = [
+        [{key: value for key, value in row.items() if not key.startswith("eval/")} for row in run if row["step"]]
+        for run in rows
+    ]
+    if rows[0] != rows[1]:
+        found.append(f"metrics up to step {newest} differ")
+    for step in range(1, newest + 1):
+        name = f"completions/step_{step:06d}.jsonl"
+        if (killed / name).read_bytes() != (reference / name).read_bytes():
+            found.append(f"{name} differs")
+    return newest, found
+
+
+def run(num_points: int, seed: int, folder: Path, say=print) -> list[str]:
+    """Kills at all points; returns what went wrong."""
+    data, library = make_data(folder / "data"), built(folder)
+    wanted, steps = points(num_points, seed), max(8, num_points + num_points // 2)
+    say(f"the run that is not killed: {steps} steps")
+    reference = Job(
+        data,
+        folder / "reference",
+        folder / "reference_log",
+        f"--rl_config.max_steps={steps}",
+        "--rl_config.save_max_ckpt_num=100000",
+    )
+    code = reference.process.wait()
+    end_processes_of(reference.mark)
+    if code:
+        return [f"the run that is not killed ended with {code}: {reference.text(0)[-2000:]}"]
+    killed, wrong, newest = folder / "killed", [], 0
+    for number, point in enumerate(wanted, 1):
+        # a killed job may have been at its end: then it has nothing left to be killed at
+        settings = [f"--rl_config.max_steps={steps}", "--rl_config.save_max_ckpt_num=3", "--resume_training=true"]
+        shim = (
+            faults(library, "/killed/", point.kind, point.occurrence, point.operation, point.rank)
+            if point.operation
+            else {}
+        )
+        job = Job(data, killed, folder / "killed_log", *settings, **shim)
+        was_killed = job.kill_at(point) if point.phase else True
+        code = job.wait()
+        before, (newest, found) = newest, differences(folder / "reference", killed)
+        if code == 0 or not was_killed:
+            found.append("the run was not killed" if newest < steps else "the run was over")
+        if newest < before:
+            found.append(f"step {before} was there, the newest is {newest}")
+        say(
+            f"{number:4} of {num_points}: {point}; newest checkpoint {newest}{': ' + '; '.join(found) if found else ''}"
+        )
+        wrong += [f"{point}: {line}" for line in found]
+    return wrong
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--points", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="default: a temporary one")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = args.folder or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        start, wrong = time.monotonic(), run(args.points, args.seed, folder, lambda text: print(text, flush=True))
+    print(f"{args.points} kills in {(time.monotonic() - start) / 60:.1f} min, {len(wrong)} differences")
+    sys.exit("\n".join(wrong) if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
