@@ -75,8 +75,8 @@ def memory_plan(config: Config, shape: ModelConfig, world_size: int) -> MemoryPl
     kv_cache = (
         2 * ITEM_BYTES * generate.max_num_seqs * cache_length * shape.num_hidden_layers * kv_heads * shape.head_dim
     )
-    if generate.use_vllm and generate.gpu_memory_utilization > 1:
-        kv_cache = int(generate.gpu_memory_utilization)  # bytes, on CPU
+    if generate.use_vllm and generate.kv_cache_gb and config.context.device_target == "CPU":
+        kv_cache = int(generate.kv_cache_gb * 2**30)
     groups = {
         "actor": weights,
         "gradients": weights,

@@ -247,9 +247,12 @@ class GenerateConfig:
     max_num_batched_tokens: int = setting(2048, "vLLM: tokens a step; longer prompts are computed in chunks")
     block_size: int = setting(16, "vLLM: tokens of a KV cache block")
     gpu_memory_utilization: float = setting(
+        0.0, "vLLM on Ascend: share of a device's memory for weights and KV cache; not used on CPU", bounds=NOT_NEGATIVE
+    )
+    kv_cache_gb: float = setting(
         0.0,
-        "vLLM. CPU: bytes of a rank's KV cache, 0: room for max_num_seqs sequences of max_model_len. Ascend: "
-        "share of a device's memory",
+        "vLLM on CPU: GiB of a rank's KV cache; 0: room for max_num_seqs sequences of max_model_len",
+        bounds=NOT_NEGATIVE,
     )
     max_prompt_length: int = setting(1024, "longest prompt, in tokens", bounds=POSITIVE)
     parallel_config: ParallelConfig = field(default_factory=ParallelConfig)

@@ -167,10 +167,10 @@ def _vllm(config: Config) -> list[str]:
         if getattr(generate, name) < least:
             problems.append(f"generate_config.{name}={getattr(generate, name)}: must be at least {least}")
     memory, is_cpu = generate.gpu_memory_utilization, config.context.device_target == "CPU"
-    if memory < 0 or (is_cpu and 0 < memory <= 1):
+    if is_cpu and memory > 1:
         problems.append(
-            f"generate_config.gpu_memory_utilization={memory:g}: on CPU it is the size of a rank's KV cache in "
-            "bytes, or 0 for the size that max_num_seqs needs"
+            f"generate_config.gpu_memory_utilization={memory:g}: a share of a device's memory, and not used on CPU; "
+            "give generate_config.kv_cache_gb the size of a rank's KV cache, or 0 for the size that max_num_seqs needs"
         )
     sampling = generate.sampling_config
     filters = {

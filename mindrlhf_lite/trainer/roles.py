@@ -164,7 +164,7 @@ def _engine(config: Config, model: Decoder, strategy: Strategy, mesh: RoleMesh, 
         generate.max_num_seqs,
         generate.max_num_batched_tokens,
         generate.block_size,
-        int(generate.gpu_memory_utilization),
+        int(generate.kv_cache_gb * 2**30),
     )
     return VllmEngine(model, config.actor_config.load, options)
 

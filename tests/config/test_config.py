@@ -99,7 +99,10 @@ def test_unknown_keys_and_wrong_types(values, key, value, message):
         ({"actor_config.load": ""}, "--actor_checkpoint_path"),
         ({"rl_config.dataset_file": "/nowhere/a"}, "tools/rlhf_data.py"),
         ({"generate_config.use_vllm": 2}, "must be 0 (native engine) or 1 (vLLM)"),
-        ({"generate_config.use_vllm": 1, "generate_config.gpu_memory_utilization": 0.5}, "in bytes"),
+        (
+            {"generate_config.use_vllm": 1, "generate_config.gpu_memory_utilization": 2e9},
+            "give generate_config.kv_cache_gb",
+        ),
         ({"generate_config.load": "/elsewhere"}, "rollouts use the actor's weights"),
         ({"generate_config.sampling_config.top_p": 0.0}, "sampling_config.top_p=0.0: must lie in (0, 1]"),
         ({"generate_config.sampling_config.temperature": 0}, "greedy completions of a group are all equal"),
