@@ -42,9 +42,11 @@ def read_rows(path: str) -> list[dict[str, Any]]:
     if not Path(path).is_file():
         raise UserError(f"--input {path}: no such file")
     rows = []
-    for number, line in enumerate(
-        Path(path).read_text().split("\n"), 1
-    ):  # splitlines() would also cut at U+2028 inside texts
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split("\n")  # splitlines() would also cut at U+2028 inside texts
+    except UnicodeDecodeError:
+        raise UserError(f"--input {path}: not UTF-8 text") from None
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:

@@ -21,10 +21,10 @@ import numpy as np
 
 from mindrlhf_lite.checkpoint.sharded import ShardedReader
 from mindrlhf_lite.checkpoint.store import rank_file
-from mindrlhf_lite.checkpoint.strategies import strategy_from_json, strategy_to_json
 from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.durable import place
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.json_file import read_json
 from mindrlhf_lite.models.gguf_model import GgufModel, write_tokenizer
 from mindrlhf_lite.models.hf_weights import WeightReader, check_names_and_shapes, whole_tensor, write_hf_model
 from mindrlhf_lite.models.mindformers import is_training_state, mindformers_name, mindformers_problem
@@ -66,19 +66,9 @@ class OpenCheckpoint:
         return lambda name: wanted or ("F32" if self.dtype(name) == "F64" else self.dtype(name))
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: a JSON object is needed")
-    return values
-
-
 def read_strategy(text: str, source: str) -> Strategy:
     """A strategy from a JSON file, or from text such as dp=1,tp=2,pp=2."""
-    return strategy_from_json(_json(Path(text)), text) if text.endswith(".json") else parse_strategy(text, source)
+    return strategy_from_json(read_json(Path(text)), text) if text.endswith(".json") else parse_strategy(text, source)
 
 
 def open_checkpoint(path: str | Path, strategy: Strategy | None = None) -> OpenCheckpoint:
@@ -92,7 +82,7 @@ def open_checkpoint(path: str | Path, strategy: Strategy | None = None) -> OpenC
     """
     folder = Path(path)
     if (folder / "state.json").is_file():
-        state = _json(folder / "state.json")
+        state = read_json(folder / "state.json")
         config = ModelConfig.from_hf(state["model"], f"{folder}/state.json")
         saved = strategy or strategy_from_json(state["strategy"], f"{folder}/state.json")
         weights = ShardedReader(folder, config, replace(saved, splits_data=False), "weight/")
@@ -112,11 +102,11 @@ def open_checkpoint(path: str | Path, strategy: Strategy | None = None) -> OpenC
             f"{folder}: neither state.json (a run's step_N folder) nor config.json (a Hugging Face folder, or "
             "one of this tool's) there"
         )
-    values = _json(folder / MODEL_FILE)
+    values = read_json(folder / MODEL_FILE)
     config = ModelConfig.from_hf(values, f"{folder}/{MODEL_FILE}")
     ends = values.get("eos_token_id"), values.get("pad_token_id")
     if (folder / STRATEGY_FILE).is_file() or list(folder.glob("rank_*.safetensors")):
-        written = strategy or strategy_from_json(_json(folder / STRATEGY_FILE), f"{folder}/{STRATEGY_FILE}")
+        written = strategy or strategy_from_json(read_json(folder / STRATEGY_FILE), f"{folder}/{STRATEGY_FILE}")
         shards = ShardedReader(folder, config, written, "weight/")
         return OpenCheckpoint(config, written, {"weight/": shards.read}, shards.dtype, *ends)
     whole = WeightReader(folder, config)

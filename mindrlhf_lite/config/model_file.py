@@ -8,7 +8,6 @@ one `parallel_config:`.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import yaml
 
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.json_file import read_json
 from mindrlhf_lite.models.mindformers import shape_from_mindformers, strategies_from_mindformers
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.strict_yaml import load_yaml
@@ -39,7 +39,7 @@ def read_model_file(path: str) -> ModelFile:
     """
     if Path(path).is_dir():
         shape = ModelConfig.from_dir(path)
-        values = json.loads((Path(path) / "config.json").read_text())
+        values = read_json(Path(path) / "config.json")
         return ModelFile(shape, {}, values.get("eos_token_id"), values.get("pad_token_id"))
     if not Path(path).is_file():
         raise UserError(f"model_config {path}: no such file or folder")

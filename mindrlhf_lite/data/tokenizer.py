@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.json_file import read_json
 
 _FILES = ("tokenizer.json", "vocab.json")
 _SPLITTING_PROBE = "It's 1,234.5 kg\n\n  <think>\\frac{1}{2}</think> \u4f60\u597d \u00dcbung <|im_end|>"
@@ -120,10 +121,7 @@ def stop_token_ids(model_dir: str | Path, tokenizer: Tokenizer) -> tuple[int, ..
     """
     for name in ("generation_config.json", "config.json"):
         path = Path(model_dir) / name
-        try:
-            found = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
-        except (ValueError, AttributeError):
-            raise UserError(f"{path}: not valid JSON with settings by name") from None
+        found = read_json(path).get("eos_token_id") if path.is_file() else None
         if found is not None:
             return tuple(found) if isinstance(found, list) else (found,)
     return () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)

@@ -27,6 +27,7 @@ from pathlib import Path
 from mindrlhf_lite.job.processes import Process
 from mindrlhf_lite.job.resume import ResumeHint
 from mindrlhf_lite.job.signals import listen_to_signals_again
+from mindrlhf_lite.job.whereabouts import last_noted
 
 STATUS_VARIABLE = "MINDRLHF_JOB_STATUS"
 _POLL_S, _TOGETHER_S, _TAIL_S, _SIBLINGS_S = 0.1, 0.01, 0.3, 10.0
@@ -165,12 +166,14 @@ class Guard:
         cause = min(failed, key=lambda member: member.rank is None)
         name, log = "the scheduler" if cause.rank is None else f"rank {cause.rank}", self._log_of(cause)
         assert cause.code
+        at = f" in {found}" if (found := last_noted(log)) else ""
+        end = f"; its log, {log}, ends with{lines}" if (lines := _last_lines(log)) else f"; its log: {log}"
         if cause.code > 0:
-            return cause.code, f"error: {name} ended with exit code {cause.code}; its log: {log}"
+            return cause.code, f"error: {name} ended with exit code {cause.code}{at}{end}"
         number = -cause.code
         known = signal.Signals(number).name if number in set(signal.Signals) else "unknown"
         reason = ", as the system does when memory runs out (dmesg would say so)" if number == signal.SIGKILL else ""
-        return _FAILED, f"error: {name} was killed by signal {number} ({known}){reason}; its log: {log}"
+        return _FAILED, f"error: {name} was killed by signal {number} ({known}){at}{reason}{end}"
 
     def _log_of(self, member: _Member) -> Path:
         if member.rank is None:
@@ -219,6 +222,18 @@ def _error_lines(log: Path) -> list[str]:
     return [
         line for line in lines if line.startswith("error:") or "error: rank " in line
     ]  # the latter behind a progress bar
+
+
+def _last_lines(log: Path, count: int = 3) -> str:
+    """The last lines of a log that are not a progress bar's, each on a line of its own, indented."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 8192))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    kept = [line.rstrip() for line in lines if line.strip() and "grpo " not in line]
+    return "".join(f"\n    {line[:200]}" for line in kept[-count:])
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.json_file import read_json
 from mindrlhf_lite.models.tensor_files import Progress, TensorFile, TensorToWrite, read_header, write_safetensors
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import ParameterSpec, parameter_specs
@@ -23,7 +24,10 @@ def weight_files(model_dir: Path) -> list[Path]:
     """The safetensors files of a model folder, the index's where there is one."""
     index = model_dir / "model.safetensors.index.json"
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        names = read_json(index).get("weight_map")
+        if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+            raise UserError(f"{index}: no weight_map of tensor names to files in it")
+        names = sorted(set(names.values()))
         missing = [name for name in names if not (model_dir / name).is_file()]
         if missing:
             raise UserError(f"{model_dir}: the index names files that are not there: {', '.join(missing)}")

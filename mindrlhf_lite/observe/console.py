@@ -10,6 +10,7 @@ import time
 
 from tqdm import tqdm
 
+from mindrlhf_lite.job.whereabouts import Whereabouts
 from mindrlhf_lite.types import StepMetrics
 
 _COMPILES = ("evaluate", "generate", "reference", "update")  # phases whose graphs are compiled when they first run
@@ -32,6 +33,7 @@ class Console:
         )
         self._step_seconds: list[float] = []  # of this process's steps, without the first, which compiles
         self._has_stepped, self._has_announced, self._started = False, False, time.perf_counter()
+        self._step, self._whereabouts = first_step - 1, Whereabouts()
         self._bar = tqdm(
             total=last_step,
             initial=first_step - 1,
@@ -57,7 +59,12 @@ class Console:
             self._has_announced = True
             self.say("compiling graphs: the first step takes several times as long as the others")
         text = f"{name}, compiling" if name in _COMPILES and not self._has_stepped else name
+        self._whereabouts.note(f"step {self._step}, {text}")
         self._bar.set_description(f"grpo {text:<9}", refresh=True)
+
+    def begin(self, step: int) -> None:
+        """The phases from now on are this step's."""
+        self._step = step
 
     def step(self, metrics: StepMetrics) -> None:
         """The line of a finished step, and the bar's progress."""

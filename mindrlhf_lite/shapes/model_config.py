@@ -6,12 +6,12 @@ What sets the architectures apart is data here (`ARCHITECTURES`, `RopeScaling`).
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.json_file import read_json
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,9 @@ class ModelConfig:
         return ARCHITECTURES[self.model_type]
 
     def __post_init__(self) -> None:
+        for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "max_position_embeddings"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be positive")
         if self.num_attention_heads < 1 or self.num_key_value_heads < 1:
             raise UserError(
                 f"num_attention_heads={self.num_attention_heads}, "
@@ -110,17 +113,24 @@ class ModelConfig:
         missing = [key for key in required if key not in values]
         if missing:
             raise UserError(f"{source}: missing {', '.join(missing)}")
-        return cls(
-            **{key: int(values[key]) for key in required},
-            num_key_value_heads=int(values.get("num_key_value_heads") or values["num_attention_heads"]),
-            head_dim=int(values.get("head_dim") or 0),
-            rms_norm_eps=float(values.get("rms_norm_eps", 1e-6)),
-            rope_theta=float((rope or {}).get("rope_theta") or values.get("rope_theta", 1e4)),
-            max_position_embeddings=int(values.get("max_position_embeddings", 32768)),
-            tie_word_embeddings=bool(values.get("tie_word_embeddings", False)),
-            model_type=model_type,
-            rope_scaling=_rope_scaling(rope or {}, source),
-        )
+        if rope is not None and not isinstance(rope, dict):
+            raise UserError(f"{source}: rope_scaling={rope!r}: settings by name are needed")
+        try:
+            return cls(
+                **{key: int(values[key]) for key in required},
+                num_key_value_heads=int(values.get("num_key_value_heads") or values["num_attention_heads"]),
+                head_dim=int(values.get("head_dim") or 0),
+                rms_norm_eps=float(values.get("rms_norm_eps", 1e-6)),
+                rope_theta=float((rope or {}).get("rope_theta") or values.get("rope_theta", 1e4)),
+                max_position_embeddings=int(values.get("max_position_embeddings", 32768)),
+                tie_word_embeddings=bool(values.get("tie_word_embeddings", False)),
+                model_type=model_type,
+                rope_scaling=_rope_scaling(rope or {}, source),
+            )
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from None
+        except (TypeError, ValueError, OverflowError) as error:
+            raise UserError(f"{source}: a number is none ({error})") from None
 
     @classmethod
     def from_dir(cls, model_dir: str | Path) -> ModelConfig:
@@ -131,7 +141,7 @@ class ModelConfig:
                 f"{model_dir}: no config.json there; give a Hugging Face model folder (config.json, "
                 "*.safetensors, tokenizer files)"
             )
-        return cls.from_hf(json.loads(path.read_text()), str(path))
+        return cls.from_hf(read_json(path), str(path))
 
     def to_hf(self, eos_token_id: int | list[int] | None, pad_token_id: int | None) -> dict[str, Any]:
         """A config.json that transformers and vLLM load."""

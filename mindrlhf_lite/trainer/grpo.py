@@ -106,6 +106,7 @@ class GrpoTrainer:
         return self._finish()
 
     def _step(self, step: int) -> None:
+        self.report.console.begin(step)
         with self.profiler.step(step):
             start, metrics = time.perf_counter(), StepMetrics(step)
             groups = self._generate(step)

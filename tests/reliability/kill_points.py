@@ -97,7 +97,12 @@ class Job:
         shutil.rmtree(log_dir, ignore_errors=True)
         command = ["msrun", "--worker_num=2", "--local_worker_num=2", "--master_addr=127.0.0.1", "--join=True"]
         command += [f"--master_port={free_port()}", f"--log_dir={log_dir}", str(MAIN)]
-        command += [str(word) for word in arguments(data, output, *LAYOUT, *extra)]
+        command += [
+            str(word)
+            for word in arguments(
+                data, output, *LAYOUT, f"--rl_config.eval_dataset_file={data / 'held_out.mindrecord'}", *extra
+            )
+        ]
         environment = clean_environment(PYTHONPATH=VERIFIERS, TEST_JOB=self.mark, **environment)
         self.process = subprocess.Popen(
             command, cwd=log_dir.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
