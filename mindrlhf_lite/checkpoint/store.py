@@ -159,15 +159,18 @@ class CheckpointStore:
         folder = self.folder / f"step_{step}"
         try:
             files = json.loads((folder / _MANIFEST).read_text())["files"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            return f"{folder / _MANIFEST} cannot be read ({error})"
-        for name, expected in files.items():
+            known = {name: (int(values["bytes"]), str(values["sha256"])) for name, values in files.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return f"{folder / _MANIFEST} cannot be read ({error!r})"
+        if missing := {_STATE} - known.keys():
+            return f"{folder / _MANIFEST} does not name {', '.join(missing)}"
+        for name, (size, digest) in known.items():
             path = folder / name
             if not path.is_file():
                 return f"{path} is missing"
-            if path.stat().st_size != expected["bytes"]:
-                return f"{path} has {path.stat().st_size} bytes, {expected['bytes']} were written"
-            if _sha256(path) != expected["sha256"]:
+            if path.stat().st_size != size:
+                return f"{path} has {path.stat().st_size} bytes, {size} were written"
+            if _sha256(path) != digest:
                 return f"{path} was changed or damaged (its SHA-256 differs)"
         return None
 

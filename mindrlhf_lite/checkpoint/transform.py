@@ -21,6 +21,7 @@ import numpy as np
 
 from mindrlhf_lite.checkpoint.sharded import ShardedReader
 from mindrlhf_lite.checkpoint.store import rank_file
+from mindrlhf_lite.checkpoint.strategies import strategy_from_json, strategy_to_json
 from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.durable import place
 from mindrlhf_lite.errors import UserError
