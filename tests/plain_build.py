@@ -24,6 +24,8 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 
 from helpers import ROOT, clean_environment
 
+from mindrlhf_lite.job.ports import free_port
+
 EXTRAS = ("torch", "vllm", "pytest", "pyarrow", "mindformers", "mindspore_gs")
 NEEDS_AN_EXTRA = ("mindrlhf_lite.rollout.vllm", "mindrlhf_lite.quantize")
 MODEL = ROOT / "examples/quickstart/model"
@@ -31,7 +33,6 @@ SHAPE = (
     "model: {model_type: qwen2, vocab_size: 64, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 2, "
     "num_attention_heads: 4, num_key_value_heads: 2}\n"
 )
-PORT = 18765  # of the one job of two ranks
 
 
 def import_all() -> int:
@@ -139,7 +140,7 @@ def commands(folder: Path, run: Path) -> dict[str, list[list[object]]]:
             ["--model_config", folder / "shape.yaml", "--src", "dp=1,tp=2", "--dst", "dp=2,tp=1", "--repeat", 1]
         ],
         "bench_rollout": [["--engines", "native", "--hidden", 64, "--layers", 1, "--prompts", 4, "--turns", 1]],
-        "bench_swap": [["--hidden", 256, "--layers", 1, "--steps", 2]],
+        "bench_swap": [["--hidden", 128, "--layers", 1, "--steps", 2]],
         "quantize": [["--model", MODEL, "--output", folder / "int8"]],  # an extra: it says which
     }
 
@@ -147,7 +148,7 @@ def commands(folder: Path, run: Path) -> dict[str, list[list[object]]]:
 def run_tool(name: str, arguments: list[object]) -> str:
     """Runs one command of a tool. Returns what is wrong with it, or ""."""
     launcher = (
-        ["msrun", "--worker_num=2", "--local_worker_num=2", f"--master_port={PORT}", "--join=True"]
+        ["msrun", "--worker_num=2", "--local_worker_num=2", f"--master_port={free_port()}", "--join=True"]
         if name == "bench_reshard"
         else [sys.executable]
     )
