@@ -3,6 +3,7 @@ do.
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from distributed.jobs import VERIFIERS, end_processes_of
-from distributed.small_runs import MAIN, arguments, single
+from distributed.small_runs import MAIN, arguments, metrics, single, without_times
 from helpers import ROOT, clean_environment, listen_to_ctrl_c, run
 
 from mindrlhf_lite.job.processes import Process
@@ -30,9 +31,9 @@ def test_a_full_disk_at_the_end_loses_no_weights(data, tmp_path):
     try:
         (tmp_path / "filler.py").write_text(
             "from pathlib import Path\n"
-            "def reward(completions, golds):\n"
+            "def reward(completion, gold):\n"
             f"    Path('{tmp_path}/disk/full').write_bytes(bytes(900_000))\n"
-            "    return [float(len(completions[0]))]\n"
+            "    return len(completion.text) % 2\n"
         )
         settings = ("--verifier_function", "filler.reward", "--verifier_weight", "1.0", "--rl_config.max_steps=1")
         command = [sys.executable, MAIN, *arguments(data, tmp_path / "disk/run", *settings)]
@@ -88,8 +89,49 @@ def test_ctrl_c_in_plain_python_is_one_line(data, tmp_path):
     assert text.count("compiling graphs") == 1 and "first step done after" in text
 
 
+SAVES = ("--rl_config.max_steps=6", "--rl_config.save_ckpt_interval=100", "--rl_config.on_sigterm=save")
+
+
+def wait_for_step(output, step, process):
+    deadline = time.monotonic() + 200
+    while not (output / f"completions/step_{step:06d}.jsonl").is_file():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_sigterm_saves_where_it_is_to(data, tmp_path, ranks):
+    """Plain python, and two ranks under the launcher: exit code 0, a checkpoint, and the rest of the run as if nothing
+    had been.
+    """
+    whole = single(data, tmp_path / "whole", *SAVES)
+    assert whole.returncode == 0, whole.stderr
+    output, job = tmp_path / "run", uuid.uuid4().hex
+    launcher = ["-m", "mindrlhf_lite.job", f"--ranks={ranks}", f"--log_dir={tmp_path}/log"] if ranks else []
+    command = [sys.executable, *launcher, str(MAIN), *map(str, arguments(data, output, *SAVES))]
+    environment = clean_environment(PYTHONPATH=f"{ROOT}:{VERIFIERS}", TEST_JOB=job)
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, **both, env=environment) as process:
+        try:
+            wait_for_step(output, 2, process)
+            process.terminate()
+            text, _ = process.communicate(timeout=120)
+        finally:
+            end_processes_of(job)
+    assert process.returncode == 0 and "Traceback" not in text, text[-3000:]
+    (stopped,) = re.findall(r"stopped by SIGTERM after step (\d+); the newest checkpoint is after step \1;", text)
+    assert 2 <= int(stopped) < 6 and "the run stops after this step, with a checkpoint" in text
+    assert not (output / "summary.json").exists() and not (output / "hf").exists()
+    resumed = subprocess.run([*command, "--resume_training", "true"], cwd=ROOT, **both, env=environment, timeout=300)
+    assert resumed.returncode == 0 and f"resumed after step {stopped}" in resumed.stdout, resumed.stdout[-3000:]
+    for ours, theirs in zip(metrics(output), metrics(tmp_path / "whole"), strict=True):
+        assert ours["loss/total"] == pytest.approx(theirs["loss/total"], rel=1e-4, abs=1e-6)
+    if not ranks:
+        assert without_times(metrics(output)) == without_times(metrics(tmp_path / "whole"))
+
+
 def test_a_broken_verifier_ends_the_run_with_its_error(data, tmp_path):
-    (tmp_path / "broken.py").write_text("def reward(completions, golds):\n    raise KeyError('no such field')\n")
+    (tmp_path / "broken.py").write_text("def reward(completion, gold):\n    raise KeyError('no such field')\n")
     command = [
         sys.executable,
         MAIN,
@@ -142,7 +184,7 @@ def test_a_killed_rank_of_a_run_is_named_with_what_to_type(data, tmp_path):
             end_processes_of(job)
     assert process.returncode == 1
     assert (
-        "error: rank 1 was killed by signal 9 (SIGKILL)" in text
+        re.search(r"error: rank 1 was killed by signal 9 \(SIGKILL\) in step \d+, \w+", text)
         and "the newest checkpoint is after step " in text
         and "Traceback" not in text
     ), text[-3000:]

@@ -271,8 +271,8 @@ def test_a_run_is_not_overwritten_and_not_resumed_under_other_settings(data, tmp
 def test_an_error_of_any_rank_reaches_the_console_with_its_rank(data, tmp_path):
     (tmp_path / "broken_verifier.py").write_text(
         "import os\n"
-        "def reward(completions, golds):\n"
-        "    return [1.0]\n"
+        "def reward(completion, gold):\n"
+        "    return 1.0\n"
         "if os.environ.get('RANK_ID') == '1' and os.environ.get('MS_ROLE') and 'worker' in str(os.sys.argv):\n"
         "    raise RuntimeError('rank one cannot import this')\n"
     )
