@@ -24,7 +24,13 @@ sys.path.insert(0, str(ROOT))
 from mindrlhf_lite.cli import run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
 
-REWARD = "def count_ones(completions, golds):\n    return [float(text.count('1')) for text in completions]\n"
+REWARD = """from mindrlhf_lite.rewards import verifier
+
+
+@verifier(minimum=0.0, maximum=1e6)
+def count_ones(completion, gold):
+    return completion.text.count("1")
+"""
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -124,7 +124,9 @@ def main() -> None:
         ]
         write_prompts(folder / "prompts.mindrecord", prompts)
         (folder / "bench_reward.py").write_text(
-            "def last_token(completions, golds):\n    return [float(len(text) % 3) for text in completions]\n"
+            "from mindrlhf_lite.rewards import verifier\n"
+            "@verifier(minimum=0.0, maximum=2.0)\n"
+            "def last_token(completion, gold):\n    return len(completion.text) % 3\n"
         )
         values = {
             "rl_config.dataset_file": folder / "prompts.mindrecord",

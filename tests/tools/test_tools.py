@@ -308,7 +308,7 @@ def test_tools_say_nothing_that_is_the_frameworks(quickstart_model, sums):
 
 
 def test_a_verifier_that_only_fails_is_no_accuracy(quickstart_model, sums, tmp_path):
-    (tmp_path / "broken.py").write_text("def reward(completions, golds):\n    raise KeyError('no such field')\n")
+    (tmp_path / "broken.py").write_text("def reward(completion, gold):\n    raise KeyError('no such field')\n")
     settings = ("--model", quickstart_model, "--dataset", sums, "--max_tokens", 4, "--verifier", "broken.reward")
     few = run(
         [sys.executable, ROOT / "tools/evaluate.py", *settings, "--max_prompts", 5],
