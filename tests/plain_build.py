@@ -136,6 +136,7 @@ def commands(folder: Path, run: Path) -> dict[str, list[list[object]]]:
             ]
         ],
         "bench_recompute": [["--layers", 4, "--hidden", 64, "--rows", 2, "--length", 64]],
+        "bench_rewards": [["--completions", 20, "--turns", 1]],
         "bench_reshard": [
             ["--model_config", folder / "shape.yaml", "--src", "dp=1,tp=2", "--dst", "dp=2,tp=1", "--repeat", 1]
         ],
