@@ -6,7 +6,8 @@
      eio     it alone fails with EIO             short   a write takes only half of its bytes
      slow    it and all later ones take FAULT_MS milliseconds more
    FAULT_OPS: which count, a subset of "open,write,read,fsync,rename,unlink,mkdir". FAULT_RANK: only the process with this RANK_ID.
-   FAULT_LOG: a file that gets the name of every operation counted, to find out how many there are. */
+   FAULT_LOG: a file that gets the name of every operation counted, to find out how many there are.
+   CLOCK_JUMP: seconds that the wall clock (not the monotonic one) is ahead from CLOCK_AFTER seconds after the start on. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -158,4 +159,28 @@ int rmdir(const char *path) {
 int mkdir(const char *path, mode_t mode) {
     REAL(int, "mkdir", const char *, mode_t);
     RUN("mkdir", is_ours(path), real(path, mode));
+}
+
+static long jump(void) {
+    static struct timespec begun;
+    static int (*real)(clockid_t, struct timespec *);
+    struct timespec now;
+    const char *size = getenv("CLOCK_JUMP"), *after = getenv("CLOCK_AFTER");
+    if (!size) return 0;
+    if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
+    real(CLOCK_MONOTONIC, &now);
+    if (!begun.tv_sec) begun = now;
+    return now.tv_sec - begun.tv_sec >= (after ? atol(after) : 0) ? atol(size) : 0;
+}
+int clock_gettime(clockid_t clock, struct timespec *result) {
+    REAL(int, "clock_gettime", clockid_t, struct timespec *);
+    int code = real(clock, result);
+    if (clock == CLOCK_REALTIME && code == 0) result->tv_sec += jump();
+    return code;
+}
+time_t time(time_t *result) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (result) *result = now.tv_sec;
+    return now.tv_sec;
 }
