@@ -1,0 +1,3 @@
+"""The fixtures that files of whole runs share."""
+
+from distributed.small_runs import data as data
