@@ -27,7 +27,7 @@ from mindrlhf_lite.types import CompletionView, Outcome, Score
 
 START_SECONDS = 120.0  # importing a user's module may be slow on a busy machine
 MAX_WORKERS = 16  # while others are stuck
-_STUCK_SECONDS = 1.0
+_STUCK_SHARE = 0.5  # of the limit; verifiers that merely take their time do not start more processes
 _BATCH = 16  # tasks that a worker has at most
 _STOPPED_SECONDS = 2.0  # a select that overslept so long was stopped, with all of this process
 
@@ -181,7 +181,9 @@ class VerifierPool:
     def _hand_out(self, waiting: deque[Task]) -> None:
         """Tasks to idle workers; more workers where some are stuck."""
         now = time.monotonic()
-        stuck = sum(bool(worker.tasks) and now - worker.since > _STUCK_SECONDS for worker in self._workers)
+        stuck = sum(
+            bool(worker.tasks) and now - worker.since > _STUCK_SHARE * self.timeout_s for worker in self._workers
+        )
         wanted = min(self.num_workers + stuck, max(MAX_WORKERS, self.num_workers))
         while waiting and len(self._workers) < wanted:
             self._start()
@@ -199,7 +201,7 @@ class VerifierPool:
         busy = [worker for worker in self._workers if worker.tasks or not worker.is_ready]
         seconds = max(0.0, min((worker.deadline for worker in busy), default=before) - before)
         if waiting and len(self._workers) < MAX_WORKERS:
-            seconds = min(seconds, _STUCK_SECONDS)
+            seconds = min(seconds, _STUCK_SHARE * self.timeout_s)
         ready, _, _ = select.select([worker.stream for worker in self._workers], [], [], seconds)
         overslept = time.monotonic() - before - seconds
         if overslept > _STOPPED_SECONDS:  # the workers may have been stopped with us
