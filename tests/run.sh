@@ -25,5 +25,5 @@ run_tests() { # with --full, arguments may name files that have none of one kind
     python -m pytest "$@" || { code=$?; [ "$full" = 1 ] && [ "$code" = 5 ]; }
 }
 # long files come early in the alphabet; by number of tests they would be last, and one core idle
-run_tests -n 2 --dist loadfile --no-loadscope-reorder -m "not full" "$@"
+run_tests -n 2 --dist loadfile --no-loadscope-reorder --durations=15 --durations-min=10 -m "not full" "$@"
 [ "$full" = 0 ] || run_tests -m full "$@"

@@ -181,7 +181,8 @@ class VerifierPool:
     def _hand_out(self, waiting: deque[Task]) -> None:
         """Tasks to idle workers; more workers where some are stuck."""
         now = time.monotonic()
-        stuck = sum(
+        limit = _STUCK_SHARE * self.timeout_s
+        stuck = sum(bool(worker.tasks) and now - worker.since > limit for worker in self._workers)
             bool(worker.tasks) and now - worker.since > _STUCK_SHARE * self.timeout_s for worker in self._workers
         )
         wanted = min(self.num_workers + stuck, max(MAX_WORKERS, self.num_workers))
