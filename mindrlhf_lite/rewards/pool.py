@@ -183,8 +183,6 @@ class VerifierPool:
         now = time.monotonic()
         limit = _STUCK_SHARE * self.timeout_s
         stuck = sum(bool(worker.tasks) and now - worker.since > limit for worker in self._workers)
-            bool(worker.tasks) and now - worker.since > _STUCK_SHARE * self.timeout_s for worker in self._workers
-        )
         wanted = min(self.num_workers + stuck, max(MAX_WORKERS, self.num_workers))
         while waiting and len(self._workers) < wanted:
             self._start()
