@@ -368,3 +368,22 @@ def test_settings_from_a_yaml_and_inspection(tmp_path, quickstart_model):
     config.write_text("inputs: a\n")
     result = run_python("tools/rlhf_data.py", "--config", config)
     assert result.returncode == 2 and "inputs is unknown" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_golds_that_the_runs_verifiers_cannot_find_right_are_bad_rows(tmp_path, quickstart_model):
+    write(tmp_path / "rows.jsonl", [{"problem": "1+1?", "answer": "2"}, {"problem": "x?", "answer": "x^2+1"}])
+    common = (
+        "--tokenizer_dir",
+        quickstart_model,
+        "--dataset_type",
+        "deepscaler",
+        "--file_path",
+        tmp_path / "rows.jsonl",
+    )
+    options = ("--output_path", tmp_path / "out.mindrecord", "--verifier_function", "accuracy_reward,format_reward")
+    refused = run_python("tools/rlhf_data.py", *common, *options)
+    assert refused.returncode == 2 and "rows.jsonl:2:" in refused.stderr, refused.stderr
+    assert "'x^2+1' is not found right by accuracy_reward, in no form" in refused.stderr
+    unknown = run_python("tools/rlhf_data.py", *common, *options[:3], "acuracy_reward")
+    assert unknown.returncode == 2 and "is unknown: use one of accuracy_reward" in unknown.stderr
+    assert run_python("tools/rlhf_data.py", *common, *options[:3], "math_reward").returncode == 0
