@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Proves that a plain `bash build.sh` is enough: in an environment that nothing else filled, every module is imported and every tool run on its main path.
+"""Proves that a plain `bash build.sh` is enough: in an environment that nothing else filled, every module is imported
+and every tool run on its main path.
 
-.ci/run calls it after the first command of README and before tests/run.sh, which installs more. No pytest, so only the standard library besides what is tested.
+.ci/run calls it after the first command of README and before tests/run.sh, which installs more. No pytest, so only the
+standard library besides what is tested.
 
 Example:
   .venv/bin/python tests/plain_build.py output/quickstart
@@ -22,13 +24,14 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 
 from helpers import ROOT, clean_environment
 
+from mindrlhf_lite.job.ports import free_port
+
 EXTRAS = ("torch", "vllm", "pytest", "pyarrow", "mindformers", "mindspore_gs")
 NEEDS_AN_EXTRA = ("mindrlhf_lite.rollout.vllm", "mindrlhf_lite.quantize")
 MODEL = ROOT / "examples/quickstart/model"
 SHAPE = (
     "model: {model_type: qwen2, vocab_size: 64, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 2, num_attention_heads: 4, num_key_value_heads: 2}\n"
 )
-PORT = 18765  # of the one job of two ranks
 
 
 def import_all() -> int:
@@ -54,22 +57,47 @@ def commands(folder: Path, run: Path) -> dict[str, list[list[object]]]:
     (folder / "math.jsonl").write_text(json.dumps({"question": "What is 1/2 + 1/4?", "answer": "\\frac{3}{4}"}) + "\n")
     data = ["--tokenizer_dir", MODEL, "--dataset_type"]
     return {
+        "convert_weight": [
+            ["--input_path", folder / "small.gguf", "--output_path", folder / "of_gguf"],
+            ["--input_path", MODEL, "--output_path", folder / "model.ckpt", "--dtype", "bf16"],
+            ["--input_path", folder / "model.ckpt", "--config_path", MODEL, "--output_path", folder / "back"],
+        ],
         "rlhf_data": [
             [*data, "arithmetic", "--num_rows", 8, "--split", "held_out", "--output_path", folder / "sums.mindrecord"],
-            [*data, "custom", "--file_path", folder / "math.jsonl", "--prompt_type", "chat", "--map_keys", '{"prompt": "question", "response": "answer"}']
-            + ["--output_path", folder / "math.mindrecord"],
+            [
+                "--tokenizer_dir",
+                folder / "of_gguf",
+                "--dataset_type",
+                "custom",
+                "--file_path",
+                folder / "math.jsonl",
+                "--prompt_type",
+                "chat",
+            ]
+            + [
+                "--map_keys",
+                '{"prompt": "question", "response": "answer"}',
+                "--output_path",
+                folder / "math.mindrecord",
+            ],
         ],
         "evaluate": [["--model", MODEL, "--dataset", folder / "sums.mindrecord", "--max_tokens", 8, "--verifier", "math_reward"]],
         "generate": [
-            ["--model", MODEL, "--input", folder / "rows.jsonl", "--output", folder / "out.jsonl", "--max_tokens", 8, "--top_p", 0.9],
-            ["--model", MODEL, "--chat", "--prompt_type", "chat", "--max_tokens", 8, "--max_length", 200],
+            [
+                "--model",
+                MODEL,
+                "--input",
+                folder / "rows.jsonl",
+                "--output",
+                folder / "out.jsonl",
+                "--max_tokens",
+                8,
+                "--top_p",
+                0.9,
+            ],
+            ["--model", folder / "of_gguf", "--chat", "--max_tokens", 8, "--max_length", 100],
         ],
         "score": [["--model", MODEL, "--input", folder / "rows.jsonl", "--output", folder / "scored.jsonl"]],
-        "convert_weight": [
-            ["--input_path", MODEL, "--output_path", folder / "model.ckpt", "--dtype", "bf16"],
-            ["--input_path", folder / "model.ckpt", "--config_path", MODEL, "--output_path", folder / "back"],
-            ["--input_path", folder / "small.gguf", "--output_path", folder / "of_gguf"],
-        ],
         "transform_checkpoint": [["--src_checkpoint", MODEL, "--dst_checkpoint", folder / "shards", "--dst_strategy", "dp=1,tp=2,pp=1"]],
         "lab_report": [[run, run, "--names", "one", "again", "--output", folder / "lab"]],
         "plot_run": [[run]],
@@ -77,18 +105,35 @@ def commands(folder: Path, run: Path) -> dict[str, list[list[object]]]:
         "plan_reshard": [["--model_config", ROOT / "model_configs/qwen2_5_7b.yaml", "--src", "dp=1,tp=4,pp=2", "--dst", "dp=2,tp=4"]],
         "make_random_model": [["--config", folder / "shape.yaml", "--tokenizer_dir", MODEL, "--output", folder / "random"]],
         "make_tiny_model": [["--output", folder / "tiny", "--steps", 1, "--batch_size", 4]],
-        "bench_grpo": [["--model", MODEL, "--steps", 2, "--prompts", 2, "--generations", 2, "--max_new_tokens", 4, "--micro_batch_num", 1]],
-        "bench_recompute": [["--layers", 4, "--hidden", 64, "--rows", 2, "--length", 16]],
+        "bench_grpo": [
+            [
+                "--model",
+                MODEL,
+                "--steps",
+                2,
+                "--prompts",
+                2,
+                "--generations",
+                2,
+                "--max_new_tokens",
+                4,
+                "--micro_batch_num",
+                1,
+            ]
+        ],
+        "bench_recompute": [["--layers", 4, "--hidden", 64, "--rows", 2, "--length", 64]],
         "bench_reshard": [["--model_config", folder / "shape.yaml", "--src", "dp=1,tp=2", "--dst", "dp=2,tp=1", "--repeat", 1]],
         "bench_rollout": [["--engines", "native", "--hidden", 64, "--layers", 1, "--prompts", 4, "--turns", 1]],
-        "bench_swap": [["--hidden", 64, "--layers", 1, "--steps", 2]],
+        "bench_swap": [["--hidden", 128, "--layers", 1, "--steps", 2]],
         "quantize": [["--model", MODEL, "--output", folder / "int8"]],  # an extra: it says which
     }
 
 
 def run_tool(name: str, arguments: list[object]) -> str:
     """Runs one command of a tool. Returns what is wrong with it, or ""."""
-    launcher = ["msrun", "--worker_num=2", "--local_worker_num=2", f"--master_port={PORT}", "--join=True"] if name == "bench_reshard" else [sys.executable]
+    launcher = (
+        ["msrun", "--worker_num=2", "--local_worker_num=2", f"--master_port={free_port()}", "--join=True"] if name == "bench_reshard" else [sys.executable]
+    )
     command = [*launcher, str(ROOT / f"tools/{name}.py"), *map(str, arguments)]
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
@@ -109,7 +154,7 @@ def main() -> None:
         wanted = commands(Path(scratch), Path(sys.argv[1]).resolve())
         if wanted.keys() != (tools := {path.stem for path in (ROOT / "tools").glob("*.py")}):
             sys.exit(f"error: tools and their main paths differ: {sorted(wanted.keys() ^ tools)}")
-        first = [("rlhf_data", arguments) for arguments in wanted.pop("rlhf_data")]  # others read what these write
+        first = [(name, arguments) for name in ("convert_weight", "rlhf_data") for arguments in wanted.pop(name)]  # others read what these write
         chains = [[(name, arguments) for arguments in of_one] for name, of_one in wanted.items()]
         wrong = run_chain(first)
         with ThreadPoolExecutor(2) as pool:

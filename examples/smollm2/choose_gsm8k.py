@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The questions of GSM8K that a model of 135M parameters has a chance at: short ones whose solution takes one or two calculations. Test questions: the first 200 as they come, and easy ones.
+"""The questions of GSM8K that a model of 135M parameters has a chance at: short ones, with short solutions of one or
+two calculations. Test questions: the first 200 as they come, and easy ones.
 
 Example:
   python examples/smollm2/choose_gsm8k.py gsm8k output/smollm2/gsm8k
@@ -9,13 +10,14 @@ import json
 import sys
 from pathlib import Path
 
-MAX_CALCULATIONS, MAX_CHARACTERS = 2, 200
-NUM_FIRST, NUM_EASY = 200, 100
+MAX_CALCULATIONS, MAX_QUESTION, MAX_SOLUTION = 2, 160, 150  # characters
+NUM_FIRST = 200
 
 
 def is_easy(row: dict[str, str]) -> bool:
     """GSM8K marks every calculation of a solution by <<...>>."""
-    return 1 <= row["answer"].count("<<") <= MAX_CALCULATIONS and len(row["question"]) < MAX_CHARACTERS
+    question, solution = row["question"], row["answer"]
+    return 1 <= solution.count("<<") <= MAX_CALCULATIONS and len(question) < MAX_QUESTION and len(solution) < MAX_SOLUTION
 
 
 def main() -> None:
@@ -27,8 +29,12 @@ def main() -> None:
             sys.exit(f"error: {source / name} is not there; give the folder with GSM8K's train.jsonl and test.jsonl")
     train, test = ([json.loads(line) for line in (source / name).read_text(encoding="utf-8").splitlines()] for name in ("train.jsonl", "test.jsonl"))
     folder.mkdir(parents=True, exist_ok=True)
-    easy_test = [row for row in test[NUM_FIRST:] if is_easy(row)][:NUM_EASY]
-    for name, rows in (("train_easy", list(filter(is_easy, train))), ("test_first", test[:NUM_FIRST]), ("test_easy", easy_test)):
+    for name, rows in (
+        ("train_easy", filter(is_easy, train)),
+        ("test_first", test[:NUM_FIRST]),
+        ("test_easy", filter(is_easy, test)),
+    ):
+        rows = list(rows)
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
         print(f"{folder / name}.jsonl: {len(rows)} questions")
 
