@@ -22,9 +22,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
+from distributed.jobs import start_msrun
 from helpers import ROOT, clean_environment
-
-from mindrlhf_lite.job.ports import free_port
 
 EXTRAS = ("torch", "vllm", "pytest", "pyarrow", "mindformers", "mindspore_gs")
 NEEDS_AN_EXTRA = ("mindrlhf_lite.rollout.vllm", "mindrlhf_lite.quantize")
@@ -64,37 +63,12 @@ def commands(folder: Path, run: Path) -> dict[str, list[list[object]]]:
         ],
         "rlhf_data": [
             [*data, "arithmetic", "--num_rows", 8, "--split", "held_out", "--output_path", folder / "sums.mindrecord"],
-            [
-                "--tokenizer_dir",
-                folder / "of_gguf",
-                "--dataset_type",
-                "custom",
-                "--file_path",
-                folder / "math.jsonl",
-                "--prompt_type",
-                "chat",
-            ]
-            + [
-                "--map_keys",
-                '{"prompt": "question", "response": "answer"}',
-                "--output_path",
-                folder / "math.mindrecord",
-            ],
+            ["--tokenizer_dir", folder / "of_gguf", "--dataset_type", "custom", "--file_path", folder / "math.jsonl", "--prompt_type", "chat"]
+            + ["--map_keys", '{"prompt": "question", "response": "answer"}', "--output_path", folder / "math.mindrecord"],
         ],
         "evaluate": [["--model", MODEL, "--dataset", folder / "sums.mindrecord", "--max_tokens", 8, "--verifier", "math_reward"]],
         "generate": [
-            [
-                "--model",
-                MODEL,
-                "--input",
-                folder / "rows.jsonl",
-                "--output",
-                folder / "out.jsonl",
-                "--max_tokens",
-                8,
-                "--top_p",
-                0.9,
-            ],
+            ["--model", MODEL, "--input", folder / "rows.jsonl", "--output", folder / "out.jsonl", "--max_tokens", 8, "--top_p", 0.9],
             ["--model", folder / "of_gguf", "--chat", "--max_tokens", 8, "--max_length", 100],
         ],
         "score": [["--model", MODEL, "--input", folder / "rows.jsonl", "--output", folder / "scored.jsonl"]],
@@ -105,22 +79,7 @@ def commands(folder: Path, run: Path) -> dict[str, list[list[object]]]:
         "plan_reshard": [["--model_config", ROOT / "model_configs/qwen2_5_7b.yaml", "--src", "dp=1,tp=4,pp=2", "--dst", "dp=2,tp=4"]],
         "make_random_model": [["--config", folder / "shape.yaml", "--tokenizer_dir", MODEL, "--output", folder / "random"]],
         "make_tiny_model": [["--output", folder / "tiny", "--steps", 1, "--batch_size", 4]],
-        "bench_grpo": [
-            [
-                "--model",
-                MODEL,
-                "--steps",
-                2,
-                "--prompts",
-                2,
-                "--generations",
-                2,
-                "--max_new_tokens",
-                4,
-                "--micro_batch_num",
-                1,
-            ]
-        ],
+        "bench_grpo": [["--model", MODEL, "--steps", 2, "--prompts", 2, "--generations", 2, "--max_new_tokens", 4, "--micro_batch_num", 1]],
         "bench_recompute": [["--layers", 4, "--hidden", 64, "--rows", 2, "--length", 64]],
         "bench_reshard": [["--model_config", folder / "shape.yaml", "--src", "dp=1,tp=2", "--dst", "dp=2,tp=1", "--repeat", 1]],
         "bench_rollout": [["--engines", "native", "--hidden", 64, "--layers", 1, "--prompts", 4, "--turns", 1]],
@@ -131,17 +90,19 @@ def commands(folder: Path, run: Path) -> dict[str, list[list[object]]]:
 
 def run_tool(name: str, arguments: list[object]) -> str:
     """Runs one command of a tool. Returns what is wrong with it, or ""."""
-    launcher = (
-        ["msrun", "--worker_num=2", "--local_worker_num=2", f"--master_port={free_port()}", "--join=True"] if name == "bench_reshard" else [sys.executable]
-    )
-    command = [*launcher, str(ROOT / f"tools/{name}.py"), *map(str, arguments)]
-    started = time.monotonic()
+    script, words, started = ROOT / f"tools/{name}.py", [str(word) for word in arguments], time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
-        done = subprocess.run(command, cwd=scratch, input="12+34=\n", capture_output=True, text=True, timeout=300, env=clean_environment())
-    print(f"{time.monotonic() - started:5.1f} s  {name} {' '.join(map(str, arguments))[:120]}", flush=True)
+        if name == "bench_reshard":
+            code, text, logs = start_msrun(2, f"{scratch}/log", script, *words)
+            output = text + logs
+        else:
+            command = [sys.executable, str(script), *words]
+            done = subprocess.run(command, cwd=scratch, input="12+34=\n", capture_output=True, text=True, timeout=300, env=clean_environment())
+            code, output = done.returncode, done.stdout + done.stderr
+    print(f"{time.monotonic() - started:5.1f} s  {name} {' '.join(words)[:120]}", flush=True)
     if name == "quantize":
-        return "" if done.returncode == 2 and "bash build.sh --quantize" in done.stderr else f"it should ask for its extra: {done.stderr[-500:]}"
-    return "" if done.returncode == 0 else f"exit code {done.returncode}: {(done.stdout + done.stderr)[-1500:]}"
+        return "" if code == 2 and "bash build.sh --quantize" in output else f"it should ask for its extra: {output[-500:]}"
+    return "" if code == 0 else f"exit code {code}: {output[-1500:]}"
 
 
 def main() -> None:
