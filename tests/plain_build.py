@@ -19,12 +19,12 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
+from distributed.jobs import start_msrun
 from helpers import ROOT, clean_environment
-
-from mindrlhf_lite.job.ports import free_port
 
 EXTRAS = ("torch", "vllm", "pytest", "pyarrow", "mindformers", "mindspore_gs")
 NEEDS_AN_EXTRA = ("mindrlhf_lite.rollout.vllm", "mindrlhf_lite.quantize")
@@ -33,6 +33,36 @@ SHAPE = (
     "model: {model_type: qwen2, vocab_size: 64, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 2, "
     "num_attention_heads: 4, num_key_value_heads: 2}\n"
 )
+
+
+# the main path of every tool; quantize is an extra: it says which
+COMMANDS = """
+convert_weight --input_path {folder}/small.gguf --output_path {folder}/of_gguf
+convert_weight --input_path {model} --output_path {folder}/model.ckpt --dtype bf16
+convert_weight --input_path {folder}/model.ckpt --config_path {model} --output_path {folder}/back
+rlhf_data --tokenizer_dir {model} --dataset_type arithmetic --num_rows 8 --split held_out \
+    --output_path {folder}/sums.mindrecord
+rlhf_data --tokenizer_dir {folder}/of_gguf --dataset_type custom --file_path {folder}/math.jsonl --prompt_type chat \
+    --map_keys {keys} --output_path {folder}/math.mindrecord
+evaluate --model {model} --dataset {folder}/sums.mindrecord --max_tokens 8 --verifier math_reward
+generate --model {model} --input {folder}/rows.jsonl --output {folder}/out.jsonl --max_tokens 8 --top_p 0.9
+generate --model {folder}/of_gguf --chat --max_tokens 8 --max_length 100
+score --model {model} --input {folder}/rows.jsonl --output {folder}/scored.jsonl
+transform_checkpoint --src_checkpoint {model} --dst_checkpoint {folder}/shards --dst_strategy dp=1,tp=2,pp=1
+lab_report {run} {run} --names one again --output {folder}/lab
+plot_run {run}
+document_config --check
+plan_reshard --model_config {root}/model_configs/qwen2_5_7b.yaml --src dp=1,tp=4,pp=2 --dst dp=2,tp=4
+make_random_model --config {folder}/shape.yaml --tokenizer_dir {model} --output {folder}/random
+make_tiny_model --output {folder}/tiny --steps 1 --batch_size 4
+bench_grpo --model {model} --steps 2 --prompts 2 --generations 2 --max_new_tokens 4 --micro_batch_num 1
+bench_recompute --layers 4 --hidden 64 --rows 2 --length 64
+bench_rewards --completions 20 --turns 1
+bench_reshard --model_config {folder}/shape.yaml --src dp=1,tp=2 --dst dp=2,tp=1 --repeat 1
+bench_rollout --engines native --hidden 64 --layers 1 --prompts 4 --turns 1
+bench_swap --hidden 128 --layers 1 --steps 2
+quantize --model {model} --output {folder}/int8
+"""
 
 
 def import_all() -> int:
@@ -49,8 +79,8 @@ def import_all() -> int:
     return len(names)
 
 
-def commands(folder: Path, run: Path) -> dict[str, list[list[object]]]:
-    """The main path of every tool: {name: its commands' arguments}, on the quickstart's model and a finished run."""
+def write_inputs(folder: Path) -> None:
+    """What the commands read beside the quickstart's model: a GGUF file, a shape, rows."""
     from gguf_files import SHAPE as GGUF_SHAPE
     from gguf_files import write_gguf
     from helpers import random_weights
@@ -61,112 +91,36 @@ def commands(folder: Path, run: Path) -> dict[str, list[list[object]]]:
         "".join(json.dumps({"prompt": f"{n}+8=", "completion": f"{n + 8}"}) + "\n" for n in (12, 34))
     )
     (folder / "math.jsonl").write_text(json.dumps({"question": "What is 1/2 + 1/4?", "answer": "\\frac{3}{4}"}) + "\n")
-    data = ["--tokenizer_dir", MODEL, "--dataset_type"]
-    return {
-        "convert_weight": [
-            ["--input_path", folder / "small.gguf", "--output_path", folder / "of_gguf"],
-            ["--input_path", MODEL, "--output_path", folder / "model.ckpt", "--dtype", "bf16"],
-            ["--input_path", folder / "model.ckpt", "--config_path", MODEL, "--output_path", folder / "back"],
-        ],
-        "rlhf_data": [
-            [*data, "arithmetic", "--num_rows", 8, "--split", "held_out", "--output_path", folder / "sums.mindrecord"],
-            [
-                "--tokenizer_dir",
-                folder / "of_gguf",
-                "--dataset_type",
-                "custom",
-                "--file_path",
-                folder / "math.jsonl",
-                "--prompt_type",
-                "chat",
-            ]
-            + [
-                "--map_keys",
-                '{"prompt": "question", "response": "answer"}',
-                "--output_path",
-                folder / "math.mindrecord",
-            ],
-        ],
-        "evaluate": [
-            ["--model", MODEL, "--dataset", folder / "sums.mindrecord", "--max_tokens", 8, "--verifier", "math_reward"]
-        ],
-        "generate": [
-            [
-                "--model",
-                MODEL,
-                "--input",
-                folder / "rows.jsonl",
-                "--output",
-                folder / "out.jsonl",
-                "--max_tokens",
-                8,
-                "--top_p",
-                0.9,
-            ],
-            ["--model", folder / "of_gguf", "--chat", "--max_tokens", 8, "--max_length", 100],
-        ],
-        "score": [["--model", MODEL, "--input", folder / "rows.jsonl", "--output", folder / "scored.jsonl"]],
-        "transform_checkpoint": [
-            ["--src_checkpoint", MODEL, "--dst_checkpoint", folder / "shards", "--dst_strategy", "dp=1,tp=2,pp=1"]
-        ],
-        "lab_report": [[run, run, "--names", "one", "again", "--output", folder / "lab"]],
-        "plot_run": [[run]],
-        "document_config": [["--check"]],
-        "plan_reshard": [
-            ["--model_config", ROOT / "model_configs/qwen2_5_7b.yaml", "--src", "dp=1,tp=4,pp=2", "--dst", "dp=2,tp=4"]
-        ],
-        "make_random_model": [
-            ["--config", folder / "shape.yaml", "--tokenizer_dir", MODEL, "--output", folder / "random"]
-        ],
-        "make_tiny_model": [["--output", folder / "tiny", "--steps", 1, "--batch_size", 4]],
-        "bench_grpo": [
-            [
-                "--model",
-                MODEL,
-                "--steps",
-                2,
-                "--prompts",
-                2,
-                "--generations",
-                2,
-                "--max_new_tokens",
-                4,
-                "--micro_batch_num",
-                1,
-            ]
-        ],
-        "bench_recompute": [["--layers", 4, "--hidden", 64, "--rows", 2, "--length", 64]],
-        "bench_rewards": [["--completions", 20, "--turns", 1]],
-        "bench_reshard": [
-            ["--model_config", folder / "shape.yaml", "--src", "dp=1,tp=2", "--dst", "dp=2,tp=1", "--repeat", 1]
-        ],
-        "bench_rollout": [["--engines", "native", "--hidden", 64, "--layers", 1, "--prompts", 4, "--turns", 1]],
-        "bench_swap": [["--hidden", 128, "--layers", 1, "--steps", 2]],
-        "quantize": [["--model", MODEL, "--output", folder / "int8"]],  # an extra: it says which
-    }
 
 
-def run_tool(name: str, arguments: list[object]) -> str:
+def commands(folder: Path, run: Path) -> dict[str, list[list[str]]]:
+    """{name of a tool: its commands' arguments}, on the quickstart's model and a finished run."""
+    keys = '{"prompt": "question", "response": "answer"}'
+    found: dict[str, list[list[str]]] = {}
+    for line in COMMANDS.strip().splitlines():
+        name, *words = line.split()
+        arguments = [word.format(folder=folder, model=MODEL, run=run, root=ROOT, keys=keys) for word in words]
+        found.setdefault(name, []).append(arguments)
+    return found
+
+
+def run_tool(name: str, arguments: list[str]) -> str:
     """Runs one command of a tool. Returns what is wrong with it, or ""."""
-    launcher = (
-        ["msrun", "--worker_num=2", "--local_worker_num=2", f"--master_port={free_port()}", "--join=True"]
-        if name == "bench_reshard"
-        else [sys.executable]
-    )
-    command = [*launcher, str(ROOT / f"tools/{name}.py"), *map(str, arguments)]
-    started = time.monotonic()
+    script, started = ROOT / f"tools/{name}.py", time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
-        done = subprocess.run(
-            command, cwd=scratch, input="12+34=\n", capture_output=True, text=True, timeout=300, env=clean_environment()
-        )
-    print(f"{time.monotonic() - started:5.1f} s  {name} {' '.join(map(str, arguments))[:120]}", flush=True)
+        if name == "bench_reshard":
+            code, text, logs = start_msrun(2, f"{scratch}/log", script, *arguments)
+            output = text + logs
+        else:
+            command = [sys.executable, str(script), *arguments]
+            streams: dict[str, Any] = {"input": "12+34=\n", "capture_output": True, "text": True}
+            done = subprocess.run(command, cwd=scratch, timeout=300, env=clean_environment(), **streams)
+            code, output = done.returncode, done.stdout + done.stderr
+    print(f"{time.monotonic() - started:5.1f} s  {name} {' '.join(arguments)[:120]}", flush=True)
     if name == "quantize":
-        return (
-            ""
-            if done.returncode == 2 and "bash build.sh --quantize" in done.stderr
-            else f"it should ask for its extra: {done.stderr[-500:]}"
-        )
-    return "" if done.returncode == 0 else f"exit code {done.returncode}: {(done.stdout + done.stderr)[-1500:]}"
+        asks = code == 2 and "bash build.sh --quantize" in output
+        return "" if asks else f"it should ask for its extra: {output[-500:]}"
+    return "" if code == 0 else f"exit code {code}: {output[-1500:]}"
 
 
 def main() -> None:
@@ -179,12 +133,12 @@ def main() -> None:
         )
     print(f"{import_all()} modules imported")
     with tempfile.TemporaryDirectory() as scratch:
+        write_inputs(Path(scratch))
         wanted = commands(Path(scratch), Path(sys.argv[1]).resolve())
         if wanted.keys() != (tools := {path.stem for path in (ROOT / "tools").glob("*.py")}):
             sys.exit(f"error: tools and their main paths differ: {sorted(wanted.keys() ^ tools)}")
-        first = [
-            (name, arguments) for name in ("convert_weight", "rlhf_data") for arguments in wanted.pop(name)
-        ]  # others read what these write
+        inputs = ("convert_weight", "rlhf_data")  # others read what these write
+        first = [(name, arguments) for name in inputs for arguments in wanted.pop(name)]
         chains = [[(name, arguments) for arguments in of_one] for name, of_one in wanted.items()]
         wrong = run_chain(first)
         with ThreadPoolExecutor(2) as pool:
@@ -194,7 +148,7 @@ def main() -> None:
     print("every tool ran")
 
 
-def run_chain(calls: list[tuple[str, list[object]]]) -> list[str]:
+def run_chain(calls: list[tuple[str, list[str]]]) -> list[str]:
     """Runs one tool's commands in turn."""
     return [f"{name}: {wrong}" for name, arguments in calls if (wrong := run_tool(name, arguments))]
 

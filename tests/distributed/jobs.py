@@ -2,20 +2,15 @@
 
 import os
 import signal
-import socket
 import subprocess
 import uuid
 from pathlib import Path
 
 from helpers import clean_environment
 
+from mindrlhf_lite.job.ports import free_port
+
 VERIFIERS = str(Path(__file__).parent)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def start_msrun(num_ranks, log_dir, script, *arguments, timeout=480, cwd=None):

@@ -1,12 +1,14 @@
 """Small whole runs for tests: their data and model, their arguments, what they leave."""
 
 import shutil
+import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
 from distributed.jobs import VERIFIERS, start_msrun
-from helpers import ROOT, make_sums, read_jsonl, run
+from helpers import ROOT, clean_environment, make_sums, read_jsonl, run
 
 from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
 from mindrlhf_lite.shapes.model_config import ModelConfig
@@ -78,6 +80,25 @@ def single(data, output, *extra, timeout=480):
 
 def msrun(num_ranks, data, output, *extra, timeout=480):
     return start_msrun(num_ranks, f"{output}_log", MAIN, *arguments(data, output, *extra), timeout=timeout)
+
+
+def kill_once_there(command, path, seconds):
+    """Starts a command, and kills it -9 when the path is there."""
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=clean_environment(PYTHONPATH=VERIFIERS),
+    )
+    try:
+        deadline = time.monotonic() + seconds
+        while not path.exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
 
 
 def metrics(output):

@@ -8,7 +8,9 @@ import uuid
 
 import pytest
 from helpers import ROOT, clean_environment, make_sums, read_jsonl, run
-from jobs import end_processes_of, free_port
+from jobs import end_processes_of
+
+from mindrlhf_lite.job.ports import free_port
 
 SCRIPT = ROOT / "examples/qwen_grpo/run_grpo_multinode.sh"
 QUICKSTART = ROOT / "examples/quickstart/model"

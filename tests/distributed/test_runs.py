@@ -2,15 +2,22 @@
 
 import json
 import os
-import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
-from distributed.jobs import VERIFIERS
-from distributed.small_runs import EXACT, MAIN, arguments, completions, metrics, msrun, single, without_times
-from helpers import ROOT, clean_environment, read_jsonl, run_python
+from distributed.small_runs import (
+    EXACT,
+    MAIN,
+    arguments,
+    completions,
+    kill_once_there,
+    metrics,
+    msrun,
+    single,
+    without_times,
+)
+from helpers import ROOT, read_jsonl, run_python
 
 from mindrlhf_lite.data.tokenizer import Tokenizer
 
@@ -224,21 +231,7 @@ def test_resume_after_kill_9_and_damage(data, tmp_path):
             ),
         ),
     ]
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=clean_environment(PYTHONPATH=VERIFIERS),
-    )
-    try:
-        deadline = time.monotonic() + 200
-        while not (output / "checkpoints/step_4").is_dir():
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
-    finally:
-        process.kill()
-        process.wait()
+    kill_once_there(command, output / "checkpoints/step_4", seconds=200)
     newest = max(int(path.name[5:]) for path in (output / "checkpoints").glob("step_*"))
     with (output / f"checkpoints/step_{newest}/rank_00000.safetensors").open("r+b") as file:
         file.seek(-1, os.SEEK_END)

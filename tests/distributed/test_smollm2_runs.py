@@ -8,12 +8,11 @@ test_layouts.py.
 import json
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 from distributed.jobs import start_msrun
-from distributed.small_runs import MAIN, completions, metrics, without_times
+from distributed.small_runs import MAIN, completions, kill_once_there, metrics, without_times
 from helpers import ROOT, clean_environment, read_jsonl, run, run_python
 
 from mindrlhf_lite.models.hf_weights import load_weights
@@ -165,17 +164,7 @@ def test_vllm_gives_the_same_greedy_tokens(folder, smollm2, one):
 
 def test_a_killed_run_ends_as_if_nothing_had_been(folder, smollm2, one):
     command = [str(word) for word in (sys.executable, MAIN, *arguments(folder, smollm2, "killed"))]
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=clean_environment()
-    )
-    try:
-        deadline = time.monotonic() + 1800
-        while not (folder / "killed/checkpoints/step_1").is_dir():
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
-    finally:
-        process.kill()
-        process.wait()
+    kill_once_there(command, folder / "killed/checkpoints/step_1", seconds=1800)
     result = run([*command, "--resume_training", "true"], timeout=1800)
     assert result.returncode == 0 and "resumed after step 1" in result.stdout, result.stderr
     assert without_times(metrics(folder / "killed")) == without_times(metrics(one))
