@@ -25,7 +25,8 @@ setup(
         "tokenizers>=0.22,<0.23",
         "transformers==4.57.1",
         "safetensors",
-        "math-verify",  # math_reward
+        "math-verify",  # everything that is no number
+        "latex2sympy2_extended",  # its parser
         "tqdm",  # console
         "matplotlib",  # plots
         "tensorboardX",

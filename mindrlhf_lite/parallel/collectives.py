@@ -245,4 +245,5 @@ def transfer(x: Tensor, axis: Axis, source: int) -> None:
     """
     from mindspore import mint
 
+    axis.meet_sender(source)
     mint.distributed.broadcast(x, axis.ranks[source], group=axis.group)

@@ -11,11 +11,13 @@ import os
 import pickle
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from mindrlhf_lite.job.ports import free_port
+from mindrlhf_lite.parallel.arrivals import Arrivals, own_address
 from mindrlhf_lite.parallel.dims import Coordinates, ParallelDims
 
 
@@ -36,10 +38,26 @@ class Axis:
     group: str  # MindSpore's group name
     ranks: tuple[int, ...]
     index: int  # this rank's place in `ranks`
+    arrivals: Arrivals | None = field(default=None, compare=False, repr=False)  # CPU only
 
     @property
     def size(self) -> int:
         return len(self.ranks)
+
+    def meet(self) -> None:
+        """Returns when all ranks of the axis have called it, so that a collective right after it waits for nobody."""
+        if self.arrivals is not None:
+            self.arrivals.announce(self.group)
+            self.arrivals.wait_for(self.group, self.size)
+
+    def meet_sender(self, source: int) -> None:
+        """Before a message from `source`, a place in `ranks`: the others wait for it, and it for nobody."""
+        if self.arrivals is not None:
+            name = f"{self.group} from {source}"
+            if self.index == source:
+                self.arrivals.announce(name)
+            else:
+                self.arrivals.wait_for(name)
 
 
 @dataclass(frozen=True)
@@ -98,7 +116,12 @@ class Mesh:
 
             communication.init()
             self.rank = communication.get_rank()
+        self._arrivals: Arrivals | None = None
         self.world = self._axis_of([range(self.world_size)])
+        if self.world is not None and device_target == "CPU":
+            address, port = gather_objects(self.world, (own_address(), free_port()))[0]
+            self._arrivals = Arrivals(address, port, self.rank, self.world_size)
+            self.world = self._axes[self.world.ranks] = replace(self.world, arrivals=self._arrivals)
         self.host = socket.gethostname()
 
     @property
@@ -116,7 +139,7 @@ class Mesh:
                 if ranks not in self._axes:
                     name = "ranks_" + "_".join(map(str, ranks)) if len(ranks) < self.world_size else "all_ranks"
                     communication.create_group(name, list(ranks))
-                    self._axes[ranks] = Axis(name, ranks, ranks.index(self.rank))
+                    self._axes[ranks] = Axis(name, ranks, ranks.index(self.rank), self._arrivals)
                 return self._axes[ranks]
         return None
 
@@ -180,6 +203,7 @@ def gather_objects(axis: Axis | None, value: Any) -> list[Any]:
         return [value]
     from mindspore import Tensor, mint
 
+    axis.meet()
     payload = np.frombuffer(pickle.dumps(value), np.uint8)
     sizes = [mint.zeros((1,), dtype=_int32()) for _ in axis.ranks]
     mint.distributed.all_gather(sizes, Tensor(np.array([len(payload)], np.int32)), group=axis.group)

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
+from mindrlhf_lite.parallel.collectives import transfer
 from mindrlhf_lite.parallel.mesh import Axis, gather_objects
 from mindrlhf_lite.reshard.plan import Piece
 
@@ -84,10 +85,10 @@ class CollectiveTransport:
         self.source = source
 
     def _broadcast(self, packed: np.ndarray, sender: int, receiver: int) -> np.ndarray:
-        from mindspore import Tensor, mint
+        from mindspore import Tensor
 
         axis, tensor = self.pairs[min(sender, receiver), max(sender, receiver)], Tensor.from_numpy(packed)
-        mint.distributed.broadcast(tensor, sender, group=axis.group)
+        transfer(tensor, axis, axis.ranks.index(sender))
         return tensor.asnumpy()
 
     def send(self, pieces: Sequence[Piece], receiver: int) -> None:

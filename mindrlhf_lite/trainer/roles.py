@@ -151,22 +151,20 @@ def _engine(config: Config, model: Decoder, strategy: Strategy, mesh: RoleMesh, 
     if config.context.device_target == "Ascend":
         from mindrlhf_lite.rollout.vllm.ascend import AscendVllmEngine  # not run here
 
-        limits = {
-            name: getattr(generate, name)
-            for name in ("max_num_seqs", "max_num_batched_tokens", "block_size", "gpu_memory_utilization")
+        options = {
+            "max_model_len": length,
+            "max_num_seqs": generate.max_num_seqs,
+            "max_num_batched_tokens": generate.max_num_batched_tokens,
+            "block_size": generate.block_size,
+            "gpu_memory_utilization": generate.gpu_memory_utilization,
         }
         buffers = buffers_of_rank(model.config, strategy, rank)
-        return AscendVllmEngine(model, buffers, mesh, config.actor_config.load, {"max_model_len": length, **limits})
+        return AscendVllmEngine(model, buffers, mesh, config.actor_config.load, options)
     from mindrlhf_lite.rollout.vllm.engine import VllmEngine, VllmOptions  # heavy, and an extra
 
-    options = VllmOptions(
-        length,
-        generate.max_num_seqs,
-        generate.max_num_batched_tokens,
-        generate.block_size,
-        int(generate.kv_cache_gb * 2**30),
-    )
-    return VllmEngine(model, config.actor_config.load, options)
+    cache_bytes = int(generate.kv_cache_gb * 2**30)
+    sizes = (generate.max_num_seqs, generate.max_num_batched_tokens, generate.block_size, cache_bytes)
+    return VllmEngine(model, config.actor_config.load, VllmOptions(length, *sizes))
 
 
 def _model(

@@ -107,6 +107,8 @@ class PolicyUpdate:
         batches = self._microbatches([sequences[index] for index in mine], self.rows, totals)
         statistics, logprobs = self.roles.actor.accumulate([batch for _, batch in batches])
         self.last_lr = self.schedule.at(self.roles.actor.optimizer.updates_done)
+        if self.mesh.world is not None:
+            self.mesh.world.meet()  # stages end at different times
         norm = self.roles.actor.apply(self.last_lr)
         if mesh.reports:
             if self.config.updates_per_step == 1:

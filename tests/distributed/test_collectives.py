@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from distributed.jobs import start_msrun
 
 WORKER = Path(__file__).with_name("collectives_worker.py")
@@ -9,4 +10,11 @@ WORKER = Path(__file__).with_name("collectives_worker.py")
 
 def test_values_and_gradients_on_two_ranks(tmp_path):
     code, text, logs = start_msrun(2, tmp_path / "log", WORKER)
+    assert code == 0, text[-3000:] + logs[-6000:]
+
+
+@pytest.mark.parametrize("seconds", [1, pytest.param(40, marks=pytest.mark.full)])
+def test_a_late_rank_is_waited_for(tmp_path, seconds):
+    """MindSpore alone gives it up after 30 s."""
+    code, text, logs = start_msrun(2, tmp_path / "log", WORKER.with_name("arrivals_worker.py"), seconds)
     assert code == 0, text[-3000:] + logs[-6000:]
