@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rewards.hostile_texts import hostile_texts, is_paid, judged
 from rewards.labelled_answers import judge, rows
 
 from mindrlhf_lite.rewards.agreement import same_answer
@@ -274,6 +275,12 @@ def test_long_and_hostile_texts_are_only_wrong(name):
     ]
     for text in texts:
         assert score(name, text, "18").value == BUILT_IN[name].minimum
+
+
+def test_hostile_texts_of_chance():
+    for name, found in judged(hostile_texts(300, seed=1), seed=1, timeout_s=20).items():
+        assert len(found) == 300
+        assert not [row for row in found if row[2].failure or is_paid(name, row[2])]
 
 
 def test_labelled_answers_made_of_real_golds(shared):
