@@ -38,9 +38,8 @@ class Checkpoint:
     step: int
     state: dict[str, Any]
     tensors: dict[str, np.ndarray]
-    write_more: Callable[[Path], None] = lambda folder: (
-        None
-    )  # writes what belongs to it besides, into the folder that it is given
+    # writes what belongs to it besides, into the folder that it is given
+    write_more: Callable[[Path], None] = lambda folder: None
 
 
 @dataclass(frozen=True)
@@ -72,10 +71,11 @@ def _sha256(path: Path) -> str:
 
 def together(gather: Gather, is_mine: bool, work: Callable[[], Any]) -> list[Any]:
     """Does `work` where it is mine and waits for the others; an error of any rank is raised on all."""
-    result, error = None, None
+    result: Any = None
+    error: Exception | None = None
     try:
         result = work() if is_mine else None
-    except OSError as caught:
+    except Exception as caught:  # whatever it is, the others must not wait for ever
         error = caught
     everyone = gather((result, None if error is None else str(error)))
     if error is not None:
@@ -106,8 +106,8 @@ class CheckpointStore:
         ranks see.
 
         Raises:
-            OSError: on every rank, if the disk of any is full or not writable; older checkpoints are untouched and no
-                part of the new one stays.
+            OSError: on every rank, if the disk of any is full or not writable; older checkpoints are untouched, and the
+                new one is whole or not there.
         """
         final, scratch = self.folder / f"step_{checkpoint.step}", self.folder / f".step_{checkpoint.step}.tmp"
         try:
@@ -166,12 +166,15 @@ class CheckpointStore:
             return f"{folder / _MANIFEST} does not name {', '.join(missing)}"
         for name, (size, digest) in known.items():
             path = folder / name
-            if not path.is_file():
-                return f"{path} is missing"
-            if path.stat().st_size != size:
-                return f"{path} has {path.stat().st_size} bytes, {size} were written"
-            if _sha256(path) != digest:
-                return f"{path} was changed or damaged (its SHA-256 differs)"
+            try:
+                if not path.is_file():
+                    return f"{path} is missing"
+                if path.stat().st_size != size:
+                    return f"{path} has {path.stat().st_size} bytes, {size} were written"
+                if _sha256(path) != digest:
+                    return f"{path} was changed or damaged (its SHA-256 differs)"
+            except OSError as error:
+                return f"{path} cannot be read ({error})"
         return None
 
     def load_newest(self) -> tuple[SavedCheckpoint | None, list[str]]:

@@ -98,8 +98,15 @@ class Tokenizer:
         return self._tokenizer.pad_token_id
 
     def save(self, folder: str | Path) -> None:
-        """Writes the tokenizer's files in Hugging Face format."""
-        self._tokenizer.save_pretrained(str(folder))
+        """Writes the tokenizer's files in Hugging Face format.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        try:
+            self._tokenizer.save_pretrained(str(folder))
+        except Exception as error:  # the native writer reports a full disk as a plain Exception
+            raise OSError(f"cannot write the tokenizer into {folder}: {error}") from None
 
 
 _BESIDE_THE_WEIGHTS = (

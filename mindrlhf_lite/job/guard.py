@@ -160,7 +160,10 @@ class Guard:
 
     def _verdict(self, failed: list[_Member]) -> tuple[int, str]:
         """(exit code of the job, what to say: nothing where a rank said it)."""
-        for member in sorted(self.members.values(), key=lambda member: member.code is None):
+        was_killed = all(member.code is not None and member.code < 0 for member in failed)
+        # what the others of a killed rank say is a consequence
+        speakers = failed if was_killed else sorted(self.members.values(), key=lambda member: member.code is None)
+        for member in speakers:
             if said := _error_lines(self._log_of(member)):
                 return max(member.code or _FAILED, _FAILED), "" if member.rank is not None else said[-1]
         cause = min(failed, key=lambda member: member.rank is None)

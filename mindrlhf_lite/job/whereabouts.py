@@ -24,7 +24,7 @@ class Whereabouts:
         if os.environ.get("MS_ROLE") == "MS_WORKER":
             with contextlib.suppress(OSError):
                 path = _path_of(Path(os.path.realpath("/proc/self/fd/1")))
-                self._file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+                self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
 
     def note(self, text: str) -> None:
         if self._file >= 0:

@@ -63,6 +63,7 @@ class MetricsWriter:
     def write(self, metrics: StepMetrics) -> None:
         self._file.write(json.dumps(metrics.as_row()) + "\n")
         self._file.flush()
+        os.fsync(self._file.fileno())  # a checkpoint that is on disk must not outlive the rows before it
         if self._tensorboard is not None:
             for key, value in metrics.values.items():
                 self._tensorboard.add_scalar(key, value, metrics.step)

@@ -28,6 +28,7 @@ from mindrlhf_lite.types import CompletionView, Outcome, Score
 START_SECONDS = 120.0  # importing a user's module may be slow on a busy machine
 MAX_WORKERS = 16  # while others are stuck
 _STUCK_SHARE = 0.5  # of the limit; verifiers that merely take their time do not start more processes
+_MAX_FAILED_STARTS = 3  # in a row: where processes have started before, one that does not may lack memory for a moment
 _BATCH = 16  # tasks that a worker has at most
 _STOPPED_SECONDS = 2.0  # a select that overslept so long was stopped, with all of this process
 
@@ -127,8 +128,10 @@ class VerifierPool:
         self._workers: list[_Worker] = []
         for _ in range(self.num_workers):
             self._start()
+        self._has_started, self._failed_starts = False, 0
         while not all(worker.is_ready for worker in self._workers):
             self._wait(deque(), lambda number, verdict: None)
+        self._has_started = True
 
     def score(self, pairs: Sequence[tuple[CompletionView, str]], on_result: OnResult) -> None:
         """Calls on_result(verifier's index * len(pairs) + pair's index, verdict) for every verifier and pair, in the
@@ -242,7 +245,7 @@ class VerifierPool:
                 if value is not None:
                     self.close()
                     raise UserError(value)
-                worker.is_ready = True
+                worker.is_ready, self._failed_starts = True, 0
                 continue
             number, score, problem = value
             worker.tasks.popleft()
@@ -253,7 +256,8 @@ class VerifierPool:
     ) -> None:
         """For a worker that has been ended: its first task gets the verdict, the others wait again, in front."""
         self._workers.remove(worker)
-        if not worker.is_ready:
+        self._failed_starts += not worker.is_ready
+        if self._failed_starts >= (_MAX_FAILED_STARTS if self._has_started else 1):
             self.close()
             raise UserError(f"verifier {', '.join(map(repr, self.names))} {at_start}")
         failed = worker.tasks.popleft() if worker.tasks else None

@@ -50,7 +50,7 @@ class Verifier:
     judges_answer: bool = True  # its outcomes are the run's reward/outcome counts
 
     def score(self, completion: CompletionView, gold: str) -> Score:
-        """The function's score: a Score as it is, a number (or bool) as one that is correct if positive.
+        """The function's score: a Score with a float in it, a number (or bool) as one that is correct if positive.
 
         Raises:
             ValueError: it is no finite number, or lies outside the declared range.
@@ -65,7 +65,7 @@ class Verifier:
                 "declare it with @verifier(minimum=..., maximum=...)"
             )
         if isinstance(value, Score):
-            return value
+            return Score(number, value.outcome)
         return Score(number, Outcome.CORRECT if number > 0 else Outcome.WRONG)
 
 

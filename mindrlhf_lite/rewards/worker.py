@@ -79,10 +79,11 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
 def main() -> None:
     end_with_parent()
     listen_to_signals_again()
-    replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a verifier prints must not mix with the replies
+    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what a verifier starts must not read the requests
+    os.dup2(2, 1)  # nor what it prints mix with the replies
     with contextlib.suppress(EOFError, BrokenPipeError):  # the run has ended, perhaps in the middle of a request
-        serve(sys.stdin.buffer, replies)
+        serve(requests, replies)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import traceback
@@ -28,9 +29,12 @@ from mindrlhf_lite.job.guard import start_guard, tell
 from mindrlhf_lite.job.ports import is_taken, taken_message
 from mindrlhf_lite.job.resume import ResumeHint
 from mindrlhf_lite.job.signals import save_on_sigterm, say_when_ended
+from mindrlhf_lite.job.whereabouts import Whereabouts
 from mindrlhf_lite.observe.host import memory_limit_gb
 from mindrlhf_lite.parallel.mesh import launched_rank, launched_world_size
 from mindrlhf_lite.shapes.parameters import count_parameters
+
+_GAVE_UP = re.compile(r"(?:AllReduce|AllGather|Broadcast|Ring \w+).*failed")  # how MindSpore says it on CPU
 
 EXAMPLES = """examples:
   msrun --worker_num=2 --local_worker_num=2 --join=True examples/qwen_grpo/main.py --config grpo_config.yaml
@@ -271,6 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _train(command: Command, rank: int, guard: subprocess.Popen[bytes] | None) -> None:
     """The run itself; ends the process where it fails."""
     config = command.config
+    Whereabouts().note("preparing the run")
     hint = ResumeHint.of(config.rl_config.output_dir, config.checkpoint_dir)
     tell(guard, hint)
     say_when_ended(hint)
@@ -306,6 +311,11 @@ def _fault(error: Exception, output: Path, rank: int) -> str:
         print(trace, file=sys.stderr, flush=True)
         return f"a fault of the program: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     first = str(error).splitlines()[0][:300] if str(error) else ""
+    if _GAVE_UP.match(first):
+        return (
+            f"another rank did not come to a collective for 30 s, and MindSpore waits no longer on CPU ({first}); its "
+            f"stack trace is in {path}"
+        )
     return f"a fault of the program: {type(error).__name__}: {first}; its stack trace is in {path}"
 
 

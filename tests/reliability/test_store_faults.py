@@ -104,3 +104,18 @@ def test_failing_operations(library, start, num_operations, tmp_path, kind):
         newest = check_older_ones(folder, at)
         assert newest == 3 or result.stderr.startswith("OSError: "), (at, result.stderr)
         assert "Traceback" not in result.stderr
+
+
+def test_failing_reads_lead_to_the_older_checkpoint(library, start):
+    program = "import sys; from mindrlhf_lite.checkpoint.store import CheckpointStore as S; "
+    program += "saved, notes = S(sys.argv[1], 2).load_newest(); print(saved and saved.step, *notes, sep='\\n')"
+    found = []
+    for at in (1, 2, 3, 5, 1000):
+        environment = clean_environment(**faults(library, start / "ckpt", "eio", at, "read"))
+        command = [sys.executable, "-c", program, str(start / "ckpt")]
+        result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, cwd=ROOT)
+        assert result.returncode == 0, result.stderr
+        step, *notes = result.stdout.split("\n")
+        assert step == "2" or (step == "1" and "step_2/" in notes[0] and "cannot be read" in notes[0]), result.stdout
+        found.append(step)
+    assert found == ["1"] * 4 + ["2"]  # the last fault lies behind everything that is read
