@@ -12,7 +12,7 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from mindrlhf_lite.rewards.final_answer import Answer, math_spans, quantity_in
+from mindrlhf_lite.rewards.final_answer import Answer, is_part_of_more, math_spans, quantity_in
 from mindrlhf_lite.rewards.numbers import Quantity, changes_the_value, parse_quantity
 from mindrlhf_lite.rewards.plain_form import plain_form, without_parentheses
 
@@ -22,50 +22,36 @@ _NO_NUMBER = re.compile(
 )
 _WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 _FUNCTIONS = frozenset(
-    [
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "sinh",
-        "cosh",
-        "tanh",
-        "log",
-        "exp",
-        "lim",
-        "max",
-        "min",
-        "gcd",
-        "lcm",
-        "det",
-        "mod",
-        "sqrt",
-        "frac",
-        "inf",
-        "sup",
-    ]
+    """
+    sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log exp lim max min gcd lcm det mod sqrt frac inf
+    sup
+    """.split()
 )
 _SHORT_WORDS, _JOINING = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}"), frozenset({"or", "and", "to", "of", "not"})
 _UNIT_BEHIND = re.compile(
     r"(?<=[\d)}\]a-z°])\s+(?:(?:square|cubic|sq|cu)\.?\s+)?[A-Za-z]{2,}\.?(?:\s*\^\s*\{?\d\}?)?(?:\s+[A-Za-z]{2,}){0,3}$"
 )
 # the left side of "x = 5": one name, with index, argument, or in words
-_NAME = re.compile(r"(?:m?\s*\\angle\s*)?\\?[A-Za-z][A-Za-z ]*'*(?:_\s*(?:\{[^{}]*\}|\w))?(?:\s*\([^()]{0,20}\))?")
+_NAME = re.compile(
+    r"(?:m?\s*\\angle\s*)?\\?[A-Za-z][A-Za-z ]*'*(?:_\s*(?:\{[^{}]*\}|\w))?(?:\s*\([^()]{0,20}\))?"
+    r"|\|[A-Z]{1,3}\||\\overline\s*\{[A-Z]{2}\}|\[[A-Z]{2,6}\]"
+)
+_LABEL = re.compile(r"[A-Za-z][A-Za-z ]{0,40}:\s*|\([A-J]\)\s*(?=\S)")  # "Total: 18", "(C) 18"
 _ARITHMETIC = re.compile(r"(?:[\d\s+\-*/().,^{}%$]|\\(?:times|cdot|frac|div|sqrt))+")
 _EQUALS = re.compile(r"(?<![<>!\\=])=(?!=)")
 _OPTION = re.compile(r"\(?([A-J])\)?[.:]?")
-_LABELLED_OPTION = re.compile(r"(?:\(([A-J])\)|([A-J])[.:)])\s*(?!.*\([A-J]\)).+")
+_OTHER_OPTION = r"(?:(?:or|and|not)\b|\(?[A-J](?:[.):,]|\s+(?:and|or)\b|$)|.*(?:\([A-J]\)|\b(?:or|and|not)\s+[A-J]\b))"
+_LABELLED_OPTION = re.compile(rf"(?:\(([A-J])\)|([A-J])[.:)])(?!\s*{_OTHER_OPTION}).+")
+_OPTION_WITH_REASON = re.compile(r"\(?([A-J])\)?(?:\s+(?:because|since|as)\b.*)")
 _ARTICLE = re.compile(r"^(?:the|an?|option|choice|answer|it is|it's)\s+", re.IGNORECASE)
+_HALF_OF_DAY = re.compile(r"\b[ap]\.?m\b", re.IGNORECASE)
 _NO_LETTERS = re.compile(r"[\s{}$\\]+")
 _LONGEST_FORMULA = 300
 _BASE = re.compile(r"\d\s*_")
 # towers of powers, large factorials: sympy would compute them
-_EXPLOSIVE = re.compile(r"\^\s*\{[^{}]*\^|\^\s*\{?\s*-?\d{4,}|\d{3,}\s*!|!\s*!|\d{60,}|\^\s*\{?[^{}]*!")
+_EXPLOSIVE = re.compile(
+    r"\^\s*\{[^{}]*\^|\^\s*\{?\s*-?\d{4,}|\d{3,}\s*!|!\s*!|\d{60,}|\)\s*\^\s*\{?\s*\d{3,}|\^\s*\{?[^{}]*!"
+)
 
 
 def agrees(answer: Answer | None, gold: str) -> bool | None:
@@ -78,10 +64,22 @@ def agrees(answer: Answer | None, gold: str) -> bool | None:
     if verdict or not _is_sentence(plain_form(answer.text)):
         return verdict
     if spans := math_spans(answer.text):
-        behind = answer.text[answer.text.rfind(spans[-1]) + len(spans[-1]) :]
+        place = answer.text.rfind(spans[-1])
+        before, behind = answer.text[:place], answer.text[place + len(spans[-1]) :]
+        if is_part_of_more(before.rstrip("$\\([ "), behind.lstrip("$\\)] ")):
+            return False
         if _gold_quantity(gold) is None or not any(character.isdigit() for character in behind):
             return len(set(map(plain_form, spans))) == 1 and bool(same_answer(spans[-1], gold))
     return quantity_agrees(answer.text, gold) if _gold_quantity(gold) is not None else verdict
+
+
+def number_agrees(answer: Answer | None, gold: str) -> bool | None:
+    """`agrees` for gold answers that are numbers; no others are found right."""
+    if answer is None:
+        return None
+    if answer.is_exact and _gold_quantity(gold) is not None:
+        return same_answer(answer.text, gold)
+    return quantity_agrees(answer.text, gold)
 
 
 def quantity_agrees(phrase: str, gold: str) -> bool | None:
@@ -104,7 +102,7 @@ def same_answer(candidate: str, gold: str) -> bool | None:
     if _as_words(text) == _as_words(wanted):
         return True
     if option := _OPTION.fullmatch(wanted):
-        said = _OPTION.fullmatch(text) or _LABELLED_OPTION.fullmatch(text)
+        said = _OPTION.fullmatch(text) or _LABELLED_OPTION.fullmatch(text) or _OPTION_WITH_REASON.fullmatch(text)
         return said is not None and next(group for group in said.groups() if group) == option.group(1)
     if _is_prose(wanted) or _is_prose(_without_unit(text)) != _is_prose(_without_unit(wanted)):
         return False
@@ -117,15 +115,24 @@ def _is_quantity(text: str, expected: Quantity, gold: str) -> bool | None:
         return found.equals(expected)
     if not any(character.isdigit() for character in text) and "\\" not in text and text != "e":
         return None
-    sides = _EQUALS.split(text)
-    if len(sides) > 1:
-        left = sides[0].strip()
-        if not (_NAME.fullmatch(left) or _ARITHMETIC.fullmatch(left)) or not sides[-1].strip():
-            return False
-        return _is_quantity(sides[-1].strip(), expected, gold)
+    if label := _LABEL.match(text):
+        return not changes_the_value(label.group().split()) and _is_quantity(text[label.end() :], expected, gold)
+    *others, last = [side.strip() for side in _EQUALS.split(text)]
+    if others:  # "x = 9 + 9 = 18": names, and what has the same value
+        same = all(_NAME.fullmatch(side) or _is_value(side, expected, gold) for side in others)
+        return same and bool(last) and _is_quantity(last, expected, gold)
     if _NO_NUMBER.search(text) or _is_prose(_without_unit(text)):
         return False
     return _same_formula(_without_unit(text), plain_form(gold))
+
+
+def _is_value(side: str, expected: Quantity, gold: str) -> bool:
+    found = parse_quantity(side)
+    if found is not None:
+        return found.equals(expected)
+    if not _ARITHMETIC.fullmatch(side):
+        return False
+    return "%" in side or _same_formula(side.replace("$", ""), plain_form(gold))  # "180 - 10%": whose, nobody knows
 
 
 @lru_cache(maxsize=4096)
@@ -134,7 +141,7 @@ def _gold_quantity(gold: str) -> Quantity | None:
 
 
 def _as_words(text: str) -> str:
-    return _NO_LETTERS.sub("", _ARTICLE.sub("", without_parentheses(text))).casefold()
+    return _NO_LETTERS.sub("", _ARTICLE.sub("", without_parentheses(text))).casefold().replace(".m", "m")
 
 
 def _is_prose(text: str) -> bool:
@@ -154,11 +161,15 @@ def _is_sentence(text: str) -> bool:
 def _without_unit(text: str) -> str:
     """An expression without the words of its unit: "2\\sqrt{3} cm" is 2\\sqrt{3}."""
     unit = _UNIT_BEHIND.search(text)
-    return text if unit is None or changes_the_value(unit.group().split()) else text[: unit.start()]
+    if unit is None or changes_the_value(unit.group().split()) or _HALF_OF_DAY.search(unit.group()):
+        return text
+    return text[: unit.start()]
 
 
 def _same_formula(candidate: str, gold: str) -> bool:
     if _BASE.search(candidate) or _BASE.search(gold):  # math-verify drops it: 193_8 would be 193
+        return False
+    if {candidate[:1], gold[:1]} == {"(", "\\"} and "\\{" in (candidate[:2], gold[:2]):  # a pair is no set
         return False
     if len(candidate) > max(_LONGEST_FORMULA, 4 * len(gold)) or _EXPLOSIVE.search(candidate):
         return False
@@ -178,9 +189,8 @@ def _parsed_gold(gold: str) -> Any:
 
 def parsed_formula(text: str) -> Any:
     """The sympy expression that the whole text is, or None."""
-    logging.getLogger("math_verify").setLevel(
-        logging.ERROR
-    )  # it warns that it has no timeout of its own; the pool of workers has
+    # it warns that it has no timeout of its own; the pool of workers has
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
     from latex2sympy2_extended.latex2sympy2 import NormalizationConfig, latex2sympy, normalize_latex
     from math_verify.grader import should_treat_as_complex
 

@@ -7,27 +7,47 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from mindrlhf_lite.rewards.numbers import Quantity, quantity_at
+from mindrlhf_lite.rewards.numbers import NUMBER_WORD, Quantity, quantity_at
 from mindrlhf_lite.rewards.plain_form import plain_form
 
 _FORMAT = re.compile(r"\s*<think>(.*?)</think>\s*<answer>(.*?)</answer>\s*", re.DOTALL)
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _BOXES = ("\\boxed", "\\fbox")
 _STATEMENT = re.compile(
-    r"\banswer\b\s*(?:\([^()\n]{0,60}\)\s*)?(?:to "
-    r"[^.:\n]{0,80}?)?\W{0,4}?\s*(?:\bis\b|\bwas\b|\bequals\b|\bwould be\b|\bwill be\b|:|=|→|->)[\s:*]*",
+    r"(?:\b(?:answer|option|choice)\b\s{0,4}(?:\([^()\n]{0,60}\)\s{0,4})?(?:to "
+    r"[^.:\n]{0,80}?)?\W{0,4}?\s{0,4}"
+    r"(?:\bis\b|\bwas\b|\bequals\b|\bwould be\b|\bwill be\b|:|=|→|->)|答案[是为:：])[\s:*]*",
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"(?:[.?]|(?<![\d)\]}])!)(?=\s|\*|$)|\n")  # 4! is a number
+_SENTENCE_END = re.compile(r"(?:[.?]|(?<![\d)\]}])!)(?=\s|\*|$)|[\n。]")  # 4! is a number
 _REFUSAL = re.compile(
     r"\b(?:can(?:no|')t|cannot|unable|do(?:es)? not know|don't know|not sure|not possible|impossible|no "
     r"answer|unknown|insufficient|not enough|sorry|unclear|give up|undetermined"
-    r"|refuse|undefined|not determined|indeterminate|no solution|nothing)\b",
+    r"|dont know|refuse|undefined|not determined|indeterminate|no solution|nothing)\b",
     re.IGNORECASE,
 )
 _JOINED = re.compile(
-    r"[\s$\\()]*(?:,|;|/|\band\b|\bor\b|\\text\s*\{\s*(?:and|or)\s*\}|\\quad)+[\s$\\()]*(?:and\b|or\b)?[\s$\\()]*"
+    r"[\s$\\()]*(?:,|;|/|\||\band\b|\bor\b|\\text\s*\{\s*(?:and|or)\s*\}|\\quad)+[\s$\\()]*(?:and\b|or\b)?[\s$\\()]*(?:(?:maybe|perhaps|possibly)[\s$\\()]*)?"
 )
+# a value beside the last box that makes it one of several, or a part of an operation
+_HEDGED = re.compile(
+    r"[\s$\\)\]]*(?:(?:,\s*)?\bor\b\s*(?:maybe|perhaps|possibly|even)?|[|/+*^-])"
+    rf"\s*[$\\(\[]*-?(?:\d|{NUMBER_WORD})",
+    re.I,
+)
+_DENIED_BEFORE = re.compile(
+    r"(?:\bnot|n't|\bcannot|\bn't be|cannot be|instead of|rather than|anything but)[\s$\\(\[*]*$", re.I
+)
+# behind an answer: it is no answer, or another one's part
+_DENIED_BEHIND = re.compile(
+    r"\s*(?:[A-Za-z]+\s+){0,2}?(?:(?:is|are|was|were)(?:\s+not|n't)\s+(?:the|right|correct|an?|it|possible|my|our|valid)\b"
+    r"|(?:is|are|was|were|seems?|looks?)\s+(?:wrong|incorrect|false|impossible|invalid|too\s+\w+)\b"
+    r"|(?:is|are|was|were)\s+(?:only\s+)?(?:half|twice|double|triple|an?\s+(?:half|third|quarter))\b)"
+    rf"|\s*,?\s*(?:or|and)\s+(?:{NUMBER_WORD}|\$|\\)",
+    re.I,
+)
+_RETRACTED = re.compile(r"\b(?:wait|actually|correction|scratch that|I mean|my mistake|I was wrong)\b", re.I)
+_REASON = re.compile(r"\s+(?:because|since)\b|\s*\((?:see|from|as|by)\b")
 _SPAN = re.compile(
     r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<![\\$\w])\$(?!\s*\d[\d,.]*\s)([^$\n]+?)(?<!\\)\$(?!\d)", re.DOTALL
 )
@@ -36,10 +56,15 @@ _SIGN_BEFORE = re.compile(r"(?:^|(?<=[\s=(:,]))(?:[-+]\s?)?(?:US\$|Rs\.?\s?|[$�
 # what stands right before the last number of a sentence that it is not the answer of
 _PART_OF_MORE = re.compile(
     r"\d[\d.,]*\s*(?:[A-Za-z]+\s+)?(?:or|and|to|through|versus|vs\.?|(?:out\s+)?of)\s*$"  # 3 or 4; 10 to 12; 18 of 20
-    r"|\d\s*[,;]\s*(?:and|or)?\s*$"  # 1, 2, 4
-    r"|[\d)\]}A-Za-z%]\s*[-+*/^×·<|]\s*$|(?<!>)(?<![-=])>\s*$|\d\s*[:–—]\s*$|[\^_{\\]\s*$|[})\]]$|==\s*$|\\(?:times|cdot|div|pm|mp|sqrt|log|ln|le|ge|ne|approx)\s*[({\[]?\s*$"
-    r"|\b(?:not|n't|never|than|least|most|between|sqrt|log|squared?|divided by|multiplied "
-    r"by|times|plus|minus|base|mod|modulo|over|under|other than|except)\s*\(?\s*$",
+    r"|\d\s*[,;]\s*(?:and|or)?\s*$|\d\W{0,3}(?:or|and)\W{1,3}[A-Za-z]\s*=\s*$"  # 1, 2, 4; x = 1 or x = 2
+    r"|[\d)\]}A-Za-z%]\s*[-+*/^×·<|]\s*$|(?<!>)(?<![-=])>\s*$|\d\s*[:–—]\s*$|[\^_{\\]\s*$|[})\]]$|==\s*$"
+    r"|\\(?:times|cdot|div|pm|mp|sqrt|log|ln|le|ge|ne|approx)\s*[({\[]?\s*$"
+    r"|(?:\w+n't|\bcannot|\bnot)(?:\s+be|\s+equal(?:\s+to)?)?\s*\(?\s*$"
+    r"|\b(?:(?:half|third|quarter|root|square|cube|double|triple) of|(?:divided|multiplied) by"
+    r"|either|never|negative|anything but|instead of|rather than|other than|except|between|than|least|most"
+    r"|up from|down from|exceeds?|exceeding|below|above|over|under|twice|thrice|double|triple|plus|minus|times"
+    r"|sqrt|squared?|log|ln|sin|cos|tan|choose|base|mod|modulo"
+    r"|step|question|problem|equation|chapter|page|line)\s*\(?\s*$",
     re.IGNORECASE,
 )
 _OPERAND_ENDS = frozenset("0123456789)]}%")  # what a sign behind is an operator of
@@ -122,6 +147,14 @@ def last_boxed(text: str) -> str | None:
     return ", ".join(content for _, _, content in parts)
 
 
+def unhedged_box(text: str) -> str | None:
+    r"""`last_boxed`, or None where the text around it takes it back: "not \boxed{1}", "\boxed{1} or 2"."""
+    outer = _outermost(boxes(text))
+    if not outer or _HEDGED.match(text, outer[-1][1]) or _DENIED_BEHIND.match(text, outer[-1][1]):
+        return None
+    return None if _DENIED_BEFORE.search(text[max(0, outer[-1][0] - 30) : outer[-1][0]]) else last_boxed(text)
+
+
 def _outermost(found: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
     kept: list[tuple[int, int, str]] = []
     for box in found:  # by their ends: an outer one comes after those in it
@@ -140,7 +173,7 @@ def final_answer(text: str, is_cut: bool = False) -> Answer | None:
     if part is None or not part.strip():
         return None
     if any(name in part for name in _BOXES):
-        boxed = last_boxed(part)
+        boxed = unhedged_box(part)
         return Answer(boxed, True) if boxed is not None and boxed.strip() else None
     if "####" in part:
         line = part.rpartition("####")[2].strip().partition("\n")[0]
@@ -156,10 +189,13 @@ def _stated(part: str, is_cut: bool) -> Answer | None:
     rest = part[start:].strip()
     if statement is not None:
         end = _SENTENCE_END.search(rest)
-        phrase = (rest[: end.start()] if end else rest).strip("* ")
+        phrase = _REASON.split(rest[: end.start()] if end else rest, maxsplit=1)[0].strip("* ")
+        following = rest[end.end() :] if end else ""
+        if _RETRACTED.search(following) and any(character.isdigit() for character in following):
+            return _ending(following, is_cut)
         if phrase and not (is_cut and end is None):
-            if _REFUSAL.search(phrase):
-                return None
+            if _REFUSAL.search(phrase):  # which may be the answer: "no solution"
+                return None if any(character.isdigit() for character in phrase) else Answer(phrase, False)
             if (
                 any(character.isdigit() or character == "$" for character in phrase)
                 or end is None
@@ -184,6 +220,8 @@ def _ending(text: str, is_cut: bool) -> Answer | None:
     for end in _SENTENCE_END.finditer(tail, 0, last):
         start = end.end()
     following = _SENTENCE_END.search(tail, last)
+    if following and following.group() == "?":
+        return None
     phrase = tail[start : following.start() if following else len(tail)].strip()
     return Answer(phrase, False)
 
@@ -209,8 +247,14 @@ def quantity_in(phrase: str) -> Quantity | None:
             continue
         before = text[max(0, start - 60) : start]
         is_operand = text[start] in "+-" and before.rstrip()[-1:] in _OPERAND_ENDS and before.strip() != ""
-        found, place = (None if is_operand or _PART_OF_MORE.search(before) else read[0]), read[1]
+        refused = is_operand or is_part_of_more(before, text[read[1] :])
+        found, place = (None if refused else read[0]), read[1]
     return found
+
+
+def is_part_of_more(before: str, behind: str) -> bool:
+    """Whether what stands beside a value denies it, or makes it a part of an operation or a list."""
+    return _PART_OF_MORE.search(before[-60:]) is not None or _DENIED_BEHIND.match(behind[:80]) is not None
 
 
 def _end_of_digits(text: str, start: int) -> int:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 
 _STATEMENT = re.compile(r"\b([A-Z]\w{0,40}) is (not )?(?:actually )?an? (knight|knave)\b", re.IGNORECASE)
+_SENTENCES = re.compile(r"[.\n;]")
+_UNSURE = re.compile(r"\b(?:if|unless|whether|suppose|assum\w+|false|not true|would|could|might)\b", re.IGNORECASE)
 _OTHER = {"knight": "knave", "knave": "knight"}
 
 
 def knight_statements(text: str) -> dict[str, str] | None:
     """ "(1) Zoey is a knight" gives {"zoey": "knight"}; None if the text says two things of one person."""
     said: dict[str, str] = {}
-    for name, denial, role in _STATEMENT.findall(text):
+    sure = ". ".join(sentence for sentence in _SENTENCES.split(text) if not _UNSURE.search(sentence))
+    for name, denial, role in _STATEMENT.findall(sure):
         meant = _OTHER[role.lower()] if denial else role.lower()
         if said.setdefault(name.lower(), meant) != meant:
             return None

@@ -50,150 +50,28 @@ _DEGREES = re.compile(r"\s*(?:°\s*[CFK]?|degrees?\b(?:\s+(?:celsius|fahrenheit|
 _TRAILING_CURRENCY = re.compile(rf"\s*{_CURRENCY}(?=\s|$)")
 
 # a word of a unit; glued to the number only where it is a unit that everybody knows
-_WORD = re.compile(r"[A-Za-zµΩÀ-ÿ][A-Za-zµΩÀ-ÿ'\-]*\.?")
+_WORD = re.compile(r"[A-Za-zµμΩÀ-ÿ][A-Za-zµμΩÀ-ÿ'\-]*\.?")
 _WORD_POWER = re.compile(r"\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d)|[23](?![\d\w])")
 _JOINT = re.compile(r"\s*(?:/|\*|\\cdot|\\times)\s*|\s+per\s+\d+\s+|\s*/\s*\d+\s+|\s+|\s*-\s*")
 _ONE_LETTER = frozenset("mgslLhJNWVKCFA")  # units that stand alone behind a space
 _GLUED = frozenset(
-    [
-        "cm",
-        "mm",
-        "km",
-        "dm",
-        "nm",
-        "ml",
-        "mL",
-        "cl",
-        "dl",
-        "kg",
-        "mg",
-        "lb",
-        "lbs",
-        "oz",
-        "ft",
-        "in",
-        "yd",
-        "mi",
-        "min",
-        "sec",
-        "hr",
-        "hrs",
-        "ms",
-        "mph",
-        "kph",
-        "kmh",
-        "rpm",
-        "Hz",
-        "kHz",
-        "MHz",
-        "GHz",
-        "GB",
-        "MB",
-        "KB",
-        "TB",
-        "kB",
-        "am",
-        "pm",
-        "AM",
-        "PM",
-        "kW",
-        "MW",
-        "kJ",
-        "MJ",
-        "kN",
-        "Pa",
-        "kPa",
-        "mol",
-        "rad",
-        "sq",
-        "units",
-        "unit",
-        "st",
-        "nd",
-        "rd",
-        "th",
-    ]
+    """
+    cm mm km dm nm ml mL cl dl kg mg lb lbs oz ft in yd mi min sec hr hrs ms mph kph kmh rpm Hz kHz MHz GHz GB MB KB
+    TB kB am pm AM PM kW MW kJ MJ kN Pa kPa mol rad sq units unit st nd rd th
+    """.split()
 )
-_NO_UNITS = frozenset(  # words that make another value of the number before them, or a list
-    [
-        "or",
-        "and",
-        "to",
-        "plus",
-        "minus",
-        "times",
-        "over",
-        "divided",
-        "mod",
-        "modulo",
-        "base",
-        "pi",
-        "tau",
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "log",
-        "ln",
-        "lg",
-        "exp",
-        "sqrt",
-        "root",
-        "choose",
-        "factorial",
-        "squared",
-        "cubed",
-        "half",
-        "halves",
-        "third",
-        "thirds",
-        "fourths",
-        "fifth",
-        "fifths",
-        "sixth",
-        "sixths",
-        "seventh",
-        "sevenths",
-        "eighth",
-        "eighths",
-        "ninth",
-        "ninths",
-        "tenth",
-        "tenths",
-        "hundredth",
-        "hundredths",
-        "is",
-        "are",
-        "was",
-        "were",
-        "not",
-        "than",
-        "more",
-        "less",
-        "fewer",
-        "greater",
-        "least",
-        "most",
-        "between",
-        "through",
-        "versus",
-        "vs",
-        "but",
-        "if",
-        "then",
-        "else",
-        "remainder",
-        "out",
-        "nor",
-        "infinity",
-        "hundred",
-        "thousand",
-        "million",
-        "billion",
-        "trillion",
-    ]
+# words that make another value of the number before them, or a list
+_NO_UNITS = frozenset(
+    """
+    or and to plus minus times over divided mod modulo base pi tau sin cos tan cot sec csc log ln lg exp sqrt root
+    choose factorial squared cubed half halves third thirds fourths fifth fifths sixth sixths seventh sevenths
+    eighth eighths ninth ninths tenth tenths hundredth hundredths is are was were not than more less fewer greater
+    least most between through versus vs but if then else remainder out nor infinity hundred thousand million
+    billion trillion halfs fourth twelfth twelfths thousandth thousandths millionth millionths doubled tripled
+    halved increased decreased reduced multiplied followed point wrong incorrect dont know false mille ppm binary
+    ternary octal nonary hex hexadecimal zero one two three four five six seven eight nine ten eleven twelve thirteen
+    fourteen fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety
+    """.split()
 )
 _MAX_UNIT_WORDS = 6
 _BEFORE_UNIT = re.compile(r"\s+per\s+\d+\s+|\s*-\s*|\s*")
@@ -348,8 +226,15 @@ def changes_the_value(words: list[str]) -> bool:
     return any(word.lower() in _NO_UNITS for word in words)
 
 
+NUMBER_WORD = (
+    r"(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\w+teen|\w+ty|hundred|thousand)\b"
+)
+_PARTS = r"(?:half|hal[fv]e?s|(?:third|fourth|(?:fif|six|seven|eigh|nin|ten|twelf|hundred|thousand|million)th)s?)"
 _CONTINUES = re.compile(
-    r"\s*(?:[\^_!*/+=<>:|{\\&]|-\s*[\d\\(A-Za-z]|\(|\[|\d|[A-Za-zα-ω](?![A-Za-z])(?!\.)|,\s*[-+]?\d|(?:mod|base|choose|squared|cubed|times|plus|minus|over|pi|half|halves|thirds?)\b)"
+    r"\s*(?:[\^_!*/+=<>:|{\\&]|-\s*[\d\\(A-Za-z]|\(|\[|\d|[A-Za-zα-ω](?![A-Za-z])(?!\.)|,\s*[-+]?\d|(?:mod|base|choose|squared|cubed|factorial|times|plus|minus|over|pi|doubled|tripled|point)\b)"
+    rf"|\s*(?:{_PARTS}\b|and an? (?:half|third|quarter)\b|{NUMBER_WORD})"
+    rf"|\s*,?\s*(?:and|or|to|of|by|than|(?:out of|(?:divided|increased|decreased|reduced|multiplied|followed) by"
+    rf"|(?:more|less|fewer|greater) than))\s+(?:maybe |about )?{NUMBER_WORD}"
 )
 
 

@@ -69,17 +69,25 @@ _SIGN = re.compile("[" + "".join(_SIGNS) + "]")
 # what only sets the type, not the value
 _SPACES = re.compile(r"\\[,;: ]|~|\\q?quad\b|\\hspace\*?\{[^{}]*\}|\\(?:thin|med|thick)space\b")
 _NOTHING = re.compile(
-    r"\\!|\\(?:display|text|script)style\b|\\limits\b|\\(?:left|right)(?![A-Za-z])\.?|\\(?:[bB]igg?)[lrm]?(?![A-Za-z])|\\mathstrut\b|\\phantom\{[^{}]*\}|\\bf\b|\\rm\b|\\it\b"
+    r"\\!|\\(?:display|text|script)style\b|\\limits\b|\\(?:left|right)(?![A-Za-z])\.?|\\(?:[bB]igg?)[lrm]?(?![A-Za-z])|\\mathstrut\b|\\phantom\{[^{}]*\}|\\(?:text)?color\s*\{[^{}]*\}|\\(?:tiny|small|large|Large|LARGE|huge|Huge)\b|\\bf\b|\\rm\b|\\it\b"
 )
 _FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 _TEXT = re.compile(
     r"\\(?:text|textbf|textit|textrm|textnormal|texttt|textsf|mathrm|mathbf|mathit|mathsf|mathtt|mbox|hbox|operatorname\*?|emph|bm|boldsymbol|underline|fbox|boxed)\s*\{([^{}]*)\}"
 )
-_DEGREES = re.compile(r"\^\s*\{?\s*\\(?:circ|degree|deg)(?![A-Za-z])\s*\}?|\\(?:degree|textdegree)(?![A-Za-z])")
+_DEGREES = re.compile(
+    r"\^\s*\{\s*\\(?:circ|degree|deg)\s*\}|\^\s*\\(?:circ|degree|deg)(?![A-Za-z])|\\(?:degree|textdegree)(?![A-Za-z])"
+)
 _DOLLARS = re.compile(r"(?<!\\)\$([^$]+?)(?<!\\)\$")
 _BARE_DOLLAR = re.compile(r"\\\$")
 _MARKDOWN = re.compile(r"(\*\*|__|`)(.+?)\1", re.DOTALL)
+_EMPHASIS = re.compile(r"(?<![^\s(])\*([^*\s][^*]*)\*(?![\w*])")
+_EN_DASH = re.compile(r"\u2013(?=\d)")
+_NEGATIVE = re.compile(r"\bnegative\s+(?=[\d.\\])|(?:^|(?<=is )|(?<== ))minus\s+(?=[\d.\\])", re.IGNORECASE)
+_OHM = re.compile(r"(?<=\d)\s*\\Omega(?![A-Za-z])")
 _BLANKS = re.compile(r"\s+")
+_DRESS = re.compile(r"\\(?:math(?:bf|rm|it|sf|tt)|text(?:bf|rm|it)?|boldsymbol|bm|boxed)\s*(?=\{)")
+_MAX_NESTED = 20  # braces or parentheses around everything
 _TEXT_DEPTH = 4  # \textbf{\text{...}}
 
 
@@ -91,7 +99,7 @@ def plain_form(answer: str) -> str:
     text = _VULGAR_SIGN.sub(lambda match: f" {_VULGAR[match.group()]} ", text)
     text = _SIGN.sub(lambda match: _SIGNS[match.group()], text)
     text = unicodedata.normalize("NFKC", text)  # full-width digits, thin and hard spaces
-    text = _MARKDOWN.sub(r"\2", text)
+    text = _EN_DASH.sub("-", _EMPHASIS.sub(r"\1", _MARKDOWN.sub(r"\2", text)))
     for delimiter in ("\\(", "\\)", "\\[", "\\]", "$$"):
         text = text.replace(delimiter, " ")
     text = _NOTHING.sub("", text)
@@ -106,14 +114,20 @@ def plain_form(answer: str) -> str:
         text, found = _TEXT.subn(r" \1 ", text)
         if not found:
             break
-    text = _BLANKS.sub(" ", text).strip().strip('"').rstrip(".,;: ").lstrip("= ").strip()
+    text = _NEGATIVE.sub(
+        "-", _OHM.sub(" ohm", text.replace("\\varnothing", "\\emptyset").replace("{bmatrix}", "{pmatrix}"))
+    )
+    text = _BLANKS.sub(" ", text).strip().strip('"').rstrip(".,;:。 ").lstrip("= ").strip()
     return _without_braces(text)
 
 
 def _without_braces(text: str) -> str:
     """{18} is 18; {1}{2} and \\{1\\} stay."""
-    while len(text) > 2 and text[0] == "{" and text[-1] == "}" and _closes_at_end(text, "{", "}"):
-        text = text[1:-1].strip()
+    for _ in range(_MAX_NESTED):
+        inner = text[dress.end() :] if (dress := _DRESS.match(text)) else text
+        if not (len(inner) > 2 and inner[0] == "{" and inner[-1] == "}" and _closes_at_end(inner, "{", "}")):
+            break
+        text = inner[1:-1].strip()
     return text
 
 
@@ -128,6 +142,10 @@ def _closes_at_end(text: str, opening: str, closing: str) -> bool:
 
 def without_parentheses(text: str) -> str:
     """(18) is 18; (1)(2) and (1, 2) stay."""
-    while len(text) > 2 and text[0] == "(" and text[-1] == ")" and "," not in text and _closes_at_end(text, "(", ")"):
+    for _ in range(_MAX_NESTED):
+        if not (len(text) > 2 and text[0] == "(" and text[-1] == ")" and "," not in text):
+            break
+        if not _closes_at_end(text, "(", ")"):
+            break
         text = text[1:-1].strip()
     return text

@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.rewards.agreement import agrees, parsed_formula, quantity_agrees, same_answer
+from mindrlhf_lite.rewards.agreement import agrees, number_agrees, parsed_formula, same_answer
 from mindrlhf_lite.rewards.final_answer import (
     Answer,
     answer_block,
     answering_part,
     final_answer,
     has_think_answer_format,
-    last_boxed,
+    unhedged_box,
     without_thought,
 )
 from mindrlhf_lite.rewards.knights import knight_statements
@@ -106,8 +106,7 @@ def accuracy_reward(completion: CompletionView, gold: str) -> Score:
     """1 if the number that the completion ends up with is the gold number, else 0. For data sets whose answers are
     numbers; boxes are read too.
     """
-    answer = final_answer(completion.text, _is_cut(completion))
-    return _judged(None if answer is None else quantity_agrees(answer.text, gold))
+    return _judged(number_agrees(final_answer(completion.text, _is_cut(completion)), gold))
 
 
 def qwen_accuracy_reward(completion: CompletionView, gold: str) -> Score:
@@ -130,7 +129,7 @@ def r1_accuracy_reward(completion: CompletionView, gold: str) -> Score:
     block = None if part is None else answer_block(part)
     if block is None or not block.strip():
         return _judged(None, wrong=-1.0)
-    boxed = last_boxed(block)
+    boxed = unhedged_box(block)
     if boxed is None and "\\boxed" in block:
         return _judged(None, wrong=-1.0)
     answer = final_answer(block) if boxed is None else Answer(boxed, True)
