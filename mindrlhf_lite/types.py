@@ -195,9 +195,8 @@ class TrainSequence:
     advantage: float
     reference_logprobs: FloatArray | None = None  # float32 [C]
     frozen_logprobs: FloatArray | None = None  # float32 [C]
-    sampling_logprobs: FloatArray | None = (
-        None  # float32 [C], under the distribution that was sampled from; None: not corrected for
-    )
+    # float32 [C], under the distribution that was sampled from; None: not corrected for
+    sampling_logprobs: FloatArray | None = None
 
     @property
     def completion_length(self) -> int:

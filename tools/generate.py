@@ -57,7 +57,7 @@ def parse_arguments() -> argparse.Namespace:
         "--stop_token_ids",
         type=int,
         nargs="*",
-        help="tokens that end a completion (default: eos_token_id of config.json)",
+        help="tokens that end a completion (default: those of the model's own files)",
     )
     parser.add_argument("--n", type=int, default=1, help="completions a prompt (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")

@@ -74,7 +74,7 @@ class Converter:
         if reason := gold_problem(question.gold, self.settings.verifiers):
             return f"the gold answer {question.gold[:80]!r} can be verified by nothing: {reason}"
         if names := unsatisfied(question.gold, self.verifiers):
-            return f"the gold answer {question.gold[:80]!r} is not found right by {', '.join(names)}, in no form"
+            return f"the gold answer {question.gold[:80]!r} is found right in no form by {', '.join(names)}"
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
 
@@ -20,9 +21,8 @@ def is_taken(address: str, port: int) -> bool:
         try:
             probe.bind((address, port))
         except OSError as error:
-            return (
-                error.errno == 98
-            )  # EADDRINUSE; another host's address, or one that this user may not have, is not our business
+            # another host's address, or one that this user may not have, is not our business
+            return error.errno == errno.EADDRINUSE
     return False
 
 

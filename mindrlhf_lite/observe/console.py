@@ -25,12 +25,8 @@ class Console:
     """
 
     def __init__(self, is_main: bool, last_step: int, first_step: int, progress_bar: bool, print_interval: int):
-        self.is_main, self.print_interval, self.last_step, self.first_step = (
-            is_main,
-            print_interval,
-            last_step,
-            first_step,
-        )
+        self.is_main, self.print_interval = is_main, print_interval
+        self.last_step, self.first_step = last_step, first_step
         self._step_seconds: list[float] = []  # of this process's steps, without the first, which compiles
         self._has_stepped, self._has_announced, self._started = False, False, time.perf_counter()
         self._step, self._whereabouts = first_step - 1, Whereabouts()

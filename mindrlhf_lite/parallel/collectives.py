@@ -7,8 +7,7 @@ reduce-scatter a sum followed by a cut. On Ascend the operators themselves would
 here.
 
 Gradients: `EnterTensorParallel` and `LeaveTensorParallel` are the conjugate pair f, g of Megatron-LM (arXiv:1909.08053,
-    sec. 3),
-with `is_sequence_split` their variants over token shards (arXiv:2205.05198, sec. 4.2).
+sec. 3), with `is_sequence_split` their variants over token shards (arXiv:2205.05198, sec. 4.2).
 """
 
 from __future__ import annotations

@@ -105,9 +105,8 @@ class Mesh:
         ms.set_device(device_target)
         # graph mode runs a graph on the calling thread: in PyNative mode that thread spins on a queue meanwhile, which
         # took a third of two cores from the operators. More dispatching threads than one do the same.
-        ms.set_context(
-            mode=ms.GRAPH_MODE, runtime_num_threads=num_threads or 1, max_call_depth=10_000
-        )  # 24 layers exceed the default 1000
+        # 24 layers exceed the default call depth, 1000
+        ms.set_context(mode=ms.GRAPH_MODE, runtime_num_threads=num_threads or 1, max_call_depth=10_000)
         self.world_size = launched_world_size()
         self.rank = 0
         self._axes: dict[tuple[int, ...], Axis] = {}

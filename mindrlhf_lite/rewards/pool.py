@@ -1,8 +1,8 @@
 """Verifiers in worker processes, several at once, with a time limit for every score.
 
 A worker gets a handful of tasks at a time and answers each as it is done. One that exceeds the limit, or dies, costs
-the task that it was at: its process group is killed, with whatever the verifier has started, and the rest of its tasks
-goes to the others. While workers are stuck, more are started, so that a verifier that hangs on some completions holds
+the task that it was at: its process group is killed, with whatever the verifier has started in it, and its other tasks
+go to the others. While workers are stuck, more are started, so that a verifier that hangs on some completions holds
 up only those.
 """
 

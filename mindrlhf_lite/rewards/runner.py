@@ -1,7 +1,7 @@
 """Completions to rewards: verifiers in a pool of processes, their weighted sum, and what failures count as.
 
-A failure (an exception, a time-out, a dead process, a score out of range) is never worth more than a wrong answer: it
-scores the worst that its verifier can give, or leaves its completion out of the group. Failures are reported once a
+A failure (an exception, a time-out, a dead process, a score out of range) is never rewarded: it scores the worst that
+its verifier can give, or leaves its completion out of the group, without an advantage. Failures are reported once a
 batch, by kind; a verifier that keeps failing ends the run before rewards are noise.
 """
 

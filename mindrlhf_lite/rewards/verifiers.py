@@ -229,16 +229,11 @@ def gold_problem(gold: str, kind: str = "math") -> str | None:
     """
     if kind == "statements":
         said = knight_statements(gold)
-        return (
-            None
-            if said
-            else "it contradicts itself"
-            if said is None
-            else "it says of nobody whether they are a knight or a knave"
-        )
-    if (
-        parse_quantity(gold) is not None or plain_form(gold).isalpha()
-    ):  # a quantity, or one word, which is compared as text
+        if said is None:
+            return "it contradicts itself"
+        return None if said else "it says of nobody whether they are a knight or a knave"
+    # a quantity, or one word, which is compared as text
+    if parse_quantity(gold) is not None or plain_form(gold).isalpha():
         return None
     if len(_WORD.findall(_COMMAND.sub(" ", gold))) >= _PROSE:
         return "it is prose, which no model would give word by word"

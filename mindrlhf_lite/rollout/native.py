@@ -1,10 +1,9 @@
 """The native rollout engine: continuous batching over a fixed number of slots.
 
 Every decode step runs all slots, busy or idle, over the whole cache, and a prompt's prefill depends on its own length
-bucket
-only: matrix products on CPU round differently for different shapes, so fixed shapes are what makes a completion's
-    tokens
-independent of what shares its batch. A finished sequence frees its slot at once for the next one in the queue.
+bucket only: matrix products on CPU round differently for different shapes, so fixed shapes are what makes a
+completion's tokens independent of what shares its batch. A finished sequence frees its slot at once for the next one in
+the queue.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Where the contents of idle parameters go, and how their memory is given back.
 
 CPU: into one preallocated spill file a rank; then the operating system takes the pages (madvise), which keeps every
-    parameter at its
-address, so compiled graphs find it again. The file has no name: it is unlinked as soon as it is open, and the kernel
-frees its blocks when the process ends, however it ends.
+parameter at its address, so compiled graphs find it again. The file has no name: it is unlinked as soon as it is open,
+and the kernel frees its blocks when the process ends, however it ends.
 Ascend: the device's memory is freed by MindSpore's own offloading of a parameter to the host. Not run here.
 """
 

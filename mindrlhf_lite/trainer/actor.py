@@ -32,8 +32,7 @@ class LossOptions:
     `is_cap`: w is min(policy / sampling distribution, is_cap), so that filters and temperature are corrected for; 0: w
         is 1.
     `policy_is_frozen`: whether policy logprobs were recorded before the first of several updates; otherwise the batch
-        is
-    on-policy, the ratio is 1, and its gradient is that of the logprob.
+        is on-policy, the ratio is 1, and its gradient is that of the logprob.
     """
 
     beta: float

@@ -3,16 +3,13 @@
 Ordering contract of a step: the rollout engine generates from the weights of the last reshard; verifiers score; the
 reference and, before several updates, the frozen policy are scored with weights that do not move; the actor updates;
 reshard moves the actor's weights into the rollout engine. Nothing else writes weights. The rollout weights are never
-loaded or
-saved: whoever generates first finds them empty and reshards.
+loaded or saved: whoever generates first finds them empty and reshards.
 
 Memory: every phase runs inside `residency.phase`, which has in memory what `roles.phases` lists for it, and nothing
-    else where
-swapping is on.
+else where swapping is on.
 
 Data: generation and rewards work on this rank's share; then all ranks hold the whole step's groups in one order, and
-    each role takes
-the share that its own data-parallel degree gives it.
+each role takes the share that its own data-parallel degree gives it.
 """
 
 from __future__ import annotations
@@ -118,9 +115,8 @@ class GrpoTrainer:
         if self.evaluator.is_due_after(step):
             self._evaluate(step, metrics)
         self.report.step(metrics, scored)
-        if self.persistence.is_due_after(
-            step, self.last_step
-        ):  # last: what a resumed run does not repeat is written by now
+        # last: what a resumed run does not repeat is written by now
+        if self.persistence.is_due_after(step, self.last_step):
             self._save(step)
 
     def _generate(self, step: int) -> dict[int, RolloutGroup]:
@@ -144,10 +140,8 @@ class GrpoTrainer:
 
     def _score(self, groups: dict[int, RolloutGroup]) -> list[ScoredGroup]:
         """All groups of the step with rewards and advantages, on every rank, in the order of the prompts."""
-        advantage, leaves_out = (
-            ADVANTAGES[self.config.rl_config.advantage],
-            self.config.reward_config.on_failure == "leave_out",
-        )
+        advantage = ADVANTAGES[self.config.rl_config.advantage]
+        leaves_out = self.config.reward_config.on_failure == "leave_out"
         with self._timed("reward"):
             own = score_groups(list(groups.values()), self.reward, advantage, leaves_out)
             shares = gather_objects(self.mesh.world, list(zip(groups, own, strict=True)))

@@ -4,8 +4,8 @@ answers, and refuse right ones.
     python tests/rewards/labelled_answers.py [--rows N] [--show]
 
 Golds: GSM8K, MATH-500, and the MATH and AIME parts of DeepScaleR in ../shared/data. Every wrong form is wrong for a
-    reason that its name gives; a form that happens to be right for a gold
-(2^2 for 4) is left out. Rows are (verifier's name, form, completion, gold, is_right).
+reason that its name gives; a form that happens to be right for a gold (2^2 for 4) is left out. Rows are (verifier's
+name, form, completion, gold, is_right).
 """
 
 from __future__ import annotations
@@ -242,6 +242,11 @@ def completions(gold: str, rng: random.Random) -> Iterator[Row]:
                     else f"It is {gold}.",
                 ),
                 ("answer with a unit", f"The final answer is: {gold} dollars a day. I hope this helps!"),
+                ("label in the box", f"\\boxed{{\\text{{Total: }}{gold}}}"),
+                ("colour in the box", f"\\boxed{{\\color{{red}}{{{gold}}}}}"),
+                ("option in the box", f"\\boxed{{\\textbf{{(C) }}{gold}}}"),
+                ("chain in the box", f"\\boxed{{x = {gold} = {gold}}}"),
+                ("reason behind", f"The answer is {gold} since 20 - 2 is not enough."),
                 (
                     "money",
                     f"{steps}It costs ${gold} every day." if not gold.startswith("-") else f"It costs {gold} dollars.",
@@ -257,6 +262,16 @@ def completions(gold: str, rng: random.Random) -> Iterator[Row]:
                 ("not", f"The answer is not {gold}."),
                 ("more than", f"The answer is more than {gold}."),
                 ("unfinished sum", f"The answer is 3 + {gold}"),
+                ("list of equations in the box", f"\\boxed{{x = {other}, x = {gold}}}"),
+                ("false equation in the box", f"\\boxed{{{other} = {gold}}}"),
+                ("hedged box", f"\\boxed{{{gold}}} or {other}"),
+                ("taken back", f"The answer is {gold}. No wait, it is {other}."),
+                ("denied", f"The answer isn't {gold}."),
+                ("denied behind", f"So {gold} is not the right answer."),
+                ("asked", f"Is it {gold}?"),
+                ("and a half", f"The answer is {gold} and a half."),
+                ("out of ten", f"The answer is {gold} out of ten."),
+                ("half of a formula", f"Half of ${gold}$"),
             ):
                 yield name, form, text, gold, False
 
