@@ -5,6 +5,9 @@ its scheduler; when msrun is ended by a signal its ranks live on. The first rank
 session of its own before it imports anything heavy. The guard says on msrun's stdout, in one line, which rank ended how
 and how to go on; ranks that fail say why themselves.
 
+On several hosts each has a guard of its own. The one that ends its ranks leaves a file in the run's output folder,
+which all hosts see; the others look for it once a second.
+
 The exit status of msrun is then that of a killed process. `mindrlhf_lite.job` (which the scripts use) gives exact ones:
 it reads them from the file named in MINDRLHF_JOB_STATUS.
 """
@@ -17,6 +20,7 @@ import json
 import os
 import select
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -31,6 +35,7 @@ from mindrlhf_lite.job.whereabouts import last_noted
 
 STATUS_VARIABLE = "MINDRLHF_JOB_STATUS"
 _POLL_S, _TOGETHER_S, _TAIL_S, _SIBLINGS_S = 0.1, 0.01, 0.3, 10.0
+_NEWS, _NEWS_S = ".ended_on_a_host", 1.0
 _PIDFD_GETFD = 438  # Linux 5.6, all architectures
 _USER_ERROR, _FAILED, _INTERRUPTED = 2, 1, 130
 
@@ -73,6 +78,8 @@ class Guard:
     hint: ResumeHint | None = None
     members: dict[int, _Member] = field(default_factory=dict)
     tails: dict[int, Process] = field(default_factory=dict)
+    _old_news: int | None = None  # when the file was written that was there before this job; 0: there was none
+    _next_look: float = 0.0
     _handles: dict[int, int] = field(default_factory=dict)  # of processes, by their number: readable once they end
 
     def watch(self) -> None:
@@ -85,10 +92,42 @@ class Guard:
             self._read_codes()
             if any(member.code for member in self.members.values()):
                 return self._fail()
+            if news := self._news():
+                self.msrun.end(signal.SIGTERM)
+                return self._end(_FAILED, f"stopped: {news}", is_news=False)
             if not self.msrun.is_alive():
                 if any(member.code is None for member in self._ranks):
                     return self._end(_INTERRUPTED, self._reason() or "stopped: msrun was ended")
                 return self._clear()
+
+    def _news(self) -> str:
+        """What another host's guard wrote since this one listens, or ""."""
+        if self.hint is None or not self._has_other_hosts or time.monotonic() < self._next_look:
+            return ""
+        self._next_look, path = time.monotonic() + _NEWS_S, Path(self.hint.output_dir) / _NEWS
+        try:
+            written = path.stat().st_mtime_ns
+        except OSError:
+            written = 0
+        if self._old_news is None:
+            self._old_news = written
+        if written in (0, self._old_news):
+            return ""
+        with contextlib.suppress(OSError):
+            return path.read_text(errors="replace").strip()
+        return ""
+
+    def _tell_other_hosts(self, message: str) -> None:
+        if self.hint is not None and self._has_other_hosts:
+            folder, host = Path(self.hint.output_dir), socket.gethostname()
+            with contextlib.suppress(OSError):  # they learn it from the scheduler, later
+                scratch = folder / f"{_NEWS}.{host}"
+                scratch.write_text(message or f"a rank on {host} failed; its log there says why")
+                os.replace(scratch, folder / _NEWS)
+
+    @property
+    def _has_other_hosts(self) -> bool:
+        return int(os.environ.get("MS_WORKER_NUM", "1")) > len(self._ranks)
 
     @property
     def _ranks(self) -> list[_Member]:
@@ -144,7 +183,9 @@ class Guard:
             deadline = time.monotonic() + _TAIL_S
             while time.monotonic() < deadline and not self._all_are_dead():
                 time.sleep(_TOGETHER_S)
-            if self._all_are_dead():
+            # a rank that is alone on its host may just have been killed
+            num_ended = sum(member.code != 0 for member in self.members.values())
+            if self._all_are_dead() and (num_ended > 1 or self._reason()):
                 self._end(_INTERRUPTED, "interrupted")
                 return
         if all(member.code == _USER_ERROR for member in failed):  # found by every rank, said by the first
@@ -184,8 +225,10 @@ class Guard:
         stem = self.log.stem.rpartition("_")[0] or self.log.stem
         return self.log.with_name(f"{stem}_{member.rank}{self.log.suffix}")
 
-    def _end(self, code: int, message: str) -> None:
-        """Ends everything, says `message` and how to go on."""
+    def _end(self, code: int, message: str, is_news: bool = True) -> None:
+        """Ends everything, says `message` and how to go on. is_news: other hosts are to hear it."""
+        if is_news:
+            self._tell_other_hosts(message)
         for member in self.members.values():
             member.process.end(is_group=member.rank is not None)
         time.sleep(_TAIL_S)  # what ranks said last is on its way through tail

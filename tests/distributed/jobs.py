@@ -1,5 +1,6 @@
 """Real msrun jobs for tests: their own port and log folder, and nothing left behind."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -44,13 +45,28 @@ def start_msrun(num_ranks, log_dir, script, *arguments, timeout=480, cwd=None):
     return process.returncode, text, logs
 
 
-def end_processes_of(job):
-    """msrun puts every rank in a session of its own; all inherit the job's mark in their environment, by which those
-    that are left are ended.
-    """
+def _processes_of(job):
+    """(process, its environment's words); all of a job inherit its mark in their environment."""
     for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and f"TEST_JOB={job}".encode() in (entry / "environ").read_bytes().split(b"\0"):
-                os.kill(int(entry.name), signal.SIGKILL)
-        except OSError:  # it ended meanwhile
-            continue
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                words = (entry / "environ").read_bytes().split(b"\0")
+                if f"TEST_JOB={job}".encode() in words:
+                    yield int(entry.name), words
+
+
+def end_processes_of(job):
+    """msrun puts every rank in a session of its own; those that are left are ended."""
+    for pid, _ in _processes_of(job):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def ranks_of(job):
+    """{rank: process} of those that live; what a rank has started has its environment too, and another command."""
+    found = {}
+    for pid, words in _processes_of(job):
+        command = Path(f"/proc/{pid}/cmdline").read_bytes() if b"MS_ROLE=MS_WORKER" in words else b""
+        if b"main.py" in command:
+            found[next(int(word[8:]) for word in words if word.startswith(b"RANK_ID="))] = pid
+    return found

@@ -3,12 +3,15 @@ named.
 """
 
 import os
+import re
+import signal
 import subprocess
+import time
 import uuid
 
 import pytest
 from helpers import ROOT, clean_environment, make_sums, read_jsonl, run
-from jobs import end_processes_of
+from jobs import end_processes_of, ranks_of
 
 from mindrlhf_lite.job.ports import free_port
 
@@ -143,46 +146,59 @@ def test_without_variables_it_has_the_ranks_that_its_example_needs():
     assert result.returncode == 2 and "1 problem(s) in the configuration" in result.stderr, result.stderr
 
 
+class TwoNodes:
+    """docs/guides/multinode.md, "Try it on one host", with one rank a node; ended at the end of the block."""
+
+    def __init__(self, folder, *settings):
+        make_sums(QUICKSTART, folder / "train.mindrecord", 20)
+        self.mark, self.logs = uuid.uuid4().hex, [folder / f"node{node}.log" for node in range(2)]
+        common = {"NNODES": "2", "NPUS_PER_NODE": "1", "ONE_HOST": "1", "MASTER_PORT": str(free_port())}
+        common |= {"MODEL": str(QUICKSTART), "DATASET": str(folder / "train.mindrecord"), "TEST_JOB": self.mark}
+        common |= {"CONFIG": str(ROOT / "examples/quickstart/grpo_config.yaml")}
+        small = "--rl_config.chunk_size=4 --rl_config.num_generations=4 --generate_config.max_num_seqs=16"
+        more = f"--rl_config.output_dir={folder}/out --rl_config.eval_interval=0 --monitor_config.plots=false"
+        command = ["bash", str(SCRIPT), *small.split(), *more.split(), "--rl_config.save_ckpt_interval=0", *settings]
+        self.processes = []
+        for node, log in enumerate(self.logs):
+            environment = clean_environment(**common, NODE_RANK=str(node), LOG_DIR=str(folder / f"log{node}"))
+            streams = {"stdout": log.open("w"), "stderr": subprocess.STDOUT}
+            self.processes.append(subprocess.Popen(command, cwd=folder, env=environment, **streams))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        end_processes_of(self.mark)
+
+    def wait(self, seconds):
+        return [process.wait(timeout=seconds) for process in self.processes]
+
+    def text(self):
+        return "".join(log.read_text() for log in self.logs)
+
+
 def test_two_nodes_on_one_host_share_a_scheduler(tmp_path):
-    """docs/guides/multinode.md, "Try it on one host", with one rank a node."""
-    make_sums(QUICKSTART, tmp_path / "train.mindrecord", 20)
-    settings = (
-        "--rl_config.max_steps=1",
-        "--rl_config.chunk_size=4",
-        "--rl_config.num_generations=4",
-        "--generate_config.max_num_seqs=16",
-    )
-    files = (
-        f"--rl_config.output_dir={tmp_path}/out",
-        "--rl_config.eval_interval=0",
-        "--rl_config.save_ckpt_interval=0",
-        "--monitor_config.plots=false",
-    )
-    common = {
-        "NNODES": "2",
-        "NPUS_PER_NODE": "1",
-        "ONE_HOST": "1",
-        "MASTER_PORT": str(free_port()),
-        "MODEL": str(QUICKSTART),
-    }
-    common |= {
-        "DATASET": str(tmp_path / "train.mindrecord"),
-        "CONFIG": str(ROOT / "examples/quickstart/grpo_config.yaml"),
-        "TEST_JOB": (mark := uuid.uuid4().hex),
-    }
-    logs, nodes = [tmp_path / f"node{node}.log" for node in range(2)], []
-    try:
-        for node, log in enumerate(logs):
-            environment = clean_environment(**common, NODE_RANK=str(node), LOG_DIR=str(tmp_path / f"log{node}"))
-            command = ["bash", str(SCRIPT), *settings, *files]
-            nodes.append(
-                subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log.open("w"), stderr=subprocess.STDOUT)
-            )
-        codes = [node.wait(timeout=300) for node in nodes]
-    finally:
-        end_processes_of(mark)
-    text = "".join(log.read_text() for log in logs)
+    with TwoNodes(tmp_path, "--rl_config.max_steps=1") as nodes:
+        codes = nodes.wait(300)
+    text = nodes.text()
     assert codes == [0, 0] and "Traceback" not in text and (tmp_path / "out/summary.json").is_file(), text[-3000:]
+
+
+def test_a_killed_rank_of_another_node_is_named_on_both(tmp_path):
+    with TwoNodes(tmp_path, "--rl_config.max_steps=1000") as nodes:
+        deadline = time.monotonic() + 200
+        while not (tmp_path / "out/completions/step_000002.jsonl").is_file():
+            assert time.monotonic() < deadline and all(p.poll() is None for p in nodes.processes), nodes.text()[-3000:]
+            time.sleep(0.1)
+        os.kill(ranks_of(nodes.mark)[1], signal.SIGKILL)
+        killed = time.monotonic()
+        assert nodes.wait(60) == [1, 1]
+        assert time.monotonic() - killed < 10
+        for log in nodes.logs:
+            assert re.search(r"rank 1 was killed by signal 9 \(SIGKILL\) in step \d+, \w+", log.read_text()), (
+                nodes.text()
+            )
+        assert not ranks_of(nodes.mark)
 
 
 def test_help_has_an_example():
