@@ -47,6 +47,7 @@ _ARTICLE = re.compile(r"^(?:the|an?|option|choice|answer|it is|it's)\s+", re.IGN
 _HALF_OF_DAY = re.compile(r"\b[ap]\.?m\b", re.IGNORECASE)
 _NO_LETTERS = re.compile(r"[\s{}$\\]+")
 _LONGEST_FORMULA = 300
+_EITHER = re.compile(r"\bor\b")
 _BASE = re.compile(r"\d\s*_")
 # towers of powers, large factorials: sympy would compute them
 _EXPLOSIVE = re.compile(
@@ -61,6 +62,8 @@ def agrees(answer: Answer | None, gold: str) -> bool | None:
     if answer.is_exact:
         return same_answer(answer.text, gold)
     verdict = same_answer(answer.text, gold)
+    if verdict is False and _is_list_of_quantities(answer.text):
+        return False
     if verdict or not _is_sentence(plain_form(answer.text)):
         return verdict
     if spans := math_spans(answer.text):
@@ -71,6 +74,11 @@ def agrees(answer: Answer | None, gold: str) -> bool | None:
         if _gold_quantity(gold) is None or not any(character.isdigit() for character in behind):
             return len(set(map(plain_form, spans))) == 1 and bool(same_answer(spans[-1], gold))
     return quantity_agrees(answer.text, gold) if _gold_quantity(gold) is not None else verdict
+
+
+def _is_list_of_quantities(text: str) -> bool:
+    parts = plain_form(text).split(", ")
+    return len(parts) > 1 and all(parse_quantity(part) is not None for part in parts)
 
 
 def number_agrees(answer: Answer | None, gold: str) -> bool | None:
@@ -170,6 +178,10 @@ def _same_formula(candidate: str, gold: str) -> bool:
     if _BASE.search(candidate) or _BASE.search(gold):  # math-verify drops it: 193_8 would be 193
         return False
     if {candidate[:1], gold[:1]} == {"(", "\\"} and "\\{" in (candidate[:2], gold[:2]):  # a pair is no set
+        return False
+    if gold.count(",") and (
+        candidate.count(",") != gold.count(",") or _EITHER.search(candidate)
+    ):  # sets to math-verify
         return False
     if len(candidate) > max(_LONGEST_FORMULA, 4 * len(gold)) or _EXPLOSIVE.search(candidate):
         return False

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from mindrlhf_lite.rewards.numbers import NUMBER_WORD, Quantity, quantity_at
-from mindrlhf_lite.rewards.plain_form import plain_form
+from mindrlhf_lite.rewards.plain_form import has_balanced_braces, plain_form
 
 _FORMAT = re.compile(r"\s*<think>(.*?)</think>\s*<answer>(.*?)</answer>\s*", re.DOTALL)
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
@@ -223,7 +223,7 @@ def _ending(text: str, is_cut: bool) -> Answer | None:
     if following and following.group() == "?":
         return None
     phrase = tail[start : following.start() if following else len(tail)].strip()
-    return Answer(phrase, False)
+    return Answer(phrase, False) if has_balanced_braces(phrase) else None  # half a formula
 
 
 def math_spans(phrase: str) -> list[str]:

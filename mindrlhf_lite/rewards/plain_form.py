@@ -71,6 +71,7 @@ _SPACES = re.compile(r"\\[,;: ]|~|\\q?quad\b|\\hspace\*?\{[^{}]*\}|\\(?:thin|med
 _NOTHING = re.compile(
     r"\\!|\\(?:display|text|script)style\b|\\limits\b|\\(?:left|right)(?![A-Za-z])\.?|\\(?:[bB]igg?)[lrm]?(?![A-Za-z])|\\mathstrut\b|\\phantom\{[^{}]*\}|\\(?:text)?color\s*\{[^{}]*\}|\\(?:tiny|small|large|Large|LARGE|huge|Huge)\b|\\bf\b|\\rm\b|\\it\b"
 )
+_THIN_COMMA = re.compile(r"(?<=\d),\\!\s*(?=\d{3})")
 _FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 _TEXT = re.compile(
     r"\\(?:text|textbf|textit|textrm|textnormal|texttt|textsf|mathrm|mathbf|mathit|mathsf|mathtt|mbox|hbox|operatorname\*?|emph|bm|boldsymbol|underline|fbox|boxed)\s*\{([^{}]*)\}"
@@ -102,7 +103,7 @@ def plain_form(answer: str) -> str:
     text = _EN_DASH.sub("-", _EMPHASIS.sub(r"\1", _MARKDOWN.sub(r"\2", text)))
     for delimiter in ("\\(", "\\)", "\\[", "\\]", "$$"):
         text = text.replace(delimiter, " ")
-    text = _NOTHING.sub("", text)
+    text = _NOTHING.sub("", _THIN_COMMA.sub(",", text))
     text = _DOLLARS.sub(r" \1 ", text)
     text = _BARE_DOLLAR.sub("$", text)
     text = text.replace("{,}", ",").replace("\\%", "%").replace("\\#", "#").replace("\\_", "_").replace("\\&", "&")
@@ -149,3 +150,15 @@ def without_parentheses(text: str) -> str:
             break
         text = text[1:-1].strip()
     return text
+
+
+def has_balanced_braces(latex: str) -> bool:
+    """Whether every { has its }, escaped ones aside, and every \\sqrt[ its ]. Brackets alone need no partner: [0, 1) is
+    an interval.
+    """
+    depth = 0
+    for brace in re.findall(r"(?<!\\)[{}]", latex):
+        depth += 1 if brace == "{" else -1
+        if depth < 0:
+            return False
+    return depth == 0 and not re.search(r"\\sqrt\[[^\]]*$", latex)

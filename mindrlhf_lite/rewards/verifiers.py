@@ -30,7 +30,7 @@ from mindrlhf_lite.rewards.final_answer import (
 )
 from mindrlhf_lite.rewards.knights import knight_statements
 from mindrlhf_lite.rewards.numbers import parse_quantity
-from mindrlhf_lite.rewards.plain_form import plain_form
+from mindrlhf_lite.rewards.plain_form import has_balanced_braces, plain_form
 from mindrlhf_lite.types import CompletionView, FinishReason, Outcome, Score
 
 ScoreFunction = Callable[[CompletionView, str], Any]
@@ -244,15 +244,3 @@ def gold_problem(gold: str, kind: str = "math") -> str | None:
     if parsed_formula(plain_form(gold)) is not None or same_answer(gold, gold):
         return None
     return "it is no quantity, and math-verify finds no formula in it"
-
-
-def has_balanced_braces(latex: str) -> bool:
-    """Whether every { has its }, escaped ones aside, and every \\sqrt[ its ]. Brackets alone need no partner: [0, 1) is
-    an interval.
-    """
-    depth = 0
-    for brace in re.findall(r"(?<!\\)[{}]", latex):
-        depth += 1 if brace == "{" else -1
-        if depth < 0:
-            return False
-    return depth == 0 and not re.search(r"\\sqrt\[[^\]]*$", latex)

@@ -140,7 +140,7 @@ def wrong_contents(gold: str, rng: random.Random) -> Iterator[tuple[str, str]]:
         value = Fraction(g)
         for form, content, result in (
             ("times pi", f"{g}\\pi", 0 if value == 0 else None),
-            ("square", f"{g}^2", value**2),
+            ("square", f"({g})^2", value**2),
             (
                 "gold as power",
                 f"2^{{{g}}}" if abs(value) < 50 and value == int(value) else f"x^{{{g}}}",
