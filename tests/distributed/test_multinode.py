@@ -177,6 +177,7 @@ class TwoNodes:
         return "".join(log.read_text() for log in self.logs)
 
 
+@pytest.mark.full  # the test below has both nodes train, too
 def test_two_nodes_on_one_host_share_a_scheduler(tmp_path):
     with TwoNodes(tmp_path, "--rl_config.max_steps=1") as nodes:
         codes = nodes.wait(300)

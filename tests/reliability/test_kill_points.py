@@ -5,7 +5,7 @@ from reliability.kill_points import run
 
 
 def test_a_few_kills(tmp_path):
-    assert run(3, 5, tmp_path) == []
+    assert run(2, 5, tmp_path) == []
 
 
 @pytest.mark.full

@@ -80,10 +80,16 @@ def check_older_ones(folder, at):
     return steps[0]
 
 
-@pytest.mark.parametrize("kind", ["kill", pytest.param("killed", marks=pytest.mark.full)])
-def test_killed_at_every_operation(library, start, num_operations, tmp_path, kind):
+def every(*kinds):
+    """The first kind at every fourth operation; all of them at every one with --full."""
+    cases = [(kinds[0], 4), *(pytest.param(kind, 1, marks=pytest.mark.full) for kind in kinds)]
+    return pytest.mark.parametrize(("kind", "step"), cases)
+
+
+@every("kill", "killed")
+def test_killed_at_every_operation(library, start, num_operations, tmp_path, kind, step):
     assert num_operations > 15
-    for at in range(1, num_operations + 1):
+    for at in range(1, num_operations + 1, step):
         folder = tmp_path / str(at)
         shutil.copytree(start, folder)
         assert (
@@ -94,10 +100,10 @@ def test_killed_at_every_operation(library, start, num_operations, tmp_path, kin
         assert whole_steps(folder) == [4, 3] and sorted(os.listdir(folder / "ckpt")) == ["step_3", "step_4"], at
 
 
-@pytest.mark.parametrize("kind", ["enospc", *(pytest.param(kind, marks=pytest.mark.full) for kind in ("eio", "short"))])
-def test_failing_operations(library, start, num_operations, tmp_path, kind):
+@every("enospc", "eio", "short")
+def test_failing_operations(library, start, num_operations, tmp_path, kind, step):
     """An error in words or a whole checkpoint; nothing older is lost."""
-    for at in range(1, num_operations + 1):
+    for at in range(1, num_operations + 1, step):
         folder = tmp_path / str(at)
         shutil.copytree(start, folder)
         result = save_in_a_process(folder, **faults(library, folder / "ckpt", kind, at, ALL))
