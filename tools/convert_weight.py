@@ -4,11 +4,9 @@
 Formats are told by what is there and by the name of what is written:
   Hugging Face   a folder with config.json and safetensors
   MindFormers    a file .ckpt or .safetensors with the names of LlamaForCausalLM; read with --config_path: its YAML, a
-  YAML of model_configs/, or a
-                 Hugging Face folder, which also gives the tokenizer
+                 YAML of model_configs/, or a Hugging Face folder, which also gives the tokenizer
   GGUF           a file .gguf of llama.cpp (architectures llama, qwen2, qwen3): quantised tensors become float32, or
-  --dtype; its tokenizer and chat
-                 template become files that transformers loads; read only
+                 --dtype; its tokenizer and chat template become files that transformers loads; read only
   sharded        a folder of rank files, written for --dst_strategy; a run's checkpoints/step_N is one too
 
 Every tensor keeps its dtype unless --dtype says otherwise; a conversion that keeps it is exact to the bit. Memory stays

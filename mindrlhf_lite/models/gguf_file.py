@@ -27,6 +27,7 @@ _VERSIONS = (2, 3)
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY, _ALIGNMENT = 8, 9, 32
 _MOST_DIMENSIONS = 4
+_LONGEST_LIST = 4_000_000  # of a setting: vocabularies and merges are the longest
 _AS_THEY_ARE = {"F32": np.float32, "F16": np.float16}
 _STORED_AS = {"F32": "F32", "F16": "F16", "BF16": "BF16"}  # everything else becomes F32
 
@@ -209,11 +210,15 @@ class _Header:
         kind, count = self._number("I"), self._number("Q")
         if kind == _STRING:
             self._must_fit(count, 8, "texts")
+            if count > _LONGEST_LIST:
+                raise UserError(f"a list of {count:,} texts is longer than any vocabulary")
             return [self._string() for _ in range(count)]
         if kind not in _SCALARS:
             raise UserError(f"a list of the type {kind} is not understood")
         size = struct.calcsize(f"<{_SCALARS[kind]}")
         self._must_fit(count, size, "numbers")
+        if count > _LONGEST_LIST:
+            raise UserError(f"a list of {count:,} numbers is longer than any vocabulary")
         values = struct.unpack_from(f"<{count}{_SCALARS[kind]}", self.data, self.at)
         self.at += count * size
         return list(values)

@@ -36,12 +36,10 @@ _OF_A_LAYER = {
     "ffn_down": "mlp.down_proj",
 }
 _ROPE_FACTORS = "rope_freqs.weight"
-_LLAMA3 = (
-    1.0,
-    4.0,
-    8192,
-)  # low_freq_factor, high_freq_factor, original_max_position_embeddings of every Llama 3.1 and 3.2
-_TOKENIZER = "tokenizer.ggml."
+# low_freq_factor, high_freq_factor, original_max_position_embeddings of every Llama 3.1 and 3.2
+_LLAMA3 = (1.0, 4.0, 8192)
+_LARGEST = 2**31 - 1  # of a setting
+_TOKENIZER, _TOKENIZERS = "tokenizer.ggml.", ("gpt2", "llama")
 
 
 class GgufModel:
@@ -108,33 +106,36 @@ class GgufModel:
                 f"{where}: {self._kind}.block_count={layers:,}, but there are {len(self.file.tensors):,} tensors"
             )
         heads, hidden = self._number("attention.head_count"), self._number("embedding_length")
-        head_dim = (
-            self._setting("attention.key_length")
-            or (self._setting("rope.dimension_count") if self._kind == "llama" else 0)
-            or hidden // max(1, heads)
-        )
+        width = hidden // heads
+        if self._kind == "llama":
+            width = self._number("rope.dimension_count", otherwise=width or 1)
+        head_dim = self._number("attention.key_length", otherwise=width or 1)
         if (
             self._setting("attention.value_length", head_dim) != head_dim
             or self._setting("rope.dimension_count", head_dim) != head_dim
         ):
             raise UserError(f"{where}: keys, values and rotary embedding of different widths are not supported")
         vocabulary = self.file.settings.get(f"{_TOKENIZER}tokens")
-        vocab_size = self._setting("vocab_size") or (len(vocabulary) if isinstance(vocabulary, list) else 0)
-        theta = float(self._setting("rope.freq_base", 10000.0))
+        vocab_size = self._number("vocab_size", otherwise=len(vocabulary) if isinstance(vocabulary, list) else None)
+        theta = self._number("rope.freq_base", float, otherwise=10000.0)
+        for name in ("eos", "eot", "padding"):
+            token = self.file.settings.get(f"{_TOKENIZER}{name}_token_id")
+            if token is not None and not (isinstance(token, int) and 0 <= token < vocab_size):
+                raise UserError(f"{where}: {_TOKENIZER}{name}_token_id={token!r} is none of {vocab_size:,} tokens")
         return ModelConfig(
-            vocab_size=int(vocab_size),
+            vocab_size=vocab_size,
             hidden_size=hidden,
             intermediate_size=self._number("feed_forward_length"),
             num_hidden_layers=layers,
             num_attention_heads=heads,
-            num_key_value_heads=int(self._setting("attention.head_count_kv") or heads),
-            head_dim=int(head_dim),
-            rms_norm_eps=float(self._number("attention.layer_norm_rms_epsilon", float)),
+            num_key_value_heads=self._number("attention.head_count_kv", otherwise=heads),
+            head_dim=head_dim,
+            rms_norm_eps=self._number("attention.layer_norm_rms_epsilon", float),
             rope_theta=theta,
             max_position_embeddings=self._number("context_length"),
             tie_word_embeddings="output.weight" not in self.file.tensors,
             model_type=self._kind,
-            rope_scaling=self._rope_scaling(theta, int(head_dim)),
+            rope_scaling=self._rope_scaling(theta, head_dim),
         )
 
     def _setting(self, name: str, otherwise: Any = None) -> Any:
@@ -147,10 +148,13 @@ class GgufModel:
             raise UserError(f"{self.file.path}: {self._kind}.{name}={value!r} is of the wrong type")
         return value
 
-    def _number(self, name: str, kind: type = int) -> Any:
-        value = self._setting(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise UserError(f"{self.file.path}: {self._kind}.{name}={value!r}: a positive number is needed")
+    def _number(self, name: str, kind: type = int, otherwise: float | None = None) -> Any:
+        """A positive number. kind: int, and then a whole one, or float."""
+        value = self._setting(name, otherwise)
+        fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+        if not fits or kind(value) != value or value > _LARGEST:
+            wanted = "whole " if kind is int else ""
+            raise UserError(f"{self.file.path}: {self._kind}.{name}={value!r}: a positive {wanted}number is needed")
         return kind(value)
 
     def _rope_scaling(self, theta: float, head_dim: int) -> RopeScaling | None:
@@ -195,6 +199,18 @@ def _llama3_factors(scaling: RopeScaling, theta: float, head_dim: int) -> np.nda
     return 1 / ((1 - share) / scaling.factor + share)
 
 
+def template_problem(template: str) -> str | None:
+    """Why a chat template cannot be read, or None."""
+    from jinja2 import Environment, TemplateSyntaxError
+
+    try:
+        Environment(extensions=["jinja2.ext.loopcontrols"]).parse(template)
+    except TemplateSyntaxError as error:
+        if "'generation'" not in str(error):  # a tag that transformers adds
+            return f"line {error.lineno}: {error.message}"
+    return None
+
+
 def write_tokenizer(model: GgufModel, folder: str | Path) -> None:
     """Writes the file's tokenizer, special tokens and chat template as transformers loads them, by transformers' own
     converter.
@@ -223,15 +239,18 @@ def write_tokenizer(model: GgufModel, folder: str | Path) -> None:
         if token is not None and not (isinstance(token, int) and 0 <= token < len(tokens))
     ]:
         raise UserError(f"{where}: special tokens {', '.join(bad)} lie outside the vocabulary of {len(tokens)}")
+    if (kind := settings.get(f"{_TOKENIZER}model")) not in _TOKENIZERS:
+        raise UserError(f"{where}: {_TOKENIZER}model={kind!r} is not supported; supported: {', '.join(_TOKENIZERS)}")
     try:
-        converted, _ = convert_gguf_tokenizer(
-            model.config.model_type, values
-        )  # its special tokens have end and beginning swapped
+        # its special tokens have end and beginning swapped
+        converted, _ = convert_gguf_tokenizer(model.config.model_type, values)
     except Exception as error:  # the converter raises many kinds on lists that do not fit each other
         raise UserError(f"{where}: its tokenizer cannot be converted ({type(error).__name__}: {error})") from None
     special = {f"{kind}_token": tokens[token] for kind, token in ids.items() if token is not None}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=converted, clean_up_tokenization_spaces=False, **special)
     template = settings.get("tokenizer.chat_template")
     if isinstance(template, str):
+        if problem := template_problem(template):
+            raise UserError(f"{where}: tokenizer.chat_template: {problem}")
         tokenizer.chat_template = template
     tokenizer.save_pretrained(str(folder))

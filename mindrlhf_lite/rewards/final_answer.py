@@ -172,6 +172,7 @@ def final_answer(text: str, is_cut: bool = False) -> Answer | None:
     part = answering_part(text)
     if part is None or not part.strip():
         return None
+    is_cut = is_cut and not part[-1].isspace()  # a blank behind a number: it has all its digits
     if any(name in part for name in _BOXES):
         boxed = unhedged_box(part)
         return Answer(boxed, True) if boxed is not None and boxed.strip() else None

@@ -241,6 +241,8 @@ def test_verifiers(name, text, gold, value, outcome):
 def test_a_number_at_the_end_of_a_cut_completion_may_lack_digits():
     assert score("qwen_accuracy_reward", "So the total is 7", "7", finish_reason=FinishReason.LENGTH).value == 0
     assert score("qwen_accuracy_reward", "So the total is 7", "7").value == 1
+    for end in ("\n", "\n\n", " ", ".\n"):  # SmolLM2 writes such ends, and is cut behind them
+        assert score("qwen_accuracy_reward", f"3 + 4 = 7{end}", "7", finish_reason=FinishReason.LENGTH).value == 1
     assert score("qwen_accuracy_reward", "12 + 60 = 72. So", "72", finish_reason=FinishReason.LENGTH).value == 1
 
 
