@@ -82,7 +82,7 @@ fi
 
 install() { # quietly, in the tested versions
     "$python" -m pip install --disable-pip-version-check --progress-bar off --no-build-isolation --constraint constraints.txt "$@" |
-        grep -v "already satisfied" || [ "${PIPESTATUS[0]}" = 0 ]
+        grep -v "already satisfied" || [ "${PIPESTATUS[0]}" = 0 ] || fail "pip could not install $*; the message above says why (a package index is needed)"
 }
 
 # The registry's vLLM wheel is for CUDA. Its source package, built for the device "empty", has everything but kernels; pip refuses to

