@@ -6,7 +6,9 @@ import re
 
 _STATEMENT = re.compile(r"\b([A-Z]\w{0,40}) is (not )?(?:actually )?an? (knight|knave)\b", re.IGNORECASE)
 _SENTENCES = re.compile(r"[.\n;]")
-_UNSURE = re.compile(r"\b(?:if|unless|whether|suppose|assum\w+|false|not true|would|could|might)\b", re.IGNORECASE)
+_UNSURE = re.compile(
+    r"\b(?:if|unless|whether|suppose|assume[sd]?|assuming|false|not true|would|could|might)\b", re.IGNORECASE
+)
 _OTHER = {"knight": "knave", "knave": "knight"}
 
 
