@@ -65,6 +65,7 @@ def tell(guard: subprocess.Popen[bytes] | None, hint: ResumeHint) -> None:
 class _Member:
     process: Process
     rank: int | None  # None: the scheduler
+    was_alive: bool = True  # when it was found
     code: int | None = None  # once it ended
 
 
@@ -157,7 +158,7 @@ class Guard:
                 elif (
                     environment.get("MS_ROLE") == "MS_SCHED" or not child.is_alive()
                 ):  # what ended before we looked has no environment: the scheduler
-                    self.members[child.pid] = _Member(child, None)
+                    self.members[child.pid] = _Member(child, None, child.is_alive())
                 else:
                     continue
                 with contextlib.suppress(OSError):  # it ended, or an old kernel: polling sees it a little later
@@ -184,8 +185,8 @@ class Guard:
             while time.monotonic() < deadline and not self._all_are_dead():
                 time.sleep(_TOGETHER_S)
             # a rank that is alone on its host may just have been killed
-            num_ended = sum(member.code != 0 for member in self.members.values())
-            if self._all_are_dead() and (num_ended > 1 or self._reason()):
+            num_ended_now = sum(member.was_alive for member in self.members.values())
+            if self._all_are_dead() and (num_ended_now > 1 or self._reason()):
                 self._end(_INTERRUPTED, "interrupted")
                 return
         if all(member.code == _USER_ERROR for member in failed):  # found by every rank, said by the first
