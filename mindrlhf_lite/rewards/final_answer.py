@@ -136,7 +136,19 @@ def last_boxed(text: str) -> str | None:
     r"""The content of the last complete \boxed{...}, or None; of boxes in a row ("\boxed{1} and \boxed{2}") all, as a
     list.
     """
+    return _row_of_boxes(text, _outermost(boxes(text)))
+
+
+def unhedged_box(text: str) -> str | None:
+    r"""`last_boxed`, or None where the text around it takes it back: "not \boxed{1}", "\boxed{1} or 2"."""
     outer = _outermost(boxes(text))
+    if not outer or _HEDGED.match(text, outer[-1][1]) or _DENIED_BEHIND.match(text, outer[-1][1]):
+        return None
+    return None if _DENIED_BEFORE.search(text[max(0, outer[-1][0] - 30) : outer[-1][0]]) else _row_of_boxes(text, outer)
+
+
+def _row_of_boxes(text: str, outer: list[tuple[int, int, str]]) -> str | None:
+    """The content of the last of these boxes, with those that are joined to it."""
     if not outer:
         return None
     parts = [outer[-1]]
@@ -145,14 +157,6 @@ def last_boxed(text: str) -> str | None:
             break
         parts.insert(0, box)
     return ", ".join(content for _, _, content in parts)
-
-
-def unhedged_box(text: str) -> str | None:
-    r"""`last_boxed`, or None where the text around it takes it back: "not \boxed{1}", "\boxed{1} or 2"."""
-    outer = _outermost(boxes(text))
-    if not outer or _HEDGED.match(text, outer[-1][1]) or _DENIED_BEHIND.match(text, outer[-1][1]):
-        return None
-    return None if _DENIED_BEFORE.search(text[max(0, outer[-1][0] - 30) : outer[-1][0]]) else last_boxed(text)
 
 
 def _outermost(found: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
