@@ -31,6 +31,11 @@ class PromptSampler:
     def state(self) -> SamplerState:
         return self._state
 
+    @property
+    def epochs(self) -> float:
+        """How often all prompts were taken, with the fraction of the epoch under way."""
+        return float(self._state.epoch + self._state.position / self.num_prompts)
+
     def restore(self, state: SamplerState) -> None:
         """Continues exactly after what was taken when `state` was read."""
         if not 0 <= state.position <= self.num_prompts:

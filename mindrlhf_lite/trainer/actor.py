@@ -20,9 +20,10 @@ from mindrlhf_lite.models.logprobs import TokenLogprobs
 from mindrlhf_lite.trainer.batches import MicroBatch
 from mindrlhf_lite.trainer.optimizer import AdamW, AdamWOptions
 from mindrlhf_lite.trainer.stages import StagedGradients, StageForward, run_stages
+from mindrlhf_lite.trainer.statistics import merged_statistics
 
-# per-micro-batch sums (maximum for the last), in the order that the graph returns them
-STATISTICS = ("loss", "policy", "kl", "entropy", "clip_low", "clip_high", "ratio_max")
+# sums of a micro-batch, or its maximum, in the order in which the graph returns them
+_STATISTICS = ("loss", "policy", "kl", "entropy", "clip_low", "clip_high", "ratio_max")
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ class GrpoLoss(nn.Cell):
         reference_logprobs: Tensor,
         sampling_logprobs: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Args: x: as of `Qwen2.run_layers`; the others as the fields of MicroBatch. Returns (loss, STATISTICS [7],
-        logprobs [N]).
+        """Args: x: as of `Qwen2.run_layers`; the others as the fields of MicroBatch. Returns (loss,
+        _STATISTICS [7], logprobs [N]).
         """
         options = self.options
         stream = self.model.run_layers(x, token_ids, self.first_layer, self.model.num_layers)
@@ -131,26 +132,22 @@ class Actor:
             model, partial(GrpoLoss, model, loss), self.optimizer.gradients, as_tensors, recomputes
         )
 
-    def accumulate(self, batches: Sequence[MicroBatch]) -> tuple[np.ndarray, list[list[np.ndarray]]]:
+    def accumulate(self, batches: Sequence[MicroBatch]) -> tuple[dict[str, float], list[list[np.ndarray]]]:
         """Adds the gradients of the micro-batches.
 
-        Returns: (STATISTICS as sums over the micro-batches, the last as maximum; the current logprobs of every real
-        row, by micro-batch). Ranks before the last stage get zeros and no logprobs.
+        Returns: (statistics by name, merged over the micro-batches; the current logprobs of every real row, by
+        micro-batch). Ranks before the last stage get neither.
 
         Raises:
             FloatingPointError: the loss is not finite.
         """
-        total = np.zeros(len(STATISTICS), np.float64)
+        total: dict[str, float] = {}
         logprobs = []
         for batch, outputs in zip(batches, self._gradients.run(batches)):  # no outputs before the last stage
-            statistics, values = (output.asnumpy() for output in outputs)
-            if not np.isfinite(statistics).all():
-                raise FloatingPointError(
-                    "statistics of a micro-batch are not finite: "
-                    f"{dict(zip(STATISTICS, statistics.tolist(), strict=True))}"
-                )
-            total[:-1] += statistics[:-1]
-            total[-1] = max(total[-1], statistics[-1])
+            values, own = outputs[1].asnumpy(), dict(zip(_STATISTICS, outputs[0].asnumpy().tolist(), strict=True))
+            if not np.isfinite(list(own.values())).all():
+                raise FloatingPointError(f"statistics of a micro-batch are not finite: {own}")
+            total = merged_statistics(total, own)
             logprobs.append(batch.split(values))
         return total, logprobs
 

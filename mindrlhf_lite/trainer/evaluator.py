@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from mindrlhf_lite.config.schema import Config
@@ -51,13 +50,12 @@ class Evaluator:
         interval = self.config.rl_config.eval_interval
         return bool(self.prompts) and (step == self.last_step or bool(interval and step % interval == 0))
 
-    def run(self, step: int, refresh_rollout: Callable[[], None]) -> Evaluation:
+    def run(self, step: int) -> Evaluation:
         """The evaluation after `step`, kept in `results` and written to completions/eval_N.jsonl."""
         rl, mesh = self.config.rl_config, self.roles.rollout_mesh
         prompts = [
             self.prompts[index] for index in share_of_rank(range(len(self.prompts)), mesh.at.data, mesh.dims.data)
         ]
-        refresh_rollout()
         with self.roles.residency.phase("generate"):
             seed = (rl.seed, EVALUATION_STREAM)
             groups = generate_groups(self.roles.rollout, self.tokenizer, prompts, rl.eval_samples, self.sampling, seed)

@@ -1,4 +1,7 @@
-"""From prompts to training sequences: generate, score, advantage. Every function works on this rank's share."""
+"""From prompts to training sequences: generate, score, advantage.
+
+Generation and rewards work on this rank's share; then all ranks hold the whole step's groups in one order.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,56 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from mindrlhf_lite.algorithms.advantage import ADVANTAGES
+from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.data.sampler import PromptSampler
+from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.evaluation import generate_groups
+from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.rewards.runner import FAILURES, RewardFunction
-from mindrlhf_lite.types import RolloutGroup, ScoredGroup, TrainSequence
+from mindrlhf_lite.trainer.roles import Roles
+from mindrlhf_lite.types import Prompt, RolloutGroup, SamplingParams, ScoredGroup, TrainSequence
+
+
+class Experience:
+    """A step's groups of completions, and their rewards; every rank calls it."""
+
+    def __init__(
+        self,
+        config: Config,
+        mesh: Mesh,
+        roles: Roles,
+        tokenizer: Tokenizer,
+        prompts: Sequence[Prompt],
+        sampling: SamplingParams,
+        reward: RewardFunction,
+    ):
+        self.config, self.mesh, self.roles, self.tokenizer = config, mesh, roles, tokenizer
+        self.prompts, self.sampling, self.reward = prompts, sampling, reward
+
+    def generate(self, step: int, sampler: PromptSampler) -> dict[int, RolloutGroup]:
+        """The groups that this rank goes on with, by their place in the step. Tensor ranks complete the same prompts
+        and share them after.
+        """
+        rl, mesh, groups = self.config.rl_config, self.roles.rollout_mesh, {}
+        for chunk in range(rl.num_rollouts):
+            indices = sampler.take(rl.chunk_size)
+            places = share_of_rank(range(rl.chunk_size), mesh.at.data, mesh.dims.data)
+            prompts = [self.prompts[indices[place]] for place in places]
+            completed = generate_groups(
+                self.roles.rollout, self.tokenizer, prompts, rl.num_generations, self.sampling, (rl.seed, step)
+            )
+            for number in share_of_rank(range(len(places)), mesh.at.tensor, mesh.dims.tensor):
+                groups[chunk * rl.chunk_size + places[number]] = completed[number]
+        return groups
+
+    def score(self, groups: dict[int, RolloutGroup]) -> list[ScoredGroup]:
+        """All groups of the step with rewards and advantages, on every rank, in the order of the prompts."""
+        advantage = ADVANTAGES[self.config.rl_config.advantage]
+        leaves_out = self.config.reward_config.on_failure == "leave_out"
+        own = score_groups(list(groups.values()), self.reward, advantage, leaves_out)
+        shares = gather_objects(self.mesh.world, list(zip(groups, own, strict=True)))
+        return [scored for _, scored in sorted((pair for share in shares for pair in share), key=lambda pair: pair[0])]
 
 
 def share_of_rank(items: Sequence[int], rank: int, num_ranks: int) -> list[int]:

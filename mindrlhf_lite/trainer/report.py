@@ -60,14 +60,13 @@ class Report:
         scored: Sequence[ScoredGroup],
         counts: UpdateCounts,
         moved: Moved,
+        seconds: dict[str, float],
         traffic: Traffic,
-        seconds: float,
-        times: dict[str, float],
         bound_bytes: int,
     ) -> dict[str, float]:
         """A step's metrics from all ranks, which all call it.
 
-        Args: seconds: of the step; times: of its phases by name; bound_bytes: least that a reshard can move.
+        Args: seconds, traffic: of `PhaseClock.take`; bound_bytes: least that a reshard can move.
         """
         ranks = gather_objects(self.mesh.world, (counts, rss_gb(), peak_rss_gb(), moved, traffic.num_bytes))
         updates, rss, peak, moves, swapped = map(list, zip(*ranks, strict=True))
@@ -76,10 +75,9 @@ class Report:
         return {
             **update_metrics(updates, self.config.updates_per_step),
             **rollout_metrics(scored, self.config.rl_config.rollout_is_cap),
-            "time_s/step": seconds,
-            **{f"time_s/{name}": value for name, value in times.items()},
-            "speed/generated_tokens_per_s": tokens / max(times["generate"], 1e-9),
-            "speed/trained_tokens_per_s": sum(counts.num_tokens for counts in updates) / max(times["update"], 1e-9),
+            **{f"time_s/{name}": value for name, value in seconds.items()},
+            "speed/generated_tokens_per_s": tokens / max(seconds["generate"], 1e-9),
+            "speed/trained_tokens_per_s": sum(counts.num_tokens for counts in updates) / max(seconds["update"], 1e-9),
             "reshard/bytes": float(sum(move.received_bytes for move in moves)),
             "reshard/lower_bound_bytes": float(bound_bytes),
             "reshard/copied_bytes": float(copied),

@@ -28,6 +28,17 @@ def sampling_of_run(config: Config, tokenizer: Tokenizer, vocab_size: int) -> tu
     return training, SamplingParams(s.max_tokens, temperature=config.rl_config.eval_temperature, stop_token_ids=stops)
 
 
+OFF_POLICY_NOTE = (
+    "note: completions are not drawn from the policy itself (temperature, filters or min_tokens; see "
+    "rollout/sampling_gap_mean); rl_config.rollout_is_cap=2.0 corrects for it"
+)
+
+
+def is_off_policy(sampling: SamplingParams) -> bool:
+    """Whether completions are drawn from another distribution than the policy's."""
+    return bool(sampling.has_filters or sampling.temperature != 1.0 or sampling.min_tokens)
+
+
 def end_token_ids(sampling: SamplingParams) -> int | list[int]:
     """The stop tokens as config.json has them."""
     stops = list(sampling.stop_token_ids)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -47,12 +47,22 @@ def rollout_metrics(groups: Sequence[ScoredGroup], is_cap: float = 0.0) -> dict[
     return metrics
 
 
+def merged_statistics(mine: dict[str, float], others: dict[str, float]) -> dict[str, float]:
+    """Of two sets of tokens together: maxima of names that end in _max, sums of all other names."""
+    merged = dict(mine)
+    for name, value in others.items():
+        merged[name] = max(mine.get(name, value), value) if name.endswith("_max") else mine.get(name, 0.0) + value
+    return merged
+
+
 @dataclass
 class UpdateCounts:
     """What one rank's updates of a step summed up to."""
 
-    statistics: np.ndarray  # trainer.actor.STATISTICS, as sums (last: maximum), over all updates
-    num_tokens: int  # valid completion tokens trained, all updates
+    statistics: dict[str, float] = field(default_factory=dict)  # of `Actor.accumulate`; none before the last stage
+    num_tokens: int = 0  # valid completion tokens trained, all updates
+    grad_norm: float = 0.0  # before clipping, mean of the updates
+    lr: float = 0.0  # of the last update
     logprob_diff_sum: float = 0.0  # of |trainer - rollout| policy logprobs, first update of every sequence only
     logprob_diff_max: float = 0.0
     num_diff_tokens: int = 0
@@ -60,16 +70,20 @@ class UpdateCounts:
 
 def update_metrics(ranks: Sequence[UpdateCounts], num_updates: int) -> dict[str, float]:
     """Losses are means over the step's updates; clip shares and entropy are means over trained tokens."""
-    total = np.sum([counts.statistics for counts in ranks], 0)
+    total: dict[str, float] = {}
+    for counts in ranks:
+        total = merged_statistics(total, counts.statistics)
     tokens = sum(counts.num_tokens for counts in ranks)
     return {
-        "loss/total": float(total[0] / num_updates),
-        "loss/policy": float(total[1] / num_updates),
-        "loss/kl": float(total[2] / num_updates),
-        "policy/entropy": float(total[3] / tokens),
-        "policy/clip_low": float(total[4] / tokens),
-        "policy/clip_high": float(total[5] / tokens),
-        "policy/ratio_max": float(max(counts.statistics[6] for counts in ranks)),
+        "loss/total": total["loss"] / num_updates,
+        "loss/policy": total["policy"] / num_updates,
+        "loss/kl": total["kl"] / num_updates,
+        "policy/entropy": total["entropy"] / tokens,
+        "policy/clip_low": total["clip_low"] / tokens,
+        "policy/clip_high": total["clip_high"] / tokens,
+        "policy/ratio_max": total["ratio_max"],
+        "policy/grad_norm": ranks[0].grad_norm,
+        "policy/lr": ranks[0].lr,
         "rollout/logprob_diff_mean": sum(counts.logprob_diff_sum for counts in ranks)
         / sum(counts.num_diff_tokens for counts in ranks),
         "rollout/logprob_diff_max": max(counts.logprob_diff_max for counts in ranks),

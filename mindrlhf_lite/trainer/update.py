@@ -13,11 +13,11 @@ from mindrlhf_lite.algorithms.aggregation import AGGREGATIONS, BatchTotals
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.shapes.buckets import default_buckets, round_up
-from mindrlhf_lite.trainer.actor import STATISTICS, LogprobScorer
+from mindrlhf_lite.trainer.actor import LogprobScorer
 from mindrlhf_lite.trainer.batches import BucketPlan, MicroBatch, make_microbatch, split_into_microbatches
 from mindrlhf_lite.trainer.roles import Roles
 from mindrlhf_lite.trainer.schedule import LearningRate
-from mindrlhf_lite.trainer.statistics import UpdateCounts
+from mindrlhf_lite.trainer.statistics import UpdateCounts, merged_statistics
 from mindrlhf_lite.types import TrainSequence
 
 
@@ -39,7 +39,6 @@ class PolicyUpdate:
         share = self.minibatch // roles.actor.mesh.dims.data
         self.rows = -(-share // config.actor_config.parallel_config.micro_batch_num)
         self.scoring_rows = config.ref_config.ref_model_batch_size or self.rows
-        self.last_lr = 0.0
 
     def score(self, scorer: LogprobScorer, sequences: Sequence[TrainSequence]) -> list[np.ndarray]:
         """Logprobs of every sequence's completion tokens, in order, on all ranks."""
@@ -74,15 +73,12 @@ class PolicyUpdate:
             replace(sequence, frozen_logprobs=logprobs) for sequence, logprobs in zip(sequences, scored, strict=True)
         ]
 
-    def run(
-        self, sequences: Sequence[TrainSequence], rollout_logprobs: Sequence[np.ndarray]
-    ) -> tuple[UpdateCounts, float]:
-        """All updates of a step.
+    def run(self, sequences: Sequence[TrainSequence], rollout_logprobs: Sequence[np.ndarray]) -> UpdateCounts:
+        """All updates of a step. Returns what this rank has to report.
 
         Args: rollout_logprobs: the rollout engine's policy logprobs of every sequence, for comparison only.
-        Returns: (what this rank has to report, mean gradient norm before clipping).
         """
-        counts, norms = UpdateCounts(np.zeros(len(STATISTICS)), 0), []
+        counts, norms = UpdateCounts(), []
         if self.mesh.is_main:
             for sequence, generated in zip(sequences, rollout_logprobs, strict=True):
                 if sequence.frozen_logprobs is not None:
@@ -96,7 +92,8 @@ class PolicyUpdate:
                         counts,
                     )
                 )
-        return counts, float(np.mean(norms))
+        counts.grad_norm = float(np.mean(norms))
+        return counts
 
     def _update_once(
         self, sequences: Sequence[TrainSequence], rollout_logprobs: Sequence[np.ndarray], counts: UpdateCounts
@@ -106,17 +103,16 @@ class PolicyUpdate:
         mine = [index for index in range(len(sequences)) if index // group % mesh.dims.data == mesh.at.data]
         batches = self._microbatches([sequences[index] for index in mine], self.rows, totals)
         statistics, logprobs = self.roles.actor.accumulate([batch for _, batch in batches])
-        self.last_lr = self.schedule.at(self.roles.actor.optimizer.updates_done)
+        counts.lr = self.schedule.at(self.roles.actor.optimizer.updates_done)
         if self.mesh.world is not None:
             self.mesh.world.meet()  # stages end at different times
-        norm = self.roles.actor.apply(self.last_lr)
+        norm = self.roles.actor.apply(counts.lr)
         if mesh.reports:
             if self.config.updates_per_step == 1:
                 for (indices, _), rows in zip(batches, logprobs, strict=True):
                     for index, row in zip(indices, rows, strict=True):
                         _compare(counts, row, rollout_logprobs[mine[index]])
-            counts.statistics[:-1] += statistics[:-1]
-            counts.statistics[-1] = max(counts.statistics[-1], statistics[-1])
+            counts.statistics = merged_statistics(counts.statistics, statistics)
             counts.num_tokens += sum(sequences[index].completion_length for index in mine)
         return norm
 

@@ -115,7 +115,7 @@ def test_loss_and_gradient(setup, per_sequence, rows, is_cap):
     ]
     statistics, _ = actor.accumulate(batches)
     gradient = next(g for g in actor.optimizer.gradients if g.name == "gradient.lm_head.weight").asnumpy()
-    assert statistics[0] == pytest.approx(expected_loss, rel=1e-5)
+    assert statistics["loss"] == pytest.approx(expected_loss, rel=1e-5)
     np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-3, atol=2e-5 * np.abs(expected_gradient).max())
 
 
@@ -128,5 +128,5 @@ def test_on_policy_batches_use_ratio_one(setup):
     totals = BatchTotals(sum(s.completion_length for s in sequences), len(sequences), 12)
     statistics, _ = actor.accumulate([make_microbatch(sequences, len(sequences), PLAN, token_mean, totals)])
     mean_advantage = sum(s.advantage * s.completion_length for s in sequences) / totals.num_tokens
-    assert statistics[0] == pytest.approx(-mean_advantage, rel=1e-5)
-    assert statistics[6] == 1.0
+    assert statistics["loss"] == pytest.approx(-mean_advantage, rel=1e-5)
+    assert statistics["ratio_max"] == 1.0
