@@ -14,7 +14,8 @@ from mindrlhf_lite.data.sources import BadRow, Question
 from mindrlhf_lite.data.templates import Template, load_template
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.rewards.verifiers import Verifier, find_verifier, gold_problem, unsatisfied
+from mindrlhf_lite.rewards.golds import gold_problem, unsatisfied
+from mindrlhf_lite.rewards.verifiers import find_verifier
 from mindrlhf_lite.types import Prompt
 
 _BATCH = 256
@@ -33,13 +34,10 @@ class Conversion:
     verifier_names: tuple[str, ...] = ()  # of the later run: each must find the gold answer itself right
 
     def open(self) -> Converter:
+        for name in self.verifier_names:
+            find_verifier(name)  # a name that cannot be found is said at once
         tokenizer = Tokenizer(self.tokenizer_dir, self.vocab_path, self.merges_path)
-        return Converter(
-            self,
-            tokenizer,
-            load_template(self.prompt_type, tokenizer),
-            [find_verifier(name) for name in self.verifier_names],
-        )
+        return Converter(self, tokenizer, load_template(self.prompt_type, tokenizer))
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,6 @@ class Converter:
     settings: Conversion
     tokenizer: Tokenizer
     template: Template
-    verifiers: list[Verifier]
 
     def run(self, questions: Sequence[Question]) -> list[Prompt | BadRow]:
         """One prompt or bad row a question, in order; a prompt that is too long is a bad row, never cut."""
@@ -73,8 +70,6 @@ class Converter:
             )
         if reason := gold_problem(question.gold, self.settings.verifiers):
             return f"the gold answer {question.gold[:80]!r} can be verified by nothing: {reason}"
-        if names := unsatisfied(question.gold, self.verifiers):
-            return f"the gold answer {question.gold[:80]!r} is found right in no form by {', '.join(names)}"
         return None
 
 
@@ -108,7 +103,25 @@ def convert_questions(
             progress.update(len(results))
             if log_interval and len(done) // log_interval > before // log_interval:
                 print(f"tokenized {len(done)} of {len(questions)} rows", flush=True)
-    return done
+    return _without_unsatisfied(done, questions, converter.settings.verifier_names, workers)
+
+
+def _without_unsatisfied(
+    results: Sequence[Prompt | BadRow], questions: Sequence[Question], verifiers: Sequence[str], workers: int
+) -> list[Prompt | BadRow]:
+    """With a bad row instead of every prompt whose gold answer a verifier finds right in no form."""
+    golds = [result.gold for result in results if isinstance(result, Prompt)] if verifiers else []
+    found = unsatisfied(golds, verifiers, workers=workers) if golds else {}
+    return [
+        BadRow(
+            question.row,
+            f"the gold answer {question.gold[:80]!r} is found right in no form by {', '.join(found[question.gold])}",
+            question.file,
+        )
+        if isinstance(result, Prompt) and question.gold in found
+        else result
+        for question, result in zip(questions, results, strict=True)
+    ]
 
 
 def _results(

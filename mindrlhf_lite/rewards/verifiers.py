@@ -11,14 +11,13 @@ import importlib
 import inspect
 import math
 import os
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.rewards.agreement import agrees, number_agrees, parsed_formula, same_answer
+from mindrlhf_lite.rewards.agreement import agrees, number_agrees
 from mindrlhf_lite.rewards.final_answer import (
     Answer,
     answer_block,
@@ -29,8 +28,6 @@ from mindrlhf_lite.rewards.final_answer import (
     without_thought,
 )
 from mindrlhf_lite.rewards.knights import knight_statements
-from mindrlhf_lite.rewards.numbers import parse_quantity
-from mindrlhf_lite.rewards.plain_form import has_balanced_braces, plain_form
 from mindrlhf_lite.types import CompletionView, FinishReason, Outcome, Score
 
 ScoreFunction = Callable[[CompletionView, str], Any]
@@ -195,52 +192,3 @@ def _check_signature(name: str, function: Callable[..., Any]) -> None:
             f"verifier {name!r} takes ({', '.join(parameters)}): a verifier scores one completion, def "
             "f(completion, gold) -> number, with completion.text (docs/guides/r1_zero.md)"
         )
-
-
-# how a gold answer may be given back as a completion, to see whether a verifier could ever be satisfied
-_FORMS = ("{}", "\\boxed{{{}}}", "<think></think><answer>{}</answer>", "<think></think><answer>\\boxed{{{}}}</answer>")
-
-
-def unsatisfied(gold: str, verifiers: list[Verifier]) -> list[str]:
-    """Names of the verifiers that find no form of the gold answer itself right; those that do not judge answers are not
-    asked.
-    """
-    return [
-        each.name
-        for each in verifiers
-        if each.judges_answer and not any(_finds_right(each, form.format(gold), gold) for form in _FORMS)
-    ]
-
-
-def _finds_right(each: Verifier, text: str, gold: str) -> bool:
-    try:
-        return each.score(CompletionView(text), gold).outcome is Outcome.CORRECT
-    except Exception:  # a user's verifier may fail in any way
-        return False
-
-
-_COMMAND, _WORD = re.compile(r"\\[A-Za-z]+"), re.compile(r"[A-Za-z]{2,}")
-_PROSE = 4  # so many words are no answer that a model would give word by word
-
-
-def gold_problem(gold: str, kind: str = "math") -> str | None:
-    """Why no verifier could ever find an answer equal to this gold, or None. kind: "math", or "statements" for
-    kk_reward.
-    """
-    if kind == "statements":
-        said = knight_statements(gold)
-        if said is None:
-            return "it contradicts itself"
-        return None if said else "it says of nobody whether they are a knight or a knave"
-    # a quantity, or one word, which is compared as text
-    if parse_quantity(gold) is not None or plain_form(gold).isalpha():
-        return None
-    if len(_WORD.findall(_COMMAND.sub(" ", gold))) >= _PROSE:
-        return "it is prose, which no model would give word by word"
-    if not re.search(r"\w", plain_form(gold)):
-        return "there is neither a letter nor a digit in it"
-    if not has_balanced_braces(gold):
-        return "its braces, or the brackets of a root, do not match"
-    if parsed_formula(plain_form(gold)) is not None or same_answer(gold, gold):
-        return None
-    return "it is no quantity, and math-verify finds no formula in it"

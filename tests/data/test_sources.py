@@ -308,7 +308,7 @@ def test_header_and_the_wrong_tokenizer(tmp_path, tokenizer, shared):
 
 
 def test_real_data_sets_convert_whole_but_for_rows_without_an_answer(shared, tmp_path):
-    from mindrlhf_lite.rewards.verifiers import gold_problem
+    from mindrlhf_lite.rewards.golds import gold_problem
 
     math500 = list(read_questions(shared / "data/math500/math500.jsonl", DATASET_TYPES["math"]))
     assert (

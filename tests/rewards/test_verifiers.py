@@ -11,9 +11,10 @@ from rewards.labelled_answers import judge, rows
 
 from mindrlhf_lite.rewards.agreement import same_answer
 from mindrlhf_lite.rewards.final_answer import final_answer, has_think_answer_format, last_boxed
+from mindrlhf_lite.rewards.golds import unsatisfied
 from mindrlhf_lite.rewards.numbers import parse_quantity
 from mindrlhf_lite.rewards.plain_form import plain_form
-from mindrlhf_lite.rewards.verifiers import BUILT_IN, find_verifier, unsatisfied, verifier
+from mindrlhf_lite.rewards.verifiers import BUILT_IN, find_verifier, verifier
 from mindrlhf_lite.types import CompletionView, FinishReason
 
 ANSWERS = yaml.safe_load(Path(__file__).with_name("answers.yaml").read_text(encoding="utf-8"))
@@ -310,15 +311,24 @@ def test_gsm8k_golds_verify_their_own_solutions(shared):
 
 def test_golds_of_real_data_sets_agree_with_themselves(shared):
     math500 = [json.loads(line)["answer"] for line in (shared / "data/math500/math500.jsonl").read_text().splitlines()]
-    assert not [
-        gold for gold in math500 if not same_answer(gold, gold) or unsatisfied(gold, [BUILT_IN["r1_accuracy_reward"]])
-    ]
+    assert not [gold for gold in math500 if not same_answer(gold, gold)]
+    assert unsatisfied(math500, ["r1_accuracy_reward"]) == {}
 
 
 def test_golds_that_a_verifier_can_never_find_right():
-    always, number = find_verifier("qwen_accuracy_reward"), find_verifier("accuracy_reward")
-    assert unsatisfied("x^2+1", [always, number, BUILT_IN["format_reward"]]) == ["accuracy_reward"]
-    assert unsatisfied("18", [always, number]) == []
+    asked = ["qwen_accuracy_reward", "accuracy_reward", "format_reward"]
+    assert unsatisfied(["x^2+1", "18", "18"], asked, workers=1) == {"x^2+1": ["accuracy_reward"]}
+
+
+def test_golds_on_which_a_verifier_fails_say_how(monkeypatch):
+    """It runs in a process of its own, with a limit, as in training."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    found = unsatisfied(["1", "bad"], ["user_verifiers.hangs_on_bad", "user_verifiers.dies_on_bad"], 0.3, workers=2)
+    timeout, ended = found.pop("bad")
+    assert "user_verifiers.hangs_on_bad (timeout: no score within 0.3 s)" in timeout
+    assert "user_verifiers.dies_on_bad (exit: its process ended" in ended
+    assert found == {}
 
 
 def test_what_is_stated_last_counts():
