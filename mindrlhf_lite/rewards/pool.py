@@ -28,6 +28,7 @@ from mindrlhf_lite.types import CompletionView, Outcome, Score
 START_SECONDS = 120.0  # importing a user's module may be slow on a busy machine
 MAX_WORKERS = 16  # while others are stuck
 _STUCK_SHARE = 0.5  # of the limit; verifiers that merely take their time do not start more processes
+_STUCK_SHARE_AFTER_TIMEOUT = 0.1  # in a batch in which one has hung others are soon taken to hang too
 _MAX_FAILED_STARTS = 3  # in a row: where processes have started before, one that does not may lack memory for a moment
 _BATCH = 16  # tasks that a worker has at most
 _STOPPED_SECONDS = 2.0  # a select that overslept so long was stopped, with all of this process
@@ -128,7 +129,7 @@ class VerifierPool:
         self._workers: list[_Worker] = []
         for _ in range(self.num_workers):
             self._start()
-        self._has_started, self._failed_starts = False, 0
+        self._has_started, self._failed_starts, self._stuck_share = False, 0, _STUCK_SHARE
         while not all(worker.is_ready for worker in self._workers):
             self._wait(deque(), lambda number, verdict: None)
         self._has_started = True
@@ -144,6 +145,7 @@ class VerifierPool:
             for index in range(len(self.names))
             for place, (completion, gold) in enumerate(pairs)
         )
+        self._stuck_share = _STUCK_SHARE
         try:
             while waiting or any(worker.tasks for worker in self._workers):
                 self._hand_out(waiting)
@@ -184,7 +186,7 @@ class VerifierPool:
     def _hand_out(self, waiting: deque[Task]) -> None:
         """Tasks to idle workers; more workers where some are stuck."""
         now = time.monotonic()
-        limit = _STUCK_SHARE * self.timeout_s
+        limit = self._stuck_share * self.timeout_s
         stuck = sum(bool(worker.tasks) and now - worker.since > limit for worker in self._workers)
         wanted = min(self.num_workers + stuck, max(MAX_WORKERS, self.num_workers))
         while waiting and len(self._workers) < wanted:
@@ -203,7 +205,7 @@ class VerifierPool:
         busy = [worker for worker in self._workers if worker.tasks or not worker.is_ready]
         seconds = max(0.0, min((worker.deadline for worker in busy), default=before) - before)
         if waiting and len(self._workers) < MAX_WORKERS:
-            seconds = min(seconds, _STUCK_SHARE * self.timeout_s)
+            seconds = min(seconds, self._stuck_share * self.timeout_s)
         ready, _, _ = select.select([worker.stream for worker in self._workers], [], [], seconds)
         overslept = time.monotonic() - before - seconds
         if overslept > _STOPPED_SECONDS:  # the workers may have been stopped with us
@@ -217,6 +219,7 @@ class VerifierPool:
         ]:
             problem = f"timeout: no score within {self.timeout_s:g} s"
             worker.end()
+            self._stuck_share = _STUCK_SHARE_AFTER_TIMEOUT
             self._replace(
                 worker,
                 waiting,

@@ -53,12 +53,27 @@ def score_one(verifier: Verifier, completion: CompletionView, gold: str) -> tupl
         return None, f"{type(error).__name__}: {str(error)[:500]}"
 
 
-def end_with_parent() -> None:
-    """The system ends this process when the one that started it ends, however that happens and whatever a verifier is
-    doing.
+def _end_with_parent(number: signal.Signals, parent: int) -> None:
+    """The system sends this process the signal when the one that started it ends, however that happens and whatever a
+    verifier is doing.
     """
     with contextlib.suppress(OSError, AttributeError):  # Linux only
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:  # too late
+        os.kill(os.getpid(), number)
+
+
+def _end_group_with_this_process() -> None:
+    """Starts a process that waits for this one's end, and then ends what verifiers have started."""
+    ours = os.getpid()
+    if os.getpgrp() != ours or os.fork():  # only what is in a group of its own is ours to end
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    _end_with_parent(signal.SIGUSR1, ours)
+    for stream in range(2):  # the pool waits for their end
+        os.close(stream)
+    signal.sigwait([signal.SIGUSR1])
+    os.killpg(0, signal.SIGKILL)
 
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
@@ -77,7 +92,8 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
 
 
 def main() -> None:
-    end_with_parent()
+    _end_with_parent(signal.SIGKILL, os.getppid())
+    _end_group_with_this_process()
     listen_to_signals_again()
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what a verifier starts must not read the requests

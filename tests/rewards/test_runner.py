@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ROOT
+from helpers import ROOT, clean_environment
 
 from mindrlhf_lite.algorithms.advantage import grpo_advantage
 from mindrlhf_lite.job.processes import Process
@@ -81,11 +81,37 @@ def test_a_hang_costs_its_own_limit(name):
 def test_what_a_timed_out_verifier_started_dies_with_it(tmp_path, monkeypatch):
     monkeypatch.setenv("CHILD_FILE", str(tmp_path / "child"))
     assert scores("user_verifiers.hangs_with_a_child", ["a"], timeout_s=3.0)[0].outcome is Outcome.TIMEOUT
-    child = int((tmp_path / "child").read_text())
+    wait_for_the_end_of(int((tmp_path / "child").read_text()))
+
+
+def wait_for_the_end_of(pid):
     deadline = time.monotonic() + 10
-    while (found := Process.find(child)) is not None and found.is_alive():
+    while (found := Process.find(pid)) is not None and found.is_alive():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+_SCORES = """from mindrlhf_lite.rewards.pool import VerifierPool
+from mindrlhf_lite.types import CompletionView
+pool = VerifierPool(["user_verifiers.hangs_with_a_child"], 100, num_workers=1)
+pool.score([(CompletionView("a"), "1")], print)
+"""
+
+
+def test_what_a_verifier_started_dies_with_a_killed_rank(tmp_path, monkeypatch):
+    """Though nobody is left who could end it."""
+    file = tmp_path / "child"
+    path = f"{ROOT}:{Path(__file__).parent}"
+    rank = subprocess.Popen(
+        [sys.executable, "-c", _SCORES], env=clean_environment(PYTHONPATH=path, CHILD_FILE=str(file))
+    )
+    deadline = time.monotonic() + 60
+    while not file.is_file() or not file.read_text():
+        assert rank.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    rank.kill()
+    rank.wait()
+    wait_for_the_end_of(int(file.read_text()))
 
 
 def test_a_verifier_that_dies_is_restarted():
