@@ -45,6 +45,13 @@ class Process:
             return {}
         return dict(word.split("=", 1) for word in words if "=" in word)
 
+    def command_line(self) -> list[str]:
+        """Its words; empty where they cannot be read."""
+        try:
+            return Path(f"/proc/{self.pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+        except OSError:
+            return []
+
     def children(self) -> list[Process]:
         """In the order of their birth; also those that ended and were not asked for."""
         try:

@@ -27,6 +27,7 @@ from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.job import SECOND_NODE_VARIABLE
 from mindrlhf_lite.job.guard import start_guard, tell
 from mindrlhf_lite.job.ports import is_taken, taken_message
+from mindrlhf_lite.job.processes import Process
 from mindrlhf_lite.job.resume import ResumeHint
 from mindrlhf_lite.job.signals import save_on_sigterm, say_when_ended
 from mindrlhf_lite.job.whereabouts import Whereabouts
@@ -34,7 +35,10 @@ from mindrlhf_lite.observe.host import memory_limit_gb
 from mindrlhf_lite.parallel.mesh import launched_rank, launched_world_size
 from mindrlhf_lite.shapes.parameters import count_parameters
 
-_GAVE_UP = re.compile(r"(?:AllReduce|AllGather|Broadcast|Ring \w+).*failed")  # how MindSpore says it on CPU
+# how MindSpore says on CPU, outside and inside of a graph, that a collective was given up
+_GAVE_UP = re.compile(
+    r"(?:AllReduce|AllGather|Broadcast|Ring \w+).*failed|Launch kernel failed:.*/(?:All|Reduce|Broad)\w+-"
+)
 
 EXAMPLES = """examples:
   msrun --worker_num=2 --local_worker_num=2 --join=True examples/qwen_grpo/main.py --config grpo_config.yaml
@@ -309,14 +313,20 @@ def _fault(error: Exception, output: Path, rank: int) -> str:
         path.write_text(trace)
     except OSError:
         print(trace, file=sys.stderr, flush=True)
-        return f"a fault of the program: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    first = str(error).splitlines()[0][:300] if str(error) else ""
+        return f"a fault of the program: {type(error).__name__}: {_first_line(error)}"
+    first = _first_line(error)
     if _GAVE_UP.match(first):
         return (
             f"another rank did not come to a collective for 30 s, and MindSpore waits no longer on CPU ({first}); its "
             f"stack trace is in {path}"
         )
     return f"a fault of the program: {type(error).__name__}: {first}; its stack trace is in {path}"
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of its text that says something; MindSpore's begin with ruled headings."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line[:300] for line in lines if line.strip("-") and not line.startswith("- ")), "")
 
 
 def _schedule() -> None:
@@ -326,9 +336,23 @@ def _schedule() -> None:
         return
     if is_taken(address, port):
         fail(taken_message("--master_port", address, port))
+    if _has_all_ranks_here():
+        # guards see at once when a rank dies; one that is stopped for a while, or a clock that jumps, is no reason to
+        # end the run
+        os.environ.setdefault("MS_NODE_TIMEOUT", str(30 * 24 * 3600))
     from mindspore import communication
 
     communication.init("mccl")
+
+
+def _has_all_ranks_here() -> bool:
+    """Whether msrun, which started this process, starts all ranks on this host; False where its command line does not
+    say so.
+    """
+    msrun = Process.find(os.getppid())
+    command = " ".join(msrun.command_line()) if msrun else ""
+    found = re.search(r"--local_worker_num[= ](\d+)", command)
+    return found is not None and found[1] == os.environ.get("MS_WORKER_NUM")
 
 
 def _stop(message: str, code: int) -> None:
