@@ -102,23 +102,17 @@ def score_sequences(sequences: Sequence[TrainSequence], folder: ModelFolder, row
     from tqdm import tqdm
 
     from mindrlhf_lite.models.decoder import Decoder
-    from mindrlhf_lite.shapes.buckets import default_buckets, round_up
     from mindrlhf_lite.trainer.actor import LogprobScorer
-    from mindrlhf_lite.trainer.batches import BucketPlan, make_microbatch, split_into_microbatches
+    from mindrlhf_lite.trainer.batches import Shapes, make_microbatch, pack
 
-    buckets = default_buckets(max(len(sequence.token_ids) for sequence in sequences))
-    scorer = LogprobScorer(Decoder(folder.config, folder.weights, False, buckets[-1]))
+    longest = max(len(sequence.token_ids) for sequence in sequences)
+    shapes = Shapes(rows_at_once * longest, longest)
+    scorer = LogprobScorer(Decoder(folder.config, folder.weights, False, longest))
     results: list[np.ndarray] = [np.empty(0, np.float32)] * len(sequences)
-    lengths = [round_up(len(sequence.token_ids), buckets) for sequence in sequences]
     with tqdm(total=len(sequences), unit="row", desc="scoring") as progress:
-        for indices in split_into_microbatches(lengths, rows_at_once):
-            batch = make_microbatch(
-                [sequences[index] for index in indices],
-                rows_at_once,
-                BucketPlan(buckets, buckets),
-                token_mean,
-                BatchTotals(1, 1, 1),
-            )
+        for indices in pack(sequences, shapes):
+            chosen = [sequences[index] for index in indices]
+            batch = make_microbatch(chosen, shapes, token_mean, BatchTotals(1, 1, 1))
             for index, logprobs in zip(indices, scorer.score(batch), strict=True):
                 results[index] = logprobs
             progress.update(len(indices))

@@ -121,7 +121,7 @@ def main() -> None:
     from mindrlhf_lite.shapes.model_config import ModelConfig
     from mindrlhf_lite.shapes.parameters import initial_weights
     from mindrlhf_lite.trainer.actor import Actor, LossOptions
-    from mindrlhf_lite.trainer.batches import BucketPlan, make_microbatch
+    from mindrlhf_lite.trainer.batches import Shapes, make_microbatch
     from mindrlhf_lite.trainer.optimizer import AdamWOptions
     from mindrlhf_lite.trainer.schedule import LearningRate
     from mindrlhf_lite.types import Prompt, SamplingParams, TrainSequence
@@ -163,7 +163,7 @@ def main() -> None:
     sampled = SamplingParams(MAX_COMPLETION, stop_token_ids=(tokenizer.eos_token_id or 0,))
     greedy = SamplingParams(MAX_COMPLETION, temperature=0, stop_token_ids=(tokenizer.eos_token_id or 0,))
     rng = np.random.default_rng(args.seed)
-    plan = BucketPlan((SEQUENCE,), (MAX_COMPLETION,))
+    shapes = Shapes(args.batch_size * SEQUENCE, SEQUENCE)
     schedule = LearningRate("cosine", args.lr, 0.0, warmup_steps=20, decay_steps=args.steps)
     with tqdm(total=args.steps, unit="step") as progress:
         for step in range(args.steps):
@@ -177,7 +177,7 @@ def main() -> None:
             ]
             totals = BatchTotals(sum(s.completion_length for s in sequences), len(sequences), MAX_COMPLETION)
             # with ratio 1 and advantage 1 the GRPO loss has the gradient of the cross entropy
-            _, logprobs = actor.accumulate([make_microbatch(sequences, args.batch_size, plan, token_mean, totals)])
+            _, logprobs = actor.accumulate([make_microbatch(sequences, shapes, token_mean, totals)])
             actor.apply(schedule.at(step))
             progress.set_postfix(
                 loss=f"{-sum(float(row.sum()) for row in logprobs[0]) / totals.num_tokens:.3f}", refresh=False

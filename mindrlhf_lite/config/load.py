@@ -22,7 +22,6 @@ from mindrlhf_lite.strict_yaml import load_yaml
 ELSEWHERE = {
     "use_parallel": "remove it: the number of ranks decides",
     "parallel_mode": "remove it: parallelism is explicit here",
-    "packing": "remove it: sequences are bucketed by length",
     "pack_num": "remove it: sequences are bucketed by length",
     "load_ckpt_format": "remove it: safetensors only",
     "save_ckpt_format": "remove it: safetensors only",

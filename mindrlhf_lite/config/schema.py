@@ -94,7 +94,16 @@ class RlConfig:
     max_steps: int = setting(0, "steps to run; 0: as many as `epochs` needs", bounds=NOT_NEGATIVE)
     seq_length: int = setting(2048, "longest prompt + completion, in tokens")
     length_buckets: list[int] = setting(
-        [], "lengths that sequences are padded to; empty: two an octave, ending at seq_length"
+        [], "lengths that prompts are padded to before generation; empty: two an octave, ending at seq_length"
+    )
+    packing: bool = setting(
+        True, "completions of one prompt share it in a micro-batch; false: every sequence brings its own"
+    )
+    micro_batch_tokens: int = setting(
+        0,
+        "tokens that a micro-batch is filled with; 0: seq_length times the completions of a rank's share / "
+        "micro_batch_num",
+        bounds=NOT_NEGATIVE,
     )
     chunk_size: int = setting(8, "prompts generated together, over all ranks", bounds=POSITIVE)
     num_rollouts: int = setting(1, "chunks a step: a step uses chunk_size * num_rollouts prompts", bounds=POSITIVE)

@@ -8,7 +8,7 @@ from operator import attrgetter
 from mindrlhf_lite.config.files import file_problems
 from mindrlhf_lite.config.load import known_keys
 from mindrlhf_lite.config.model_file import read_model_file
-from mindrlhf_lite.config.schema import Config, ParallelConfig, StagedParallelConfig
+from mindrlhf_lite.config.schema import Config, ParallelConfig
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.parallel.dims import ParallelDims
 from mindrlhf_lite.rewards.verifiers import find_verifier
@@ -205,21 +205,12 @@ def _parallel(config: Config, world_size: int) -> list[str]:
         "ref_config": config.ref_config.parallel_config,
         "generate_config": config.generate_config.parallel_config,
     }
-    problems = []
     misfits: dict[str, list[str]] = {}
     for role, degrees in roles.items():
         dims = ParallelDims(degrees.data_degree(world_size), degrees.model_parallel, degrees.pipeline_stage)
         if problem := dims.problem(world_size):
             misfits.setdefault(problem, []).append(f"{role}.parallel_config")
-            continue
-        if isinstance(degrees, StagedParallelConfig) and degrees.use_seq_parallel:
-            lengths = config.rl_config.length_buckets or [8, config.rl_config.seq_length]
-            if odd := [length for length in lengths if length % degrees.model_parallel]:
-                problems.append(
-                    f"{role}.parallel_config.use_seq_parallel=True: lengths {odd} of rl_config.length_buckets "
-                    f"(or seq_length) % model_parallel {degrees.model_parallel} must be 0"
-                )
-    problems = [f"{', '.join(names)}: {problem}" for problem, names in misfits.items()] + problems
+    problems = [f"{', '.join(names)}: {problem}" for problem, names in misfits.items()]
     if config.generate_config.parallel_config.pipeline_stage > 1:
         problems.append(
             "generate_config.parallel_config.pipeline_stage="

@@ -2,9 +2,10 @@
 Ascend.
 
 A layer is cut where the callers differ: `project` (norm, q/k/v, rotary) and `finish` (output projection, MLP) are
-shared; between them training attends within the sequence (`attend_causally`) and the rollout engines attend over their
-caches. Activations are [tokens, hidden]; which operator forms are fast on CPU was measured (reductions over
-two-dimensional views, scaling folded into the rotary tables, the attention gradient written out).
+shared; between them training attends within packed sequences (`attend_packed`), prefill within rows
+(`attend_causally`), and decoding over caches. Activations are [tokens, hidden]; which operator forms are fast on CPU
+was measured (reductions over two-dimensional views, scaling folded into the rotary tables, the attention gradient
+written out).
 
 A rank holds the buffers that `parallel.layout` gives it: its heads and columns of every linear, its rows of the
 vocabulary, its stage's layers. Between `enter` and `leave` a rank computes with its own columns, outside of them on the
@@ -19,13 +20,12 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+from mindrlhf_lite.models.packed_attention import MASKED, PackedAttention, key_rows, visibility_mask
 from mindrlhf_lite.models.spread import spread
 from mindrlhf_lite.parallel.collectives import GatherRows, cut_tokens, enter_tensor_parallel, leave_tensor_parallel
 from mindrlhf_lite.parallel.layout import EMBEDDING, FINAL_NORM, HEAD, Buffer, Strategy, buffers_at
 from mindrlhf_lite.parallel.mesh import ALONE, RoleMesh
 from mindrlhf_lite.shapes.model_config import ModelConfig, RopeScaling
-
-MASKED = -1e9  # additive mask: exp(MASKED - max) is exactly 0 in float32
 
 _linear = ops.MatMul(transpose_b=True)
 _batch_matmul = ops.BatchMatMul()
@@ -142,7 +142,7 @@ class DecoderLayer(nn.Cell):
             parameters[prefix + "mlp.up_proj.weight"],
         )
         self.down_weight = parameters[prefix + "mlp.down_proj.weight"]
-        self.attention = CausalAttention()
+        self.attention, self.packed_attention = CausalAttention(), PackedAttention()
 
     def _heads(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, norm: Tensor | None, batch: int, length: int, heads: int
@@ -182,6 +182,24 @@ class DecoderLayer(nn.Cell):
             .reshape(batch * length, heads * head_dim)
         )
 
+    def attend_packed(self, query: Tensor, key: Tensor, value: Tensor, rows: Tensor, mask: Tensor) -> Tensor:
+        """Blocks of a stream of packed sequences (see `PackedAttention`), each [blocks, heads, width, D]. Returns
+        [blocks * width, heads * D].
+        """
+        blocks, heads, width, head_dim = query.shape
+        attended, _ = self.packed_attention(
+            query.reshape(blocks * self.num_kv_heads, -1, head_dim),
+            key.reshape(-1, head_dim),
+            value.reshape(-1, head_dim),
+            rows,
+            mask,
+        )
+        return (
+            attended.reshape(blocks, heads, width, head_dim)
+            .transpose(0, 2, 1, 3)
+            .reshape(blocks * width, heads * head_dim)
+        )
+
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """Adds the attention output ([tokens, heads * D]) and the MLP to the residual stream x [tokens, H]."""
         x = x + self.leave_attention(_linear(attended, self.o_weight))
@@ -190,10 +208,11 @@ class DecoderLayer(nn.Cell):
             _linear(ops.silu(_linear(normed, self.gate_weight)) * _linear(normed, self.up_weight), self.down_weight)
         )
 
-    def construct(self, x: Tensor, tables: tuple, mask: Tensor, batch: int, length: int) -> Tensor:
-        """The whole layer over whole sequences."""
-        query, key, value = self.project(x, tables, batch, length)
-        return self.finish(x, self.attend_causally(query, key, value, mask))
+    def construct(self, x: Tensor, tables: tuple, rows: Tensor, mask: Tensor) -> Tensor:
+        """The whole layer over packed sequences."""
+        blocks, width, _ = mask.shape
+        query, key, value = self.project(x, tables, blocks, width)
+        return self.finish(x, self.attend_packed(query, key, value, rows, mask))
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -295,22 +314,28 @@ class Decoder(nn.Cell):
         embedded = ops.gather(self.embedding, ops.minimum(ops.maximum(local, 0), self.rows - 1), 0)
         return self.leave_embedding(embedded * spread(is_here, embedded.shape))
 
-    def run_layers(self, x: Tensor, token_ids: Tensor, start: int, stop: int) -> Tensor:
-        """Layers start..stop-1 of this stage over right-padded sequences token_ids [B, T] int32. The model's first
-        layer embeds them and ignores x; the others take x, the residual stream that the layer before returned. Returns
-        the residual stream, [B*T, H] or this tensor rank's token shard of it.
+    def run_layers(self, x: Tensor, packed: tuple, start: int, stop: int) -> Tensor:
+        """Layers start..stop-1 of this stage over packed sequences. The model's first layer embeds them and ignores x;
+        the others take x, the residual stream that the layer before returned.
+
+        Args: packed: token ids, positions, segments, prompts [T], keys [blocks, K], used [blocks], all int32 (see
+        `visibility_mask`).
+        Returns: the residual stream, [T, H] or this tensor rank's token shard of it.
         """
-        batch, length = token_ids.shape
+        token_ids, positions, segments, prompts, keys, used = packed
         if self.is_first_stage and start == 0:
-            x = self.embed(token_ids.reshape(-1))
-        tables, mask = self.tables(length), causal_mask(length)
+            x = self.embed(token_ids)
+        blocks = keys.shape[0]
+        tables = self.tables_at(positions.reshape(blocks, -1))
+        rows = key_rows(keys, token_ids.shape[0] // blocks, self.layers[0].num_kv_heads)
+        mask = visibility_mask(positions, segments, prompts, keys, used)
         for index in range(start, stop):
-            x = self.layers[index](x, tables, mask, batch, length)
+            x = self.layers[index](x, tables, rows, mask)
         return x
 
-    def run_stage(self, x: Tensor, token_ids: Tensor) -> Tensor:
+    def run_stage(self, x: Tensor, packed: tuple) -> Tensor:
         """All layers of this stage."""
-        return self.run_layers(x, token_ids, 0, self.num_layers)
+        return self.run_layers(x, packed, 0, self.num_layers)
 
     def weights_of_layers(self, start: int, stop: int) -> list[int]:
         """Places in `parameters_in_order` of what layers start..stop-1 of this stage compute with; the first one brings
@@ -331,7 +356,12 @@ class Decoder(nn.Cell):
         """Final-normed hidden states [B*T, H] of right-padded sequences token_ids [B, T] int32; all stages on this
         rank.
         """
-        return self.norm(self.run_stage(token_ids, token_ids))
+        batch, length = token_ids.shape
+        x, tables, mask = self.embed(token_ids.reshape(-1)), self.tables(length), causal_mask(length)
+        for layer in self.layers:
+            query, key, value = layer.project(x, tables, batch, length)
+            x = layer.finish(x, layer.attend_causally(query, key, value, mask))
+        return self.norm(x)
 
     def norm(self, x: Tensor) -> Tensor:
         """The final norm over the residual stream; every tensor rank gets all rows [tokens, H]. Last stage only."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from mindspore import Tensor, jit, nn, ops
@@ -19,7 +20,7 @@ from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.logprobs import TokenLogprobs
 from mindrlhf_lite.trainer.batches import MicroBatch
 from mindrlhf_lite.trainer.optimizer import AdamW, AdamWOptions
-from mindrlhf_lite.trainer.stages import StagedGradients, StageForward, run_stages
+from mindrlhf_lite.trainer.stages import StagedGradients, StageForward, packed_tensors, run_stages
 from mindrlhf_lite.trainer.statistics import merged_statistics
 
 # sums of a micro-batch, or its maximum, in the order in which the graph returns them
@@ -56,8 +57,8 @@ class GrpoLoss(nn.Cell):
     def construct(
         self,
         x: Tensor,
-        token_ids: Tensor,
-        positions: Tensor,
+        packed: tuple,
+        predictors: Tensor,
         labels: Tensor,
         mask: Tensor,
         weight: Tensor,
@@ -66,13 +67,14 @@ class GrpoLoss(nn.Cell):
         reference_logprobs: Tensor,
         sampling_logprobs: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Args: x: as of `Qwen2.run_layers`; the others as the fields of MicroBatch. Returns (loss,
+        """Args: x, packed: as of `Decoder.run_layers`; the others as the fields of MicroBatch. Returns (loss,
         _STATISTICS [7], logprobs [N]).
         """
         options = self.options
-        stream = self.model.run_layers(x, token_ids, self.first_layer, self.model.num_layers)
-        hidden = ops.gather(self.model.norm(stream), positions, 0)
-        logprobs, entropy, _, _ = self.token_logprobs(hidden, self.model.head, labels)
+        stream = self.model.run_layers(x, packed, self.first_layer, self.model.num_layers)
+        hidden = ops.gather(self.model.norm(stream), predictors, 0)
+        outputs = self.token_logprobs(hidden, self.model.head, labels)
+        logprobs, entropy = outputs[0], outputs[1]
         # padded slots hold some real token's logprob: they are multiplied by weight 0, and kept finite, below
         frozen = ops.stop_gradient(logprobs)
         if options.policy_is_frozen:
@@ -102,11 +104,11 @@ class GrpoLoss(nn.Cell):
         return loss, ops.stop_gradient(statistics), ops.stop_gradient(logprobs)
 
 
-def as_tensors(batch: MicroBatch) -> tuple[Tensor, ...]:
-    """The arrays of a micro-batch in GrpoLoss's argument order."""
+def as_tensors(batch: MicroBatch) -> tuple[Any, ...]:
+    """A micro-batch in GrpoLoss's argument order."""
     logprobs = (batch.frozen_logprobs, batch.reference_logprobs, batch.sampling_logprobs)
-    arrays = (batch.token_ids, batch.positions, batch.labels, batch.mask, batch.weight, batch.advantages, *logprobs)
-    return tuple(Tensor(array) for array in arrays)
+    arrays = (batch.predictors, batch.labels, batch.mask, batch.weight, batch.advantages, *logprobs)
+    return packed_tensors(batch), *(Tensor(array) for array in arrays)
 
 
 class Actor:
@@ -135,7 +137,7 @@ class Actor:
     def accumulate(self, batches: Sequence[MicroBatch]) -> tuple[dict[str, float], list[list[np.ndarray]]]:
         """Adds the gradients of the micro-batches.
 
-        Returns: (statistics by name, merged over the micro-batches; the current logprobs of every real row, by
+        Returns: (statistics by name, merged over the micro-batches; the current logprobs of every sequence, by
         micro-batch). Ranks before the last stage get neither.
 
         Raises:
@@ -163,10 +165,10 @@ class _LogprobForward(nn.Cell):
         self.token_logprobs = TokenLogprobs(model.config.vocab_size, model.mesh.tensor)
 
     @jit
-    def construct(self, x: Tensor, token_ids: Tensor, positions: Tensor, labels: Tensor) -> Tensor:
-        hidden = ops.gather(self.model.norm(self.model.run_stage(x, token_ids)), positions, 0)
-        logprobs, _, _, _ = self.token_logprobs(hidden, self.model.head, labels)
-        return logprobs
+    def construct(self, x: Tensor, packed: tuple, predictors: Tensor, labels: Tensor) -> Tensor:
+        hidden = ops.gather(self.model.norm(self.model.run_stage(x, packed)), predictors, 0)
+        # unpacked into unused names, MindSpore warns of "side effect nodes eliminated by mistake"
+        return self.token_logprobs(hidden, self.model.head, labels)[0]
 
 
 class LogprobScorer:
@@ -177,11 +179,11 @@ class LogprobScorer:
         self._stage, self._forward = StageForward(model), _LogprobForward(model)
 
     def score(self, batch: MicroBatch) -> list[np.ndarray]:
-        """float32 logprobs of every real row's completion tokens; nothing on ranks before the last stage."""
-        positions, labels = Tensor(batch.positions), Tensor(batch.labels)
+        """float32 logprobs of every sequence's completion tokens; nothing on ranks before the last stage."""
+        predictors, labels = Tensor(batch.predictors), Tensor(batch.labels)
 
-        def last(x: Tensor, token_ids: Tensor) -> Tensor:
-            return self._forward(x, token_ids, positions, labels)
+        def last(x: Tensor, packed: tuple) -> Tensor:
+            return self._forward(x, packed, predictors, labels)
 
         logprobs = run_stages(self.model, self._stage, batch, last)
         return [] if logprobs is None else batch.split(logprobs.asnumpy())

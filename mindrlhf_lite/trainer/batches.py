@@ -1,8 +1,8 @@
-"""Sequences to arrays of a few fixed shapes: length buckets, micro-batches, per-token features.
+"""Sequences to micro-batches of few fixed shapes: packing, the keys that attention needs, per-token features.
 
-Every micro-batch has the same number of rows; lengths are rounded up to a bucket. Rows that only fill up a micro-batch
-are zeros with weight and mask 0: they are never copies of real sequences. Masks come from lengths, never from token
-ids.
+A micro-batch is one stream of tokens: a prompt, then those completions of it that belong here, then the next prompt.
+Micro-batches are filled by tokens up to a budget; the last one may be a smaller stream. Only what fills up a stream is
+padding: token 0 in no segment, with weight and mask 0.
 """
 
 from __future__ import annotations
@@ -16,16 +16,26 @@ from mindrlhf_lite.algorithms.aggregation import BatchTotals
 from mindrlhf_lite.shapes.buckets import round_up
 from mindrlhf_lite.types import TrainSequence
 
+BLOCK = 32  # queries that attend together
+_STREAMS = 4  # sizes of streams: quarters of the budget
+_SPLITS_AT = 2  # a group is divided to fill a gap of at least so many times its prompt, which is then computed twice
+_NOBODY = -1  # segment of padding
+
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Arrays of one forward pass: B rows of T tokens, N = B * C completion-token slots.
+    """Arrays of one forward pass: a stream of T tokens in B blocks, and N slots of completion tokens.
 
-    Slot n holds the prediction of `labels[n]` from the hidden state at flat position `positions[n]` of [B * T].
+    Slot n holds the prediction of `labels[n]` from the hidden state at place `predictors[n]` of the stream.
     """
 
-    token_ids: np.ndarray  # int32 [B, T], padded on the right with 0
-    positions: np.ndarray  # int32 [N]
+    token_ids: np.ndarray  # int32 [T]
+    position_ids: np.ndarray  # int32 [T], in the token's own sequence
+    segments: np.ndarray  # int32 [T]: which prompt or completion a token belongs to; -1: padding
+    prompts: np.ndarray  # int32 [T]: the segment of its prompt
+    keys: np.ndarray  # int32 [B, K]: places that some token of the block may attend to
+    used_keys: np.ndarray  # int32 [B]: how many of them are such; the others fill up
+    predictors: np.ndarray  # int32 [N]
     labels: np.ndarray  # int32 [N]
     mask: np.ndarray  # float32 [N], 1 on valid completion tokens
     weight: np.ndarray  # float32 [N], the token's share of the loss; 0 where masked
@@ -33,67 +43,185 @@ class MicroBatch:
     frozen_logprobs: np.ndarray  # float32 [N], 0 where unknown
     reference_logprobs: np.ndarray  # float32 [N], 0 where unknown
     sampling_logprobs: np.ndarray  # float32 [N], 0 where unknown
-    lengths: tuple[int, ...]  # completion tokens of every real row, in order
+    lengths: tuple[int, ...]  # completion tokens of every sequence, in order
+
+    @property
+    def num_padding(self) -> int:
+        """Tokens of the stream that only fill it up."""
+        return int((self.segments == _NOBODY).sum())
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(T, K, N): micro-batches of one shape share a graph."""
+        return len(self.token_ids), self.keys.shape[1], len(self.labels)
 
     def split(self, values: np.ndarray) -> list[np.ndarray]:
-        """Cuts per-slot values [N] into one array a real row, without padding."""
-        width = len(values) // len(self.token_ids)
-        return [values[row * width : row * width + length].copy() for row, length in enumerate(self.lengths)]
+        """Cuts per-slot values [N] into one array a sequence, without padding."""
+        ends = np.cumsum(self.lengths)
+        return [part.copy() for part in np.split(values[: ends[-1]], ends[:-1])]
 
 
 @dataclass(frozen=True)
-class BucketPlan:
-    """Which lengths are allowed: `total` for prompt + completion, `completion` for completions."""
+class Shapes:
+    """Which shapes micro-batches may have, so that few graphs are compiled.
 
-    total: tuple[int, ...]
-    completion: tuple[int, ...]
+    Example: Shapes(1024, longest=400): streams of 256, 512, 768 or 1024 tokens; 64, 128, 256 or 448 keys.
+    """
+
+    budget: int  # tokens of a full stream
+    longest: int  # tokens of the longest sequence
+    multiple: int = 1  # streams can be divided by this (tensor ranks that split the tokens)
+
+    @property
+    def streams(self) -> tuple[int, ...]:
+        unit = np.lcm(BLOCK, self.multiple)
+        full = max(self.budget, self.longest)
+        return tuple(sorted({int(-(-full * part // (_STREAMS * unit)) * unit) for part in range(1, _STREAMS + 1)}))
+
+    @property
+    def keys(self) -> tuple[int, ...]:
+        most = min((-(-self.longest // BLOCK) + 1) * BLOCK, self.streams[-1])  # where one ends, and others begin
+        return (*(2**power * BLOCK for power in range(1, 20) if 2**power * BLOCK < most), most)
+
+    @property
+    def num_graphs(self) -> int:
+        """Of one role, at most."""
+        return 2 * sum(len({min(keys, stream) for keys in self.keys}) for stream in self.streams)
+
+
+def pack(sequences: Sequence[TrainSequence], shapes: Shapes, shares_prompts: bool = True) -> list[list[int]]:
+    """Indices of the sequences of each micro-batch, completions of one prompt next to each other.
+
+    Args: shares_prompts: whether completions of one prompt share it; False: every sequence brings its own.
+    """
+    groups: dict[bytes | int, list[int]] = {}
+    for index, sequence in enumerate(sequences):
+        prompt = sequence.token_ids[: sequence.prompt_length].tobytes()
+        groups.setdefault(prompt if shares_prompts else index, []).append(index)
+    capacity = shapes.streams[-1]
+    packed: list[list[int]] = [[]]
+    room = capacity
+    for members in groups.values():
+        prompt_length = sequences[members[0]].prompt_length
+        # of a group that has to be divided, the long ones first: the short ones fill the gaps
+        left = sorted(members, key=lambda index: -sequences[index].completion_length)
+        while left:
+            whole = prompt_length + sum(sequences[index].completion_length for index in left)
+            is_new = room == capacity
+            if not is_new and whole > room and room < _SPLITS_AT * prompt_length:
+                packed.append([])
+                room = capacity
+                continue
+            taken = []
+            remaining = room - prompt_length
+            for index in left:
+                if sequences[index].completion_length <= remaining:
+                    taken.append(index)
+                    remaining -= sequences[index].completion_length
+            if taken:
+                packed[-1] += sorted(taken)
+                room = remaining
+                left = [index for index in left if index not in set(taken)]
+            if left:
+                packed.append([])
+                room = capacity
+    return [members for members in packed if members]
 
 
 def make_microbatch(
     sequences: Sequence[TrainSequence],
-    rows: int,
-    plan: BucketPlan,
+    shapes: Shapes,
     token_weight: Callable[[int, BatchTotals], float],
     totals: BatchTotals,
+    shares_prompts: bool = True,
 ) -> MicroBatch:
-    """Pads up to `rows` sequences into one micro-batch."""
-    if not 0 < len(sequences) <= rows:
-        raise ValueError(f"{len(sequences)} sequences do not fit in {rows} rows")
-    length = round_up(max(len(s.token_ids) for s in sequences), plan.total)
-    width = min(round_up(max(s.completion_length for s in sequences), plan.completion), length)
-    token_ids = np.zeros((rows, length), np.int32)
-    positions, labels = np.zeros((rows, width), np.int32), np.zeros((rows, width), np.int32)
-    mask, weight, advantages, policy, reference, sampling = (np.zeros((rows, width), np.float32) for _ in range(6))
-    for row, sequence in enumerate(sequences):
-        count, start = sequence.completion_length, sequence.prompt_length
-        token_ids[row, : len(sequence.token_ids)] = sequence.token_ids
-        positions[row, :count] = row * length + np.arange(start - 1, start - 1 + count)
-        labels[row, :count] = sequence.token_ids[start:]
-        mask[row, :count] = 1.0
-        weight[row, :count] = token_weight(count, totals)
-        advantages[row, :count] = sequence.advantage
-        if sequence.frozen_logprobs is not None:
-            policy[row, :count] = sequence.frozen_logprobs
-        if sequence.reference_logprobs is not None:
-            reference[row, :count] = sequence.reference_logprobs
-        if sequence.sampling_logprobs is not None:
-            sampling[row, :count] = sequence.sampling_logprobs
-    lengths = tuple(sequence.completion_length for sequence in sequences)
+    """One stream of the sequences; neighbours with one prompt share it."""
+    stream = _Stream()
+    for sequence in sequences:
+        stream.add(sequence, shares_prompts)
+    length = round_up(len(stream.token_ids), shapes.streams)
+    keys, used = stream.keys_of_blocks(length, shapes.keys)
+    slots = sum(sequence.completion_length for sequence in sequences)
+    slots = length // 2 if slots <= length // 2 else length
+
+    def of_slots(values: Callable[[TrainSequence], np.ndarray | float | None]) -> np.ndarray:
+        filled, start = np.zeros(slots, np.float32), 0
+        for sequence in sequences:
+            value = values(sequence)
+            if value is not None:
+                filled[start : start + sequence.completion_length] = value
+            start += sequence.completion_length
+        return filled
+
     return MicroBatch(
-        token_ids,
-        positions.ravel(),
-        labels.ravel(),
-        mask.ravel(),
-        weight.ravel(),
-        advantages.ravel(),
-        policy.ravel(),
-        reference.ravel(),
-        sampling.ravel(),
-        lengths,
+        _filled(stream.token_ids, length, 0),
+        _filled(stream.positions, length, 0),
+        _filled(stream.segments, length, _NOBODY),
+        _filled(stream.prompts, length, _NOBODY),
+        keys,
+        used,
+        _filled(stream.predictors, slots, 0),
+        _filled(np.concatenate([sequence.token_ids[sequence.prompt_length :] for sequence in sequences]), slots, 0),
+        of_slots(lambda sequence: 1.0),
+        of_slots(lambda sequence: token_weight(sequence.completion_length, totals)),
+        of_slots(lambda sequence: sequence.advantage),
+        of_slots(lambda sequence: sequence.frozen_logprobs),
+        of_slots(lambda sequence: sequence.reference_logprobs),
+        of_slots(lambda sequence: sequence.sampling_logprobs),
+        tuple(sequence.completion_length for sequence in sequences),
     )
 
 
-def split_into_microbatches(lengths: Sequence[int], rows: int) -> list[list[int]]:
-    """Indices in micro-batches of at most `rows`, sequences of similar length together; ties keep their order."""
-    order = sorted(range(len(lengths)), key=lambda index: lengths[index])
-    return [order[start : start + rows] for start in range(0, len(order), rows)]
+class _Stream:
+    """A stream that grows by sequences."""
+
+    def __init__(self) -> None:
+        self.token_ids: list[int] = []
+        self.positions: list[int] = []
+        self.segments: list[int] = []
+        self.prompts: list[int] = []
+        self.predictors: list[int] = []
+        self._prompt: list[int] | None = None  # the last one, and where it and each segment begins
+        self._prompt_start = self._prompt_segment = 0
+        self._spans: list[tuple[int, int]] = []  # of each segment: first place, end
+        self._prompt_of: list[int] = []  # of each segment: its prompt's segment
+
+    def add(self, sequence: TrainSequence, shares_prompts: bool) -> None:
+        ids = sequence.token_ids.tolist()
+        prompt, completion = ids[: sequence.prompt_length], ids[sequence.prompt_length :]
+        if not shares_prompts or prompt != self._prompt:
+            self._prompt, self._prompt_start, self._prompt_segment = prompt, len(self.token_ids), len(self._spans)
+            self._extend(prompt, 0, self._prompt_segment)
+        start = len(self.token_ids)
+        self._extend(completion, len(prompt), self._prompt_segment)
+        self.predictors += [self._prompt_start + len(prompt) - 1, *range(start, start + len(completion) - 1)]
+
+    def _extend(self, ids: list[int], first_position: int, prompt_segment: int) -> None:
+        start, segment = len(self.token_ids), len(self._spans)
+        self.token_ids += ids
+        self.positions += range(first_position, first_position + len(ids))
+        self.segments += [segment] * len(ids)
+        self.prompts += [prompt_segment] * len(ids)
+        self._spans.append((start, start + len(ids)))
+        self._prompt_of.append(prompt_segment)
+
+    def keys_of_blocks(self, length: int, sizes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """(int32 [blocks, K], int32 [blocks]): the places that some token of a block may attend to, and how many."""
+        found = []
+        for start in range(0, length, BLOCK):
+            end = min(start + BLOCK, len(self.token_ids))
+            own = dict.fromkeys(self.segments[start:end])
+            wanted = dict.fromkeys([self._prompt_of[segment] for segment in own] + list(own))
+            parts = [np.arange(first, min(last, end)) for first, last in map(self._spans.__getitem__, wanted)]
+            found.append(np.concatenate([np.zeros(0, np.int64), *parts]))
+        used = np.array([len(places) for places in found], np.int32)
+        keys = np.zeros((len(found), min(round_up(int(used.max()), sizes), length)), np.int32)
+        for row, places in enumerate(found):
+            keys[row, : len(places)] = places
+        return keys, used
+
+
+def _filled(values: Sequence[int] | np.ndarray, length: int, filler: int) -> np.ndarray:
+    array = np.full(length, filler, np.int32)
+    array[: len(values)] = values
+    return array

@@ -11,9 +11,10 @@ kept, and the activations of one segment at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
-from mindspore import ParameterTuple, Tensor, jit, nn, ops, value_and_grad
+from mindspore import ParameterTuple, Tensor, jit, mutable, nn, ops, value_and_grad
 
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.parallel.collectives import transfer
@@ -41,8 +42,13 @@ def send_to(mesh: RoleMesh, stage_offset: int, x: Tensor) -> None:
 
 def stream_shape(model: Decoder, batch: MicroBatch) -> tuple[int, int]:
     """Shape of the residual stream that crosses a stage border on this rank."""
-    rows, length = batch.token_ids.shape
-    return rows * length // (model.tensor_degree if model.is_sequence_split else 1), model.config.hidden_size
+    return len(batch.token_ids) // (model.tensor_degree if model.is_sequence_split else 1), model.config.hidden_size
+
+
+def packed_tensors(batch: MicroBatch) -> tuple[Tensor, ...]:
+    """The sequences of a micro-batch as `Decoder.run_layers` takes them."""
+    arrays = (batch.token_ids, batch.position_ids, batch.segments, batch.prompts, batch.keys, batch.used_keys)
+    return mutable(tuple(Tensor(array) for array in arrays))  # else the arrays are constants of the graph
 
 
 class StageForward(nn.Cell):
@@ -53,8 +59,8 @@ class StageForward(nn.Cell):
         self.model, self.start, self.stop = model, start, stop or model.num_layers
 
     @jit
-    def construct(self, x: Tensor, token_ids: Tensor) -> Tensor:
-        return self.model.run_layers(x, token_ids, self.start, self.stop)
+    def construct(self, x: Tensor, packed: tuple) -> Tensor:
+        return self.model.run_layers(x, packed, self.start, self.stop)
 
 
 class _LayersTimesGradient(nn.Cell):
@@ -64,8 +70,8 @@ class _LayersTimesGradient(nn.Cell):
         super().__init__(auto_prefix=False)
         self.model, self.start, self.stop = model, start, stop
 
-    def construct(self, x: Tensor, token_ids: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        product = self.model.run_layers(x, token_ids, self.start, self.stop) * gradient
+    def construct(self, x: Tensor, packed: tuple, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        product = self.model.run_layers(x, packed, self.start, self.stop) * gradient
         return product.reshape(-1).sum(), ops.zeros_like(product[0, 0])
 
 
@@ -113,7 +119,7 @@ class StagedGradients:
         model: this stage.
         loss_after: makes the cell over (input of a layer, arrays of a micro-batch ...) that runs this layer, the later
             ones and the loss; for the last stage.
-        as_arrays: a micro-batch as the loss's arrays, token ids first.
+        as_arrays: a micro-batch as the loss's arguments, the packed sequences first.
         recomputes: whether only a part of the stage's activations is in memory at a time.
     """
 
@@ -122,7 +128,7 @@ class StagedGradients:
         model: Decoder,
         loss_after: Callable[[int], nn.Cell],
         accumulators: ParameterTuple,
-        as_arrays: Callable[[MicroBatch], tuple[Tensor, ...]],
+        as_arrays: Callable[[MicroBatch], tuple[Any, ...]],
         recomputes: bool = False,
     ):
         self.model, self.mesh, self.as_arrays = model, model.mesh, as_arrays
@@ -174,7 +180,7 @@ class StagedGradients:
         return results
 
     def _accumulate(
-        self, x: Tensor, arrays: tuple[Tensor, ...], gradient: Tensor | None
+        self, x: Tensor, arrays: tuple[Any, ...], gradient: Tensor | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Adds one micro-batch's gradients, the last part of the stage first. Returns (gradient of x, auxiliary outputs
         of the last part).
@@ -190,14 +196,14 @@ class StagedGradients:
 
 
 def run_stages(
-    model: Decoder, forward: StageForward, batch: MicroBatch, last: Callable[[Tensor, Tensor], Tensor]
+    model: Decoder, forward: StageForward, batch: MicroBatch, last: Callable[[Tensor, tuple], Tensor]
 ) -> Tensor | None:
-    """One forward pass through all stages: `last(stage input, token_ids)` on the last stage, whose result only it
-    returns.
+    """One forward pass through all stages: `last(stage input, packed sequences)` on the last stage, whose result only
+    it returns.
     """
-    mesh, token_ids = model.mesh, Tensor(batch.token_ids)
+    mesh, packed = model.mesh, packed_tensors(batch)
     x = _NO_INPUT if mesh.is_first_stage else receive_from(mesh, -1, stream_shape(model, batch))
     if mesh.is_last_stage:
-        return last(x, token_ids)
-    send_to(mesh, 1, forward(x, token_ids))
+        return last(x, packed)
+    send_to(mesh, 1, forward(x, packed))
     return None

@@ -63,6 +63,10 @@ class UpdateCounts:
     num_tokens: int = 0  # valid completion tokens trained, all updates
     grad_norm: float = 0.0  # before clipping, mean of the updates
     lr: float = 0.0  # of the last update
+    num_computed: int = 0  # tokens of all micro-batches' streams
+    num_padding: int = 0  # of them
+    num_skipped: int = 0  # sequences left out because their gradient is zero, all updates
+    num_graphs: int = 0  # shapes of micro-batches since the process began
     logprob_diff_sum: float = 0.0  # of |trainer - rollout| policy logprobs, first update of every sequence only
     logprob_diff_max: float = 0.0
     num_diff_tokens: int = 0
@@ -70,10 +74,11 @@ class UpdateCounts:
 
 def update_metrics(ranks: Sequence[UpdateCounts], num_updates: int) -> dict[str, float]:
     """Losses are means over the step's updates; clip shares and entropy are means over trained tokens."""
-    total: dict[str, float] = {}
+    # with nothing to train, all is zero
+    total: dict[str, float] = dict.fromkeys(("loss", "policy", "kl", "entropy", "clip_low", "clip_high"), 0.0)
     for counts in ranks:
         total = merged_statistics(total, counts.statistics)
-    tokens = sum(counts.num_tokens for counts in ranks)
+    tokens = max(1, sum(counts.num_tokens for counts in ranks))
     return {
         "loss/total": total["loss"] / num_updates,
         "loss/policy": total["policy"] / num_updates,
@@ -81,10 +86,14 @@ def update_metrics(ranks: Sequence[UpdateCounts], num_updates: int) -> dict[str,
         "policy/entropy": total["entropy"] / tokens,
         "policy/clip_low": total["clip_low"] / tokens,
         "policy/clip_high": total["clip_high"] / tokens,
-        "policy/ratio_max": total["ratio_max"],
+        "policy/ratio_max": total.get("ratio_max", 1.0),
         "policy/grad_norm": ranks[0].grad_norm,
         "policy/lr": ranks[0].lr,
+        "batch/padding_share": sum(counts.num_padding for counts in ranks)
+        / max(1, sum(counts.num_computed for counts in ranks)),
+        "batch/skipped_sequences": float(sum(counts.num_skipped for counts in ranks)),
+        "graphs/compiled": float(max(counts.num_graphs for counts in ranks)),
         "rollout/logprob_diff_mean": sum(counts.logprob_diff_sum for counts in ranks)
-        / sum(counts.num_diff_tokens for counts in ranks),
+        / max(1, sum(counts.num_diff_tokens for counts in ranks)),
         "rollout/logprob_diff_max": max(counts.logprob_diff_max for counts in ranks),
     }

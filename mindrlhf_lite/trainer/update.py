@@ -12,9 +12,8 @@ import numpy as np
 from mindrlhf_lite.algorithms.aggregation import AGGREGATIONS, BatchTotals
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
-from mindrlhf_lite.shapes.buckets import default_buckets, round_up
 from mindrlhf_lite.trainer.actor import LogprobScorer
-from mindrlhf_lite.trainer.batches import BucketPlan, MicroBatch, make_microbatch, split_into_microbatches
+from mindrlhf_lite.trainer.batches import MicroBatch, Shapes, make_microbatch, pack
 from mindrlhf_lite.trainer.roles import Roles
 from mindrlhf_lite.trainer.schedule import LearningRate
 from mindrlhf_lite.trainer.statistics import UpdateCounts, merged_statistics
@@ -33,19 +32,25 @@ class PolicyUpdate:
         self.config, self.roles, self.mesh, self.schedule = config, roles, mesh, schedule
         self.aggregation = AGGREGATIONS[rl.loss_aggregation]
         self.max_tokens = config.generate_config.sampling_config.max_tokens
-        buckets = tuple(rl.length_buckets) or default_buckets(rl.seq_length)
-        self.plan = BucketPlan(buckets, tuple(sorted({min(bucket, self.max_tokens) for bucket in buckets})))
         self.minibatch = config.completions_per_update
         share = self.minibatch // roles.actor.mesh.dims.data
-        self.rows = -(-share // config.actor_config.parallel_config.micro_batch_num)
-        self.scoring_rows = config.ref_config.ref_model_batch_size or self.rows
+        rows = -(-share // config.actor_config.parallel_config.micro_batch_num)
+        multiple = roles.actor.mesh.dims.tensor  # of all roles' tensor degrees
+        if roles.reference is not None:
+            multiple = int(np.lcm(multiple, roles.reference.model.mesh.dims.tensor))
+        self.shapes = Shapes(rl.micro_batch_tokens or rows * rl.seq_length, rl.seq_length, multiple)
+        scoring_rows = config.ref_config.ref_model_batch_size or rows
+        self.scoring_shapes = Shapes(rl.micro_batch_tokens or scoring_rows * rl.seq_length, rl.seq_length, multiple)
+        self.graphs: set[tuple[str, int, int, int]] = set()  # kind and shape of those compiled
 
-    def score(self, scorer: LogprobScorer, sequences: Sequence[TrainSequence]) -> list[np.ndarray]:
-        """Logprobs of every sequence's completion tokens, in order, on all ranks."""
+    def score(self, kind: str, scorer: LogprobScorer, sequences: Sequence[TrainSequence]) -> list[np.ndarray]:
+        """Logprobs of every sequence's completion tokens, in order, on all ranks. Args: kind: "reference" or
+        "policy".
+        """
         mesh, own = scorer.model.mesh, {}
         mine = range(mesh.at.data, len(sequences), mesh.dims.data)
         for indices, batch in self._microbatches(
-            [sequences[index] for index in mine], self.scoring_rows, BatchTotals(1, 1, 1)
+            kind, [sequences[index] for index in mine], self.scoring_shapes, BatchTotals(1, 1, 1)
         ):
             for index, logprobs in zip(indices, scorer.score(batch)):  # nothing before the last stage
                 own[mine[index]] = logprobs
@@ -57,7 +62,7 @@ class PolicyUpdate:
         """The sequences with the reference's logprobs, where there is a reference."""
         if self.roles.reference is None:
             return list(sequences)
-        scored = self.score(self.roles.reference, sequences)
+        scored = self.score("reference", self.roles.reference, sequences)
         return [
             replace(sequence, reference_logprobs=logprobs) for sequence, logprobs in zip(sequences, scored, strict=True)
         ]
@@ -68,7 +73,7 @@ class PolicyUpdate:
         """
         if self.config.updates_per_step == 1:
             return list(sequences)
-        scored = self.score(self.roles.policy, sequences)
+        scored = self.score("policy", self.roles.policy, sequences)
         return [
             replace(sequence, frozen_logprobs=logprobs) for sequence, logprobs in zip(sequences, scored, strict=True)
         ]
@@ -101,12 +106,18 @@ class PolicyUpdate:
         mesh, group = self.roles.actor.mesh, self.config.rl_config.num_generations
         totals = BatchTotals(sum(sequence.completion_length for sequence in sequences), len(sequences), self.max_tokens)
         mine = [index for index in range(len(sequences)) if index // group % mesh.dims.data == mesh.at.data]
-        batches = self._microbatches([sequences[index] for index in mine], self.rows, totals)
+        if self.config.rl_config.beta == 0:  # without an advantage the gradient is zero
+            counts.num_skipped += sum(sequences[index].advantage == 0 for index in mine)
+            mine = [index for index in mine if sequences[index].advantage != 0]
+        batches = self._microbatches("update", [sequences[index] for index in mine], self.shapes, totals)
+        counts.num_computed += sum(len(batch.token_ids) for _, batch in batches)
+        counts.num_padding += sum(batch.num_padding for _, batch in batches)
         statistics, logprobs = self.roles.actor.accumulate([batch for _, batch in batches])
         counts.lr = self.schedule.at(self.roles.actor.optimizer.updates_done)
         if self.mesh.world is not None:
             self.mesh.world.meet()  # stages end at different times
         norm = self.roles.actor.apply(counts.lr)
+        counts.num_graphs = len(self.graphs)
         if mesh.reports:
             if self.config.updates_per_step == 1:
                 for (indices, _), rows in zip(batches, logprobs, strict=True):
@@ -117,17 +128,14 @@ class PolicyUpdate:
         return norm
 
     def _microbatches(
-        self, sequences: Sequence[TrainSequence], rows: int, totals: BatchTotals
+        self, kind: str, sequences: Sequence[TrainSequence], shapes: Shapes, totals: BatchTotals
     ) -> list[tuple[list[int], MicroBatch]]:
-        # sorted by padded length, so that sequences stay in order within a bucket
-        lengths = [round_up(len(sequence.token_ids), self.plan.total) for sequence in sequences]
-        return [
-            (
-                indices,
-                make_microbatch([sequences[index] for index in indices], rows, self.plan, self.aggregation, totals),
-            )
-            for indices in split_into_microbatches(lengths, rows)
-        ]
+        shares, batches = self.config.rl_config.packing, []
+        for indices in pack(sequences, shapes, shares):
+            chosen = [sequences[index] for index in indices]
+            batches.append((indices, make_microbatch(chosen, shapes, self.aggregation, totals, shares)))
+        self.graphs |= {(kind, *batch.shape) for _, batch in batches}
+        return batches
 
 
 def _compare(counts: UpdateCounts, logprobs: np.ndarray, generated: np.ndarray) -> None:

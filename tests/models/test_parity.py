@@ -103,7 +103,7 @@ def test_gradients_equal_torch_autograd(tmp_path, shape):
     """
     from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
     from mindrlhf_lite.trainer.actor import Actor, LossOptions
-    from mindrlhf_lite.trainer.batches import BucketPlan, make_microbatch
+    from mindrlhf_lite.trainer.batches import Shapes, make_microbatch
     from mindrlhf_lite.trainer.optimizer import AdamWOptions
     from mindrlhf_lite.types import TrainSequence
 
@@ -112,19 +112,22 @@ def test_gradients_equal_torch_autograd(tmp_path, shape):
     save_hf_model(tmp_path, config, weights, 1, 0)
     reference = transformers_model(tmp_path)
     rng = np.random.default_rng(2)
+    first, second = rng.integers(0, 97, 4), rng.integers(0, 97, 6)  # the first prompt has three completions
     sequences = [
-        TrainSequence(rng.integers(0, 97, 4 + n).astype(np.int32), 4, a) for n, a in ((5, 1.0), (1, -0.5), (9, 0.3))
+        TrainSequence(np.concatenate([prompt, rng.integers(0, 97, n)]).astype(np.int32), len(prompt), a)
+        for prompt, n, a in ((first, 5, 1.0), (first, 1, -0.5), (first, 9, 0.3), (second, 7, -0.8))
     ]
     total, loss = sum(s.completion_length for s in sequences), 0.0
     for s in sequences:
         ids = torch.tensor(s.token_ids.astype(np.int64))
         logprobs = torch.log_softmax(reference(ids[None]).logits[0], -1)
-        loss = loss - s.advantage / total * logprobs[torch.arange(3, len(ids) - 1), ids[4:]].sum()
+        chosen = logprobs[torch.arange(s.prompt_length - 1, len(ids) - 1), ids[s.prompt_length :]]
+        loss = loss - s.advantage / total * chosen.sum()
     loss.backward()
     expected = {name: parameter.grad.numpy() for name, parameter in reference.named_parameters()}
 
     actor = Actor(Decoder(config, weights, True, 16), LossOptions(0.0, 0.2, 0.2, False), AdamWOptions())
-    actor.accumulate([make_microbatch(sequences, 4, BucketPlan((16,), (12,)), token_mean, BatchTotals(total, 3, 12))])
+    actor.accumulate([make_microbatch(sequences, Shapes(64, 16), token_mean, BatchTotals(total, 4, 12))])
     for gradient in actor.optimizer.gradients:
         name = gradient.name.removeprefix("gradient.")
         scale = np.abs(expected[name]).max()

@@ -12,12 +12,12 @@ from mindspore import Tensor
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, sequence_mean, token_mean
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.trainer.actor import Actor, LossOptions
-from mindrlhf_lite.trainer.batches import BucketPlan, make_microbatch
+from mindrlhf_lite.trainer.batches import Shapes, make_microbatch
 from mindrlhf_lite.trainer.optimizer import AdamWOptions
 from mindrlhf_lite.types import TrainSequence
 
 EPS_LOW, EPS_HIGH, BETA, EOS = 0.2, 0.28, 0.3, 5  # EOS is also what a careless implementation would pad with
-PLAN = BucketPlan((16,), (12,))
+SHAPES = Shapes(96, 16)
 
 
 def numpy_grpo(sequences, hidden, head, per_sequence, is_cap=0.0):
@@ -110,7 +110,7 @@ def test_loss_and_gradient(setup, per_sequence, rows, is_cap):
     totals = BatchTotals(sum(s.completion_length for s in sequences), len(sequences), 12)
     aggregation = sequence_mean if per_sequence else token_mean
     batches = [
-        make_microbatch(sequences[start : start + rows], rows, PLAN, aggregation, totals)
+        make_microbatch(sequences[start : start + rows], SHAPES, aggregation, totals)
         for start in range(0, len(sequences), rows)
     ]
     statistics, _ = actor.accumulate(batches)
@@ -126,7 +126,7 @@ def test_on_policy_batches_use_ratio_one(setup):
     model, sequences = setup
     actor = Actor(model, LossOptions(0.0, EPS_LOW, EPS_HIGH, policy_is_frozen=False), AdamWOptions())
     totals = BatchTotals(sum(s.completion_length for s in sequences), len(sequences), 12)
-    statistics, _ = actor.accumulate([make_microbatch(sequences, len(sequences), PLAN, token_mean, totals)])
+    statistics, _ = actor.accumulate([make_microbatch(sequences, SHAPES, token_mean, totals)])
     mean_advantage = sum(s.advantage * s.completion_length for s in sequences) / totals.num_tokens
     assert statistics["loss"] == pytest.approx(-mean_advantage, rel=1e-5)
     assert statistics["ratio_max"] == 1.0

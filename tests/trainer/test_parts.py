@@ -9,10 +9,8 @@ from mindrlhf_lite.evaluation import compare, pass_at_k, summarise, wilson_inter
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.parallel.collectives import plan_buckets
 from mindrlhf_lite.shapes.buckets import default_buckets, round_up
-from mindrlhf_lite.trainer.batches import BucketPlan, make_microbatch, split_into_microbatches
 from mindrlhf_lite.trainer.optimizer import AdamW, AdamWOptions
 from mindrlhf_lite.trainer.schedule import LearningRate
-from mindrlhf_lite.types import TrainSequence
 
 
 def test_schedules():
@@ -72,27 +70,6 @@ def test_buckets():
         round_up(17, (8, 16))
 
 
-def test_microbatch_arrays_by_hand():
-    # prompt 1 2, completion 3 4; prompt 5, completion 6. Padding is 0 and so is token 0: only lengths tell them apart
-    sequences = [
-        TrainSequence(np.array([1, 2, 3, 4], np.int32), 2, 0.5),
-        TrainSequence(np.array([5, 0], np.int32), 1, -2.0, np.array([-0.1], np.float32)),
-    ]
-    batch = make_microbatch(sequences, 3, BucketPlan((6,), (3,)), lambda length, totals: 10.0 * length, None)
-    assert batch.token_ids.tolist() == [[1, 2, 3, 4, 0, 0], [5, 0, 0, 0, 0, 0], [0] * 6]
-    assert batch.positions.tolist() == [1, 2, 0, 6, 0, 0, 0, 0, 0]  # token n is predicted at n - 1
-    assert batch.labels.tolist() == [3, 4, 0, 0, 0, 0, 0, 0, 0]
-    assert batch.mask.tolist() == [1, 1, 0, 1, 0, 0, 0, 0, 0]
-    assert batch.weight.tolist() == [20, 20, 0, 10, 0, 0, 0, 0, 0]
-    assert batch.advantages.tolist() == [0.5, 0.5, 0, -2, 0, 0, 0, 0, 0]
-    assert batch.reference_logprobs.tolist()[3] == pytest.approx(-0.1)
-    assert [part.tolist() for part in batch.split(np.arange(9))] == [[0, 1], [3]]
-
-
-def test_similar_lengths_share_a_microbatch():
-    assert split_into_microbatches([5, 1, 5, 2, 9], 2) == [[1, 3], [0, 2], [4]]
-
-
 def test_gradient_buckets_hold_at_most_their_bytes():
     assert plan_buckets([10, 10, 10], 80) == [(0, 2), (2, 3)]
     assert plan_buckets([100, 1, 1], 80) == [(0, 1), (1, 3)]  # a tensor larger than a bucket travels alone
@@ -119,37 +96,6 @@ def test_intervals():
     # shares .5 1 0 1: mean .625, sample std .4787, half width 1.96 * .4787 / 2 = .4691
     assert result.accuracy == 0.625 and result.low == pytest.approx(0.1559, abs=1e-3) and result.high == 1.0
     assert result.pass_at == {1: 0.625, 2: 0.75}
-
-
-def test_training_compiles_once_a_bucket():
-    """Other lengths, row counts and steps reuse the graphs of the two buckets."""
-    from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
-    from mindrlhf_lite.trainer.actor import Actor, LogprobScorer, LossOptions
-
-    model = Decoder(TINY, random_weights(TINY), True, 24)
-    actor, scorer, plan = (
-        Actor(model, LossOptions(0.1, 0.2, 0.2, True), AdamWOptions()),
-        LogprobScorer(model),
-        BucketPlan((12, 24), (12,)),
-    )
-
-    def step(lengths):
-        sequences = [TrainSequence(np.arange(length, dtype=np.int32), 2, 1.0) for length in lengths]
-        batch = make_microbatch(sequences, 4, plan, token_mean, BatchTotals(50, 4, 12))
-        scorer.score(batch)
-        actor.accumulate([batch])
-        actor.apply(1e-3)
-
-    def compiled():
-        cells = (*actor._gradients._part_gradients, scorer._forward, actor.optimizer._norm, actor.optimizer._apply)
-        return [len(cell.compile_cache) for cell in cells]
-
-    step((5, 12))
-    step((14, 13, 13, 9))
-    assert compiled() == [2, 2, 1, 1]
-    for lengths in ((3,), (12, 12, 12, 11), (14, 4), (13,)):
-        step(lengths)
-    assert compiled() == [2, 2, 1, 1]
 
 
 def test_paired_comparison_golden():

@@ -1,0 +1,103 @@
+"""Attention over packed sequences: one stream of tokens, in which completions follow the prompt that they share.
+
+A token sees its own segment and, if that is a completion, the prompt's, each up to its own position. The stream is cut
+into blocks of queries; a block computes with those keys only that one of its tokens may see, brought together by
+index. So the work follows the lengths, whatever shares the stream, and a prompt's keys are computed once for all its
+completions (PrefixGrouper, arXiv:2506.05433, does so for rows of equal groups).
+"""
+
+from __future__ import annotations
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+from mindrlhf_lite.models.spread import spread
+
+MASKED = -1e9  # additive mask: exp(MASKED - max) is exactly 0 in float32
+
+_batch_matmul = ops.BatchMatMul()
+_batch_matmul_tb = ops.BatchMatMul(transpose_b=True)
+_batch_matmul_ta = ops.BatchMatMul(transpose_a=True)
+_softmax = ops.Softmax(-1)
+_mean = ops.ReduceMean(keep_dims=True)
+_segment_sum = ops.UnsortedSegmentSum()
+
+
+def key_rows(keys: Tensor, width: int, kv_heads: int) -> Tensor:
+    """Rows of the keys of a layer, laid out as [blocks, kv_heads, width, D], that the query blocks compute with.
+
+    Args: keys int32 [blocks, K], places in the stream; width: tokens of a block.
+    Returns: int32 [blocks * kv_heads * K].
+    """
+    blocks, count = keys.shape
+    first = keys // width * (kv_heads * width) + keys % width
+    heads = ops.arange(kv_heads).astype(ms.int32).reshape(1, kv_heads, 1) * width
+    shape = (blocks, kv_heads, count)
+    return (spread(first.reshape(blocks, 1, count), shape) + spread(heads, shape)).reshape(-1)
+
+
+def visibility_mask(positions: Tensor, segments: Tensor, prompts: Tensor, keys: Tensor, used: Tensor) -> Tensor:
+    """Additive mask, float32 [blocks, width, K]: 0 where a query may see a key.
+
+    Args: positions, segments, prompts int32 [T]: a token's position in its sequence, its segment, and the segment of
+    its prompt; keys int32 [blocks, K]; used int32 [blocks]: how many of them are keys, the others fill up.
+    """
+    blocks, count = keys.shape
+    shape = (blocks, positions.shape[0] // blocks, count)
+
+    def of_queries(values: Tensor) -> Tensor:
+        return spread(values.reshape(blocks, -1, 1), shape)
+
+    def of_keys(values: Tensor) -> Tensor:
+        return spread(ops.gather(values, keys.reshape(-1), 0).reshape(blocks, 1, count), shape)
+
+    key_segments = of_keys(segments)
+    is_mine = ops.logical_or(key_segments == of_queries(segments), key_segments == of_queries(prompts))
+    is_before = of_keys(positions) <= of_queries(positions)
+    places = spread(ops.arange(count).astype(ms.int32).reshape(1, 1, -1), shape)
+    is_key = places < spread(used.reshape(-1, 1, 1), shape)
+    visible = ops.logical_and(ops.logical_and(is_mine, is_before), is_key)
+    return (1.0 - visible.astype(ms.float32)) * MASKED
+
+
+class PackedAttention(nn.Cell):
+    """softmax(q k^T + mask) v of query blocks over keys chosen by index, with its gradient written out: it reads the
+    saved probabilities and takes rowsum(dP * P) as rowsum(dO * O) (FlashAttention, arXiv:2205.14135, eq. 4).
+    """
+
+    def construct(self, query: Tensor, key: Tensor, value: Tensor, rows: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Args: query [B*KV, G*W, D], already scaled, of B blocks of W tokens; key, value [B*KV*W, D]; rows
+        [B*KV*K] int32 (see `key_rows`); mask [B, W, K]. Returns ([B*KV, G*W, D], probabilities).
+        """
+        pairs, queries, head_dim = query.shape
+        blocks, width, count = mask.shape
+        keys = ops.gather(key, rows, 0).reshape(pairs, count, head_dim)
+        values = ops.gather(value, rows, 0).reshape(pairs, count, head_dim)
+        scores = _batch_matmul_tb(query, keys).reshape(blocks, -1, width, count)
+        scores = scores + spread(mask.reshape(blocks, 1, width, count), scores.shape)
+        probabilities = _softmax(scores.reshape(-1, count)).reshape(pairs, queries, count)
+        return _batch_matmul(probabilities, values), probabilities
+
+    def bprop(
+        self, query: Tensor, key: Tensor, value: Tensor, rows: Tensor, mask: Tensor, out: tuple, gradients: tuple
+    ) -> tuple:
+        output, probabilities = out
+        doutput = gradients[0]
+        pairs, _, head_dim = query.shape
+        count = probabilities.shape[-1]
+        keys = ops.gather(key, rows, 0).reshape(pairs, count, head_dim)
+        values = ops.gather(value, rows, 0).reshape(pairs, count, head_dim)
+        dprobabilities = _batch_matmul_tb(doutput, values).reshape(-1, count)
+        row_sum = _mean((doutput * output).reshape(-1, head_dim), -1) * head_dim
+        dscores = (probabilities.reshape(-1, count) * (dprobabilities - spread(row_sum, dprobabilities.shape))).reshape(
+            probabilities.shape
+        )
+        dkeys = _batch_matmul_ta(dscores, query).reshape(-1, head_dim)
+        dvalues = _batch_matmul_ta(probabilities, doutput).reshape(-1, head_dim)
+        return (
+            _batch_matmul(dscores, keys),
+            _segment_sum(dkeys, rows, key.shape[0]),
+            _segment_sum(dvalues, rows, key.shape[0]),
+            ops.zeros_like(rows),
+            ops.zeros_like(mask),
+        )

@@ -1,0 +1,175 @@
+"""Packed micro-batches: their arrays, how full they are, and that nobody notices who shares a stream."""
+
+import numpy as np
+import pytest
+from helpers import TINY, random_weights
+from mindspore import Tensor
+
+from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
+from mindrlhf_lite.models.decoder import Decoder
+from mindrlhf_lite.trainer.actor import Actor, LogprobScorer, LossOptions
+from mindrlhf_lite.trainer.batches import Shapes, make_microbatch, pack
+from mindrlhf_lite.trainer.optimizer import AdamWOptions
+from mindrlhf_lite.types import TrainSequence
+
+TOTALS = BatchTotals(100, 12, 40)
+
+
+def sequence(prompt, completion, advantage=1.0, **logprobs):
+    return TrainSequence(np.array([*prompt, *completion], np.int32), len(prompt), advantage, **logprobs)
+
+
+def test_arrays_by_hand():
+    """Prompt 1 2 with completions 3 4 and 7, prompt 5 with completion 0: padding is 0 and so is token 0, only the
+    segments tell them apart.
+    """
+    sequences = [
+        sequence([1, 2], [3, 4], 0.5),
+        sequence([1, 2], [7], -0.5),
+        sequence([5], [0], -2.0, reference_logprobs=np.array([-0.1], np.float32)),
+    ]
+    batch = make_microbatch(sequences, Shapes(32, 8), lambda length, totals: 10.0 * length, TOTALS)
+    assert batch.shape == (32, 32, 16) and batch.num_padding == 25
+    assert batch.token_ids.tolist() == [1, 2, 3, 4, 7, 5, 0] + [0] * 25
+    assert batch.position_ids.tolist() == [0, 1, 2, 3, 2, 0, 1] + [0] * 25
+    assert batch.segments.tolist() == [0, 0, 1, 1, 2, 3, 4] + [-1] * 25
+    assert batch.prompts.tolist() == [0, 0, 0, 0, 0, 3, 3] + [-1] * 25
+    assert batch.used_keys.tolist() == [7] and sorted(batch.keys[0, :7]) == list(range(7))
+    assert batch.predictors.tolist()[:4] == [1, 2, 1, 5]  # the first token of a completion at the prompt's last
+    assert batch.labels.tolist() == [3, 4, 7, 0] + [0] * 12
+    assert batch.mask.tolist() == [1, 1, 1, 1] + [0] * 12
+    assert batch.weight.tolist() == [20, 20, 10, 10] + [0] * 12
+    assert batch.advantages.tolist() == [0.5, 0.5, -0.5, -2] + [0] * 12
+    assert batch.reference_logprobs.tolist()[:4] == pytest.approx([0, 0, 0, -0.1])
+    assert [part.tolist() for part in batch.split(np.arange(16))] == [[0, 1], [2], [3]]
+
+
+def test_prompts_of_their_own():
+    sequences = [sequence([1, 2], [3]), sequence([1, 2], [4])]
+    batch = make_microbatch(sequences, Shapes(32, 8), token_mean, TOTALS, shares_prompts=False)
+    assert batch.token_ids.tolist()[:6] == [1, 2, 3, 1, 2, 4]
+    assert batch.prompts.tolist()[:6] == [0, 0, 0, 2, 2, 2]
+
+
+def test_a_block_has_the_keys_that_its_tokens_see_and_no_others():
+    """70 tokens of one group: the second block (32 to 63) lies in the second completion, the third begins there."""
+    sequences = [sequence(range(10), range(10, 30)), sequence(range(10), range(30, 70))]
+    batch = make_microbatch(sequences, Shapes(96, 80), token_mean, TOTALS)
+    seen = [set(keys[:used].tolist()) for keys, used in zip(batch.keys, batch.used_keys, strict=True)]
+    assert seen[0] == set(range(32))
+    assert seen[1] == set(range(10)) | set(range(30, 64))
+    assert seen[2] == set(range(10)) | set(range(30, 70))
+
+
+def groups(rng, lengths, num_prompts, longest_prompt=30):
+    found = []
+    for _ in range(num_prompts):
+        prompt = rng.integers(0, 97, rng.integers(1, longest_prompt + 1))
+        found += [
+            TrainSequence(np.concatenate([prompt, rng.integers(0, 97, length)]).astype(np.int32), len(prompt), a)
+            for length, a in zip(lengths, rng.normal(0, 1, len(lengths)), strict=True)
+        ]
+    return found
+
+
+def test_every_sequence_is_packed_once_and_fits():
+    rng = np.random.default_rng(0)
+    shapes = Shapes(160, 80)
+    for shares in (True, False):
+        sequences = groups(rng, (1, 50, 7, 12, 33), 9)
+        packed = pack(sequences, shapes, shares)
+        assert sorted(index for members in packed for index in members) == list(range(len(sequences)))
+        for members in packed:
+            batch = make_microbatch([sequences[index] for index in members], shapes, token_mean, TOTALS, shares)
+            assert len(batch.token_ids) <= 160
+            assert batch.lengths == tuple(sequences[index].completion_length for index in members)
+
+
+def test_at_most_a_tenth_is_padding():
+    """Completions of 5 to 512 tokens, log-uniform; 16 prompts of up to 100 tokens x 8, streams of 4096."""
+    rng = np.random.default_rng(0)
+    lengths = np.exp(rng.uniform(np.log(5), np.log(512), (16, 8))).astype(int)
+    sequences = [each for row in lengths for each in groups(rng, row, 1, 100)]
+    shapes = Shapes(4096, 612)
+    batches = [
+        make_microbatch([sequences[index] for index in members], shapes, token_mean, TOTALS)
+        for members in pack(sequences, shapes)
+    ]
+    computed = sum(len(batch.token_ids) for batch in batches)
+    assert sum(batch.num_padding for batch in batches) <= 0.1 * computed
+    shared = sum(length for row in lengths for length in row) + sum(
+        len(p) for p in {tuple(each.token_ids[: each.prompt_length]) for each in sequences}
+    )
+    assert computed <= 1.15 * shared  # with padding, and prompts computed twice where a group is divided
+
+
+def logprobs_alone(model, each):
+    logits = model(Tensor(each.token_ids[None])).asnumpy()[0].astype(np.float64)
+    peak = logits.max(-1, keepdims=True)
+    normal = logits - peak - np.log(np.exp(logits - peak).sum(-1, keepdims=True))
+    return normal[np.arange(each.prompt_length - 1, len(each.token_ids) - 1), each.token_ids[each.prompt_length :]]
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_logprobs_are_those_of_the_sequence_alone(shares):
+    model = Decoder(TINY, random_weights(TINY), False, 80)
+    sequences, shapes = groups(np.random.default_rng(1), (1, 5, 40, 12), 4), Shapes(160, 80)
+    scorer = LogprobScorer(model)
+    for members in pack(sequences, shapes, shares):
+        batch = make_microbatch([sequences[index] for index in members], shapes, token_mean, TOTALS, shares)
+        for index, found in zip(members, scorer.score(batch), strict=True):
+            np.testing.assert_allclose(found, logprobs_alone(model, sequences[index]), atol=1e-5)
+
+
+def gradients(sequences, shapes, shares):
+    model = Decoder(TINY, random_weights(TINY), True, 80)
+    actor = Actor(model, LossOptions(0.0, 0.2, 0.2, policy_is_frozen=False), AdamWOptions())
+    actor.accumulate(
+        [
+            make_microbatch([sequences[index] for index in members], shapes, token_mean, TOTALS, shares)
+            for members in pack(sequences, shapes, shares)
+        ]
+    )
+    return {gradient.name: gradient.asnumpy().copy() for gradient in actor.optimizer.gradients}
+
+
+def test_gradients_do_not_depend_on_sharing_packing_or_order():
+    sequences = groups(np.random.default_rng(2), (3, 20, 40, 9), 3)
+    expected = gradients(sequences, Shapes(128, 80), False)
+    for found in (gradients(sequences, Shapes(320, 80), True), gradients(sequences[::-1], Shapes(96, 80), True)):
+        for name, values in found.items():
+            np.testing.assert_allclose(values, expected[name], atol=1e-5 * np.abs(expected[name]).max(), err_msg=name)
+
+
+def test_few_shapes_however_lengths_vary():
+    """No more graphs than the plan says, and the second pass over the same shapes compiles nothing."""
+    rng, shapes = np.random.default_rng(3), Shapes(96, 64)
+    model = Decoder(TINY, random_weights(TINY), True, 64)
+    actor, scorer = Actor(model, LossOptions(0.1, 0.2, 0.2, True), AdamWOptions()), LogprobScorer(model)
+
+    def compiled():
+        cells = (*actor._gradients._part_gradients, scorer._forward, actor.optimizer._norm, actor.optimizer._apply)
+        return [len(cell.compile_cache) for cell in cells]
+
+    def step(lengths):
+        batch = make_microbatch(groups(rng, lengths, 1, 20), shapes, token_mean, TOTALS)
+        scorer.score(batch)
+        actor.accumulate([batch])
+        actor.apply(1e-3)
+        return batch.shape
+
+    found = {step(lengths) for lengths in ((5, 2), (30, 20), (40, 30))}
+    assert compiled() == [len(found), len(found), 1, 1]
+    for lengths in ((1,), (3, 3, 1), (29, 22), (41, 28), (16, 16, 16, 16)):
+        found.add(step(lengths))
+    assert compiled() == [len(found), len(found), 1, 1] and len(found) <= shapes.num_graphs
+
+
+def test_shapes_by_hand():
+    shapes = Shapes(1024, longest=400)
+    assert shapes.streams == (256, 512, 768, 1024)
+    assert shapes.keys == (64, 128, 256, 448)
+    # streams of 256 have 64, 128 or 256 keys, those of 512 and more also 448; half or all of a stream are completions
+    assert shapes.num_graphs == 2 * (3 + 4 + 4 + 4)
+    assert Shapes(100, longest=400).streams[-1] == 416  # one sequence always fits
+    assert all(stream % 6 == 0 for stream in Shapes(1000, 100, multiple=6).streams)
