@@ -102,11 +102,12 @@ def score_sequences(sequences: Sequence[TrainSequence], folder: ModelFolder, row
     from tqdm import tqdm
 
     from mindrlhf_lite.models.decoder import Decoder
+    from mindrlhf_lite.shapes.streams import StreamShapes
     from mindrlhf_lite.trainer.actor import LogprobScorer
-    from mindrlhf_lite.trainer.batches import Shapes, make_microbatch, pack
+    from mindrlhf_lite.trainer.batches import make_microbatch, pack
 
     longest = max(len(sequence.token_ids) for sequence in sequences)
-    shapes = Shapes(rows_at_once * longest, longest)
+    shapes = StreamShapes(rows_at_once * longest, longest)
     scorer = LogprobScorer(Decoder(folder.config, folder.weights, False, longest))
     results: list[np.ndarray] = [np.empty(0, np.float32)] * len(sequences)
     with tqdm(total=len(sequences), unit="row", desc="scoring") as progress:

@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
-"""Times whole GRPO steps on the workload that ../shared/peers/trl_grpo_cpu.py times TRL on.
+"""Times whole GRPO steps of any Hugging Face model, and says how far they are from the arithmetic's floor.
 
-16 prompts x 8 completions of exactly 64 tokens, beta 0.04, one update a step, the peer's weights and prompts. Runs the
-trainer itself, on one rank. Prints the peer's JSON line, then where the time of the median step went.
+Runs the trainer itself, on one rank, with beta 0.04 and one update a step. Without --data, the workload of
+../shared/peers/trl_grpo_cpu.py: 16 prompts x 8 completions of exactly 64 tokens. With --data, chat prompts, as
+../shared/peers/trl_grpo_real_model.py has them. Prints the peer's JSON line, where the time of the median step went,
+and the share of the floor: 10 N FLOPs for each token that has to be computed (2 to generate it, 2 for the reference, 6
+for the update), a group's prompt once, at the rate of matrix products in this process.
 
 Examples:
   python trl_grpo_cpu.py --workdir trl           (the peer, in its own environment; it also writes trl/model)
   python tools/bench_grpo.py --model trl/model
+  python tools/bench_grpo.py --model smollm2 --data sums.jsonl --prompts 8 --max_new_tokens 48 --min_new_tokens 0
 """
 
 import argparse
@@ -16,6 +20,7 @@ import random
 import statistics
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,19 +36,65 @@ REWARD = """from mindrlhf_lite.rewards import verifier
 def count_ones(completion, gold):
     return completion.text.count("1")
 """
+FLOPS_A_TOKEN = {"generate": 2, "reference": 2, "update": 6}  # times the parameters
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = tool_parser(__doc__)
-    parser.add_argument("--model", required=True, help="Hugging Face folder, as the peer wrote it")
+    parser.add_argument("--model", required=True, help="Hugging Face folder")
+    parser.add_argument("--data", help="JSON lines with a question each, asked by the model's chat template")
     parser.add_argument(
         "--steps", type=int, default=6, help="steps; the first one compiles and is left out (default: 6)"
     )
     parser.add_argument("--prompts", type=int, default=16, help="prompts a step (default: 16)")
     parser.add_argument("--generations", type=int, default=8, help="completions a prompt (default: 8)")
-    parser.add_argument("--max_new_tokens", type=int, default=64, help="tokens of every completion (default: 64)")
+    parser.add_argument("--max_new_tokens", type=int, default=64, help="tokens of a completion, at most (default: 64)")
+    parser.add_argument("--min_new_tokens", type=int, help="and at least (default: max_new_tokens)")
     parser.add_argument("--micro_batch_num", type=int, default=4, help="micro-batches an update (default: 4)")
+    parser.add_argument("--micro_batch_tokens", type=int, default=0, help="their tokens; 0: by micro_batch_num")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="any other setting")
     return parser.parse_args()
+
+
+def matmul_gflops(rows: int = 1024, width: int = 1024) -> float:
+    """GFLOP/s of large matrix products in this process, the best of several."""
+    import mindspore as ms
+    import numpy as np
+    from mindspore import Tensor, nn, ops
+
+    class Products(nn.Cell):
+        @ms.jit
+        def construct(self, x: Tensor, y: Tensor) -> Tensor:
+            for _ in range(8):
+                x = ops.matmul(x, y)
+            return x
+
+    x, y = (Tensor(np.random.default_rng(0).normal(0, 0.03, (rows, width)).astype(np.float32)) for _ in range(2))
+    products, seconds = Products(), []
+    products(x, y).asnumpy()
+    for _ in range(10):
+        start = time.perf_counter()
+        products(x, y).asnumpy()
+        seconds.append(time.perf_counter() - start)
+    return 8 * 2 * rows * width * width / min(seconds) / 1e9
+
+
+def prompts_of(args: argparse.Namespace, model: str) -> list:
+    from mindrlhf_lite.data.templates import load_template
+    from mindrlhf_lite.data.tokenizer import Tokenizer
+    from mindrlhf_lite.types import Prompt
+
+    tokenizer, rng = Tokenizer(model), random.Random(0)
+    if args.data:
+        questions = [json.loads(line)["question"] for line in Path(args.data).read_text().splitlines()]
+        template = load_template("chat", tokenizer)
+        texts = [template.render(question, "") for question in questions]
+    else:
+        texts = [f"{rng.randint(10, 99)}+{rng.randint(10, 99)}=" for _ in range(512)]  # the peer's prompts
+    return [
+        Prompt(i, tuple(ids), text, "0", i + 1)
+        for i, (text, ids) in enumerate(zip(texts, tokenizer.encode_batch(texts), strict=True))
+    ]
 
 
 def main() -> None:
@@ -51,22 +102,19 @@ def main() -> None:
     if args.steps < 2:
         raise UserError(f"--steps {args.steps}: at least 2, the first one is left out")
     from mindrlhf_lite.config.load import build_config
+    from mindrlhf_lite.config.model_file import read_model_file
     from mindrlhf_lite.data.records import write_prompts
-    from mindrlhf_lite.data.tokenizer import Tokenizer
     from mindrlhf_lite.observe.writers import read_metrics
     from mindrlhf_lite.parallel.mesh import Mesh
+    from mindrlhf_lite.shapes.parameters import count_parameters
     from mindrlhf_lite.trainer.grpo import GrpoTrainer
-    from mindrlhf_lite.types import Prompt
 
+    started = time.perf_counter()
     model, completions = str(Path(args.model).resolve()), args.prompts * args.generations
-    tokenizer, rng = Tokenizer(model), random.Random(0)
-    texts = [f"{rng.randint(10, 99)}+{rng.randint(10, 99)}=" for _ in range(512)]  # the peer's prompts
-    prompts = [
-        Prompt(i, tuple(ids), text, "0", i + 1)
-        for i, (text, ids) in enumerate(zip(texts, tokenizer.encode_batch(texts), strict=True))
-    ]
+    least = args.max_new_tokens if args.min_new_tokens is None else args.min_new_tokens
+    prompts = prompts_of(args, model)
     longest = max(len(prompt.ids) for prompt in prompts)
-    length = -(-(longest + args.max_new_tokens) // 8) * 8
+    others = dict(word.split("=", 1) for word in args.set)
     with tempfile.TemporaryDirectory() as folder:
         write_prompts(Path(folder) / "prompts.mindrecord", prompts)
         (Path(folder) / "bench_reward.py").write_text(REWARD)
@@ -76,37 +124,40 @@ def main() -> None:
                 "rl_config.dataset_file": "prompts.mindrecord",
                 "rl_config.output_dir": "out",
                 "rl_config.max_steps": args.steps,
-                "rl_config.seq_length": length,
-                "rl_config.length_buckets": [length],
+                "rl_config.seq_length": -(-(longest + args.max_new_tokens) // 8) * 8,
                 "rl_config.chunk_size": args.prompts,
                 "rl_config.num_generations": args.generations,
                 "rl_config.beta": 0.04,
+                "rl_config.micro_batch_tokens": args.micro_batch_tokens,
                 "rl_config.save_prompt_completions_data": False,
                 "rl_config.save_hf_model": False,
                 "actor_config.load": model,
-                "actor_config.lr_schedule.lr": 1e-5,
+                "actor_config.lr_schedule.lr": 1e-6 if args.data else 1e-5,
                 "actor_config.parallel_config.micro_batch_num": args.micro_batch_num,
                 "reward_config.verifier_function": "bench_reward.count_ones",
                 "reward_config.verifier_weight": [1.0],
                 "generate_config.max_num_seqs": completions,
                 "generate_config.max_prompt_length": longest,
                 "generate_config.sampling_config.max_tokens": args.max_new_tokens,
-                "generate_config.sampling_config.min_tokens": args.max_new_tokens,
+                "generate_config.sampling_config.min_tokens": least,
                 "monitor_config.plots": False,
+                **others,
             }
         )
         sys.path.insert(0, folder)
         GrpoTrainer(config, Mesh()).train()
-        rows = read_metrics(Path("out/metrics.jsonl"))[1:]
+        first, *rows = read_metrics(Path("out/metrics.jsonl"))
         os.chdir(ROOT)
-    median = statistics.median(row["time_s/step"] for row in rows)
-    tokens = completions * args.max_new_tokens
+    ready = time.perf_counter() - started - first["time_s/step"] - sum(row["time_s/step"] for row in rows)
+    seconds = statistics.median(row["time_s/step"] for row in rows)
+    answered = completions * statistics.mean(row["completion/mean_tokens"] for row in rows)
+    asked = args.prompts * statistics.mean(row["prompt/mean_tokens"] for row in rows)
     print(
         json.dumps(
             {
                 "peer": "mindrlhf_lite",
-                "seconds_per_step": round(median, 3),
-                "completion_tokens_per_second": round(tokens / median, 1),
+                "seconds_per_step": round(seconds, 3),
+                "completion_tokens_per_second": round(answered / seconds, 1),
             }
         )
     )
@@ -117,7 +168,26 @@ def main() -> None:
     print(
         json.dumps(
             {f"{name}_s": round(value, 3) for name, value in parts.items()}
-            | {"peak_rss_gb": round(rows[-1]["memory/peak_rss_gb"], 2)}
+            | {
+                "first_step_s": round(first["time_s/step"], 1),
+                "start_s": round(ready, 1),
+                "peak_rss_gb": round(rows[-1]["memory/peak_rss_gb"], 2),
+                "padding_share": round(statistics.median(row["batch/padding_share"] for row in rows), 3),
+            }
+        )
+    )
+    rate, parameters = matmul_gflops(), count_parameters(read_model_file(model).shape)
+    needed = {name: factor * parameters * (asked + answered) for name, factor in FLOPS_A_TOKEN.items()}
+    floor = sum(needed.values()) / rate / 1e9
+    print(
+        json.dumps(
+            {
+                "tflop": round(sum(needed.values()) / 1e12, 3),
+                "matmul_gflops": round(rate),
+                "floor_s": round(floor, 2),
+                "share_of_floor": round(floor / seconds, 3),
+            }
+            | {f"{name}_share": round(flops / rate / 1e9 / parts[name], 3) for name, flops in needed.items()}
         )
     )
 

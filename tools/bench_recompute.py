@@ -49,8 +49,9 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.shapes.model_config import ModelConfig
     from mindrlhf_lite.shapes.parameters import parameter_specs
+    from mindrlhf_lite.shapes.streams import StreamShapes
     from mindrlhf_lite.trainer.actor import Actor, LossOptions
-    from mindrlhf_lite.trainer.batches import Shapes, make_microbatch
+    from mindrlhf_lite.trainer.batches import make_microbatch
     from mindrlhf_lite.trainer.optimizer import AdamWOptions
     from mindrlhf_lite.types import TrainSequence
 
@@ -65,7 +66,8 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     )
     sequences = [TrainSequence(rng.integers(0, 300, args.length).astype(np.int32), 16, 1.0) for _ in range(args.rows)]
     tokens = args.length - 16
-    shapes, totals = Shapes(args.rows * args.length, args.length), BatchTotals(args.rows * tokens, args.rows, tokens)
+    shapes = StreamShapes(args.rows * args.length, args.length)
+    totals = BatchTotals(args.rows * tokens, args.rows, tokens)
     batch = make_microbatch(sequences, shapes, token_mean, totals)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     actor.accumulate([batch])  # compiles

@@ -120,8 +120,9 @@ def main() -> None:
     from mindrlhf_lite.rollout.native import NativeEngine
     from mindrlhf_lite.shapes.model_config import ModelConfig
     from mindrlhf_lite.shapes.parameters import initial_weights
+    from mindrlhf_lite.shapes.streams import StreamShapes
     from mindrlhf_lite.trainer.actor import Actor, LossOptions
-    from mindrlhf_lite.trainer.batches import Shapes, make_microbatch
+    from mindrlhf_lite.trainer.batches import make_microbatch
     from mindrlhf_lite.trainer.optimizer import AdamWOptions
     from mindrlhf_lite.trainer.schedule import LearningRate
     from mindrlhf_lite.types import Prompt, SamplingParams, TrainSequence
@@ -163,7 +164,7 @@ def main() -> None:
     sampled = SamplingParams(MAX_COMPLETION, stop_token_ids=(tokenizer.eos_token_id or 0,))
     greedy = SamplingParams(MAX_COMPLETION, temperature=0, stop_token_ids=(tokenizer.eos_token_id or 0,))
     rng = np.random.default_rng(args.seed)
-    shapes = Shapes(args.batch_size * SEQUENCE, SEQUENCE)
+    shapes = StreamShapes(args.batch_size * SEQUENCE, SEQUENCE)
     schedule = LearningRate("cosine", args.lr, 0.0, warmup_steps=20, decay_steps=args.steps)
     with tqdm(total=args.steps, unit="step") as progress:
         for step in range(args.steps):

@@ -14,6 +14,7 @@ from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.parallel.dims import Coordinates
 from mindrlhf_lite.parallel.layout import Strategy, buffers_at
 from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.shapes.streams import StreamShapes
 from mindrlhf_lite.swap.phases import phases
 
 ITEM_BYTES = 4
@@ -46,16 +47,16 @@ def _buffer_bytes(config: ModelConfig, strategy: Strategy) -> int:
     return max(sizes)
 
 
-def activation_bytes(config: ModelConfig, strategy: Strategy, rows: int, length: int, keeps: bool) -> int:
-    """Estimate for one micro-batch of `rows` sequences on the fullest stage; `keeps`: whether layers keep theirs for a
-    backward pass.
+def activation_bytes(config: ModelConfig, strategy: Strategy, shapes: StreamShapes, keeps: bool) -> int:
+    """Estimate for the largest micro-batch on the fullest stage; `keeps`: whether layers keep theirs for a backward
+    pass.
     """
-    tokens, tensor = rows * length, strategy.dims.tensor
+    tokens, keys, tensor = shapes.streams[-1], shapes.keys[-1], strategy.dims.tensor
     heads = config.num_attention_heads // tensor
     wide = (
         4 * config.hidden_size + 3 * config.intermediate_size // tensor + 4 * heads * config.head_dim
     )  # numbers a token and layer
-    layer = ITEM_BYTES * tokens * (wide + heads * length)  # attention probabilities: heads * length a token
+    layer = ITEM_BYTES * tokens * (wide + heads * keys)  # attention probabilities: heads * keys a token
     layers = max(map(len, strategy.layers_of_stage(config.num_hidden_layers))) if keeps else 1
     return layers * layer + 3 * _CHUNK_BYTES + ITEM_BYTES * tokens * config.hidden_size * 4
 
@@ -85,17 +86,14 @@ def memory_plan(config: Config, shape: ModelConfig, world_size: int) -> MemoryPl
         "rollout": _buffer_bytes(shape, strategies.rollout),
         "kv_cache": kv_cache,
     }
-    share = config.completions_per_update // strategies.actor.dims.data
-    rows = -(-share // actor.parallel_config.micro_batch_num)
+    degree = strategies.actor.dims.data
+    trained = StreamShapes(config.micro_batch_tokens(degree), rl.seq_length)
+    scored = StreamShapes(config.micro_batch_tokens(degree, config.ref_config.ref_model_batch_size), rl.seq_length)
     keeps = not actor.recompute_config.recompute
     activations = {
-        "update": activation_bytes(shape, strategies.actor, rows, rl.seq_length, keeps),
-        "policy": activation_bytes(shape, strategies.actor, rows, rl.seq_length, False),
-        "reference": activation_bytes(
-            shape, strategies.reference, config.ref_config.ref_model_batch_size or rows, rl.seq_length, False
-        )
-        if rl.beta > 0
-        else 0,
+        "update": activation_bytes(shape, strategies.actor, trained, keeps),
+        "policy": activation_bytes(shape, strategies.actor, scored, False),
+        "reference": activation_bytes(shape, strategies.reference, scored, False) if rl.beta > 0 else 0,
         "reshard": 2 * rl.reshard_bucket_mb << 20,
     }
     needs = {

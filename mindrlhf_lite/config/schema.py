@@ -101,8 +101,8 @@ class RlConfig:
     )
     micro_batch_tokens: int = setting(
         0,
-        "tokens that a micro-batch is filled with; 0: seq_length times the completions of a rank's share / "
-        "micro_batch_num",
+        "tokens that a micro-batch is filled with; 0: what a rank's completions of an update / micro_batch_num need at "
+        "most",
         bounds=NOT_NEGATIVE,
     )
     chunk_size: int = setting(8, "prompts generated together, over all ranks", bounds=POSITIVE)
@@ -318,6 +318,17 @@ class Config:
     @property
     def updates_per_step(self) -> int:
         return self.rl_config.num_iterations * (self.completions_per_step // self.completions_per_update)
+
+    def micro_batch_tokens(self, data_degree: int, sequences: int = 0) -> int:
+        """Tokens that a micro-batch is filled with: as set, or what `sequences` of the longest need at most; 0: as many
+        as an actor's micro-batch has under so many data-parallel ranks.
+        """
+        rl, generate = self.rl_config, self.generate_config
+        share = self.completions_per_update // data_degree
+        rows = sequences or -(-share // self.actor_config.parallel_config.micro_batch_num)
+        prompts = -(-rows // rl.num_generations) if rl.packing else rows
+        longest = rows * generate.sampling_config.max_tokens + prompts * generate.max_prompt_length
+        return rl.micro_batch_tokens or min(longest, rows * rl.seq_length)
 
     @property
     def tokenizer_dir(self) -> str:

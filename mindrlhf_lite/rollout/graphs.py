@@ -13,14 +13,12 @@ import numpy as np
 from mindspore import Parameter, Tensor, jit, nn, ops
 
 from mindrlhf_lite.models.decoder import MASKED, Decoder, causal_mask
+from mindrlhf_lite.rollout.draw import Drawing, draw_greedily, draw_tokens
 
 _scatter_update = ops.ScatterUpdate()
 _batch_matmul = ops.BatchMatMul()
 _batch_matmul_tb = ops.BatchMatMul(transpose_b=True)
 _softmax = ops.Softmax(-1)
-_log_softmax = ops.LogSoftmax(-1)
-_gather_d = ops.GatherD()
-_cumsum = ops.CumSum()
 
 
 def allocate_cache(model: Decoder, slots: int, cache_length: int) -> tuple[Parameter, ...]:
@@ -34,26 +32,6 @@ def allocate_cache(model: Decoder, slots: int, cache_length: int) -> tuple[Param
         )
 
     return layer_caches("key") + layer_caches("value")
-
-
-def draw_tokens(
-    logits: Tensor, sampled_logits: Tensor, uniform: Tensor, is_greedy: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Inverse CDF over the vocabulary, or the most probable token where is_greedy, inside a graph.
-
-    Args: logits [B, V] of the policy; sampled_logits [B, V] of the distribution to draw from; uniform float32 [B];
-    is_greedy bool [B] or [1].
-    Returns: (token [B], its logprob [B] under sampled_logits, its logprob [B] under logits).
-    """
-    log_probabilities = _log_softmax(sampled_logits)
-    cumulative = _cumsum(ops.exp(log_probabilities), 1)
-    below = (cumulative <= uniform.reshape(-1, 1) * cumulative[:, -1:]).astype(ms.float32).sum(1).astype(ms.int32)
-    chosen = ops.select(is_greedy, ops.argmax(log_probabilities, 1).astype(ms.int32), below).reshape(-1, 1)
-    return (
-        chosen.reshape(-1),
-        _gather_d(log_probabilities, 1, chosen).reshape(-1),
-        _gather_d(_log_softmax(logits), 1, chosen).reshape(-1),
-    )
 
 
 class Prefill(nn.Cell):
@@ -87,15 +65,11 @@ class Prefill(nn.Cell):
 
 
 class Decode(nn.Cell):
-    """One decoding step of all slots.
+    """One decoding step of all slots."""
 
-    Args:
-        samples_in_graph: whether to return sampled tokens (temperature and stop mask only) or the logits.
-    """
-
-    def __init__(self, model: Decoder, slots: int, cache_length: int, stop_bias: np.ndarray, samples_in_graph: bool):
+    def __init__(self, model: Decoder, slots: int, cache_length: int, stop_bias: np.ndarray, drawing: Drawing):
         super().__init__(auto_prefix=False)
-        self.model, self.slots, self.cache_length, self.samples_in_graph = model, slots, cache_length, samples_in_graph
+        self.model, self.slots, self.cache_length, self.drawing = model, slots, cache_length, drawing
         self.num_kv_heads, self.head_dim = model.layers[0].num_kv_heads, model.config.head_dim
         self.queries_per_kv = model.layers[0].num_heads // self.num_kv_heads
         self.pairs = Tensor(np.arange(slots * self.num_kv_heads, dtype=np.int32))
@@ -117,11 +91,10 @@ class Decode(nn.Cell):
         uniform: Tensor,
         forbid_stop: Tensor,
         inverse_temperature: Tensor,
-        is_greedy: Tensor,
         *caches: Parameter,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Args: token_ids, positions int32 [B]; uniform, forbid_stop float32 [B]; inverse_temperature [1]; is_greedy
-        [1] bool; caches: of `allocate_cache`.
+        """Args: token_ids, positions int32 [B]; uniform, forbid_stop float32 [B]; inverse_temperature [1]; caches: of
+        `allocate_cache`.
 
         Returns: (token [B], logprob [B], policy logprob [B]), or (logits [B, V], unused, unused).
         """
@@ -138,8 +111,14 @@ class Decode(nn.Cell):
             values = _scatter_update(value_cache, places, value.reshape(-1, self.head_dim)).reshape(shape)
             x = layer.finish(x, self._attend(query, keys, values, mask))
         logits = self.model.logits(self.model.norm(x))
-        if not self.samples_in_graph:
+        drawing = self.drawing
+        if not drawing.in_graph:
             return logits, positions, positions
-        return draw_tokens(
-            logits, (logits + forbid_stop.reshape(-1, 1) * self.stop_bias) * inverse_temperature, uniform, is_greedy
-        )
+        allowed = logits
+        if drawing.forbids_stops:
+            allowed = logits + forbid_stop.reshape(-1, 1) * self.stop_bias
+        if drawing.is_greedy:
+            return draw_greedily(allowed, logits, drawing.forbids_stops)
+        if drawing.is_scaled:
+            allowed = allowed * inverse_temperature
+        return draw_tokens(allowed, logits, drawing.forbids_stops or drawing.is_scaled, uniform)

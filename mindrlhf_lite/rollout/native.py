@@ -17,6 +17,7 @@ import numpy as np
 from mindspore import Parameter, Tensor
 
 from mindrlhf_lite.models.decoder import MASKED, Decoder
+from mindrlhf_lite.rollout.draw import Drawing
 from mindrlhf_lite.rollout.graphs import Decode, Prefill, allocate_cache
 from mindrlhf_lite.rollout.protocol import Progress
 from mindrlhf_lite.rollout.sampler import Draw, TokenHistory, sample, uniforms
@@ -56,7 +57,7 @@ class NativeEngine:
         self.model, self.num_slots, self.cache_length = model, num_slots, cache_length
         self._buckets = tuple(length_buckets) or default_buckets(cache_length)
         self._prefill = Prefill(model, cache_length)
-        self._decoders: dict[tuple[tuple[int, ...], bool], Decode] = {}
+        self._decoders: dict[tuple[tuple[int, ...], Drawing], Decode] = {}
         self._caches: tuple[Parameter, ...] | None = None
         self.wake()
 
@@ -96,13 +97,13 @@ class NativeEngine:
                 )
         return _Batch(self, requests, sampling, self._caches, progress, on_token).run()
 
-    def decoder(self, stop_token_ids: tuple[int, ...], samples_in_graph: bool) -> Decode:
+    def decoder(self, stop_token_ids: tuple[int, ...], drawing: Drawing) -> Decode:
         """The decode graph for a set of stop tokens, built once."""
-        key = (stop_token_ids, samples_in_graph)
+        key = (stop_token_ids, drawing)
         if key not in self._decoders:
             stop_bias = np.zeros(self.model.config.vocab_size, np.float32)
             stop_bias[list(stop_token_ids)] = MASKED
-            self._decoders[key] = Decode(self.model, self.num_slots, self.cache_length, stop_bias, samples_in_graph)
+            self._decoders[key] = Decode(self.model, self.num_slots, self.cache_length, stop_bias, drawing)
         return self._decoders[key]
 
     def round_up(self, length: int) -> int:
@@ -161,10 +162,9 @@ class _Batch:
             for number in range(request.num_samples)
         )
         self.slots: list[_Sequence | None] = [None] * engine.num_slots
-        self.decode = engine.decoder(tuple(sorted(sampling.stop_token_ids)), not sampling.has_filters)
+        self.decode = engine.decoder(tuple(sorted(sampling.stop_token_ids)), Drawing.of(sampling))
         self.stops = frozenset(sampling.stop_token_ids)
         self.inverse_temperature = Tensor([1.0 / sampling.temperature if sampling.temperature > 0 else 1.0], ms.float32)
-        self.is_greedy = Tensor([sampling.temperature == 0])
         self.token_ids, self.positions = np.zeros(engine.num_slots, np.int32), np.zeros(engine.num_slots, np.int32)
 
     def run(self) -> list[list[Completion]]:
@@ -198,9 +198,7 @@ class _Batch:
             uniform[slot] = sequence.uniforms[len(sequence.token_ids)]
             forbid_stop[slot] = len(sequence.token_ids) < self.sampling.min_tokens
         arrays = (self.token_ids, self.positions, uniform, forbid_stop)
-        outputs = self.decode(
-            *(Tensor(array) for array in arrays), self.inverse_temperature, self.is_greedy, *self.caches
-        )
+        outputs = self.decode(*(Tensor(array) for array in arrays), self.inverse_temperature, *self.caches)
         tokens, logprobs, engine_logprobs = (output.asnumpy() for output in outputs)
         if self.sampling.has_filters:
             drawn = sample(tokens[busy], [self._draw(slot, uniform[slot]) for slot in busy])

@@ -7,6 +7,7 @@ padding: token 0 in no segment, with weight and mask 0.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,17 +15,16 @@ import numpy as np
 
 from mindrlhf_lite.algorithms.aggregation import BatchTotals
 from mindrlhf_lite.shapes.buckets import round_up
+from mindrlhf_lite.shapes.streams import BLOCK, StreamShapes
 from mindrlhf_lite.types import TrainSequence
 
-BLOCK = 32  # queries that attend together
-_STREAMS = 4  # sizes of streams: quarters of the budget
-_SPLITS_AT = 2  # a group is divided to fill a gap of at least so many times its prompt, which is then computed twice
+_DIVIDES_FROM = 2  # a group is divided to fill a gap of so many times its prompt, which is then computed twice
 _NOBODY = -1  # segment of padding
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Arrays of one forward pass: a stream of T tokens in B blocks, and N slots of completion tokens.
+    """Arrays of one forward pass: a stream of T tokens in B blocks, and T slots for its completion tokens.
 
     Slot n holds the prediction of `labels[n]` from the hidden state at place `predictors[n]` of the stream.
     """
@@ -35,14 +35,14 @@ class MicroBatch:
     prompts: np.ndarray  # int32 [T]: the segment of its prompt
     keys: np.ndarray  # int32 [B, K]: places that some token of the block may attend to
     used_keys: np.ndarray  # int32 [B]: how many of them are such; the others fill up
-    predictors: np.ndarray  # int32 [N]
-    labels: np.ndarray  # int32 [N]
-    mask: np.ndarray  # float32 [N], 1 on valid completion tokens
-    weight: np.ndarray  # float32 [N], the token's share of the loss; 0 where masked
-    advantages: np.ndarray  # float32 [N]
-    frozen_logprobs: np.ndarray  # float32 [N], 0 where unknown
-    reference_logprobs: np.ndarray  # float32 [N], 0 where unknown
-    sampling_logprobs: np.ndarray  # float32 [N], 0 where unknown
+    predictors: np.ndarray  # int32 [T]
+    labels: np.ndarray  # int32 [T]
+    mask: np.ndarray  # float32 [T], 1 on valid completion tokens
+    weight: np.ndarray  # float32 [T], the token's share of the loss; 0 where masked
+    advantages: np.ndarray  # float32 [T]
+    frozen_logprobs: np.ndarray  # float32 [T], 0 where unknown
+    reference_logprobs: np.ndarray  # float32 [T], 0 where unknown
+    sampling_logprobs: np.ndarray  # float32 [T], 0 where unknown
     lengths: tuple[int, ...]  # completion tokens of every sequence, in order
 
     @property
@@ -51,45 +51,17 @@ class MicroBatch:
         return int((self.segments == _NOBODY).sum())
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(T, K, N): micro-batches of one shape share a graph."""
-        return len(self.token_ids), self.keys.shape[1], len(self.labels)
+    def shape(self) -> tuple[int, int]:
+        """(T, K): micro-batches of one shape share a graph."""
+        return len(self.token_ids), self.keys.shape[1]
 
     def split(self, values: np.ndarray) -> list[np.ndarray]:
-        """Cuts per-slot values [N] into one array a sequence, without padding."""
+        """Cuts per-slot values [T] into one array a sequence, without padding."""
         ends = np.cumsum(self.lengths)
         return [part.copy() for part in np.split(values[: ends[-1]], ends[:-1])]
 
 
-@dataclass(frozen=True)
-class Shapes:
-    """Which shapes micro-batches may have, so that few graphs are compiled.
-
-    Example: Shapes(1024, longest=400): streams of 256, 512, 768 or 1024 tokens; 64, 128, 256 or 448 keys.
-    """
-
-    budget: int  # tokens of a full stream
-    longest: int  # tokens of the longest sequence
-    multiple: int = 1  # streams can be divided by this (tensor ranks that split the tokens)
-
-    @property
-    def streams(self) -> tuple[int, ...]:
-        unit = np.lcm(BLOCK, self.multiple)
-        full = max(self.budget, self.longest)
-        return tuple(sorted({int(-(-full * part // (_STREAMS * unit)) * unit) for part in range(1, _STREAMS + 1)}))
-
-    @property
-    def keys(self) -> tuple[int, ...]:
-        most = min((-(-self.longest // BLOCK) + 1) * BLOCK, self.streams[-1])  # where one ends, and others begin
-        return (*(2**power * BLOCK for power in range(1, 20) if 2**power * BLOCK < most), most)
-
-    @property
-    def num_graphs(self) -> int:
-        """Of one role, at most."""
-        return 2 * sum(len({min(keys, stream) for keys in self.keys}) for stream in self.streams)
-
-
-def pack(sequences: Sequence[TrainSequence], shapes: Shapes, shares_prompts: bool = True) -> list[list[int]]:
+def pack(sequences: Sequence[TrainSequence], shapes: StreamShapes, shares_prompts: bool = True) -> list[list[int]]:
     """Indices of the sequences of each micro-batch, completions of one prompt next to each other.
 
     Args: shares_prompts: whether completions of one prompt share it; False: every sequence brings its own.
@@ -98,39 +70,38 @@ def pack(sequences: Sequence[TrainSequence], shapes: Shapes, shares_prompts: boo
     for index, sequence in enumerate(sequences):
         prompt = sequence.token_ids[: sequence.prompt_length].tobytes()
         groups.setdefault(prompt if shares_prompts else index, []).append(index)
-    capacity = shapes.streams[-1]
-    packed: list[list[int]] = [[]]
-    room = capacity
-    for members in groups.values():
-        prompt_length = sequences[members[0]].prompt_length
-        # of a group that has to be divided, the long ones first: the short ones fill the gaps
-        left = sorted(members, key=lambda index: -sequences[index].completion_length)
-        while left:
-            whole = prompt_length + sum(sequences[index].completion_length for index in left)
-            is_new = room == capacity
-            if not is_new and whole > room and room < _SPLITS_AT * prompt_length:
-                packed.append([])
-                room = capacity
-                continue
-            taken = []
-            remaining = room - prompt_length
-            for index in left:
-                if sequences[index].completion_length <= remaining:
+
+    def tokens(members: Sequence[int]) -> int:
+        return sequences[members[0]].prompt_length + sum(sequences[index].completion_length for index in members)
+
+    left, packed = sum(map(tokens, groups.values())), []
+    stream: list[int] = []
+    room = 0
+    # of a group that is divided, the long completions first: the short ones fill the gaps
+    waiting = deque(sorted(group, key=lambda index: -sequences[index].completion_length) for group in groups.values())
+    while waiting:
+        group = waiting.popleft()
+        prompt_length = sequences[group[0]].prompt_length
+        taken, used = [], prompt_length
+        if tokens(group) <= room or room >= _DIVIDES_FROM * prompt_length:
+            for index in group:
+                if used + sequences[index].completion_length <= room:
                     taken.append(index)
-                    remaining -= sequences[index].completion_length
-            if taken:
-                packed[-1] += sorted(taken)
-                room = remaining
-                left = [index for index in left if index not in set(taken)]
-            if left:
-                packed.append([])
-                room = capacity
-    return [members for members in packed if members]
+                    used += sequences[index].completion_length
+        if taken:
+            stream += sorted(taken)
+            room, left = room - used, left - used
+        if rest := [index for index in group if index not in taken]:
+            left += prompt_length if taken else 0  # once more
+            waiting.appendleft(rest)
+            packed.append(stream)
+            stream, room = [], shapes.stream_for(left, prompt_length + sequences[rest[0]].completion_length)
+    return [members for members in (*packed, stream) if members]
 
 
 def make_microbatch(
     sequences: Sequence[TrainSequence],
-    shapes: Shapes,
+    shapes: StreamShapes,
     token_weight: Callable[[int, BatchTotals], float],
     totals: BatchTotals,
     shares_prompts: bool = True,
@@ -141,11 +112,9 @@ def make_microbatch(
         stream.add(sequence, shares_prompts)
     length = round_up(len(stream.token_ids), shapes.streams)
     keys, used = stream.keys_of_blocks(length, shapes.keys)
-    slots = sum(sequence.completion_length for sequence in sequences)
-    slots = length // 2 if slots <= length // 2 else length
 
     def of_slots(values: Callable[[TrainSequence], np.ndarray | float | None]) -> np.ndarray:
-        filled, start = np.zeros(slots, np.float32), 0
+        filled, start = np.zeros(length, np.float32), 0
         for sequence in sequences:
             value = values(sequence)
             if value is not None:
@@ -160,8 +129,8 @@ def make_microbatch(
         _filled(stream.prompts, length, _NOBODY),
         keys,
         used,
-        _filled(stream.predictors, slots, 0),
-        _filled(np.concatenate([sequence.token_ids[sequence.prompt_length :] for sequence in sequences]), slots, 0),
+        _filled(stream.predictors, length, 0),
+        _filled(np.concatenate([sequence.token_ids[sequence.prompt_length :] for sequence in sequences]), length, 0),
         of_slots(lambda sequence: 1.0),
         of_slots(lambda sequence: token_weight(sequence.completion_length, totals)),
         of_slots(lambda sequence: sequence.advantage),

@@ -6,14 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import lcm
 
 import numpy as np
 
 from mindrlhf_lite.algorithms.aggregation import AGGREGATIONS, BatchTotals
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
+from mindrlhf_lite.shapes.streams import StreamShapes
 from mindrlhf_lite.trainer.actor import LogprobScorer
-from mindrlhf_lite.trainer.batches import MicroBatch, Shapes, make_microbatch, pack
+from mindrlhf_lite.trainer.batches import MicroBatch, make_microbatch, pack
 from mindrlhf_lite.trainer.roles import Roles
 from mindrlhf_lite.trainer.schedule import LearningRate
 from mindrlhf_lite.trainer.statistics import UpdateCounts, merged_statistics
@@ -33,15 +35,14 @@ class PolicyUpdate:
         self.aggregation = AGGREGATIONS[rl.loss_aggregation]
         self.max_tokens = config.generate_config.sampling_config.max_tokens
         self.minibatch = config.completions_per_update
-        share = self.minibatch // roles.actor.mesh.dims.data
-        rows = -(-share // config.actor_config.parallel_config.micro_batch_num)
+        degree, length = roles.actor.mesh.dims.data, rl.seq_length
         multiple = roles.actor.mesh.dims.tensor  # of all roles' tensor degrees
         if roles.reference is not None:
-            multiple = int(np.lcm(multiple, roles.reference.model.mesh.dims.tensor))
-        self.shapes = Shapes(rl.micro_batch_tokens or rows * rl.seq_length, rl.seq_length, multiple)
-        scoring_rows = config.ref_config.ref_model_batch_size or rows
-        self.scoring_shapes = Shapes(rl.micro_batch_tokens or scoring_rows * rl.seq_length, rl.seq_length, multiple)
-        self.graphs: set[tuple[str, int, int, int]] = set()  # kind and shape of those compiled
+            multiple = lcm(multiple, roles.reference.model.mesh.dims.tensor)
+        self.shapes = StreamShapes(config.micro_batch_tokens(degree), length, multiple)
+        scoring_tokens = config.micro_batch_tokens(degree, config.ref_config.ref_model_batch_size)
+        self.scoring_shapes = StreamShapes(scoring_tokens, length, multiple)
+        self.graphs: set[tuple[str, int, int]] = set()  # kind and shape of those compiled
 
     def score(self, kind: str, scorer: LogprobScorer, sequences: Sequence[TrainSequence]) -> list[np.ndarray]:
         """Logprobs of every sequence's completion tokens, in order, on all ranks. Args: kind: "reference" or
@@ -128,7 +129,7 @@ class PolicyUpdate:
         return norm
 
     def _microbatches(
-        self, kind: str, sequences: Sequence[TrainSequence], shapes: Shapes, totals: BatchTotals
+        self, kind: str, sequences: Sequence[TrainSequence], shapes: StreamShapes, totals: BatchTotals
     ) -> list[tuple[list[int], MicroBatch]]:
         shares, batches = self.config.rl_config.packing, []
         for indices in pack(sequences, shapes, shares):

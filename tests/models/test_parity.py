@@ -102,8 +102,9 @@ def test_gradients_equal_torch_autograd(tmp_path, shape):
     right.
     """
     from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
+    from mindrlhf_lite.shapes.streams import StreamShapes
     from mindrlhf_lite.trainer.actor import Actor, LossOptions
-    from mindrlhf_lite.trainer.batches import Shapes, make_microbatch
+    from mindrlhf_lite.trainer.batches import make_microbatch
     from mindrlhf_lite.trainer.optimizer import AdamWOptions
     from mindrlhf_lite.types import TrainSequence
 
@@ -127,7 +128,7 @@ def test_gradients_equal_torch_autograd(tmp_path, shape):
     expected = {name: parameter.grad.numpy() for name, parameter in reference.named_parameters()}
 
     actor = Actor(Decoder(config, weights, True, 16), LossOptions(0.0, 0.2, 0.2, False), AdamWOptions())
-    actor.accumulate([make_microbatch(sequences, Shapes(64, 16), token_mean, BatchTotals(total, 4, 12))])
+    actor.accumulate([make_microbatch(sequences, StreamShapes(64, 16), token_mean, BatchTotals(total, 4, 12))])
     for gradient in actor.optimizer.gradients:
         name = gradient.name.removeprefix("gradient.")
         scale = np.abs(expected[name]).max()

@@ -7,8 +7,9 @@ from mindspore import Tensor
 
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
 from mindrlhf_lite.models.decoder import Decoder
+from mindrlhf_lite.shapes.streams import StreamShapes
 from mindrlhf_lite.trainer.actor import Actor, LogprobScorer, LossOptions
-from mindrlhf_lite.trainer.batches import Shapes, make_microbatch, pack
+from mindrlhf_lite.trainer.batches import make_microbatch, pack
 from mindrlhf_lite.trainer.optimizer import AdamWOptions
 from mindrlhf_lite.types import TrainSequence
 
@@ -28,25 +29,25 @@ def test_arrays_by_hand():
         sequence([1, 2], [7], -0.5),
         sequence([5], [0], -2.0, reference_logprobs=np.array([-0.1], np.float32)),
     ]
-    batch = make_microbatch(sequences, Shapes(32, 8), lambda length, totals: 10.0 * length, TOTALS)
-    assert batch.shape == (32, 32, 16) and batch.num_padding == 25
+    batch = make_microbatch(sequences, StreamShapes(32, 8), lambda length, totals: 10.0 * length, TOTALS)
+    assert batch.shape == (32, 32) and batch.num_padding == 25
     assert batch.token_ids.tolist() == [1, 2, 3, 4, 7, 5, 0] + [0] * 25
     assert batch.position_ids.tolist() == [0, 1, 2, 3, 2, 0, 1] + [0] * 25
     assert batch.segments.tolist() == [0, 0, 1, 1, 2, 3, 4] + [-1] * 25
     assert batch.prompts.tolist() == [0, 0, 0, 0, 0, 3, 3] + [-1] * 25
     assert batch.used_keys.tolist() == [7] and sorted(batch.keys[0, :7]) == list(range(7))
     assert batch.predictors.tolist()[:4] == [1, 2, 1, 5]  # the first token of a completion at the prompt's last
-    assert batch.labels.tolist() == [3, 4, 7, 0] + [0] * 12
-    assert batch.mask.tolist() == [1, 1, 1, 1] + [0] * 12
-    assert batch.weight.tolist() == [20, 20, 10, 10] + [0] * 12
-    assert batch.advantages.tolist() == [0.5, 0.5, -0.5, -2] + [0] * 12
+    assert batch.labels.tolist() == [3, 4, 7, 0] + [0] * 28
+    assert batch.mask.tolist() == [1, 1, 1, 1] + [0] * 28
+    assert batch.weight.tolist() == [20, 20, 10, 10] + [0] * 28
+    assert batch.advantages.tolist() == [0.5, 0.5, -0.5, -2] + [0] * 28
     assert batch.reference_logprobs.tolist()[:4] == pytest.approx([0, 0, 0, -0.1])
-    assert [part.tolist() for part in batch.split(np.arange(16))] == [[0, 1], [2], [3]]
+    assert [part.tolist() for part in batch.split(np.arange(32))] == [[0, 1], [2], [3]]
 
 
 def test_prompts_of_their_own():
     sequences = [sequence([1, 2], [3]), sequence([1, 2], [4])]
-    batch = make_microbatch(sequences, Shapes(32, 8), token_mean, TOTALS, shares_prompts=False)
+    batch = make_microbatch(sequences, StreamShapes(32, 8), token_mean, TOTALS, shares_prompts=False)
     assert batch.token_ids.tolist()[:6] == [1, 2, 3, 1, 2, 4]
     assert batch.prompts.tolist()[:6] == [0, 0, 0, 2, 2, 2]
 
@@ -54,7 +55,7 @@ def test_prompts_of_their_own():
 def test_a_block_has_the_keys_that_its_tokens_see_and_no_others():
     """70 tokens of one group: the second block (32 to 63) lies in the second completion, the third begins there."""
     sequences = [sequence(range(10), range(10, 30)), sequence(range(10), range(30, 70))]
-    batch = make_microbatch(sequences, Shapes(96, 80), token_mean, TOTALS)
+    batch = make_microbatch(sequences, StreamShapes(96, 80), token_mean, TOTALS)
     seen = [set(keys[:used].tolist()) for keys, used in zip(batch.keys, batch.used_keys, strict=True)]
     assert seen[0] == set(range(32))
     assert seen[1] == set(range(10)) | set(range(30, 64))
@@ -74,7 +75,7 @@ def groups(rng, lengths, num_prompts, longest_prompt=30):
 
 def test_every_sequence_is_packed_once_and_fits():
     rng = np.random.default_rng(0)
-    shapes = Shapes(160, 80)
+    shapes = StreamShapes(160, 80)
     for shares in (True, False):
         sequences = groups(rng, (1, 50, 7, 12, 33), 9)
         packed = pack(sequences, shapes, shares)
@@ -90,7 +91,7 @@ def test_at_most_a_tenth_is_padding():
     rng = np.random.default_rng(0)
     lengths = np.exp(rng.uniform(np.log(5), np.log(512), (16, 8))).astype(int)
     sequences = [each for row in lengths for each in groups(rng, row, 1, 100)]
-    shapes = Shapes(4096, 612)
+    shapes = StreamShapes(4096, 612)
     batches = [
         make_microbatch([sequences[index] for index in members], shapes, token_mean, TOTALS)
         for members in pack(sequences, shapes)
@@ -113,7 +114,7 @@ def logprobs_alone(model, each):
 @pytest.mark.parametrize("shares", [True, False])
 def test_logprobs_are_those_of_the_sequence_alone(shares):
     model = Decoder(TINY, random_weights(TINY), False, 80)
-    sequences, shapes = groups(np.random.default_rng(1), (1, 5, 40, 12), 4), Shapes(160, 80)
+    sequences, shapes = groups(np.random.default_rng(1), (1, 5, 40, 12), 4), StreamShapes(160, 80)
     scorer = LogprobScorer(model)
     for members in pack(sequences, shapes, shares):
         batch = make_microbatch([sequences[index] for index in members], shapes, token_mean, TOTALS, shares)
@@ -135,15 +136,18 @@ def gradients(sequences, shapes, shares):
 
 def test_gradients_do_not_depend_on_sharing_packing_or_order():
     sequences = groups(np.random.default_rng(2), (3, 20, 40, 9), 3)
-    expected = gradients(sequences, Shapes(128, 80), False)
-    for found in (gradients(sequences, Shapes(320, 80), True), gradients(sequences[::-1], Shapes(96, 80), True)):
+    expected = gradients(sequences, StreamShapes(128, 80), False)
+    for found in (
+        gradients(sequences, StreamShapes(320, 80), True),
+        gradients(sequences[::-1], StreamShapes(96, 80), True),
+    ):
         for name, values in found.items():
             np.testing.assert_allclose(values, expected[name], atol=1e-5 * np.abs(expected[name]).max(), err_msg=name)
 
 
 def test_few_shapes_however_lengths_vary():
     """No more graphs than the plan says, and the second pass over the same shapes compiles nothing."""
-    rng, shapes = np.random.default_rng(3), Shapes(96, 64)
+    rng, shapes = np.random.default_rng(3), StreamShapes(96, 64)
     model = Decoder(TINY, random_weights(TINY), True, 64)
     actor, scorer = Actor(model, LossOptions(0.1, 0.2, 0.2, True), AdamWOptions()), LogprobScorer(model)
 
@@ -166,10 +170,20 @@ def test_few_shapes_however_lengths_vary():
 
 
 def test_shapes_by_hand():
-    shapes = Shapes(1024, longest=400)
-    assert shapes.streams == (256, 512, 768, 1024)
+    shapes = StreamShapes(1024, longest=400)
+    assert shapes.streams == (128, 256, 512, 768, 1024)
     assert shapes.keys == (64, 128, 256, 448)
-    # streams of 256 have 64, 128 or 256 keys, those of 512 and more also 448; half or all of a stream are completions
-    assert shapes.num_graphs == 2 * (3 + 4 + 4 + 4)
-    assert Shapes(100, longest=400).streams[-1] == 416  # one sequence always fits
-    assert all(stream % 6 == 0 for stream in Shapes(1000, 100, multiple=6).streams)
+    # streams of 128 have 64 or 128 keys, those of 256 also 256, those of 512 and more also 448
+    assert shapes.num_graphs == 2 + 3 + 4 + 4 + 4
+    assert StreamShapes(100, longest=400).streams[-1] == 416  # one sequence always fits
+    assert all(stream % 6 == 0 for stream in StreamShapes(1000, 100, multiple=6).streams)
+    # 700 tokens fill nine tenths of 768; 600 would not: first 512 of them, then the other 88 in 128
+    assert [shapes.stream_for(tokens, 50) for tokens in (5000, 1000, 700, 600, 88, 20)] == [
+        1024,
+        1024,
+        768,
+        512,
+        128,
+        128,
+    ]
+    assert shapes.stream_for(300, at_least=290) == 512

@@ -11,13 +11,14 @@ from mindspore import Tensor
 
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, sequence_mean, token_mean
 from mindrlhf_lite.models.decoder import Decoder
+from mindrlhf_lite.shapes.streams import StreamShapes
 from mindrlhf_lite.trainer.actor import Actor, LossOptions
-from mindrlhf_lite.trainer.batches import Shapes, make_microbatch
+from mindrlhf_lite.trainer.batches import make_microbatch
 from mindrlhf_lite.trainer.optimizer import AdamWOptions
 from mindrlhf_lite.types import TrainSequence
 
 EPS_LOW, EPS_HIGH, BETA, EOS = 0.2, 0.28, 0.3, 5  # EOS is also what a careless implementation would pad with
-SHAPES = Shapes(96, 16)
+SHAPES = StreamShapes(96, 16)
 
 
 def numpy_grpo(sequences, hidden, head, per_sequence, is_cap=0.0):

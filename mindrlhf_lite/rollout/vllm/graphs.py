@@ -12,7 +12,7 @@ from mindspore import Parameter, Tensor, jit, nn, ops
 
 from mindrlhf_lite.models.decoder import MASKED, Decoder
 from mindrlhf_lite.models.spread import spread
-from mindrlhf_lite.rollout.graphs import draw_tokens
+from mindrlhf_lite.rollout.draw import draw_greedily, draw_tokens
 
 _scatter_update = ops.ScatterUpdate()
 _batch_matmul = ops.BatchMatMul()
@@ -91,4 +91,11 @@ class PagedForward(nn.Cell):
         logits = self.model.logits(self.model.norm(ops.gather(x, last, 0)))
         if not self.samples_in_graph:
             return logits, positions, positions
-        return draw_tokens(logits, logits * inverse_temperature.reshape(-1, 1), uniform, is_greedy)
+        scaled = logits * inverse_temperature.reshape(-1, 1)
+        token, logprob, policy = draw_tokens(scaled, logits, True, uniform)
+        best, best_logprob, best_policy = draw_greedily(logits, logits, False)
+        return (
+            ops.select(is_greedy, best, token),
+            ops.select(is_greedy, best_logprob, logprob),
+            ops.select(is_greedy, best_policy, policy),
+        )
