@@ -50,6 +50,7 @@ _SINGLE = re.compile(r"\{([A-Za-z0-9])\}")  # 2^{n} is 2^n; 2^{n-1} keeps its br
 _ONLY_WORDS = re.compile(r"[A-Za-z][A-Za-z.' -]*")
 _LONGEST_FORMULA = 300
 _COMMAND = re.compile(r"\\[A-Za-z]+")
+_GROUPING = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _EXACT_DIGITS = 14  # of a decimal that is to equal a formula
 _AND = re.compile(r"\s*,?\s*\b(?:and|or)\b\s*")
 _NAMED = re.compile(r"^\\?[A-Za-z](?:_\{?\w\}?)?\s*=\s*(?=[^=]+$)")
@@ -142,7 +143,7 @@ def _is_quantity(text: str, expected: Quantity, gold: str) -> bool | None:
         return same and bool(last) and _is_quantity(last, expected, gold)
     if _NO_NUMBER.search(text) or _is_prose(_without_unit(text)):
         return False
-    return _same_formula(_without_unit(text), plain_form(gold))
+    return _same_formula(_without_unit(text), _ungrouped(plain_form(gold)))
 
 
 def _is_value(side: str, expected: Quantity, gold: str) -> bool:
@@ -151,7 +152,14 @@ def _is_value(side: str, expected: Quantity, gold: str) -> bool:
         return found.equals(expected)
     if not _ARITHMETIC.fullmatch(side):
         return False
-    return "%" in side or _same_formula(side.replace("$", ""), plain_form(gold))  # "180 - 10%": whose, nobody knows
+    return "%" in side or _same_formula(
+        side.replace("$", ""), _ungrouped(plain_form(gold))
+    )  # "180 - 10%": whose, nobody knows
+
+
+def _ungrouped(number: str) -> str:
+    """14,000 as 14000: to math-verify a comma makes a set."""
+    return _GROUPING.sub("", number)
 
 
 @lru_cache(maxsize=4096)

@@ -107,14 +107,13 @@ def points(count: int, seed: int) -> list[Point]:
 
 def export_point(number: int, rng: random.Random) -> Point:
     """While the model is exported, the kinds in turn."""
-    rank = number % 2
     if number % 4 < 2:
-        return Point(rank, phase="finish", delay_s=rng.random() ** 2 * 0.5)
-    limits = {"open": 4, "write": 4, "fsync": 3, "rename": 1} if rank == 0 else {"open": 1, "write": 1}
+        return Point(number % 2, phase="finish", delay_s=rng.random() ** 2 * 0.5)
+    limits = {"open": 4, "write": 4, "fsync": 3, "rename": 1}  # of rank 0, which has all of the model
     operation = rng.choice(list(limits))
     occurrence = rng.randint(1, limits[operation])
     return Point(
-        rank, operation=operation, occurrence=occurrence, kind=rng.choice(["kill", "killed"]), folder="/killed/.hf"
+        0, operation=operation, occurrence=occurrence, kind=rng.choice(["kill", "killed"]), folder="/killed/.hf"
     )
 
 
