@@ -132,9 +132,9 @@ class Job:
             )
         ]
         environment = clean_environment(PYTHONPATH=VERIFIERS, TEST_JOB=self.mark, **environment)
-        self.process = subprocess.Popen(
-            command, cwd=log_dir.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
-        )
+        self.console = log_dir.with_suffix(".console")
+        streams = {"stdout": self.console.open("w"), "stderr": subprocess.STDOUT}
+        self.process = subprocess.Popen(command, cwd=log_dir.parent, **streams, env=environment)
 
     def text(self, rank: int) -> str:
         path = self.log_dir / f"worker_{rank}.log"
@@ -166,8 +166,13 @@ class Job:
         return ""
 
     def wait(self) -> int:
+        """msrun's exit code, once the guard has said why, too."""
         try:
-            return self.process.wait(TOGETHER)
+            code = self.process.wait(TOGETHER)
+            deadline = time.monotonic() + 10 * bool(code)
+            while time.monotonic() < deadline and "was killed by" not in self.console.read_text(errors="replace"):
+                time.sleep(0.05)
+            return code
         finally:
             end_processes_of(self.mark)
 
@@ -231,10 +236,10 @@ def run(num_points: int, seed: int, folder: Path, say=print) -> list[str]:
         )
         job = Job(data, killed, folder / "killed_log", *settings, **shim)
         where = job.kill_at(point)
-        code, text = job.wait(), job.text(0)
+        code, text, said = job.wait(), job.text(0), job.console.read_text(errors="replace")
         before, (newest, found) = newest, differences(folder / "reference", killed)
-        if code == 0 or f"rank {point.rank} was killed by signal 9" not in text:
-            found.append(f"the run was not killed (exit code {code}): {text[-300:]}")
+        if code == 0 or f"rank {point.rank} was killed by signal 9" not in said:
+            found.append(f"the rank was not killed, or nobody said so (exit code {code}): {said[-300:]}")
         shown = max(map(int, re.findall(r"step +(\d+) \|", text)), default=before + 1)
         if newest < max(before, shown - 1):
             found.append(f"checkpoint {before} was there, step {shown} was shown, the newest is {newest}")
