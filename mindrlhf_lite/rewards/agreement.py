@@ -143,7 +143,7 @@ def _is_quantity(text: str, expected: Quantity, gold: str) -> bool | None:
         return same and bool(last) and _is_quantity(last, expected, gold)
     if _NO_NUMBER.search(text) or _is_prose(_without_unit(text)):
         return False
-    return _same_formula(_without_unit(text), _ungrouped(plain_form(gold)))
+    return _same_formula(_without_unit(text), _ungrouped(gold))
 
 
 def _is_value(side: str, expected: Quantity, gold: str) -> bool:
@@ -152,14 +152,13 @@ def _is_value(side: str, expected: Quantity, gold: str) -> bool:
         return found.equals(expected)
     if not _ARITHMETIC.fullmatch(side):
         return False
-    return "%" in side or _same_formula(
-        side.replace("$", ""), _ungrouped(plain_form(gold))
-    )  # "180 - 10%": whose, nobody knows
+    # of "180 - 10%", nobody knows ten percent of what
+    return "%" in side or _same_formula(side.replace("$", ""), _ungrouped(gold))
 
 
-def _ungrouped(number: str) -> str:
-    """14,000 as 14000: to math-verify a comma makes a set."""
-    return _GROUPING.sub("", number)
+def _ungrouped(gold: str) -> str:
+    """The plain form of 14,000 is 14000 here: to math-verify a comma makes a set."""
+    return _GROUPING.sub("", plain_form(gold))
 
 
 @lru_cache(maxsize=4096)
