@@ -37,14 +37,12 @@ def place(scratch: Path, final: Path) -> None:
     """Gives a finished file or folder, beside `final`, its name, in place of what had it."""
     if scratch.is_dir():
         flush_all(scratch)
-        aside = set_aside(final)
+        set_aside(final)
     else:
         flush(scratch)
-        aside = None
     os.replace(scratch, final)
     flush(final.parent)
-    if aside is not None:
-        shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(_aside(final), ignore_errors=True)  # also of a process that ended before it could
 
 
 def set_aside(folder: Path) -> Path | None:
@@ -53,10 +51,14 @@ def set_aside(folder: Path) -> Path | None:
     """
     if not folder.exists():
         return None
-    aside = folder.with_name(f".{folder.name}.removed")
+    aside = _aside(folder)
     shutil.rmtree(aside, ignore_errors=True)
     os.replace(folder, aside)
     return aside
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.removed")
 
 
 def remove(folder: Path) -> None:

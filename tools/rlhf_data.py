@@ -98,6 +98,12 @@ def make_parser() -> argparse.ArgumentParser:
         "answers",
     )
     parser.add_argument(
+        "--verifier_timeout_s",
+        type=float,
+        default=10.0,
+        help="seconds that each may take for one of them (default: 10)",
+    )
+    parser.add_argument(
         "--skip_bad_rows", action="store_true", help="leave bad rows out and list them instead of stopping"
     )
     parser.add_argument(
@@ -269,7 +275,12 @@ def main() -> None:
     files = (args.tokenizer_dir, args.vocab_path, args.merges_file_path)
     verifiers = tuple(filter(None, map(str.strip, args.verifier_function.split(","))))
     converter = Conversion(
-        args.prompt_type, *files, args.max_prompt_length, DATASET_TYPES[args.dataset_type].verifiers, verifiers
+        args.prompt_type,
+        *files,
+        args.max_prompt_length,
+        DATASET_TYPES[args.dataset_type].verifiers,
+        verifiers,
+        args.verifier_timeout_s,
     ).open()
     parts = read_sources(args)
     questions = [row for part in parts for row in part if isinstance(row, Question)]

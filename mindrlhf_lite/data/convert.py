@@ -14,7 +14,7 @@ from mindrlhf_lite.data.sources import BadRow, Question
 from mindrlhf_lite.data.templates import Template, load_template
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.rewards.golds import gold_problem, unsatisfied
+from mindrlhf_lite.rewards.golds import TIMEOUT_S, Asked, gold_problem, unsatisfied
 from mindrlhf_lite.rewards.verifiers import find_verifier
 from mindrlhf_lite.types import Prompt
 
@@ -32,6 +32,7 @@ class Conversion:
     max_prompt_length: int = 1024
     verifiers: str = "math"  # see `gold_problem`
     verifier_names: tuple[str, ...] = ()  # of the later run: each must find the gold answer itself right
+    verifier_timeout_s: float = TIMEOUT_S
 
     def open(self) -> Converter:
         for name in self.verifier_names:
@@ -103,22 +104,27 @@ def convert_questions(
             progress.update(len(results))
             if log_interval and len(done) // log_interval > before // log_interval:
                 print(f"tokenized {len(done)} of {len(questions)} rows", flush=True)
-    return _without_unsatisfied(done, questions, converter.settings.verifier_names, workers)
+    return _without_unsatisfied(done, questions, converter.settings, workers)
 
 
 def _without_unsatisfied(
-    results: Sequence[Prompt | BadRow], questions: Sequence[Question], verifiers: Sequence[str], workers: int
+    results: Sequence[Prompt | BadRow], questions: Sequence[Question], settings: Conversion, workers: int
 ) -> list[Prompt | BadRow]:
     """With a bad row instead of every prompt whose gold answer a verifier finds right in no form."""
-    golds = [result.gold for result in results if isinstance(result, Prompt)] if verifiers else []
-    found = unsatisfied(golds, verifiers, workers=workers) if golds else {}
+    if not settings.verifier_names:
+        return list(results)
+    # of questions with one gold answer and source, one is asked for all
+    asked = {(result.gold, result.source): result.text for result in results if isinstance(result, Prompt)}
+    tried = [Asked(gold, source, prompt) for (gold, source), prompt in asked.items()]
+    unfound = unsatisfied(tried, settings.verifier_names, settings.verifier_timeout_s, workers)
+    found = {(each.gold, each.source): ", ".join(names) for each, names in unfound.items()}
     return [
         BadRow(
             question.row,
-            f"the gold answer {question.gold[:80]!r} is found right in no form by {', '.join(found[question.gold])}",
+            f"the gold answer {question.gold[:80]!r} is found right in no form by {found[result.gold, result.source]}",
             question.file,
         )
-        if isinstance(result, Prompt) and question.gold in found
+        if isinstance(result, Prompt) and (result.gold, result.source) in found
         else result
         for question, result in zip(questions, results, strict=True)
     ]

@@ -12,7 +12,7 @@ import numpy as np
 
 from mindrlhf_lite.data.files import read_rows
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.rewards.final_answer import last_boxed
+from mindrlhf_lite.rewards.boxes import last_boxed
 from mindrlhf_lite.rewards.knights import knight_statements
 from mindrlhf_lite.rewards.numbers import parse_quantity
 

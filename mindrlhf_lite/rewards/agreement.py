@@ -18,7 +18,7 @@ from mindrlhf_lite.rewards.plain_form import plain_form, without_parentheses
 
 # no number has these; where the gold answer is one, neither may the candidate's formula
 _NO_NUMBER = re.compile(
-    r"[,;:<>]|\.\.\.|[\d)}\]]\s*_|\b(?:or|and|to|of)\b|\\(?:pm|mp|l?dots|cdots|leq?|geq?|neq?|approx|sim|equiv|[pb]?mod|to|rightarrow|Rightarrow|in|cup|cap|overline|infty)(?![A-Za-z])"
+    r"[,;:<>]|\.\.\.|\d\s+\d|[\d)}\]]\s*_|\b(?:or|and|to|of)\b|\\(?:pm|mp|l?dots|cdots|leq?|geq?|neq?|approx|sim|equiv|[pb]?mod|to|rightarrow|Rightarrow|in|cup|cap|overline|infty)(?![A-Za-z])"
 )
 _WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
 _FUNCTIONS = frozenset(
@@ -43,11 +43,20 @@ _OPTION = re.compile(r"\(?([A-J])\)?[.:]?")
 _OTHER_OPTION = r"(?:(?:or|and|not)\b|\(?[A-J](?:[.):,]|\s+(?:and|or)\b|$)|.*(?:\([A-J]\)|\b(?:or|and|not)\s+[A-J]\b))"
 _LABELLED_OPTION = re.compile(rf"(?:\(([A-J])\)|([A-J])[.:)])(?!\s*{_OTHER_OPTION}).+")
 _OPTION_WITH_REASON = re.compile(r"\(?([A-J])\)?(?:\s+(?:because|since|as)\b.*)")
-_ARTICLE = re.compile(r"^(?:the|an?|option|choice|answer|it is|it's)\s+", re.IGNORECASE)
+_ARTICLE = re.compile(r"^(?:(?:the|an?)\s+(?=[A-Za-z]{3})|(?:option|choice|answer|it is|it's)\s+)", re.IGNORECASE)
 _HALF_OF_DAY = re.compile(r"\b[ap]\.?m\b", re.IGNORECASE)
-_NO_LETTERS = re.compile(r"[\s{}$\\]+")
+_BLANKS = re.compile(r"[\s$]+")
+_SINGLE = re.compile(r"\{([A-Za-z0-9])\}")  # 2^{n} is 2^n; 2^{n-1} keeps its braces
+_ONLY_WORDS = re.compile(r"[A-Za-z][A-Za-z.' -]*")
 _LONGEST_FORMULA = 300
-_EITHER = re.compile(r"\bor\b")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+_GROUPING = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_EXACT_DIGITS = 14  # of a decimal that is to equal a formula
+_AND = re.compile(r"\s*,?\s*\b(?:and|or)\b\s*")
+_NAMED = re.compile(r"^\\?[A-Za-z](?:_\{?\w\}?)?\s*=\s*(?=[^=]+$)")
+_LIST_BEFORE = re.compile(
+    r".*\b(?:answers?|solutions?|roots?|values?|zeros?|numbers?)\b[^.:=]{0,40}?(?:\bare\b|\bis\b|:)\s*", re.I
+)
 _BASE = re.compile(r"\d\s*_")
 # towers of powers, large factorials: sympy would compute them
 _EXPLOSIVE = re.compile(
@@ -64,6 +73,8 @@ def agrees(answer: Answer | None, gold: str) -> bool | None:
     verdict = same_answer(answer.text, gold)
     if verdict is False and _is_list_of_quantities(answer.text):
         return False
+    if not verdict and "," in plain_form(gold) and (lead := _LIST_BEFORE.match(answer.text)):
+        verdict = same_answer(answer.text[lead.end() :], gold)  # "The solutions are 1 and 2"
     if verdict or not _is_sentence(plain_form(answer.text)):
         return verdict
     if spans := math_spans(answer.text):
@@ -109,6 +120,7 @@ def same_answer(candidate: str, gold: str) -> bool | None:
     wanted = plain_form(gold)
     if _as_words(text) == _as_words(wanted):
         return True
+    text = _as_list(text) if "," in wanted else text
     if option := _OPTION.fullmatch(wanted):
         said = _OPTION.fullmatch(text) or _LABELLED_OPTION.fullmatch(text) or _OPTION_WITH_REASON.fullmatch(text)
         return said is not None and next(group for group in said.groups() if group) == option.group(1)
@@ -131,7 +143,7 @@ def _is_quantity(text: str, expected: Quantity, gold: str) -> bool | None:
         return same and bool(last) and _is_quantity(last, expected, gold)
     if _NO_NUMBER.search(text) or _is_prose(_without_unit(text)):
         return False
-    return _same_formula(_without_unit(text), plain_form(gold))
+    return _same_formula(_without_unit(text), _ungrouped(gold))
 
 
 def _is_value(side: str, expected: Quantity, gold: str) -> bool:
@@ -140,16 +152,27 @@ def _is_value(side: str, expected: Quantity, gold: str) -> bool:
         return found.equals(expected)
     if not _ARITHMETIC.fullmatch(side):
         return False
-    return "%" in side or _same_formula(side.replace("$", ""), plain_form(gold))  # "180 - 10%": whose, nobody knows
+    # of "180 - 10%", nobody knows ten percent of what
+    return "%" in side or _same_formula(side.replace("$", ""), _ungrouped(gold))
+
+
+def _ungrouped(gold: str) -> str:
+    """The plain form of 14,000 is 14000 here: to math-verify a comma makes a set."""
+    return _GROUPING.sub("", plain_form(gold))
 
 
 @lru_cache(maxsize=4096)
 def _gold_quantity(gold: str) -> Quantity | None:
-    return parse_quantity(gold)
+    first, *others = map(parse_quantity, _EQUALS.split(gold))  # "0.56 = 56\\%"
+    return first if first and all(other and other.equals(first) for other in others) else None
 
 
 def _as_words(text: str) -> str:
-    return _NO_LETTERS.sub("", _ARTICLE.sub("", without_parentheses(text))).casefold().replace(".m", "m")
+    """What has to be the same, letter by letter: a formula without blanks, words without article and case."""
+    plain = _ARTICLE.sub("", without_parentheses(text))
+    letters = _SINGLE.sub(r"\1", _BLANKS.sub("", plain))
+    is_text = _ONLY_WORDS.fullmatch(plain) or _is_prose(plain) or _HALF_OF_DAY.search(plain)
+    return letters.casefold().replace(".m", "m") if is_text else letters
 
 
 def _is_prose(text: str) -> bool:
@@ -179,10 +202,10 @@ def _same_formula(candidate: str, gold: str) -> bool:
         return False
     if {candidate[:1], gold[:1]} == {"(", "\\"} and "\\{" in (candidate[:2], gold[:2]):  # a pair is no set
         return False
-    if gold.count(",") and (
-        candidate.count(",") != gold.count(",") or _EITHER.search(candidate)
-    ):  # sets to math-verify
+    if "," in gold and candidate.count(",") != gold.count(","):  # sets to math-verify
         return False
+    if _letters(candidate) != _letters(gold) and _letters(candidate.casefold()) == _letters(gold.casefold()):
+        return False  # n! is not N!, which math-verify takes for the same
     if len(candidate) > max(_LONGEST_FORMULA, 4 * len(gold)) or _EXPLOSIVE.search(candidate):
         return False
     expected = _parsed_gold(gold)
@@ -191,7 +214,19 @@ def _same_formula(candidate: str, gold: str) -> bool:
         return False
     from math_verify import verify
 
-    return bool(verify(expected, found, timeout_seconds=None))
+    # 0.5 is 1/2; 1.414214 is no \sqrt{2}
+    return bool(verify(expected, found, float_rounding=_EXACT_DIGITS, timeout_seconds=None))
+
+
+def _letters(formula: str) -> set[str]:
+    return set(re.findall("[A-Za-z]", _COMMAND.sub("", formula)))
+
+
+def _as_list(text: str) -> str:
+    """ "x=1 or x=2" as "1, 2": several values, however they are joined and named."""
+    parts = [part.strip() for part in _AND.sub(", ", text).split(",")]
+    named = [_NAMED.sub("", part) for part in parts]
+    return ", ".join(named if all(map(_NAMED.match, parts)) else parts)
 
 
 @lru_cache(maxsize=1024)

@@ -7,12 +7,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from mindrlhf_lite.rewards.numbers import NUMBER_WORD, Quantity, quantity_at
+from mindrlhf_lite.rewards.boxes import BOXES, DENIED_BEHIND, last_box, text_behind_boxes
+from mindrlhf_lite.rewards.numbers import Quantity, quantity_at
 from mindrlhf_lite.rewards.plain_form import has_balanced_braces, plain_form
 
 _FORMAT = re.compile(r"\s*<think>(.*?)</think>\s*<answer>(.*?)</answer>\s*", re.DOTALL)
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-_BOXES = ("\\boxed", "\\fbox")
 _STATEMENT = re.compile(
     r"(?:\b(?:answer|option|choice)\b\s{0,4}(?:\([^()\n]{0,60}\)\s{0,4})?(?:to "
     r"[^.:\n]{0,80}?)?\W{0,4}?\s{0,4}"
@@ -26,26 +26,6 @@ _REFUSAL = re.compile(
     r"|dont know|refuse|undefined|not determined|indeterminate|no solution|nothing)\b",
     re.IGNORECASE,
 )
-_JOINED = re.compile(
-    r"[\s$\\()]*(?:,|;|/|\||\band\b|\bor\b|\\text\s*\{\s*(?:and|or)\s*\}|\\quad)+[\s$\\()]*(?:and\b|or\b)?[\s$\\()]*(?:(?:maybe|perhaps|possibly)[\s$\\()]*)?"
-)
-# a value beside the last box that makes it one of several, or a part of an operation
-_HEDGED = re.compile(
-    r"[\s$\\)\]]*(?:(?:,\s*)?\bor\b\s*(?:maybe|perhaps|possibly|even)?|[|/+*^-])"
-    rf"\s*[$\\(\[]*-?(?:\d|{NUMBER_WORD})",
-    re.I,
-)
-_DENIED_BEFORE = re.compile(
-    r"(?:\bnot|n't|\bcannot|\bn't be|cannot be|instead of|rather than|anything but)[\s$\\(\[*]*$", re.I
-)
-# behind an answer: it is no answer, or another one's part
-_DENIED_BEHIND = re.compile(
-    r"\s*(?:[A-Za-z]+\s+){0,2}?(?:(?:is|are|was|were)(?:\s+not|n't)\s+(?:the|right|correct|an?|it|possible|my|our|valid)\b"
-    r"|(?:is|are|was|were|seems?|looks?)\s+(?:wrong|incorrect|false|impossible|invalid|too\s+\w+)\b"
-    r"|(?:is|are|was|were)\s+(?:only\s+)?(?:half|twice|double|triple|an?\s+(?:half|third|quarter))\b)"
-    rf"|\s*,?\s*(?:or|and)\s+(?:{NUMBER_WORD}|\$|\\)",
-    re.I,
-)
 _RETRACTED = re.compile(r"\b(?:wait|actually|correction|scratch that|I mean|my mistake|I was wrong)\b", re.I)
 _REASON = re.compile(r"\s+(?:because|since)\b|\s*\((?:see|from|as|by)\b")
 _SPAN = re.compile(
@@ -55,7 +35,11 @@ _NUMBER_START = re.compile(r"(?<![\w.\\])(?:\d|\.\d)|(?<![\w.])\\frac(?![A-Za-z]
 _SIGN_BEFORE = re.compile(r"(?:^|(?<=[\s=(:,]))(?:[-+]\s?)?(?:US\$|Rs\.?\s?|[$€£¥₹₩]\s?)?(?:[-+]\s?)?$")
 # what stands right before the last number of a sentence that it is not the answer of
 _PART_OF_MORE = re.compile(
-    r"\d[\d.,]*\s*(?:[A-Za-z]+\s+)?(?:or|and|to|through|versus|vs\.?|(?:out\s+)?of)\s*$"  # 3 or 4; 10 to 12; 18 of 20
+    r"\d[\d.,]*\s*(?:[A-Za-z]+\s+)?(?:or|and|to|through|versus|vs\.?|less|(?:out\s+)?of)\s*$"  # 3 or 4; 18 of 20
+    r"|\d\s+$|\.\.\.\s*,?\s*$|\beither\b[^.]{0,60}$|\bnot\b,[^.]{0,40},\s*$"  # 20 18; 1, ..., 18; either 20 or it is 18
+    r"|(?:n't|\b(?:not|cannot|never|no longer))(?:\s+\w+){0,3}\s*$|(?:instead of|rather than|other than)\s+the\s+$"
+    r"|\b(?:reciprocal|opposite|negation|inverse|negative|predecessor|successor|complement|factorial|logarithm"
+    r"|sum|product|difference|multiple|factor|digits?|remainder|average|mean|percent|%)\s+of(?:\s+the)?\s*$"
     r"|\d\s*[,;]\s*(?:and|or)?\s*$|\d\W{0,3}(?:or|and)\W{1,3}[A-Za-z]\s*=\s*$"  # 1, 2, 4; x = 1 or x = 2
     r"|[\d)\]}A-Za-z%]\s*[-+*/^×·<|]\s*$|(?<!>)(?<![-=])>\s*$|\d\s*[:–—]\s*$|[\^_{\\]\s*$|[})\]]$|==\s*$"
     r"|\\(?:times|cdot|div|pm|mp|sqrt|log|ln|le|ge|ne|approx)\s*[({\[]?\s*$"
@@ -93,7 +77,7 @@ def has_think_answer_format(text: str) -> bool:
     space aside.
     """
     match = _FORMAT.fullmatch(text) if all(text.count(tag) == 1 for tag in _TAGS) else None
-    return match is not None and bool(match.group(2).strip())
+    return match is not None and re.search(r"\w", match.group(2).replace("\\boxed", "")) is not None
 
 
 def without_thought(text: str) -> str | None:
@@ -114,60 +98,6 @@ def answering_part(text: str) -> str | None:
     return answer_block(part)
 
 
-def boxes(text: str) -> list[tuple[int, int, str]]:
-    r"""(start, end, content) of every complete \boxed{...}, braces balanced, in order of their ends. One pass over the
-    text.
-    """
-    opened: list[tuple[int, int]] = []  # (start of the box or -1, start of the content) of open braces
-    found = []
-    for index, character in enumerate(text):
-        if character == "{" and not text.endswith("\\", 0, index):
-            before = text[max(0, index - 12) : index].rstrip()
-            name = next((name for name in _BOXES if before.endswith(name)), None)
-            opened.append((index - len(name) if name else -1, index + 1))
-        elif character == "}" and opened and not text.endswith("\\", 0, index):
-            start, content = opened.pop()
-            if start >= 0:
-                found.append((start, index + 1, text[content:index]))
-    return found
-
-
-def last_boxed(text: str) -> str | None:
-    r"""The content of the last complete \boxed{...}, or None; of boxes in a row ("\boxed{1} and \boxed{2}") all, as a
-    list.
-    """
-    return _row_of_boxes(text, _outermost(boxes(text)))
-
-
-def unhedged_box(text: str) -> str | None:
-    r"""`last_boxed`, or None where the text around it takes it back: "not \boxed{1}", "\boxed{1} or 2"."""
-    outer = _outermost(boxes(text))
-    if not outer or _HEDGED.match(text, outer[-1][1]) or _DENIED_BEHIND.match(text, outer[-1][1]):
-        return None
-    return None if _DENIED_BEFORE.search(text[max(0, outer[-1][0] - 30) : outer[-1][0]]) else _row_of_boxes(text, outer)
-
-
-def _row_of_boxes(text: str, outer: list[tuple[int, int, str]]) -> str | None:
-    """The content of the last of these boxes, with those that are joined to it."""
-    if not outer:
-        return None
-    parts = [outer[-1]]
-    for box in reversed(outer[:-1]):
-        if not _JOINED.fullmatch(text[box[1] : parts[0][0]]):
-            break
-        parts.insert(0, box)
-    return ", ".join(content for _, _, content in parts)
-
-
-def _outermost(found: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
-    kept: list[tuple[int, int, str]] = []
-    for box in found:  # by their ends: an outer one comes after those in it
-        while kept and kept[-1][0] > box[0]:
-            kept.pop()
-        kept.append(box)
-    return kept
-
-
 def final_answer(text: str, is_cut: bool = False) -> Answer | None:
     """The answer of a completion, or None if it gives none.
 
@@ -177,13 +107,24 @@ def final_answer(text: str, is_cut: bool = False) -> Answer | None:
     if part is None or not part.strip():
         return None
     is_cut = is_cut and not part[-1].isspace()  # a blank behind a number: it has all its digits
-    if any(name in part for name in _BOXES):
-        boxed = unhedged_box(part)
-        return Answer(boxed, True) if boxed is not None and boxed.strip() else None
+    if any(name in part for name in BOXES):
+        behind = text_behind_boxes(part)
+        if "####" not in behind:
+            if _is_retracted(behind):
+                return _ending(behind, is_cut)
+            boxed = last_box(part)
+            return Answer(boxed, True) if boxed is not None and boxed.strip() else None
     if "####" in part:
-        line = part.rpartition("####")[2].strip().partition("\n")[0]
+        line, _, behind = part.rpartition("####")[2].strip().partition("\n")
+        if _is_retracted(behind):
+            return _ending(behind, is_cut)
         return Answer(line, False) if line and not (is_cut and part.endswith(line)) else None
     return _stated(part, is_cut)
+
+
+def _is_retracted(following: str) -> bool:
+    """Whether what follows an answer takes it back for another number."""
+    return _RETRACTED.search(following) is not None and any(character.isdigit() for character in following)
 
 
 def _stated(part: str, is_cut: bool) -> Answer | None:
@@ -196,7 +137,7 @@ def _stated(part: str, is_cut: bool) -> Answer | None:
         end = _SENTENCE_END.search(rest)
         phrase = _REASON.split(rest[: end.start()] if end else rest, maxsplit=1)[0].strip("* ")
         following = rest[end.end() :] if end else ""
-        if _RETRACTED.search(following) and any(character.isdigit() for character in following):
+        if _is_retracted(following):
             return _ending(following, is_cut)
         if phrase and not (is_cut and end is None):
             if _REFUSAL.search(phrase):  # which may be the answer: "no solution"
@@ -259,7 +200,7 @@ def quantity_in(phrase: str) -> Quantity | None:
 
 def is_part_of_more(before: str, behind: str) -> bool:
     """Whether what stands beside a value denies it, or makes it a part of an operation or a list."""
-    return _PART_OF_MORE.search(before[-60:]) is not None or _DENIED_BEHIND.match(behind[:80]) is not None
+    return _PART_OF_MORE.search(before[-60:]) is not None or DENIED_BEHIND.match(behind[:80]) is not None
 
 
 def _end_of_digits(text: str, start: int) -> int:

@@ -17,46 +17,60 @@ from mindrlhf_lite.rewards.numbers import parse_quantity
 from mindrlhf_lite.rewards.plain_form import has_balanced_braces, plain_form
 from mindrlhf_lite.rewards.pool import Verdict, VerifierPool
 from mindrlhf_lite.rewards.verifiers import find_verifier
-from mindrlhf_lite.types import CompletionView, Outcome
+from mindrlhf_lite.types import CompletionView, FinishReason, Outcome
 
 # how a gold answer may be given back as a completion
 _FORMS = ("{}", "\\boxed{{{}}}", "<think></think><answer>{}</answer>", "<think></think><answer>\\boxed{{{}}}</answer>")
-_TIMEOUT_S = 10.0  # as a run's, unless it is told otherwise
+TIMEOUT_S = 10.0  # as a run's, unless it is told otherwise
 _MAX_TIMEOUTS = 20  # in a row; more would be every gold
 
 
-def unsatisfied(
-    golds: Sequence[str], names: Sequence[str], timeout_s: float = _TIMEOUT_S, workers: int = 0
-) -> dict[str, list[str]]:
-    """By gold answer, the verifiers that find none of its forms right; golds that all can find are not in it.
+@dataclass(frozen=True)
+class Asked:
+    """A gold answer, with what a verifier is told of its question besides."""
 
-    Verifiers run as in training: in processes, each score with a limit. Those that do not judge answers are not asked.
+    gold: str
+    source: str = ""
+    prompt: str = ""
+
+
+def unsatisfied(
+    asked: Sequence[Asked], names: Sequence[str], timeout_s: float = TIMEOUT_S, workers: int = 0
+) -> dict[Asked, list[str]]:
+    """By question, the verifiers that find no form of its gold answer right; where all find one, it is not in it.
+
+    Verifiers run as in training: in processes, each score with a limit, with all that they are told there. Those that
+    do not judge answers are not asked.
 
     Args: workers: processes; 0: one a core.
 
     Raises:
         ValueError: a verifier cannot be found, or does nothing but time out.
     """
-    found: dict[str, list[str]] = {}
+    found: dict[Asked, list[str]] = {}
     for name in names:
         if find_verifier(name).judges_answer:
-            for gold, problem in _unsatisfied_by(name, golds, timeout_s, workers).items():
-                found.setdefault(gold, []).append(f"{name} ({problem})" if problem else name)
+            for each, problem in _unsatisfied_by(name, asked, timeout_s, workers).items():
+                found.setdefault(each, []).append(f"{name} ({problem})" if problem else name)
     return found
 
 
-def _unsatisfied_by(name: str, golds: Sequence[str], timeout_s: float, workers: int) -> dict[str, str]:
-    """Golds of which it finds no form right, each with its last failure, or ""."""
-    trial, pool = _Trial(name, timeout_s, dict.fromkeys(golds, "")), VerifierPool([name], timeout_s, workers)
+def _unsatisfied_by(name: str, asked: Sequence[Asked], timeout_s: float, workers: int) -> dict[Asked, str]:
+    """Those of whose gold answer it finds no form right, each with its last failure, or ""."""
+    trial, pool = _Trial(name, timeout_s, dict.fromkeys(asked, "")), VerifierPool([name], timeout_s, workers)
     try:
         for form in _FORMS:
-            asked = list(trial.left)
-            with tqdm(total=len(asked), unit="gold", desc=name, leave=False, disable=None) as progress:
-                pairs = [(CompletionView(form.format(gold)), gold) for gold in asked]
-                pool.score(pairs, partial(trial.take, asked, progress))
+            left = list(trial.left)
+            with tqdm(total=len(left), unit="gold", desc=name, leave=False, disable=None) as progress:
+                pool.score([(_given_back(form, each), each.gold) for each in left], partial(trial.take, left, progress))
     finally:
         pool.close()
     return trial.left
+
+
+def _given_back(form: str, asked: Asked) -> CompletionView:
+    text = form.format(asked.gold)
+    return CompletionView(text, max(1, len(text) // 3), FinishReason.STOP, asked.prompt, asked.source)
 
 
 @dataclass
@@ -65,23 +79,23 @@ class _Trial:
 
     name: str
     timeout_s: float
-    left: dict[str, str]  # not found right yet: the last failure
+    left: dict[Asked, str]  # not found right yet: the last failure
     timeouts: int = 0  # in a row
 
-    def take(self, asked: Sequence[str], progress: tqdm[Any], place: int, verdict: Verdict) -> None:
+    def take(self, asked: Sequence[Asked], progress: tqdm[Any], place: int, verdict: Verdict) -> None:
         """The verdict on one form of asked[place]."""
         progress.update()
-        gold = asked[place]
+        each = asked[place]
         self.timeouts = self.timeouts + 1 if verdict.failure is Outcome.TIMEOUT else 0
         if self.timeouts == _MAX_TIMEOUTS:
             raise UserError(
                 f"verifier {self.name!r} gave no score within {self.timeout_s:g} s on {self.timeouts} gold answers in "
-                f"a row, the last one {gold[:80]!r}"
+                f"a row, the last one {each.gold[:80]!r}"
             )
         if verdict.score is None:
-            self.left[gold] = verdict.problem
+            self.left[each] = verdict.problem
         elif verdict.score.outcome is Outcome.CORRECT:
-            del self.left[gold]
+            del self.left[each]
 
 
 _COMMAND, _WORD = re.compile(r"\\[A-Za-z]+"), re.compile(r"[A-Za-z]{2,}")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 
 _STATEMENT = re.compile(r"\b([A-Z]\w{0,40}) is (not )?(?:actually )?an? (knight|knave)\b", re.IGNORECASE)
-_SENTENCES = re.compile(r"[.\n;]")
+_SENTENCES = re.compile(r"[.\n;]|(?<=\?)")
 _UNSURE = re.compile(
-    r"\b(?:if|unless|whether|suppose|assume[sd]?|assuming|false|not true|would|could|might)\b", re.IGNORECASE
+    r"\b(?:if|unless|whether|suppose|assume[sd]?|assuming|false|not true|not the case|cannot|can't|would|could|might"
+    r"|may|maybe|perhaps|possibly|probably|doubt|neither|either|nor)\b|\?",
+    re.IGNORECASE,
 )
 _OTHER = {"knight": "knave", "knave": "knight"}
 

@@ -44,7 +44,8 @@ _FORMS = [
 _POWER_OF_TEN = re.compile(_POWER)
 _PLAIN_POWER = re.compile(r"10\s*\^\s*(?:\{\s*([-+]?\s*\d{1,9})\s*\}|([-+]?\d{1,9}))")
 _SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-_SCALE = re.compile(rf"\s+({'|'.join(_SCALES)})s?\b(?!\s+of\s+\d)", re.IGNORECASE)
+SCALE_WORD = "|".join(_SCALES)
+_SCALE = re.compile(rf"\s+({SCALE_WORD})s?\b(?!\s+of\s+\d)", re.IGNORECASE)
 _PERCENT = re.compile(r"\s*(?:%|percent(?:age points?)?\b|per cent\b)", re.IGNORECASE)
 _DEGREES = re.compile(r"\s*(?:°\s*[CFK]?|degrees?\b(?:\s+(?:celsius|fahrenheit|[CFK]\b))?)", re.IGNORECASE)
 _TRAILING_CURRENCY = re.compile(rf"\s*{_CURRENCY}(?=\s|$)")
@@ -71,6 +72,9 @@ _NO_UNITS = frozenset(
     halved increased decreased reduced multiplied followed point wrong incorrect dont know false mille ppm binary
     ternary octal nonary hex hexadecimal zero one two three four five six seven eight nine ten eleven twelve thirteen
     fourteen fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety
+    bn lakh lakhs crore crores gross score scores tens hundreds thousands myriad myriads quadrillion quintillion
+    sextillion septillion octillion nonillion decillion googol reciprocal negated negative inverse inverted opposite
+    short debt loss deficit owed overdrawn
     """.split()
 )
 _MAX_UNIT_WORDS = 6

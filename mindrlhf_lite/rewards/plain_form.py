@@ -67,7 +67,7 @@ _SIGNS = {
 _SIGN = re.compile("[" + "".join(_SIGNS) + "]")
 
 # what only sets the type, not the value
-_SPACES = re.compile(r"\\[,;: ]|~|\\q?quad\b|\\hspace\*?\{[^{}]*\}|\\(?:thin|med|thick)space\b")
+_SPACES = re.compile(r"(?<!\\)\\[,;: ]|~|\\q?quad\b|\\hspace\*?\{[^{}]*\}|\\(?:thin|med|thick)space\b")
 _NOTHING = re.compile(
     r"\\!|\\(?:display|text|script)style\b|\\limits\b|\\(?:left|right)(?![A-Za-z])\.?|\\(?:[bB]igg?)[lrm]?(?![A-Za-z])|\\mathstrut\b|\\phantom\{[^{}]*\}|\\(?:text)?color\s*\{[^{}]*\}|\\(?:tiny|small|large|Large|LARGE|huge|Huge)\b|\\bf\b|\\rm\b|\\it\b"
 )

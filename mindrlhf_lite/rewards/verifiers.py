@@ -19,12 +19,10 @@ from typing import Any
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.rewards.agreement import agrees, number_agrees
 from mindrlhf_lite.rewards.final_answer import (
-    Answer,
     answer_block,
     answering_part,
     final_answer,
     has_think_answer_format,
-    unhedged_box,
     without_thought,
 )
 from mindrlhf_lite.rewards.knights import knight_statements
@@ -62,6 +60,8 @@ class Verifier:
                 "declare it with @verifier(minimum=..., maximum=...)"
             )
         if isinstance(value, Score):
+            if not isinstance(value.outcome, Outcome):
+                raise ValueError(f"the verifier returned the outcome {value.outcome!r}, which is no Outcome")
             return Score(number, value.outcome)
         return Score(number, Outcome.CORRECT if number > 0 else Outcome.WRONG)
 
@@ -126,11 +126,7 @@ def r1_accuracy_reward(completion: CompletionView, gold: str) -> Score:
     block = None if part is None else answer_block(part)
     if block is None or not block.strip():
         return _judged(None, wrong=-1.0)
-    boxed = unhedged_box(block)
-    if boxed is None and "\\boxed" in block:
-        return _judged(None, wrong=-1.0)
-    answer = final_answer(block) if boxed is None else Answer(boxed, True)
-    return _judged(agrees(answer, gold), wrong=-1.0)
+    return _judged(agrees(final_answer(block), gold), wrong=-1.0)
 
 
 def kk_reward(completion: CompletionView, gold: str) -> Score:

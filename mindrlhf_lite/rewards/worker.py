@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import os
 import pickle
+import select
 import signal
 import struct
 import sys
@@ -49,30 +50,34 @@ def score_one(verifier: Verifier, completion: CompletionView, gold: str) -> tupl
     """The verifier's score of one completion, or its error."""
     try:
         return verifier.score(completion, gold), None
-    except Exception as error:  # a user's verifier, or a parser on hostile text
+    except BaseException as error:  # a user's verifier, which may even exit, or a parser on hostile text
         return None, f"{type(error).__name__}: {str(error)[:500]}"
 
 
-def _end_with_parent(number: signal.Signals, parent: int) -> None:
-    """The system sends this process the signal when the one that started it ends, however that happens and whatever a
-    verifier is doing.
+def _end_with_parent() -> None:
+    """The system ends this process when the one that started it ends, however that happens and whatever a verifier is
+    doing.
     """
     with contextlib.suppress(OSError, AttributeError):  # Linux only
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
-    if os.getppid() != parent:  # too late
-        os.kill(os.getpid(), number)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _end_group_with_this_process() -> None:
-    """Starts a process that waits for this one's end, and then ends what verifiers have started."""
+    """Starts a process that waits for this one's end, and then ends what verifiers have started. It is nobody's child:
+    a verifier may wait for all of its own.
+    """
     ours = os.getpid()
-    if os.getpgrp() != ours or os.fork():  # only what is in a group of its own is ours to end
+    if os.getpgrp() != ours:  # only what is in a group of its own is ours to end
         return
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
-    _end_with_parent(signal.SIGUSR1, ours)
+    if between := os.fork():
+        os.waitpid(between, 0)
+        return
+    handle = os.pidfd_open(ours)
+    if os.fork():
+        os._exit(0)
     for stream in range(2):  # the pool waits for their end
         os.close(stream)
-    signal.sigwait([signal.SIGUSR1])
+    select.select([handle], [], [])
     os.killpg(0, signal.SIGKILL)
 
 
@@ -92,7 +97,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
 
 
 def main() -> None:
-    _end_with_parent(signal.SIGKILL, os.getppid())
+    _end_with_parent()
     _end_group_with_this_process()
     listen_to_signals_again()
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")

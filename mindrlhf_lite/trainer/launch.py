@@ -299,6 +299,7 @@ def _train(command: Command, rank: int, guard: subprocess.Popen[bytes] | None) -
         is_alone = guard is None and rank == 0  # else the guard says how to go on
         how = f"; {hint.text()}" if is_alone else ""
         if isinstance(error, FloatingPointError | OSError):
+            _keep_trace(Path(config.rl_config.output_dir), rank)
             _stop(f"error: rank {rank}: {error}{how}", 1)
         _stop(f"error: rank {rank}: {_fault(error, Path(config.rl_config.output_dir), rank)}{how}", 1)
     # what MindSpore's threads log while the interpreter ends comes past GLOG_v: "Event base dispatch success!"
@@ -307,20 +308,27 @@ def _train(command: Command, rank: int, guard: subprocess.Popen[bytes] | None) -
 
 def _fault(error: Exception, output: Path, rank: int) -> str:
     """A line about a fault of the program; its stack trace goes to a file."""
-    path, trace = output / f"error_rank_{rank}.txt", traceback.format_exc()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(trace)
-    except OSError:
-        print(trace, file=sys.stderr, flush=True)
-        return f"a fault of the program: {type(error).__name__}: {_first_line(error)}"
-    first = _first_line(error)
+    path, first = _keep_trace(output, rank), _first_line(error)
+    if path is None:
+        print(traceback.format_exc(), file=sys.stderr, flush=True)
+        return f"a fault of the program: {type(error).__name__}: {first}"
     if _GAVE_UP.match(first):
         return (
             f"another rank did not come to a collective for 30 s, and MindSpore waits no longer on CPU ({first}); its "
             f"stack trace is in {path}"
         )
     return f"a fault of the program: {type(error).__name__}: {first}; its stack trace is in {path}"
+
+
+def _keep_trace(output: Path, rank: int) -> Path | None:
+    """Writes the stack trace of the error under way into a file; None where that is impossible."""
+    path = output / f"error_rank_{rank}.txt"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(traceback.format_exc())
+    except OSError:
+        return None
+    return path
 
 
 def _first_line(error: Exception) -> str:

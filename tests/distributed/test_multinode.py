@@ -2,6 +2,7 @@
 named.
 """
 
+import contextlib
 import os
 import re
 import signal
@@ -83,8 +84,11 @@ def namespaces_are_allowed() -> bool:
     return made and os.geteuid() == 0
 
 
+IN_NAMESPACES = pytest.mark.skipif(not namespaces_are_allowed(), reason="needs root, iproute2 and network namespaces")
+
+
 @pytest.mark.full
-@pytest.mark.skipif(not namespaces_are_allowed(), reason="needs root, iproute2 and network namespaces")
+@IN_NAMESPACES
 def test_two_nodes_give_what_one_host_gives(tmp_path):
     one = run(
         ["bash", ROOT / "examples/qwen_grpo/run_grpo.sh", *SETTINGS, f"--rl_config.output_dir={tmp_path}/one"],
@@ -147,21 +151,26 @@ def test_without_variables_it_has_the_ranks_that_its_example_needs():
 
 
 class TwoNodes:
-    """docs/guides/multinode.md, "Try it on one host", with one rank a node; ended at the end of the block."""
+    """docs/guides/multinode.md, "Try it on one host", with one rank a node; ended at the end of the block.
 
-    def __init__(self, folder, *settings):
+    Args: apart: where the nodes have networks of their own.
+    """
+
+    def __init__(self, folder, *settings, apart=None):
         make_sums(QUICKSTART, folder / "train.mindrecord", 20)
         self.mark, self.logs = uuid.uuid4().hex, [folder / f"node{node}.log" for node in range(2)]
-        common = {"NNODES": "2", "NPUS_PER_NODE": "1", "ONE_HOST": "1", "MASTER_PORT": str(free_port())}
+        common = {"NNODES": "2", "NPUS_PER_NODE": "1", "MASTER_PORT": str(free_port())}
+        common |= {"MASTER_ADDR": "10.77.0.1"} if apart else {"ONE_HOST": "1"}
         common |= {"MODEL": str(QUICKSTART), "DATASET": str(folder / "train.mindrecord"), "TEST_JOB": self.mark}
         common |= {"CONFIG": str(ROOT / "examples/quickstart/grpo_config.yaml")}
         small = "--rl_config.chunk_size=4 --rl_config.num_generations=4 --generate_config.max_num_seqs=16"
         more = f"--rl_config.output_dir={folder}/out --rl_config.eval_interval=0 --monitor_config.plots=false"
-        command = ["bash", str(SCRIPT), *small.split(), *more.split(), "--rl_config.save_ckpt_interval=0", *settings]
+        script = [str(SCRIPT), *small.split(), *more.split(), "--rl_config.save_ckpt_interval=0", *settings]
         self.processes = []
         for node, log in enumerate(self.logs):
             environment = clean_environment(**common, NODE_RANK=str(node), LOG_DIR=str(folder / f"log{node}"))
             streams = {"stdout": log.open("w"), "stderr": subprocess.STDOUT}
+            command = apart.command(node, *script) if apart else ["bash", *script]
             self.processes.append(subprocess.Popen(command, cwd=folder, env=environment, **streams))
 
     def __enter__(self):
@@ -185,8 +194,14 @@ def test_two_nodes_on_one_host_share_a_scheduler(tmp_path):
     assert codes == [0, 0] and "Traceback" not in text and (tmp_path / "out/summary.json").is_file(), text[-3000:]
 
 
-def test_a_killed_rank_of_another_node_is_named_on_both(tmp_path):
-    with TwoNodes(tmp_path, "--rl_config.max_steps=1000") as nodes:
+@contextlib.contextmanager
+def one_network():
+    yield None
+
+
+@pytest.mark.parametrize("networks", [one_network, pytest.param(Namespaces, marks=[pytest.mark.full, IN_NAMESPACES])])
+def test_a_killed_rank_of_another_node_is_named_on_both(tmp_path, networks):
+    with networks() as apart, TwoNodes(tmp_path, "--rl_config.max_steps=1000", apart=apart) as nodes:
         deadline = time.monotonic() + 200
         while not (tmp_path / "out/completions/step_000002.jsonl").is_file():
             assert time.monotonic() < deadline and all(p.poll() is None for p in nodes.processes), nodes.text()[-3000:]

@@ -4,10 +4,15 @@ killed.
     python tests/reliability/kill_points.py [--points 200] [--seed 0] [--folder DIR]
 
 One run is killed at all points in turn: in every phase of a step (generate, reward, reference, update, reshard, save,
-evaluate), some milliseconds after it began, and before or after a file operation of rank 0 or 1 below the program
-(open, write, fsync, rename, unlink, mkdir; faults.c). After every kill, the newest checkpoint has to be whole, and
-equal, bit for bit, to the same step's of the run that was not killed: weights, moments, sampler; so do the metrics and
-completions of all steps up to it, times aside. No more than the steps since that checkpoint may be lost.
+evaluate), some milliseconds after it began, and before or after a file operation below the program (rank 0: open,
+write, fsync, rename, unlink, mkdir; rank 1: open, write, fsync; faults.c). Where a run does not come to its point, it
+is killed a few steps later, wherever it is. A run that has gone far is killed while it exports its model, then resumed
+to its end, and the next one begins anew.
+
+After every kill, the guard must have said that this rank was killed; the newest checkpoint has to be whole, of no
+earlier step than the last one whose metrics were shown before it was saved, and equal, bit for bit, to the same step's
+of the run that was not killed: weights, moments, sampler, evaluations; so do the metrics and completions of all steps
+up to it, times aside. A run that came to its end has exported the same model.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -36,7 +42,13 @@ from mindrlhf_lite.checkpoint.store import CheckpointStore
 from mindrlhf_lite.job.processes import Process
 
 PHASES = ("generate", "reward", "reference", "update", "reshard", "save", "evaluate")
-OPERATIONS = ("open", "write", "fsync", "rename", "unlink", "mkdir")
+# of each rank, and how many of them happen within about three steps; rank 1 writes one file a step
+OPERATIONS = (
+    {"open": 14, "write": 40, "fsync": 30, "rename": 6, "unlink": 12, "mkdir": 6},
+    {"open": 3, "write": 3, "fsync": 3},
+)
+STEPS, EXPORTS_AFTER = 24, 14
+PATIENCE = 6  # steps in which a point should have been met
 LAYOUT = (
     "--actor_config.enable_parallel_optimizer=true",
     "--generate_config.parallel_config.model_parallel=2",
@@ -62,12 +74,17 @@ class Point:
     occurrence: int = 1
     operation: str = ""
     kind: str = "kill"
+    folder: str = "/killed/"  # what is in the paths of the operations that count
+
+    @property
+    def is_of_export(self) -> bool:
+        return self.phase == "finish" or self.folder != "/killed/"
 
     def __str__(self) -> str:
         where = (
             f"{self.phase} {self.occurrence} +{self.delay_s:.3f} s"
             if self.phase
-            else f"{self.kind} at {self.operation} {self.occurrence}"
+            else f"{self.kind} at {self.operation} {self.occurrence}{' of the export' * self.is_of_export}"
         )
         return f"rank {self.rank}: {where}"
 
@@ -78,15 +95,26 @@ def points(count: int, seed: int) -> list[Point]:
     for number in range(count):
         rank = number // 2 % 2
         if number % 2:
-            operation = OPERATIONS[number // 2 % len(OPERATIONS)]
-            limit = {"write": 40, "fsync": 30, "open": 14, "unlink": 12, "mkdir": 6, "rename": 6}[operation]
-            found.append(
-                Point(rank, operation=operation, occurrence=rng.randint(1, limit), kind=rng.choice(["kill", "killed"]))
-            )
+            limits = OPERATIONS[rank]
+            operation = list(limits)[number // 4 % len(limits)]
+            occurrence = rng.randint(1, limits[operation])
+            found.append(Point(rank, operation=operation, occurrence=occurrence, kind=rng.choice(["kill", "killed"])))
         else:
             phase = PHASES[number // 2 % len(PHASES)]
             found.append(Point(rank, phase=phase, delay_s=rng.random() ** 2 * 0.3, occurrence=rng.randint(1, 3)))
     return found
+
+
+def export_point(number: int, rng: random.Random) -> Point:
+    """While the model is exported, the kinds in turn."""
+    if number % 4 < 2:
+        return Point(number % 2, phase="finish", delay_s=rng.random() ** 2 * 0.5)
+    limits = {"open": 4, "write": 4, "fsync": 3, "rename": 1}  # of rank 0, which has all of the model
+    operation = rng.choice(list(limits))
+    occurrence = rng.randint(1, limits[operation])
+    return Point(
+        0, operation=operation, occurrence=occurrence, kind=rng.choice(["kill", "killed"]), folder="/killed/.hf"
+    )
 
 
 class Job:
@@ -104,9 +132,9 @@ class Job:
             )
         ]
         environment = clean_environment(PYTHONPATH=VERIFIERS, TEST_JOB=self.mark, **environment)
-        self.process = subprocess.Popen(
-            command, cwd=log_dir.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
-        )
+        self.console = log_dir.with_suffix(".console")
+        streams = {"stdout": self.console.open("w"), "stderr": subprocess.STDOUT}
+        self.process = subprocess.Popen(command, cwd=log_dir.parent, **streams, env=environment)
 
     def text(self, rank: int) -> str:
         path = self.log_dir / f"worker_{rank}.log"
@@ -120,22 +148,31 @@ class Job:
                 return child
         return None
 
-    def kill_at(self, point: Point) -> bool:
-        """Kills the rank when the phase has begun so often. Returns whether the job still ran then."""
+    def kill_at(self, point: Point) -> str:
+        """Kills the rank when the phase has begun so often, or has the file operation kill it; if that does not come,
+        some steps later. Returns where else it was, or "".
+        """
         deadline = time.monotonic() + TOGETHER
         while time.monotonic() < deadline and self.process.poll() is None:
-            if self.text(0).count(f"grpo {point.phase}") >= point.occurrence:
+            text = self.text(0)
+            is_late = not point.is_of_export and text.count("grpo save") > PATIENCE
+            if is_late or (point.phase and text.count(f"grpo {point.phase}") >= point.occurrence):
                 time.sleep(point.delay_s)
                 found = self.rank_process(point.rank)
                 if found is not None:
                     os.kill(found.pid, signal.SIGKILL)
-                    return True
+                    return "not met, killed later" if is_late else ""
             time.sleep(0.002)
-        return False
+        return ""
 
     def wait(self) -> int:
+        """msrun's exit code, once the guard has said why, too."""
         try:
-            return self.process.wait(TOGETHER)
+            code = self.process.wait(TOGETHER)
+            deadline = time.monotonic() + 10 * bool(code)
+            while time.monotonic() < deadline and "was killed by" not in self.console.read_text(errors="replace"):
+                time.sleep(0.05)
+            return code
         finally:
             end_processes_of(self.mark)
 
@@ -163,10 +200,6 @@ def differences(reference: Path, killed: Path) -> tuple[int, list[str]]:
         without_times([row for row in read_jsonl(run / "metrics.jsonl") if row["step"] <= newest])
         for run in (killed, reference)
     ]
-    rows = [
-        [{key: value for key, value in row.items() if not key.startswith("eval/")} for row in run if row["step"]]
-        for run in rows
-    ]
     if rows[0] != rows[1]:
         found.append(f"metrics up to step {newest} differ")
     for step in range(1, newest + 1):
@@ -178,8 +211,8 @@ def differences(reference: Path, killed: Path) -> tuple[int, list[str]]:
 
 def run(num_points: int, seed: int, folder: Path, say=print) -> list[str]:
     """Kills at all points; returns what went wrong."""
-    data, library = make_data(folder / "data"), built(folder)
-    wanted, steps = points(num_points, seed), max(8, num_points + num_points // 2)
+    data, library, wanted = make_data(folder / "data"), built(folder), points(num_points, seed)
+    steps = min(STEPS, max(8, 4 * num_points))
     say(f"the run that is not killed: {steps} steps")
     reference = Job(
         data,
@@ -192,28 +225,51 @@ def run(num_points: int, seed: int, folder: Path, say=print) -> list[str]:
     end_processes_of(reference.mark)
     if code:
         return [f"the run that is not killed ended with {code}: {reference.text(0)[-2000:]}"]
-    killed, wrong, newest = folder / "killed", [], 0
-    for number, point in enumerate(wanted, 1):
-        # a killed job may have been at its end: then it has nothing left to be killed at
-        settings = [f"--rl_config.max_steps={steps}", "--rl_config.save_max_ckpt_num=3", "--resume_training=true"]
+    killed, wrong, newest, rng = folder / "killed", [], 0, random.Random(seed)
+    settings = [f"--rl_config.max_steps={steps}", "--rl_config.save_max_ckpt_num=3", "--resume_training=true"]
+    for number, planned in enumerate(wanted, 1):
+        point = export_point(number, rng) if newest > EXPORTS_AFTER else planned
         shim = (
-            faults(library, "/killed/", point.kind, point.occurrence, point.operation, point.rank)
+            faults(library, point.folder, point.kind, point.occurrence, point.operation, point.rank)
             if point.operation
             else {}
         )
         job = Job(data, killed, folder / "killed_log", *settings, **shim)
-        was_killed = job.kill_at(point) if point.phase else True
-        code = job.wait()
+        where = job.kill_at(point)
+        code, text, said = job.wait(), job.text(0), job.console.read_text(errors="replace")
         before, (newest, found) = newest, differences(folder / "reference", killed)
-        if code == 0 or not was_killed:
-            found.append("the run was not killed" if newest < steps else "the run was over")
-        if newest < before:
-            found.append(f"step {before} was there, the newest is {newest}")
+        if code == 0 or f"rank {point.rank} was killed by signal 9" not in said:
+            found.append(f"the rank was not killed, or nobody said so (exit code {code}): {said[-300:]}")
+        shown = max(map(int, re.findall(r"step +(\d+) \|", text)), default=before + 1)
+        if newest < max(before, shown - 1):
+            found.append(f"checkpoint {before} was there, step {shown} was shown, the newest is {newest}")
         say(
-            f"{number:4} of {num_points}: {point}; newest checkpoint {newest}{': ' + '; '.join(found) if found else ''}"
+            f"{number:4} of {num_points}: {point}{f' ({where})' if where else ''}; newest checkpoint {newest}"
+            f"{': ' + '; '.join(found) if found else ''}"
         )
         wrong += [f"{point}: {line}" for line in found]
+        if point.is_of_export or number == num_points:
+            found = ended_equal(Job(data, killed, folder / "killed_log", *settings), folder)
+            say(f"     resumed to its end{': ' + '; '.join(found) if found else ''}")
+            wrong += [f"{point}, resumed to the end: {line}" for line in found]
+            shutil.rmtree(killed)
+            newest = 0
     return wrong
+
+
+def ended_equal(job: Job, folder: Path) -> list[str]:
+    """What differs once the killed run has come to its end."""
+    code, reference, killed = job.wait(), folder / "reference", folder / "killed"
+    if code:
+        return [f"it ended with {code}: {job.text(0)[-1000:]}"]
+    found = differences(reference, killed)[1]
+    for name in ("hf/model.safetensors", "hf/config.json"):
+        if (reference / name).read_bytes() != (killed / name).read_bytes():
+            found.append(f"{name} differs")
+    names = [{path.name for path in (run / "hf").iterdir()} for run in (reference, killed)]
+    if names[0] != names[1]:
+        found.append(f"hf holds {sorted(names[1])}")
+    return found
 
 
 def main() -> None:

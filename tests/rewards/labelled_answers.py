@@ -28,6 +28,8 @@ from mindrlhf_lite.types import CompletionView
 
 Row = tuple[str, str, str, str, bool]
 _PLAIN_NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
+_LIST = re.compile(r"[^,()\[\]{}A-Za-z]+(?:,\s*[^,()\[\]{}A-Za-z]+)+")
+_SPLIT_ARGUMENT = re.compile(r"(\^|\\sqrt|\\frac\{[^{}]+\})\{(\w)([^{}]+)\}")
 _UNITS = (
     "dollars",
     "apples",
@@ -85,6 +87,9 @@ def right_contents(gold: str, rng: random.Random) -> Iterator[tuple[str, str]]:
         if gold.count("(") == gold.count(")") and "\\" not in gold
         else gold,
     )
+    if _LIST.fullmatch(gold) and not _PLAIN_NUMBER.fullmatch(gold):
+        yield "list with and", re.sub(r",\s*([^,]+)$", r" \\text{ and } \1", gold)
+        yield "list with or", re.sub(r",\s*([^,]+)$", r" \\text{ or } \1", gold)
     if "\\frac" in gold:
         yield "dfrac", gold.replace("\\frac", "\\dfrac")
         yield "tfrac", gold.replace("\\frac", "\\tfrac")
@@ -135,6 +140,8 @@ def wrong_contents(gold: str, rng: random.Random) -> Iterator[tuple[str, str]]:
     yield "empty", ""
     yield "a word", "unknown"
     yield "text before", f"\\text{{not }} {gold}"
+    if _SPLIT_ARGUMENT.search(gold):
+        yield "brace moved", _SPLIT_ARGUMENT.sub(r"\1{\2}\3", gold, count=1)
     if _PLAIN_NUMBER.fullmatch(gold):
         g = gold.replace(",", "")
         value = Fraction(g)
@@ -272,6 +279,15 @@ def completions(gold: str, rng: random.Random) -> Iterator[Row]:
                 ("and a half", f"The answer is {gold} and a half."),
                 ("out of ten", f"The answer is {gold} out of ten."),
                 ("half of a formula", f"Half of ${gold}$"),
+                ("factor of a box", f"So it is $2\\boxed{{{gold}}}$."),
+                ("sign of a box", f"So it is $-\\boxed{{{gold}}}$." if gold.strip("0.,") else f"It is {other}."),
+                ("operand of a box", f"So it is $3 + \\boxed{{{gold}}}$."),
+                ("box in a fraction", f"So it is $\\frac{{\\boxed{{{gold}}}}}{{7}}$." if gold.strip("0.,") else other),
+                ("box and another", f"\\boxed{{{gold}}}, {other}"),
+                ("box with a letter", f"\\boxed{{{gold}}}x" if gold.strip("0.,") else other),
+                ("box taken back", f"The answer is \\boxed{{{gold}}}. Wait, that is wrong. It is {other}."),
+                ("reciprocal in words", f"The answer is the reciprocal of {gold}." if gold != "1" else other),
+                ("two numbers", f"#### {other} {gold}"),
             ):
                 yield name, form, text, gold, False
 

@@ -114,6 +114,15 @@ def test_what_a_verifier_started_dies_with_a_killed_rank(tmp_path, monkeypatch):
     wait_for_the_end_of(int(file.read_text()))
 
 
+def test_a_verifier_may_wait_for_all_its_children():
+    assert scores("user_verifiers.waits_for_its_children", ["a"], timeout_s=20.0)[0].outcome is Outcome.CORRECT
+
+
+def test_a_verifier_that_exits_costs_one_completion(capfd):
+    assert scores("user_verifiers.exits", ["a"])[0].outcome is Outcome.ERROR
+    assert "SystemExit: 3" in capfd.readouterr().err
+
+
 def test_a_verifier_that_dies_is_restarted():
     assert [s.outcome for s in scores("user_verifiers.dies_on_bad", ["a", "bad", "b"])] == [
         Outcome.CORRECT,

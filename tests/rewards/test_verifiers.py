@@ -10,8 +10,9 @@ from rewards.hostile_texts import hostile_texts, is_paid, judged
 from rewards.labelled_answers import judge, rows
 
 from mindrlhf_lite.rewards.agreement import same_answer
-from mindrlhf_lite.rewards.final_answer import final_answer, has_think_answer_format, last_boxed
-from mindrlhf_lite.rewards.golds import unsatisfied
+from mindrlhf_lite.rewards.boxes import last_boxed
+from mindrlhf_lite.rewards.final_answer import final_answer, has_think_answer_format
+from mindrlhf_lite.rewards.golds import Asked, unsatisfied
 from mindrlhf_lite.rewards.numbers import parse_quantity
 from mindrlhf_lite.rewards.plain_form import plain_form
 from mindrlhf_lite.rewards.verifiers import BUILT_IN, find_verifier, verifier
@@ -312,20 +313,22 @@ def test_gsm8k_golds_verify_their_own_solutions(shared):
 def test_golds_of_real_data_sets_agree_with_themselves(shared):
     math500 = [json.loads(line)["answer"] for line in (shared / "data/math500/math500.jsonl").read_text().splitlines()]
     assert not [gold for gold in math500 if not same_answer(gold, gold)]
-    assert unsatisfied(math500, ["r1_accuracy_reward"]) == {}
+    assert unsatisfied([Asked(gold) for gold in math500], ["r1_accuracy_reward"]) == {}
 
 
 def test_golds_that_a_verifier_can_never_find_right():
     asked = ["qwen_accuracy_reward", "accuracy_reward", "format_reward"]
-    assert unsatisfied(["x^2+1", "18", "18"], asked, workers=1) == {"x^2+1": ["accuracy_reward"]}
+    golds = [Asked("x^2+1"), Asked("18"), Asked("18")]
+    assert unsatisfied(golds, asked, workers=1) == {Asked("x^2+1"): ["accuracy_reward"]}
 
 
 def test_golds_on_which_a_verifier_fails_say_how(monkeypatch):
     """It runs in a process of its own, with a limit, as in training."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    found = unsatisfied(["1", "bad"], ["user_verifiers.hangs_on_bad", "user_verifiers.dies_on_bad"], 0.3, workers=2)
-    timeout, ended = found.pop("bad")
+    names = ["user_verifiers.hangs_on_bad", "user_verifiers.dies_on_bad", "user_verifiers.sees_its_question"]
+    found = unsatisfied([Asked("1", "sums", "p"), Asked("bad", "sums", "p")], names, 0.3, workers=2)
+    timeout, ended = found.pop(Asked("bad", "sums", "p"))
     assert "user_verifiers.hangs_on_bad (timeout: no score within 0.3 s)" in timeout
     assert "user_verifiers.dies_on_bad (exit: its process ended" in ended
     assert found == {}

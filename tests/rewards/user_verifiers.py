@@ -23,6 +23,23 @@ def sees_everything(completion, gold):
     )
 
 
+def sees_its_question(completion, gold):
+    return completion.prompt == "p" and completion.source == "sums" and completion.num_tokens > 0
+
+
+def waits_for_its_children(completion, gold):
+    subprocess.Popen(["true"])
+    while True:
+        try:
+            os.wait()
+        except ChildProcessError:
+            return 1.0
+
+
+def exits(completion, gold):
+    sys.exit(3)
+
+
 def raises_on_bad(completion, gold):
     if "bad" in completion.text:
         raise KeyError("boom")
