@@ -23,11 +23,11 @@ from mindrlhf_lite.types import GenerateRequest, SamplingParams, TrainSequence
 def probe(trainer):
     rng = np.random.default_rng(0)
     sequences = [TrainSequence(rng.integers(0, 250, length).astype(np.int32), 3, 0.0) for length in (5, 12, 20, 23, 8)]
-    with trainer.residency.phase("reference"):
+    with trainer.roles.residency.phase("reference"):
         logprobs = np.concatenate(trainer.update.score("reference", trainer.roles.reference, sequences))
     requests = [GenerateRequest(tuple(int(t) for t in rng.integers(0, 250, 5))) for _ in range(4)]
-    trainer._refresh_rollout()
-    with trainer.residency.phase("generate"):
+    trainer.rollout_weights.move_if_missing()
+    with trainer.roles.residency.phase("generate"):
         greedy = trainer.roles.rollout.generate(requests, SamplingParams(16, temperature=0))
     tokens = [group[0].token_ids for group in greedy]
     assert all(other == tokens for other in gather_objects(trainer.mesh.world, tokens)), (
