@@ -1,11 +1,11 @@
 """Decoder layers of Qwen2, Qwen3 and Llama 3 in plain MindSpore operators: they run the same in jit on CPU and on
 Ascend.
 
-A layer is cut where the callers differ: `project` (norm, q/k/v, rotary) and `finish` (output projection, MLP) are
-shared; between them training attends within packed sequences (`attend_packed`), prefill within rows
-(`attend_causally`), and decoding over caches. Activations are [tokens, hidden]; which operator forms are fast on CPU
-was measured (reductions over two-dimensional views, scaling folded into the rotary tables, the attention gradient
-written out).
+A layer runs over packed sequences (`run`: training and scoring), or in two parts, `project` (norm, q/k/v, rotary) and
+`finish` (output projection, MLP), between which prefill attends within rows (`attend_causally`) and decoding over
+caches. Its weights are arguments: one graph serves all layers of a model. Activations are [tokens, hidden]; which
+operator forms are fast on CPU was measured (reductions over two-dimensional views, scaling folded into the rotary
+tables, the attention gradient written out).
 
 A rank holds the buffers that `parallel.layout` gives it: its heads and columns of every linear, its rows of the
 vocabulary, its stage's layers. Between `enter` and `leave` a rank computes with its own columns, outside of them on the
@@ -20,7 +20,14 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindrlhf_lite.models.packed_attention import MASKED, PackedAttention, key_rows, visibility_mask
+from mindrlhf_lite.models.packed_attention import (
+    MASKED,
+    Known,
+    KnownAttention,
+    PackedAttention,
+    key_rows,
+    visibility_mask,
+)
 from mindrlhf_lite.models.spread import spread
 from mindrlhf_lite.parallel.collectives import GatherRows, cut_tokens, enter_tensor_parallel, leave_tensor_parallel
 from mindrlhf_lite.parallel.layout import EMBEDDING, FINAL_NORM, HEAD, Buffer, Strategy, buffers_at
@@ -30,7 +37,6 @@ from mindrlhf_lite.shapes.model_config import ModelConfig, RopeScaling
 _linear = ops.MatMul(transpose_b=True)
 _batch_matmul = ops.BatchMatMul()
 _batch_matmul_tb = ops.BatchMatMul(transpose_b=True)
-_batch_matmul_ta = ops.BatchMatMul(transpose_a=True)
 _softmax = ops.Softmax(-1)
 _mean = ops.ReduceMean(keep_dims=True)
 _rsqrt = ops.Rsqrt()
@@ -77,42 +83,10 @@ def causal_mask(length: int) -> Tensor:
     return (1.0 - visible.astype(ms.float32)) * MASKED
 
 
-class CausalAttention(nn.Cell):
-    """softmax(q k^T + mask) v with its gradient written out: it reads the saved probabilities and takes
-    rowsum(dP * P) as rowsum(dO * O) (FlashAttention, arXiv:2205.14135, eq. 4), which is a third faster than autodiff on
-    CPU.
-    """
-
-    def construct(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Args: query [B*KV, G*T, D], already scaled; key, value [B*KV, T, D]; mask [1, T, T]. Returns ([B*KV, G*T, D],
-        probabilities).
-        """
-        pairs, rows, _ = query.shape
-        length = key.shape[1]
-        scores = _batch_matmul_tb(query, key).reshape(pairs * rows // length, length, length)
-        scores = scores + spread(mask, scores.shape)
-        probabilities = _softmax(scores.reshape(-1, length)).reshape(pairs, rows, length)
-        return _batch_matmul(probabilities, value), probabilities
-
-    def bprop(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, out: tuple, gradients: tuple) -> tuple:
-        output, probabilities = out
-        doutput = gradients[0]
-        length, head_dim = probabilities.shape[-1], query.shape[-1]
-        dprobabilities = _batch_matmul_tb(doutput, value).reshape(-1, length)
-        row_sum = _mean((doutput * output).reshape(-1, head_dim), -1) * head_dim
-        dscores = (
-            probabilities.reshape(-1, length) * (dprobabilities - spread(row_sum, dprobabilities.shape))
-        ).reshape(probabilities.shape)
-        return (
-            _batch_matmul(dscores, key),
-            _batch_matmul_ta(dscores, query),
-            _batch_matmul_ta(probabilities, doutput),
-            ops.zeros_like(mask),
-        )
-
-
 class DecoderLayer(nn.Cell):
-    """One decoder layer; holds this rank's shards of the parameters of its index."""
+    """One decoder layer. Its methods take the weights as an argument, in the order of `weights`, so that one graph can
+    serve every layer of a model; a graph of all layers passes each its own `weights`.
+    """
 
     def __init__(
         self,
@@ -128,91 +102,104 @@ class DecoderLayer(nn.Cell):
         self.eps = config.rms_norm_eps
         self.enter_attention, self.enter_mlp = (enter_tensor_parallel(mesh.tensor, is_sequence_split) for _ in range(2))
         self.leave_attention, self.leave_mlp = (leave_tensor_parallel(mesh.tensor, is_sequence_split) for _ in range(2))
-        self.attention_norm = parameters[prefix + "input_layernorm.weight"]
-        attention = prefix + "self_attn."
-        self.q_weight, self.k_weight, self.v_weight = (parameters[f"{attention}{name}_proj.weight"] for name in "qkv")
+        names = [name for name in parameters if name.startswith(prefix)]
+        self.weights = ms.ParameterTuple([parameters[name] for name in names])
+        places = {name.removeprefix(prefix): place for place, name in enumerate(names)}
+        self.attention_norm, self.mlp_norm = places["input_layernorm.weight"], places["post_attention_layernorm.weight"]
+        self.q, self.k, self.v, self.o = (places[f"self_attn.{name}_proj.weight"] for name in "qkvo")
         self.q_bias, self.k_bias, self.v_bias = (
-            parameters.get(f"{attention}{name}_proj.bias") for name in "qkv"
+            places.get(f"self_attn.{name}_proj.bias") for name in "qkv"
         )  # None where there is none
-        self.q_norm, self.k_norm = (parameters.get(f"{attention}{name}_norm.weight") for name in "qk")
-        self.o_weight = parameters[prefix + "self_attn.o_proj.weight"]
-        self.mlp_norm = parameters[prefix + "post_attention_layernorm.weight"]
-        self.gate_weight, self.up_weight = (
-            parameters[prefix + "mlp.gate_proj.weight"],
-            parameters[prefix + "mlp.up_proj.weight"],
-        )
-        self.down_weight = parameters[prefix + "mlp.down_proj.weight"]
-        self.attention, self.packed_attention = CausalAttention(), PackedAttention()
+        self.q_norm, self.k_norm = (places.get(f"self_attn.{name}_norm.weight") for name in "qk")
+        self.gate, self.up, self.down = (places[f"mlp.{name}_proj.weight"] for name in ("gate", "up", "down"))
+        self.attention, self.known_attention, self.known = PackedAttention(), KnownAttention(), Known()
 
     def _heads(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, norm: Tensor | None, batch: int, length: int, heads: int
+        self, projected: Tensor, weights: tuple, bias: int | None, norm: int | None, batch: int, length: int, heads: int
     ) -> Tensor:
-        projected = _linear(x, weight)
         if bias is not None:
-            projected = _bias_add(projected, bias)
+            projected = _bias_add(projected, weights[bias])
         if norm is not None:
-            projected = rms_norm(projected.reshape(-1, self.head_dim), norm, self.eps)
+            projected = rms_norm(projected.reshape(-1, self.head_dim), weights[norm], self.eps)
         return projected.reshape(batch, length, heads, self.head_dim).transpose(0, 2, 1, 3)
 
-    def project(self, x: Tensor, tables: tuple, batch: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _products(self, x: Tensor, weights: tuple) -> tuple[Tensor, Tensor, Tensor]:
+        normed = self.enter_attention(rms_norm(x, weights[self.attention_norm], self.eps))
+        return _linear(normed, weights[self.q]), _linear(normed, weights[self.k]), _linear(normed, weights[self.v])
+
+    def _turned(
+        self, q: Tensor, k: Tensor, v: Tensor, weights: tuple, tables: tuple, batch: int, length: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        cos, sin, scaled_cos, scaled_sin = tables
+        query = self._heads(q, weights, self.q_bias, self.q_norm, batch, length, self.num_heads)
+        key = self._heads(k, weights, self.k_bias, self.k_norm, batch, length, self.num_kv_heads)
+        value = self._heads(v, weights, self.v_bias, None, batch, length, self.num_kv_heads)
+        return _rotate(query, scaled_cos, scaled_sin), _rotate(key, cos, sin), value
+
+    def project(
+        self, x: Tensor, weights: tuple, tables: tuple, batch: int, length: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Args: x [B*T, H]; tables (cos, sin, cos * scale, sin * scale), broadcastable to [B, heads, T, D].
 
         Returns: query [B, heads, T, D] scaled by head_dim ** -0.5, key and value [B, kv_heads, T, D].
         """
-        cos, sin, scaled_cos, scaled_sin = tables
-        normed = self.enter_attention(rms_norm(x, self.attention_norm, self.eps))
-        query = self._heads(normed, self.q_weight, self.q_bias, self.q_norm, batch, length, self.num_heads)
-        key = self._heads(normed, self.k_weight, self.k_bias, self.k_norm, batch, length, self.num_kv_heads)
-        value = self._heads(normed, self.v_weight, self.v_bias, None, batch, length, self.num_kv_heads)
-        return _rotate(query, scaled_cos, scaled_sin), _rotate(key, cos, sin), value
+        q, k, v = self._products(x, weights)
+        return self._turned(q, k, v, weights, tables, batch, length)
 
     def attend_causally(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-        """Each token attends to its own sequence up to itself. Returns [B*T, heads * D]."""
+        """Each token attends to its own sequence up to itself; mask [1, T, T]. Returns [B*T, heads * D]."""
         batch, heads, length, head_dim = query.shape
         pairs = batch * self.num_kv_heads
-        attended, _ = self.attention(
-            query.reshape(pairs, heads // self.num_kv_heads * length, head_dim),
-            key.reshape(pairs, length, head_dim),
-            value.reshape(pairs, length, head_dim),
-            mask,
-        )
-        return (
-            attended.reshape(batch, heads, length, head_dim)
-            .transpose(0, 2, 1, 3)
-            .reshape(batch * length, heads * head_dim)
-        )
+        grouped = query.reshape(pairs, heads // self.num_kv_heads * length, head_dim)
+        scores = _batch_matmul_tb(grouped, key.reshape(pairs, length, head_dim)).reshape(-1, length, length)
+        scores = scores + spread(mask, scores.shape)
+        probabilities = _softmax(scores.reshape(-1, length)).reshape(pairs, -1, length)
+        attended = _batch_matmul(probabilities, value.reshape(pairs, length, head_dim))
+        return attended.reshape(batch, heads, length, head_dim).transpose(0, 2, 1, 3).reshape(batch * length, -1)
 
-    def attend_packed(self, query: Tensor, key: Tensor, value: Tensor, rows: Tensor, mask: Tensor) -> Tensor:
-        """Blocks of a stream of packed sequences (see `PackedAttention`), each [blocks, heads, width, D]. Returns
-        [blocks * width, heads * D].
-        """
-        blocks, heads, width, head_dim = query.shape
-        attended, _ = self.packed_attention(
-            query.reshape(blocks * self.num_kv_heads, -1, head_dim),
-            key.reshape(-1, head_dim),
-            value.reshape(-1, head_dim),
-            rows,
-            mask,
-        )
-        return (
-            attended.reshape(blocks, heads, width, head_dim)
-            .transpose(0, 2, 1, 3)
-            .reshape(blocks * width, heads * head_dim)
-        )
-
-    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+    def finish(self, x: Tensor, attended: Tensor, weights: tuple) -> Tensor:
         """Adds the attention output ([tokens, heads * D]) and the MLP to the residual stream x [tokens, H]."""
-        x = x + self.leave_attention(_linear(attended, self.o_weight))
-        normed = self.enter_mlp(rms_norm(x, self.mlp_norm, self.eps))
-        return x + self.leave_mlp(
-            _linear(ops.silu(_linear(normed, self.gate_weight)) * _linear(normed, self.up_weight), self.down_weight)
-        )
+        x = x + self.leave_attention(_linear(attended, weights[self.o]))
+        normed = self.enter_mlp(rms_norm(x, weights[self.mlp_norm], self.eps))
+        inner = ops.silu(_linear(normed, weights[self.gate])) * _linear(normed, weights[self.up])
+        return x + self.leave_mlp(_linear(inner, weights[self.down]))
 
-    def construct(self, x: Tensor, tables: tuple, rows: Tensor, mask: Tensor) -> Tensor:
-        """The whole layer over packed sequences."""
+    def run(
+        self, x: Tensor, weights: tuple, tables: tuple, rows: Tensor, mask: Tensor, known: tuple = ()
+    ) -> tuple[Tensor, tuple]:
+        """The layer over a stream of packed sequences x [T, H]; tables of its blocks; rows, mask: see
+        `PackedAttention`.
+
+        Args: known: the second result of an earlier run, or (). With it only the arithmetic between the matrix products
+        runs again, for a backward pass.
+        Returns: (output [T, H], results of matrix products and of attention).
+        """
         blocks, width, _ = mask.shape
-        query, key, value = self.project(x, tables, blocks, width)
-        return self.finish(x, self.attend_packed(query, key, value, rows, mask))
+        q, k, v = self._products(x, weights)
+        q, k, v = self._result(q, known, 0), self._result(k, known, 1), self._result(v, known, 2)
+        query, key, value = self._turned(q, k, v, weights, tables, blocks, width)
+        pairs = blocks * self.num_kv_heads
+        query, key, value = (
+            query.reshape(pairs, -1, self.head_dim),
+            key.reshape(-1, self.head_dim),
+            value.reshape(-1, self.head_dim),
+        )
+        if len(known) == 0:
+            attended, probabilities = self.attention(query, key, value, rows, mask)
+        else:
+            attended, probabilities = self.known_attention(query, key, value, rows, mask, known[3], known[4])
+        heads = attended.reshape(blocks, self.num_heads, width, self.head_dim)
+        by_token = heads.transpose(0, 2, 1, 3).reshape(blocks * width, -1)
+        added = self._result(self.leave_attention(_linear(by_token, weights[self.o])), known, 5)
+        x = x + added
+        normed = self.enter_mlp(rms_norm(x, weights[self.mlp_norm], self.eps))
+        gate = self._result(_linear(normed, weights[self.gate]), known, 6)
+        up = self._result(_linear(normed, weights[self.up]), known, 7)
+        output = x + self.leave_mlp(_linear(ops.silu(gate) * up, weights[self.down]))
+        return output, (q, k, v, attended, probabilities, added, gate, up)
+
+    def _result(self, computed: Tensor, known: tuple, place: int) -> Tensor:
+        return computed if len(known) == 0 else self.known(computed, known[place])
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -314,43 +301,17 @@ class Decoder(nn.Cell):
         embedded = ops.gather(self.embedding, ops.minimum(ops.maximum(local, 0), self.rows - 1), 0)
         return self.leave_embedding(embedded * spread(is_here, embedded.shape))
 
-    def run_layers(self, x: Tensor, packed: tuple, start: int, stop: int) -> Tensor:
-        """Layers start..stop-1 of this stage over packed sequences. The model's first layer embeds them and ignores x;
-        the others take x, the residual stream that the layer before returned.
+    def attention_inputs(self, packed: tuple) -> tuple:
+        """What every layer's attention over packed sequences takes: (rotary tables of the blocks, rows, mask).
 
         Args: packed: token ids, positions, segments, prompts [T], keys [blocks, K], used [blocks], all int32 (see
         `visibility_mask`).
-        Returns: the residual stream, [T, H] or this tensor rank's token shard of it.
         """
-        token_ids, positions, segments, prompts, keys, used = packed
-        if self.is_first_stage and start == 0:
-            x = self.embed(token_ids)
+        _, positions, segments, prompts, keys, used = packed
         blocks = keys.shape[0]
-        tables = self.tables_at(positions.reshape(blocks, -1))
-        rows = key_rows(keys, token_ids.shape[0] // blocks, self.layers[0].num_kv_heads)
+        rows = key_rows(keys, positions.shape[0] // blocks, self.layers[0].num_kv_heads)
         mask = visibility_mask(positions, segments, prompts, keys, used)
-        for index in range(start, stop):
-            x = self.layers[index](x, tables, rows, mask)
-        return x
-
-    def run_stage(self, x: Tensor, packed: tuple) -> Tensor:
-        """All layers of this stage."""
-        return self.run_layers(x, packed, 0, self.num_layers)
-
-    def weights_of_layers(self, start: int, stop: int) -> list[int]:
-        """Places in `parameters_in_order` of what layers start..stop-1 of this stage compute with; the first one brings
-        the embedding, the last one the head.
-        """
-        numbers = {str(self.first_layer + index) for index in range(start, stop)}
-        ends = {EMBEDDING} if self.is_first_stage and start == 0 else set()
-        if self.final_norm is not None and stop == self.num_layers:
-            ends |= {FINAL_NORM, HEAD if HEAD in self.named_weights() else EMBEDDING}
-        names = [parameter.name for parameter in self.parameters_in_order]
-        return [
-            place
-            for place, name in enumerate(names)
-            if name in ends or (name.startswith("model.layers.") and name.split(".")[2] in numbers)
-        ]
+        return self.tables_at(positions.reshape(blocks, -1)), rows, mask
 
     def hidden(self, token_ids: Tensor) -> Tensor:
         """Final-normed hidden states [B*T, H] of right-padded sequences token_ids [B, T] int32; all stages on this
@@ -359,8 +320,8 @@ class Decoder(nn.Cell):
         batch, length = token_ids.shape
         x, tables, mask = self.embed(token_ids.reshape(-1)), self.tables(length), causal_mask(length)
         for layer in self.layers:
-            query, key, value = layer.project(x, tables, batch, length)
-            x = layer.finish(x, layer.attend_causally(query, key, value, mask))
+            query, key, value = layer.project(x, layer.weights, tables, batch, length)
+            x = layer.finish(x, layer.attend_causally(query, key, value, mask), layer.weights)
         return self.norm(x)
 
     def norm(self, x: Tensor) -> Tensor:

@@ -61,13 +61,11 @@ def visibility_mask(positions: Tensor, segments: Tensor, prompts: Tensor, keys: 
 
 
 class PackedAttention(nn.Cell):
-    """softmax(q k^T + mask) v of query blocks over keys chosen by index, with its gradient written out: it reads the
-    saved probabilities and takes rowsum(dP * P) as rowsum(dO * O) (FlashAttention, arXiv:2205.14135, eq. 4).
-    """
+    """softmax(q k^T + mask) v of query blocks over keys chosen by index. Differentiated as `KnownAttention`."""
 
     def construct(self, query: Tensor, key: Tensor, value: Tensor, rows: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Args: query [B*KV, G*W, D], already scaled, of B blocks of W tokens; key, value [B*KV*W, D]; rows
-        [B*KV*K] int32 (see `key_rows`); mask [B, W, K]. Returns ([B*KV, G*W, D], probabilities).
+        [B*KV*K] int32 (see `key_rows`); mask [B, W, K]. Returns ([B*KV, G*W, D], probabilities [B*KV, G*W, K]).
         """
         pairs, queries, head_dim = query.shape
         blocks, width, count = mask.shape
@@ -78,17 +76,43 @@ class PackedAttention(nn.Cell):
         probabilities = _softmax(scores.reshape(-1, count)).reshape(pairs, queries, count)
         return _batch_matmul(probabilities, values), probabilities
 
+
+class KnownAttention(nn.Cell):
+    """`PackedAttention` whose results are known, and its gradient written out: it takes rowsum(dP * P) as
+    rowsum(dO * O) (FlashAttention, arXiv:2205.14135, eq. 4).
+    """
+
+    def construct(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        rows: Tensor,
+        mask: Tensor,
+        attended: Tensor,
+        probabilities: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        return attended, probabilities
+
     def bprop(
-        self, query: Tensor, key: Tensor, value: Tensor, rows: Tensor, mask: Tensor, out: tuple, gradients: tuple
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        rows: Tensor,
+        mask: Tensor,
+        attended: Tensor,
+        probabilities: Tensor,
+        out: tuple,
+        gradients: tuple,
     ) -> tuple:
-        output, probabilities = out
         doutput = gradients[0]
         pairs, _, head_dim = query.shape
         count = probabilities.shape[-1]
         keys = ops.gather(key, rows, 0).reshape(pairs, count, head_dim)
         values = ops.gather(value, rows, 0).reshape(pairs, count, head_dim)
         dprobabilities = _batch_matmul_tb(doutput, values).reshape(-1, count)
-        row_sum = _mean((doutput * output).reshape(-1, head_dim), -1) * head_dim
+        row_sum = _mean((doutput * attended).reshape(-1, head_dim), -1) * head_dim
         dscores = (probabilities.reshape(-1, count) * (dprobabilities - spread(row_sum, dprobabilities.shape))).reshape(
             probabilities.shape
         )
@@ -100,4 +124,16 @@ class PackedAttention(nn.Cell):
             _segment_sum(dvalues, rows, key.shape[0]),
             ops.zeros_like(rows),
             ops.zeros_like(mask),
+            ops.zeros_like(attended),
+            ops.zeros_like(probabilities),
         )
+
+
+class Known(nn.Cell):
+    """A value that was computed before, with the gradient of its computation, which then need not run."""
+
+    def construct(self, computed: Tensor, value: Tensor) -> Tensor:
+        return value
+
+    def bprop(self, computed: Tensor, value: Tensor, out: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        return gradient, ops.zeros_like(value)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, jit, nn, ops
+from mindspore import Parameter, Tensor, jit, mutable, nn, ops
 
-from mindrlhf_lite.models.decoder import MASKED, Decoder, causal_mask
+from mindrlhf_lite.models.decoder import MASKED, Decoder, DecoderLayer, causal_mask
 from mindrlhf_lite.rollout.draw import Drawing, draw_greedily, draw_tokens
 
 _scatter_update = ops.ScatterUpdate()
@@ -34,34 +34,55 @@ def allocate_cache(model: Decoder, slots: int, cache_length: int) -> tuple[Param
     return layer_caches("key") + layer_caches("value")
 
 
-class Prefill(nn.Cell):
+class _PrefillBegin(nn.Cell):
+    def __init__(self, model: Decoder):
+        super().__init__(auto_prefix=False)
+        self.model = model
+
+    @jit
+    def construct(self, token_ids: Tensor) -> tuple:
+        """token_ids [P, T] -> (embedded tokens, cos, sin, scaled cos, scaled sin, mask)."""
+        length = token_ids.shape[1]
+        return (self.model.embed(token_ids.reshape(-1)), *self.model.tables(length), causal_mask(length))
+
+
+class _PrefillLayer(nn.Cell):
+    """One layer of a prefill; the weights are arguments, so that it is compiled once for all layers."""
+
+    def __init__(self, layer: DecoderLayer):
+        super().__init__(auto_prefix=False)
+        self.layer = layer
+
+    @jit
+    def construct(self, x: Tensor, weights: tuple, inputs: tuple, source_rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns (x after the layer, keys and values of the prompts `source_rows`, [R, KV, T, D])."""
+        length = inputs[4].shape[-1]
+        batch = x.shape[0] // length
+        query, key, value = self.layer.project(x, weights, inputs[:4], batch, length)
+        x = self.layer.finish(x, self.layer.attend_causally(query, key, value, inputs[4]), weights)
+        return x, ops.gather(key, source_rows, 0), ops.gather(value, source_rows, 0)
+
+
+class Prefill:
     """Runs prompts and writes their keys and values into one or more slots each."""
 
     def __init__(self, model: Decoder, cache_length: int):
-        super().__init__(auto_prefix=False)
         self.model, self.num_kv_heads, self.cache_length = model, model.layers[0].num_kv_heads, cache_length
+        self._begin, self._layer = _PrefillBegin(model), _PrefillLayer(model.layers[0])
 
-    @jit
-    def construct(self, token_ids: Tensor, source_rows: Tensor, slots: Tensor, *caches: Parameter) -> Tensor:
-        """Args: token_ids [P, T]; source_rows, slots [R]: slots[i] receives prompt source_rows[i]; caches: of
-        `allocate_cache`.
-
-        Returns: a number to wait for.
+    def run(self, token_ids: np.ndarray, source_rows: np.ndarray, slots: np.ndarray, caches: tuple) -> None:
+        """Args: token_ids int32 [P, T]; source_rows, slots int32 [R]: slots[i] receives prompt source_rows[i]; caches:
+        of `allocate_cache`.
         """
-        batch, length = token_ids.shape
-        pairs = slots.reshape(-1, 1, 1) * self.num_kv_heads + ops.arange(self.num_kv_heads).astype(ms.int32).reshape(
-            1, -1, 1
-        )
-        places = pairs * self.cache_length + ops.arange(length).astype(ms.int32).reshape(1, 1, -1)  # [R, KV, T]
-        tables, mask = self.model.tables(length), causal_mask(length)
-        x = self.model.embed(token_ids.reshape(-1))
+        pairs = slots[:, None, None] * self.num_kv_heads + np.arange(self.num_kv_heads)[:, None]
+        places = Tensor((pairs * self.cache_length + np.arange(token_ids.shape[1])).astype(np.int32))  # [R, KV, T]
+        x, *inputs = self._begin(Tensor(token_ids))
+        shared, rows = mutable(tuple(inputs)), Tensor(source_rows)
         num_layers = len(caches) // 2
         for layer, key_cache, value_cache in zip(self.model.layers, caches[:num_layers], caches[num_layers:]):
-            query, key, value = layer.project(x, tables, batch, length)
-            _scatter_update(key_cache, places, ops.gather(key, source_rows, 0))
-            _scatter_update(value_cache, places, ops.gather(value, source_rows, 0))
-            x = layer.finish(x, layer.attend_causally(query, key, value, mask))
-        return x[0, 0]
+            x, keys, values = self._layer(x, mutable(tuple(layer.weights)), shared, rows)
+            _scatter_update(key_cache, places, keys)
+            _scatter_update(value_cache, places, values)
 
 
 class Decode(nn.Cell):
@@ -106,10 +127,10 @@ class Decode(nn.Cell):
         x = self.model.embed(token_ids)
         num_layers = len(caches) // 2
         for layer, key_cache, value_cache in zip(self.model.layers, caches[:num_layers], caches[num_layers:]):
-            query, key, value = layer.project(x, tables, self.slots, 1)
+            query, key, value = layer.project(x, layer.weights, tables, self.slots, 1)
             keys = _scatter_update(key_cache, places, key.reshape(-1, self.head_dim)).reshape(shape)
             values = _scatter_update(value_cache, places, value.reshape(-1, self.head_dim)).reshape(shape)
-            x = layer.finish(x, self._attend(query, keys, values, mask))
+            x = layer.finish(x, self._attend(query, keys, values, mask), layer.weights)
         logits = self.model.logits(self.model.norm(x))
         drawing = self.drawing
         if not drawing.in_graph:

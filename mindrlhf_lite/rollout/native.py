@@ -127,7 +127,7 @@ class NativeEngine:
             )  # two shapes: prompts of one sample, and of several
             pairs += [pairs[-1]] * (width_of_pairs - len(pairs))  # fills up by writing the same slot again
             source_rows, slots = np.array(pairs, np.int32).T
-            self._prefill(Tensor(token_ids), Tensor(source_rows.copy()), Tensor(slots.copy()), *caches)
+            self._prefill.run(token_ids, source_rows.copy(), slots.copy(), caches)
 
 
 class _Batch:

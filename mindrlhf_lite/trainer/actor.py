@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.logprobs import TokenLogprobs
 from mindrlhf_lite.trainer.batches import MicroBatch
 from mindrlhf_lite.trainer.optimizer import AdamW, AdamWOptions
-from mindrlhf_lite.trainer.stages import StagedGradients, StageForward, packed_tensors, run_stages
+from mindrlhf_lite.trainer.stages import StagedGradients, StageLayers, run_stages
 from mindrlhf_lite.trainer.statistics import merged_statistics
 
 # sums of a micro-batch, or its maximum, in the order in which the graph returns them
@@ -45,19 +44,16 @@ class LossOptions:
 
 
 class GrpoLoss(nn.Cell):
-    """Weighted sum of the per-token loss of one micro-batch, and its statistics; the last stage's layers from
-    `first_layer` on are in it.
-    """
+    """Weighted sum of the per-token loss of one micro-batch, and its statistics, from what the last layer returned."""
 
-    def __init__(self, model: Decoder, options: LossOptions, first_layer: int = 0):
+    def __init__(self, model: Decoder, options: LossOptions):
         super().__init__(auto_prefix=False)
-        self.model, self.options, self.first_layer = model, options, first_layer
+        self.model, self.options = model, options
         self.token_logprobs = TokenLogprobs(model.config.vocab_size, model.mesh.tensor)
 
     def construct(
         self,
-        x: Tensor,
-        packed: tuple,
+        stream: Tensor,
         predictors: Tensor,
         labels: Tensor,
         mask: Tensor,
@@ -67,11 +63,10 @@ class GrpoLoss(nn.Cell):
         reference_logprobs: Tensor,
         sampling_logprobs: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Args: x, packed: as of `Decoder.run_layers`; the others as the fields of MicroBatch. Returns (loss,
-        _STATISTICS [7], logprobs [N]).
+        """Args: stream: the residual stream after the last layer; the others as the fields of MicroBatch. Returns
+        (loss, _STATISTICS [7], logprobs [N]).
         """
         options = self.options
-        stream = self.model.run_layers(x, packed, self.first_layer, self.model.num_layers)
         hidden = ops.gather(self.model.norm(stream), predictors, 0)
         outputs = self.token_logprobs(hidden, self.model.head, labels)
         logprobs, entropy = outputs[0], outputs[1]
@@ -105,10 +100,10 @@ class GrpoLoss(nn.Cell):
 
 
 def as_tensors(batch: MicroBatch) -> tuple[Any, ...]:
-    """A micro-batch in GrpoLoss's argument order."""
+    """A micro-batch in GrpoLoss's argument order, after the residual stream."""
     logprobs = (batch.frozen_logprobs, batch.reference_logprobs, batch.sampling_logprobs)
     arrays = (batch.predictors, batch.labels, batch.mask, batch.weight, batch.advantages, *logprobs)
-    return packed_tensors(batch), *(Tensor(array) for array in arrays)
+    return tuple(Tensor(array) for array in arrays)
 
 
 class Actor:
@@ -117,7 +112,7 @@ class Actor:
     Args:
         model: trainable; this rank's share.
         shards_optimizer: whether the optimizer's state is shared by the data-parallel ranks.
-        recomputes: whether activations are computed again in the backward pass, a part of the layers at a time.
+        recomputes: whether activations are computed again in the backward pass, a layer at a time.
     """
 
     def __init__(
@@ -131,7 +126,7 @@ class Actor:
         self.model, self.mesh = model, model.mesh
         self.optimizer = AdamW(model, optimizer, shards_optimizer)
         self._gradients = StagedGradients(
-            model, partial(GrpoLoss, model, loss), self.optimizer.gradients, as_tensors, recomputes
+            model, GrpoLoss(model, loss), self.optimizer.gradients, as_tensors, recomputes
         )
 
     def accumulate(self, batches: Sequence[MicroBatch]) -> tuple[dict[str, float], list[list[np.ndarray]]]:
@@ -158,15 +153,15 @@ class Actor:
         return self.optimizer.step(lr)
 
 
-class _LogprobForward(nn.Cell):
+class _LogprobHead(nn.Cell):
     def __init__(self, model: Decoder):
         super().__init__(auto_prefix=False)
         self.model = model
         self.token_logprobs = TokenLogprobs(model.config.vocab_size, model.mesh.tensor)
 
     @jit
-    def construct(self, x: Tensor, packed: tuple, predictors: Tensor, labels: Tensor) -> Tensor:
-        hidden = ops.gather(self.model.norm(self.model.run_stage(x, packed)), predictors, 0)
+    def construct(self, stream: Tensor, predictors: Tensor, labels: Tensor) -> Tensor:
+        hidden = ops.gather(self.model.norm(stream), predictors, 0)
         # unpacked into unused names, MindSpore warns of "side effect nodes eliminated by mistake"
         return self.token_logprobs(hidden, self.model.head, labels)[0]
 
@@ -176,14 +171,11 @@ class LogprobScorer:
 
     def __init__(self, model: Decoder):
         self.model = model
-        self._stage, self._forward = StageForward(model), _LogprobForward(model)
+        self._layers, self._head = StageLayers(model), _LogprobHead(model)
 
     def score(self, batch: MicroBatch) -> list[np.ndarray]:
         """float32 logprobs of every sequence's completion tokens; nothing on ranks before the last stage."""
-        predictors, labels = Tensor(batch.predictors), Tensor(batch.labels)
-
-        def last(x: Tensor, packed: tuple) -> Tensor:
-            return self._forward(x, packed, predictors, labels)
-
-        logprobs = run_stages(self.model, self._stage, batch, last)
-        return [] if logprobs is None else batch.split(logprobs.asnumpy())
+        stream = run_stages(self._layers, batch)
+        if stream is None:
+            return []
+        return batch.split(self._head(stream, Tensor(batch.predictors), Tensor(batch.labels)).asnumpy())

@@ -1,28 +1,26 @@
-"""Running sequences through the actor's or reference's pipeline stages; with one stage, just the one graph.
+"""Running packed sequences through the layers of a pipeline stage, forward and backward; with one stage, all of them.
 
-A stage keeps the inputs of the micro-batches that are under way and computes its activations again in the backward
-pass, so a graph never outlives its call. Activations and their gradients travel outside graphs, between two ranks at a
-time.
-
-With recomputation a stage is cut into segments of about sqrt(layers) layers each (arXiv:1604.06174): their inputs are
-kept, and the activations of one segment at a time.
+One graph serves every layer of a shape: the weights are its arguments. What a layer's backward pass needs of its
+forward pass is kept as tensors between graphs, or, with recomputation, only the layer's input, and the backward graph
+computes the rest again (arXiv:1604.06174). Activations and their gradients travel outside graphs, between two ranks at
+a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from mindspore import ParameterTuple, Tensor, jit, mutable, nn, ops, value_and_grad
 
-from mindrlhf_lite.models.decoder import Decoder
+from mindrlhf_lite.models.decoder import Decoder, DecoderLayer
 from mindrlhf_lite.parallel.collectives import transfer
+from mindrlhf_lite.parallel.layout import EMBEDDING, FINAL_NORM, HEAD
 from mindrlhf_lite.parallel.mesh import RoleMesh
 from mindrlhf_lite.parallel.schedule import Work, one_forward_one_backward
 from mindrlhf_lite.trainer.batches import MicroBatch
-
-_NO_INPUT = Tensor(np.zeros((1, 1), np.float32))  # what the first stage gets instead of activations
 
 
 def receive_from(mesh: RoleMesh, stage_offset: int, like: tuple[int, ...]) -> Tensor:
@@ -46,70 +44,140 @@ def stream_shape(model: Decoder, batch: MicroBatch) -> tuple[int, int]:
 
 
 def packed_tensors(batch: MicroBatch) -> tuple[Tensor, ...]:
-    """The sequences of a micro-batch as `Decoder.run_layers` takes them."""
+    """The sequences of a micro-batch as `Decoder.attention_inputs` takes them."""
     arrays = (batch.token_ids, batch.position_ids, batch.segments, batch.prompts, batch.keys, batch.used_keys)
     return mutable(tuple(Tensor(array) for array in arrays))  # else the arrays are constants of the graph
 
 
-class StageForward(nn.Cell):
-    """One stage, or layers start..stop-1 of it, jitted."""
+class _Begin(nn.Cell):
+    """What all layers take of a micro-batch, and what the first one of the model starts from."""
 
-    def __init__(self, model: Decoder, start: int = 0, stop: int = 0):
+    def __init__(self, model: Decoder):
         super().__init__(auto_prefix=False)
-        self.model, self.start, self.stop = model, start, stop or model.num_layers
+        self.model = model
 
     @jit
-    def construct(self, x: Tensor, packed: tuple) -> Tensor:
-        return self.model.run_layers(x, packed, self.start, self.stop)
+    def construct(self, packed: tuple) -> tuple:
+        """Returns (embedded tokens, or a stand-in on later stages; cos, sin, scaled cos, scaled sin, rows, mask)."""
+        tables, rows, mask = self.model.attention_inputs(packed)
+        x = self.model.embed(packed[0]) if self.model.is_first_stage else rows
+        return (x, *tables, rows, mask)
 
 
-class _LayersTimesGradient(nn.Cell):
-    """A scalar whose gradient is the vector-Jacobian product of layers start..stop-1 with `gradient`."""
-
-    def __init__(self, model: Decoder, start: int, stop: int):
+class _LayerForward(nn.Cell):
+    def __init__(self, layer: DecoderLayer):
         super().__init__(auto_prefix=False)
-        self.model, self.start, self.stop = model, start, stop
+        self.layer = layer
 
-    def construct(self, x: Tensor, packed: tuple, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        product = self.model.run_layers(x, packed, self.start, self.stop) * gradient
-        return product.reshape(-1).sum(), ops.zeros_like(product[0, 0])
+    @jit
+    def construct(self, x: Tensor, weights: tuple, attention: tuple) -> tuple:
+        """Returns (output, what the backward pass needs ...)."""
+        output, kept = self.layer.run(x, weights, attention[:4], attention[4], attention[5])
+        return (output, *kept)
 
 
-class AccumulateGradients(nn.Cell):
-    """Adds one micro-batch's gradients to the accumulators.
+class _LayerAgain(nn.Cell):
+    def __init__(self, layer: DecoderLayer):
+        super().__init__(auto_prefix=False)
+        self.layer = layer
+
+    def construct(self, x: Tensor, weights: tuple, attention: tuple, known: tuple) -> Tensor:
+        output, _ = self.layer.run(x, weights, attention[:4], attention[4], attention[5], known)
+        return output
+
+
+class _LayerBackward(nn.Cell):
+    def __init__(self, layer: DecoderLayer):
+        super().__init__(auto_prefix=False)
+        self.layer, self.again = layer, _LayerAgain(layer)
+        self.product = ops.GradOperation(get_all=True, sens_param=True)
+
+    @jit
+    def construct(self, x: Tensor, weights: tuple, attention: tuple, kept: tuple, gradient: Tensor) -> tuple:
+        """Args: kept: of the forward pass; (): it runs again. Returns (gradient of x, gradients of the weights ...)."""
+        known = kept
+        if len(kept) == 0:
+            known = self.layer.run(x, weights, attention[:4], attention[4], attention[5])[1]
+        gradients = self.product(self.again)(x, weights, attention, known, gradient)
+        return (gradients[0], *gradients[1])
+
+
+class _Embed(nn.Cell):
+    def __init__(self, model: Decoder):
+        super().__init__(auto_prefix=False)
+        self.model = model
+
+    def construct(self, token_ids: Tensor) -> Tensor:
+        return self.model.embed(token_ids)
+
+
+class _EmbeddingGradient(nn.Cell):
+    """Adds the embedding's gradient to its accumulator."""
+
+    def __init__(self, model: Decoder, accumulator: Any):
+        super().__init__(auto_prefix=False)
+        self.embed, self.weights, self.accumulator = _Embed(model), ParameterTuple([model.embedding]), accumulator
+        self.product = ops.GradOperation(get_by_list=True, sens_param=True)
+
+    @jit
+    def construct(self, token_ids: Tensor, gradient: Tensor) -> Tensor:
+        (own,) = self.product(self.embed, self.weights)(token_ids, gradient)
+        ops.assign_add(self.accumulator, own)
+        return gradient[0, 0]
+
+
+class _LossGradients(nn.Cell):
+    """Adds the gradients of what follows the last layer to their accumulators.
 
     Args:
-        loss: returns (scalar, auxiliary outputs ...); its first argument is the input of the first layer.
-        is_first: whether these are the model's first layers, so that no gradient of the input is wanted.
+        loss: returns (scalar, auxiliary outputs ...); its first argument is the residual stream.
     """
 
-    def __init__(self, loss: nn.Cell, weights: ParameterTuple, accumulators: ParameterTuple, is_first: bool):
+    def __init__(self, loss: nn.Cell, weights: ParameterTuple, accumulators: ParameterTuple):
         super().__init__(auto_prefix=False)
-        self.accumulators, self.is_first = accumulators, is_first
-        self.loss_and_gradients = value_and_grad(loss, None if is_first else 0, weights, has_aux=True)
+        self.accumulators = accumulators
+        self.loss_and_gradients = value_and_grad(loss, 0, weights, has_aux=True)
 
     @jit
     def construct(self, *arrays: Tensor) -> tuple:
-        """Returns (gradient of the input, or a stand-in; the loss's auxiliary outputs ...)."""
-        outputs, gradients = self.loss_and_gradients(*arrays)
-        if self.is_first:
-            input_gradient, weight_gradients = outputs[0], gradients
-        else:
-            input_gradient, weight_gradients = gradients
-        # from the last layer to the first, as the backward pass computes them: the additions run in this order, and
-        # none keeps a gradient waiting
-        for index in range(len(self.accumulators) - 1, -1, -1):
-            ops.assign_add(self.accumulators[index], weight_gradients[index])
+        """Returns (gradient of the residual stream; the loss's auxiliary outputs ...)."""
+        outputs, (input_gradient, weight_gradients) = self.loss_and_gradients(*arrays)
+        for accumulator, gradient in zip(self.accumulators, weight_gradients):
+            ops.assign_add(accumulator, gradient)
         return (input_gradient, *outputs[1:])
 
 
-def segments(num_layers: int, recomputes: bool) -> list[tuple[int, int]]:
-    """(first layer, end) of the parts of a stage whose activations are in memory together: one part, or about
-    sqrt(num_layers) equal ones.
-    """
-    number = round(num_layers**0.5) if recomputes else 1
-    borders = [num_layers * index // number for index in range(number + 1)]
-    return list(zip(borders, borders[1:]))
+@dataclass
+class Tape:
+    """What the backward pass of a micro-batch needs, layer by layer."""
+
+    packed: tuple[Tensor, ...]
+    attention: tuple[Tensor, ...]
+    inputs: list[Tensor] = field(default_factory=list)
+    kept: list[tuple[Tensor, ...]] = field(default_factory=list)
+
+
+class StageLayers:
+    """The layers of this rank's stage, by graphs that all layers share."""
+
+    def __init__(self, model: Decoder, recomputes: bool = False):
+        self.model, self.recomputes = model, recomputes
+        self._begin, self._forward = _Begin(model), _LayerForward(model.layers[0])
+
+    def forward(self, x: Tensor | None, packed: tuple[Tensor, ...], tapes: bool) -> tuple[Tensor, Tape]:
+        """Args: x: what the stage before sent; None on the first one. Returns (the residual stream after this stage's
+        layers, what `StagedGradients` needs of the way, if it `tapes`).
+        """
+        embedded, *attention = self._begin(packed)
+        tape = Tape(packed, mutable(tuple(attention)))
+        stream = embedded if x is None else x
+        for layer in self.model.layers:
+            output, *kept = self._forward(stream, mutable(tuple(layer.weights)), tape.attention)
+            if tapes:
+                tape.inputs.append(stream)
+                tape.kept.append(() if self.recomputes else mutable(tuple(kept)))
+            stream = output
+        return stream, tape
 
 
 class StagedGradients:
@@ -117,93 +185,81 @@ class StagedGradients:
 
     Args:
         model: this stage.
-        loss_after: makes the cell over (input of a layer, arrays of a micro-batch ...) that runs this layer, the later
-            ones and the loss; for the last stage.
-        as_arrays: a micro-batch as the loss's arguments, the packed sequences first.
-        recomputes: whether only a part of the stage's activations is in memory at a time.
+        loss: the cell over (residual stream after the last layer, arrays of a micro-batch ...); for the last stage.
+        accumulators: of the model's parameters, in order.
+        as_arrays: a micro-batch as the loss's other arguments.
+        recomputes: whether layers keep their inputs only, and the backward pass computes the rest again.
     """
 
     def __init__(
         self,
         model: Decoder,
-        loss_after: Callable[[int], nn.Cell],
+        loss: nn.Cell,
         accumulators: ParameterTuple,
         as_arrays: Callable[[MicroBatch], tuple[Any, ...]],
         recomputes: bool = False,
     ):
         self.model, self.mesh, self.as_arrays = model, model.mesh, as_arrays
-        self._forward = StageForward(model)
-        parts = segments(model.num_layers, recomputes)
-        self._part_forwards = [StageForward(model, start, stop) for start, stop in parts[:-1]]
-        self._part_gradients = []
-        for start, stop in parts:
-            is_last = self.mesh.is_last_stage and stop == model.num_layers
-            computed = loss_after(start) if is_last else _LayersTimesGradient(model, start, stop)
-            places = model.weights_of_layers(start, stop)
-            weights, sums = (
-                ParameterTuple([group[place] for place in places])
-                for group in (model.parameters_in_order, accumulators)
-            )
-            self._part_gradients.append(
-                AccumulateGradients(computed, weights, sums, self.mesh.is_first_stage and start == 0)
-            )
+        sums = {weight.name: sum_ for weight, sum_ in zip(model.parameters_in_order, accumulators, strict=True)}
+        self._layers, self._backward = StageLayers(model, recomputes), _LayerBackward(model.layers[0])
+        self._sums_of_layers = [[sums[weight.name] for weight in layer.weights] for layer in model.layers]
+        if self.mesh.is_first_stage:
+            self._add_embedding_gradient = _EmbeddingGradient(model, sums[EMBEDDING])
+        if self.mesh.is_last_stage:
+            names = (FINAL_NORM, HEAD if HEAD in sums else EMBEDDING)
+            weights = ParameterTuple([model.named_weights()[name] for name in names])
+            self._loss = _LossGradients(loss, weights, ParameterTuple([sums[name] for name in names]))
 
     def run(self, batches: Sequence[MicroBatch]) -> list[tuple[Tensor, ...]]:
         """Accumulates over all micro-batches. Returns the loss's auxiliary outputs of each on the last stage, nothing
         elsewhere.
         """
-        mesh, inputs, outputs, gradients, results = self.mesh, {}, {}, {}, []
-        arrays = {}
+        mesh, results = self.mesh, []
+        inputs: dict[int, Tensor] = {}
+        outputs: dict[int, Tensor] = {}
+        gradients: dict[int, Tensor] = {}
+        tapes: dict[int, Tape] = {}
         for action in one_forward_one_backward(mesh.at.stage, mesh.dims.pipeline, len(batches)):
             index, batch = action.microbatch, batches[action.microbatch]
-            if index not in arrays:
-                arrays[index] = self.as_arrays(batch)
-                inputs[index] = _NO_INPUT
             if action.work is Work.RECEIVE_INPUT:
                 inputs[index] = receive_from(mesh, -1, stream_shape(self.model, batch))
             elif action.work is Work.FORWARD:
-                outputs[index] = self._forward(inputs[index], arrays[index][0])
+                outputs[index], tapes[index] = self._run_layers(inputs.pop(index, None), batch)
             elif action.work is Work.SEND_OUTPUT:
                 send_to(mesh, 1, outputs.pop(index))
             elif action.work is Work.RECEIVE_GRADIENT:
                 gradients[index] = receive_from(mesh, 1, stream_shape(self.model, batch))
             elif action.work is Work.BACKWARD:
-                input_gradient, auxiliary = self._accumulate(
-                    inputs.pop(index), arrays.pop(index), gradients.pop(index, None)
-                )
                 if mesh.is_last_stage:
-                    results.append(auxiliary)
-                if not mesh.is_first_stage:
-                    gradients[index] = input_gradient
+                    stream, tapes[index] = self._run_layers(inputs.pop(index, None), batch)
+                    gradients[index], *auxiliary = self._loss(stream, *self.as_arrays(batch))
+                    results.append(tuple(auxiliary))
+                gradients[index] = self._accumulate(tapes.pop(index), gradients[index])
             else:
-                send_to(mesh, -1, gradients.pop(index))
+                send_to(mesh, -1, gradients[index])
         return results
 
-    def _accumulate(
-        self, x: Tensor, arrays: tuple[Any, ...], gradient: Tensor | None
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Adds one micro-batch's gradients, the last part of the stage first. Returns (gradient of x, auxiliary outputs
-        of the last part).
-        """
-        inputs = [x]
-        for forward in self._part_forwards:
-            inputs.append(forward(inputs[-1], arrays[0]))
-        last = arrays if self.mesh.is_last_stage else (arrays[0], gradient)
-        gradient, *auxiliary = self._part_gradients[-1](inputs.pop(), *last)
-        for accumulate in reversed(self._part_gradients[:-1]):
-            gradient, _ = accumulate(inputs.pop(), arrays[0], gradient)
-        return gradient, tuple(auxiliary)
+    def _run_layers(self, x: Tensor | None, batch: MicroBatch) -> tuple[Tensor, Tape]:
+        return self._layers.forward(x, packed_tensors(batch), tapes=True)
+
+    def _accumulate(self, tape: Tape, gradient: Tensor) -> Tensor:
+        """Adds the gradients of this stage's weights, and empties the tape. Returns that of the stage's input."""
+        for layer, sums in zip(reversed(self.model.layers), reversed(self._sums_of_layers)):
+            weights = mutable(tuple(layer.weights))
+            gradient, *own = self._backward(tape.inputs.pop(), weights, tape.attention, tape.kept.pop(), gradient)
+            for accumulator, part in zip(sums, own, strict=True):
+                ops.assign_add(accumulator, part)
+        if self.mesh.is_first_stage:
+            self._add_embedding_gradient(tape.packed[0], gradient)
+        return gradient
 
 
-def run_stages(
-    model: Decoder, forward: StageForward, batch: MicroBatch, last: Callable[[Tensor, tuple], Tensor]
-) -> Tensor | None:
-    """One forward pass through all stages: `last(stage input, packed sequences)` on the last stage, whose result only
-    it returns.
-    """
-    mesh, packed = model.mesh, packed_tensors(batch)
-    x = _NO_INPUT if mesh.is_first_stage else receive_from(mesh, -1, stream_shape(model, batch))
+def run_stages(layers: StageLayers, batch: MicroBatch) -> Tensor | None:
+    """One forward pass through all stages: the residual stream after the last layer, on the last stage only."""
+    model, mesh = layers.model, layers.model.mesh
+    x = None if mesh.is_first_stage else receive_from(mesh, -1, stream_shape(model, batch))
+    stream, _ = layers.forward(x, packed_tensors(batch), tapes=False)
     if mesh.is_last_stage:
-        return last(x, packed)
-    send_to(mesh, 1, forward(x, packed))
+        return stream
+    send_to(mesh, 1, stream)
     return None

@@ -219,7 +219,7 @@ def test_nothing_is_compiled_after_warm_up():
         engine.generate([GenerateRequest((1,) * length) for length in lengths], sampling)
 
     def compiled():
-        return len(engine._prefill.compile_cache) + sum(
+        return len(engine._prefill._layer.compile_cache) + sum(
             len(decoder.compile_cache) for decoder in engine._decoders.values()
         )
 

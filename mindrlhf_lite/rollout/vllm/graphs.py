@@ -84,10 +84,10 @@ class PagedForward(nn.Cell):
         x = self.model.embed(token_ids.reshape(-1))
         num_layers = len(caches) // 2
         for layer, key_cache, value_cache in zip(self.model.layers, caches[:num_layers], caches[num_layers:]):
-            query, key, value = layer.project(x, tables, rows, length)
+            query, key, value = layer.project(x, layer.weights, tables, rows, length)
             keys = _scatter_update(key_cache, places, key)
             values = _scatter_update(value_cache, places, value)
-            x = layer.finish(x, self._attend(query, keys, values, sources, mask))
+            x = layer.finish(x, self._attend(query, keys, values, sources, mask), layer.weights)
         logits = self.model.logits(self.model.norm(ops.gather(x, last, 0)))
         if not self.samples_in_graph:
             return logits, positions, positions
