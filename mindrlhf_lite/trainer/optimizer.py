@@ -10,11 +10,12 @@ those rows, and gathers the others' rows. A parameter whose rows do not divide e
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, ParameterTuple, Tensor, jit, nn, ops
+from mindspore import Parameter, ParameterTuple, Tensor, jit, mutable, nn, ops
 
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.parallel.collectives import GatherRows, SumOverAxis, plan_buckets
@@ -90,57 +91,25 @@ class _SumSome(nn.Cell):
         return ops.zeros((1,), ms.float32)
 
 
-class _Norm(nn.Cell):
-    """The global gradient norm over all ranks of a replica."""
+class _SquaredNorm(nn.Cell):
+    """Of gradients that are arguments: one graph for all layers."""
 
-    def __init__(self, gradients: list[Parameter], axis: Axis | None):
+    @jit
+    def construct(self, gradients: tuple) -> Tensor:
+        total = ops.zeros((1,), ms.float32)
+        for gradient in gradients:
+            total = total + (gradient * gradient).reshape(-1).sum()
+        return total
+
+
+class _SumOfNumber(nn.Cell):
+    def __init__(self, axis: Axis | None):
         super().__init__(auto_prefix=False)
-        self.gradients = ParameterTuple(gradients)
         self.sum_over_ranks = SumOverAxis(axis, [(1,)])
 
     @jit
-    def construct(self) -> Tensor:
-        squares = ops.zeros((1,), ms.float32)
-        for gradient in self.gradients:
-            squares = squares + (gradient * gradient).reshape(-1).sum()
-        return ops.sqrt(self.sum_over_ranks((squares,))[0])
-
-
-class _Apply(nn.Cell):
-    """One AdamW update from the accumulators, which are then zeroed. `rows`: of the accumulator that belong to the
-    updated weight.
-    """
-
-    def __init__(
-        self,
-        weights: ParameterTuple,
-        first: ParameterTuple,
-        second: ParameterTuple,
-        gradients: ParameterTuple,
-        decays: tuple[bool, ...],
-        rows: tuple[tuple[int, int], ...],
-    ):
-        super().__init__(auto_prefix=False)
-        self.weights, self.first, self.second, self.gradients, self.decays, self.rows = (
-            weights,
-            first,
-            second,
-            gradients,
-            decays,
-            rows,
-        )
-
-    @jit
-    def construct(
-        self, lr: Tensor, beta1: Tensor, beta2: Tensor, eps: Tensor, decay: Tensor, no_decay: Tensor, scale: Tensor
-    ) -> Tensor:
-        for weight, first, second, gradient, decays, rows in zip(
-            self.weights, self.first, self.second, self.gradients, self.decays, self.rows
-        ):
-            own = gradient[rows[0] : rows[1]] if rows[1] - rows[0] < gradient.shape[0] else gradient
-            _adam_weight_decay(weight, first, second, lr, beta1, beta2, eps, decay if decays else no_decay, own * scale)
-            ops.assign_sub(gradient, gradient)  # zeros it in place
-        return lr
+    def construct(self, number: Tensor) -> Tensor:
+        return self.sum_over_ranks((number,))[0]
 
 
 class _GatherShards(nn.Cell):
@@ -174,6 +143,16 @@ def decays_of(model: Decoder) -> tuple[bool, ...]:
     """For each of the model's parameters, whether weight decay applies."""
     decays = {spec.name: spec.decays for spec in parameter_specs(model.config)}
     return tuple(decays.get(buffer.name, True) for buffer in model.buffers)
+
+
+def _by_layer(model: Decoder, gradients: Sequence[Parameter], counts: Sequence[bool]) -> list[list[Parameter]]:
+    """The gradients that count, those of each layer together, as all layers have the same shapes."""
+    groups: dict[str, list[Parameter]] = {}
+    for weight, gradient, is_counted in zip(model.parameters_in_order, gradients, counts, strict=True):
+        if is_counted:
+            layer = weight.name.split(".")[2] if weight.name.startswith("model.layers.") else weight.name
+            groups.setdefault(layer, []).append(gradient)
+    return list(groups.values())
 
 
 class AdamW:
@@ -223,9 +202,7 @@ class AdamW:
             Parameter(Tensor(w.asnumpy()[start:stop].copy()), name=f"shard.{w.name}", requires_grad=False) if cut else w
             for w, (start, stop), cut in zip(weights, rows, self._is_cut)
         ]
-        self._apply = _Apply(
-            ParameterTuple(self._updated), self.first_moment, self.second_moment, self.gradients, decays_of(model), rows
-        )
+        self._decays = decays_of(model)
         cut = [i for i, is_cut in enumerate(self._is_cut) if is_cut]
         self._gather = (
             _GatherShards([weights[i] for i in cut], [self._updated[i] for i in cut], mesh.data) if cut else None
@@ -238,9 +215,8 @@ class AdamW:
             (sums.over_ends, mesh.ends),
         )
         self._sums = [_SumSome([self.gradients[i] for i in chosen], axis) for chosen, axis in axes if chosen and axis]
-        self._norm = _Norm(
-            [gradient for gradient, is_counted in zip(self.gradients, sums.counts) if is_counted], mesh.replica
-        )
+        self._counted = _by_layer(model, self.gradients, sums.counts)
+        self._squared_norm, self._sum_over_replica = _SquaredNorm(), _SumOfNumber(mesh.replica)
 
     def step(self, lr: float) -> float:
         """One update from the accumulated gradients. Returns the global gradient norm before clipping.
@@ -251,15 +227,24 @@ class AdamW:
         o = self.options
         for sum_some in self._sums:
             sum_some()
-        norm = float(self._norm().asnumpy()[0])
+        squares = [self._squared_norm(mutable(tuple(group))) for group in self._counted]
+        square = Tensor([sum(float(each.asnumpy()[0]) for each in squares)], ms.float32)
+        norm = math.sqrt(self._sum_over_replica(square).asnumpy()[0])
         if not math.isfinite(norm):
             raise FloatingPointError(f"gradient norm is {norm}; the weights were left as they were before this update")
         clip = min(1.0, o.max_grad_norm / (norm + 1e-6)) if o.max_grad_norm else 1.0
         self.updates_done += 1
         root2 = math.sqrt(1 - o.beta2**self.updates_done)
         correction = root2 / (1 - o.beta1**self.updates_done)
-        scalars = (lr * correction, o.beta1, o.beta2, o.eps * root2, o.weight_decay / correction, 0.0, clip)
-        self._apply(*(Tensor(value, ms.float32) for value in scalars))
+        numbers = (lr * correction, o.beta1, o.beta2, o.eps * root2, o.weight_decay / correction, 0.0, clip)
+        rate, beta1, beta2, eps, decay, no_decay, scale = (Tensor(number, ms.float32) for number in numbers)
+        for weight, first, second, gradient, decays, (start, stop) in zip(
+            self._updated, self.first_moment, self.second_moment, self.gradients, self._decays, self._rows
+        ):
+            own = gradient if stop - start == gradient.shape[0] else gradient[start:stop]
+            chosen = decay if decays else no_decay
+            _adam_weight_decay(weight, first, second, rate, beta1, beta2, eps, chosen, own * scale)
+            ops.assign_sub(gradient, gradient)  # zeros it in place
         if self._gather is not None:
             self._gather()
         return norm
