@@ -18,7 +18,7 @@ from mindrlhf_lite.shapes.streams import StreamShapes
 from mindrlhf_lite.swap.phases import phases
 
 ITEM_BYTES = 4
-_CHUNK_BYTES = 64 << 20  # models.logprobs.CHUNK_ELEMENTS in float32
+_CHUNK_BYTES = 32 << 20  # models.logprobs.CHUNK_ELEMENTS in float32
 
 
 @dataclass(frozen=True)

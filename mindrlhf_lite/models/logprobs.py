@@ -17,7 +17,7 @@ from mindrlhf_lite.models.spread import spread
 from mindrlhf_lite.parallel.collectives import MaxOverAxis, _sum_of
 from mindrlhf_lite.parallel.mesh import Axis
 
-CHUNK_ELEMENTS = 1 << 24  # logits held at a time: 64 MiB of float32
+CHUNK_ELEMENTS = 1 << 23  # logits held at a time: 32 MiB of float32, in several arrays
 PADDING_LOGIT = -1e9  # of vocabulary rows that are padding: exp of it is exactly 0 in float32
 
 _linear = ops.MatMul(transpose_b=True)
@@ -142,7 +142,7 @@ class TokenLogprobs(nn.Cell):
             dlogits = (self._one_hot(labels) - out[3]) * spread(dlogprobs, out[3].shape)
             return _matmul(dlogits, weight), _matmul_ta(dlogits, hidden), ops.zeros_like(labels)
         dhidden: tuple = ()
-        dweight = ops.zeros_like(weight)
+        dweight = None
         for start in range(0, count, rows):
             part = hidden[start : start + rows]
             logits = self._logits(part, weight)
@@ -155,5 +155,6 @@ class TokenLogprobs(nn.Cell):
                 dlogprobs[start : start + rows], logits.shape
             )
             dhidden += (_matmul(dlogits, weight),)
-            dweight = dweight + _matmul_ta(dlogits, part)
+            own = _matmul_ta(dlogits, part)  # zeros to begin with would be a constant of the graph, as large
+            dweight = own if dweight is None else dweight + own
         return _concat(dhidden), dweight, ops.zeros_like(labels)
