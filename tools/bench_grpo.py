@@ -11,6 +11,7 @@ Examples:
   python trl_grpo_cpu.py --workdir trl           (the peer, in its own environment; it also writes trl/model)
   python tools/bench_grpo.py --model trl/model
   python tools/bench_grpo.py --model smollm2 --data sums.jsonl --prompts 8 --max_new_tokens 48 --min_new_tokens 0
+  python tools/bench_grpo.py --model trl/model --max_new_tokens 512 --lengths log_uniform
 """
 
 import argparse
@@ -21,7 +22,9 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -36,6 +39,7 @@ REWARD = """from mindrlhf_lite.rewards import verifier
 def count_ones(completion, gold):
     return completion.text.count("1")
 """
+SHORTEST = 5  # tokens of a completion with --lengths log_uniform
 FLOPS_A_TOKEN = {"generate": 2, "reference": 2, "update": 6}  # times the parameters
 
 
@@ -50,6 +54,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--generations", type=int, default=8, help="completions a prompt (default: 8)")
     parser.add_argument("--max_new_tokens", type=int, default=64, help="tokens of a completion, at most (default: 64)")
     parser.add_argument("--min_new_tokens", type=int, help="and at least (default: max_new_tokens)")
+    parser.add_argument(
+        "--lengths",
+        choices=("generated", "log_uniform"),
+        default="generated",
+        help="log_uniform: completions are cut to 5 to max_new_tokens tokens, log-uniform (default: generated)",
+    )
     parser.add_argument("--micro_batch_num", type=int, default=4, help="micro-batches an update (default: 4)")
     parser.add_argument("--micro_batch_tokens", type=int, default=0, help="their tokens; 0: by micro_batch_num")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="any other setting")
@@ -95,6 +105,32 @@ def prompts_of(args: argparse.Namespace, model: str) -> list:
         Prompt(i, tuple(ids), text, "0", i + 1)
         for i, (text, ids) in enumerate(zip(texts, tokenizer.encode_batch(texts), strict=True))
     ]
+
+
+def cut_completions(engine: Any, longest: int) -> None:
+    """Makes the engine return completions of log-uniform lengths, seeded."""
+    import numpy as np
+
+    rng, generate = np.random.default_rng(0), engine.generate
+
+    def cut(*arguments: Any) -> list:
+        groups = []
+        for completions in generate(*arguments):
+            lengths = np.exp(rng.uniform(np.log(SHORTEST), np.log(longest + 1), len(completions))).astype(int)
+            groups.append(
+                [
+                    replace(
+                        each,
+                        token_ids=each.token_ids[:length],
+                        logprobs=each.logprobs[:length],
+                        engine_logprobs=each.engine_logprobs[:length],
+                    )
+                    for each, length in zip(completions, lengths, strict=True)
+                ]
+            )
+        return groups
+
+    engine.generate = cut
 
 
 def main() -> None:
@@ -145,7 +181,10 @@ def main() -> None:
             }
         )
         sys.path.insert(0, folder)
-        GrpoTrainer(config, Mesh()).train()
+        trainer = GrpoTrainer(config, Mesh())
+        if args.lengths == "log_uniform":
+            cut_completions(trainer.roles.rollout, args.max_new_tokens)
+        trainer.train()
         first, *rows = read_metrics(Path("out/metrics.jsonl"))
         os.chdir(ROOT)
     ready = time.perf_counter() - started - first["time_s/step"] - sum(row["time_s/step"] for row in rows)

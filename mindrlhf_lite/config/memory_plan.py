@@ -1,8 +1,8 @@
 """How much memory a run needs on its fullest rank, by group of weights and by phase; pure numbers.
 
 Weights, gradients, moments and the KV cache are counted from the layouts, byte for byte as the program allocates them
-(float32). Activations are an estimate: what the layers keep for the backward pass, the logits of one chunk and their
-gradient.
+(float32). Activations are an estimate: what the layers keep for the backward pass, the logits of one chunk, the
+gradient of the head.
 """
 
 from __future__ import annotations
@@ -47,18 +47,24 @@ def _buffer_bytes(config: ModelConfig, strategy: Strategy) -> int:
     return max(sizes)
 
 
-def activation_bytes(config: ModelConfig, strategy: Strategy, shapes: StreamShapes, keeps: bool) -> int:
-    """Estimate for the largest micro-batch on the fullest stage; `keeps`: whether layers keep theirs for a backward
-    pass.
+def activation_bytes(config: ModelConfig, strategy: Strategy, shapes: StreamShapes, tapes: bool, keeps: bool) -> int:
+    """Estimate for the largest micro-batch on the fullest stage.
+
+    Args: tapes: whether a backward pass follows, for which layers' inputs are kept; keeps: and what `DecoderLayer.run`
+    returns of each.
     """
     tokens, keys, tensor = shapes.streams[-1], shapes.keys[-1], strategy.dims.tensor
-    heads = config.num_attention_heads // tensor
-    wide = (
-        4 * config.hidden_size + 3 * config.intermediate_size // tensor + 4 * heads * config.head_dim
-    )  # numbers a token and layer
-    layer = ITEM_BYTES * tokens * (wide + heads * keys)  # attention probabilities: heads * keys a token
-    layers = max(map(len, strategy.layers_of_stage(config.num_hidden_layers))) if keeps else 1
-    return layers * layer + 3 * _CHUNK_BYTES + ITEM_BYTES * tokens * config.hidden_size * 4
+    heads, kv_heads = config.num_attention_heads // tensor, max(1, config.num_key_value_heads // tensor)
+    kept = (  # numbers a token and layer: q, k, v, attended, added; gate, up; attention probabilities
+        2 * (heads + kv_heads) * config.head_dim
+        + config.hidden_size
+        + 2 * config.intermediate_size // tensor
+        + heads * keys
+    )
+    layers = max(map(len, strategy.layers_of_stage(config.num_hidden_layers))) if tapes else 0
+    numbers = layers * (config.hidden_size + (kept if keeps else 0)) + 2 * kept  # and those of the layer under way
+    head_gradients = 2 * config.vocab_size // tensor * config.hidden_size if tapes else 0
+    return ITEM_BYTES * (tokens * numbers + head_gradients) + 4 * _CHUNK_BYTES
 
 
 def memory_plan(config: Config, shape: ModelConfig, world_size: int) -> MemoryPlan:
@@ -91,9 +97,9 @@ def memory_plan(config: Config, shape: ModelConfig, world_size: int) -> MemoryPl
     scored = StreamShapes(config.micro_batch_tokens(degree, config.ref_config.ref_model_batch_size), rl.seq_length)
     keeps = not actor.recompute_config.recompute
     activations = {
-        "update": activation_bytes(shape, strategies.actor, trained, keeps),
-        "policy": activation_bytes(shape, strategies.actor, scored, False),
-        "reference": activation_bytes(shape, strategies.reference, scored, False) if rl.beta > 0 else 0,
+        "update": activation_bytes(shape, strategies.actor, trained, True, keeps),
+        "policy": activation_bytes(shape, strategies.actor, scored, False, False),
+        "reference": activation_bytes(shape, strategies.reference, scored, False, False) if rl.beta > 0 else 0,
         "reshard": 2 * rl.reshard_bucket_mb << 20,
     }
     needs = {

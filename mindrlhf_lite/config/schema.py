@@ -66,7 +66,7 @@ class ActorParallelConfig(StagedParallelConfig):
 class RecomputeConfig:
     recompute: bool = setting(
         False,
-        "compute a layer's activations again in the backward pass instead of keeping them; several stages always do",
+        "keep of every layer its input only, and compute the other activations again in the backward pass",
     )
 
 
