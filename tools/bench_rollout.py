@@ -3,13 +3,14 @@
 process of its own, taking turns.
 
 128 prompts of 16 to 200 tokens, up to 128 new ones each, sampled at temperature 1; a few stop tokens end completions
-early, about where trained models end them. A first, untimed turn compiles. The model is random: speed does not depend
-on its weights. The C library is told to keep freed memory: left to itself it gives large blocks back and fetches them
-again at every step, which now and then halves transformers' speed.
+early, about where trained models end them. A first, untimed turn compiles. The model is random, or that of --model:
+speed does not depend on its weights. The C library is told to keep freed memory: left to itself it gives large blocks
+back and fetches them again at every step, which now and then halves transformers' speed.
 
 Examples:
   OMP_NUM_THREADS=2 python tools/bench_rollout.py
   OMP_NUM_THREADS=2 python tools/bench_rollout.py --engines native,transformers --hidden 512 --layers 8
+  OMP_NUM_THREADS=2 python tools/bench_rollout.py --engines native,transformers --model smollm2 --prompts 64 --turns 2
 """
 
 import argparse
@@ -42,6 +43,7 @@ KEEP_MEMORY = {
 def parse_arguments() -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument("--engines", default="native,vllm,transformers", help="default: native,vllm,transformers")
+    parser.add_argument("--model", help="Hugging Face folder; default: a random model of --hidden and --layers")
     parser.add_argument("--hidden", type=int, default=256, help="hidden size (default: 256)")
     parser.add_argument("--layers", type=int, default=4, help="default: 4")
     parser.add_argument("--prompts", type=int, default=128, help="default: 128")
@@ -60,11 +62,24 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def make_prompts(count: int) -> list[tuple[int, ...]]:
+def make_prompts(count: int, vocabulary: int) -> list[tuple[int, ...]]:
     import numpy as np
 
     rng = np.random.default_rng(0)
-    return [tuple(int(t) for t in rng.integers(STOP_TOKENS, VOCABULARY, rng.integers(16, 201))) for _ in range(count)]
+    return [tuple(int(t) for t in rng.integers(STOP_TOKENS, vocabulary, rng.integers(16, 201))) for _ in range(count)]
+
+
+def save_random_model(folder: str, hidden: int, layers: int) -> None:
+    import numpy as np
+
+    from mindrlhf_lite.models.hf_weights import save_hf_model
+    from mindrlhf_lite.shapes.model_config import ModelConfig
+    from mindrlhf_lite.shapes.parameters import parameter_specs
+
+    shape = ModelConfig(VOCABULARY, hidden, 3 * hidden, layers, 4, 2, max_position_embeddings=512)
+    rng = np.random.default_rng(0)
+    weights = {spec.name: rng.normal(0, 0.02, spec.shape).astype(np.float32) for spec in parameter_specs(shape)}
+    save_hf_model(Path(folder), shape, weights, None, None)
 
 
 def main() -> None:
@@ -72,20 +87,13 @@ def main() -> None:
     if args.serve:
         serve(args.engines, args.serve, args.prompts)
         return
-    import numpy as np
-
-    from mindrlhf_lite.models.hf_weights import save_hf_model
-    from mindrlhf_lite.shapes.model_config import ModelConfig
-    from mindrlhf_lite.shapes.parameters import parameter_specs
-
     names = args.engines.split(",")
-    shape = ModelConfig(VOCABULARY, args.hidden, 3 * args.hidden, args.layers, 4, 2, max_position_embeddings=512)
-    rng = np.random.default_rng(0)
-    weights = {spec.name: rng.normal(0, 0.02, spec.shape).astype(np.float32) for spec in parameter_specs(shape)}
     tokens: dict[str, int] = {}
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        save_hf_model(Path(folder), shape, weights, None, None)
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+        folder = args.model or scratch
+        if not args.model:
+            save_random_model(folder, args.hidden, args.layers)
         children = {}
         for name in names:
             command = [sys.executable, __file__, "--engines", name, "--prompts", str(args.prompts), "--serve", folder]
@@ -126,8 +134,10 @@ def main() -> None:
 
 def serve(name: str, folder: str, num_prompts: int) -> None:
     """Answers every line of standard input with [tokens, seconds] of one round of all prompts."""
+    from mindrlhf_lite.config.model_file import read_model_file
+
     answers, sys.stdout = sys.stdout, sys.stderr  # libraries print
-    prompts = make_prompts(num_prompts)
+    prompts = make_prompts(num_prompts, read_model_file(folder).shape.vocab_size)
     generate = transformers_engine(folder, prompts) if name == "transformers" else own_engine(name, folder, prompts)
     for _ in sys.stdin:
         start = time.perf_counter()
@@ -137,15 +147,14 @@ def serve(name: str, folder: str, num_prompts: int) -> None:
 
 def own_engine(name: str, folder: str, prompts: list) -> Callable[[], int]:
     """The native engine, or vLLM on MindSpore."""
-    import mindspore as ms
-
-    ms.set_context(mode=ms.GRAPH_MODE)
     from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.models.hf_weights import load_weights
+    from mindrlhf_lite.parallel.mesh import Mesh
     from mindrlhf_lite.rollout.protocol import RolloutEngine
     from mindrlhf_lite.shapes.model_config import ModelConfig
     from mindrlhf_lite.types import GenerateRequest, SamplingParams
 
+    Mesh()  # MindSpore's context, as in training
     shape, length = ModelConfig.from_dir(folder), 200 + NEW_TOKENS
     model = Decoder(shape, load_weights(folder, shape), False, length)
     engine: RolloutEngine
@@ -167,10 +176,10 @@ def own_engine(name: str, folder: str, prompts: list) -> Callable[[], int]:
 def transformers_engine(folder: str, prompts: list) -> Callable[[], int]:
     """transformers' generate over all prompts at once, padded on the left, with its key-value cache."""
     import torch
-    from transformers import Qwen2ForCausalLM
+    from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or len(os.sched_getaffinity(0)))
-    model = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     width = max(map(len, prompts))
     ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
