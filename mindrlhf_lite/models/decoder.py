@@ -252,10 +252,10 @@ class Decoder(nn.Cell):
         self.eps = config.rms_norm_eps
         self.parameters_in_order = ms.ParameterTuple([by_name[buffer.name] for buffer in self.buffers])
         self._build_ends(by_name, mesh)
-        cos, sin = rotary_tables(config, max_length)
-        scale = np.float32(config.head_dim**-0.5)
+        self.rotary, self.scale = rotary_tables(config, max_length), np.float32(config.head_dim**-0.5)
+        cos, sin = self.rotary
         self.cos, self.sin, self.scaled_cos, self.scaled_sin = (
-            Tensor(table) for table in (cos, sin, cos * scale, sin * scale)
+            Tensor(table) for table in (cos, sin, cos * self.scale, sin * self.scale)
         )
 
     def _build_ends(self, by_name: Mapping[str, Parameter], mesh: RoleMesh) -> None:
@@ -301,17 +301,17 @@ class Decoder(nn.Cell):
         embedded = ops.gather(self.embedding, ops.minimum(ops.maximum(local, 0), self.rows - 1), 0)
         return self.leave_embedding(embedded * spread(is_here, embedded.shape))
 
-    def attention_inputs(self, packed: tuple) -> tuple:
-        """What every layer's attention over packed sequences takes: (rotary tables of the blocks, rows, mask).
-
-        Args: packed: token ids, positions, segments, prompts [T], keys [blocks, K], used [blocks], all int32 (see
-        `visibility_mask`).
+    def attention_inputs(
+        self, positions: np.ndarray, segments: np.ndarray, prompts: np.ndarray, keys: np.ndarray, used: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
+        """What every layer's attention over packed sequences takes: (cos, sin, cos * scale, sin * scale of the blocks,
+        rows, mask). Args: as of `visibility_mask`.
         """
-        _, positions, segments, prompts, keys, used = packed
-        blocks = keys.shape[0]
-        rows = key_rows(keys, positions.shape[0] // blocks, self.layers[0].num_kv_heads)
+        blocks = len(keys)
+        rows = key_rows(keys, len(positions) // blocks, self.layers[0].num_kv_heads)
         mask = visibility_mask(positions, segments, prompts, keys, used)
-        return self.tables_at(positions.reshape(blocks, -1)), rows, mask
+        cos, sin = (table[positions].reshape(blocks, 1, -1, self.config.head_dim) for table in self.rotary)
+        return cos, sin, cos * self.scale, sin * self.scale, rows, mask
 
     def hidden(self, token_ids: Tensor) -> Tensor:
         """Final-normed hidden states [B*T, H] of right-padded sequences token_ids [B, T] int32; all stages on this

@@ -8,7 +8,7 @@ completions (PrefixGrouper, arXiv:2506.05433, does so for rows of equal groups).
 
 from __future__ import annotations
 
-import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn, ops
 
 from mindrlhf_lite.models.spread import spread
@@ -23,41 +23,31 @@ _mean = ops.ReduceMean(keep_dims=True)
 _segment_sum = ops.UnsortedSegmentSum()
 
 
-def key_rows(keys: Tensor, width: int, kv_heads: int) -> Tensor:
+def key_rows(keys: np.ndarray, width: int, kv_heads: int) -> np.ndarray:
     """Rows of the keys of a layer, laid out as [blocks, kv_heads, width, D], that the query blocks compute with.
 
     Args: keys int32 [blocks, K], places in the stream; width: tokens of a block.
     Returns: int32 [blocks * kv_heads * K].
     """
-    blocks, count = keys.shape
     first = keys // width * (kv_heads * width) + keys % width
-    heads = ops.arange(kv_heads).astype(ms.int32).reshape(1, kv_heads, 1) * width
-    shape = (blocks, kv_heads, count)
-    return (spread(first.reshape(blocks, 1, count), shape) + spread(heads, shape)).reshape(-1)
+    heads = np.arange(kv_heads, dtype=np.int32)[:, None] * width
+    return (first[:, None] + heads).astype(np.int32).reshape(-1)
 
 
-def visibility_mask(positions: Tensor, segments: Tensor, prompts: Tensor, keys: Tensor, used: Tensor) -> Tensor:
+def visibility_mask(
+    positions: np.ndarray, segments: np.ndarray, prompts: np.ndarray, keys: np.ndarray, used: np.ndarray
+) -> np.ndarray:
     """Additive mask, float32 [blocks, width, K]: 0 where a query may see a key.
 
     Args: positions, segments, prompts int32 [T]: a token's position in its sequence, its segment, and the segment of
     its prompt; keys int32 [blocks, K]; used int32 [blocks]: how many of them are keys, the others fill up.
     """
     blocks, count = keys.shape
-    shape = (blocks, positions.shape[0] // blocks, count)
-
-    def of_queries(values: Tensor) -> Tensor:
-        return spread(values.reshape(blocks, -1, 1), shape)
-
-    def of_keys(values: Tensor) -> Tensor:
-        return spread(ops.gather(values, keys.reshape(-1), 0).reshape(blocks, 1, count), shape)
-
-    key_segments = of_keys(segments)
-    is_mine = ops.logical_or(key_segments == of_queries(segments), key_segments == of_queries(prompts))
-    is_before = of_keys(positions) <= of_queries(positions)
-    places = spread(ops.arange(count).astype(ms.int32).reshape(1, 1, -1), shape)
-    is_key = places < spread(used.reshape(-1, 1, 1), shape)
-    visible = ops.logical_and(ops.logical_and(is_mine, is_before), is_key)
-    return (1.0 - visible.astype(ms.float32)) * MASKED
+    own, prompt, here = (each.reshape(blocks, -1, 1) for each in (segments, prompts, positions))
+    key_segments, key_positions = segments[keys][:, None], positions[keys][:, None]
+    visible = ((key_segments == own) | (key_segments == prompt)) & (key_positions <= here)
+    visible &= (np.arange(count) < used[:, None])[:, None]
+    return np.where(visible, np.float32(0), np.float32(MASKED))
 
 
 class PackedAttention(nn.Cell):

@@ -125,8 +125,9 @@ class Actor:
     ):
         self.model, self.mesh = model, model.mesh
         self.optimizer = AdamW(model, optimizer, shards_optimizer)
+        self.layers = StageLayers(model)
         self._gradients = StagedGradients(
-            model, GrpoLoss(model, loss), self.optimizer.gradients, as_tensors, recomputes
+            self.layers, GrpoLoss(model, loss), self.optimizer.gradients, as_tensors, recomputes
         )
 
     def accumulate(self, batches: Sequence[MicroBatch]) -> tuple[dict[str, float], list[list[np.ndarray]]]:
@@ -167,11 +168,15 @@ class _LogprobHead(nn.Cell):
 
 
 class LogprobScorer:
-    """Logprobs of completion tokens under a model: the reference role, and the frozen policy of several updates."""
+    """Logprobs of completion tokens under a model: the reference role, and the frozen policy of several updates.
 
-    def __init__(self, model: Decoder):
+    Args:
+        alike: layers whose graph serves this model too (see `StageLayers`).
+    """
+
+    def __init__(self, model: Decoder, alike: StageLayers | None = None):
         self.model = model
-        self._layers, self._head = StageLayers(model), _LogprobHead(model)
+        self._layers, self._head = StageLayers(model, alike), _LogprobHead(model)
 
     def score(self, batch: MicroBatch) -> list[np.ndarray]:
         """float32 logprobs of every sequence's completion tokens; nothing on ranks before the last stage."""

@@ -122,10 +122,16 @@ def build_roles(config: Config, mesh: Mesh) -> Roles:
             reader = WeightReader(reference_dir, reference_shape)
         reference_mesh = mesh.role(strategies.reference.dims, reference_shape.num_key_value_heads)
         is_split = config.ref_config.parallel_config.use_seq_parallel
+        is_alike = (reference_shape, strategies.reference, is_split) == (
+            shape,
+            strategies.actor,
+            parallel.use_seq_parallel,
+        )
         reference = LogprobScorer(
             _model(
                 reference_shape, reader, mesh.rank, strategies.reference, reference_mesh, rl.seq_length, False, is_split
-            )
+            ),
+            actor.layers if is_alike else None,
         )
         residency.add("reference", reference.model.parameters_in_order, Contents.FROZEN)
 
@@ -140,7 +146,9 @@ def build_roles(config: Config, mesh: Mesh) -> Roles:
     resharder = Resharder(
         plan, mesh.rank, mesh.world, rollout.named_weights(), make_transport(config, mesh), rl.reshard_bucket_mb << 20
     )
-    return Roles(shape, actor, LogprobScorer(model), reference, rollout, rollout_mesh, resharder, bound, residency)
+    return Roles(
+        shape, actor, LogprobScorer(model, actor.layers), reference, rollout, rollout_mesh, resharder, bound, residency
+    )
 
 
 def _engine(config: Config, model: Decoder, strategy: Strategy, mesh: RoleMesh, rank: int) -> RolloutEngine:

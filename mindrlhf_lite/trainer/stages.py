@@ -43,25 +43,29 @@ def stream_shape(model: Decoder, batch: MicroBatch) -> tuple[int, int]:
     return len(batch.token_ids) // (model.tensor_degree if model.is_sequence_split else 1), model.config.hidden_size
 
 
-def packed_tensors(batch: MicroBatch) -> tuple[Tensor, ...]:
-    """The sequences of a micro-batch as `Decoder.attention_inputs` takes them."""
-    arrays = (batch.token_ids, batch.position_ids, batch.segments, batch.prompts, batch.keys, batch.used_keys)
-    return mutable(tuple(Tensor(array) for array in arrays))  # else the arrays are constants of the graph
+def attention_tensors(model: Decoder, batch: MicroBatch) -> tuple[Tensor, ...]:
+    """What the layers take of a micro-batch besides activations and weights."""
+    arrays = (batch.position_ids, batch.segments, batch.prompts, batch.keys, batch.used_keys)
+    return mutable(tuple(Tensor(array) for array in model.attention_inputs(*arrays)))  # else constants of the graph
 
 
-class _Begin(nn.Cell):
-    """What all layers take of a micro-batch, and what the first one of the model starts from."""
-
+class _Embed(nn.Cell):
     def __init__(self, model: Decoder):
         super().__init__(auto_prefix=False)
         self.model = model
 
+    def construct(self, token_ids: Tensor) -> Tensor:
+        return self.model.embed(token_ids)
+
+
+class _EmbeddingForward(nn.Cell):
+    def __init__(self, model: Decoder):
+        super().__init__(auto_prefix=False)
+        self.embed = _Embed(model)
+
     @jit
-    def construct(self, packed: tuple) -> tuple:
-        """Returns (embedded tokens, or a stand-in on later stages; cos, sin, scaled cos, scaled sin, rows, mask)."""
-        tables, rows, mask = self.model.attention_inputs(packed)
-        x = self.model.embed(packed[0]) if self.model.is_first_stage else rows
-        return (x, *tables, rows, mask)
+    def construct(self, token_ids: Tensor) -> Tensor:
+        return self.embed(token_ids)
 
 
 class _LayerForward(nn.Cell):
@@ -100,15 +104,6 @@ class _LayerBackward(nn.Cell):
             known = self.layer.run(x, weights, attention[:4], attention[4], attention[5])[1]
         gradients = self.product(self.again)(x, weights, attention, known, gradient)
         return (gradients[0], *gradients[1])
-
-
-class _Embed(nn.Cell):
-    def __init__(self, model: Decoder):
-        super().__init__(auto_prefix=False)
-        self.model = model
-
-    def construct(self, token_ids: Tensor) -> Tensor:
-        return self.model.embed(token_ids)
 
 
 class _EmbeddingGradient(nn.Cell):
@@ -151,31 +146,36 @@ class _LossGradients(nn.Cell):
 class Tape:
     """What the backward pass of a micro-batch needs, layer by layer."""
 
-    packed: tuple[Tensor, ...]
     attention: tuple[Tensor, ...]
     inputs: list[Tensor] = field(default_factory=list)
     kept: list[tuple[Tensor, ...]] = field(default_factory=list)
 
 
 class StageLayers:
-    """The layers of this rank's stage, by graphs that all layers share."""
+    """The layers of this rank's stage, by graphs that all of them share.
 
-    def __init__(self, model: Decoder, recomputes: bool = False):
-        self.model, self.recomputes = model, recomputes
-        self._begin, self._forward = _Begin(model), _LayerForward(model.layers[0])
+    Args:
+        alike: layers of another model of this shape, in this layout: their graph serves here too.
+    """
 
-    def forward(self, x: Tensor | None, packed: tuple[Tensor, ...], tapes: bool) -> tuple[Tensor, Tape]:
-        """Args: x: what the stage before sent; None on the first one. Returns (the residual stream after this stage's
-        layers, what `StagedGradients` needs of the way, if it `tapes`).
+    def __init__(self, model: Decoder, alike: StageLayers | None = None):
+        self.model = model
+        self._embed = _EmbeddingForward(model) if model.is_first_stage else None
+        self._layer: _LayerForward = alike._layer if alike else _LayerForward(model.layers[0])
+
+    def forward(self, x: Tensor | None, batch: MicroBatch, tapes: bool = False, keeps: bool = False) -> tuple:
+        """Args: x: what the stage before sent; None on the first one; tapes: whether a backward pass follows; keeps:
+        not only the layers' inputs for it.
+
+        Returns: (the residual stream after this stage's layers, the tape).
         """
-        embedded, *attention = self._begin(packed)
-        tape = Tape(packed, mutable(tuple(attention)))
-        stream = embedded if x is None else x
+        tape = Tape(attention_tensors(self.model, batch))
+        stream = self._embed(Tensor(batch.token_ids)) if self._embed else x
         for layer in self.model.layers:
-            output, *kept = self._forward(stream, mutable(tuple(layer.weights)), tape.attention)
+            output, *kept = self._layer(stream, mutable(tuple(layer.weights)), tape.attention)
             if tapes:
                 tape.inputs.append(stream)
-                tape.kept.append(() if self.recomputes else mutable(tuple(kept)))
+                tape.kept.append(mutable(tuple(kept)) if keeps else ())
             stream = output
         return stream, tape
 
@@ -184,7 +184,7 @@ class StagedGradients:
     """Gradients of a whole update on this rank, by 1F1B over the stages of its copy of the model.
 
     Args:
-        model: this stage.
+        layers: of this stage.
         loss: the cell over (residual stream after the last layer, arrays of a micro-batch ...); for the last stage.
         accumulators: of the model's parameters, in order.
         as_arrays: a micro-batch as the loss's other arguments.
@@ -193,15 +193,16 @@ class StagedGradients:
 
     def __init__(
         self,
-        model: Decoder,
+        layers: StageLayers,
         loss: nn.Cell,
         accumulators: ParameterTuple,
         as_arrays: Callable[[MicroBatch], tuple[Any, ...]],
         recomputes: bool = False,
     ):
-        self.model, self.mesh, self.as_arrays = model, model.mesh, as_arrays
+        model = layers.model
+        self.model, self.mesh, self.as_arrays, self.recomputes = model, model.mesh, as_arrays, recomputes
         sums = {weight.name: sum_ for weight, sum_ in zip(model.parameters_in_order, accumulators, strict=True)}
-        self._layers, self._backward = StageLayers(model, recomputes), _LayerBackward(model.layers[0])
+        self._layers, self._backward = layers, _LayerBackward(model.layers[0])
         self._sums_of_layers = [[sums[weight.name] for weight in layer.weights] for layer in model.layers]
         if self.mesh.is_first_stage:
             self._add_embedding_gradient = _EmbeddingGradient(model, sums[EMBEDDING])
@@ -224,25 +225,25 @@ class StagedGradients:
             if action.work is Work.RECEIVE_INPUT:
                 inputs[index] = receive_from(mesh, -1, stream_shape(self.model, batch))
             elif action.work is Work.FORWARD:
-                outputs[index], tapes[index] = self._run_layers(inputs.pop(index, None), batch)
+                outputs[index], tapes[index] = self._forward(inputs.pop(index, None), batch)
             elif action.work is Work.SEND_OUTPUT:
                 send_to(mesh, 1, outputs.pop(index))
             elif action.work is Work.RECEIVE_GRADIENT:
                 gradients[index] = receive_from(mesh, 1, stream_shape(self.model, batch))
             elif action.work is Work.BACKWARD:
                 if mesh.is_last_stage:
-                    stream, tapes[index] = self._run_layers(inputs.pop(index, None), batch)
+                    stream, tapes[index] = self._forward(inputs.pop(index, None), batch)
                     gradients[index], *auxiliary = self._loss(stream, *self.as_arrays(batch))
                     results.append(tuple(auxiliary))
-                gradients[index] = self._accumulate(tapes.pop(index), gradients[index])
+                gradients[index] = self._accumulate(tapes.pop(index), batch, gradients[index])
             else:
                 send_to(mesh, -1, gradients[index])
         return results
 
-    def _run_layers(self, x: Tensor | None, batch: MicroBatch) -> tuple[Tensor, Tape]:
-        return self._layers.forward(x, packed_tensors(batch), tapes=True)
+    def _forward(self, x: Tensor | None, batch: MicroBatch) -> tuple[Tensor, Tape]:
+        return self._layers.forward(x, batch, tapes=True, keeps=not self.recomputes)
 
-    def _accumulate(self, tape: Tape, gradient: Tensor) -> Tensor:
+    def _accumulate(self, tape: Tape, batch: MicroBatch, gradient: Tensor) -> Tensor:
         """Adds the gradients of this stage's weights, and empties the tape. Returns that of the stage's input."""
         for layer, sums in zip(reversed(self.model.layers), reversed(self._sums_of_layers)):
             weights = mutable(tuple(layer.weights))
@@ -250,7 +251,7 @@ class StagedGradients:
             for accumulator, part in zip(sums, own, strict=True):
                 ops.assign_add(accumulator, part)
         if self.mesh.is_first_stage:
-            self._add_embedding_gradient(tape.packed[0], gradient)
+            self._add_embedding_gradient(Tensor(batch.token_ids), gradient)
         return gradient
 
 
@@ -258,7 +259,7 @@ def run_stages(layers: StageLayers, batch: MicroBatch) -> Tensor | None:
     """One forward pass through all stages: the residual stream after the last layer, on the last stage only."""
     model, mesh = layers.model, layers.model.mesh
     x = None if mesh.is_first_stage else receive_from(mesh, -1, stream_shape(model, batch))
-    stream, _ = layers.forward(x, packed_tensors(batch), tapes=False)
+    stream, _ = layers.forward(x, batch)
     if mesh.is_last_stage:
         return stream
     send_to(mesh, 1, stream)

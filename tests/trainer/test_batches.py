@@ -156,16 +156,17 @@ def test_few_shapes_however_lengths_vary():
     """No more graphs than the plan says, and the second pass over the same shapes compiles nothing."""
     rng, shapes = np.random.default_rng(3), StreamShapes(96, 64)
     model = Decoder(TINY, random_weights(TINY), True, 64)
-    actor, scorer = Actor(model, LossOptions(0.1, 0.2, 0.2, True), AdamWOptions()), LogprobScorer(model)
+    actor = Actor(model, LossOptions(0.1, 0.2, 0.2, True), AdamWOptions())
+    scorer = LogprobScorer(model, actor.layers)
 
     def compiled():
         gradients = actor._gradients
-        cells = (gradients._layers._forward, gradients._backward, scorer._layers._forward)
-        ends = (gradients._loss, scorer._head, gradients._add_embedding_gradient)
+        cells = (actor.layers._layer, gradients._backward)
+        ends = (gradients._loss, scorer._head, actor.layers._embed, gradients._add_embedding_gradient)
         return [[len(cell.compile_cache) for cell in group] for group in (cells, ends)]
 
     def expected(found):
-        return [[len(found)] * 3, [len({tokens for tokens, _ in found})] * 3]
+        return [[len(found)] * 2, [len({tokens for tokens, _ in found})] * 4]
 
     def step(lengths):
         batch = make_microbatch(groups(rng, lengths, 1, 20), shapes, token_mean, TOTALS)
