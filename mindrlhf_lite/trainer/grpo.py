@@ -73,10 +73,16 @@ class GrpoTrainer:
         self.rollout_weights = RolloutWeights(self.roles, self.clock, rl.reshard_check_interval)
         for note in [*notes, *([OFF_POLICY_NOTE] if is_off_policy(sampling) and not rl.rollout_is_cap else [])]:
             self.report.console.say(note)
-        gc.freeze()  # MindSpore collects garbage before it compiles a graph: 0.3 s each time, with all that is imported
 
     def train(self) -> None:
         """Runs all steps; every rank calls it."""
+        gc.freeze()  # MindSpore collects garbage before it compiles a graph: 0.3 s each time, with all that is imported
+        try:
+            self._train()
+        finally:
+            gc.unfreeze()
+
+    def _train(self) -> None:
         is_new, is_over = self.first_step == 1, self.first_step > self.last_step
         if self.evaluator.prompts and (is_new or (is_over and "after" not in self.evaluator.results)):
             self._evaluate(self.first_step - 1)
