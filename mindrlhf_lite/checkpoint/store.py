@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from mindrlhf_lite.durable import flush, make_folder, place, remove
+from mindrlhf_lite.models.tensor_files import TensorToWrite, write_safetensors
 
 _STATE, _MANIFEST = "state.json", "manifest.json"
 Gather = Callable[[Any], list[Any]]  # every rank's value, in rank order, on all ranks
@@ -37,7 +38,7 @@ class Checkpoint:
 
     step: int
     state: dict[str, Any]
-    tensors: dict[str, np.ndarray]
+    tensors: dict[str, np.ndarray]  # float32; may be the program's own memory: they are written, not copied
     # writes what belongs to it besides, into the folder that it is given
     write_more: Callable[[Path], None] = lambda folder: None
 
@@ -59,6 +60,10 @@ class SavedCheckpoint:
 
 def _alone(value: Any) -> list[Any]:
     return [value]
+
+
+def _to_write(name: str, values: np.ndarray) -> TensorToWrite:
+    return TensorToWrite(name, "F32", values.shape, lambda start, stop: values[start:stop])
 
 
 def _sha256(path: Path) -> str:
@@ -130,14 +135,12 @@ class CheckpointStore:
     @staticmethod
     def _write_tensors(checkpoint: Checkpoint, scratch: Path, final: Path, rank: int) -> tuple[str, int, str] | None:
         """(name, bytes, SHA-256) of this rank's file, if it has any tensors."""
-        from safetensors.numpy import save_file
-
         if not checkpoint.tensors:
             return None
         path = scratch / rank_file(rank)
         try:
-            save_file(checkpoint.tensors, path)
-        except Exception as error:  # the native writer reports a full disk as its own exception type
+            write_safetensors(path, [_to_write(*tensor) for tensor in checkpoint.tensors.items()])
+        except OSError as error:
             raise OSError(f"cannot write checkpoint {final}: {error}") from None
         flush(path)
         return path.name, path.stat().st_size, _sha256(path)

@@ -261,8 +261,8 @@ class AdamW:
         ]
 
     def state(self) -> dict[str, np.ndarray]:
-        """Both moments by name, as copies."""
-        return {p.name: p.asnumpy().copy() for p in (*self.first_moment, *self.second_moment)}
+        """Both moments by name, as they are until the next update."""
+        return {p.name: p.asnumpy() for p in (*self.first_moment, *self.second_moment)}
 
     def load_state(self, state: dict[str, np.ndarray], updates_done: int) -> None:
         """Restores what `state` returned; the weights have been restored before."""

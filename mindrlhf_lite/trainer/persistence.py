@@ -74,7 +74,8 @@ class Persistence:
         with self.roles.residency.phase("save"):
             tensors = {}
             if actor.mesh.at.data == 0:
-                tensors = prefixed("weight", actor.model.weights_as_numpy())
+                weights = actor.model.named_weights()
+                tensors = prefixed("weight", {name: weight.asnumpy() for name, weight in weights.items()})
             if actor.mesh.at.data == 0 or optimizer.strategy.splits_data:
                 tensors.update(prefixed("optimizer", optimizer.state()))
             checkpoint = Checkpoint(step, state, tensors, lambda folder: self.tokenizer.save(folder / TOKENIZER_FOLDER))
