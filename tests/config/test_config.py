@@ -43,7 +43,6 @@ def test_the_quickstart_is_valid(values):
     [
         ("rl_config.num_generatoins", 8, "did you mean rl_config.num_generations?"),
         ("num_generations", 8, "did you mean rl_config.num_generations?"),
-        ("rl_config.packing", True, "sequences are bucketed by length"),
         ("actor_config.recompute_config.recompute", "maybe", "true or false is needed"),
         ("rl_config.beta", "high", "a number is needed, not str"),
         ("rl_config.num_generations", 2.5, "a whole number is needed, not float"),

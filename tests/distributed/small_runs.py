@@ -108,7 +108,11 @@ def metrics(output):
 
 def without_times(rows):
     return [
-        {key: value for key, value in row.items() if not key.startswith(("time_s/", "speed/", "memory/", "reshard/gb"))}
+        {
+            key: value
+            for key, value in row.items()
+            if not key.startswith(("time_s/", "speed/", "memory/", "reshard/gb", "graphs/"))
+        }
         for row in rows
     ]
 
