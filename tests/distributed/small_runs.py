@@ -106,15 +106,11 @@ def metrics(output):
     return [row for row in read_jsonl(output / "metrics.jsonl") if row["step"] > 0]
 
 
+OF_A_PROCESS = ("time_s/", "speed/", "memory/", "reshard/gb", "graphs/")  # metrics that two equal runs differ in
+
+
 def without_times(rows):
-    return [
-        {
-            key: value
-            for key, value in row.items()
-            if not key.startswith(("time_s/", "speed/", "memory/", "reshard/gb", "graphs/"))
-        }
-        for row in rows
-    ]
+    return [{key: value for key, value in row.items() if not key.startswith(OF_A_PROCESS)} for row in rows]
 
 
 def completions(output, step):
