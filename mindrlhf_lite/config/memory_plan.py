@@ -50,8 +50,8 @@ def _buffer_bytes(config: ModelConfig, strategy: Strategy) -> int:
 def activation_bytes(config: ModelConfig, strategy: Strategy, shapes: StreamShapes, tapes: bool, keeps: bool) -> int:
     """Estimate for the largest micro-batch on the fullest stage.
 
-    Args: tapes: whether a backward pass follows, for which layers' inputs are kept; keeps: and what `DecoderLayer.run`
-    returns of each.
+    Args: tapes: whether a backward pass follows, for which layers' inputs are kept, on the first stage of as many
+    micro-batches as there are stages; keeps: and what `DecoderLayer.run` returns of each.
     """
     tokens, keys, tensor = shapes.streams[-1], shapes.keys[-1], strategy.dims.tensor
     heads, kv_heads = config.num_attention_heads // tensor, max(1, config.num_key_value_heads // tensor)
@@ -61,7 +61,9 @@ def activation_bytes(config: ModelConfig, strategy: Strategy, shapes: StreamShap
         + 2 * config.intermediate_size // tensor
         + heads * keys
     )
-    layers = max(map(len, strategy.layers_of_stage(config.num_hidden_layers))) if tapes else 0
+    layers = 0
+    if tapes:
+        layers = strategy.dims.pipeline * max(map(len, strategy.layers_of_stage(config.num_hidden_layers)))
     numbers = layers * (config.hidden_size + (kept if keeps else 0)) + 2 * kept  # and those of the layer under way
     head_gradients = 2 * config.vocab_size // tensor * config.hidden_size if tapes else 0
     return ITEM_BYTES * (tokens * numbers + head_gradients) + 4 * _CHUNK_BYTES

@@ -164,16 +164,14 @@ class DecoderLayer(nn.Cell):
         inner = ops.silu(_linear(normed, weights[self.gate])) * _linear(normed, weights[self.up])
         return x + self.leave_mlp(_linear(inner, weights[self.down]))
 
-    def run(
-        self, x: Tensor, weights: tuple, tables: tuple, rows: Tensor, mask: Tensor, known: tuple = ()
-    ) -> tuple[Tensor, tuple]:
-        """The layer over a stream of packed sequences x [T, H]; tables of its blocks; rows, mask: see
-        `PackedAttention`.
+    def run(self, x: Tensor, weights: tuple, attention: tuple, known: tuple = ()) -> tuple[Tensor, tuple]:
+        """The layer over a stream of packed sequences x [T, H].
 
-        Args: known: the second result of an earlier run, or (). With it only the arithmetic between the matrix products
-        runs again, for a backward pass.
+        Args: attention: as of `Decoder.attention_inputs`; known: the second result of an earlier run, or (). With it
+        only the arithmetic between the matrix products runs again, for a backward pass.
         Returns: (output [T, H], results of matrix products and of attention).
         """
+        tables, rows, mask = attention[:4], attention[4], attention[5]
         blocks, width, _ = mask.shape
         q, k, v = self._products(x, weights)
         q, k, v = self._result(q, known, 0), self._result(k, known, 1), self._result(v, known, 2)

@@ -50,6 +50,11 @@ def visibility_mask(
     return np.where(visible, np.float32(0), np.float32(MASKED))
 
 
+def _chosen(x: Tensor, rows: Tensor, pairs: int) -> Tensor:
+    """Keys or values [N, D] brought together for the blocks: [pairs, K, D]."""
+    return ops.gather(x, rows, 0).reshape(pairs, -1, x.shape[-1])
+
+
 class PackedAttention(nn.Cell):
     """softmax(q k^T + mask) v of query blocks over keys chosen by index. Differentiated as `KnownAttention`."""
 
@@ -57,10 +62,9 @@ class PackedAttention(nn.Cell):
         """Args: query [B*KV, G*W, D], already scaled, of B blocks of W tokens; key, value [B*KV*W, D]; rows
         [B*KV*K] int32 (see `key_rows`); mask [B, W, K]. Returns ([B*KV, G*W, D], probabilities [B*KV, G*W, K]).
         """
-        pairs, queries, head_dim = query.shape
+        pairs, queries, _ = query.shape
         blocks, width, count = mask.shape
-        keys = ops.gather(key, rows, 0).reshape(pairs, count, head_dim)
-        values = ops.gather(value, rows, 0).reshape(pairs, count, head_dim)
+        keys, values = _chosen(key, rows, pairs), _chosen(value, rows, pairs)
         scores = _batch_matmul_tb(query, keys).reshape(blocks, -1, width, count)
         scores = scores + spread(mask.reshape(blocks, 1, width, count), scores.shape)
         probabilities = _softmax(scores.reshape(-1, count)).reshape(pairs, queries, count)
@@ -99,8 +103,7 @@ class KnownAttention(nn.Cell):
         doutput = gradients[0]
         pairs, _, head_dim = query.shape
         count = probabilities.shape[-1]
-        keys = ops.gather(key, rows, 0).reshape(pairs, count, head_dim)
-        values = ops.gather(value, rows, 0).reshape(pairs, count, head_dim)
+        keys, values = _chosen(key, rows, pairs), _chosen(value, rows, pairs)
         dprobabilities = _batch_matmul_tb(doutput, values).reshape(-1, count)
         row_sum = _mean((doutput * attended).reshape(-1, head_dim), -1) * head_dim
         dscores = (probabilities.reshape(-1, count) * (dprobabilities - spread(row_sum, dprobabilities.shape))).reshape(

@@ -76,7 +76,7 @@ class _LayerForward(nn.Cell):
     @jit
     def construct(self, x: Tensor, weights: tuple, attention: tuple) -> tuple:
         """Returns (output, what the backward pass needs ...)."""
-        output, kept = self.layer.run(x, weights, attention[:4], attention[4], attention[5])
+        output, kept = self.layer.run(x, weights, attention)
         return (output, *kept)
 
 
@@ -86,7 +86,7 @@ class _LayerAgain(nn.Cell):
         self.layer = layer
 
     def construct(self, x: Tensor, weights: tuple, attention: tuple, known: tuple) -> Tensor:
-        output, _ = self.layer.run(x, weights, attention[:4], attention[4], attention[5], known)
+        output, _ = self.layer.run(x, weights, attention, known)
         return output
 
 
@@ -101,7 +101,7 @@ class _LayerBackward(nn.Cell):
         """Args: kept: of the forward pass; (): it runs again. Returns (gradient of x, gradients of the weights ...)."""
         known = kept
         if len(kept) == 0:
-            known = self.layer.run(x, weights, attention[:4], attention[4], attention[5])[1]
+            known = self.layer.run(x, weights, attention)[1]
         gradients = self.product(self.again)(x, weights, attention, known, gradient)
         return (gradients[0], *gradients[1])
 
@@ -235,9 +235,11 @@ class StagedGradients:
                     stream, tapes[index] = self._forward(inputs.pop(index, None), batch)
                     gradients[index], *auxiliary = self._loss(stream, *self.as_arrays(batch))
                     results.append(tuple(auxiliary))
-                gradients[index] = self._accumulate(tapes.pop(index), batch, gradients[index])
+                input_gradient = self._accumulate(tapes.pop(index), batch, gradients.pop(index))
+                if not mesh.is_first_stage:
+                    gradients[index] = input_gradient
             else:
-                send_to(mesh, -1, gradients[index])
+                send_to(mesh, -1, gradients.pop(index))
         return results
 
     def _forward(self, x: Tensor | None, batch: MicroBatch) -> tuple[Tensor, Tape]:
