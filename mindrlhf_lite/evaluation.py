@@ -144,11 +144,11 @@ def generate_groups(
     prompts: Sequence[Prompt],
     num_samples: int,
     sampling: SamplingParams,
-    seed: tuple[int, ...],
+    seeds: Sequence[tuple[int, ...]],
     progress: Progress | None = None,
 ) -> list[RolloutGroup]:
-    """`num_samples` completions of every prompt, decoded. A completion's seed is (*seed, prompt index)."""
-    requests = [GenerateRequest(prompt.ids, num_samples, (*seed, prompt.index)) for prompt in prompts]
+    """`num_samples` completions of every prompt, decoded. Args: seeds: one a prompt."""
+    requests = [GenerateRequest(prompt.ids, num_samples, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
     groups = engine.generate(requests, sampling, progress)
     return [
         RolloutGroup(prompt, completions, [tokenizer.decode(completion.token_ids) for completion in completions])

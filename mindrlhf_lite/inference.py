@@ -93,7 +93,7 @@ def as_train_sequences(rows: Sequence[dict[str, Any]], source: str, folder: Mode
                 f"{where}: {len(prompt) + len(completion)} tokens, over the model's "
                 f"max_position_embeddings={folder.config.max_position_embeddings}"
             )
-        sequences.append(TrainSequence(np.array(prompt + completion, np.int32), len(prompt), 0.0))
+        sequences.append(TrainSequence.of(np.array(prompt + completion, np.int32), len(prompt)))
     return sequences
 
 

@@ -107,7 +107,7 @@ class GenerateRequest:
 
     prompt_ids: tuple[int, ...]
     num_samples: int = 1
-    seed: tuple[int, ...] = (0,)  # here (run seed, step, prompt index)
+    seed: tuple[int, ...] = (0,)  # here (run seed, step, prompt index), and more where a step has a prompt again
 
 
 @dataclass(frozen=True)
@@ -170,16 +170,20 @@ class RolloutGroup:
 
 @dataclass(frozen=True)
 class ScoredGroup:
-    """A rollout group with its rewards and group-relative advantages.
-
-    Example: two completions, one verifier: rewards=[1, 0], advantages=[0.707, -0.707]
-    """
+    """A rollout group with its rewards. Example: two completions, one verifier: rewards=[1, 0]"""
 
     group: RolloutGroup
     scores: dict[str, list[Score]]  # verifier name -> one score a completion
-    rewards: FloatArray  # float32 [G]: weighted sum over verifiers
+    verified: FloatArray  # float32 [G]: weighted sum over verifiers
+    rewards: FloatArray  # float32 [G]: the same, shaped
     outcomes: list[Outcome]  # of the first verifier that judges the answer; error or timeout if any verifier failed
-    advantages: FloatArray  # float32 [G]
+    kept: IntArray  # bool [G]: False where a verifier failed and such completions are left out of their group
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the verifiers tell its kept completions apart: else it teaches nothing."""
+        kept = self.verified[self.kept]
+        return len(kept) > 1 and bool(np.any(kept != kept[0]))
 
 
 @dataclass(frozen=True)
@@ -192,15 +196,30 @@ class TrainSequence:
 
     token_ids: IntArray  # int32 [P + C]
     prompt_length: int  # P
-    advantage: float
+    advantages: FloatArray  # float32 [C]
+    mask: FloatArray  # float32 [C]: 1 on tokens that count, 0 on others
     reference_logprobs: FloatArray | None = None  # float32 [C]
     frozen_logprobs: FloatArray | None = None  # float32 [C]
     # float32 [C], under the distribution that was sampled from; None: not corrected for
     sampling_logprobs: FloatArray | None = None
 
+    @staticmethod
+    def of(
+        token_ids: IntArray, prompt_length: int, advantage: float = 0.0, **logprobs: FloatArray | None
+    ) -> TrainSequence:
+        """A sequence of which every completion token counts, with one advantage. Args: logprobs: fields, by name."""
+        length = len(token_ids) - prompt_length
+        advantages, mask = np.full(length, advantage, np.float32), np.ones(length, np.float32)
+        return TrainSequence(token_ids, prompt_length, advantages, mask, **logprobs)
+
     @property
     def completion_length(self) -> int:
         return len(self.token_ids) - self.prompt_length
+
+    @property
+    def num_counted(self) -> int:
+        """Completion tokens that count."""
+        return int(self.mask.sum())
 
 
 @dataclass

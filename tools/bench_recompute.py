@@ -50,8 +50,9 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     from mindrlhf_lite.shapes.model_config import ModelConfig
     from mindrlhf_lite.shapes.parameters import parameter_specs
     from mindrlhf_lite.shapes.streams import StreamShapes
-    from mindrlhf_lite.trainer.actor import Actor, LossOptions
+    from mindrlhf_lite.trainer.actor import Actor
     from mindrlhf_lite.trainer.batches import make_microbatch
+    from mindrlhf_lite.trainer.objective import Objective
     from mindrlhf_lite.trainer.optimizer import AdamWOptions
     from mindrlhf_lite.types import TrainSequence
 
@@ -60,11 +61,13 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     weights = {spec.name: rng.normal(0, 0.02, spec.shape).astype(np.float32) for spec in parameter_specs(shape)}
     actor = Actor(
         Decoder(shape, weights, True, args.length),
-        LossOptions(0, 0.2, 0.2, False),
+        Objective(),
         AdamWOptions(),
         recomputes=args.only == "recomputed",
     )
-    sequences = [TrainSequence(rng.integers(0, 300, args.length).astype(np.int32), 16, 1.0) for _ in range(args.rows)]
+    sequences = [
+        TrainSequence.of(rng.integers(0, 300, args.length).astype(np.int32), 16, 1.0) for _ in range(args.rows)
+    ]
     tokens = args.length - 16
     shapes = StreamShapes(args.rows * args.length, args.length)
     totals = BatchTotals(args.rows * tokens, args.rows, tokens)

@@ -90,7 +90,7 @@ def main() -> None:
         "received_mb": round(received / 1e6, 1),
         "copied_mb": round(total / 1e6, 1),
     }
-    for transport in (SharedMemoryTransport(mesh.world), CollectiveTransport(mesh.pairs(), mesh.rank)):
+    for transport in (SharedMemoryTransport(mesh.world), CollectiveTransport(mesh)):
         moved: Transport = transport
         # a tiny one first: the memory of a reshard shall not count the code that the first one loads
         tiny = replace(config, vocab_size=64, intermediate_size=64)

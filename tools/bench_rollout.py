@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -110,7 +110,8 @@ def main() -> None:
         for turn in range(args.turns + 1):  # the first one compiles
             for name, child in children.items():
                 assert child.stdin and child.stdout
-                print("go", file=child.stdin, flush=True)
+                with suppress(BrokenPipeError):
+                    print("go", file=child.stdin, flush=True)
                 if not (line := child.stdout.readline()):
                     raise UserError(
                         f"the {name} engine ended early; see `{sys.executable} {__file__} --engines {name} "

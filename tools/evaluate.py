@@ -81,9 +81,9 @@ def evaluate(model: str, args: argparse.Namespace, temperature: float) -> "list[
     engine = NativeEngine(Decoder(folder.config, folder.weights, False, length), args.max_num_seqs, length)
     sampling = SamplingParams(args.max_tokens, temperature=temperature, stop_token_ids=folder.stop_token_ids)
     with tqdm(total=len(prompts) * args.k, unit="completion", desc=f"evaluating {Path(model).name}") as progress:
-        seed = (args.seed, EVALUATION_STREAM)
+        seeds = [(args.seed, EVALUATION_STREAM, prompt.index) for prompt in prompts]
         groups = generate_groups(
-            engine, folder.tokenizer, prompts, args.k, sampling, seed, lambda count: progress.update(count) and None
+            engine, folder.tokenizer, prompts, args.k, sampling, seeds, lambda count: progress.update(count) and None
         )
     correct = judge(groups, reward)
     reward.close()

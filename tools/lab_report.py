@@ -8,6 +8,7 @@ Examples:
   python tools/lab_report.py output/quickstart
   python tools/lab_report.py output/base output/no_format_reward output/group_of_16 \\
       --names base "no format reward" "16 a group" --output lab
+  python tools/lab_report.py output/grpo_0 output/grpo_1 output/rloo_0 output/rloo_1 --names grpo grpo rloo rloo
 """
 
 import argparse
@@ -23,7 +24,9 @@ from mindrlhf_lite.errors import UserError
 def parse_arguments() -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="output folders of runs")
-    parser.add_argument("--names", nargs="+", help="names of the runs (default: the folders')")
+    parser.add_argument(
+        "--names", nargs="+", help="names of the runs (default: the folders'); runs of one name are seeds"
+    )
     parser.add_argument("--output", default="lab_report", help="folder for the page and the PNGs (default: lab_report)")
     return parser.parse_args()
 
@@ -35,8 +38,6 @@ def main() -> None:
     names = args.names or names_of(args.runs)
     if len(names) != len(args.runs):
         raise UserError(f"--names: {len(names)} names for {len(args.runs)} runs")
-    if len(set(names)) != len(names):
-        raise UserError(f"--names {' '.join(names)}: names must differ")
     print(write_report([read_run(path, name) for path, name in zip(args.runs, names, strict=True)], Path(args.output)))
 
 

@@ -121,8 +121,9 @@ def main() -> None:
     from mindrlhf_lite.shapes.model_config import ModelConfig
     from mindrlhf_lite.shapes.parameters import initial_weights
     from mindrlhf_lite.shapes.streams import StreamShapes
-    from mindrlhf_lite.trainer.actor import Actor, LossOptions
+    from mindrlhf_lite.trainer.actor import Actor
     from mindrlhf_lite.trainer.batches import make_microbatch
+    from mindrlhf_lite.trainer.objective import Objective
     from mindrlhf_lite.trainer.optimizer import AdamWOptions
     from mindrlhf_lite.trainer.schedule import LearningRate
     from mindrlhf_lite.types import Prompt, SamplingParams, TrainSequence
@@ -145,7 +146,7 @@ def main() -> None:
     model = Decoder(config, weights, trainable=True, max_length=SEQUENCE)
     actor = Actor(
         model,
-        LossOptions(beta=0, epsilon_low=0.2, epsilon_high=0.2, policy_is_frozen=False),
+        Objective(),
         AdamWOptions(weight_decay=0.01),
     )
     engine = NativeEngine(
@@ -166,12 +167,13 @@ def main() -> None:
     rng = np.random.default_rng(args.seed)
     shapes = StreamShapes(args.batch_size * SEQUENCE, SEQUENCE)
     schedule = LearningRate("cosine", args.lr, 0.0, warmup_steps=20, decay_steps=args.steps)
+    eval_seeds = [(args.seed, prompt.index) for prompt in held_out]
     with tqdm(total=args.steps, unit="step") as progress:
         for step in range(args.steps):
             questions = [train[index]["question"] for index in rng.integers(0, len(train), args.batch_size)]
             targets = [worked_sum(question, lambda: rng.random() >= args.forget_carry) for question in questions]
             sequences = [
-                TrainSequence(np.array(prompt + target, np.int32), len(prompt), advantage=1.0)
+                TrainSequence.of(np.array(prompt + target, np.int32), len(prompt), advantage=1.0)
                 for prompt, target in zip(
                     tokenizer.encode_batch(questions), tokenizer.encode_batch(targets), strict=True
                 )
@@ -188,7 +190,7 @@ def main() -> None:
                 reshard.run(ResidentSource(model.named_weights()))
                 for name, sampling in (("greedy", greedy), ("sampled", sampled)):
                     result = summarise(
-                        judge(generate_groups(engine, tokenizer, held_out, 1, sampling, (args.seed,)), reward)
+                        judge(generate_groups(engine, tokenizer, held_out, 1, sampling, eval_seeds), reward)
                     )
                     progress.write(f"step {step + 1}: held-out accuracy, {name}: {result.accuracy:.1%}")
     save_hf_model(folder, config, model.weights_as_numpy(), tokenizer.eos_token_id, tokenizer.pad_token_id)

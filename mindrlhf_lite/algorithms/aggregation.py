@@ -1,7 +1,8 @@
 """How per-token losses become one number: a weight a completion token, summed over the whole global batch.
 
-The weight of a token depends on its own completion's length and on totals over the global batch, never on the
-micro-batch, the packing or the layout, so neither does the loss.
+The weight of a token depends on how many tokens of its own completion count, and on totals over the global batch, never
+on the micro-batch, the packing or the layout, so neither does the loss. A completion of which no token counts is a
+sequence all the same.
 """
 
 from __future__ import annotations
@@ -16,19 +17,24 @@ class BatchTotals:
     max_tokens=32)
     """
 
-    num_tokens: int  # valid completion tokens
+    num_tokens: int  # completion tokens that count
     num_sequences: int
     max_tokens: int  # the configured limit on completion tokens
 
 
 def token_mean(length: int, totals: BatchTotals) -> float:
     """1 / sum_j |o_j|: every token of the batch counts the same (DAPO, arXiv:2503.14476, eq. 12)."""
-    return 1.0 / totals.num_tokens
+    return 1.0 / max(1, totals.num_tokens)
 
 
 def sequence_mean(length: int, totals: BatchTotals) -> float:
     """1 / (|o_i| G): every completion counts the same (DeepSeekMath, arXiv:2402.03300, eq. 3)."""
-    return 1.0 / (length * totals.num_sequences)
+    return 1.0 / (max(1, length) * totals.num_sequences)
+
+
+def sequence_sum(length: int, totals: BatchTotals) -> float:
+    """1 / G: a completion's tokens are summed, and completions averaged, as the policy gradient has it."""
+    return 1.0 / totals.num_sequences
 
 
 def constant(length: int, totals: BatchTotals) -> float:
@@ -39,5 +45,6 @@ def constant(length: int, totals: BatchTotals) -> float:
 AGGREGATIONS: dict[str, Callable[[int, BatchTotals], float]] = {
     "token_mean": token_mean,
     "sequence_mean": sequence_mean,
+    "sequence_sum": sequence_sum,
     "constant": constant,
 }

@@ -1,19 +1,45 @@
-"""The k3 estimator of the KL divergence to the reference policy."""
+"""Estimators of the KL divergence to the reference policy, a token, by name.
+
+With d = log p_policy - log p_reference of a drawn token (Schulman, "Approximating KL Divergence", 2020): k1 = d,
+abs = |d|, k2 = d^2 / 2, k3 = exp(-d) + d - 1 (GRPO's, arXiv:2402.03300, eq. 4). As a loss, k1 has a gradient of zero on
+average, and k3 that of the forward divergence; multiplied by the policy's ratio (`rl_config.kl_unbiased_gradient`), k1
+and k3 have the gradient of the divergence itself, also after several updates (arXiv:2512.21852).
+"""
 
 from __future__ import annotations
 
+import numpy as np
 from mindspore import Tensor, ops
 
-LOG_RATIO_LIMIT = 10.0  # exp(10) = 22026: one stray token cannot swamp the batch, and float32 cannot overflow
+LARGEST = 10.0  # beyond exp(10) = 22026, k3 goes on as a straight line: its gradient is bounded, and has the right sign
 
 
-def k3_kl(policy_logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
-    """exp(d) - d - 1 with d = log p_ref - log p_policy, clamped to [-10, 10]; unbiased and never negative
-    (Schulman, "Approximating KL Divergence", 2020; DeepSeekMath, arXiv:2402.03300, eq. 4).
-
-    Args: policy_logprobs, reference_logprobs [N], natural logarithms. Returns [N].
-    """
+def kl_of_tokens(policy_logprobs: Tensor, reference_logprobs: Tensor, estimator: str) -> Tensor:
+    """[N], of natural logarithms [N]."""
     if policy_logprobs.shape != reference_logprobs.shape:
-        raise ValueError("k3_kl: policy and reference logprobs differ in shape")
-    log_ratio = ops.clamp(reference_logprobs - policy_logprobs, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
-    return ops.exp(log_ratio) - log_ratio - 1.0
+        raise ValueError("kl_of_tokens: policy and reference logprobs differ in shape")
+    d = policy_logprobs - reference_logprobs
+    if estimator == "k1":
+        return d
+    if estimator == "abs":
+        return ops.abs(d)
+    if estimator == "k2":
+        return 0.5 * d * d
+    beyond = ops.relu(-d - LARGEST)
+    return ops.exp(-d - beyond) * (1.0 + beyond) + d - 1.0
+
+
+def kl_for_reward(policy_logprobs: np.ndarray, reference_logprobs: np.ndarray, estimator: str) -> np.ndarray:
+    """The same in numpy, float64 [N], for penalties in the reward."""
+    d = np.asarray(policy_logprobs, np.float64) - reference_logprobs
+    beyond = np.maximum(-d - LARGEST, 0.0)
+    k3 = np.exp(-d - beyond) * (1.0 + beyond) + d - 1.0
+    return {"k1": d, "abs": np.abs(d), "k2": 0.5 * d * d}.get(estimator, k3)
+
+
+def adapted_coefficient(coefficient: float, measured: float, target: float, horizon: int, samples: int) -> float:
+    """The coefficient of the next step: raised while the measured divergence is above its target, by at most a fifth
+    of samples / horizon at a time (Ziegler et al., arXiv:1909.08593, sec. 2.2).
+    """
+    error = min(max(measured / target - 1.0, -0.2), 0.2)
+    return coefficient * (1.0 + error * samples / horizon)

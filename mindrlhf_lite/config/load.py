@@ -29,7 +29,6 @@ ELSEWHERE = {
     "save_prompt_completions_dir": "remove it: completions go to OUTPUT/completions",
     "infer_model_batch_size": "use max_num_seqs",
     "pad_token_id": "remove it: masks come from lengths, never from a pad id",
-    "sync_ref_model": "remove it: the reference stays fixed in this version",
     "gpu_memory_utilization": "remove it: the native engine's cache is max_num_seqs * seq_length tokens",
 }
 

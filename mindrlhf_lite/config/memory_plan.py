@@ -2,7 +2,8 @@
 
 Weights, gradients, moments and the KV cache are counted from the layouts, byte for byte as the program allocates them
 (float32). Activations are an estimate: what the layers keep for the backward pass, the logits of one chunk, the
-gradient of the head.
+gradient of the head. On CPU, where compiled graphs lie in the same memory, they are counted as if every shape that can
+occur had occurred, each at what one was found to take (docs/design.md); the vLLM engine's are not in it.
 """
 
 from __future__ import annotations
@@ -13,18 +14,21 @@ from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.parallel.dims import Coordinates
 from mindrlhf_lite.parallel.layout import Strategy, buffers_at
+from mindrlhf_lite.shapes.buckets import default_buckets
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.streams import StreamShapes
 from mindrlhf_lite.swap.phases import phases
 
 ITEM_BYTES = 4
-_CHUNK_BYTES = 32 << 20  # models.logprobs.CHUNK_ELEMENTS in float32
+_GRAPH_BYTES = 8 << 20
+_TRAINING_GRAPHS, _SCORING_GRAPHS, _PREFILL_GRAPHS = 5, 3, 2  # a shape
+_CHUNK_BYTES = {"CPU": 32 << 20, "Ascend": 128 << 20}  # models.logprobs.CHUNK_ELEMENTS in float32
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes on the fullest rank. `phases` hold the groups that a phase has in memory with swapping on, and its
-    activations.
+    """Bytes on the fullest rank. `phases` hold the groups that a phase has in memory with swapping on, its activations,
+    and graphs, which stay.
     """
 
     groups: dict[str, int]
@@ -47,7 +51,9 @@ def _buffer_bytes(config: ModelConfig, strategy: Strategy) -> int:
     return max(sizes)
 
 
-def activation_bytes(config: ModelConfig, strategy: Strategy, shapes: StreamShapes, tapes: bool, keeps: bool) -> int:
+def activation_bytes(
+    config: ModelConfig, strategy: Strategy, shapes: StreamShapes, device_target: str, tapes: bool, keeps: bool
+) -> int:
     """Estimate for the largest micro-batch on the fullest stage.
 
     Args: tapes: whether a backward pass follows, for which layers' inputs are kept, on the first stage of as many
@@ -66,7 +72,23 @@ def activation_bytes(config: ModelConfig, strategy: Strategy, shapes: StreamShap
         layers = strategy.dims.pipeline * max(map(len, strategy.layers_of_stage(config.num_hidden_layers)))
     numbers = layers * (config.hidden_size + (kept if keeps else 0)) + 2 * kept  # and those of the layer under way
     head_gradients = 2 * config.vocab_size // tensor * config.hidden_size if tapes else 0
-    return ITEM_BYTES * (tokens * numbers + head_gradients) + 4 * _CHUNK_BYTES
+    chunk = min(_CHUNK_BYTES[device_target], ITEM_BYTES * tokens * config.vocab_size // tensor)
+    return ITEM_BYTES * (tokens * numbers + head_gradients) + 4 * chunk
+
+
+def num_graphs(config: Config, trained: StreamShapes, scored: StreamShapes) -> int:
+    """Graphs that a rank compiles at most, besides those of the vLLM engine. Args: trained, scored: shapes of
+    micro-batches.
+    """
+    rl = config.rl_config
+    scorers = (rl.beta > 0) + (config.updates_per_step > 1)
+    prefill = 0 if config.generate_config.use_vllm else len(rl.length_buckets or default_buckets(rl.seq_length))
+    return (
+        _TRAINING_GRAPHS * trained.num_graphs
+        + _SCORING_GRAPHS * scorers * scored.num_graphs
+        + _PREFILL_GRAPHS * prefill
+        + 1
+    )
 
 
 def memory_plan(config: Config, shape: ModelConfig, world_size: int) -> MemoryPlan:
@@ -98,16 +120,24 @@ def memory_plan(config: Config, shape: ModelConfig, world_size: int) -> MemoryPl
     trained = StreamShapes(config.micro_batch_tokens(degree), rl.seq_length)
     scored = StreamShapes(config.micro_batch_tokens(degree, config.ref_config.ref_model_batch_size), rl.seq_length)
     keeps = not actor.recompute_config.recompute
+    reference_moves, alpha = config.ref_config.sync_ref_model, config.ref_config.ref_model_mixup_alpha
+    device = config.context.device_target
+    groups["graphs"] = _GRAPH_BYTES * num_graphs(config, trained, scored) if device == "CPU" else 0
     activations = {
-        "update": activation_bytes(shape, strategies.actor, trained, True, keeps),
-        "policy": activation_bytes(shape, strategies.actor, scored, False, False),
-        "reference": activation_bytes(shape, strategies.reference, scored, False, False) if rl.beta > 0 else 0,
+        "update": activation_bytes(shape, strategies.actor, trained, device, True, keeps),
+        "policy": activation_bytes(shape, strategies.actor, scored, device, False, False),
+        "reference": activation_bytes(shape, strategies.reference, scored, device, False, False) if rl.beta > 0 else 0,
         "reshard": 2 * rl.reshard_bucket_mb << 20,
+        # and a copy of what it was, to be mixed with
+        "sync_reference": (2 * rl.reshard_bucket_mb << 20) + groups["reference"] * (alpha < 1)
+        if reference_moves
+        else 0,
     }
     needs = {
-        name: sum(groups[group] for group in phase.resident) + activations.get(name, 0)
-        for name, phase in phases(rl.reshard_mem_opt_level).items()
-        if name not in ("save", "restore")
+        name: sum(groups[group] for group in phase.resident) + activations.get(name, 0) + groups["graphs"]
+        for name, phase in phases(rl.reshard_mem_opt_level, reference_moves).items()
+        if name != "restore"
+        and not (name == "save" and not reference_moves)  # then less than an update
         and not (name == "reference" and rl.beta == 0)
         and not (name == "policy" and config.updates_per_step == 1)
     }

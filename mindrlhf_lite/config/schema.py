@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from mindrlhf_lite.algorithms.names import ADVANTAGE_NAMES, AGGREGATION_NAMES, CORRECTIONS, KL_ESTIMATORS, LOSS_NAMES
+
 
 @dataclass(frozen=True)
 class Bounds:
@@ -20,6 +22,8 @@ class Bounds:
 
 POSITIVE = Bounds("must be positive", lambda value: value > 0)
 NOT_NEGATIVE = Bounds("must not be negative", lambda value: value >= 0)
+AT_MOST_ONE = Bounds("must lie in [0, 1]", lambda value: 0 <= value <= 1)
+SHARE = Bounds("must lie in (0, 1]", lambda value: 0 < value <= 1)
 BELOW_ONE = Bounds("must lie in [0, 1)", lambda value: 0 <= value < 1)
 
 
@@ -56,9 +60,10 @@ class StagedParallelConfig(ParallelConfig):
 @dataclass(frozen=True)
 class ActorParallelConfig(StagedParallelConfig):
     micro_batch_num: int = setting(
-        1,
-        "micro-batches that each rank cuts its share of an update into (gradient accumulation, pipelining)",
-        bounds=POSITIVE,
+        0,
+        "micro-batches that each rank cuts its share of an update into (gradient accumulation, pipelining); 0: as few "
+        "as fit into memory, at least one a stage",
+        bounds=NOT_NEGATIVE,
     )
 
 
@@ -68,6 +73,43 @@ class RecomputeConfig:
         False,
         "keep of every layer its input only, and compute the other activations again in the backward pass",
     )
+
+
+@dataclass(frozen=True)
+class KlControl:
+    type: str = setting("fixed", "whether beta stays as it is, or follows the measured KL", ("fixed", "adaptive"))
+    target: float = setting(0.1, "adaptive: the mean KL of a token that is wanted", bounds=POSITIVE)
+    horizon: int = setting(10000, "adaptive: completions over which beta is adapted", bounds=POSITIVE)
+
+
+@dataclass(frozen=True)
+class DynamicSampling:
+    enabled: bool = setting(
+        False, "draw prompts until a step has chunk_size * num_rollouts groups whose rewards differ"
+    )
+    max_attempts: int = setting(
+        10, "draws a step; then it takes what there is, and groups that teach nothing fill it up", bounds=POSITIVE
+    )
+
+
+@dataclass(frozen=True)
+class Overlong:
+    """What happens to completions that are too long."""
+
+    filter: bool = setting(False, "tokens of completions that max_tokens cut off do not count")
+    buffer: float = setting(
+        0.0,
+        "the last so many tokens before max_tokens, or below 1 this share of max_tokens, are punished, the more the "
+        "later; 0: none",
+        bounds=NOT_NEGATIVE,
+    )
+    penalty: float = setting(1.0, "what a completion of max_tokens loses", bounds=NOT_NEGATIVE)
+
+    def buffer_tokens(self, max_tokens: int) -> int:
+        """`buffer` in tokens."""
+        if not self.buffer:
+            return 0
+        return max(1, round(self.buffer * max_tokens if self.buffer < 1 else self.buffer))
 
 
 MODEL_NAMES = ("", "qwen2", "qwen2.5", "qwen3", "llama3")
@@ -90,7 +132,11 @@ class RlConfig:
         "actor_config.save",
     )
     seed: int = setting(0, "of prompt order and of every completion", bounds=NOT_NEGATIVE)
-    epochs: int = setting(1, "passes over the prompts; ignored when max_steps is given", bounds=POSITIVE)
+    epochs: int = setting(
+        1,
+        "passes over the prompts (as many steps, where dynamic sampling draws more); ignored when max_steps is given",
+        bounds=POSITIVE,
+    )
     max_steps: int = setting(0, "steps to run; 0: as many as `epochs` needs", bounds=NOT_NEGATIVE)
     seq_length: int = setting(2048, "longest prompt + completion, in tokens")
     length_buckets: list[int] = setting(
@@ -102,7 +148,7 @@ class RlConfig:
     micro_batch_tokens: int = setting(
         0,
         "tokens that a micro-batch is filled with; 0: what a rank's completions of an update / micro_batch_num need at "
-        "most",
+        "most, and that follows from memory where it is not given either",
         bounds=NOT_NEGATIVE,
     )
     chunk_size: int = setting(8, "prompts generated together, over all ranks", bounds=POSITIVE)
@@ -115,18 +161,42 @@ class RlConfig:
     beta: float = setting(
         0.04, "weight of the KL to the reference; 0: no reference model is loaded", bounds=NOT_NEGATIVE
     )
-    epsilon_low: float = setting(0.2, "the ratio is clipped below 1 - epsilon_low", bounds=BELOW_ONE)
+    kl_estimator: str = setting("k3", "estimator of the KL of a token", KL_ESTIMATORS)
+    kl_in_reward: bool = setting(False, "subtract beta * KL from the reward of every token, not from the loss")
+    kl_unbiased_gradient: bool = setting(
+        False, "multiply the KL in the loss (k1, k3) by the policy's ratio: then its gradient is that of the KL"
+    )
+    kl_ctrl: KlControl = field(default_factory=KlControl)
+    loss: str = setting("ppo", "policy loss", LOSS_NAMES)
+    epsilon_low: float = setting(0.2, "the ratio is clipped below 1 - epsilon_low", bounds=AT_MOST_ONE)
     epsilon_high: float = setting(0.2, "the ratio is clipped above 1 + epsilon_high", bounds=NOT_NEGATIVE)
-    rollout_is_cap: float = setting(
+    dual_clip: float = setting(
         0.0,
-        "truncated importance sampling: every token's policy loss is multiplied by min(policy / sampling "
-        "distribution, cap); 0: off; 2.0 is usual",
+        "most that the ratio multiplies a negative advantage by (ppo, gspo); 0: no limit; 3.0 is usual",
         bounds=NOT_NEGATIVE,
     )
-    advantage: str = setting("grpo", "advantage estimator", ("grpo", "dr_grpo", "rloo"))
-    loss_aggregation: str = setting(
-        "token_mean", "how per-token losses are averaged", ("token_mean", "sequence_mean", "constant")
+    sapo_temperature_positive: float = setting(1.0, "sapo: of the gate of positive advantages", bounds=POSITIVE)
+    sapo_temperature_negative: float = setting(1.05, "sapo: of the gate of negative advantages", bounds=POSITIVE)
+    dppo_divergence: float = setting(0.2, "dppo: how far the probability of a token may move", bounds=POSITIVE)
+    entropy_coeff: float = setting(0.0, "weight of the entropy bonus, averaged as the loss is", bounds=NOT_NEGATIVE)
+    rollout_correction: str = setting(
+        "token_truncate",
+        "what policy / sampling distribution is taken of, and what happens to ratios out of bounds: they are cut off, "
+        "or their tokens are left out",
+        CORRECTIONS,
     )
+    rollout_is_cap: float = setting(
+        0.0,
+        "every token's policy loss is multiplied by policy / sampling distribution, at most this; 0: off; 2.0 is usual",
+        bounds=NOT_NEGATIVE,
+    )
+    rollout_is_floor: float = setting(
+        0.0, "the masks of rollout_correction leave out ratios below this too", bounds=NOT_NEGATIVE
+    )
+    advantage: str = setting("grpo", "advantage estimator", ADVANTAGE_NAMES)
+    loss_aggregation: str = setting("token_mean", "how per-token losses are averaged", AGGREGATION_NAMES)
+    dynamic_sampling: DynamicSampling = field(default_factory=DynamicSampling)
+    overlong: Overlong = field(default_factory=Overlong)
     save_ckpt_interval: int = setting(0, "steps between checkpoints; 0: none", bounds=NOT_NEGATIVE)
     save_max_ckpt_num: int = setting(3, "newest checkpoints kept", bounds=POSITIVE)
     on_sigterm: str = setting(
@@ -163,6 +233,12 @@ class RlConfig:
     )
     swap: bool = setting(False, "keep only the weights in memory that the current phase needs")
     swap_dir: str = setting("", "folder on a disk for swapped weights (CPU); empty: OUTPUT/swap")
+    swap_store: str = setting(
+        "auto",
+        "where swapped weights go: file (CPU), host (its memory; on CPU that saves none, and is for tests); auto: "
+        "file on CPU, host on Ascend",
+        ("auto", "file", "host"),
+    )
 
 
 @dataclass(frozen=True)
@@ -210,6 +286,9 @@ class RefConfig:
     ref_model_batch_size: int = setting(
         0, "sequences a forward pass of a rank; 0: as many as an actor micro-batch", bounds=NOT_NEGATIVE
     )
+    sync_ref_model: bool = setting(False, "move the reference towards the actor now and then")
+    ref_model_sync_steps: int = setting(100, "steps between two such moves", bounds=POSITIVE)
+    ref_model_mixup_alpha: float = setting(0.6, "the actor's share in the reference after it", bounds=SHARE)
     parallel_config: StagedParallelConfig = field(default_factory=StagedParallelConfig)
 
 
@@ -225,6 +304,14 @@ class RewardConfig:
         "a completion on which a verifier fails: minimum gives it the verifier's worst score, leave_out takes it "
         "out of its group",
         ("minimum", "leave_out"),
+    )
+    shaping_function: str = setting(
+        "",
+        "dotted path of a function (reward, completion) -> reward that has the last word; it sees text, num_tokens and "
+        "finish_reason",
+    )
+    missing_eos_penalty: float = setting(
+        0.0, "subtracted from the reward of a completion that max_tokens cut off", bounds=NOT_NEGATIVE
     )
     num_workers: int = setting(
         0, "processes of a rank that run verifiers; 0: its share of this host's cores", bounds=NOT_NEGATIVE
@@ -284,9 +371,14 @@ class ProfilerConfig:
 
 @dataclass(frozen=True)
 class ContextConfig:
-    device_target: str = setting("CPU", "device (Ascend: not run by this project's tests)", ("CPU", "Ascend"))
+    device_target: str = setting("CPU", "device (Ascend: compiled only by our tests)", ("CPU", "Ascend"))
     num_threads: int = setting(
-        0, "threads of a rank that dispatch operators; 0: one, the fastest on CPU", bounds=NOT_NEGATIVE
+        0,
+        "threads of a rank that dispatch operators; 0: one on CPU, the fastest there; MindSpore's default elsewhere",
+        bounds=NOT_NEGATIVE,
+    )
+    deterministic: bool = setting(
+        True, "kernels and collectives of Ascend that give the same bits every time, as an exact resume needs; CPU's do"
     )
 
 
@@ -325,7 +417,7 @@ class Config:
         """
         rl, generate = self.rl_config, self.generate_config
         share = self.completions_per_update // data_degree
-        rows = sequences or -(-share // self.actor_config.parallel_config.micro_batch_num)
+        rows = sequences or -(-share // (self.actor_config.parallel_config.micro_batch_num or 1))
         prompts = -(-rows // rl.num_generations) if rl.packing else rows
         longest = rows * generate.sampling_config.max_tokens + prompts * generate.max_prompt_length
         return rl.micro_batch_tokens or min(longest, rows * rl.seq_length)

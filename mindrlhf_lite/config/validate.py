@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib.util
 from operator import attrgetter
 
+from mindrlhf_lite.algorithms.names import WITHOUT_GROUP
 from mindrlhf_lite.config.files import file_problems
 from mindrlhf_lite.config.load import known_keys
 from mindrlhf_lite.config.model_file import read_model_file
+from mindrlhf_lite.config.objectives import objective_problems
 from mindrlhf_lite.config.schema import Config, ParallelConfig
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.parallel.dims import ParallelDims
+from mindrlhf_lite.rewards.shaping import find_shaping
 from mindrlhf_lite.rewards.verifiers import find_verifier
 from mindrlhf_lite.types import SamplingParams
 
@@ -21,6 +24,7 @@ def find_problems(config: Config, world_size: int, is_plan: bool = False) -> lis
     """
     problems = [
         *_ranges(config),
+        *objective_problems(config),
         *_batches(config, world_size),
         *_lengths(config),
         *_parallel(config, world_size),
@@ -36,7 +40,7 @@ def _ranges(config: Config) -> list[str]:
         bounds, value = entry.metadata["bounds"], attrgetter(key)(config)
         if bounds is not None and not bounds.holds(value):
             problems.append(f"{key}={value}: {bounds.text}")
-    if rl.num_generations < 2:
+    if rl.num_generations < (1 if rl.advantage in WITHOUT_GROUP else 2):
         problems.append(
             f"rl_config.num_generations={rl.num_generations}: a group needs at least 2 completions to compare"
         )
@@ -56,6 +60,8 @@ def _ranges(config: Config) -> list[str]:
         problems.append(
             "rl_config.reshard_mem_opt_level=1: needs a store to read the weights from; set rl_config.swap to true"
         )
+    if rl.swap_store == "file" and config.context.device_target != "CPU":
+        problems.append("rl_config.swap_store=file: weights of a device are swapped to the host's memory; use host")
     if rl.reshard_transport == "shared_memory" and config.context.device_target != "CPU":
         problems.append("rl_config.reshard_transport=shared_memory: only ranks on CPU share memory; use collective")
     if schedule.min_lr > schedule.lr:
@@ -260,4 +266,8 @@ def _rewards(config: Config) -> list[str]:
             find_verifier(name)
         except ValueError as error:
             problems.append(f"reward_config.verifier_function: {error}")
+    try:
+        find_shaping(reward.shaping_function)
+    except ValueError as error:
+        problems.append(f"reward_config.shaping_function: {error}")
     return problems

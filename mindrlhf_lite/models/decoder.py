@@ -29,6 +29,7 @@ from mindrlhf_lite.models.packed_attention import (
     visibility_mask,
 )
 from mindrlhf_lite.models.spread import spread
+from mindrlhf_lite.models.zeros import zeros
 from mindrlhf_lite.parallel.collectives import GatherRows, cut_tokens, enter_tensor_parallel, leave_tensor_parallel
 from mindrlhf_lite.parallel.layout import EMBEDDING, FINAL_NORM, HEAD, Buffer, Strategy, buffers_at
 from mindrlhf_lite.parallel.mesh import ALONE, RoleMesh
@@ -212,7 +213,7 @@ class Decoder(nn.Cell):
     Args:
         config: its shape.
         weights: float32 arrays by buffer name, as `fill_buffers` returns them; on one rank, all tensors of the model.
-            Copied.
+            Copied. None: zeros.
         trainable: whether the parameters take gradients.
         max_length: longest sequence; sizes the rotary tables.
         mesh: the role's axes.
@@ -223,7 +224,7 @@ class Decoder(nn.Cell):
     def __init__(
         self,
         config: ModelConfig,
-        weights: Mapping[str, np.ndarray],
+        weights: Mapping[str, np.ndarray] | None,
         trainable: bool,
         max_length: int,
         mesh: RoleMesh = ALONE,
@@ -238,7 +239,11 @@ class Decoder(nn.Cell):
         self.buffers: list[Buffer] = buffers_at(config, self.strategy, mesh.at)
         # a copy: a Tensor may share numpy's memory, and two roles must not share weights by accident
         by_name = {
-            b.name: Parameter(Tensor(np.array(weights[b.name], np.float32)), name=b.name, requires_grad=trainable)
+            b.name: Parameter(
+                zeros(b.shape) if weights is None else Tensor(np.array(weights[b.name], np.float32)),
+                name=b.name,
+                requires_grad=trainable,
+            )
             for b in self.buffers
         }
         own_layers = self.strategy.layers_of_stage(config.num_hidden_layers)[mesh.at.stage]

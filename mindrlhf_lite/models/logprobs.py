@@ -17,7 +17,8 @@ from mindrlhf_lite.models.spread import spread
 from mindrlhf_lite.parallel.collectives import MaxOverAxis, _sum_of
 from mindrlhf_lite.parallel.mesh import Axis
 
-CHUNK_ELEMENTS = 1 << 23  # logits held at a time: 32 MiB of float32, in several arrays
+# logits held at a time, in several arrays: 32 MiB of float32; on a device 128, for every chunk is launched by itself
+CHUNK_ELEMENTS = {"CPU": 1 << 23, "Ascend": 1 << 25}
 PADDING_LOGIT = -1e9  # of vocabulary rows that are padding: exp of it is exactly 0 in float32
 
 _linear = ops.MatMul(transpose_b=True)
@@ -27,6 +28,7 @@ _log_softmax = ops.LogSoftmax(-1)
 _encode = ops.OneHot()
 _gather_d = ops.GatherD()
 _mean = ops.ReduceMean(keep_dims=True)
+_TINY = 1e-37  # keeps the logarithm of a probability that is 0 finite
 _max = ops.ReduceMax(keep_dims=True)
 _concat = ops.Concat(0)
 
@@ -40,19 +42,27 @@ def padding_bias(vocab_size: int, rows: int, axis: Axis | None) -> Tensor | None
 
 
 class TokenLogprobs(nn.Cell):
-    """log p(label | hidden) with p = softmax(hidden weight^T), and the entropy of p (a metric: no gradient flows
-    through it).
+    """log p(label | hidden) with p = softmax(hidden weight^T), and the entropy of p.
 
     Args:
         vocab_size: V, without padding.
         axis: tensor-parallel ranks that share the vocabulary; rank i has rows [i R, (i + 1) R), R = ceil(V / ranks).
-        chunk_elements: logits held at a time.
+        chunk_elements: logits held at a time; 0: as CHUNK_ELEMENTS has it.
+        has_entropy_gradient: whether gradients flow through the entropy; otherwise it is only a metric.
     """
 
-    def __init__(self, vocab_size: int, axis: Axis | None = None, chunk_elements: int = CHUNK_ELEMENTS):
+    def __init__(
+        self,
+        vocab_size: int,
+        axis: Axis | None = None,
+        chunk_elements: int = 0,
+        has_entropy_gradient: bool = False,
+    ):
         super().__init__(auto_prefix=False)
+        self.has_entropy_gradient = has_entropy_gradient
         self.is_split = axis is not None
         self.rows = -(-vocab_size // (1 if axis is None else axis.size))
+        chunk_elements = chunk_elements or CHUNK_ELEMENTS[ms.get_context("device_target")]
         self.rows_per_chunk = max(1, chunk_elements // self.rows)
         self.first = 0 if axis is None else axis.index * self.rows
         self.bias: Any = padding_bias(vocab_size, self.rows, axis)
@@ -121,40 +131,54 @@ class TokenLogprobs(nn.Cell):
         logprobs: tuple = ()
         entropies: tuple = ()
         normalisers: tuple = ()
+        last = labels
         for start in range(0, count, rows):
-            logprob, entropy, normaliser, _ = self._chunk(
-                hidden[start : start + rows], weight, labels[start : start + rows]
-            )
+            # one chunk after the other: Ascend begins with all matrix products, and holds what they give
+            end = start + rows
+            part, own_labels = ops.depend(hidden[start:end], last), ops.depend(labels[start:end], last)
+            logprob, entropy, normaliser, _ = self._chunk(part, weight, own_labels)
             logprobs += (logprob,)
             entropies += (entropy,)
             normalisers += (normaliser,)
+            last = logprob
         return _concat(logprobs), _concat(entropies), _concat(normalisers), ops.zeros((1, 1), hidden.dtype)
+
+    def _dlogits(
+        self, probabilities: Tensor, labels: Tensor, entropy: Tensor, dlogprobs: Tensor, dentropy: Tensor
+    ) -> Tensor:
+        shape = probabilities.shape
+        dlogits = (self._one_hot(labels) - probabilities) * spread(dlogprobs.reshape(-1, 1), shape)
+        if self.has_entropy_gradient:
+            surprise = ops.log(probabilities + _TINY) + spread(entropy.reshape(-1, 1), shape)
+            dlogits = dlogits - probabilities * surprise * spread(dentropy.reshape(-1, 1), shape)
+        return dlogits
 
     def bprop(
         self, hidden: Tensor, weight: Tensor, labels: Tensor, out: tuple, gradients: tuple
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """d logp / d logits = onehot(label) - p, a chunk at a time. Of the hidden states' gradient every tensor rank
-        returns its part.
+        """d logp / d logits = onehot(label) - p and d entropy / d logits = -p (log p + entropy), a chunk at a time. Of
+        the hidden states' gradient every tensor rank returns its part.
         """
-        dlogprobs = gradients[0].reshape(-1, 1)
         count, rows = hidden.shape[0], self.rows_per_chunk
         if count <= rows:
-            dlogits = (self._one_hot(labels) - out[3]) * spread(dlogprobs, out[3].shape)
+            dlogits = self._dlogits(out[3], labels, out[1], gradients[0], gradients[1])
             return _matmul(dlogits, weight), _matmul_ta(dlogits, hidden), ops.zeros_like(labels)
         dhidden: tuple = ()
         dweight = None
+        last = labels
         for start in range(0, count, rows):
-            part = hidden[start : start + rows]
+            end = start + rows
+            part, own_labels = ops.depend(hidden[start:end], last), ops.depend(labels[start:end], last)
+            dlogprobs, dentropy = ops.depend(gradients[0][start:end], last), ops.depend(gradients[1][start:end], last)
             logits = self._logits(part, weight)
             probabilities = (
-                ops.exp(logits - spread(out[2][start : start + rows], logits.shape))
+                ops.exp(logits - spread(ops.depend(out[2][start:end], last), logits.shape))
                 if self.is_split
                 else ops.exp(_log_softmax(logits))
             )
-            dlogits = (self._one_hot(labels[start : start + rows]) - probabilities) * spread(
-                dlogprobs[start : start + rows], logits.shape
-            )
+            dlogits = self._dlogits(probabilities, own_labels, out[1][start:end], dlogprobs, dentropy)
             dhidden += (_matmul(dlogits, weight),)
             own = _matmul_ta(dlogits, part)  # zeros to begin with would be a constant of the graph, as large
             dweight = own if dweight is None else dweight + own
+            last = dweight
         return _concat(dhidden), dweight, ops.zeros_like(labels)

@@ -77,7 +77,7 @@ class Console:
             self.say(
                 f"step {metrics.step:4d} | reward {v['reward/mean']:6.3f} | correct "
                 f"{v['reward/outcome/correct']:.0%}{_failures(v)} | loss {v['loss/total']:8.5f} | "
-                f"kl {v['loss/kl']:.4f} | grad {v['policy/grad_norm']:.3f} | tokens "
+                f"kl {v.get('reward/kl', v['loss/kl']):.4f} | grad {v['policy/grad_norm']:.3f} | tokens "
                 f"{v['completion/mean_tokens']:.1f} | {v['time_s/step']:.2f} s"
             )
         self._bar.set_postfix_str(

@@ -100,6 +100,14 @@ def read_run(path: str, name: str) -> Run:
     return Run(name, Path(path), metrics, _json(summary.read_text(), summary) if summary.is_file() else {})
 
 
+def seeds_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs by name, in order; those of one name are seeds of one experiment."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run.name, []).append(run)
+    return found
+
+
 def names_of(paths: Sequence[str]) -> list[str]:
     """The last parts of the paths that tell them apart."""
     parts = [Path(path).resolve().parts for path in paths]
@@ -122,6 +130,14 @@ def smooth(points: Sequence[Point]) -> list[Point]:
     return result
 
 
+def mean_and_range(lines: Sequence[Sequence[Point]]) -> list[tuple[float, float, float, float]]:
+    """(step, mean, lowest, highest) at the steps that all lines have."""
+    values = [dict(line) for line in lines if line]
+    steps = sorted(set.intersection(*map(set, values))) if values else []
+    columns = [[line[step] for line in values] for step in steps]
+    return [(step, sum(own) / len(own), min(own), max(own)) for step, own in zip(steps, columns, strict=True)]
+
+
 def draw_curves(runs: Sequence[Run], folder: Path) -> dict[str, tuple[str, str]]:
     """Writes a PNG a curve that any run has values for. Returns title and SVG text by name."""
     import matplotlib
@@ -130,18 +146,34 @@ def draw_curves(runs: Sequence[Run], folder: Path) -> dict[str, tuple[str, str]]
     from matplotlib import pyplot
 
     pyplot.rcParams["svg.fonttype"] = "none"
-    series: dict[str, tuple[str, list[list[Point]]]] = {
-        name: (title, [run.points(key) for run in runs]) for name, (title, key) in CURVES.items()
+    groups = seeds_of(runs)
+    series: dict[str, tuple[str, list[list[list[Point]]]]] = {
+        name: (title, [[run.points(key) for run in own] for own in groups.values()])
+        for name, (title, key) in CURVES.items()
     }
-    series[SELF_CORRECTION[0]] = (SELF_CORRECTION[1], [run.self_correction_points() for run in runs])
+    series[SELF_CORRECTION[0]] = (
+        SELF_CORRECTION[1],
+        [[run.self_correction_points() for run in own] for own in groups.values()],
+    )
     drawn = {}
     for name, (title, lines) in series.items():
-        if not any(lines):
+        if not any(any(own) for own in lines):
             continue
         figure, axes = pyplot.subplots(figsize=(6.2, 3.6))
-        for index, (run, points) in enumerate(zip(runs, lines, strict=True)):
+        for index, (run_name, own) in enumerate(zip(groups, lines, strict=True)):
             colour = COLOURS[index % len(COLOURS)]
-            if len(points) >= 20:
+            points = own[0]
+            if len(own) > 1:
+                band = mean_and_range(own)
+                points = [(step, mean) for step, mean, _, _ in band]
+                axes.fill_between(
+                    [row[0] for row in band],
+                    [row[2] for row in band],
+                    [row[3] for row in band],
+                    color=colour,
+                    alpha=0.1,
+                )
+            elif len(points) >= 20:
                 axes.plot(*zip(*points, strict=True), color=colour, alpha=0.25, linewidth=1)
                 points = smooth(points)
             if points:
@@ -149,7 +181,7 @@ def draw_curves(runs: Sequence[Run], folder: Path) -> dict[str, tuple[str, str]]
                     *zip(*points, strict=True),
                     color=colour,
                     linewidth=2,
-                    label=f" {run.name}",
+                    label=f" {run_name}",
                     marker="o" if len(points) < 20 else None,
                     markersize=4,
                 )
@@ -302,7 +334,11 @@ def _examples(title: str, examples: Sequence[Example], otherwise: str) -> str:
 
 def _overview(runs: Sequence[Run]) -> str:
     rows = []
-    for run in runs:
+    for name, own in seeds_of(runs).items():
+        if len(own) > 1:
+            rows.append(_overview_of_seeds(name, own))
+            continue
+        (run,) = own
         accuracy = run.summary.get("accuracy", {})
         before, after = accuracy.get("before"), accuracy.get("after")
         last = run.metrics[-1]
@@ -322,6 +358,28 @@ def _overview(runs: Sequence[Run]) -> str:
     return _table(
         ("run", "steps", "time", "accuracy before", "after (95 % interval)", "last mean reward", "last mean length"),
         rows,
+    )
+
+
+def _overview_of_seeds(name: str, runs: Sequence[Run]) -> tuple[str, ...]:
+    """A row of the overview: means, and for the accuracy the range over the seeds."""
+
+    def mean(values: list[float], form: str) -> str:
+        return format(sum(values) / len(values), form) if values else "-"
+
+    accuracies = [run.summary.get("accuracy", {}) for run in runs]
+    before, after = ([own[key]["accuracy"] for own in accuracies if own.get(key)] for key in ("before", "after"))
+    seconds = [run.summary["seconds"] for run in runs if "seconds" in run.summary]
+    last = [run.metrics[-1] for run in runs]
+    spread = f" (seeds {min(after):.1%} to {max(after):.1%})" if after else ""
+    return (
+        f"{name} ({len(runs)} seeds)",
+        " ".join(sorted({str(row["step"]) for row in last})),
+        f"{mean(seconds, '.0f')} s" if len(seconds) == len(runs) else "not finished",
+        mean(before, ".1%"),
+        mean(after, ".1%") + spread,
+        mean([row["reward/mean"] for row in last if "reward/mean" in row], ".3f"),
+        mean([row["completion/mean_tokens"] for row in last if "completion/mean_tokens" in row], ".1f"),
     )
 
 
@@ -373,14 +431,22 @@ def write_report(runs: Sequence[Run], folder: Path) -> Path:
     """FOLDER/report.html and a PNG a curve. Returns the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
     curves = "".join(f'<figure id="{name}">{svg}</figure>' for name, (_, svg) in draw_curves(runs, folder).items())
-    sections = "".join(_run_section(run, COLOURS[index % len(COLOURS)]) for index, run in enumerate(runs))
-    title = "Lab report: " + ", ".join(run.name for run in runs)
+    groups = seeds_of(runs)
+    firsts = [own[0] for own in groups.values()]
+    sections = "".join(_run_section(run, COLOURS[index % len(COLOURS)]) for index, run in enumerate(firsts))
+    title = "Lab report: " + ", ".join(groups)
+    of_seeds = (
+        "<p>Runs of one name are seeds: curves are their mean and their range, all else is the first's.</p>"
+        if len(groups) < len(runs)
+        else ""
+    )
     page = f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>
 <h1>{html.escape(title)}</h1>
 {_overview(runs)}
+{of_seeds}
 <h2>Settings that differ</h2>
-{_settings(runs)}
+{_settings(firsts)}
 <h2>Curves</h2>
 <p>Strong lines are moving averages (a new value weighs {_SMOOTHING}), faint ones the values.
 Rewards of runs with different verifier weights cannot be compared;

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mindrlhf_lite.durable import flush
-from mindrlhf_lite.types import ScoredGroup, StepMetrics
+from mindrlhf_lite.types import ScoredGroup, StepMetrics, TrainSequence
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -75,12 +75,17 @@ class MetricsWriter:
             self._tensorboard.close()
 
 
-def completion_rows(groups: Iterable[ScoredGroup]) -> list[dict[str, Any]]:
-    """One object a completion, as completions/step_N.jsonl holds them."""
+def completion_rows(groups: Iterable[ScoredGroup], sequences: Iterable[TrainSequence]) -> list[dict[str, Any]]:
+    """One object a completion, as completions/step_N.jsonl holds them.
+
+    Args: sequences: of the completions, in order.
+    """
     rows = []
+    trained = iter(sequences)
     for scored in groups:
         prompt = scored.group.prompt
         for index, (completion, text) in enumerate(zip(scored.group.completions, scored.group.texts, strict=True)):
+            sequence = next(trained)
             rows.append(
                 {
                     "prompt": prompt.text,
@@ -89,8 +94,9 @@ def completion_rows(groups: Iterable[ScoredGroup]) -> list[dict[str, Any]]:
                     "reward": float(scored.rewards[index]),
                     "rewards": {name: scores[index].value for name, scores in scored.scores.items()},
                     "outcome": scored.outcomes[index].value,
-                    "advantage": float(scored.advantages[index]),
+                    "advantage": float(sequence.advantages.mean()),
                     "tokens": len(completion.token_ids),
+                    "counted_tokens": sequence.num_counted,
                     "finish_reason": completion.finish_reason.value,
                     "group": prompt.index,
                     "row": prompt.row,

@@ -21,9 +21,17 @@ from mindrlhf_lite.parallel.arrivals import Arrivals, own_address
 from mindrlhf_lite.parallel.dims import Coordinates, ParallelDims
 
 
+def is_simulated() -> bool:
+    """Whether MindSpore only pretends (MS_SIMULATION_LEVEL): graphs are compiled, nothing is computed, and this process
+    is alone, whatever its rank and the number of ranks (RANK_ID, RANK_SIZE).
+    """
+    return "MS_SIMULATION_LEVEL" in os.environ
+
+
 def launched_world_size() -> int:
     """Ranks that msrun starts, 1 outside msrun; readable before any process group exists."""
-    return int(os.environ.get("MS_WORKER_NUM", "1"))
+    size = os.environ.get("MS_WORKER_NUM") or (os.environ.get("RANK_SIZE") if is_simulated() else None)
+    return int(size or 1)
 
 
 def launched_rank() -> int:
@@ -96,21 +104,33 @@ class Mesh:
 
     Args:
         device_target: "CPU" or "Ascend".
-        num_threads: threads that dispatch operators (the operators use all cores of the process); 0: one.
+        num_threads: threads that dispatch operators (the operators use all cores of the process); 0: one on CPU,
+            MindSpore's default elsewhere.
+        is_deterministic: whether kernels and collectives of a device must give the same bits every time.
     """
 
-    def __init__(self, device_target: str = "CPU", num_threads: int = 0):
+    def __init__(self, device_target: str = "CPU", num_threads: int = 0, is_deterministic: bool = True):
         import mindspore as ms
 
+        if device_target != "CPU":
+            # ranks compile and save for minutes while others wait in a collective
+            os.environ.setdefault("HCCL_EXEC_TIMEOUT", "7200")
+            if is_deterministic:
+                os.environ.setdefault("HCCL_DETERMINISTIC", "true")
         ms.set_device(device_target)
         # graph mode runs a graph on the calling thread: in PyNative mode that thread spins on a queue meanwhile, which
-        # took a third of two cores from the operators. More dispatching threads than one do the same.
-        # 24 layers exceed the default call depth, 1000
-        ms.set_context(mode=ms.GRAPH_MODE, runtime_num_threads=num_threads or 1, max_call_depth=10_000)
+        # took a third of two cores from the operators. 24 layers exceed the default call depth, 1000
+        ms.set_context(mode=ms.GRAPH_MODE, max_call_depth=10_000)
+        if device_target == "CPU":  # more dispatching threads than one do the same
+            ms.set_context(runtime_num_threads=num_threads or 1)
+        else:
+            if num_threads:
+                ms.set_context(runtime_num_threads=num_threads)
+            ms.set_deterministic(is_deterministic)
         self.world_size = launched_world_size()
         self.rank = 0
         self._axes: dict[tuple[int, ...], Axis] = {}
-        if "MS_ROLE" in os.environ:
+        if "MS_ROLE" in os.environ or (is_simulated() and self.world_size > 1):
             from mindspore import communication
 
             communication.init()
@@ -142,19 +162,18 @@ class Mesh:
                 return self._axes[ranks]
         return None
 
-    def pairs(self) -> dict[tuple[int, int], Axis]:
-        """An axis with every other rank, by (lower rank, higher rank). Rounds of disjoint pairs, so that groups are
-        created side by side.
+    def pair(self, other: int) -> Axis:
+        """The axis with one other rank, which calls this at the same point of the program. Made when it is first
+        needed: a communicator takes hundreds of megabytes of an Ascend device.
         """
-        size = self.world_size + self.world_size % 2
-        found = {}
-        for turn in range(size - 1):
-            ring = [(turn + i) % (size - 1) for i in range(size - 1)]
-            pairs = [(size - 1, ring[0])] + [(ring[i], ring[size - 1 - i]) for i in range(1, size // 2)]
-            axis = self._axis_of([sorted(pair) for pair in pairs if max(pair) < self.world_size])
-            if axis is not None:
-                found[axis.ranks[0], axis.ranks[1]] = axis
-        return found
+        ranks = (min(self.rank, other), max(self.rank, other))
+        if self._arrivals is not None and ranks not in self._axes:
+            name = f"the pair {ranks}"
+            self._arrivals.announce(name)
+            self._arrivals.wait_for(name, 2)
+        axis = self._axis_of([ranks])
+        assert axis is not None
+        return axis
 
     def role(self, dims: ParallelDims, num_kv_heads: int = 1) -> RoleMesh:
         """The axes of a role of these degrees, which must multiply to the world size. `num_kv_heads`: fewer than tensor
@@ -197,9 +216,11 @@ class Mesh:
 
 
 def gather_objects(axis: Axis | None, value: Any) -> list[Any]:
-    """Every rank's value, in rank order, on all ranks; [value] without an axis. Values are pickled."""
-    if axis is None:
-        return [value]
+    """Every rank's value, in rank order, on all ranks; [value] without an axis. Values are pickled. Where ranks are
+    simulated, all have this one's.
+    """
+    if axis is None or is_simulated():
+        return [value] * (1 if axis is None else axis.size)
     from mindspore import Tensor, mint
 
     axis.meet()

@@ -1,8 +1,6 @@
 """A plan as one receiver carries it out: blocks of at most a bucket, each with the pieces that fill it.
 
-A block is some rows of one or several destination buffers. It is assembled in a bucket and then written in place, so
-column pieces cost a memory copy and not a strided write on the device. The order of blocks is the order of messages on
-every rank.
+A block is some rows of one or several destination buffers. The order of blocks is the order of messages on every rank.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """Carries out a plan: the trained weights into another layout's parameters, in place, within the memory of two buckets.
+On a device nothing but checksums passes through the host.
 
 Ordering contract: the source's weights do not change between the start of `run` and its return, which is on no rank
 before all ranks have what they need.
 
-How parameters are written: with `ops.assign`, `copy_` or row assignment, which compiled graphs see on every device;
-after `set_data` they would go on with the old weights. Between ranks that share a CPU's memory, straight into the
-memory that the compiled graphs read, which `Parameter.asnumpy` shows without a copy: the operators cost several times
-the copy itself (docs/parallel.md).
+How parameters are written: through views of their own memory, which compiled graphs see on every device; after
+`set_data` they would go on with the old weights. On CPU these are numpy's views: the operators cost several times the
+copy itself (docs/parallel.md), and cannot write columns. Assigning to a region of a parameter is no way: it makes the
+parameter itself a view (MindSpore 2.9), which no operator may then assign to.
 """
 
 from __future__ import annotations
@@ -16,18 +17,19 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, ops
+from mindspore import Parameter, Tensor
 
-from mindrlhf_lite.parallel.mesh import Axis, gather_objects
+from mindrlhf_lite.parallel.mesh import Axis, gather_objects, is_simulated
 from mindrlhf_lite.reshard.blocks import Block, blocks_of_receiver
 from mindrlhf_lite.reshard.plan import Plan
-from mindrlhf_lite.reshard.transports import Location, Source, Transport
+from mindrlhf_lite.reshard.transports import Location, Place, Source, Transport, cut, is_on_host
 
 BUCKET_BYTES = 8 << 20
 _MESSAGES_PER_BUCKET = 8  # a broadcast on CPU holds up to six copies of its message
-_LARGE = 2 << 20  # from this size on `copy_` is faster than `assign`
 
 
 @dataclass(frozen=True)
@@ -50,26 +52,15 @@ class ResidentSource:
     def names(self) -> list[str]:
         return list(self.parameters)
 
-    def view(self, name: str) -> np.ndarray:
-        return self.parameters[name].asnumpy()
-
     def locate(self, name: str) -> Location:
-        view = self.view(name)
+        view = self.parameters[name].asnumpy()
         return Location(self._pid, view.shape, address=view.ctypes.data)
 
     def read(self, name: str, region: tuple[slice, ...], out: np.ndarray) -> None:
-        out[...] = self.view(name)[region]
+        out[...] = self.parameters[name].asnumpy()[region]
 
-
-def write_rows(parameter: Parameter, start: int, values: np.ndarray) -> None:
-    """parameter[start : start + len(values)] = values, in place, seen by compiled graphs; returns when it is done."""
-    tensor = Tensor.from_numpy(values)
-    if len(values) < parameter.shape[0]:
-        parameter[start : start + len(values)] = tensor
-    elif values.nbytes >= _LARGE:
-        parameter.copy_(tensor)
-    else:
-        ops.assign(parameter, tensor)
+    def tensor(self, name: str, region: tuple[slice, ...]) -> Tensor:
+        return cut(self.parameters[name], region)
 
 
 class Resharder:
@@ -92,13 +83,10 @@ class Resharder:
         bucket_bytes: int = BUCKET_BYTES,
     ):
         self.plan, self.rank, self.world, self.destination, self.transport = plan, rank, world, destination, transport
-        self._message_bytes = (
-            bucket_bytes if transport.writes_in_place else max(1, bucket_bytes // _MESSAGES_PER_BUCKET)
-        )
+        self._message_bytes = bucket_bytes if transport.is_of_host else max(1, bucket_bytes // _MESSAGES_PER_BUCKET)
         self.blocks = blocks_of_receiver(plan, rank, self._message_bytes)
         self._messages = self._order()
-        largest = max([sum(region.num_bytes for region in block.regions) for block in self.blocks], default=0)
-        self._bucket_bytes, self._bucket_size = bucket_bytes, 0 if transport.writes_in_place else largest // 4
+        self._bucket_bytes = bucket_bytes
 
     def _order(self) -> list[tuple[int, int, Block]]:
         """(block number, receiver, block) of all messages that this rank has a part in, in the order that all ranks
@@ -127,13 +115,14 @@ class Resharder:
         """
         start = time.perf_counter()
         self.transport.start(source)
-        bucket = np.empty(self._bucket_size, np.float32)
         for _, receiver, block in self._messages:
             if receiver == self.rank:
-                self._receive(source, block, bucket)
+                self._receive(source, block)
             else:
                 self.transport.send(block.pieces_from(self.rank), receiver)
-        del bucket
+        if not is_on_host():
+            ms.runtime.synchronize()
+        is_checked = is_checked and not is_simulated()  # there are no values
         sums = self._checksums(source) if is_checked else ({}, {})
         everyone = gather_objects(self.world, sums)  # also: no rank goes on before all have read
         if is_checked:
@@ -144,43 +133,29 @@ class Resharder:
             time.perf_counter() - start,
         )
 
-    def _receive(self, source: Source, block: Block, bucket: np.ndarray) -> None:
-        """Fills one block. Without a bucket the pieces go straight into the parameters' memory."""
-        views = self._views(block, bucket)
-        filled = list(zip(block.regions, views, strict=True))
+    def _receive(self, source: Source, block: Block) -> None:
+        """Fills one block, in the memory of the parameters themselves."""
+        filled = [
+            (piece, self._place(region.buffer, region.rows[0], piece.destination))
+            for region in block.regions
+            for piece in region.pieces
+        ]
         for sender in block.senders:  # the order in which the senders' messages go out
-            pieces = [
-                (piece, view[piece.destination])
-                for region, view in filled
-                for piece in region.pieces
-                if piece.sender == sender
-            ]
-            self.transport.receive([piece for piece, _ in pieces], sender, [out for _, out in pieces])
-        for region, view in filled:
-            for piece in region.pieces:
-                if piece.sender == self.rank:
-                    source.read(piece.source_buffer, piece.source, view[piece.destination])
-        if self.transport.writes_in_place:
-            return
-        for region, view in filled:
-            write_rows(self.destination[region.buffer], region.rows[0], view)
-        for region in block.regions:
-            self.destination[region.buffer].asnumpy()  # waits: the bucket is filled again next
+            pieces, outs = zip(*[(piece, out) for piece, out in filled if piece.sender == sender], strict=True)
+            self.transport.receive(pieces, sender, outs)
+        for piece, out in filled:
+            if piece.sender != self.rank:
+                continue
+            if self.transport.is_of_host:
+                source.read(piece.source_buffer, piece.source, out)
+            else:
+                out.write(source.tensor(piece.source_buffer, piece.source))
 
-    def _views(self, block: Block, bucket: np.ndarray) -> list[np.ndarray]:
-        """Where each region of a block is assembled: in the parameter itself, or in the bucket."""
-        if self.transport.writes_in_place:
-            return [
-                self.destination[region.buffer].asnumpy()[region.rows[0] : region.rows[1]] for region in block.regions
-            ]
-        offset, views = 0, []
-        for region in block.regions:
-            size = region.num_bytes // 4
-            views.append(bucket[offset : offset + size].reshape(region.shape))
-            offset += size
-            if sum(piece.num_bytes for piece in region.pieces) < region.num_bytes:
-                views[-1][...] = 0  # the padding of a vocabulary
-        return views
+    def _place(self, name: str, first_row: int, region: tuple[slice, ...]) -> Any:
+        """Where a piece goes, as its transport takes it. Args: region: rows counted from `first_row`."""
+        rows, parameter = region[0], self.destination[name]
+        region = (slice(rows.start + first_row, rows.stop + first_row), *region[1:])
+        return parameter.asnumpy()[region] if self.transport.is_of_host else Place(parameter, region)
 
     def _checksums(self, source: Source) -> tuple[dict[int, int], dict[int, int]]:
         """CRC-32 of what went to each other rank, and of what came from each, read back from the destination; pieces in
@@ -189,17 +164,19 @@ class Resharder:
         sent: dict[int, int] = {}
         for piece in self.plan.pieces_sent_by(self.rank):
             for rows in _row_ranges(piece.source, self._bucket_bytes // _MESSAGES_PER_BUCKET):
-                values = np.empty([s.stop - s.start for s in rows], np.float32)
-                source.read(piece.source_buffer, rows, values)
-                sent[piece.receiver] = zlib.crc32(values.data, sent.get(piece.receiver, 0))
+                if self.transport.is_of_host:
+                    values = np.empty([s.stop - s.start for s in rows], np.float32)
+                    source.read(piece.source_buffer, rows, values)
+                else:
+                    values = source.tensor(piece.source_buffer, rows).asnumpy()
+                sent[piece.receiver] = _crc32(values, sent.get(piece.receiver, 0))
         received: dict[int, int] = {}
         for piece in self.plan.pieces_received_by(self.rank):
             if piece.sender != self.rank:
-                values = self.destination[piece.destination_buffer].asnumpy()
                 for rows in _row_ranges(piece.destination, self._bucket_bytes // _MESSAGES_PER_BUCKET):
-                    received[piece.sender] = zlib.crc32(
-                        np.ascontiguousarray(values[rows]).data, received.get(piece.sender, 0)
-                    )
+                    place = self._place(piece.destination_buffer, 0, rows)
+                    values = place if self.transport.is_of_host else place.read()
+                    received[piece.sender] = _crc32(values, received.get(piece.sender, 0))
         return sent, received
 
     def _compare(self, everyone: list[tuple[dict[int, int], dict[int, int]]]) -> None:
@@ -210,6 +187,10 @@ class Resharder:
                         f"reshard: what rank {receiver} received from rank {sender} differs from what was sent "
                         "(CRC-32); the rollout weights are broken"
                     )
+
+
+def _crc32(values: np.ndarray, so_far: int) -> int:
+    return zlib.crc32(np.ascontiguousarray(values).data, so_far)
 
 
 def _row_ranges(region: tuple[slice, ...], limit_bytes: int) -> Iterator[tuple[slice, ...]]:

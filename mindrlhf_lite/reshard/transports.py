@@ -8,15 +8,18 @@ they are swapped out, in its spill file, into its own parameters' memory. No byt
 from __future__ import annotations
 
 import ctypes
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+import mindspore as ms
 import numpy as np
+from mindspore import Parameter, Tensor, ops
 
 from mindrlhf_lite.parallel.collectives import transfer
-from mindrlhf_lite.parallel.mesh import Axis, gather_objects
+from mindrlhf_lite.parallel.mesh import Axis, Mesh, gather_objects
 from mindrlhf_lite.reshard.plan import Piece
 
 _PR_SET_PTRACER, _PR_SET_PTRACER_ANY, _MAX_RUNS = 0x59616D61, -1, 1024
@@ -35,6 +38,47 @@ class Location:
     offset: int = 0
 
 
+@dataclass(frozen=True)
+class Place:
+    """A region of a parameter on its device."""
+
+    parameter: Parameter
+    region: tuple[slice, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(part.stop - part.start for part in self.region)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    def write(self, values: Tensor) -> None:
+        if is_on_host():
+            self.parameter.asnumpy()[self.region] = values.asnumpy()
+            return
+        view: Tensor = self.parameter
+        for dimension, part in enumerate(self.region):
+            view = view.narrow(dimension, part.start, part.stop - part.start)
+        view.copy_(values)
+
+    def read(self) -> np.ndarray:
+        """A copy on the host."""
+        return cut(self.parameter, self.region).asnumpy()
+
+
+def is_on_host() -> bool:
+    """Whether parameters are in the host's memory, where numpy can write them."""
+    return bool(ms.get_context("device_target") == "CPU")
+
+
+def cut(parameter: Parameter, region: tuple[slice, ...]) -> Tensor:
+    """A copy of a region, on the parameter's device."""
+    if is_on_host():
+        return Tensor(np.ascontiguousarray(parameter.asnumpy()[region]))
+    return parameter[region]
+
+
 class Source(Protocol):
     """The weights that a reshard reads: resident or swapped out."""
 
@@ -46,8 +90,8 @@ class Source(Protocol):
         """Copies a region of this rank's own buffer into `out`, float32 of the region's shape."""
         ...
 
-    def view(self, name: str) -> np.ndarray | None:
-        """Buffer `name` itself where it is in this process's memory, else None."""
+    def tensor(self, name: str, region: tuple[slice, ...]) -> Tensor:
+        """A region of this rank's own buffer, on its device."""
         ...
 
     def names(self) -> Sequence[str]: ...
@@ -58,7 +102,7 @@ class Transport(Protocol):
 
     name: str
     pulls: bool  # whether only the receiver acts
-    writes_in_place: bool  # whether pieces may be received into the parameters' own memory
+    is_of_host: bool  # whether it fills numpy views of the parameters' own memory; else `Place`s
 
     def start(self, source: Source) -> None:
         """Before the first message of a reshard; every rank calls it."""
@@ -66,59 +110,59 @@ class Transport(Protocol):
 
     def send(self, pieces: Sequence[Piece], receiver: int) -> None: ...
 
-    def receive(self, pieces: Sequence[Piece], sender: int, outs: Sequence[np.ndarray]) -> None:
-        """Fills `outs`, one float32 view of the bucket a piece."""
+    def receive(self, pieces: Sequence[Piece], sender: int, outs: Sequence[Any]) -> None:
+        """Fills `outs`, one a piece."""
         ...
 
 
 class CollectiveTransport:
-    """A broadcast in the group of sender and receiver, packed; the receiver confirms each, or messages would pile up in
-    a slow one's memory.
+    """A broadcast in the group of sender and receiver, packed, of tensors that stay on their device.
+
+    Args:
+        mesh: whose pairs of ranks are made as messages need them.
     """
 
-    name, pulls, writes_in_place = "collective", False, False
+    name, pulls, is_of_host = "collective", False, False
 
-    def __init__(self, pairs: Mapping[tuple[int, int], Axis], rank: int):
-        self.pairs, self.rank = pairs, rank
+    def __init__(self, mesh: Mesh):
+        self.mesh = mesh
 
     def start(self, source: Source) -> None:
         self.source = source
 
-    def _broadcast(self, packed: np.ndarray, sender: int, receiver: int) -> np.ndarray:
-        from mindspore import Tensor
-
-        axis, tensor = self.pairs[min(sender, receiver), max(sender, receiver)], Tensor.from_numpy(packed)
-        transfer(tensor, axis, axis.ranks.index(sender))
-        return tensor.asnumpy()
-
     def send(self, pieces: Sequence[Piece], receiver: int) -> None:
-        packed, start = np.empty(sum(piece.num_bytes for piece in pieces) // 4, np.float32), 0
-        for piece in pieces:
-            size = piece.num_bytes // 4
-            self.source.read(
-                piece.source_buffer,
-                piece.source,
-                packed[start : start + size].reshape([s.stop - s.start for s in piece.source]),
-            )
-            start += size
-        self._broadcast(packed, self.rank, receiver)
-        self._broadcast(np.zeros(1, np.float32), receiver, self.rank)
+        parts = [self.source.tensor(piece.source_buffer, piece.source).reshape(-1) for piece in pieces]
+        packed = ops.concat(parts)
+        self._broadcast(packed, receiver, is_sender=True)
+        self._confirm(packed, receiver, is_sender=False)
 
-    def receive(self, pieces: Sequence[Piece], sender: int, outs: Sequence[np.ndarray]) -> None:
-        packed, start = (
-            self._broadcast(np.empty(sum(piece.num_bytes for piece in pieces) // 4, np.float32), sender, self.rank),
-            0,
-        )
+    def receive(self, pieces: Sequence[Piece], sender: int, outs: Sequence[Place]) -> None:
+        packed, start = Tensor(np.zeros(sum(out.size for out in outs), np.float32)), 0
+        self._broadcast(packed, sender, is_sender=False)
         for out in outs:
-            out[...] = packed[start : start + out.size].reshape(out.shape)
+            out.write(packed[start : start + out.size].reshape(out.shape))
             start += out.size
-        self._broadcast(np.zeros(1, np.float32), self.rank, sender)
+        self._confirm(outs[-1].parameter, sender, is_sender=True)
+
+    def _broadcast(self, packed: Tensor, other: int, is_sender: bool) -> None:
+        axis = self.mesh.pair(other)
+        transfer(packed, axis, axis.index if is_sender else 1 - axis.index)
+
+    def _confirm(self, last: Tensor, other: int, is_sender: bool) -> None:
+        """The receiver says that a message has arrived, or they would pile up in a slow one's memory; on CPU, where
+        nothing else keeps ranks in step. Args: last: what the message ends with, to be waited for.
+        """
+        if is_on_host():
+            last.asnumpy()
+            word = Tensor(np.zeros(1, np.float32))
+            self._broadcast(word, other, is_sender)
+            word.asnumpy()
 
 
 class SharedMemoryTransport:
     """The receiver reads the sender's memory; the sender only says where its buffers are."""
 
-    name, pulls, writes_in_place = "shared_memory", True, True
+    name, pulls, is_of_host = "shared_memory", True, True
 
     def __init__(self, world: Axis | None):
         self.world = world

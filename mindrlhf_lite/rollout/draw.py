@@ -16,7 +16,6 @@ _softmax = ops.Softmax(-1)
 _log_softmax = ops.LogSoftmax(-1)
 _gather_d = ops.GatherD()
 _cumsum = ops.CumSum()
-_sum = ops.ReduceSum()
 _mean = ops.ReduceMean()  # the form of a sum that is fast on CPU
 
 
@@ -51,14 +50,15 @@ def draw_tokens(sampled_logits: Tensor, logits: Tensor, differ: bool, uniform: T
         probabilities = ops.concat((probabilities, filler), 1)
     chunks = probabilities.reshape(-1, _CHUNK)
     number = chunks.shape[0] // rows
-    sums = _cumsum((_mean(chunks, -1) * _CHUNK).reshape(rows, number), 1)
+    masses = (_mean(chunks, -1) * _CHUNK).reshape(rows, number)
+    sums = _cumsum(masses, 1)
     wanted = ops.minimum(uniform.reshape(-1, 1), Tensor(_BELOW_ONE, ms.float32)) * sums[:, -1:]
-    chunk = _count(sums <= wanted)
+    chunk = first_beyond(sums, wanted, masses)
     before = _gather_d(ops.concat((ops.zeros((rows, 1), sums.dtype), sums), 1), 1, chunk)
     own = ops.gather(chunks, ops.arange(rows).astype(ms.int32) * number + chunk.reshape(-1), 0)
     inside = _cumsum(own, 1)
     # the two sums round differently: never beyond the last token that has a probability
-    place = _count(inside <= ops.minimum(wanted - before, inside[:, -1:] * _BELOW_ONE))
+    place = first_beyond(inside, ops.minimum(wanted - before, inside[:, -1:] * _BELOW_ONE), own)
     token = chunk * _CHUNK + place
     logprob = ops.log(_gather_d(own, 1, place)).reshape(-1)
     policy = _gather_d(_log_softmax(logits), 1, token).reshape(-1) if differ else logprob
@@ -73,6 +73,16 @@ def draw_greedily(allowed_logits: Tensor, logits: Tensor, differ: bool) -> tuple
     return token.reshape(-1), logprob, policy
 
 
-def _count(is_below: Tensor) -> Tensor:
-    """int32 [B, 1]: how many of a row are true."""
-    return _sum(is_below.astype(ms.float32), -1).astype(ms.int32).reshape(-1, 1)
+def first_beyond(sums: Tensor, wanted: Tensor, parts: Tensor) -> Tensor:
+    """int32 [B, 1]: the first place of a row at which the running sum of `parts` exceeds `wanted` and at which there is
+    anything; where it never does, the last place with anything. A running sum that was added up in parallel need not
+    rise: the sum alone could choose a masked token.
+
+    Args: sums, parts float32 [B, N]; wanted [B, 1].
+    """
+    count = sums.shape[1]
+    places = ops.arange(count).astype(ms.float32).reshape(1, -1)
+    is_some = (parts > 0).astype(ms.float32)
+    is_beyond = (sums > wanted).astype(ms.float32) * is_some
+    rank = is_beyond * (2.0 * count - places) + (1.0 - is_beyond) * is_some * (places + 1.0)
+    return ops.argmax(rank, 1).astype(ms.int32).reshape(-1, 1)

@@ -1,18 +1,22 @@
 """The two graphs of the native engine, over a slotted KV cache: prefill prompts, decode one token in every slot.
 
 The cache of a layer is a Parameter [slots * kv_heads * cache_length, head_dim]: rows, because ScatterUpdate writes rows
-in place, while ScatterNdUpdate on CPU copies the whole cache at every step. An idle slot decodes too and writes to its
-own position 0, which the next prompt overwrites. Prefill covers all prompt tokens but the last: decoding starts by
+in place, while ScatterNdUpdate on CPU copies the whole cache at every step. Attention reads it through a view of three
+dimensions on the same memory: reshaped within a graph, it would be copied too. An idle slot decodes too and writes to
+its own position 0, which the next prompt overwrites. Prefill covers all prompt tokens but the last: decoding starts by
 feeding that one, so sampling exists in one place.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, jit, mutable, nn, ops
 
 from mindrlhf_lite.models.decoder import MASKED, Decoder, DecoderLayer, causal_mask
+from mindrlhf_lite.models.zeros import zeros
 from mindrlhf_lite.rollout.draw import Drawing, draw_greedily, draw_tokens
 
 _scatter_update = ops.ScatterUpdate()
@@ -26,12 +30,18 @@ def allocate_cache(model: Decoder, slots: int, cache_length: int) -> tuple[Param
     shape = (slots * model.layers[0].num_kv_heads * cache_length, model.config.head_dim)
 
     def layer_caches(kind: str) -> tuple[Parameter, ...]:
-        zeros = (np.zeros(shape, np.float32) for _ in model.layers)
-        return tuple(
-            Parameter(Tensor(array), name=f"{kind}_cache.{i}", requires_grad=False) for i, array in enumerate(zeros)
-        )
+        names = (f"{kind}_cache.{i}" for i in range(len(model.layers)))
+        return tuple(Parameter(zeros(shape), name=name, requires_grad=False) for name in names)
 
     return layer_caches("key") + layer_caches("value")
+
+
+def cache_views(caches: Sequence[Parameter], pairs: int) -> tuple[Tensor, ...]:
+    """[pairs, length, head_dim] of every cache, on its memory: of no use once that is given back.
+
+    Args: pairs: slots * kv_heads.
+    """
+    return tuple(cache.view(pairs, -1, cache.shape[-1]) for cache in caches)
 
 
 class _PrefillBegin(nn.Cell):
@@ -104,6 +114,9 @@ class Decode(nn.Cell):
         probabilities = _softmax(scores.reshape(-1, length)).reshape(pairs, self.queries_per_kv, length)
         return _batch_matmul(probabilities, values).reshape(self.slots, -1)
 
+    def _write(self, cache: Parameter, places: Tensor, rows: Tensor) -> Tensor:
+        return _scatter_update(cache, places, rows.reshape(-1, self.head_dim))
+
     @jit
     def construct(
         self,
@@ -112,24 +125,25 @@ class Decode(nn.Cell):
         uniform: Tensor,
         forbid_stop: Tensor,
         inverse_temperature: Tensor,
+        views: tuple,
         *caches: Parameter,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Args: token_ids, positions int32 [B]; uniform, forbid_stop float32 [B]; inverse_temperature [1]; caches: of
-        `allocate_cache`.
+        """Args: token_ids, positions int32 [B]; uniform, forbid_stop float32 [B]; inverse_temperature [1]; views: of
+        `cache_views`; caches: of `allocate_cache`.
 
         Returns: (token [B], logprob [B], policy logprob [B]), or (logits [B, V], unused, unused).
         """
         repeated = ops.broadcast_to(positions.reshape(-1, 1), (self.slots, self.num_kv_heads)).reshape(-1)
         places = self.pairs * self.cache_length + repeated  # [B * KV]
-        shape = (self.slots * self.num_kv_heads, self.cache_length, self.head_dim)
         mask = (1.0 - (self.cache_positions <= positions.reshape(-1, 1, 1)).astype(ms.float32)) * MASKED
         tables = self.model.tables_at(positions)
         x = self.model.embed(token_ids)
         num_layers = len(caches) // 2
-        for layer, key_cache, value_cache in zip(self.model.layers, caches[:num_layers], caches[num_layers:]):
+        for index, layer in enumerate(self.model.layers):
             query, key, value = layer.project(x, layer.weights, tables, self.slots, 1)
-            keys = _scatter_update(key_cache, places, key.reshape(-1, self.head_dim)).reshape(shape)
-            values = _scatter_update(value_cache, places, value.reshape(-1, self.head_dim)).reshape(shape)
+            # the views are read after the caches were written
+            keys = ops.depend(views[index], self._write(caches[index], places, key))
+            values = ops.depend(views[num_layers + index], self._write(caches[num_layers + index], places, value))
             x = layer.finish(x, self._attend(query, keys, values, mask), layer.weights)
         logits = self.model.logits(self.model.norm(x))
         drawing = self.drawing

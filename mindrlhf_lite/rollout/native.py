@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor
+from mindspore import Parameter, Tensor, mutable
 
 from mindrlhf_lite.models.decoder import MASKED, Decoder
 from mindrlhf_lite.rollout.draw import Drawing
-from mindrlhf_lite.rollout.graphs import Decode, Prefill, allocate_cache
+from mindrlhf_lite.rollout.graphs import Decode, Prefill, allocate_cache, cache_views
 from mindrlhf_lite.rollout.protocol import Progress
 from mindrlhf_lite.rollout.sampler import Draw, TokenHistory, sample, uniforms
 from mindrlhf_lite.shapes.buckets import default_buckets, round_up
@@ -165,6 +165,7 @@ class _Batch:
         self.decode = engine.decoder(tuple(sorted(sampling.stop_token_ids)), Drawing.of(sampling))
         self.stops = frozenset(sampling.stop_token_ids)
         self.inverse_temperature = Tensor([1.0 / sampling.temperature if sampling.temperature > 0 else 1.0], ms.float32)
+        self.views = mutable(cache_views(caches, engine.num_slots * engine.model.layers[0].num_kv_heads))
         self.token_ids, self.positions = np.zeros(engine.num_slots, np.int32), np.zeros(engine.num_slots, np.int32)
 
     def run(self) -> list[list[Completion]]:
@@ -198,7 +199,7 @@ class _Batch:
             uniform[slot] = sequence.uniforms[len(sequence.token_ids)]
             forbid_stop[slot] = len(sequence.token_ids) < self.sampling.min_tokens
         arrays = (self.token_ids, self.positions, uniform, forbid_stop)
-        outputs = self.decode(*(Tensor(array) for array in arrays), self.inverse_temperature, *self.caches)
+        outputs = self.decode(*(Tensor(array) for array in arrays), self.inverse_temperature, self.views, *self.caches)
         tokens, logprobs, engine_logprobs = (output.asnumpy() for output in outputs)
         if self.sampling.has_filters:
             drawn = sample(tokens[busy], [self._draw(slot, uniform[slot]) for slot in busy])

@@ -8,6 +8,7 @@ from math import lcm
 BLOCK = 32  # queries that attend together
 _SHARES = (0.125, 0.25, 0.5, 0.75, 1.0)  # of the budget: sizes of streams
 _MAX_PADDING = 0.1  # of a stream that could be smaller
+_SMALLEST = 128  # tokens of a stream: a smaller one would save less than its graphs cost
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class StreamShapes:
     """Which shapes micro-batches may have, so that few graphs are compiled.
 
     Example: StreamShapes(1024, longest=400): streams of 128, 256, 512, 768 or 1024 tokens, of which a block attends to
-    64, 128, 256 or 448.
+    64, 128, 256 or 448. Sizes that differ by less than a third from the largest number of keys are left out.
     """
 
     budget: int  # tokens of a full stream
@@ -25,12 +26,13 @@ class StreamShapes:
     @property
     def streams(self) -> tuple[int, ...]:
         unit, full = lcm(BLOCK, self.multiple), max(self.budget, self.longest)
-        return tuple(sorted({-int(-full * share // unit) * unit for share in _SHARES}))
+        sizes = {-int(-full * share // unit) * unit for share in _SHARES}
+        return tuple(sorted(size for size in sizes if size >= min(_SMALLEST, max(sizes))))
 
     @property
     def keys(self) -> tuple[int, ...]:
         most = min((-(-self.longest // BLOCK) + 1) * BLOCK, self.streams[-1])  # where one ends, and others begin
-        return (*(2**power * BLOCK for power in range(1, 20) if 2**power * BLOCK < most), most)
+        return (*(2**power * BLOCK for power in range(1, 20) if 3 * 2**power * BLOCK < 2 * most), most)
 
     def stream_for(self, tokens: int, at_least: int) -> int:
         """The stream to fill next where so many tokens are left: the smallest that holds them all; or, where that would

@@ -21,8 +21,12 @@ class Phase:
         return (*self.needs, *self.changes, *self.fills)
 
 
-def phases(reshard_mem_opt_level: int) -> dict[str, Phase]:
-    """Which weights each phase of a step has in memory."""
+def phases(reshard_mem_opt_level: int, reference_moves: bool = False) -> dict[str, Phase]:
+    """Which weights each phase of a step has in memory. Args: reference_moves: whether the reference follows the actor,
+    and so is part of a checkpoint.
+    """
+    saved = ("actor", "optimizer", "reference") if reference_moves else ("actor", "optimizer")
+    sync = {"sync_reference": Phase(needs=("actor",), changes=("reference",))} if reference_moves else {}
     reshard = (
         Phase(needs=("actor",), fills=("rollout",))
         if reshard_mem_opt_level == 0
@@ -34,6 +38,7 @@ def phases(reshard_mem_opt_level: int) -> dict[str, Phase]:
         "policy": Phase(needs=("actor",)),
         "update": Phase(changes=("actor", "optimizer", "gradients")),
         "reshard": reshard,
-        "save": Phase(needs=("actor", "optimizer")),
-        "restore": Phase(changes=("actor", "optimizer")),
+        **sync,
+        "save": Phase(needs=saved),
+        "restore": Phase(changes=saved),
     }

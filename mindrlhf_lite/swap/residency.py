@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
-from mindspore import Parameter
+from mindspore import Parameter, Tensor
 
 from mindrlhf_lite.reshard.executor import ResidentSource
 from mindrlhf_lite.reshard.transports import Location
@@ -87,6 +87,8 @@ class Residency:
         if name in self.groups:
             raise ValueError(f"group {name!r} is there already")
         group = _Group(list(parameters), contents)
+        if self.store is not None:
+            self.store.adopt(group.parameters)
         if self.store is not None and contents in (Contents.CHANGES, Contents.FROZEN):
             self.store.reserve(group.parameters)
         self.groups[name] = group
@@ -96,6 +98,10 @@ class Residency:
 
     def state(self, name: str) -> State:
         return self.groups[name].state
+
+    def has_memory(self, name: str) -> bool:
+        """Whether any of a group's parameters has memory of its own now; on a device."""
+        return any(parameter.untyped_storage().size() for parameter in self.groups[name].parameters)
 
     def bytes_of_phase(self, name: str) -> int:
         """Bytes that must be in memory during a phase; groups that were never added count nothing."""
@@ -191,6 +197,8 @@ class Residency:
         if group.state is State.STORED:
             assert self.store is not None
             self.traffic.num_bytes += self.store.load(group.parameters)
+        elif group.state is State.EMPTY and self.store is not None:
+            self.store.materialise(group.parameters)
         if group.state is State.STORED or group.contents in (Contents.ZERO, Contents.SCRATCH):
             group.state = State.RESIDENT
 
@@ -198,7 +206,7 @@ class Residency:
         """Reads the next phase's stored groups in a thread, if the peak of the largest phase leaves room for them
         now.
         """
-        if self.store is None or not self.prefetches:
+        if self.store is None or not (self.prefetches and self.store.can_prefetch):
             return
         resident = sum(self.groups[name].num_bytes for name in present if self.groups[name].state is State.RESIDENT)
         for name in (*self.phases[then].needs, *self.phases[then].changes):
@@ -237,11 +245,13 @@ class StoredSource:
     def names(self) -> list[str]:
         return list(self.parameters)
 
-    def view(self, name: str) -> np.ndarray | None:
-        return None
-
     def locate(self, name: str) -> Location:
         return self.store.locate(self.parameters[name])
 
     def read(self, name: str, region: tuple[slice, ...], out: np.ndarray) -> None:
         self.store.read(self.parameters[name], region, out)
+
+    def tensor(self, name: str, region: tuple[slice, ...]) -> Tensor:
+        values = np.empty([part.stop - part.start for part in region], np.float32)
+        self.store.read(self.parameters[name], region, values)
+        return Tensor.from_numpy(values)

@@ -1,9 +1,9 @@
 """Where the contents of idle parameters go, and how their memory is given back.
 
-CPU: into one preallocated spill file a rank; then the operating system takes the pages (madvise), which keeps every
-parameter at its address, so compiled graphs find it again. The file has no name: it is unlinked as soon as it is open,
-and the kernel frees its blocks when the process ends, however it ends.
-Ascend: the device's memory is freed by MindSpore's own offloading of a parameter to the host. Not run here.
+FileStore, for CPU: one preallocated spill file a rank; then the operating system takes the pages (madvise), which keeps
+every parameter at its address. The file has no name: it is unlinked as soon as it is open, and the kernel frees its
+blocks when the process ends, however it ends.
+HostStore, for Ascend: the host's memory; the device's goes back to MindSpore's pool.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+import mindspore as ms
 import numpy as np
-from mindspore import Parameter
+from mindspore import Parameter, Tensor
 
-from mindrlhf_lite.reshard.transports import Location, read_exactly, read_region
+from mindrlhf_lite.parallel.mesh import is_simulated
+from mindrlhf_lite.reshard.transports import Location, is_on_host, read_exactly, read_region
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _MADV_DONTNEED = 4
@@ -27,15 +29,26 @@ _CHUNK_BYTES = 64 << 20
 
 
 class Store(Protocol):
-    """Keeps the contents of parameters while their memory is given back. `save` before `release`; `load` brings all of
-    it back, bit for bit.
+    """Keeps the contents of parameters while their memory is given back.
+
+    A parameter is resident, or it has no memory. Resident: `save` copies its contents into the store, `release` gives
+    its memory back. Without memory: `load` makes it resident with what was saved, bit for bit; `materialise` makes it
+    resident with zeros. `locate` and `read` are of what was saved.
     """
+
+    can_prefetch: bool  # whether `load` may run in a thread beside graphs
+
+    def adopt(self, parameters: Sequence[Parameter]) -> None:
+        """Before anything else is done with them."""
+        ...
 
     def reserve(self, parameters: Sequence[Parameter]) -> None: ...
 
     def save(self, parameters: Sequence[Parameter]) -> int: ...
 
     def load(self, parameters: Sequence[Parameter]) -> int: ...
+
+    def materialise(self, parameters: Sequence[Parameter]) -> None: ...
 
     def release(self, parameters: Sequence[Parameter]) -> None: ...
 
@@ -46,10 +59,26 @@ class Store(Protocol):
     def close(self) -> None: ...
 
 
+def _whole_pages(array: np.ndarray) -> tuple[int, int]:
+    """(first, last) address of the whole pages within the array's memory; last <= first: there are none."""
+    first = -(-array.ctypes.data // _PAGE) * _PAGE
+    return first, (array.ctypes.data + array.nbytes) // _PAGE * _PAGE
+
+
+def clear_edges(array: np.ndarray) -> None:
+    """Makes zero what `give_back_pages` leaves."""
+    first, last = _whole_pages(array)
+    flat = array.reshape(-1).view(np.uint8)
+    if last <= first:
+        flat[:] = 0
+        return
+    flat[: first - array.ctypes.data] = 0
+    flat[last - array.ctypes.data :] = 0
+
+
 def give_back_pages(array: np.ndarray) -> None:
     """Returns the whole pages within the array's memory to the operating system; they read as zeros from now on."""
-    first = -(-array.ctypes.data // _PAGE) * _PAGE
-    last = (array.ctypes.data + array.nbytes) // _PAGE * _PAGE
+    first, last = _whole_pages(array)
     if last > first and ctypes.CDLL(None, use_errno=True).madvise(
         ctypes.c_void_p(first), ctypes.c_size_t(last - first), _MADV_DONTNEED
     ):
@@ -63,6 +92,8 @@ class FileStore:
         folder: where the spill file's blocks are taken from; must be on a disk, not in memory.
     """
 
+    can_prefetch = True
+
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -70,6 +101,9 @@ class FileStore:
         os.unlink(name)
         self._offsets: dict[int, int] = {}
         self._size = 0
+
+    def adopt(self, parameters: Sequence[Parameter]) -> None:
+        """They are in the memory that they stay in."""
 
     def reserve(self, parameters: Sequence[Parameter]) -> None:
         """Allocates the parameters' place on disk, so that a full disk shows now and not in the middle of a run.
@@ -111,6 +145,11 @@ class FileStore:
             read_exactly(self._descriptor, memoryview(parameter.asnumpy()).cast("B"), self._offsets[id(parameter)])
         return sum(parameter.nbytes for parameter in parameters)
 
+    def materialise(self, parameters: Sequence[Parameter]) -> None:
+        """Pages that were given back are zeros when they are touched; what lies beside them on a page is made zero."""
+        for parameter in parameters:
+            clear_edges(parameter.asnumpy())
+
     def release(self, parameters: Sequence[Parameter]) -> None:
         for parameter in parameters:
             give_back_pages(parameter.asnumpy())
@@ -130,31 +169,60 @@ class FileStore:
 
 
 class HostStore:
-    """Device <-> host memory, for Ascend: not run here. Written against Parameter._offload and _load of MindSpore
-    2.9.
+    """Device <-> host memory, for Ascend. A parameter's storage is let go and taken anew, at another address as a rule:
+    the parameter stays the same object, and compiled graphs look up where its storage is. The same code runs on CPU,
+    where its tests show that; on Ascend it was compiled, not run here.
     """
 
+    can_prefetch = False  # copies to the device come from the thread that runs the graphs
+
+    def __init__(self) -> None:
+        self._contents: dict[int, np.ndarray] = {}
+
+    def adopt(self, parameters: Sequence[Parameter]) -> None:
+        """Moves them to the device: what a graph moves there when it first needs it is not let go with the storage."""
+        for parameter in parameters if not is_on_host() else ():
+            parameter.mul_(1.0)
+
     def reserve(self, parameters: Sequence[Parameter]) -> None:
-        """The host's memory is taken when it is needed."""
+        """The host's memory of what will be saved."""
+        for parameter in parameters:
+            self._contents[id(parameter)] = np.empty(parameter.shape, np.float32)
 
     def save(self, parameters: Sequence[Parameter]) -> int:
-        """Offloading moves the contents; nothing is copied before."""
+        """Copies the contents to the host; returns bytes. The device's memory is still there."""
+        for parameter in parameters if not is_simulated() else ():
+            self._contents[id(parameter)][...] = parameter.asnumpy()
         return sum(parameter.nbytes for parameter in parameters)
+
+    def materialise(self, parameters: Sequence[Parameter]) -> None:
+        for parameter in parameters:
+            parameter.untyped_storage().resize_(parameter.nbytes)
+            if is_on_host():  # which lacks the operator
+                parameter.asnumpy()[...] = 0
+            else:
+                parameter.zero_()
 
     def load(self, parameters: Sequence[Parameter]) -> int:
         for parameter in parameters:
-            parameter._load()
+            parameter.untyped_storage().resize_(parameter.nbytes)
+            parameter.copy_(Tensor.from_numpy(self._contents[id(parameter)]))
         return sum(parameter.nbytes for parameter in parameters)
 
     def release(self, parameters: Sequence[Parameter]) -> None:
+        if not is_on_host():
+            ms.runtime.synchronize()  # whoever reads or writes it has done so
         for parameter in parameters:
-            parameter._offload()
+            if is_on_host():
+                parameter.asnumpy()  # waits, too
+            parameter.untyped_storage().resize_(0)
 
     def locate(self, parameter: Parameter) -> Location:
-        raise NotImplementedError("ranks on Ascend reshard by collectives")
+        contents = self._contents[id(parameter)]
+        return Location(os.getpid(), contents.shape, address=contents.ctypes.data)
 
     def read(self, parameter: Parameter, region: tuple[slice, ...], out: np.ndarray) -> None:
-        out[...] = parameter.asnumpy()[region]
+        out[...] = self._contents[id(parameter)][region]
 
     def close(self) -> None:
         """Nothing is open."""

@@ -37,13 +37,16 @@ class MicroBatch:
     used_keys: np.ndarray  # int32 [B]: how many of them are such; the others fill up
     predictors: np.ndarray  # int32 [T]
     labels: np.ndarray  # int32 [T]
-    mask: np.ndarray  # float32 [T], 1 on valid completion tokens
+    mask: np.ndarray  # float32 [T], 1 on completion tokens that count
     weight: np.ndarray  # float32 [T], the token's share of the loss; 0 where masked
+    sequences: np.ndarray  # int32 [T]: number of its sequence
+    inverse_lengths: np.ndarray  # float32 [T]: 1 / tokens of its sequence that count
     advantages: np.ndarray  # float32 [T]
     frozen_logprobs: np.ndarray  # float32 [T], 0 where unknown
     reference_logprobs: np.ndarray  # float32 [T], 0 where unknown
     sampling_logprobs: np.ndarray  # float32 [T], 0 where unknown
     lengths: tuple[int, ...]  # completion tokens of every sequence, in order
+    kl_coefficient: np.float32 = np.float32(0)
 
     @property
     def num_padding(self) -> int:
@@ -112,6 +115,7 @@ def make_microbatch(
         stream.add(sequence, shares_prompts)
     length = round_up(len(stream.token_ids), shapes.streams)
     keys, used = stream.keys_of_blocks(length, shapes.keys)
+    lengths = tuple(sequence.completion_length for sequence in sequences)
 
     def of_slots(values: Callable[[TrainSequence], np.ndarray | float | None]) -> np.ndarray:
         filled, start = np.zeros(length, np.float32), 0
@@ -131,13 +135,15 @@ def make_microbatch(
         used,
         _filled(stream.predictors, length, 0),
         _filled(np.concatenate([sequence.token_ids[sequence.prompt_length :] for sequence in sequences]), length, 0),
-        of_slots(lambda sequence: 1.0),
-        of_slots(lambda sequence: token_weight(sequence.completion_length, totals)),
-        of_slots(lambda sequence: sequence.advantage),
+        of_slots(lambda sequence: sequence.mask),
+        of_slots(lambda sequence: sequence.mask * token_weight(sequence.num_counted, totals)),
+        _filled(np.repeat(np.arange(len(sequences)), lengths), length, len(sequences) - 1),
+        of_slots(lambda sequence: 1.0 / max(1, sequence.num_counted)),
+        of_slots(lambda sequence: sequence.advantages),
         of_slots(lambda sequence: sequence.frozen_logprobs),
         of_slots(lambda sequence: sequence.reference_logprobs),
         of_slots(lambda sequence: sequence.sampling_logprobs),
-        tuple(sequence.completion_length for sequence in sequences),
+        lengths,
     )
 
 

@@ -57,8 +57,8 @@ class Evaluator:
             self.prompts[index] for index in share_of_rank(range(len(self.prompts)), mesh.at.data, mesh.dims.data)
         ]
         with self.roles.residency.phase("generate"):
-            seed = (rl.seed, EVALUATION_STREAM)
-            groups = generate_groups(self.roles.rollout, self.tokenizer, prompts, rl.eval_samples, self.sampling, seed)
+            seeds = [(rl.seed, EVALUATION_STREAM, prompt.index) for prompt in prompts]
+            groups = generate_groups(self.roles.rollout, self.tokenizer, prompts, rl.eval_samples, self.sampling, seeds)
         groups = groups[mesh.at.tensor :: mesh.dims.tensor]
         own = question_rows(groups, judge(groups, self.reward)) if groups else []
         rows = sorted(

@@ -1,8 +1,9 @@
 """The GRPO loop.
 
 Ordering contract of a step: the rollout engine generates from the weights of the last reshard; verifiers score; the
-reference and, before several updates, the frozen policy are scored with weights that do not move; the actor updates;
-reshard moves the actor's weights into the rollout engine. Nothing else writes weights. The rollout weights are never
+reference and, before several updates, the frozen policy are scored with weights that do not move; advantages are made
+of all groups; the actor updates; reshard moves the actor's weights into the reference, now and then, and into the
+rollout engine. Nothing else writes weights. The rollout weights are never
 loaded or saved: whoever generates first finds them empty and reshards.
 
 Memory: every phase runs inside a residency phase, which has in memory what `swap.phases` lists for it, and nothing
@@ -28,9 +29,11 @@ from mindrlhf_lite.observe.host import rss_gb
 from mindrlhf_lite.observe.profile import StepProfiler
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.rewards.runner import RewardFunction
+from mindrlhf_lite.trainer.collection import Collection
 from mindrlhf_lite.trainer.evaluator import Evaluator
-from mindrlhf_lite.trainer.experience import Experience, as_sequences
+from mindrlhf_lite.trainer.experience import Experience
 from mindrlhf_lite.trainer.export import Export
+from mindrlhf_lite.trainer.moving_reference import MovingReference
 from mindrlhf_lite.trainer.persistence import Persistence, Progress
 from mindrlhf_lite.trainer.phase_clock import PhaseClock
 from mindrlhf_lite.trainer.prompts import prompts_of_run
@@ -65,12 +68,18 @@ class GrpoTrainer:
         )
         self.progress = Progress(PromptSampler(len(prompts), rl.seed), self.evaluator.results)
         digest, self.end_tokens = prompts_digest(prompts), end_token_ids(sampling)
-        self.persistence = Persistence(config, mesh, self.roles, self.update, self.tokenizer, digest, self.end_tokens)
+        self.persistence = Persistence(
+            config, mesh, self.roles, self.update, self.tokenizer, digest, self.end_tokens, self.last_step
+        )
         self.first_step, notes = self.persistence.resume(self.progress)
         self.profiler = StepProfiler(config.profiler_config, Path(rl.output_dir) / "profile", mesh.rank)
         self.report = Report(config, mesh, self.first_step, self.last_step, started, start_rss)
         self.clock = PhaseClock(self.roles.residency, self.report.console)
         self.rollout_weights = RolloutWeights(self.roles, self.clock, rl.reshard_check_interval)
+        self.moving_reference = MovingReference(config, self.roles, self.clock)
+        self.collection = Collection(
+            config, self.experience, self.clock, self.rollout_weights, "reference" if self.roles.reference else None
+        )
         for note in [*notes, *([OFF_POLICY_NOTE] if is_off_policy(sampling) and not rl.rollout_is_cap else [])]:
             self.report.console.say(note)
 
@@ -97,33 +106,45 @@ class GrpoTrainer:
         metrics = StepMetrics(step)
         with self.profiler.step(step):
             self.clock.begin_step(step)
-            scored = self._collect_groups(step)
+            scored = self.collection.run(step, self.progress.sampler)
             sequences = self._fixed_logprobs(scored)
+            sequences, reward_kl = self.experience.with_advantages(scored, sequences, self.update.kl_coefficient)
             with self.clock.phase("update", "update"):
                 generated = [each.engine_logprobs for group in scored for each in group.group.completions]
                 counts = self.update.run(sequences, generated)
+            if self.moving_reference.is_due_after(step):
+                self.moving_reference.move()
             moved = self.rollout_weights.move()
         metrics.values["epoch"] = self.progress.sampler.epochs
         metrics.values.update(
             self.report.collect(scored, counts, moved, *self.clock.take(), self.roles.reshard_bound_bytes)
         )
+        metrics.values.update(self._own_metrics(reward_kl))
+        measured = reward_kl if self.config.rl_config.kl_in_reward else metrics.values.get("policy/kl")
+        if measured is not None:  # else nothing was trained
+            self.update.adapt_kl(measured)
         if self.evaluator.is_due_after(step):
             self._evaluate(step, metrics)
-        self.report.step(metrics, scored)
+        self.report.step(metrics, scored, sequences)
         # last: what a resumed run does not repeat is written by now
         if self.persistence.is_due_after(step, self.last_step):
             self._save(step)
 
-    def _collect_groups(self, step: int) -> list[ScoredGroup]:
-        self.rollout_weights.move_if_missing()
-        with self.clock.phase("generate", "generate", then="reference" if self.roles.reference else None):
-            groups = self.experience.generate(step, self.progress.sampler)
-        with self.clock.phase("reward"):
-            return self.experience.score(groups)
+    def _own_metrics(self, reward_kl: float) -> dict[str, float]:
+        """What no other metric tells of optional parts, where they are on."""
+        rl, values = self.config.rl_config, {}
+        if rl.kl_in_reward:
+            values["reward/kl"] = reward_kl
+        if rl.kl_ctrl.type == "adaptive":
+            values["policy/kl_coefficient"] = self.update.kl_coefficient
+        if rl.dynamic_sampling.enabled:
+            values["sampling/attempts"] = float(self.collection.num_attempts)
+            values["sampling/drawn_groups"] = float(self.collection.num_drawn)
+        return values
 
     def _fixed_logprobs(self, scored: Sequence[ScoredGroup]) -> list[TrainSequence]:
         """The step's training sequences, with the logprobs that stay fixed while the actor moves."""
-        sequences = as_sequences(scored)
+        sequences = self.experience.sequences(scored)
         if self.roles.reference is not None:
             with self.clock.phase("reference", "reference", then="update"):
                 sequences = self.update.add_reference(sequences)

@@ -19,7 +19,9 @@ from mindrlhf_lite.cli import USER_ERROR, fail, leave_torch_out
 from mindrlhf_lite.config.files import data_problems
 from mindrlhf_lite.config.load import FLAGS, ConfigError, collect, parse_overrides, read_yaml
 from mindrlhf_lite.config.memory_plan import memory_plan
+from mindrlhf_lite.config.micro_batches import with_micro_batches, with_number
 from mindrlhf_lite.config.model_file import read_model_file
+from mindrlhf_lite.config.presets import PRESETS, preset_settings, without_objective
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.config.validate import find_problems
@@ -40,12 +42,15 @@ _GAVE_UP = re.compile(
     r"(?:AllReduce|AllGather|Broadcast|Ring \w+).*failed|Launch kernel failed:.*/(?:All|Reduce|Broad)\w+-"
 )
 
+_ASCEND_MEMORY_GB = 64.0  # of a 910B, where --device_memory_gb does not say otherwise
+
 EXAMPLES = """examples:
   msrun --worker_num=2 --local_worker_num=2 --join=True examples/qwen_grpo/main.py --config grpo_config.yaml
   python examples/qwen_grpo/main.py --config grpo_config.yaml --rl_config.max_steps=3      (one rank, no msrun)
   python examples/qwen_grpo/main.py --config grpo_config.yaml --dry_run                    (check, print the plan, stop)
   ... main.py --config grpo_config.yaml --model_config model_configs/qwen2_5_7b.yaml --dry_run --devices 8 \\
-      --device_memory_gb 64
+      --device_memory_gb 64 --compile
+  ... main.py --config grpo_config.yaml --preset dapo --rl_config.epsilon_high=0.3
   ... main.py --config grpo_config.yaml --verifier_function accuracy_reward,format_reward --verifier_weight 1.0,0.5
 Every key of the YAML can be given as --section.key=value; docs/config.md lists them all."""
 
@@ -57,9 +62,11 @@ class Command:
     config: Config
     num_ranks: int
     is_dry_run: bool = False
+    compiles: bool = False
     only_saves_strategy: bool = False
     device_memory_gb: float = 0.0
     notes: tuple[str, ...] = ()  # what is worth saying and no mistake
+    recipe: tuple[str, ...] = ()  # of --preset, a line a setting
 
 
 def parse_command_line(arguments: Sequence[str]) -> Command:
@@ -77,6 +84,11 @@ def parse_command_line(arguments: Sequence[str]) -> Command:
     )
     parser.add_argument("--config", required=True, help="YAML file")
     parser.add_argument(
+        "--preset",
+        help=f"a recipe, {', '.join(PRESETS)}: the file's settings of the objective give way to it and to defaults; "
+        "keys of the command line replace both (--dry_run prints it)",
+    )
+    parser.add_argument(
         "--dry_run",
         action="store_true",
         help="check the configuration, print the run's sizes and memory plan, and stop",
@@ -91,6 +103,12 @@ def parse_command_line(arguments: Sequence[str]) -> Command:
         type=float,
         default=0.0,
         help="with --dry_run: say which phases exceed this many GiB a device; exit code 1 if the run would",
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="with --dry_run: also compile every phase of a step for Ascend, without one, and say what memory it takes "
+        "and which operators have no kernel there (minutes; needs gcc and binutils, or CANN)",
     )
     parser.add_argument(
         "--only_save_strategy",
@@ -109,6 +127,10 @@ def parse_command_line(arguments: Sequence[str]) -> Command:
     known, rest = parser.parse_known_args(arguments)
     num_ranks = known.devices or launched_world_size()
     values = read_yaml(known.config)
+    preset: dict[str, Any] = {}
+    if known.preset is not None:
+        preset = preset_settings(known.preset)
+        values = {**without_objective(values), **preset}
     given = [f"--{FLAGS[flag]}={getattr(known, flag)}" for flag in FLAGS if getattr(known, flag) is not None]
     if known.resume_training is not None:
         given.append(f"--rl_config.resume_training={known.resume_training}")
@@ -117,6 +139,8 @@ def parse_command_line(arguments: Sequence[str]) -> Command:
         overrides.get("actor_config.model_config") or values.get("actor_config.model_config"), num_ranks
     )
     values.update({**proposed, **overrides})
+    if known.compile:
+        values["context.device_target"] = "Ascend"
     config, problems = collect(values)
     rejected = [
         line.partition("=")[0] for line in problems
@@ -128,9 +152,38 @@ def parse_command_line(arguments: Sequence[str]) -> Command:
         problems.append(
             f"--devices {known.devices}: a positive number, and only with --dry_run or --only_save_strategy"
         )
+    if known.compile and not known.dry_run:
+        problems.append("--compile: only with --dry_run")
     if problems:
         raise ConfigError(problems)
-    return Command(config, num_ranks, known.dry_run, known.only_save_strategy, known.device_memory_gb, notes)
+    if path := config.actor_config.load or config.actor_config.model_config:
+        rank_gib = _memory_of_a_rank(config, num_ranks, known.device_memory_gb)
+        config = with_micro_batches(config, read_model_file(path).shape, num_ranks, rank_gib)
+    recipe = tuple(
+        f"  {key}: {overrides.get(key, value)}" + (f"   (instead of {value})" if key in overrides else "")
+        for key, value in preset.items()
+    )
+    return Command(
+        config,
+        num_ranks,
+        known.dry_run,
+        known.compile,
+        known.only_save_strategy,
+        known.device_memory_gb,
+        notes,
+        (f"preset {known.preset}:", *recipe) if preset else (),
+    )
+
+
+def _memory_of_a_rank(config: Config, num_ranks: int, device_memory_gb: float) -> float:
+    """GiB that a rank can have."""
+    if config.context.device_target != "CPU":
+        return device_memory_gb or _ASCEND_MEMORY_GB
+    return device_memory_gb or memory_limit_gb() / _ranks_of_this_host(num_ranks)
+
+
+def _ranks_of_this_host(num_ranks: int) -> int:
+    return int(os.environ.get("LOCAL_RANKS") or num_ranks)
 
 
 def _proposed_strategies(path: str | None, num_ranks: int) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -178,7 +231,7 @@ def memory_note(command: Command) -> str:
         return ""
     shape = read_model_file(config.actor_config.load or config.actor_config.model_config).shape
     plan = memory_plan(config, shape, command.num_ranks)
-    local, limit = int(os.environ.get("LOCAL_RANKS") or command.num_ranks), memory_limit_gb()
+    local, limit = _ranks_of_this_host(command.num_ranks), memory_limit_gb()
     needed = local * (plan.with_swap if config.rl_config.swap else plan.without_swap) / 2**30
     if needed <= limit:
         return ""
@@ -213,7 +266,9 @@ def describe(command: Command) -> str:
         f"ranks: {command.num_ranks}; actor {strategies.actor.dims.describe()}, reference "
         f"{strategies.reference.dims.describe()}, rollout {strategies.rollout.dims.describe()}",
         f"a step: {config.prompts_per_step} prompts x {rl.num_generations} completions = "
-        f"{config.completions_per_step} sequences, {config.updates_per_step} update(s)",
+        f"{config.completions_per_step} sequences, {config.updates_per_step} update(s)"
+        + ("" if config.updates_per_step > 1 else ": on-policy, the ratio is 1 and nothing is clipped"),
+        f"a micro-batch: {config.micro_batch_tokens(strategies.actor.dims.data):,} tokens at most",
         "memory of the fullest rank:",
         *(f"  {name:<12} {gib(size)}" for name, size in plan.groups.items()),
         "by phase, with swapping (activations estimated):",
@@ -223,7 +278,7 @@ def describe(command: Command) -> str:
         f"without swapping {gib(plan.without_swap)}{verdict(plan.without_swap)}"
         + ("   (rl_config.swap is on)" if rl.swap else ""),
     ]
-    return "\n".join([*command.notes, *lines, *filter(None, [memory_note(command)])])
+    return "\n".join([*command.notes, *command.recipe, *lines, *filter(None, [memory_note(command)])])
 
 
 def exceeds_device_memory(command: Command) -> bool:
@@ -234,6 +289,21 @@ def exceeds_device_memory(command: Command) -> bool:
     )
     needed = plan.with_swap if config.rl_config.swap else plan.without_swap
     return 0 < command.device_memory_gb * 2**30 < needed
+
+
+def _compile(command: Command) -> bool:
+    """Prints what compiling for Ascend tells. Returns whether it fits and has a kernel for every operator."""
+    from mindrlhf_lite.ascend.dry_run import compile_run
+
+    shape = read_model_file(command.config.actor_config.load or command.config.actor_config.model_config).shape
+    try:
+        run = compile_run(command.config, shape, command.num_ranks)
+    except UserError as error:
+        fail(f"error: {error}")
+        sys.exit(USER_ERROR)
+    limit = command.device_memory_gb
+    print(run.describe() + (f"\nDOES NOT FIT in {limit:g} GiB" if 0 < limit < run.gib else ""))
+    return not (run.backed_off or run.misplaced or 0 < limit < run.gib)
 
 
 def save_strategy(command: Command) -> Path:
@@ -267,8 +337,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             fail(str(error))
         sys.exit(USER_ERROR)
     if command.is_dry_run:
-        print(describe(command))
-        sys.exit(1 if exceeds_device_memory(command) else 0)
+        print(describe(command), flush=True)
+        is_too_large = exceeds_device_memory(command)
+        sys.exit(1 if (command.compiles and not _compile(command)) or is_too_large else 0)
     if command.only_saves_strategy:
         if rank == 0:
             print(f"wrote {save_strategy(command)}")
@@ -286,13 +357,17 @@ def _train(command: Command, rank: int, guard: subprocess.Popen[bytes] | None) -
     if config.rl_config.on_sigterm == "save":
         save_on_sigterm()
     if rank == 0:
-        for note in filter(None, (*command.notes, memory_note(command))):
+        for note in filter(None, (*command.notes, *command.recipe, memory_note(command))):
             print(note, flush=True)
     try:
-        from mindrlhf_lite.parallel.mesh import Mesh
+        from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
         from mindrlhf_lite.trainer.grpo import GrpoTrainer
 
-        GrpoTrainer(config, Mesh(config.context.device_target, config.context.num_threads)).train()
+        context = config.context
+        mesh = Mesh(context.device_target, context.num_threads, context.deterministic)
+        # hosts may differ in memory, and so in what they derive from it
+        numbers = gather_objects(mesh.world, config.actor_config.parallel_config.micro_batch_num)
+        GrpoTrainer(with_number(config, max(numbers)), mesh).train()
     except UserError as error:
         _stop(f"error: rank {rank}: {error}", USER_ERROR)
     except Exception as error:  # whatever it is, one line on the console

@@ -18,6 +18,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, jit, mutable, nn, ops
 
 from mindrlhf_lite.models.decoder import Decoder
+from mindrlhf_lite.models.zeros import zeros
 from mindrlhf_lite.parallel.collectives import GatherRows, SumOverAxis, plan_buckets
 from mindrlhf_lite.parallel.layout import EMBEDDING, HEAD, buffers_at
 from mindrlhf_lite.parallel.mesh import Axis, RoleMesh
@@ -179,23 +180,23 @@ class AdamW:
         )
         self._rows = rows
 
-        def zeros(prefix: str, whole: bool = False) -> ParameterTuple:
+        def zeroed(prefix: str, whole: bool = False) -> ParameterTuple:
             shapes = [
                 weight.shape if whole else (stop - start, *weight.shape[1:])
                 for weight, (start, stop) in zip(weights, rows)
             ]
             return ParameterTuple(
                 [
-                    Parameter(Tensor(np.zeros(shape, np.float32)), name=f"{prefix}.{w.name}", requires_grad=False)
+                    Parameter(zeros(shape), name=f"{prefix}.{w.name}", requires_grad=False)
                     for w, shape in zip(weights, shapes)
                 ]
             )
 
         self.weights = weights
         self.gradients, self.first_moment, self.second_moment = (
-            zeros("gradient", whole=True),
-            zeros("adam_m"),
-            zeros("adam_v"),
+            zeroed("gradient", whole=True),
+            zeroed("adam_m"),
+            zeroed("adam_v"),
         )
         # the rows that this rank updates: the weight itself, or a copy where it is shared
         self._updated = [

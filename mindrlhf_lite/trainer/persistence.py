@@ -5,18 +5,20 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 from mindspore import Tensor, ops
 
 from mindrlhf_lite.checkpoint.sharded import ShardedReader
 from mindrlhf_lite.checkpoint.store import Checkpoint, CheckpointStore, SavedCheckpoint, prefixed
 from mindrlhf_lite.checkpoint.strategies import strategy_from_json, strategy_to_json
 from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.data.sampler import PromptSampler, SamplerState
 from mindrlhf_lite.data.tokenizer import TOKENIZER_FOLDER, Tokenizer
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.evaluation import Evaluation
 from mindrlhf_lite.observe.host import versions
-from mindrlhf_lite.parallel.layout import fill_buffers
+from mindrlhf_lite.parallel.layout import Strategy, fill_buffers
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.trainer.resume import check_same_run, is_exact
 from mindrlhf_lite.trainer.roles import Roles
@@ -37,6 +39,7 @@ class Persistence:
     Args:
         digest: of the training prompts; a checkpoint of other prompts is refused.
         end_token_ids: go into the model's config.json.
+        last_step: of the run, as it is configured now.
     """
 
     def __init__(
@@ -48,7 +51,9 @@ class Persistence:
         tokenizer: Tokenizer,
         digest: str,
         end_token_ids: int | list[int] | None,
+        last_step: int,
     ):
+        self.last_step = last_step
         self.config, self.mesh, self.roles, self.update = config, mesh, roles, update
         self.tokenizer, self.digest, self.end_token_ids = tokenizer, digest, end_token_ids
         self.store = CheckpointStore(config.checkpoint_dir, config.rl_config.save_max_ckpt_num)
@@ -64,8 +69,11 @@ class Persistence:
             "sampler": asdict(progress.sampler.state),
             "prompts_digest": self.digest,
             "decay_steps": self.update.schedule.decay_steps,
+            "last_step": self.last_step,
+            "kl_coefficient": self.update.kl_coefficient,
             "world_size": self.mesh.world_size,
             "strategy": strategy_to_json(optimizer.strategy),
+            "reference_strategy": strategy_to_json(self._reference_strategy()),
             "model": self.roles.model_config.to_hf(self.end_token_ids, self.tokenizer.pad_token_id),
             "config": asdict(self.config),
             "versions": versions(),
@@ -78,8 +86,30 @@ class Persistence:
                 tensors = prefixed("weight", {name: weight.asnumpy() for name, weight in weights.items()})
             if actor.mesh.at.data == 0 or optimizer.strategy.splits_data:
                 tensors.update(prefixed("optimizer", optimizer.state()))
+            if self.roles.to_reference is not None:
+                tensors.update(self._reference_tensors())
             checkpoint = Checkpoint(step, state, tensors, lambda folder: self.tokenizer.save(folder / TOKENIZER_FOLDER))
             self.store.save(checkpoint, self.mesh.rank, self._gather)
+
+    def _reference_strategy(self) -> Strategy:
+        return role_strategies(self.config, self.mesh.world_size).reference
+
+    def _reference_tensors(self) -> dict[str, np.ndarray]:
+        """This rank's part of a reference that moves; one copy of every part is enough."""
+        reference = self.roles.reference
+        if reference is None or reference.model.mesh.at.data:
+            return {}
+        return prefixed("reference", {name: w.asnumpy() for name, w in reference.model.named_weights().items()})
+
+    def _check_decay(self, step: int) -> None:
+        """Raises ValueError where a run that is extended would go on with a learning rate of zero."""
+        schedule, done = self.update.schedule, self.roles.actor.optimizer.updates_done
+        last = done + (self.last_step - step) * self.config.updates_per_step
+        if schedule.at(last - 1) == 0:
+            raise UserError(
+                f"resume_training: the learning rate is 0 from update {schedule.decay_steps} on, and the run would "
+                f"go on to update {last}; give --actor_config.lr_schedule.decay_steps={last}"
+            )
 
     def resume(self, progress: Progress) -> tuple[int, list[str]]:
         """(the first step to run, lines for the console): from the newest whole checkpoint if the configuration asks
@@ -110,8 +140,12 @@ class Persistence:
                 "the checkpoint was made under other parallel strategies: results go on equal up to the order of "
                 "additions, not bit for bit"
             )
-        # a decay over "all updates of the run" keeps the length that it started with, whatever max_steps is now
-        self.update.schedule = replace(self.update.schedule, decay_steps=checkpoint.state["decay_steps"])
+        self.update.kl_coefficient = checkpoint.state.get("kl_coefficient", self.update.kl_coefficient)
+        if not self.config.actor_config.lr_schedule.decay_steps:
+            # a decay over "all updates of the run" keeps the length that it started with, whatever max_steps is now
+            self.update.schedule = replace(self.update.schedule, decay_steps=checkpoint.state["decay_steps"])
+            if self.last_step > checkpoint.state.get("last_step", self.last_step):
+                self._check_decay(checkpoint.step)
         return checkpoint.step + 1, [
             *notes,
             f"resumed after step {checkpoint.step} from {self.store.folder / f'step_{checkpoint.step}'}",
@@ -137,6 +171,12 @@ class Persistence:
                     }
                 )
             optimizer.load_state(state, checkpoint.state["updates_done"])
+            if self.roles.to_reference is not None and self.roles.reference is not None:
+                model = self.roles.reference.model
+                saved = strategy_from_json(checkpoint.state["reference_strategy"], f"{checkpoint.folder}/state.json")
+                reader = ShardedReader(checkpoint.folder, self.roles.model_config, saved, "reference/")
+                for name, values in fill_buffers(model.buffers, reader.read).items():
+                    ops.assign(model.named_weights()[name], Tensor(values))
 
     def _gather(self, value: Any) -> list[Any]:
         return gather_objects(self.mesh.world, value)

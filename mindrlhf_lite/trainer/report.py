@@ -27,7 +27,7 @@ from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.reshard.executor import Moved
 from mindrlhf_lite.swap.residency import Traffic
 from mindrlhf_lite.trainer.statistics import UpdateCounts, rollout_metrics, update_metrics
-from mindrlhf_lite.types import ScoredGroup, StepMetrics
+from mindrlhf_lite.types import ScoredGroup, StepMetrics, TrainSequence
 
 
 class Report:
@@ -74,7 +74,7 @@ class Report:
         copied = sum(move.copied_bytes for move in moves)
         return {
             **update_metrics(updates, self.config.updates_per_step),
-            **rollout_metrics(scored, self.config.rl_config.rollout_is_cap),
+            **rollout_metrics(scored),
             **{f"time_s/{name}": value for name, value in seconds.items()},
             "speed/generated_tokens_per_s": tokens / max(seconds["generate"], 1e-9),
             "speed/trained_tokens_per_s": sum(counts.num_tokens for counts in updates) / max(seconds["update"], 1e-9),
@@ -87,14 +87,15 @@ class Report:
             "memory/peak_rss_gb": max(peak),
         }
 
-    def step(self, metrics: StepMetrics, scored: Sequence[ScoredGroup]) -> None:
+    def step(self, metrics: StepMetrics, scored: Sequence[ScoredGroup], sequences: Sequence[TrainSequence]) -> None:
+        """Args: sequences: of all completions, in the order of the groups."""
         rl = self.config.rl_config
         if (
             rl.save_prompt_completions_data
             and metrics.step % rl.save_prompt_completions_interval == 0
             and self.mesh.is_main
         ):
-            write_completions(self.output, f"step_{metrics.step:06d}", completion_rows(scored))
+            write_completions(self.output, f"step_{metrics.step:06d}", completion_rows(scored, sequences))
         if self._writer is not None:
             self._writer.write(metrics)
         self.console.step(metrics)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
+from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.types import Prompt
 
+_MAY_GROW = "actor_config.lr_schedule.decay_steps was "  # to train on after the end of a decay
 # settings that may differ: where things go, how often, how long
 _FREE = {
     "rl_config": {
@@ -80,13 +83,16 @@ def is_exact(state: dict[str, Any], config: dict[str, Any], world_size: int) -> 
 
 def check_same_run(state: dict[str, Any], config: dict[str, Any], digest: str) -> None:
     """Raises ValueError that names every difference that would break exact continuation."""
-    differences = []
+    differences, defaults = [], asdict(Config())
     for section, values in config.items():
         free = _FREE.get(section, set()) | _ROUNDING.get(section, set())
-        before = {name: value for name, value in state["config"].get(section, {}).items() if name not in free}
+        # a setting that an older version did not have was at what is its default
+        saved = {**defaults[section], **state["config"].get(section, {})}
+        before = {name: value for name, value in saved.items() if name not in free}
         differences += _differences(
             before, {name: value for name, value in values.items() if name not in free}, section
         )
+    differences = [line for line in differences if not line.startswith(_MAY_GROW)]
     if state["prompts_digest"] != digest:
         differences.append("the data file's prompts or gold answers are others")
     if differences:

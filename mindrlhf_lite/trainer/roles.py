@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+from mindspore import Parameter
 
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
@@ -30,7 +30,8 @@ from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.swap.phases import phases
 from mindrlhf_lite.swap.residency import Contents, Residency
 from mindrlhf_lite.swap.stores import FileStore, HostStore
-from mindrlhf_lite.trainer.actor import Actor, LogprobScorer, LossOptions
+from mindrlhf_lite.trainer.actor import Actor, LogprobScorer
+from mindrlhf_lite.trainer.objective import Objective
 from mindrlhf_lite.trainer.optimizer import OPTIMIZERS
 
 
@@ -44,7 +45,8 @@ class Roles:
     reference: LogprobScorer | None
     rollout: RolloutEngine
     rollout_mesh: RoleMesh
-    resharder: Resharder
+    resharder: Resharder  # from the actor to the rollout engine
+    to_reference: Resharder | None  # from the actor to the reference, where that follows it
     reshard_bound_bytes: int  # least that all ranks together must receive
     residency: Residency
 
@@ -53,9 +55,9 @@ def make_residency(config: Config) -> Residency:
     """The residency manager of this rank, with a store if the configuration swaps."""
     rl, store = config.rl_config, None
     if rl.swap:
-        folder = Path(rl.swap_dir or f"{rl.output_dir}/swap")
-        store = FileStore(folder) if config.context.device_target == "CPU" else HostStore()
-    return Residency(phases(rl.reshard_mem_opt_level), store)
+        is_file = rl.swap_store == "file" or (rl.swap_store == "auto" and config.context.device_target == "CPU")
+        store = FileStore(Path(rl.swap_dir or f"{rl.output_dir}/swap")) if is_file else HostStore()
+    return Residency(phases(rl.reshard_mem_opt_level, config.ref_config.sync_ref_model), store)
 
 
 def make_transport(config: Config, mesh: Mesh) -> Transport:
@@ -72,35 +74,36 @@ def make_transport(config: Config, mesh: Mesh) -> Transport:
             if all(allowed for _, allowed in works) and len({host for host, _ in works}) == 1
             else "collective"
         )
-    return (
-        SharedMemoryTransport(mesh.world) if wanted == "shared_memory" else CollectiveTransport(mesh.pairs(), mesh.rank)
-    )
+    return SharedMemoryTransport(mesh.world) if wanted == "shared_memory" else CollectiveTransport(mesh)
 
 
-def build_roles(config: Config, mesh: Mesh) -> Roles:
+def build_roles(config: Config, mesh: Mesh, shape: ModelConfig | None = None) -> Roles:
     """Loads this rank's shards and builds every role that the configuration needs; each is swapped out before the next
     is built.
+
+    Args: shape: of a model without weights, all zeros, in the place of actor_config.load.
     """
     rl, optimizer, strategies = (
         config.rl_config,
         config.actor_config.optimizer,
         role_strategies(config, mesh.world_size),
     )
-    shape, residency = ModelConfig.from_dir(config.actor_config.load), make_residency(config)
-    reader = WeightReader(config.actor_config.load, shape)
+    residency, reader = make_residency(config), None
+    if shape is None:
+        shape = ModelConfig.from_dir(config.actor_config.load)
+        reader = WeightReader(config.actor_config.load, shape)
 
     parallel = config.actor_config.parallel_config
     actor_mesh = mesh.role(strategies.actor.dims, shape.num_key_value_heads)
     model = _model(
         shape, reader, mesh.rank, strategies.actor, actor_mesh, rl.seq_length, True, parallel.use_seq_parallel
     )
-    loss = LossOptions(rl.beta, rl.epsilon_low, rl.epsilon_high, config.updates_per_step > 1, rl.rollout_is_cap)
     options = OPTIMIZERS[optimizer.type](
         optimizer.adam_beta1, optimizer.adam_beta2, optimizer.eps, optimizer.weight_decay, optimizer.max_grad_norm
     )
     actor = Actor(
         model,
-        loss,
+        Objective.of(config),
         options,
         config.actor_config.enable_parallel_optimizer,
         config.actor_config.recompute_config.recompute,
@@ -112,13 +115,13 @@ def build_roles(config: Config, mesh: Mesh) -> Roles:
     reference = None
     if rl.beta > 0:
         reference_dir = config.ref_config.load or config.actor_config.load
-        reference_shape = ModelConfig.from_dir(reference_dir)
+        reference_shape = shape if reader is None else ModelConfig.from_dir(reference_dir)
         if reference_shape.vocab_size != shape.vocab_size:
             raise UserError(
                 f"ref_config.load={reference_dir}: vocabulary of {reference_shape.vocab_size}, the actor's has "
                 f"{shape.vocab_size}"
             )
-        if reference_dir != config.actor_config.load:
+        if reader is not None and reference_dir != config.actor_config.load:
             reader = WeightReader(reference_dir, reference_shape)
         reference_mesh = mesh.role(strategies.reference.dims, reference_shape.num_key_value_heads)
         is_split = config.ref_config.parallel_config.use_seq_parallel
@@ -133,7 +136,8 @@ def build_roles(config: Config, mesh: Mesh) -> Roles:
             ),
             actor.layers if is_alike else None,
         )
-        residency.add("reference", reference.model.parameters_in_order, Contents.FROZEN)
+        contents = Contents.CHANGES if config.ref_config.sync_ref_model else Contents.FROZEN
+        residency.add("reference", reference.model.parameters_in_order, contents)
 
     rollout_mesh = mesh.role(strategies.rollout.dims, shape.num_key_value_heads)
     rollout_model = _model(shape, None, mesh.rank, strategies.rollout, rollout_mesh, rl.seq_length, False)
@@ -141,13 +145,31 @@ def build_roles(config: Config, mesh: Mesh) -> Roles:
     rollout = _engine(config, rollout_model, strategies.rollout, rollout_mesh, mesh.rank)
     residency.add("kv_cache", rollout.cache_parameters, Contents.SCRATCH)
 
-    plan = make_plan(shape, strategies.actor, strategies.rollout, mesh.world_size)
+    transport = make_transport(config, mesh)
+
+    def resharder_to(strategy: Strategy, destination: dict[str, Parameter]) -> Resharder:
+        plan = make_plan(shape, strategies.actor, strategy, mesh.world_size)
+        return Resharder(plan, mesh.rank, mesh.world, destination, transport, rl.reshard_bucket_mb << 20)
+
     bound = int(lower_bound_bytes(shape, strategies.actor, strategies.rollout, mesh.world_size).sum())
-    resharder = Resharder(
-        plan, mesh.rank, mesh.world, rollout.named_weights(), make_transport(config, mesh), rl.reshard_bucket_mb << 20
-    )
+    to_reference = None
+    if config.ref_config.sync_ref_model and reference is not None:
+        if reference.model.config != shape:
+            raise UserError(
+                "ref_config.sync_ref_model=true: ref_config.load is a model of another shape than the actor"
+            )
+        to_reference = resharder_to(strategies.reference, reference.model.named_weights())
     return Roles(
-        shape, actor, LogprobScorer(model, actor.layers), reference, rollout, rollout_mesh, resharder, bound, residency
+        shape,
+        actor,
+        LogprobScorer(model, actor.layers),
+        reference,
+        rollout,
+        rollout_mesh,
+        resharder_to(strategies.rollout, rollout.named_weights()),
+        to_reference,
+        bound,
+        residency,
     )
 
 
@@ -187,9 +209,5 @@ def _model(
 ) -> Decoder:
     """This rank's share of a model, zeros without a reader."""
     buffers = buffers_of_rank(shape, strategy, rank)
-    weights = (
-        {b.name: np.zeros(b.shape, np.float32) for b in buffers}
-        if reader is None
-        else fill_buffers(buffers, reader.read)
-    )
+    weights = None if reader is None else fill_buffers(buffers, reader.read)
     return Decoder(shape, weights, trainable, max_length, mesh, strategy, is_sequence_split)

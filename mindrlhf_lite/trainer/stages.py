@@ -187,7 +187,7 @@ class StagedGradients:
         layers: of this stage.
         loss: the cell over (residual stream after the last layer, arrays of a micro-batch ...); for the last stage.
         accumulators: of the model's parameters, in order.
-        as_arrays: a micro-batch as the loss's other arguments.
+        loss_inputs: a micro-batch as the loss's other arguments.
         recomputes: whether layers keep their inputs only, and the backward pass computes the rest again.
     """
 
@@ -196,11 +196,11 @@ class StagedGradients:
         layers: StageLayers,
         loss: nn.Cell,
         accumulators: ParameterTuple,
-        as_arrays: Callable[[MicroBatch], tuple[Any, ...]],
+        loss_inputs: Callable[[MicroBatch], tuple[Tensor, ...]],
         recomputes: bool = False,
     ):
         model = layers.model
-        self.model, self.mesh, self.as_arrays, self.recomputes = model, model.mesh, as_arrays, recomputes
+        self.model, self.mesh, self.loss_inputs, self.recomputes = model, model.mesh, loss_inputs, recomputes
         sums = {weight.name: sum_ for weight, sum_ in zip(model.parameters_in_order, accumulators, strict=True)}
         self._layers, self._backward = layers, _LayerBackward(model.layers[0])
         self._sums_of_layers = [[sums[weight.name] for weight in layer.weights] for layer in model.layers]
@@ -233,7 +233,7 @@ class StagedGradients:
             elif action.work is Work.BACKWARD:
                 if mesh.is_last_stage:
                     stream, tapes[index] = self._forward(inputs.pop(index, None), batch)
-                    gradients[index], *auxiliary = self._loss(stream, *self.as_arrays(batch))
+                    gradients[index], *auxiliary = self._loss(stream, *self.loss_inputs(batch))
                     results.append(tuple(auxiliary))
                 input_gradient = self._accumulate(tapes.pop(index), batch, gradients.pop(index))
                 if not mesh.is_first_stage:

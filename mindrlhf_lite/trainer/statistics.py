@@ -11,10 +11,8 @@ from mindrlhf_lite.algorithms.advantage import has_no_signal
 from mindrlhf_lite.types import FinishReason, Outcome, ScoredGroup
 
 
-def rollout_metrics(groups: Sequence[ScoredGroup], is_cap: float = 0.0) -> dict[str, float]:
-    """Rewards, outcomes and lengths of all groups of a step; shares are of all its completions. With `is_cap`, the
-    importance weights too.
-    """
+def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
+    """Rewards, outcomes and lengths of all groups of a step; shares are of all its completions."""
     completions = [completion for scored in groups for completion in scored.group.completions]
     rewards = np.stack([scored.rewards for scored in groups])
     lengths = np.array([len(completion.token_ids) for completion in completions])
@@ -34,14 +32,12 @@ def rollout_metrics(groups: Sequence[ScoredGroup], is_cap: float = 0.0) -> dict[
         "prompt/mean_tokens": float(np.mean([len(scored.group.prompt.ids) for scored in groups])),
         "rollout/sampling_gap_mean": float(np.abs(gaps).mean()),
     }
-    if is_cap:
-        ratios = np.exp(np.clip(gaps, -20.0, 20.0))
-        metrics["rollout/is_weight_mean"] = float(np.minimum(ratios, is_cap).mean())
-        metrics["rollout/is_capped"] = float((ratios > is_cap).mean())
     for name in groups[0].scores:
-        metrics[f"reward/{name}/mean"] = float(
-            np.mean([score.value for scored in groups for score in scored.scores[name]])
-        )
+        values = np.array([score.value for scored in groups for score in scored.scores[name]])
+        metrics[f"reward/{name}/mean"] = float(values.mean())
+        metrics[f"reward/{name}/std"] = float(values.std())
+        metrics[f"reward/{name}/max"] = float(values.max())
+        metrics[f"reward/{name}/min"] = float(values.min())
     for outcome in Outcome:
         metrics[f"reward/outcome/{outcome.value}"] = outcomes.count(outcome) / len(outcomes)
     return metrics
@@ -60,7 +56,7 @@ class UpdateCounts:
     """What one rank's updates of a step summed up to."""
 
     statistics: dict[str, float] = field(default_factory=dict)  # of `Actor.accumulate`; none before the last stage
-    num_tokens: int = 0  # valid completion tokens trained, all updates
+    num_tokens: int = 0  # counted completion tokens trained, all updates
     grad_norm: float = 0.0  # before clipping, mean of the updates
     lr: float = 0.0  # of the last update
     num_computed: int = 0  # tokens of all micro-batches' streams
@@ -70,22 +66,46 @@ class UpdateCounts:
     logprob_diff_sum: float = 0.0  # of |trainer - rollout| policy logprobs, first update of every sequence only
     logprob_diff_max: float = 0.0
     num_diff_tokens: int = 0
+    # of r = trainer's policy / sampling distribution, the same tokens
+    ratio_sum: float = 0.0
+    ratio_square_sum: float = 0.0
+    ratio_max: float = 0.0
+    k3_sum: float = 0.0  # of r - 1 - log r: the divergence of the two
+
+    def compare(self, logprobs: np.ndarray, generated: np.ndarray, sampling: np.ndarray | None) -> None:
+        """Adds a sequence. Args: logprobs: the trainer's; generated: the rollout engine's, both of the policy;
+        sampling: under what was sampled from. All [C].
+        """
+        difference = np.abs(logprobs - generated)
+        self.logprob_diff_sum += float(difference.sum())
+        self.logprob_diff_max = max(self.logprob_diff_max, float(difference.max()))
+        self.num_diff_tokens += len(difference)
+        if sampling is not None:
+            log_ratio = np.clip(np.asarray(logprobs, np.float64) - sampling, -20.0, 20.0)
+            ratio = np.exp(log_ratio)
+            self.ratio_sum += float(ratio.sum())
+            self.ratio_square_sum += float((ratio * ratio).sum())
+            self.ratio_max = max(self.ratio_max, float(ratio.max()))
+            self.k3_sum += float((ratio - 1.0 - log_ratio).sum())
 
 
 def update_metrics(ranks: Sequence[UpdateCounts], num_updates: int) -> dict[str, float]:
-    """Losses are means over the step's updates; clip shares and entropy are means over trained tokens."""
+    """Losses are means over the step's updates; entropy and what has a metric's name already, such as policy/clip_low,
+    means over trained tokens.
+    """
     # with nothing to train, all is zero
-    total: dict[str, float] = dict.fromkeys(("loss", "policy", "kl", "entropy", "clip_low", "clip_high"), 0.0)
+    total: dict[str, float] = dict.fromkeys(("loss", "policy", "kl", "entropy"), 0.0)
     for counts in ranks:
         total = merged_statistics(total, counts.statistics)
     tokens = max(1, sum(counts.num_tokens for counts in ranks))
+    compared = max(1, sum(counts.num_diff_tokens for counts in ranks))
+    ratios, squares = sum(counts.ratio_sum for counts in ranks), sum(counts.ratio_square_sum for counts in ranks)
     return {
+        **{name: value / tokens for name, value in total.items() if "/" in name},
         "loss/total": total["loss"] / num_updates,
         "loss/policy": total["policy"] / num_updates,
         "loss/kl": total["kl"] / num_updates,
         "policy/entropy": total["entropy"] / tokens,
-        "policy/clip_low": total["clip_low"] / tokens,
-        "policy/clip_high": total["clip_high"] / tokens,
         "policy/ratio_max": total.get("ratio_max", 1.0),
         "policy/grad_norm": ranks[0].grad_norm,
         "policy/lr": ranks[0].lr,
@@ -93,7 +113,9 @@ def update_metrics(ranks: Sequence[UpdateCounts], num_updates: int) -> dict[str,
         / max(1, sum(counts.num_computed for counts in ranks)),
         "batch/skipped_sequences": float(sum(counts.num_skipped for counts in ranks)),
         "graphs/compiled": float(max(counts.num_graphs for counts in ranks)),
-        "rollout/logprob_diff_mean": sum(counts.logprob_diff_sum for counts in ranks)
-        / max(1, sum(counts.num_diff_tokens for counts in ranks)),
+        "rollout/logprob_diff_mean": sum(counts.logprob_diff_sum for counts in ranks) / compared,
         "rollout/logprob_diff_max": max(counts.logprob_diff_max for counts in ranks),
+        "rollout/k3": sum(counts.k3_sum for counts in ranks) / compared,
+        "rollout/effective_samples": ratios * ratios / (compared * squares) if squares else 1.0,
+        "rollout/ratio_max": max(counts.ratio_max for counts in ranks),
     }

@@ -11,8 +11,9 @@ from math import lcm
 import numpy as np
 
 from mindrlhf_lite.algorithms.aggregation import AGGREGATIONS, BatchTotals
+from mindrlhf_lite.algorithms.kl import adapted_coefficient
 from mindrlhf_lite.config.schema import Config
-from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
+from mindrlhf_lite.parallel.mesh import Mesh, gather_objects, is_simulated
 from mindrlhf_lite.shapes.streams import StreamShapes
 from mindrlhf_lite.trainer.actor import LogprobScorer
 from mindrlhf_lite.trainer.batches import MicroBatch, make_microbatch, pack
@@ -42,6 +43,7 @@ class PolicyUpdate:
         self.shapes = StreamShapes(config.micro_batch_tokens(degree), length, multiple)
         scoring_tokens = config.micro_batch_tokens(degree, config.ref_config.ref_model_batch_size)
         self.scoring_shapes = StreamShapes(scoring_tokens, length, multiple)
+        self.kl_coefficient = rl.beta
         self.graphs: set[tuple[str, int, int]] = set()  # kind and shape of those compiled
 
     def score(self, kind: str, scorer: LogprobScorer, sequences: Sequence[TrainSequence]) -> list[np.ndarray]:
@@ -57,6 +59,8 @@ class PolicyUpdate:
                 own[mine[index]] = logprobs
         shares = gather_objects(self.mesh.world, own if mesh.reports else {})
         scored = {index: logprobs for share in shares for index, logprobs in share.items()}
+        if is_simulated():  # the ranks that have the others are not there
+            scored |= {i: np.zeros(each.completion_length, np.float32) for i, each in enumerate(sequences)}
         return [scored[index] for index in range(len(sequences))]
 
     def add_reference(self, sequences: Sequence[TrainSequence]) -> list[TrainSequence]:
@@ -88,7 +92,7 @@ class PolicyUpdate:
         if self.mesh.is_main:
             for sequence, generated in zip(sequences, rollout_logprobs, strict=True):
                 if sequence.frozen_logprobs is not None:
-                    _compare(counts, sequence.frozen_logprobs, generated)
+                    counts.compare(sequence.frozen_logprobs, generated, sequence.sampling_logprobs)
         for _ in range(self.config.rl_config.num_iterations):
             for start in range(0, len(sequences), self.minibatch):
                 norms.append(
@@ -105,11 +109,10 @@ class PolicyUpdate:
         self, sequences: Sequence[TrainSequence], rollout_logprobs: Sequence[np.ndarray], counts: UpdateCounts
     ) -> float:
         mesh, group = self.roles.actor.mesh, self.config.rl_config.num_generations
-        totals = BatchTotals(sum(sequence.completion_length for sequence in sequences), len(sequences), self.max_tokens)
+        totals = BatchTotals(sum(sequence.num_counted for sequence in sequences), len(sequences), self.max_tokens)
         mine = [index for index in range(len(sequences)) if index // group % mesh.dims.data == mesh.at.data]
-        if self.config.rl_config.beta == 0:  # without an advantage the gradient is zero
-            counts.num_skipped += sum(sequences[index].advantage == 0 for index in mine)
-            mine = [index for index in mine if sequences[index].advantage != 0]
+        teaching = [index for index in mine if self._teaches(sequences[index])]
+        counts.num_skipped, mine = counts.num_skipped + len(mine) - len(teaching), teaching
         batches = self._microbatches("update", [sequences[index] for index in mine], self.shapes, totals)
         counts.num_computed += sum(len(batch.token_ids) for _, batch in batches)
         counts.num_padding += sum(batch.num_padding for _, batch in batches)
@@ -123,10 +126,25 @@ class PolicyUpdate:
             if self.config.updates_per_step == 1:
                 for (indices, _), rows in zip(batches, logprobs, strict=True):
                     for index, row in zip(indices, rows, strict=True):
-                        _compare(counts, row, rollout_logprobs[mine[index]])
+                        place = mine[index]
+                        counts.compare(row, rollout_logprobs[place], sequences[place].sampling_logprobs)
             counts.statistics = merged_statistics(counts.statistics, statistics)
-            counts.num_tokens += sum(sequences[index].completion_length for index in mine)
+            counts.num_tokens += sum(sequences[index].num_counted for index in mine)
         return norm
+
+    def _teaches(self, sequence: TrainSequence) -> bool:
+        """Whether its gradient can be other than zero."""
+        rl = self.config.rl_config
+        has_other_terms = (rl.beta > 0 and not rl.kl_in_reward) or rl.entropy_coeff > 0
+        return bool(sequence.mask.any()) and (has_other_terms or bool(sequence.advantages.any()))
+
+    def adapt_kl(self, measured: float) -> None:
+        """Sets the KL's coefficient for the next step, where it is adaptive."""
+        control = self.config.rl_config.kl_ctrl
+        if control.type == "adaptive":
+            self.kl_coefficient = adapted_coefficient(
+                self.kl_coefficient, measured, control.target, control.horizon, self.config.completions_per_step
+            )
 
     def _microbatches(
         self, kind: str, sequences: Sequence[TrainSequence], shapes: StreamShapes, totals: BatchTotals
@@ -134,13 +152,7 @@ class PolicyUpdate:
         shares, batches = self.config.rl_config.packing, []
         for indices in pack(sequences, shapes, shares):
             chosen = [sequences[index] for index in indices]
-            batches.append((indices, make_microbatch(chosen, shapes, self.aggregation, totals, shares)))
+            batch = make_microbatch(chosen, shapes, self.aggregation, totals, shares)
+            batches.append((indices, replace(batch, kl_coefficient=np.float32(self.kl_coefficient))))
         self.graphs |= {(kind, *batch.shape) for _, batch in batches}
         return batches
-
-
-def _compare(counts: UpdateCounts, logprobs: np.ndarray, generated: np.ndarray) -> None:
-    difference = np.abs(logprobs - generated)
-    counts.logprob_diff_sum += float(difference.sum())
-    counts.logprob_diff_max = max(counts.logprob_diff_max, float(difference.max()))
-    counts.num_diff_tokens += len(difference)

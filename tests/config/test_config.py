@@ -337,7 +337,7 @@ def test_mistakes_in_data_are_found_before_anything_starts(values, sums, tmp_pat
 
 def test_a_plan_that_does_not_fit_is_said(values, sums, tmp_path):
     values = {**values, "rl_config.dataset_file": sums}
-    fits = dry_run(values, tmp_path, "--device_memory_gb=1")
+    fits = dry_run(values, tmp_path, "--device_memory_gb=2")
     assert fits.returncode == 0 and "fits" in fits.stdout and "warning" not in fits.stdout, fits.stdout + fits.stderr
     too_large = dry_run(values, tmp_path, "--device_memory_gb=0.01")
     assert too_large.returncode == 1 and "DOES NOT FIT in 0.01 GiB" in too_large.stdout

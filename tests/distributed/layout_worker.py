@@ -22,7 +22,9 @@ from mindrlhf_lite.types import GenerateRequest, SamplingParams, TrainSequence
 
 def probe(trainer):
     rng = np.random.default_rng(0)
-    sequences = [TrainSequence(rng.integers(0, 250, length).astype(np.int32), 3, 0.0) for length in (5, 12, 20, 23, 8)]
+    sequences = [
+        TrainSequence.of(rng.integers(0, 250, length).astype(np.int32), 3, 0.0) for length in (5, 12, 20, 23, 8)
+    ]
     with trainer.roles.residency.phase("reference"):
         logprobs = np.concatenate(trainer.update.score("reference", trainer.roles.reference, sequences))
     requests = [GenerateRequest(tuple(int(t) for t in rng.integers(0, 250, 5))) for _ in range(4)]

@@ -161,7 +161,7 @@ def check_memory(mesh, transports):
 def main():
     folder, written = sys.argv[1], []
     mesh = Mesh()
-    transports = [SharedMemoryTransport(mesh.world), CollectiveTransport(mesh.pairs(), mesh.rank)]
+    transports = [SharedMemoryTransport(mesh.world), CollectiveTransport(mesh)]
 
     def watch(event, arguments):
         if event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):

@@ -99,13 +99,19 @@ def wait_for_step(output, step, process):
         time.sleep(0.02)
 
 
+@pytest.fixture(scope="module")
+def never_stopped(data, tmp_path_factory):
+    output = tmp_path_factory.mktemp("whole")
+    result = single(data, output, *SAVES)
+    assert result.returncode == 0, result.stderr
+    return output
+
+
 @pytest.mark.parametrize("ranks", [0, 2])
-def test_sigterm_saves_where_it_is_to(data, tmp_path, ranks):
+def test_sigterm_saves_where_it_is_to(data, never_stopped, tmp_path, ranks):
     """Plain python, and two ranks under the launcher: exit code 0, a checkpoint, and the rest of the run as if nothing
     had been.
     """
-    whole = single(data, tmp_path / "whole", *SAVES)
-    assert whole.returncode == 0, whole.stderr
     output, job = tmp_path / "run", uuid.uuid4().hex
     launcher = ["-m", "mindrlhf_lite.job", f"--ranks={ranks}", f"--log_dir={tmp_path}/log"] if ranks else []
     command = [sys.executable, *launcher, str(MAIN), *map(str, arguments(data, output, *SAVES))]
@@ -124,10 +130,10 @@ def test_sigterm_saves_where_it_is_to(data, tmp_path, ranks):
     assert not (output / "summary.json").exists() and not (output / "hf").exists()
     resumed = subprocess.run([*command, "--resume_training", "true"], cwd=ROOT, **both, env=environment, timeout=300)
     assert resumed.returncode == 0 and f"resumed after step {stopped}" in resumed.stdout, resumed.stdout[-3000:]
-    for ours, theirs in zip(metrics(output), metrics(tmp_path / "whole"), strict=True):
+    for ours, theirs in zip(metrics(output), metrics(never_stopped), strict=True):
         assert ours["loss/total"] == pytest.approx(theirs["loss/total"], rel=1e-4, abs=1e-6)
     if not ranks:
-        assert without_times(metrics(output)) == without_times(metrics(tmp_path / "whole"))
+        assert without_times(metrics(output)) == without_times(metrics(never_stopped))
 
 
 def test_a_broken_verifier_ends_the_run_with_its_error(data, tmp_path):

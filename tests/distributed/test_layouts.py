@@ -32,7 +32,8 @@ UNTIED = {"actor_config.load": "untied", "ref_config.load": "untied"}
 WHOLE_EMBEDDING = {
     f"{role}.parallel_config.vocab_emb_dp": True for role in ("actor_config", "ref_config", "generate_config")
 }
-COLLECTIVE, SWAP_0 = {"rl_config.reshard_transport": "collective"}, {"rl_config.swap": True}
+COLLECTIVE = {"rl_config.reshard_transport": "collective"}
+SWAP_0 = {"rl_config.swap": True, "rl_config.swap_store": "host"}
 SWAP_1 = {"rl_config.swap": True, "rl_config.reshard_mem_opt_level": 1}
 
 
@@ -50,13 +51,12 @@ TWO_RANKS = [
 ]
 FOUR_RANKS = [
     (
-        "dp2_tp2_zero_seq_untied",
-        (2, 2, 1),
+        "tp2_pp2_seq_untied",
         (1, 2, 2),
-        (4, 1),
-        {**ZERO, **SEQUENCE_SPLIT, **UNTIED, **WHOLE_EMBEDDING, **RECOMPUTE, **micro(1)},
+        (2, 2, 1),
+        (2, 2),
+        {**SEQUENCE_SPLIT, **UNTIED, **WHOLE_EMBEDDING, **RECOMPUTE, **SWAP_1, **micro(4)},
     ),
-    ("tp2_pp2_seq", (1, 2, 2), (2, 2, 1), (2, 2), {**SEQUENCE_SPLIT, **SWAP_1, **micro(4)}),
 ]
 FULL_TWO_RANKS = [
     (f"{name}{number}_{label}", actor, (2, 1, 1), (1, 2), {**options, **micro(number)})
@@ -65,6 +65,14 @@ FULL_TWO_RANKS = [
     for label, options in (("plain", {}), ("zero_recompute", {**ZERO, **RECOMPUTE}))
 ]
 FULL_FOUR_RANKS = [
+    (
+        "dp2_tp2_zero_seq_untied",
+        (2, 2, 1),
+        (1, 2, 2),
+        (4, 1),
+        {**ZERO, **SEQUENCE_SPLIT, **UNTIED, **WHOLE_EMBEDDING, **RECOMPUTE, **micro(1)},
+    ),
+    ("tp2_pp2_seq", (1, 2, 2), (2, 2, 1), (2, 2), {**SEQUENCE_SPLIT, **SWAP_1, **micro(4)}),
     ("tp4", (1, 4, 1), (4, 1, 1), (2, 2), {**COLLECTIVE, **micro(2)}),
     ("dp2_pp2_zero", (2, 1, 2), (1, 4, 1), (1, 4), {**ZERO, **COLLECTIVE, **SWAP_1, **micro(2)}),
 ] + [

@@ -103,8 +103,9 @@ def test_gradients_equal_torch_autograd(tmp_path, shape):
     """
     from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
     from mindrlhf_lite.shapes.streams import StreamShapes
-    from mindrlhf_lite.trainer.actor import Actor, LossOptions
+    from mindrlhf_lite.trainer.actor import Actor
     from mindrlhf_lite.trainer.batches import make_microbatch
+    from mindrlhf_lite.trainer.objective import Objective
     from mindrlhf_lite.trainer.optimizer import AdamWOptions
     from mindrlhf_lite.types import TrainSequence
 
@@ -115,7 +116,7 @@ def test_gradients_equal_torch_autograd(tmp_path, shape):
     rng = np.random.default_rng(2)
     first, second = rng.integers(0, 97, 4), rng.integers(0, 97, 6)  # the first prompt has three completions
     sequences = [
-        TrainSequence(np.concatenate([prompt, rng.integers(0, 97, n)]).astype(np.int32), len(prompt), a)
+        TrainSequence.of(np.concatenate([prompt, rng.integers(0, 97, n)]).astype(np.int32), len(prompt), a)
         for prompt, n, a in ((first, 5, 1.0), (first, 1, -0.5), (first, 9, 0.3), (second, 7, -0.8))
     ]
     total, loss = sum(s.completion_length for s in sequences), 0.0
@@ -123,11 +124,11 @@ def test_gradients_equal_torch_autograd(tmp_path, shape):
         ids = torch.tensor(s.token_ids.astype(np.int64))
         logprobs = torch.log_softmax(reference(ids[None]).logits[0], -1)
         chosen = logprobs[torch.arange(s.prompt_length - 1, len(ids) - 1), ids[s.prompt_length :]]
-        loss = loss - s.advantage / total * chosen.sum()
+        loss = loss - s.advantages[0] / total * chosen.sum()
     loss.backward()
     expected = {name: parameter.grad.numpy() for name, parameter in reference.named_parameters()}
 
-    actor = Actor(Decoder(config, weights, True, 16), LossOptions(0.0, 0.2, 0.2, False), AdamWOptions())
+    actor = Actor(Decoder(config, weights, True, 16), Objective(), AdamWOptions())
     actor.accumulate([make_microbatch(sequences, StreamShapes(64, 16), token_mean, BatchTotals(total, 4, 12))])
     for gradient in actor.optimizer.gradients:
         name = gradient.name.removeprefix("gradient.")

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from helpers import ROOT, clean_environment
 
-from mindrlhf_lite.algorithms.advantage import grpo_advantage
 from mindrlhf_lite.job.processes import Process
 from mindrlhf_lite.rewards.pool import VerifierPool
 from mindrlhf_lite.rewards.runner import GIVE_UP_AFTER, RewardFunction
 from mindrlhf_lite.trainer.experience import advantages_of
-from mindrlhf_lite.types import CompletionView, FinishReason, Outcome, Score
+from mindrlhf_lite.types import CompletionView, FinishReason, Outcome, Prompt, RolloutGroup, Score, ScoredGroup
 
 
 @pytest.fixture(autouse=True)
@@ -146,11 +145,23 @@ def test_a_failure_is_never_worth_more_than_a_wrong_answer(weight, value):
 
 def test_failures_can_be_left_out_of_their_group():
     """Of four rewards the failed one: the others' advantages are those of a group of three."""
-    rewards, kept = np.float32([1.0, 0.0, -1.0, 0.0]), np.array([True, True, False, True])
-    found = advantages_of(rewards, kept, grpo_advantage)
-    np.testing.assert_array_equal(found[kept], grpo_advantage(rewards[kept]))
-    assert found[2] == 0
-    assert not advantages_of(rewards, np.array([False, True, False, False]), grpo_advantage).any()
+    group = RolloutGroup(Prompt(0, (1,), "", "", 1), [], [])
+    rewards, of_tokens = np.float32([1.0, 0.0, -1.0, 0.0]), [np.zeros(length) for length in (2, 1, 3, 1)]
+
+    masks = [np.ones(len(own)) for own in of_tokens]
+
+    def scored(kept):
+        return ScoredGroup(group, {}, rewards, rewards, [], np.array(kept))
+
+    def found(kept, name="dr_grpo"):
+        return advantages_of([scored(kept)], of_tokens, masks, name)
+
+    three = [own.tolist() for own in found([True, True, False, True])]
+    assert three == [pytest.approx([2 / 3] * 2), pytest.approx([-1 / 3]), [0] * 3, pytest.approx([-1 / 3])]
+    assert not np.concatenate(found([False, True, False, False])).any()
+    assert scored([True, True, False, False]).is_mixed  # 1 and 0
+    assert not scored([False, True, False, True]).is_mixed  # 0 and 0: the failed one's worst score is no difference
+    assert not scored([False, False, True, False]).is_mixed
 
 
 def test_no_process_is_left_behind():

@@ -98,3 +98,15 @@ def of_one(completion):
 def waits(completion, gold):
     time.sleep(1.5)
     return 1.0
+
+
+def adds_tokens(reward, completion):
+    return reward + completion.num_tokens
+
+
+def shapes_to_nan(reward, completion):
+    return float("nan")
+
+
+def cannot_shape(reward, completion):
+    return reward / 0

@@ -13,12 +13,12 @@ import time
 import numpy as np
 import pytest
 from helpers import ROOT, clean_environment
-from mindspore import Parameter, Tensor, jit, nn
+from mindspore import Parameter, Tensor, jit, mutable, nn, ops
 
 from mindrlhf_lite.observe.host import rss_gb
 from mindrlhf_lite.swap.phases import Phase, phases
 from mindrlhf_lite.swap.residency import Contents, Residency, State
-from mindrlhf_lite.swap.stores import FileStore
+from mindrlhf_lite.swap.stores import FileStore, HostStore
 
 PHASES = {
     "train": Phase(changes=("actor", "gradients")),
@@ -38,14 +38,23 @@ def bits(parameter):
     return parameter.asnumpy().view(np.uint32).copy()
 
 
+@pytest.fixture(params=["file", "host"])
+def residency(request, tmp_path):
+    """Over the store of CPU, and over that of Ascend, whose parameters come back elsewhere in memory."""
+    manager = Residency(PHASES, FileStore(tmp_path / "swap") if request.param == "file" else HostStore())
+    yield manager
+    manager.close()
+
+
 @pytest.fixture
-def residency(tmp_path):
+def file_residency(tmp_path):
     manager = Residency(PHASES, FileStore(tmp_path / "swap"))
     yield manager
     manager.close()
 
 
-def test_round_trips_are_exact_and_memory_is_freed(residency, tmp_path):
+def test_round_trips_are_exact_and_memory_is_freed(file_residency, tmp_path):
+    residency = file_residency
     actor, small = parameter("actor", 16384), parameter("small", 1)  # 64 MiB, and one page
     before, rss = [bits(actor), bits(small)], rss_gb()
     residency.add("actor", [actor, small], Contents.CHANGES)
@@ -59,16 +68,51 @@ def test_round_trips_are_exact_and_memory_is_freed(residency, tmp_path):
     assert list((tmp_path / "swap").iterdir()) == []  # the spill file has no name
 
 
-def test_a_compiled_graph_sees_what_comes_back(residency):
-    class Sum(nn.Cell):
-        def __init__(self, weight):
-            super().__init__(auto_prefix=False)
-            self.weight = weight
+class Sum(nn.Cell):
+    def __init__(self, weight):
+        super().__init__(auto_prefix=False)
+        self.weight = weight
 
-        @jit
-        def construct(self, x):
-            return (self.weight * x).sum()
+    @jit
+    def construct(self, x):
+        return (self.weight * x).sum()
 
+
+class SumOfArgument(nn.Cell):
+    @jit
+    def construct(self, x, weights):
+        return (weights[0] * x).sum()
+
+
+def test_compiled_graphs_find_what_comes_back_elsewhere():
+    """Whether they hold the parameter, take it as an argument, or as a view that was made anew."""
+    manager = Residency(PHASES, HostStore())
+    weight = Parameter(Tensor(np.full((512, 512), 1.0, np.float32)), name="w", requires_grad=False)
+    held, taken = Sum(weight), SumOfArgument()
+
+    def totals():
+        views = (weight,), (weight.view(256, -1),)
+        return [float(held(Tensor(1.0)).asnumpy()), *(float(taken(Tensor(1.0), mutable(v)).asnumpy()) for v in views)]
+
+    assert totals() == [512 * 512] * 3
+    manager.add("actor", [weight], Contents.CHANGES)
+    addresses, others = set(), []
+    for turn in range(1, 4):
+        with manager.phase("train"):
+            addresses.add(weight.data_ptr())
+            assert totals() == [turn * 512 * 512] * 3
+            for write in (weight.copy_, lambda values: ops.assign(weight, values)):
+                write(Tensor(np.full((512, 512), turn + 1.0, np.float32)))
+                assert totals() == [(turn + 1) * 512 * 512] * 3
+        with manager.phase("score"):  # something else takes the memory that was given back
+            others.append(Tensor(np.full((512, 512), -1.0, np.float32)) + 0)
+            others[-1].asnumpy()
+    assert len(addresses) > 1
+    manager.close()
+
+
+def test_a_compiled_graph_sees_what_comes_back(file_residency):
+    residency = file_residency
     weight = Parameter(Tensor(np.full((512, 512), 1.0, np.float32)), name="w", requires_grad=False)
     total = Sum(weight)
     assert float(total(Tensor(1.0)).asnumpy()) == 512 * 512
@@ -103,7 +147,24 @@ def test_what_changed_is_saved_and_what_is_frozen_is_saved_once(residency):
     assert (out == 5).all()
 
 
-def test_zero_groups_come_back_as_zeros(residency):
+def test_what_was_given_back_comes_back_as_zeros(residency):
+    """A KV cache, whose contents mean nothing, too: what is masked may not be infinite."""
+    small = Parameter(Tensor(np.zeros((3, 100), np.float32)), name="s", requires_grad=False)
+    cache = parameter("cache", 3)
+    residency.add("gradients", [small], Contents.ZERO)
+    residency.add("cache", [cache], Contents.SCRATCH)
+    residency.add("rollout", [parameter("rollout", 1)], Contents.FROZEN)
+    for _ in range(2):
+        with residency.phase("train"):
+            assert not small.asnumpy().any()
+        with residency.phase("generate"):
+            assert not cache.asnumpy().any()
+            cache[:] = Tensor(np.full((3, 1024), np.nan, np.float32))
+            cache.asnumpy()
+
+
+def test_zero_groups_come_back_as_zeros(file_residency):
+    residency = file_residency
     gradients = Parameter(Tensor(np.zeros((4096, 1024), np.float32)), name="g", requires_grad=False)
     rss = rss_gb()
     gradients[:] = Tensor(np.zeros((4096, 1024), np.float32))

@@ -55,6 +55,7 @@ def test_dry_run_of_every_model_file(model, tmp_path):
             "--dry_run",
             "--devices",
             devices,
+            "--context.device_target=Ascend",
         )
         result = run_python(MAIN, *arguments, "--device_memory_gb", 64)
         too_large = model == "72b" and devices < 64

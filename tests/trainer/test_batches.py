@@ -8,8 +8,9 @@ from mindspore import Tensor
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.shapes.streams import StreamShapes
-from mindrlhf_lite.trainer.actor import Actor, LogprobScorer, LossOptions
+from mindrlhf_lite.trainer.actor import Actor, LogprobScorer
 from mindrlhf_lite.trainer.batches import make_microbatch, pack
+from mindrlhf_lite.trainer.objective import Objective
 from mindrlhf_lite.trainer.optimizer import AdamWOptions
 from mindrlhf_lite.types import TrainSequence
 
@@ -17,7 +18,7 @@ TOTALS = BatchTotals(100, 12, 40)
 
 
 def sequence(prompt, completion, advantage=1.0, **logprobs):
-    return TrainSequence(np.array([*prompt, *completion], np.int32), len(prompt), advantage, **logprobs)
+    return TrainSequence.of(np.array([*prompt, *completion], np.int32), len(prompt), advantage, **logprobs)
 
 
 def test_arrays_by_hand():
@@ -67,7 +68,7 @@ def groups(rng, lengths, num_prompts, longest_prompt=30):
     for _ in range(num_prompts):
         prompt = rng.integers(0, 97, rng.integers(1, longest_prompt + 1))
         found += [
-            TrainSequence(np.concatenate([prompt, rng.integers(0, 97, length)]).astype(np.int32), len(prompt), a)
+            TrainSequence.of(np.concatenate([prompt, rng.integers(0, 97, length)]).astype(np.int32), len(prompt), a)
             for length, a in zip(lengths, rng.normal(0, 1, len(lengths)), strict=True)
         ]
     return found
@@ -131,7 +132,7 @@ def test_logprobs_are_those_of_the_sequence_alone(shares):
 
 def gradients(sequences, shapes, shares):
     model = Decoder(TINY, random_weights(TINY), True, 80)
-    actor = Actor(model, LossOptions(0.0, 0.2, 0.2, policy_is_frozen=False), AdamWOptions())
+    actor = Actor(model, Objective(), AdamWOptions())
     actor.accumulate(
         [
             make_microbatch([sequences[index] for index in members], shapes, token_mean, TOTALS, shares)
@@ -156,7 +157,7 @@ def test_few_shapes_however_lengths_vary():
     """No more graphs than the plan says, and the second pass over the same shapes compiles nothing."""
     rng, shapes = np.random.default_rng(3), StreamShapes(96, 64)
     model = Decoder(TINY, random_weights(TINY), True, 64)
-    actor = Actor(model, LossOptions(0.1, 0.2, 0.2, True), AdamWOptions())
+    actor = Actor(model, Objective(has_kl=True, policy_is_frozen=True), AdamWOptions())
     scorer = LogprobScorer(model, actor.layers)
 
     def compiled():

@@ -4,16 +4,21 @@ numpy takes the hidden states as given and computes logits, logprobs, loss and t
 textbook formulas, in float64, one sequence and one token at a time.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import TINY, random_weights
 from mindspore import Tensor
 
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, sequence_mean, token_mean
+from mindrlhf_lite.algorithms.correction import Correction
+from mindrlhf_lite.algorithms.losses import LossOptions
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.shapes.streams import StreamShapes
-from mindrlhf_lite.trainer.actor import Actor, LossOptions
+from mindrlhf_lite.trainer.actor import Actor
 from mindrlhf_lite.trainer.batches import make_microbatch
+from mindrlhf_lite.trainer.objective import Objective
 from mindrlhf_lite.trainer.optimizer import AdamWOptions
 from mindrlhf_lite.types import TrainSequence
 
@@ -21,7 +26,7 @@ EPS_LOW, EPS_HIGH, BETA, EOS = 0.2, 0.28, 0.3, 5  # EOS is also what a careless 
 SHAPES = StreamShapes(96, 16)
 
 
-def numpy_grpo(sequences, hidden, head, per_sequence, is_cap=0.0):
+def numpy_grpo(sequences, hidden, head, per_sequence, is_cap=0.0, entropy_coeff=0.0):
     """(loss, d loss / d head) from hidden states [rows, T, H]."""
     loss, gradient = 0.0, np.zeros_like(head, np.float64)
     tokens = sum(len(s.token_ids) - s.prompt_length for s in sequences)
@@ -37,24 +42,25 @@ def numpy_grpo(sequences, hidden, head, per_sequence, is_cap=0.0):
             logp = np.log(p[label])
             ratio = np.exp(np.clip(logp - s.frozen_logprobs[t], -20, 20))
             clipped = np.clip(ratio, 1 - EPS_LOW, 1 + EPS_HIGH)
-            surrogate = min(ratio * s.advantage, clipped * s.advantage)
+            surrogate = min(ratio * s.advantages[t], clipped * s.advantages[t])
             # the correction is of the policy that generated: a constant
             correction = (
                 min(np.exp(np.clip(s.frozen_logprobs[t] - s.sampling_logprobs[t], -20, 20)), is_cap) if is_cap else 1.0
             )
             d = s.reference_logprobs[t] - logp
-            d_clamped = np.clip(d, -10, 10)
-            loss += weight * (-correction * surrogate + BETA * (np.exp(d_clamped) - d_clamped - 1))
-            # gradient with respect to logp: of the surrogate where it is not clipped away, of the KL where it is not
-            # clamped
+            kl = np.exp(d) - d - 1 if d < 10 else np.exp(10) * (d - 9) - d - 1
+            entropy = -(p * np.log(p + 1e-300)).sum()
+            loss += weight * (-correction * surrogate + BETA * kl - entropy_coeff * entropy)
+            # gradient with respect to logp: of the surrogate where it is not clipped away, and of the KL, whose
+            # exponential goes on as a straight line
             is_inside = abs(logp - s.frozen_logprobs[t]) < 20
-            d_logp = (
-                -correction * ratio * s.advantage if ratio * s.advantage <= clipped * s.advantage and is_inside else 0.0
-            )
-            d_logp += BETA * (1 - np.exp(d)) if abs(d) < 10 else 0.0
+            is_free = ratio * s.advantages[t] <= clipped * s.advantages[t] and is_inside
+            d_logp = -correction * ratio * s.advantages[t] if is_free else 0.0
+            d_logp += BETA * (1 - np.exp(min(d, 10)))
             onehot = np.zeros_like(p)
             onehot[label] = 1
-            gradient += weight * d_logp * np.outer(onehot - p, h)
+            d_logits = d_logp * (onehot - p) + entropy_coeff * p * (np.log(p + 1e-300) + entropy)
+            gradient += weight * np.outer(d_logits, h)
     return loss, gradient
 
 
@@ -93,25 +99,46 @@ def setup():
         sampling = (policy + rng.normal(0, 0.7, count)).astype(
             np.float32
         )  # filters make kept tokens more probable, and masks none
-        sequences.append(TrainSequence(ids, prompt, advantage, reference, policy, sampling))
+        sequences.append(
+            TrainSequence.of(
+                ids,
+                prompt,
+                advantage,
+                reference_logprobs=reference,
+                frozen_logprobs=policy,
+                sampling_logprobs=sampling,
+            )
+        )
     return model, sequences
 
 
 @pytest.mark.parametrize("per_sequence", [False, True])
-@pytest.mark.parametrize(("rows", "is_cap"), [(6, 0.0), (4, 1.5), (1, 0.0)])
-def test_loss_and_gradient(setup, per_sequence, rows, is_cap):
+@pytest.mark.parametrize(("rows", "is_cap", "entropy_coeff"), [(6, 0.0, 0.2), (4, 1.5, 0.0), (1, 0.0, 0.0)])
+def test_loss_and_gradient(setup, per_sequence, rows, is_cap, entropy_coeff):
     model, sequences = setup
     padded = np.zeros((len(sequences), 16), np.int32)
     for row, s in enumerate(sequences):
         padded[row, : len(s.token_ids)] = s.token_ids
     hidden = model.hidden(Tensor(padded)).asnumpy().reshape(len(sequences), 16, -1)
-    expected_loss, expected_gradient = numpy_grpo(sequences, hidden, model.head.asnumpy(), per_sequence, is_cap)
+    expected_loss, expected_gradient = numpy_grpo(
+        sequences, hidden, model.head.asnumpy(), per_sequence, is_cap, entropy_coeff
+    )
 
-    actor = Actor(model, LossOptions(BETA, EPS_LOW, EPS_HIGH, policy_is_frozen=True, is_cap=is_cap), AdamWOptions())
+    objective = Objective(
+        options=LossOptions(EPS_LOW, EPS_HIGH),
+        correction=Correction(cap=is_cap),
+        has_kl=True,
+        entropy_coeff=entropy_coeff,
+        policy_is_frozen=True,
+    )
+    actor = Actor(model, objective, AdamWOptions())
     totals = BatchTotals(sum(s.completion_length for s in sequences), len(sequences), 12)
     aggregation = sequence_mean if per_sequence else token_mean
     batches = [
-        make_microbatch(sequences[start : start + rows], SHAPES, aggregation, totals)
+        replace(
+            make_microbatch(sequences[start : start + rows], SHAPES, aggregation, totals),
+            kl_coefficient=np.float32(BETA),
+        )
         for start in range(0, len(sequences), rows)
     ]
     statistics, _ = actor.accumulate(batches)
@@ -125,9 +152,9 @@ def test_on_policy_batches_use_ratio_one(setup):
     the logprob.
     """
     model, sequences = setup
-    actor = Actor(model, LossOptions(0.0, EPS_LOW, EPS_HIGH, policy_is_frozen=False), AdamWOptions())
+    actor = Actor(model, Objective(options=LossOptions(EPS_LOW, EPS_HIGH)), AdamWOptions())
     totals = BatchTotals(sum(s.completion_length for s in sequences), len(sequences), 12)
     statistics, _ = actor.accumulate([make_microbatch(sequences, SHAPES, token_mean, totals)])
-    mean_advantage = sum(s.advantage * s.completion_length for s in sequences) / totals.num_tokens
+    mean_advantage = sum(s.advantages.sum() for s in sequences) / totals.num_tokens
     assert statistics["loss"] == pytest.approx(-mean_advantage, rel=1e-5)
     assert statistics["ratio_max"] == 1.0

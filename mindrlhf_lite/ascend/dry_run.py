@@ -1,0 +1,174 @@
+"""What a run would take of an Ascend device, from MindSpore's own dry run: every phase of a step is compiled for Ascend
+in a process of its own, on one simulated rank after the other; nothing is computed.
+
+Depth costs time and the host's memory and tells nothing new, so a step is compiled with one and with two layers in
+every pipeline stage, and memory is extrapolated to the model's depth.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from mindrlhf_lite.ascend.stand_ins import environment
+from mindrlhf_lite.config.memory_plan import memory_plan
+from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.config.strategies import role_strategies
+from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.shapes.model_config import ModelConfig
+
+# lines of MindSpore's log: which graph is compiled, which kernel an operator of it gets, and that it has none
+_GRAPH = re.compile(r"start compile function graph: (?:\d+_)*(\w+?)_\d+\b")
+_KERNEL = re.compile(r"kernel opname:(\w+), kernel type:(\w+)")
+_BACKED_OFF = re.compile(r"TryBackoffCpu.*")
+# modules of MindSpore whose log has them
+_LOG = {"GLOG_v": "3", "MS_SUBMODULE_LOG_v": "{DEVICE:1,RUNTIME_FRAMEWORK:1}"}
+
+
+@dataclass(frozen=True)
+class StepRequest:
+    """What to compile: the run, and its model's shape (the layers may be fewer than the model's)."""
+
+    config: Config
+    shape: ModelConfig
+
+
+@dataclass
+class CompiledStep:
+    """What the dry run of one rank told. `peaks`: bytes by phase; `kernels`: graph -> operator -> how many."""
+
+    peaks: dict[str, int]
+    misplaced: list[str]  # "group in phase" where memory is not as swap/phases.py has it
+    kernels: dict[str, Counter[str]] = field(default_factory=dict)
+    backed_off: list[str] = field(default_factory=list)  # operators without a kernel on Ascend
+
+
+def compile_step(config: Config, shape: ModelConfig, rank: int, num_ranks: int, timeout: int = 1800) -> CompiledStep:
+    """One step of a run, compiled for rank `rank` of `num_ranks`.
+
+    Raises:
+        UserError: the dry run failed; with the end of what it said.
+    """
+    with tempfile.TemporaryDirectory(prefix="compiled_step_") as scratch:
+        folder = Path(scratch)
+        (folder / "request").write_bytes(pickle.dumps(StepRequest(config, shape)))
+        variables = {**os.environ, **environment(rank, num_ranks), **_LOG}
+        package = Path(__file__).resolve().parents[2]
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(package), variables.get("PYTHONPATH", "")]))
+        command = [sys.executable, "-m", "mindrlhf_lite.trainer.compiled_step", "request", "report"]
+        with (folder / "log").open("w") as log:  # MindSpore writes files where it runs
+            code = subprocess.run(
+                command, cwd=folder, env=variables, stdout=log, stderr=subprocess.STDOUT, timeout=timeout, check=False
+            ).returncode
+        text = (folder / "log").read_text(errors="replace")
+        if code:
+            said = [line for line in text.splitlines() if not line.startswith("[")]
+            raise UserError(f"--compile: rank {rank} ended with {code}:\n" + "\n".join(said[-30:]))
+        report = json.loads((folder / "report").read_text())
+    return CompiledStep(report["phases"], report["misplaced"], *_kernels(text))
+
+
+def _kernels(text: str) -> tuple[dict[str, Counter[str]], list[str]]:
+    """(kernels by graph, operators that went to the CPU) of a log. Shapes compile a graph again: the largest counts."""
+    found: dict[str, Counter[str]] = {}
+    current: Counter[str] = Counter()
+    name, backed_off = "", []
+    for line in text.splitlines():
+        if match := _GRAPH.search(line):
+            _keep_larger(found, name, current)
+            name, current = match[1].removeprefix("mindrlhf_lite_"), Counter()
+        elif match := _KERNEL.search(line):
+            current[match[1]] += 1
+        elif match := _BACKED_OFF.search(line):
+            backed_off.append(match[0])
+    _keep_larger(found, name, current)
+    return found, backed_off
+
+
+def _keep_larger(found: dict[str, Counter[str]], name: str, kernels: Counter[str]) -> None:
+    if name and kernels.total() > found.get(name, Counter()).total():
+        found[name] = kernels
+
+
+def with_layers(shape: ModelConfig, config: Config, layers: int) -> tuple[Config, ModelConfig]:
+    """The run with so many layers in every stage of the actor."""
+    actor = config.actor_config
+    parallel = replace(actor.parallel_config, stage_layers=[])
+    config = replace(config, actor_config=replace(actor, parallel_config=parallel))
+    return config, replace(shape, num_hidden_layers=layers * parallel.pipeline_stage)
+
+
+@dataclass(frozen=True)
+class CompiledRun:
+    """What the dry run tells of a run, by rank: bytes at the peak of a phase, extrapolated to the model's depth."""
+
+    depth: int  # layers a stage
+    peaks: dict[int, dict[str, int]]
+    planned: dict[str, int]
+    kernels: dict[str, Counter[str]]  # of two layers a stage
+    backed_off: list[str]
+    misplaced: list[str]
+    notes: list[str]
+
+    @property
+    def gib(self) -> float:
+        """At the peak of the fullest rank."""
+        return max(max(peaks.values()) for peaks in self.peaks.values()) / 2**30
+
+    def describe(self) -> str:
+        head = "  phase       " + "".join(f"rank {rank}".rjust(14) for rank in self.peaks) + "planned".rjust(14)
+        rows = [
+            f"  {name:<12}"
+            + "".join(f"{peaks[name] / 2**30:10.3f} GiB" for peaks in self.peaks.values())
+            + f"{self.planned.get(name, 0) / 2**30:10.3f} GiB"
+            for name in next(iter(self.peaks.values()))
+        ]
+        total = sum(counts.total() for counts in self.kernels.values())
+        backed_off = "; ".join(self.backed_off)
+        return "\n".join(
+            [
+                *self.notes,
+                f"compiled for Ascend, nothing computed ({self.depth} layers a stage, extrapolated from 1 and 2):",
+                head,
+                *rows,
+                f"{total} kernels in {len(self.kernels)} graphs (two layers a stage), "
+                + (f"without one on Ascend: {backed_off}" if backed_off else "one for every operator"),
+                *([f"not in memory as its phase has it: {', '.join(self.misplaced)}"] if self.misplaced else []),
+            ]
+        )
+
+
+def compile_run(config: Config, shape: ModelConfig, num_ranks: int) -> CompiledRun:
+    """A run, compiled for its first rank and, where there are several stages, the first of the last one, which has the
+    head.
+
+    Raises:
+        UserError: the dry run failed.
+    """
+    notes = []
+    if config.generate_config.use_vllm:
+        notes.append("note: vLLM is not compiled here; generation is the native engine's")
+        config = replace(config, generate_config=replace(config.generate_config, use_vllm=0))
+    config = replace(config, context=replace(config.context, device_target="Ascend"))
+    strategy = role_strategies(config, num_ranks).actor
+    depth = max(map(len, strategy.layers_of_stage(shape.num_hidden_layers)))
+    peaks: dict[int, dict[str, int]] = {}
+    kernels: dict[str, Counter[str]] = {}
+    backed_off, misplaced = set(), set()
+    for rank in sorted({0, strategy.dims.rank(0, 0, strategy.dims.pipeline - 1)}):
+        one, two = (compile_step(*with_layers(shape, config, layers), rank, num_ranks) for layers in (1, 2))
+        peaks[rank] = {name: own + (two.peaks[name] - own) * (depth - 1) for name, own in one.peaks.items()}
+        for name, counts in two.kernels.items():
+            _keep_larger(kernels, name, counts)
+        backed_off |= set(two.backed_off)
+        misplaced |= set(two.misplaced)
+    planned = memory_plan(config, shape, num_ranks).phases
+    return CompiledRun(depth, peaks, planned, kernels, sorted(backed_off), sorted(misplaced), notes)

@@ -1,0 +1,76 @@
+"""What is added to the verifiers' rewards: punishment of long completions, and a user's own last word."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mindrlhf_lite.algorithms.shaping import overlong_punishment
+from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.types import CompletionView, FinishReason
+
+
+def find_shaping(name: str) -> Callable[[float, CompletionView], float] | None:
+    """The function of a dotted path; None for an empty one.
+
+    Raises:
+        ValueError: it cannot be imported.
+    """
+    if not name:
+        return None
+    module, _, attribute = name.rpartition(".")
+    if os.getcwd() not in sys.path:  # as `python script.py` in that folder would find it
+        sys.path.append(os.getcwd())
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # a user's module may fail in any way while it is imported
+        raise UserError(f"shaping function {name!r} cannot be imported: {type(error).__name__}: {error}") from None
+    if not callable(function):
+        raise UserError(f"shaping function {name!r} is not callable")
+    return function
+
+
+@dataclass(frozen=True)
+class RewardShaping:
+    """Example: RewardShaping(max_tokens=64, overlong_buffer=16, overlong_penalty=1.0)"""
+
+    max_tokens: int
+    overlong_buffer: int = 0  # tokens
+    overlong_penalty: float = 1.0
+    missing_eos_penalty: float = 0.0
+    function: str = ""  # dotted path
+
+    def shaped(self, rewards: np.ndarray, completions: Sequence[CompletionView]) -> np.ndarray:
+        """float32 rewards, one a completion.
+
+        Raises:
+            ValueError: the user's function fails, or returns no finite number.
+        """
+        function, shaped = find_shaping(self.function), []
+        for reward, completion in zip(rewards.tolist(), completions, strict=True):
+            reward += overlong_punishment(
+                completion.num_tokens, self.max_tokens, self.overlong_buffer, self.overlong_penalty
+            )
+            if completion.finish_reason is FinishReason.LENGTH:
+                reward -= self.missing_eos_penalty
+            shaped.append(reward if function is None else self._own(function, reward, completion))
+        return np.array(shaped, np.float32)
+
+    def _own(
+        self, function: Callable[[float, CompletionView], float], reward: float, completion: CompletionView
+    ) -> float:
+        try:
+            result = float(function(reward, completion))
+        except Exception as error:  # a user's function may fail in any way
+            raise UserError(
+                f"reward_config.shaping_function={self.function}: {type(error).__name__}: {error}, on a completion of "
+                f"{completion.num_tokens} tokens with reward {reward:g}"
+            ) from None
+        if not np.isfinite(result):
+            raise UserError(f"reward_config.shaping_function={self.function}: returned {result} for reward {reward:g}")
+        return result

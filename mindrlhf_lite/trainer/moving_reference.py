@@ -1,0 +1,32 @@
+"""A reference that follows the actor: every N steps it takes a share of its weights (TR-DPO, arXiv:2404.09656)."""
+
+from __future__ import annotations
+
+from mindspore import Tensor, ops
+
+from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.trainer.phase_clock import PhaseClock
+from mindrlhf_lite.trainer.roles import Roles
+
+
+class MovingReference:
+    """Every rank calls it."""
+
+    def __init__(self, config: Config, roles: Roles, clock: PhaseClock):
+        self._every, self._share = config.ref_config.ref_model_sync_steps, config.ref_config.ref_model_mixup_alpha
+        self._roles, self._clock = roles, clock
+
+    def is_due_after(self, step: int) -> bool:
+        return self._roles.to_reference is not None and step % self._every == 0
+
+    def move(self) -> None:
+        """reference = share * actor + (1 - share) * reference; a copy of the reference lives meanwhile."""
+        reference, resharder = self._roles.reference, self._roles.to_reference
+        assert reference is not None and resharder is not None
+        with self._clock.phase("reshard", "sync_reference"):
+            weights = reference.model.named_weights()
+            before = {name: weight.asnumpy().copy() for name, weight in weights.items()} if self._share < 1 else {}
+            resharder.run(self._roles.residency.source("actor"))
+            for name, values in before.items():
+                mixed = self._share * weights[name].asnumpy() + (1.0 - self._share) * values
+                ops.assign(weights[name], Tensor(mixed))

@@ -1,0 +1,141 @@
+"""Compiled for Ascend without one, by MindSpore's dry run: whole runs, memory against the plan, kernels by graph.
+
+python tests/ascend_dry/test_dry_runs.py        writes kernels.json anew; look at what has changed
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
+
+from distributed.jobs import VERIFIERS
+from distributed.small_runs import MAIN, QUICKSTART_MODEL, arguments, make_data
+from helpers import ROOT, read_jsonl, run
+
+from mindrlhf_lite.ascend.dry_run import compile_step, with_layers
+from mindrlhf_lite.ascend.stand_ins import environment
+from mindrlhf_lite.config.memory_plan import memory_plan
+from mindrlhf_lite.config.model_file import read_model_file
+from mindrlhf_lite.trainer.launch import parse_command_line
+
+SNAPSHOT = Path(__file__).with_name("kernels.json")
+CONFIG = ROOT / "examples/qwen_grpo/grpo_config.yaml"
+ASCEND = "--context.device_target=Ascend"
+
+pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc and binutils for CANN's stand-ins")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp("dry") / "data")
+
+
+def simulate(rank, num_ranks, data, folder, *extra):
+    """main.py on one simulated rank."""
+    variables = environment(rank, num_ranks)
+    variables["PYTHONPATH"] += f":{VERIFIERS}"
+    command = [sys.executable, MAIN, *arguments(data, folder / "run", ASCEND, "--rl_config.max_steps=2", *extra)]
+    folder.mkdir(exist_ok=True)
+    return run(command, cwd=folder, timeout=400, **variables)
+
+
+def test_a_whole_run_with_everything_on(data, tmp_path):
+    """Several updates, swapping, recomputation, filters, an evaluation, checkpoints, the export."""
+    result = simulate(
+        0,
+        1,
+        data,
+        tmp_path,
+        "--rl_config.swap=true",
+        "--rl_config.reshard_mem_opt_level=1",
+        "--rl_config.batch_size=8",
+        "--rl_config.num_iterations=2",
+        "--actor_config.recompute_config.recompute=true",
+        "--generate_config.sampling_config.top_k=5",
+        "--rl_config.rollout_correction=token_truncate",
+        f"--rl_config.eval_dataset_file={data / 'held_out.mindrecord'}",
+        "--rl_config.save_ckpt_interval=1",
+    )
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    assert [row["step"] for row in read_jsonl(tmp_path / "run/metrics.jsonl")] == [0, 1, 2]
+    assert (tmp_path / "run/hf/model.safetensors").is_file() and (tmp_path / "run/checkpoints/step_2").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("rank", "actor", "reference", "options"),
+    [
+        (0, (1, 2, 2), (2, 2, 1), ("--actor_config.parallel_config.use_seq_parallel=true", "--rl_config.swap=true")),
+        pytest.param(
+            *(3, (2, 2, 1), (1, 2, 2), ("--actor_config.enable_parallel_optimizer=true",)), marks=pytest.mark.full
+        ),
+    ],
+)
+def test_whole_runs_on_a_rank_of_four(data, tmp_path, rank, actor, reference, options):
+    def degrees(role, values):
+        names = ("data_parallel", "model_parallel", "pipeline_stage")
+        return [f"--{role}.parallel_config.{name}={value}" for name, value in zip(names, values)]
+
+    result = simulate(
+        rank,
+        4,
+        data,
+        tmp_path,
+        "--actor_checkpoint_path",
+        QUICKSTART_MODEL,
+        *degrees("actor_config", actor),
+        *degrees("ref_config", reference),
+        *degrees("generate_config", (2, 2)),
+        "--actor_config.parallel_config.micro_batch_num=2",
+        "--rl_config.save_hf_model=false",  # made of all ranks' shares
+        *options,
+    )
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+
+
+def settings_of(model, devices):
+    file = ROOT / f"model_configs/qwen2_5_{model}.yaml"
+    words = ["--config", str(CONFIG), "--model_config", str(file), "--dry_run", "--devices", str(devices), ASCEND]
+    return parse_command_line(words).config, read_model_file(str(file)).shape
+
+
+@pytest.mark.parametrize("model", ["0_5b", pytest.param("7b", marks=pytest.mark.full), "32b"])
+def test_the_plan_is_near_what_is_compiled(model):
+    """Two layers of the model, on the first of eight devices: memory of every phase within 15 % of the plan, parameters
+    where their phase has them, a kernel for every operator.
+    """
+    config, shape = settings_of(model, 8)
+    config, shape = with_layers(shape, config, 2)
+    compiled, planned = compile_step(config, shape, 0, 8), memory_plan(config, shape, 8).phases
+    assert compiled.misplaced == [] and compiled.backed_off == []
+    assert compiled.peaks.keys() == {"reshard", "generate", "reference", "update"}
+    for phase, needed in compiled.peaks.items():
+        assert needed == pytest.approx(planned[phase], rel=0.15), (phase, needed / planned[phase])
+
+
+def kernels_of_the_quickstart():
+    words = ["--config", ROOT / "examples/quickstart/grpo_config.yaml", "--model_config", QUICKSTART_MODEL]
+    words += [
+        "--actor_config.load=",
+        "--rl_config.eval_interval=0",
+        "--rl_config.batch_size=64",
+        "--rl_config.swap=true",
+        ASCEND,
+        "--dry_run",
+    ]
+    config = parse_command_line([str(word) for word in words]).config
+    compiled = compile_step(config, read_model_file(str(QUICKSTART_MODEL)).shape, 0, 1)
+    assert compiled.backed_off == [] and compiled.misplaced == []
+    return {name: dict(sorted(counts.items())) for name, counts in sorted(compiled.kernels.items())}
+
+
+def test_kernels_by_graph():
+    """A change here is a change of what Ascend would run: look at it, then write the file anew."""
+    assert kernels_of_the_quickstart() == json.loads(SNAPSHOT.read_text())
+
+
+if __name__ == "__main__":
+    SNAPSHOT.write_text(json.dumps(kernels_of_the_quickstart(), indent=1) + "\n")

@@ -1,0 +1,101 @@
+"""Objectives in the configuration: what makes no sense together is refused with its reason; presets."""
+
+import pytest
+from config.test_config import MAIN, values  # noqa: F401  (a fixture)
+from helpers import ROOT, make_sums, run_python
+
+from mindrlhf_lite.config.load import ConfigError, build_config
+from mindrlhf_lite.config.presets import PRESETS, preset_settings, without_objective
+from mindrlhf_lite.config.validate import find_problems
+
+DYNAMIC = "rl_config.dynamic_sampling.enabled"
+ADAPTIVE = {"rl_config.kl_ctrl.type": "adaptive"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"rl_config.loss": "gspo"},
+            "loss_aggregation=token_mean: the ratio of loss=gspo belongs to a whole completion",
+        ),
+        ({"rl_config.kl_in_reward": True}, "advantage=grpo scales what completions differ in"),
+        (
+            {"rl_config.num_generations": 1, "rl_config.advantage": "reinforce_pp", DYNAMIC: True},
+            "one completion never differs",
+        ),
+        ({"ref_config.ref_model_mixup_alpha": 0.0}, "must lie in (0, 1]"),
+        ({"rl_config.loss": "gpg", "rl_config.num_iterations": 2}, "nothing corrects for the 2 updates a step"),
+        ({"rl_config.loss": "cispo", "rl_config.dual_clip": 3.0}, "dual_clip=3: loss=cispo is not clipped that way"),
+        ({"rl_config.dual_clip": 1.1}, "dual_clip=1.1: must exceed 1 + epsilon_high = 1.28"),
+        ({"rl_config.beta": 0.0, "rl_config.kl_in_reward": True}, "rl_config.beta=0: there is no KL for kl_in_reward"),
+        ({"rl_config.beta": 0.0, **ADAPTIVE}, "there is no KL for kl_ctrl.type=adaptive"),
+        ({"rl_config.beta": 0.0, "ref_config.sync_ref_model": True}, "there is no reference"),
+        (
+            {
+                "rl_config.advantage": "rloo",
+                "rl_config.kl_in_reward": True,
+                "rl_config.kl_unbiased_gradient": True,
+            },
+            "no gradient flows through a KL in the reward",
+        ),
+        ({"rl_config.kl_unbiased_gradient": True, "rl_config.kl_estimator": "k2"}, "use k3 or k1"),
+        ({"rl_config.kl_estimator": "k1"}, "its gradient is zero on average"),
+        ({"rl_config.rollout_is_floor": 0.5}, "only the masks of rollout_correction have a floor"),
+        ({"rl_config.rollout_correction": "token_mask"}, "rollout_is_cap=0 corrects nothing"),
+        (
+            {
+                "rl_config.rollout_correction": "token_mask",
+                "rl_config.rollout_is_cap": 2.0,
+                "rl_config.rollout_is_floor": 2.0,
+            },
+            "must be below rollout_is_cap=2",
+        ),
+        ({"rl_config.overlong.buffer": 41.0}, "overlong.buffer=41: longer than a completion"),
+        ({"reward_config.shaping_function": "nowhere.f"}, "shaping function 'nowhere.f' cannot be imported"),
+    ],
+)
+def test_senseless_combinations(values, change, message):  # noqa: F811
+    found = find_problems(build_config({**values, **change}), 2)
+    assert len([line for line in found if message in line]) == 1 == len(found), found
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_whole_whatever_the_file_says(values, name):  # noqa: F811
+    others = {
+        "rl_config.kl_in_reward": True,
+        "rl_config.advantage": "rloo",
+        "rl_config.dual_clip": 3.0,
+        "rl_config.entropy_coeff": 0.1,
+        "rl_config.overlong.buffer": 4.0,
+        "rl_config.kl_ctrl.type": "adaptive",
+        DYNAMIC: True,
+    }
+    found, alone = (
+        build_config({**without_objective(given), **preset_settings(name)}) for given in ({**values, **others}, values)
+    )
+    assert found == alone and find_problems(found, 2) == []
+
+
+def test_one_completion_a_prompt_is_enough_where_the_step_is_compared(values):  # noqa: F811
+    single = {"rl_config.num_generations": 1, "rl_config.advantage": "reinforce_pp"}
+    assert find_problems(build_config({**values, **single}), 2) == []
+
+
+def test_an_unknown_preset_names_those_there_are():
+    with pytest.raises(ConfigError, match="--preset dpo: unknown; there are cispo, dapo, dr_grpo"):
+        preset_settings("dpo")
+
+
+def test_a_preset_replaces_the_file_and_the_command_line_replaces_both(values, tmp_path):  # noqa: F811
+    make_sums(values["actor_config.load"], tmp_path / "sums.mindrecord", 32)
+    values["rl_config.dataset_file"] = tmp_path / "sums.mindrecord"
+    config = ROOT / "examples/quickstart/grpo_config.yaml"
+    paths = [f"--{key}={values[key]}" for key in ("actor_config.load", "rl_config.dataset_file")]
+    result = run_python(
+        *(MAIN, "--config", config, *paths, "--rl_config.eval_interval=0"),
+        *("--preset", "dapo", "--rl_config.epsilon_high=0.3", "--dry_run"),
+    )
+    assert "rl_config.epsilon_high: 0.3   (instead of 0.28)" in result.stdout
+    assert "rl_config.beta: 0.0\n" in result.stdout and "rl_config.dynamic_sampling.enabled: True\n" in result.stdout
+    assert "  reference        0.000 GiB" in result.stdout  # no KL, though the file has one

@@ -1,0 +1,132 @@
+"""One rank of two: statistics and gradient norm of every objective, under layouts that must not change them.
+
+Writes, on the first rank, FILE: objective -> layout -> name -> value.
+"""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from helpers import random_weights
+from mindspore import ParameterTuple
+
+from mindrlhf_lite.algorithms.aggregation import BatchTotals, sequence_mean, token_mean
+from mindrlhf_lite.algorithms.correction import Correction
+from mindrlhf_lite.algorithms.losses import LOSSES, LossOptions
+from mindrlhf_lite.models.decoder import Decoder
+from mindrlhf_lite.parallel.dims import ParallelDims
+from mindrlhf_lite.parallel.layout import Strategy, box_reader, buffers_of_rank, fill_buffers
+from mindrlhf_lite.parallel.mesh import ALONE, Mesh, gather_objects
+from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.shapes.streams import StreamShapes
+from mindrlhf_lite.trainer.actor import Actor
+from mindrlhf_lite.trainer.batches import make_microbatch, pack
+from mindrlhf_lite.trainer.objective import Objective, ObjectiveLoss
+from mindrlhf_lite.trainer.optimizer import AdamWOptions
+from mindrlhf_lite.trainer.stages import _LossGradients
+from mindrlhf_lite.trainer.statistics import merged_statistics
+from mindrlhf_lite.types import TrainSequence
+
+SHAPE = ModelConfig(271, 32, 48, 1, 4, 2, rope_theta=10000.0, max_position_embeddings=64, tie_word_embeddings=True)
+GROUP = 3
+
+
+def objectives():
+    """Every loss, each with another correction and another KL, so that all of them occur."""
+    corrections = ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask")
+    divergences = (("k3", True), ("k2", False), ("k1", True), ("abs", False), ("k3", False))
+    for number, name in enumerate(LOSSES):
+        estimator, is_unbiased = divergences[number % len(divergences)]
+        yield (
+            name,
+            Objective(
+                name,
+                LossOptions(0.05, 0.05, dual_clip=1.1 if name == "ppo" else 0.0, divergence=1e-3),
+                Correction(corrections[number % len(corrections)], 1.2),
+                has_kl=True,
+                kl_estimator=estimator,
+                kl_has_unbiased_gradient=is_unbiased,
+                entropy_coeff=0.1,
+                policy_is_frozen=True,
+            ),
+        )
+
+
+def sequences():
+    """Two groups of three; of one completion the middle does not count, of another nothing does."""
+    rng, found = np.random.default_rng(0), []
+    for prompt_length, lengths in ((5, (7, 20, 3)), (9, (1, 12, 30))):
+        prompt = rng.integers(0, 271, prompt_length)
+        for length in lengths:
+            ids = np.concatenate([prompt, rng.integers(0, 271, length)]).astype(np.int32)
+            near = [(-5.6 + rng.normal(0, 0.2, length)).astype(np.float32) for _ in range(3)]
+            named = dict(zip(("frozen_logprobs", "reference_logprobs", "sampling_logprobs"), near, strict=True))
+            found.append(TrainSequence.of(ids, prompt_length, float(rng.normal()), **named))
+    some = np.ones(20, np.float32)
+    some[5:9] = 0
+    found[1], found[4] = replace(found[1], mask=some), replace(found[4], mask=np.zeros(12, np.float32))
+    return found
+
+
+class Layout:
+    """A model under one strategy, whose loss can be exchanged. Args: budget: tokens of a micro-batch."""
+
+    def __init__(self, mesh, role, strategy, budget):
+        self.world, self.role, self.shapes = mesh.world, role, StreamShapes(budget, 48, 2)
+        weights = random_weights(SHAPE)
+        weights["model.embed_tokens.weight"] *= 0.05  # logprobs near -log 271, where `sequences` has the others
+        buffers = buffers_of_rank(SHAPE, strategy, mesh.rank if role.dims.size > 1 else 0)
+        model = Decoder(SHAPE, fill_buffers(buffers, box_reader(weights)), True, 48, role, strategy)
+        self.actor = Actor(model, Objective(), AdamWOptions())
+
+    def measure(self, objective):
+        actor, mesh = self.actor, self.role
+        sums = {sum_.name.removeprefix("gradient."): sum_ for sum_ in actor.optimizer.gradients}
+        names = [weight.name for weight in (actor.model.final_norm, actor.model.embedding)]
+        actor.loss = ObjectiveLoss(actor.model, objective)
+        actor._gradients._loss = _LossGradients(
+            actor.loss,
+            ParameterTuple([actor.model.named_weights()[name] for name in names]),
+            ParameterTuple([sums[name] for name in names]),
+        )
+        every, aggregation = sequences(), sequence_mean if objective.loss.startswith("gspo") else token_mean
+        totals = BatchTotals(sum(each.num_counted for each in every), len(every), 32)
+        mine = [each for index, each in enumerate(every) if index // GROUP % mesh.dims.data == mesh.at.data]
+        batches = [
+            replace(
+                make_microbatch([mine[i] for i in own], self.shapes, aggregation, totals),
+                kl_coefficient=np.float32(0.3),
+            )
+            for own in pack(mine, self.shapes)
+        ]
+        statistics, _ = actor.accumulate(batches)
+        shares = gather_objects(self.world, statistics) if mesh.dims.data > 1 else [statistics]
+        total = {}
+        for share in shares:
+            total = merged_statistics(total, share)
+        return {**total, "grad_norm": float(actor.apply(0.0)), "micro_batches": len(batches)}
+
+
+def main():
+    mesh = Mesh()
+    layouts = {
+        "whole": Layout(mesh, ALONE, Strategy(ALONE.dims), 96),
+        "micro": Layout(mesh, ALONE, Strategy(ALONE.dims), 64),
+    }
+    for name, dims in (("tensor", ParallelDims(1, 2, 1)), ("data", ParallelDims(2, 1, 1))):
+        layouts[name] = Layout(mesh, mesh.role(dims, SHAPE.num_key_value_heads), Strategy(dims), 64)
+    found = {
+        name: {layout: one.measure(objective) for layout, one in layouts.items()} for name, objective in objectives()
+    }
+    if mesh.is_main:
+        Path(sys.argv[1]).write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
