@@ -28,6 +28,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mindrlhf_lite.job import SECOND_NODE_VARIABLE
 from mindrlhf_lite.job.processes import Process
 from mindrlhf_lite.job.resume import ResumeHint
 from mindrlhf_lite.job.signals import listen_to_signals_again
@@ -155,6 +156,8 @@ class Guard:
                 environment = child.environment()
                 if environment.get("MS_ROLE") == "MS_WORKER":
                     self.members[child.pid] = _Member(child, int(environment.get("RANK_ID", "0")))
+                elif os.environ.get(SECOND_NODE_VARIABLE):
+                    continue  # its scheduler ends at once: the first node's, on the same host, serves both
                 elif (
                     environment.get("MS_ROLE") == "MS_SCHED" or not child.is_alive()
                 ):  # what ended before we looked has no environment: the scheduler

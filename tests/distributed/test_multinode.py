@@ -208,7 +208,7 @@ def test_a_killed_rank_of_another_node_is_named_on_both(tmp_path, networks):
             time.sleep(0.1)
         os.kill(ranks_of(nodes.mark)[1], signal.SIGKILL)
         killed = time.monotonic()
-        assert nodes.wait(60) == [1, 1]
+        assert nodes.wait(60) == [1, 1], nodes.text()[-3000:]
         assert time.monotonic() - killed < 10
         for log in nodes.logs:
             assert re.search(r"rank 1 was killed by signal 9 \(SIGKILL\) in step \d+, \w+", log.read_text()), (

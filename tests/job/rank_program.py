@@ -18,6 +18,9 @@ if role == "MS_WORKER":
 (folder / f"{role}_{rank}").write_text(str(os.getpid()))
 if mode == "done":
     sys.exit(0)
+if role == "MS_SCHED" and mode == "second_node":  # the first node's serves both
+    time.sleep(2)
+    sys.exit(0)
 if role == "MS_WORKER" and rank == "1" and mode == "mistake":
     time.sleep(1)
     print("error: rank 1: rl_config.beta=high: a number is needed", file=sys.stderr, flush=True)

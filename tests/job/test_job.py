@@ -23,12 +23,17 @@ SECONDS = 15  # for everything to be gone; msrun alone needs up to 34
 
 
 class Job:
-    """A job of two ranks and a scheduler, whose console text is in `console`."""
+    """A job of two ranks and a scheduler, whose console text is in `console`.
 
-    def __init__(self, folder: Path, mode: str, by_msrun: bool, port: int = 0, before=listen_to_ctrl_c):
+    Args: ranks: what `mindrlhf_lite.job` is told of them.
+    """
+
+    def __init__(
+        self, folder: Path, mode: str, by_msrun: bool, port: int = 0, before=listen_to_ctrl_c, ranks=("--ranks=2",)
+    ):
         (folder / "checkpoints/step_20").mkdir(parents=True)
         log = f"{folder}/log"
-        here = ["--ranks=2", f"--log_dir={log}", *([f"--master_port={port}"] if port else [])]
+        here = [*ranks, f"--log_dir={log}", *([f"--master_port={port}"] if port else [])]
         there = [
             "--worker_num=2",
             "--local_worker_num=2",
@@ -54,9 +59,8 @@ class Job:
         self.process.kill()
         end_processes_of(self.mark)
 
-    def wait_for_ranks(self) -> dict[str, int]:
+    def wait_for_ranks(self, names=("MS_SCHED_0", "MS_WORKER_0", "MS_WORKER_1")) -> dict[str, int]:
         """Process numbers by role and rank, once all have started."""
-        names = ("MS_SCHED_0", "MS_WORKER_0", "MS_WORKER_1")
         deadline = time.monotonic() + 60
         while not all((self.folder / name).is_file() and (self.folder / name).read_text() for name in names):
             assert self.process.poll() is None and time.monotonic() < deadline, self.console.read_text()
@@ -118,6 +122,20 @@ def test_a_killed_rank_is_named(tmp_path, by_msrun):
         text = job.console.read_text()
         assert "error: rank 1 was killed by signal 9 (SIGKILL)" in text and text.count(HINT) == 1, text
         assert "Traceback" not in text and "rank 0" not in text and "worker_1.log" in text, text
+
+
+def test_a_killed_rank_that_is_alone_on_its_node_is_named(tmp_path):
+    """Beside a scheduler that had nothing to do, as on a second node that is on the first one's host."""
+    ranks = ("--ranks=2", "--local_ranks=1", "--node_rank=1")
+    with Job(tmp_path, "second_node", False, free_port(), ranks=ranks) as job:
+        numbers = job.wait_for_ranks(("MS_SCHED_0", "MS_WORKER_1"))
+        scheduler = Process.find(numbers["MS_SCHED_0"])
+        while scheduler and scheduler.is_alive():
+            time.sleep(0.1)
+        time.sleep(0.5)  # the guard has seen it
+        os.kill(numbers["MS_WORKER_1"], signal.SIGKILL)
+        assert job.ends() == 1, job.console.read_text()
+        assert "error: rank 1 was killed by signal 9 (SIGKILL)" in job.console.read_text()
 
 
 @pytest.mark.parametrize("by_msrun", [True, False], ids=["msrun", "job"])
