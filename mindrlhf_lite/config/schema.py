@@ -67,6 +67,24 @@ class ActorParallelConfig(StagedParallelConfig):
     )
 
 
+FLOAT_TYPES = ("float32", "bfloat16", "float16")
+_OR_LIKE_THE_ACTOR = ("", *FLOAT_TYPES)
+
+
+@dataclass(frozen=True)
+class LossScaleConfig:
+    """Of a compute_dtype of float16; names of MindFormers' runner_wrapper.scale_sense."""
+
+    loss_scale_value: float = setting(65536.0, "the loss is multiplied by it at first", bounds=POSITIVE)
+    scale_factor: float = setting(
+        2.0,
+        "the scale is divided by it when gradients overflow (that update is left out), and multiplied by it after "
+        "scale_window updates",
+        bounds=Bounds("must be above 1", lambda value: value > 1),
+    )
+    scale_window: int = setting(1000, "updates in a row without an overflow until the scale grows", bounds=POSITIVE)
+
+
 @dataclass(frozen=True)
 class RecomputeConfig:
     recompute: bool = setting(
@@ -205,6 +223,7 @@ class RlConfig:
         ("end", "save"),
     )
     save_hf_model: bool = setting(True, "write the trained model to OUTPUT/hf at the end")
+    save_hf_dtype: str = setting("float32", "type of the tensors in it, rounded from float32", FLOAT_TYPES)
     resume_training: bool = setting(False, "continue from the newest complete checkpoint, if there is one")
     save_prompt_completions_data: bool = setting(True, "write OUTPUT/completions")
     save_prompt_completions_interval: int = setting(1, "steps between completion files", bounds=POSITIVE)
@@ -271,6 +290,19 @@ class ActorConfig:
         "of ranks replace those of the configuration file (not of the command line); must fit `load`",
     )
     save: str = setting("", "folder of checkpoints; empty: OUTPUT/checkpoints")
+    compute_dtype: str = setting(
+        "float32",
+        "type of matrix products and of what passes between them; norms, softmax, rotary embedding, logprobs and loss "
+        "are float32; on CPU bfloat16 is emulated by rounding",
+        FLOAT_TYPES,
+    )
+    param_dtype: str = setting(
+        "",
+        "type that the parameters are stored as (param_init_type); below float32 the optimizer keeps float32 masters; "
+        "empty: compute_dtype",
+        ("", *FLOAT_TYPES),
+    )
+    loss_scale: LossScaleConfig = field(default_factory=LossScaleConfig)
     parallel_config: ActorParallelConfig = field(default_factory=ActorParallelConfig)
     enable_parallel_optimizer: bool = setting(
         False, "share the optimizer's state among the data-parallel ranks (ZeRO stage 1)"
@@ -289,6 +321,8 @@ class RefConfig:
     sync_ref_model: bool = setting(False, "move the reference towards the actor now and then")
     ref_model_sync_steps: int = setting(100, "steps between two such moves", bounds=POSITIVE)
     ref_model_mixup_alpha: float = setting(0.6, "the actor's share in the reference after it", bounds=SHARE)
+    compute_dtype: str = setting("", "as actor_config.compute_dtype; empty: the actor's", _OR_LIKE_THE_ACTOR)
+    param_dtype: str = setting("", "type that the parameters are stored as; empty: compute_dtype", ("", *FLOAT_TYPES))
     parallel_config: StagedParallelConfig = field(default_factory=StagedParallelConfig)
 
 
@@ -351,6 +385,10 @@ class GenerateConfig:
         bounds=NOT_NEGATIVE,
     )
     max_prompt_length: int = setting(1024, "longest prompt, in tokens", bounds=POSITIVE)
+    compute_dtype: str = setting(
+        "", "as actor_config.compute_dtype, and of the KV cache; empty: the actor's", _OR_LIKE_THE_ACTOR
+    )
+    param_dtype: str = setting("", "type that the parameters are stored as; empty: compute_dtype", ("", *FLOAT_TYPES))
     parallel_config: ParallelConfig = field(default_factory=ParallelConfig)
     sampling_config: SamplingConfig = field(default_factory=SamplingConfig)
 
@@ -421,6 +459,17 @@ class Config:
         prompts = -(-rows // rl.num_generations) if rl.packing else rows
         longest = rows * generate.sampling_config.max_tokens + prompts * generate.max_prompt_length
         return rl.micro_batch_tokens or min(longest, rows * rl.seq_length)
+
+    def dtypes(self, role: str) -> tuple[str, str]:
+        """(compute type, stored type) of "actor", "ref" or "generate"."""
+        sections: dict[str, Any] = {
+            "actor": self.actor_config,
+            "ref": self.ref_config,
+            "generate": self.generate_config,
+        }
+        section = sections[role]
+        compute = section.compute_dtype or self.actor_config.compute_dtype
+        return compute, section.param_dtype or compute
 
     @property
     def tokenizer_dir(self) -> str:

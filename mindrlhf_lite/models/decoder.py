@@ -28,6 +28,7 @@ from mindrlhf_lite.models.packed_attention import (
     key_rows,
     visibility_mask,
 )
+from mindrlhf_lite.models.precision import FLOAT32, Precision, full, to_compute, weight_to_compute
 from mindrlhf_lite.models.spread import spread
 from mindrlhf_lite.models.zeros import zeros
 from mindrlhf_lite.parallel.collectives import GatherRows, cut_tokens, enter_tensor_parallel, leave_tensor_parallel
@@ -96,8 +97,11 @@ class DecoderLayer(nn.Cell):
         parameters: Mapping[str, Parameter],
         mesh: RoleMesh,
         is_sequence_split: bool,
+        precision: Precision,
+        is_trained: bool,
     ):
         super().__init__(auto_prefix=False)
+        self.low, self.low_weight = to_compute(precision), weight_to_compute(precision, is_trained)
         self.num_heads, self.head_dim = config.num_attention_heads // mesh.dims.tensor, config.head_dim
         self.num_kv_heads = max(1, config.num_key_value_heads // mesh.dims.tensor)
         self.eps = config.rms_norm_eps
@@ -113,20 +117,31 @@ class DecoderLayer(nn.Cell):
         )  # None where there is none
         self.q_norm, self.k_norm = (places.get(f"self_attn.{name}_norm.weight") for name in "qk")
         self.gate, self.up, self.down = (places[f"mlp.{name}_proj.weight"] for name in ("gate", "up", "down"))
-        self.attention, self.known_attention, self.known = PackedAttention(), KnownAttention(), Known()
+        self.attention, self.known_attention = PackedAttention(precision), KnownAttention(precision)
+        self.known = Known()
 
     def _heads(
         self, projected: Tensor, weights: tuple, bias: int | None, norm: int | None, batch: int, length: int, heads: int
     ) -> Tensor:
         if bias is not None:
-            projected = _bias_add(projected, weights[bias])
+            projected = self.low(_bias_add(projected, self.low_weight(weights[bias])))
         if norm is not None:
-            projected = rms_norm(projected.reshape(-1, self.head_dim), weights[norm], self.eps)
+            projected = self._norm(projected.reshape(-1, self.head_dim), weights[norm])
         return projected.reshape(batch, length, heads, self.head_dim).transpose(0, 2, 1, 3)
 
+    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self.low(rms_norm(full(x), full(self.low_weight(weight)), self.eps))
+
+    def _product(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self.low(_linear(x, self.low_weight(weight)))
+
     def _products(self, x: Tensor, weights: tuple) -> tuple[Tensor, Tensor, Tensor]:
-        normed = self.enter_attention(rms_norm(x, weights[self.attention_norm], self.eps))
-        return _linear(normed, weights[self.q]), _linear(normed, weights[self.k]), _linear(normed, weights[self.v])
+        normed = self.enter_attention(self._norm(x, weights[self.attention_norm]))
+        return (
+            self._product(normed, weights[self.q]),
+            self._product(normed, weights[self.k]),
+            self._product(normed, weights[self.v]),
+        )
 
     def _turned(
         self, q: Tensor, k: Tensor, v: Tensor, weights: tuple, tables: tuple, batch: int, length: int
@@ -135,7 +150,8 @@ class DecoderLayer(nn.Cell):
         query = self._heads(q, weights, self.q_bias, self.q_norm, batch, length, self.num_heads)
         key = self._heads(k, weights, self.k_bias, self.k_norm, batch, length, self.num_kv_heads)
         value = self._heads(v, weights, self.v_bias, None, batch, length, self.num_kv_heads)
-        return _rotate(query, scaled_cos, scaled_sin), _rotate(key, cos, sin), value
+        query, key = _rotate(full(query), scaled_cos, scaled_sin), _rotate(full(key), cos, sin)
+        return self.low(query), self.low(key), value
 
     def project(
         self, x: Tensor, weights: tuple, tables: tuple, batch: int, length: int
@@ -152,18 +168,26 @@ class DecoderLayer(nn.Cell):
         batch, heads, length, head_dim = query.shape
         pairs = batch * self.num_kv_heads
         grouped = query.reshape(pairs, heads // self.num_kv_heads * length, head_dim)
-        scores = _batch_matmul_tb(grouped, key.reshape(pairs, length, head_dim)).reshape(-1, length, length)
+        scores = self.low(_batch_matmul_tb(grouped, key.reshape(pairs, length, head_dim)))
+        scores = full(scores.reshape(-1, length, length))
         scores = scores + spread(mask, scores.shape)
-        probabilities = _softmax(scores.reshape(-1, length)).reshape(pairs, -1, length)
-        attended = _batch_matmul(probabilities, value.reshape(pairs, length, head_dim))
+        probabilities = self.low(_softmax(scores.reshape(-1, length))).reshape(pairs, -1, length)
+        attended = self.low(_batch_matmul(probabilities, value.reshape(pairs, length, head_dim)))
         return attended.reshape(batch, heads, length, head_dim).transpose(0, 2, 1, 3).reshape(batch * length, -1)
 
     def finish(self, x: Tensor, attended: Tensor, weights: tuple) -> Tensor:
         """Adds the attention output ([tokens, heads * D]) and the MLP to the residual stream x [tokens, H]."""
-        x = x + self.leave_attention(_linear(attended, weights[self.o]))
-        normed = self.enter_mlp(rms_norm(x, weights[self.mlp_norm], self.eps))
-        inner = ops.silu(_linear(normed, weights[self.gate])) * _linear(normed, weights[self.up])
-        return x + self.leave_mlp(_linear(inner, weights[self.down]))
+        x = self.low(x + self._added(attended, weights))
+        normed = self.enter_mlp(self._norm(x, weights[self.mlp_norm]))
+        gate, up = self._product(normed, weights[self.gate]), self._product(normed, weights[self.up])
+        return self._with_mlp(x, gate, up, weights)
+
+    def _added(self, attended: Tensor, weights: tuple) -> Tensor:
+        return self.low(self.leave_attention(self._product(attended, weights[self.o])))
+
+    def _with_mlp(self, x: Tensor, gate: Tensor, up: Tensor, weights: tuple) -> Tensor:
+        inner = self.low(ops.silu(full(gate)) * full(up))
+        return self.low(x + self.low(self.leave_mlp(self._product(inner, weights[self.down]))))
 
     def run(self, x: Tensor, weights: tuple, attention: tuple, known: tuple = ()) -> tuple[Tensor, tuple]:
         """The layer over a stream of packed sequences x [T, H].
@@ -189,20 +213,19 @@ class DecoderLayer(nn.Cell):
             attended, probabilities = self.known_attention(query, key, value, rows, mask, known[3], known[4])
         heads = attended.reshape(blocks, self.num_heads, width, self.head_dim)
         by_token = heads.transpose(0, 2, 1, 3).reshape(blocks * width, -1)
-        added = self._result(self.leave_attention(_linear(by_token, weights[self.o])), known, 5)
-        x = x + added
-        normed = self.enter_mlp(rms_norm(x, weights[self.mlp_norm], self.eps))
-        gate = self._result(_linear(normed, weights[self.gate]), known, 6)
-        up = self._result(_linear(normed, weights[self.up]), known, 7)
-        output = x + self.leave_mlp(_linear(ops.silu(gate) * up, weights[self.down]))
-        return output, (q, k, v, attended, probabilities, added, gate, up)
+        added = self._result(self._added(by_token, weights), known, 5)
+        x = self.low(x + added)
+        normed = self.enter_mlp(self._norm(x, weights[self.mlp_norm]))
+        gate = self._result(self._product(normed, weights[self.gate]), known, 6)
+        up = self._result(self._product(normed, weights[self.up]), known, 7)
+        return self._with_mlp(x, gate, up, weights), (q, k, v, attended, probabilities, added, gate, up)
 
     def _result(self, computed: Tensor, known: tuple, place: int) -> Tensor:
         return computed if len(known) == 0 else self.known(computed, known[place])
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x / rms(x) * weight over the last dimension of x [tokens, H] (arXiv:1910.07467)."""
+    """x / rms(x) * weight over the last dimension of x [tokens, H] (arXiv:1910.07467); float32."""
     return x * spread(_rsqrt(_mean(x * x, -1) + eps), x.shape) * spread(weight.reshape(1, -1), x.shape)
 
 
@@ -213,12 +236,13 @@ class Decoder(nn.Cell):
     Args:
         config: its shape.
         weights: float32 arrays by buffer name, as `fill_buffers` returns them; on one rank, all tensors of the model.
-            Copied. None: zeros.
+            Copied, rounded to what `precision` stores. None: zeros.
         trainable: whether the parameters take gradients.
         max_length: longest sequence; sizes the rotary tables.
         mesh: the role's axes.
         strategy: how the weights lie on the ranks; None: whole, on one rank.
         is_sequence_split: whether the residual stream's tokens are split over the tensor axis (sequence parallelism).
+        precision: what it computes in, and stores.
     """
 
     def __init__(
@@ -230,9 +254,11 @@ class Decoder(nn.Cell):
         mesh: RoleMesh = ALONE,
         strategy: Strategy | None = None,
         is_sequence_split: bool = False,
+        precision: Precision = FLOAT32,
     ):
         super().__init__(auto_prefix=False)
-        self.config, self.max_length, self.mesh = config, max_length, mesh
+        self.config, self.max_length, self.mesh, self.precision = config, max_length, mesh, precision
+        self.low, self.low_weight = to_compute(precision), weight_to_compute(precision, trainable)
         self.strategy = strategy or Strategy(mesh.dims)
         self.tensor_degree, self.is_first_stage = mesh.dims.tensor, mesh.is_first_stage
         self.is_sequence_split = is_sequence_split and mesh.tensor is not None
@@ -240,7 +266,7 @@ class Decoder(nn.Cell):
         # a copy: a Tensor may share numpy's memory, and two roles must not share weights by accident
         by_name = {
             b.name: Parameter(
-                zeros(b.shape) if weights is None else Tensor(np.array(weights[b.name], np.float32)),
+                zeros(b.shape, precision.storage) if weights is None else precision.stored(weights[b.name]),
                 name=b.name,
                 requires_grad=trainable,
             )
@@ -248,7 +274,10 @@ class Decoder(nn.Cell):
         }
         own_layers = self.strategy.layers_of_stage(config.num_hidden_layers)[mesh.at.stage]
         self.layers = nn.CellList(
-            [DecoderLayer(config, f"model.layers.{i}.", by_name, mesh, is_sequence_split) for i in own_layers],
+            [
+                DecoderLayer(config, f"model.layers.{i}.", by_name, mesh, is_sequence_split, precision, trainable)
+                for i in own_layers
+            ],
             auto_prefix=False,
         )
         self.num_layers, self.first_layer = len(own_layers), own_layers[0]  # of this stage
@@ -297,11 +326,21 @@ class Decoder(nn.Cell):
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """token_ids [tokens] int32 -> [tokens, H]; first stage only."""
+        return self.placed(ops.gather(self.embedding, self.rows_of(token_ids), 0), token_ids)
+
+    def rows_of(self, token_ids: Tensor) -> Tensor:
+        """The rows of this rank's part of the embedding that tokens are looked up in; any row for others' tokens."""
         if not self.splits_embedding:
-            return self.cut_tokens(ops.gather(self.embedding, token_ids, 0))
+            return token_ids
+        return ops.minimum(ops.maximum(token_ids - self.first_row, 0), self.rows - 1)
+
+    def placed(self, embedded: Tensor, token_ids: Tensor) -> Tensor:
+        """Rows looked up on this rank [tokens, H] -> the residual stream."""
+        embedded = self.low(embedded)
+        if not self.splits_embedding:
+            return self.cut_tokens(embedded)
         local = token_ids - self.first_row
-        is_here = ops.logical_and(local >= 0, local < self.rows).astype(ms.float32).reshape(-1, 1)
-        embedded = ops.gather(self.embedding, ops.minimum(ops.maximum(local, 0), self.rows - 1), 0)
+        is_here = ops.logical_and(local >= 0, local < self.rows).astype(embedded.dtype).reshape(-1, 1)
         return self.leave_embedding(embedded * spread(is_here, embedded.shape))
 
     def attention_inputs(
@@ -329,13 +368,13 @@ class Decoder(nn.Cell):
 
     def norm(self, x: Tensor) -> Tensor:
         """The final norm over the residual stream; every tensor rank gets all rows [tokens, H]. Last stage only."""
-        return self.enter_head(rms_norm(x, self.final_norm, self.eps))
+        return self.enter_head(self.low(rms_norm(full(x), full(self.low_weight(self.final_norm)), self.eps)))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[tokens, H] after `norm` -> [tokens, V], whole on every tensor rank. Not for training: see
         `TokenLogprobs`.
         """
-        logits = _linear(hidden, self.head)
+        logits = full(self.low(_linear(hidden, self.low_weight(self.head))))
         if self.tensor_degree == 1:
             return logits
         tokens = hidden.shape[0]
@@ -355,4 +394,4 @@ class Decoder(nn.Cell):
 
     def weights_as_numpy(self) -> dict[str, np.ndarray]:
         """A copy of this rank's buffers, float32 by name."""
-        return {parameter.name: parameter.asnumpy().copy() for parameter in self.parameters_in_order}
+        return {parameter.name: np.array(parameter.asnumpy(), np.float32) for parameter in self.parameters_in_order}

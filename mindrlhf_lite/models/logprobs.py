@@ -13,6 +13,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from mindrlhf_lite.models.precision import FLOAT32, Precision, full, to_compute, weight_to_compute
 from mindrlhf_lite.models.spread import spread
 from mindrlhf_lite.parallel.collectives import MaxOverAxis, _sum_of
 from mindrlhf_lite.parallel.mesh import Axis
@@ -49,6 +50,8 @@ class TokenLogprobs(nn.Cell):
         axis: tensor-parallel ranks that share the vocabulary; rank i has rows [i R, (i + 1) R), R = ceil(V / ranks).
         chunk_elements: logits held at a time; 0: as CHUNK_ELEMENTS has it.
         has_entropy_gradient: whether gradients flow through the entropy; otherwise it is only a metric.
+        precision: of hidden states, weight and products; all else is float32.
+        is_trained: whether the weight takes gradients.
     """
 
     def __init__(
@@ -57,8 +60,11 @@ class TokenLogprobs(nn.Cell):
         axis: Axis | None = None,
         chunk_elements: int = 0,
         has_entropy_gradient: bool = False,
+        precision: Precision = FLOAT32,
+        is_trained: bool = True,
     ):
         super().__init__(auto_prefix=False)
+        self.low, self.low_weight = to_compute(precision), weight_to_compute(precision, is_trained)
         self.has_entropy_gradient = has_entropy_gradient
         self.is_split = axis is not None
         self.rows = -(-vocab_size // (1 if axis is None else axis.size))
@@ -71,7 +77,7 @@ class TokenLogprobs(nn.Cell):
         self.on, self.off = Tensor(1.0, ms.float32), Tensor(0.0, ms.float32)
 
     def _logits(self, hidden: Tensor, weight: Tensor) -> Tensor:
-        logits = _linear(hidden, weight)
+        logits = full(self.low(_linear(hidden, self.low_weight(weight))))
         return logits if self.bias is None else logits + spread(self.bias, logits.shape)
 
     def _one_hot(self, labels: Tensor) -> Tensor:
@@ -141,7 +147,7 @@ class TokenLogprobs(nn.Cell):
             entropies += (entropy,)
             normalisers += (normaliser,)
             last = logprob
-        return _concat(logprobs), _concat(entropies), _concat(normalisers), ops.zeros((1, 1), hidden.dtype)
+        return _concat(logprobs), _concat(entropies), _concat(normalisers), ops.zeros((1, 1), ms.float32)
 
     def _dlogits(
         self, probabilities: Tensor, labels: Tensor, entropy: Tensor, dlogprobs: Tensor, dentropy: Tensor
@@ -161,10 +167,11 @@ class TokenLogprobs(nn.Cell):
         """
         count, rows = hidden.shape[0], self.rows_per_chunk
         if count <= rows:
-            dlogits = self._dlogits(out[3], labels, out[1], gradients[0], gradients[1])
-            return _matmul(dlogits, weight), _matmul_ta(dlogits, hidden), ops.zeros_like(labels)
+            dlogits = self.low(self._dlogits(out[3], labels, out[1], gradients[0], gradients[1]))
+            dweight = self.low(_matmul_ta(dlogits, hidden)).astype(weight.dtype)
+            return self.low(_matmul(dlogits, self.low_weight(weight))), dweight, ops.zeros_like(labels)
         dhidden: tuple = ()
-        dweight = None
+        dweight = None  # float32
         last = labels
         for start in range(0, count, rows):
             end = start + rows
@@ -176,9 +183,11 @@ class TokenLogprobs(nn.Cell):
                 if self.is_split
                 else ops.exp(_log_softmax(logits))
             )
-            dlogits = self._dlogits(probabilities, own_labels, out[1][start:end], dlogprobs, dentropy)
-            dhidden += (_matmul(dlogits, weight),)
-            own = _matmul_ta(dlogits, part)  # zeros to begin with would be a constant of the graph, as large
+            dlogits = self.low(self._dlogits(probabilities, own_labels, out[1][start:end], dlogprobs, dentropy))
+            dhidden += (self.low(_matmul(dlogits, self.low_weight(weight))),)
+            own = full(
+                self.low(_matmul_ta(dlogits, part))
+            )  # zeros to begin with would be a constant of the graph, as large
             dweight = own if dweight is None else dweight + own
             last = dweight
-        return _concat(dhidden), dweight, ops.zeros_like(labels)
+        return _concat(dhidden), dweight.astype(weight.dtype), ops.zeros_like(labels)

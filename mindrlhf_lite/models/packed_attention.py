@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from mindrlhf_lite.models.precision import Precision, full, to_compute
 from mindrlhf_lite.models.spread import spread
 
 MASKED = -1e9  # additive mask: exp(MASKED - max) is exactly 0 in float32
@@ -58,6 +59,10 @@ def _chosen(x: Tensor, rows: Tensor, pairs: int) -> Tensor:
 class PackedAttention(nn.Cell):
     """softmax(q k^T + mask) v of query blocks over keys chosen by index. Differentiated as `KnownAttention`."""
 
+    def __init__(self, precision: Precision):
+        super().__init__(auto_prefix=False)
+        self.low = to_compute(precision)
+
     def construct(self, query: Tensor, key: Tensor, value: Tensor, rows: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Args: query [B*KV, G*W, D], already scaled, of B blocks of W tokens; key, value [B*KV*W, D]; rows
         [B*KV*K] int32 (see `key_rows`); mask [B, W, K]. Returns ([B*KV, G*W, D], probabilities [B*KV, G*W, K]).
@@ -65,16 +70,20 @@ class PackedAttention(nn.Cell):
         pairs, queries, _ = query.shape
         blocks, width, count = mask.shape
         keys, values = _chosen(key, rows, pairs), _chosen(value, rows, pairs)
-        scores = _batch_matmul_tb(query, keys).reshape(blocks, -1, width, count)
+        scores = full(self.low(_batch_matmul_tb(query, keys))).reshape(blocks, -1, width, count)
         scores = scores + spread(mask.reshape(blocks, 1, width, count), scores.shape)
-        probabilities = _softmax(scores.reshape(-1, count)).reshape(pairs, queries, count)
-        return _batch_matmul(probabilities, values), probabilities
+        probabilities = self.low(_softmax(scores.reshape(-1, count))).reshape(pairs, queries, count)
+        return self.low(_batch_matmul(probabilities, values)), probabilities
 
 
 class KnownAttention(nn.Cell):
     """`PackedAttention` whose results are known, and its gradient written out: it takes rowsum(dP * P) as
     rowsum(dO * O) (FlashAttention, arXiv:2205.14135, eq. 4).
     """
+
+    def __init__(self, precision: Precision):
+        super().__init__(auto_prefix=False)
+        self.low = to_compute(precision)
 
     def construct(
         self,
@@ -104,17 +113,16 @@ class KnownAttention(nn.Cell):
         pairs, _, head_dim = query.shape
         count = probabilities.shape[-1]
         keys, values = _chosen(key, rows, pairs), _chosen(value, rows, pairs)
-        dprobabilities = _batch_matmul_tb(doutput, values).reshape(-1, count)
-        row_sum = _mean((doutput * attended).reshape(-1, head_dim), -1) * head_dim
-        dscores = (probabilities.reshape(-1, count) * (dprobabilities - spread(row_sum, dprobabilities.shape))).reshape(
-            probabilities.shape
-        )
-        dkeys = _batch_matmul_ta(dscores, query).reshape(-1, head_dim)
-        dvalues = _batch_matmul_ta(probabilities, doutput).reshape(-1, head_dim)
+        dprobabilities = full(self.low(_batch_matmul_tb(doutput, values))).reshape(-1, count)
+        row_sum = _mean((full(doutput) * full(attended)).reshape(-1, head_dim), -1) * head_dim
+        shifted = dprobabilities - spread(row_sum, dprobabilities.shape)
+        dscores = self.low((full(probabilities).reshape(-1, count) * shifted).reshape(probabilities.shape))
+        dkeys = full(self.low(_batch_matmul_ta(dscores, query))).reshape(-1, head_dim)
+        dvalues = full(self.low(_batch_matmul_ta(probabilities, doutput))).reshape(-1, head_dim)
         return (
-            _batch_matmul(dscores, keys),
-            _segment_sum(dkeys, rows, key.shape[0]),
-            _segment_sum(dvalues, rows, key.shape[0]),
+            self.low(_batch_matmul(dscores, keys)),
+            self.low(_segment_sum(dkeys, rows, key.shape[0])),
+            self.low(_segment_sum(dvalues, rows, key.shape[0])),
             ops.zeros_like(rows),
             ops.zeros_like(mask),
             ops.zeros_like(attended),

@@ -9,8 +9,8 @@ import numpy as np
 from mindspore import Tensor, mint
 
 
-def zeros(shape: Sequence[int]) -> Tensor:
-    """float32 zeros, made where they will lie: on a device the host's memory has no part in it."""
+def zeros(shape: Sequence[int], dtype: ms.Type = ms.float32) -> Tensor:
+    """Zeros, made where they will lie: on a device the host's memory has no part in it."""
     if ms.get_context("device_target") == "CPU":
-        return Tensor(np.zeros(tuple(shape), np.float32))
-    return mint.zeros(tuple(shape), dtype=ms.float32)
+        return Tensor(np.zeros(tuple(shape), ms.dtype_to_nptype(dtype)))
+    return mint.zeros(tuple(shape), dtype=dtype)

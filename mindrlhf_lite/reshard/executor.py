@@ -23,9 +23,10 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor
 
+from mindrlhf_lite.models.precision import FLOAT32, Precision, to_storage
 from mindrlhf_lite.parallel.mesh import Axis, gather_objects, is_simulated
 from mindrlhf_lite.reshard.blocks import Block, blocks_of_receiver
-from mindrlhf_lite.reshard.plan import Plan
+from mindrlhf_lite.reshard.plan import ITEM_BYTES, Plan
 from mindrlhf_lite.reshard.transports import Location, Place, Source, Transport, cut, is_on_host
 
 BUCKET_BYTES = 8 << 20
@@ -63,14 +64,36 @@ class ResidentSource:
         return cut(self.parameters[name], region)
 
 
+class _Converted:
+    """A source as the destination stores it."""
+
+    def __init__(self, source: Source, source_type: np.dtype, precision: Precision):
+        self.source, self.source_type, self.precision = source, source_type, precision
+        self.names, self.locate, self._to_storage = source.names, source.locate, to_storage(precision)
+
+    def array(self, values: np.ndarray) -> np.ndarray:
+        return self.precision.rounded(values.astype(np.float32))
+
+    def read(self, name: str, region: tuple[slice, ...], out: np.ndarray) -> None:
+        values = np.empty(out.shape, self.source_type)
+        self.source.read(name, region, values)
+        out[...] = self.array(values)
+
+    def tensor(self, name: str, region: tuple[slice, ...]) -> Tensor:
+        return self._to_storage(self.source.tensor(name, region))
+
+
 class Resharder:
-    """One direction of weights between two layouts on this rank, planned once.
+    """One direction of weights between two layouts on this rank, planned once. Where the two store different types,
+    what is sent has the destination's.
 
     Args:
         rank: this rank.
         world: all ranks; None: only this one.
         destination: this rank's parameters by buffer name, as the plan's destination names them.
-        bucket_bytes: half of what a reshard may allocate; a collective's messages are an eighth of a bucket.
+        bucket_bytes: half of what a reshard may allocate, counted as if every number took four bytes; a collective's
+            messages are an eighth of a bucket.
+        precisions: of the source's parameters and of the destination's.
     """
 
     def __init__(
@@ -81,12 +104,16 @@ class Resharder:
         destination: Mapping[str, Parameter],
         transport: Transport,
         bucket_bytes: int = BUCKET_BYTES,
+        precisions: tuple[Precision, Precision] = (FLOAT32, FLOAT32),
     ):
         self.plan, self.rank, self.world, self.destination, self.transport = plan, rank, world, destination, transport
         self._message_bytes = bucket_bytes if transport.is_of_host else max(1, bucket_bytes // _MESSAGES_PER_BUCKET)
         self.blocks = blocks_of_receiver(plan, rank, self._message_bytes)
         self._messages = self._order()
         self._bucket_bytes = bucket_bytes
+        types = [np.dtype(ms.dtype_to_nptype(precision.storage)) for precision in precisions]
+        self._source_type, self._type = types
+        self._converts, self._precision = precisions[0].param != precisions[1].param, precisions[1]
 
     def _order(self) -> list[tuple[int, int, Block]]:
         """(block number, receiver, block) of all messages that this rank has a part in, in the order that all ranks
@@ -114,6 +141,7 @@ class Resharder:
             RuntimeError: is_checked, and a checksum of what was received differs from what was sent.
         """
         start = time.perf_counter()
+        source = _Converted(source, self._source_type, self._precision) if self._converts else source
         self.transport.start(source)
         for _, receiver, block in self._messages:
             if receiver == self.rank:
@@ -128,10 +156,14 @@ class Resharder:
         if is_checked:
             self._compare(everyone)
         return Moved(
-            int(self.plan.received_bytes[self.rank]),
-            int(self.plan.copied_bytes[self.rank]),
+            self.in_bytes(int(self.plan.received_bytes[self.rank])),
+            self.in_bytes(int(self.plan.copied_bytes[self.rank])),
             time.perf_counter() - start,
         )
+
+    def in_bytes(self, planned: int) -> int:
+        """What takes so many bytes as the plan counts, in the destination's type."""
+        return planned // ITEM_BYTES * self._type.itemsize
 
     def _receive(self, source: Source, block: Block) -> None:
         """Fills one block, in the memory of the parameters themselves."""
@@ -142,7 +174,13 @@ class Resharder:
         ]
         for sender in block.senders:  # the order in which the senders' messages go out
             pieces, outs = zip(*[(piece, out) for piece, out in filled if piece.sender == sender], strict=True)
-            self.transport.receive(pieces, sender, outs)
+            if isinstance(source, _Converted) and self.transport.pulls:  # from memory of the source's type
+                theirs = [np.empty(out.shape, self._source_type) for out in outs]
+                self.transport.receive(pieces, sender, theirs)
+                for out, values in zip(outs, theirs, strict=True):
+                    out[...] = source.array(values)
+            else:
+                self.transport.receive(pieces, sender, outs)
         for piece, out in filled:
             if piece.sender != self.rank:
                 continue
@@ -165,7 +203,7 @@ class Resharder:
         for piece in self.plan.pieces_sent_by(self.rank):
             for rows in _row_ranges(piece.source, self._bucket_bytes // _MESSAGES_PER_BUCKET):
                 if self.transport.is_of_host:
-                    values = np.empty([s.stop - s.start for s in rows], np.float32)
+                    values = np.empty([s.stop - s.start for s in rows], self._type)
                     source.read(piece.source_buffer, rows, values)
                 else:
                     values = source.tensor(piece.source_buffer, rows).asnumpy()
@@ -190,12 +228,12 @@ class Resharder:
 
 
 def _crc32(values: np.ndarray, so_far: int) -> int:
-    return zlib.crc32(np.ascontiguousarray(values).data, so_far)
+    return zlib.crc32(np.ascontiguousarray(values).view(np.uint8).data, so_far)
 
 
 def _row_ranges(region: tuple[slice, ...], limit_bytes: int) -> Iterator[tuple[slice, ...]]:
     """Cuts a region into row ranges of at most `limit_bytes` (or one row)."""
-    row_bytes = 4 * int(np.prod([s.stop - s.start for s in region[1:]], dtype=np.int64))
+    row_bytes = ITEM_BYTES * int(np.prod([s.stop - s.start for s in region[1:]], dtype=np.int64))
     step = max(1, limit_bytes // row_bytes)
     for start in range(region[0].start, region[0].stop, step):
         yield (slice(start, min(start + step, region[0].stop)), *region[1:])

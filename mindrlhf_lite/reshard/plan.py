@@ -21,7 +21,7 @@ from mindrlhf_lite.parallel.layout import Box, Buffer, Part, Strategy, buffers_a
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import parameter_specs
 
-ITEM_BYTES = 4  # float32 weights
+ITEM_BYTES = 4  # a plan counts as if weights were float32
 _PIECES_PER_RANK = 80  # a region is cut once it exceeds this share of what a rank sends on average
 
 

@@ -18,6 +18,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, ops
 
+from mindrlhf_lite.models.zeros import zeros
 from mindrlhf_lite.parallel.collectives import transfer
 from mindrlhf_lite.parallel.mesh import Axis, Mesh, gather_objects
 from mindrlhf_lite.reshard.plan import Piece
@@ -87,7 +88,7 @@ class Source(Protocol):
         ...
 
     def read(self, name: str, region: tuple[slice, ...], out: np.ndarray) -> None:
-        """Copies a region of this rank's own buffer into `out`, float32 of the region's shape."""
+        """Copies a region of this rank's own buffer into `out`, of its type and the region's shape."""
         ...
 
     def tensor(self, name: str, region: tuple[slice, ...]) -> Tensor:
@@ -137,7 +138,7 @@ class CollectiveTransport:
         self._confirm(packed, receiver, is_sender=False)
 
     def receive(self, pieces: Sequence[Piece], sender: int, outs: Sequence[Place]) -> None:
-        packed, start = Tensor(np.zeros(sum(out.size for out in outs), np.float32)), 0
+        packed, start = zeros((sum(out.size for out in outs),), outs[0].parameter.dtype), 0
         self._broadcast(packed, sender, is_sender=False)
         for out in outs:
             out.write(packed[start : start + out.size].reshape(out.shape))
@@ -193,7 +194,7 @@ class SharedMemoryTransport:
                 self._read_memory(location, piece.source, out)
 
     def _read_memory(self, location: Location, region: tuple[slice, ...], out: np.ndarray) -> None:
-        theirs, ours = _runs(location.address, location.shape, region), _runs_of(out)
+        theirs, ours = _runs(location.address, location.shape, region, out.itemsize), _runs_of(out)
         if (
             len(_merged(theirs)) == len(_merged(ours)) == 1
         ):  # whole rows on both sides, as most pieces are: pinning pages row by row costs more than the copy
@@ -232,15 +233,15 @@ def is_shared_memory_allowed() -> bool:
     return bool(got == 8 and copy[0] == 7)
 
 
-def _runs(address: int, shape: Sequence[int], region: tuple[slice, ...]) -> np.ndarray:
-    """(address, bytes) of every row of a region of a contiguous float32 array at `address`, uint64 [rows, 2]."""
+def _runs(address: int, shape: Sequence[int], region: tuple[slice, ...], item: int) -> np.ndarray:
+    """(address, bytes) of every row of a region of a buffer at `address`, whose numbers take `item` bytes."""
     width = int(np.prod(shape[1:], dtype=np.int64))
     row = region[0]
-    count, start = row.stop - row.start, address + 4 * row.start * width
+    count, start = row.stop - row.start, address + item * row.start * width
     first, length = (region[1].start, region[1].stop - region[1].start) if len(region) > 1 else (0, 1)
     result = np.empty((count, 2), np.uint64)
-    result[:, 0] = start + 4 * first + 4 * width * np.arange(count)
-    result[:, 1] = 4 * length
+    result[:, 0] = start + item * first + item * width * np.arange(count)
+    result[:, 1] = item * length
     return result
 
 
@@ -259,17 +260,17 @@ def _merged(runs: np.ndarray) -> np.ndarray:
 
 
 def read_region(descriptor: int, offset: int, shape: Sequence[int], region: tuple[slice, ...], out: np.ndarray) -> None:
-    """Copies a region of a float32 array that starts at `offset` of a file into `out`, in place."""
-    width, rows = int(np.prod(shape[1:], dtype=np.int64)), region[0]
+    """Copies a region of an array that starts at `offset` of a file into `out`, of the same type, in place."""
+    width, rows, item = int(np.prod(shape[1:], dtype=np.int64)), region[0], out.itemsize
     is_whole_rows = len(region) == 1 or region[1].stop - region[1].start == width
     if is_whole_rows and out.flags.c_contiguous:
-        read_exactly(descriptor, out.data.cast("B"), offset + 4 * rows.start * width)
+        read_exactly(descriptor, out.data.cast("B"), offset + item * rows.start * width)
         return
-    step = max(1, (1 << 20) // (4 * width))  # rows read whole through a megabyte: cheaper than one call a row
+    step = max(1, (1 << 20) // (item * width))  # rows read whole through a megabyte: cheaper than one call a row
     for start in range(rows.start, rows.stop, step):
         stop = min(start + step, rows.stop)
-        block = np.empty((stop - start, width), np.float32)
-        read_exactly(descriptor, block.data.cast("B"), offset + 4 * start * width)
+        block = np.empty((stop - start, width), out.dtype)
+        read_exactly(descriptor, block.data.cast("B"), offset + item * start * width)
         out[start - rows.start : stop - rows.start] = block[:, region[1]] if len(region) > 1 else block[:, 0]
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, jit, mutable, nn, ops
 
 from mindrlhf_lite.models.decoder import MASKED, Decoder, DecoderLayer, causal_mask
+from mindrlhf_lite.models.precision import full
 from mindrlhf_lite.models.zeros import zeros
 from mindrlhf_lite.rollout.draw import Drawing, draw_greedily, draw_tokens
 
@@ -26,12 +27,16 @@ _softmax = ops.Softmax(-1)
 
 
 def allocate_cache(model: Decoder, slots: int, cache_length: int) -> tuple[Parameter, ...]:
-    """Zeroed key caches of all layers, then the value caches: slots, or blocks, of so many tokens each."""
+    """Zeroed key caches of all layers, then the value caches: slots, or blocks, of so many tokens each; of the model's
+    compute type.
+    """
     shape = (slots * model.layers[0].num_kv_heads * cache_length, model.config.head_dim)
 
     def layer_caches(kind: str) -> tuple[Parameter, ...]:
         names = (f"{kind}_cache.{i}" for i in range(len(model.layers)))
-        return tuple(Parameter(zeros(shape), name=name, requires_grad=False) for name in names)
+        return tuple(
+            Parameter(zeros(shape, model.precision.activations), name=name, requires_grad=False) for name in names
+        )
 
     return layer_caches("key") + layer_caches("value")
 
@@ -109,10 +114,11 @@ class Decode(nn.Cell):
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
         pairs, length = self.slots * self.num_kv_heads, self.cache_length
-        scores = _batch_matmul_tb(query.reshape(pairs, self.queries_per_kv, self.head_dim), keys)
+        low = self.model.low
+        scores = full(low(_batch_matmul_tb(query.reshape(pairs, self.queries_per_kv, self.head_dim), keys)))
         scores = scores.reshape(self.slots, self.num_kv_heads * self.queries_per_kv, length) + mask
-        probabilities = _softmax(scores.reshape(-1, length)).reshape(pairs, self.queries_per_kv, length)
-        return _batch_matmul(probabilities, values).reshape(self.slots, -1)
+        probabilities = low(_softmax(scores.reshape(-1, length))).reshape(pairs, self.queries_per_kv, length)
+        return low(_batch_matmul(probabilities, values)).reshape(self.slots, -1)
 
     def _write(self, cache: Parameter, places: Tensor, rows: Tensor) -> Tensor:
         return _scatter_update(cache, places, rows.reshape(-1, self.head_dim))

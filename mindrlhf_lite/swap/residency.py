@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 
+import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor
 
@@ -252,6 +253,7 @@ class StoredSource:
         self.store.read(self.parameters[name], region, out)
 
     def tensor(self, name: str, region: tuple[slice, ...]) -> Tensor:
-        values = np.empty([part.stop - part.start for part in region], np.float32)
+        dtype = ms.dtype_to_nptype(self.parameters[name].dtype)
+        values = np.empty([part.stop - part.start for part in region], dtype)
         self.store.read(self.parameters[name], region, values)
         return Tensor.from_numpy(values)

@@ -187,7 +187,7 @@ class HostStore:
     def reserve(self, parameters: Sequence[Parameter]) -> None:
         """The host's memory of what will be saved."""
         for parameter in parameters:
-            self._contents[id(parameter)] = np.empty(parameter.shape, np.float32)
+            self._contents[id(parameter)] = np.empty(parameter.shape, ms.dtype_to_nptype(parameter.dtype))
 
     def save(self, parameters: Sequence[Parameter]) -> int:
         """Copies the contents to the host; returns bytes. The device's memory is still there."""

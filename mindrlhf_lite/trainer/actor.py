@@ -14,6 +14,7 @@ from mindspore import Tensor, jit, nn, ops
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.logprobs import TokenLogprobs
 from mindrlhf_lite.trainer.batches import MicroBatch
+from mindrlhf_lite.trainer.loss_scale import LossScale
 from mindrlhf_lite.trainer.objective import Objective, ObjectiveLoss, as_tensors
 from mindrlhf_lite.trainer.optimizer import AdamW, AdamWOptions
 from mindrlhf_lite.trainer.stages import StagedGradients, StageLayers, run_stages
@@ -27,6 +28,7 @@ class Actor:
         model: trainable; this rank's share.
         shards_optimizer: whether the optimizer's state is shared by the data-parallel ranks.
         recomputes: whether activations are computed again in the backward pass, a layer at a time.
+        loss_scale: what the loss is multiplied by; None: nothing.
     """
 
     def __init__(
@@ -36,9 +38,10 @@ class Actor:
         optimizer: AdamWOptions,
         shards_optimizer: bool = False,
         recomputes: bool = False,
+        loss_scale: LossScale | None = None,
     ):
         self.model, self.mesh = model, model.mesh
-        self.optimizer = AdamW(model, optimizer, shards_optimizer)
+        self.optimizer = AdamW(model, optimizer, shards_optimizer, loss_scale)
         self.layers = StageLayers(model)
         self.loss = ObjectiveLoss(model, objective)
         self._gradients = StagedGradients(self.layers, self.loss, self.optimizer.gradients, as_tensors, recomputes)
@@ -63,7 +66,7 @@ class Actor:
         return total, logprobs
 
     def apply(self, lr: float) -> float:
-        """One optimizer update; returns the gradient norm before clipping."""
+        """One optimizer update; returns the gradient norm before clipping, as `AdamW.step` does."""
         return self.optimizer.step(lr)
 
 
@@ -71,7 +74,9 @@ class _LogprobHead(nn.Cell):
     def __init__(self, model: Decoder):
         super().__init__(auto_prefix=False)
         self.model = model
-        self.token_logprobs = TokenLogprobs(model.config.vocab_size, model.mesh.tensor)
+        self.token_logprobs = TokenLogprobs(
+            model.config.vocab_size, model.mesh.tensor, precision=model.precision, is_trained=False
+        )
 
     @jit
     def construct(self, stream: Tensor, predictors: Tensor, labels: Tensor) -> Tensor:

@@ -47,6 +47,7 @@ class MicroBatch:
     sampling_logprobs: np.ndarray  # float32 [T], 0 where unknown
     lengths: tuple[int, ...]  # completion tokens of every sequence, in order
     kl_coefficient: np.float32 = np.float32(0)
+    loss_scale: np.float32 = np.float32(1)
 
     @property
     def num_padding(self) -> int:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mindrlhf_lite.checkpoint.sharded import ShardedReader
 from mindrlhf_lite.checkpoint.store import rank_file, together
 from mindrlhf_lite.data.tokenizer import Tokenizer
@@ -16,6 +18,8 @@ from mindrlhf_lite.durable import place
 from mindrlhf_lite.models.hf_weights import write_hf_model
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.trainer.roles import Roles
+
+_STORED = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Export:
     mesh: Mesh
     tokenizer: Tokenizer
     end_token_ids: int | Sequence[int]
+    dtype: str = "float32"  # of the tensors
 
     def run(self, folder: Path) -> None:
         """Writes the actor's weights and the tokenizer into `folder`; into the system's scratch folder if there is no
@@ -58,6 +63,7 @@ class Export:
         time.
         """
         actor, scratch = self.roles.actor, folder.with_name(f".{folder.name}.tmp")
+        own = rank_file(self.mesh.rank)
 
         def prepare() -> None:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -66,27 +72,36 @@ class Export:
         try:
             together(self._gather, self.mesh.is_main, prepare)
             with self.roles.residency.phase("save"):
-                together(self._gather, actor.mesh.at.data == 0, lambda: self._write_shard(scratch / "shards"))
+                weights = actor.optimizer.master_weights()
+                together(self._gather, actor.mesh.at.data == 0, lambda: _write_shard(weights, scratch / "shards" / own))
             together(self._gather, self.mesh.is_main, lambda: self._write_model(scratch, folder))
         finally:
             if self.mesh.is_main:
                 shutil.rmtree(scratch, ignore_errors=True)
 
-    def _write_shard(self, shards: Path) -> None:
-        from safetensors.numpy import save_file
-
-        weights = {name: weight.asnumpy() for name, weight in self.roles.actor.model.named_weights().items()}
-        try:
-            save_file(weights, shards / rank_file(self.mesh.rank))
-        except Exception as error:  # the native writer reports a full disk as its own exception type
-            raise OSError(str(error)) from None
-
     def _write_model(self, scratch: Path, folder: Path) -> None:
         config = self.roles.model_config
         reader = ShardedReader(scratch / "shards", config, self.roles.actor.model.strategy, "")
-        write_hf_model(scratch / "hf", config, reader.read, self.end_token_ids, self.tokenizer.pad_token_id)
+        dtype = _STORED[self.dtype]
+        write_hf_model(
+            scratch / "hf",
+            config,
+            reader.read,
+            self.end_token_ids,
+            self.tokenizer.pad_token_id,
+            dtype=lambda name: dtype,
+        )
         self.tokenizer.save(scratch / "hf")
         place(scratch / "hf", folder)
 
     def _gather(self, value: Any) -> list[Any]:
         return gather_objects(self.mesh.world, value)
+
+
+def _write_shard(weights: dict[str, np.ndarray], path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    try:
+        save_file(weights, path)
+    except Exception as error:  # the native writer reports a full disk as its own exception type
+        raise OSError(str(error)) from None

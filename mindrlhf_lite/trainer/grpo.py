@@ -180,7 +180,8 @@ class GrpoTrainer:
         self.report.console.close()
         if self.config.rl_config.save_hf_model:
             folder = Path(self.config.rl_config.output_dir) / "hf"
-            Export(self.roles, self.mesh, self.tokenizer, self.end_tokens).run(folder)
+            dtype = self.config.rl_config.save_hf_dtype
+            Export(self.roles, self.mesh, self.tokenizer, self.end_tokens, dtype).run(folder)
         self.roles.residency.close()
         self.report.finish(self.evaluator.results, self.roles.residency.largest_phase_bytes)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mindspore import Tensor, ops
+import numpy as np
+from mindspore import ops
 
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.trainer.phase_clock import PhaseClock
@@ -25,8 +26,8 @@ class MovingReference:
         assert reference is not None and resharder is not None
         with self._clock.phase("reshard", "sync_reference"):
             weights = reference.model.named_weights()
-            before = {name: weight.asnumpy().copy() for name, weight in weights.items()} if self._share < 1 else {}
+            before = reference.model.weights_as_numpy() if self._share < 1 else {}
             resharder.run(self._roles.residency.source("actor"))
             for name, values in before.items():
-                mixed = self._share * weights[name].asnumpy() + (1.0 - self._share) * values
-                ops.assign(weights[name], Tensor(mixed))
+                mixed = self._share * weights[name].asnumpy().astype(np.float32) + (1.0 - self._share) * values
+                ops.assign(weights[name], reference.model.precision.stored(mixed))

@@ -71,6 +71,7 @@ _INPUTS = (
     "reference_logprobs",
     "sampling_logprobs",
     "kl_coefficient",
+    "loss_scale",
 )
 
 
@@ -85,12 +86,15 @@ class ObjectiveLoss(nn.Cell):
         self.model, self.objective, self.loss = model, objective, LOSSES[objective.loss]
         self.inputs, self.statistics = _INPUTS, _statistics_of(objective)
         self.token_logprobs = TokenLogprobs(
-            model.config.vocab_size, model.mesh.tensor, has_entropy_gradient=objective.entropy_coeff > 0
+            model.config.vocab_size,
+            model.mesh.tensor,
+            has_entropy_gradient=objective.entropy_coeff > 0,
+            precision=model.precision,
         )
 
     def construct(self, stream: Tensor, *arrays: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Args: stream: the residual stream after the last layer; arrays: of `as_tensors`. Returns (loss, values of
-        `statistics`, logprobs [N]).
+        """Args: stream: the residual stream after the last layer; arrays: of `as_tensors`. Returns (loss times the
+        micro-batch's loss_scale, values of `statistics`, logprobs [N]).
         """
         batch = {}
         for name, array in zip(self.inputs, arrays):
@@ -138,7 +142,7 @@ class ObjectiveLoss(nn.Cell):
         counted: tuple = ()
         for name in self.statistics:
             counted += (statistics[name],)
-        return loss, ops.stop_gradient(ops.stack(counted)), current
+        return loss * batch["loss_scale"], ops.stop_gradient(ops.stack(counted)), current
 
 
 def _statistics_of(objective: Objective) -> tuple[str, ...]:

@@ -5,12 +5,15 @@ of sec. 2; decoupled decay: arXiv:1711.05101), which gives PyTorch's AdamW up to
 
 Sharded (ZeRO stage 1, arXiv:1910.02054), a data-parallel rank keeps the moments of its rows only, updates a copy of
 those rows, and gathers the others' rows. A parameter whose rows do not divide evenly is kept whole on every rank.
+
+Where the model stores less than float32, the rows that a rank updates are float32 masters, and the model's parameters
+are rounded from them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import mindspore as ms
@@ -18,11 +21,13 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, jit, mutable, nn, ops
 
 from mindrlhf_lite.models.decoder import Decoder
+from mindrlhf_lite.models.precision import Precision, to_storage
 from mindrlhf_lite.models.zeros import zeros
 from mindrlhf_lite.parallel.collectives import GatherRows, SumOverAxis, plan_buckets
 from mindrlhf_lite.parallel.layout import EMBEDDING, HEAD, buffers_at
 from mindrlhf_lite.parallel.mesh import Axis, RoleMesh
 from mindrlhf_lite.shapes.parameters import parameter_specs
+from mindrlhf_lite.trainer.loss_scale import LossScale
 
 _adam_weight_decay = ops.AdamWeightDecay(use_locking=True)
 
@@ -114,22 +119,22 @@ class _SumOfNumber(nn.Cell):
 
 
 class _GatherShards(nn.Cell):
-    """Assembles weights from the rows that each data-parallel rank has updated, in buckets."""
+    """Assembles weights from the rows that each data-parallel rank has updated, in buckets of the weights' type."""
 
-    def __init__(self, weights: list[Parameter], shards: list[Parameter], axis: Axis | None):
+    def __init__(self, weights: list[Parameter], shards: list[Parameter], axis: Axis | None, precision: Precision):
         super().__init__(auto_prefix=False)
         self.weights, self.shards = ParameterTuple(weights), ParameterTuple(shards)
         self.sizes = tuple(int(np.prod(shard.shape)) for shard in shards)
         self.shapes = tuple(tuple(weight.shape) for weight in weights)
         self.buckets = tuple(plan_buckets(self.sizes))
-        self.gather = GatherRows(axis)
+        self.gather, self.to_storage = GatherRows(axis), to_storage(precision)
 
     @jit
     def construct(self) -> Tensor:
         for start, end in self.buckets:
             flat: tuple = ()
             for index in range(start, end):
-                flat += (self.shards[index].reshape(1, -1),)
+                flat += (self.to_storage(self.shards[index]).reshape(1, -1),)
             gathered = self.gather(ops.concat(flat, 1))
             offset = 0
             for index in range(start, end):
@@ -138,6 +143,30 @@ class _GatherShards(nn.Cell):
                 )
                 offset += self.sizes[index]
         return ops.zeros((1,), ms.float32)
+
+
+class _GatherWhole(nn.Cell):
+    """All rows of a parameter from the data-parallel ranks' shares; for checkpoints."""
+
+    def __init__(self, axis: Axis | None):
+        super().__init__(auto_prefix=False)
+        self.gather = GatherRows(axis)
+
+    @jit
+    def construct(self, shard: Tensor) -> Tensor:
+        return self.gather(shard)
+
+
+class _Round(nn.Cell):
+    """What a model stores of a master."""
+
+    def __init__(self, precision: Precision):
+        super().__init__(auto_prefix=False)
+        self.to_storage = to_storage(precision)
+
+    @jit
+    def construct(self, master: Tensor) -> Tensor:
+        return self.to_storage(master)
 
 
 def decays_of(model: Decoder) -> tuple[bool, ...]:
@@ -163,12 +192,19 @@ class AdamW:
     Args:
         model: this rank's share; its parameters are updated in place.
         is_sharded: whether the data-parallel ranks share the moments.
+        loss_scale: what the loss was multiplied by; None: nothing.
     """
 
-    def __init__(self, model: Decoder, options: AdamWOptions, is_sharded: bool = False):
+    def __init__(
+        self,
+        model: Decoder,
+        options: AdamWOptions,
+        is_sharded: bool = False,
+        loss_scale: LossScale | None = None,
+    ):
         mesh: RoleMesh = model.mesh
         weights, degree, index = list(model.parameters_in_order), mesh.dims.data if is_sharded else 1, mesh.at.data
-        self.options, self.updates_done = options, 0
+        self.options, self.updates_done, self.loss_scale = options, 0, loss_scale or LossScale()
         self.strategy = replace(
             model.strategy, splits_data=is_sharded and degree > 1
         )  # how the moments lie on the ranks
@@ -198,16 +234,23 @@ class AdamW:
             zeroed("adam_m"),
             zeroed("adam_v"),
         )
-        # the rows that this rank updates: the weight itself, or a copy where it is shared
+        self._precision, self._round = model.precision, _Round(model.precision)
+        self._has_masters = model.precision.param != "float32"
+        # the rows that this rank updates: the weight itself, or a float32 copy where it is shared or stored as less
         self._updated = [
-            Parameter(Tensor(w.asnumpy()[start:stop].copy()), name=f"shard.{w.name}", requires_grad=False) if cut else w
+            Parameter(_float32(w.asnumpy()[start:stop]), name=f"shard.{w.name}", requires_grad=False)
+            if cut or self._has_masters
+            else w
             for w, (start, stop), cut in zip(weights, rows, self._is_cut)
         ]
         self._decays = decays_of(model)
         cut = [i for i, is_cut in enumerate(self._is_cut) if is_cut]
         self._gather = (
-            _GatherShards([weights[i] for i in cut], [self._updated[i] for i in cut], mesh.data) if cut else None
+            _GatherShards([weights[i] for i in cut], [self._updated[i] for i in cut], mesh.data, model.precision)
+            if cut
+            else None
         )
+        self._gather_whole = _GatherWhole(mesh.data if cut else None)
         sums = GradientSums.of(model)
         axes = (
             (range(len(weights)), mesh.data),
@@ -220,23 +263,32 @@ class AdamW:
         self._squared_norm, self._sum_over_replica = _SquaredNorm(), _SumOfNumber(mesh.replica)
 
     def step(self, lr: float) -> float:
-        """One update from the accumulated gradients. Returns the global gradient norm before clipping.
+        """One update from the accumulated gradients. Returns the global gradient norm before clipping; infinity: the
+        gradients overflowed, weights and moments are left as they were, and the loss scale is lower.
 
         Raises:
-            FloatingPointError: the norm is not finite; weights and moments are left as they were.
+            FloatingPointError: the norm is not finite, and no loss scale can be lowered; weights and moments are left
+                as they were.
         """
         o = self.options
         for sum_some in self._sums:
             sum_some()
         squares = [self._squared_norm(mutable(tuple(group))) for group in self._counted]
         square = Tensor([sum(float(each.asnumpy()[0]) for each in squares)], ms.float32)
-        norm = math.sqrt(self._sum_over_replica(square).asnumpy()[0])
+        norm = math.sqrt(self._sum_over_replica(square).asnumpy()[0]) / self.loss_scale.value
+        if not math.isfinite(norm) and self.loss_scale.is_dynamic:
+            self.loss_scale.overflowed()
+            for gradient in self.gradients:
+                ops.assign(gradient, ops.zeros_like(gradient))
+            return math.inf
         if not math.isfinite(norm):
             raise FloatingPointError(f"gradient norm is {norm}; the weights were left as they were before this update")
         clip = min(1.0, o.max_grad_norm / (norm + 1e-6)) if o.max_grad_norm else 1.0
         self.updates_done += 1
         root2 = math.sqrt(1 - o.beta2**self.updates_done)
         correction = root2 / (1 - o.beta1**self.updates_done)
+        clip /= self.loss_scale.value
+        self.loss_scale.went_well()
         numbers = (lr * correction, o.beta1, o.beta2, o.eps * root2, o.weight_decay / correction, 0.0, clip)
         rate, beta1, beta2, eps, decay, no_decay, scale = (Tensor(number, ms.float32) for number in numbers)
         for weight, first, second, gradient, decays, (start, stop) in zip(
@@ -246,30 +298,50 @@ class AdamW:
             chosen = decay if decays else no_decay
             _adam_weight_decay(weight, first, second, rate, beta1, beta2, eps, chosen, own * scale)
             ops.assign_sub(gradient, gradient)  # zeros it in place
+        self._round_weights()
         if self._gather is not None:
             self._gather()
         return norm
 
+    def _round_weights(self) -> None:
+        """The weights that this rank updates whole, from their masters."""
+        if self._has_masters:
+            for weight, master, cut in zip(self.weights, self._updated, self._is_cut):
+                if not cut:
+                    ops.assign(weight, self._round(master))
+
     @property
     def parameters(self) -> list[Parameter]:
-        """All that the optimizer allocates except the gradients: moments, and copies of weight rows where they are
-        shared.
+        """All that the optimizer allocates except the gradients: moments, and float32 copies of weight rows where they
+        are shared, or stored as less.
         """
-        return [
-            *self.first_moment,
-            *self.second_moment,
-            *(shard for shard, cut in zip(self._updated, self._is_cut) if cut),
-        ]
+        copies = [own for own, weight in zip(self._updated, self.weights) if own is not weight]
+        return [*self.first_moment, *self.second_moment, *copies]
 
     def state(self) -> dict[str, np.ndarray]:
         """Both moments by name, as they are until the next update."""
         return {p.name: p.asnumpy() for p in (*self.first_moment, *self.second_moment)}
 
     def load_state(self, state: dict[str, np.ndarray], updates_done: int) -> None:
-        """Restores what `state` returned; the weights have been restored before."""
+        """Restores what `state` returned."""
         for parameter in (*self.first_moment, *self.second_moment):
             ops.assign(parameter, Tensor(state[parameter.name]))
-        for shard, weight, (start, stop), cut in zip(self._updated, self.weights, self._rows, self._is_cut):
-            if cut:
-                ops.assign(shard, Tensor(weight.asnumpy()[start:stop].copy()))
         self.updates_done = updates_done
+
+    def master_weights(self) -> dict[str, np.ndarray]:
+        """This rank's buffers, whole and float32, by name; the data-parallel ranks call it together."""
+        return {
+            weight.name: (self._gather_whole(own).reshape(weight.shape) if cut else own).asnumpy()
+            for weight, own, cut in zip(self.weights, self._updated, self._is_cut)
+        }
+
+    def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Sets the model's parameters. Args: weights: this rank's buffers, whole and float32, by name."""
+        for weight, own, (start, stop) in zip(self.weights, self._updated, self._rows):
+            if own is not weight:
+                ops.assign(own, Tensor(weights[weight.name][start:stop].copy()))
+            ops.assign(weight, self._precision.stored(weights[weight.name]))
+
+
+def _float32(rows: np.ndarray) -> Tensor:
+    return Tensor(np.array(rows, np.float32))

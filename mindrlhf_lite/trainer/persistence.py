@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from mindspore import Tensor, ops
+from mindspore import ops
 
 from mindrlhf_lite.checkpoint.sharded import ShardedReader
 from mindrlhf_lite.checkpoint.store import Checkpoint, CheckpointStore, SavedCheckpoint, prefixed
@@ -66,6 +66,7 @@ class Persistence:
         optimizer, actor = self.roles.actor.optimizer, self.roles.actor
         state = {
             "updates_done": optimizer.updates_done,
+            "loss_scale": optimizer.loss_scale.state(),
             "sampler": asdict(progress.sampler.state),
             "prompts_digest": self.digest,
             "decay_steps": self.update.schedule.decay_steps,
@@ -80,10 +81,8 @@ class Persistence:
             "evaluations": {name: result.as_dict() for name, result in progress.evaluations.items()},
         }
         with self.roles.residency.phase("save"):
-            tensors = {}
-            if actor.mesh.at.data == 0:
-                weights = actor.model.named_weights()
-                tensors = prefixed("weight", {name: weight.asnumpy() for name, weight in weights.items()})
+            weights = optimizer.master_weights()
+            tensors = prefixed("weight", weights) if actor.mesh.at.data == 0 else {}
             if actor.mesh.at.data == 0 or optimizer.strategy.splits_data:
                 tensors.update(prefixed("optimizer", optimizer.state()))
             if self.roles.to_reference is not None:
@@ -99,7 +98,7 @@ class Persistence:
         reference = self.roles.reference
         if reference is None or reference.model.mesh.at.data:
             return {}
-        return prefixed("reference", {name: w.asnumpy() for name, w in reference.model.named_weights().items()})
+        return prefixed("reference", reference.model.weights_as_numpy())
 
     def _check_decay(self, step: int) -> None:
         """Raises ValueError where a run that is extended would go on with a learning rate of zero."""
@@ -159,8 +158,8 @@ class Persistence:
             reader = ShardedReader(
                 checkpoint.folder, self.roles.model_config, replace(saved, splits_data=False), "weight/"
             )
-            for name, values in fill_buffers(actor.model.buffers, reader.read).items():
-                ops.assign(actor.model.named_weights()[name], Tensor(values))
+            optimizer.load_weights(fill_buffers(actor.model.buffers, reader.read))
+            optimizer.loss_scale.restore(checkpoint.state.get("loss_scale", {}))
             state = {}
             for moment in ("adam_m", "adam_v"):
                 reader = ShardedReader(checkpoint.folder, self.roles.model_config, saved, f"optimizer/{moment}.")
@@ -176,7 +175,7 @@ class Persistence:
                 saved = strategy_from_json(checkpoint.state["reference_strategy"], f"{checkpoint.folder}/state.json")
                 reader = ShardedReader(checkpoint.folder, self.roles.model_config, saved, "reference/")
                 for name, values in fill_buffers(model.buffers, reader.read).items():
-                    ops.assign(model.named_weights()[name], Tensor(values))
+                    ops.assign(model.named_weights()[name], model.precision.stored(values))
 
     def _gather(self, value: Any) -> list[Any]:
         return gather_objects(self.mesh.world, value)

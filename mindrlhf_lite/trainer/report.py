@@ -98,6 +98,11 @@ class Report:
             write_completions(self.output, f"step_{metrics.step:06d}", completion_rows(scored, sequences))
         if self._writer is not None:
             self._writer.write(metrics)
+        if overflows := metrics.values.get("policy/overflows"):
+            self.console.say(
+                f"step {metrics.step}: gradients overflowed float16 in {overflows:.0f} update(s), which were left out; "
+                f"the loss scale is {metrics.values['policy/loss_scale']:g} now"
+            )
         self.console.step(metrics)
 
     def stopped(self, step: int) -> None:

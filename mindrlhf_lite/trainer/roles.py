@@ -7,13 +7,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mindspore import Parameter
-
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.hf_weights import WeightReader
+from mindrlhf_lite.models.precision import Precision
 from mindrlhf_lite.parallel.layout import Strategy, buffers_of_rank, fill_buffers
 from mindrlhf_lite.parallel.mesh import Mesh, RoleMesh, gather_objects
 from mindrlhf_lite.reshard.executor import Resharder
@@ -31,6 +30,7 @@ from mindrlhf_lite.swap.phases import phases
 from mindrlhf_lite.swap.residency import Contents, Residency
 from mindrlhf_lite.swap.stores import FileStore, HostStore
 from mindrlhf_lite.trainer.actor import Actor, LogprobScorer
+from mindrlhf_lite.trainer.loss_scale import LossScale
 from mindrlhf_lite.trainer.objective import Objective
 from mindrlhf_lite.trainer.optimizer import OPTIMIZERS
 
@@ -95,8 +95,17 @@ def build_roles(config: Config, mesh: Mesh, shape: ModelConfig | None = None) ->
 
     parallel = config.actor_config.parallel_config
     actor_mesh = mesh.role(strategies.actor.dims, shape.num_key_value_heads)
+    precision = Precision.here(*config.dtypes("actor"))
     model = _model(
-        shape, reader, mesh.rank, strategies.actor, actor_mesh, rl.seq_length, True, parallel.use_seq_parallel
+        shape,
+        reader,
+        mesh.rank,
+        strategies.actor,
+        actor_mesh,
+        rl.seq_length,
+        precision,
+        True,
+        parallel.use_seq_parallel,
     )
     options = OPTIMIZERS[optimizer.type](
         optimizer.adam_beta1, optimizer.adam_beta2, optimizer.eps, optimizer.weight_decay, optimizer.max_grad_norm
@@ -107,7 +116,10 @@ def build_roles(config: Config, mesh: Mesh, shape: ModelConfig | None = None) ->
         options,
         config.actor_config.enable_parallel_optimizer,
         config.actor_config.recompute_config.recompute,
+        _loss_scale(config),
     )
+    if reader is not None and precision.param != "float32":  # masters keep what the model rounds
+        actor.optimizer.load_weights(fill_buffers(model.buffers, reader.read))
     residency.add("actor", model.parameters_in_order, Contents.CHANGES)
     residency.add("gradients", actor.optimizer.gradients, Contents.ZERO)
     residency.add("optimizer", actor.optimizer.parameters, Contents.CHANGES)
@@ -125,31 +137,46 @@ def build_roles(config: Config, mesh: Mesh, shape: ModelConfig | None = None) ->
             reader = WeightReader(reference_dir, reference_shape)
         reference_mesh = mesh.role(strategies.reference.dims, reference_shape.num_key_value_heads)
         is_split = config.ref_config.parallel_config.use_seq_parallel
-        is_alike = (reference_shape, strategies.reference, is_split) == (
+        reference_precision = Precision.here(*config.dtypes("ref"))
+        is_alike = (reference_shape, strategies.reference, is_split, reference_precision) == (
             shape,
             strategies.actor,
             parallel.use_seq_parallel,
+            precision,
         )
-        reference = LogprobScorer(
-            _model(
-                reference_shape, reader, mesh.rank, strategies.reference, reference_mesh, rl.seq_length, False, is_split
-            ),
-            actor.layers if is_alike else None,
+        reference_model = _model(
+            reference_shape,
+            reader,
+            mesh.rank,
+            strategies.reference,
+            reference_mesh,
+            rl.seq_length,
+            reference_precision,
+            False,
+            is_split,
         )
+        reference = LogprobScorer(reference_model, actor.layers if is_alike else None)
         contents = Contents.CHANGES if config.ref_config.sync_ref_model else Contents.FROZEN
         residency.add("reference", reference.model.parameters_in_order, contents)
 
     rollout_mesh = mesh.role(strategies.rollout.dims, shape.num_key_value_heads)
-    rollout_model = _model(shape, None, mesh.rank, strategies.rollout, rollout_mesh, rl.seq_length, False)
+    rollout_precision = Precision.here(*config.dtypes("generate"))
+    rollout_model = _model(
+        shape, None, mesh.rank, strategies.rollout, rollout_mesh, rl.seq_length, rollout_precision, False
+    )
     residency.add("rollout", rollout_model.parameters_in_order, Contents.REBUILT)  # by the first reshard
     rollout = _engine(config, rollout_model, strategies.rollout, rollout_mesh, mesh.rank)
     residency.add("kv_cache", rollout.cache_parameters, Contents.SCRATCH)
 
     transport = make_transport(config, mesh)
 
-    def resharder_to(strategy: Strategy, destination: dict[str, Parameter]) -> Resharder:
-        plan = make_plan(shape, strategies.actor, strategy, mesh.world_size)
-        return Resharder(plan, mesh.rank, mesh.world, destination, transport, rl.reshard_bucket_mb << 20)
+    def resharder_to(strategy: Strategy, destination: Decoder) -> Resharder:
+        plan, precisions = (
+            make_plan(shape, strategies.actor, strategy, mesh.world_size),
+            (precision, destination.precision),
+        )
+        weights, bucket_bytes = destination.named_weights(), rl.reshard_bucket_mb << 20
+        return Resharder(plan, mesh.rank, mesh.world, weights, transport, bucket_bytes, precisions)
 
     bound = int(lower_bound_bytes(shape, strategies.actor, strategies.rollout, mesh.world_size).sum())
     to_reference = None
@@ -158,7 +185,8 @@ def build_roles(config: Config, mesh: Mesh, shape: ModelConfig | None = None) ->
             raise UserError(
                 "ref_config.sync_ref_model=true: ref_config.load is a model of another shape than the actor"
             )
-        to_reference = resharder_to(strategies.reference, reference.model.named_weights())
+        to_reference = resharder_to(strategies.reference, reference.model)
+    resharder = resharder_to(strategies.rollout, rollout_model)
     return Roles(
         shape,
         actor,
@@ -166,11 +194,18 @@ def build_roles(config: Config, mesh: Mesh, shape: ModelConfig | None = None) ->
         reference,
         rollout,
         rollout_mesh,
-        resharder_to(strategies.rollout, rollout.named_weights()),
+        resharder,
         to_reference,
-        bound,
+        resharder.in_bytes(bound),
         residency,
     )
+
+
+def _loss_scale(config: Config) -> LossScale | None:
+    wanted = config.actor_config.loss_scale
+    if config.actor_config.compute_dtype != "float16":
+        return None
+    return LossScale(wanted.loss_scale_value, wanted.scale_factor, wanted.scale_window)
 
 
 def _engine(config: Config, model: Decoder, strategy: Strategy, mesh: RoleMesh, rank: int) -> RolloutEngine:
@@ -204,10 +239,11 @@ def _model(
     strategy: Strategy,
     mesh: RoleMesh,
     max_length: int,
+    precision: Precision,
     trainable: bool,
     is_sequence_split: bool = False,
 ) -> Decoder:
     """This rank's share of a model, zeros without a reader."""
     buffers = buffers_of_rank(shape, strategy, rank)
     weights = None if reader is None else fill_buffers(buffers, reader.read)
-    return Decoder(shape, weights, trainable, max_length, mesh, strategy, is_sequence_split)
+    return Decoder(shape, weights, trainable, max_length, mesh, strategy, is_sequence_split, precision)

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from mindspore import ParameterTuple, Tensor, jit, mutable, nn, ops, value_and_grad
 
 from mindrlhf_lite.models.decoder import Decoder, DecoderLayer
+from mindrlhf_lite.models.precision import full
+from mindrlhf_lite.models.zeros import zeros
 from mindrlhf_lite.parallel.collectives import transfer
 from mindrlhf_lite.parallel.layout import EMBEDDING, FINAL_NORM, HEAD
 from mindrlhf_lite.parallel.mesh import RoleMesh
@@ -23,9 +24,9 @@ from mindrlhf_lite.parallel.schedule import Work, one_forward_one_backward
 from mindrlhf_lite.trainer.batches import MicroBatch
 
 
-def receive_from(mesh: RoleMesh, stage_offset: int, like: tuple[int, ...]) -> Tensor:
-    """A tensor from the neighbouring stage: -1 the one before, +1 the one after."""
-    x = Tensor(np.zeros(like, np.float32))
+def receive_from(model: Decoder, stage_offset: int, batch: MicroBatch) -> Tensor:
+    """The residual stream, or its gradient, from the neighbouring stage: -1 the one before, +1 the one after."""
+    mesh, x = model.mesh, zeros(stream_shape(model, batch), model.precision.activations)
     axis = mesh.previous if stage_offset < 0 else mesh.next
     assert axis is not None
     transfer(x, axis, 0 if stage_offset < 0 else 1)
@@ -49,23 +50,14 @@ def attention_tensors(model: Decoder, batch: MicroBatch) -> tuple[Tensor, ...]:
     return mutable(tuple(Tensor(array) for array in model.attention_inputs(*arrays)))  # else constants of the graph
 
 
-class _Embed(nn.Cell):
+class _EmbeddingForward(nn.Cell):
     def __init__(self, model: Decoder):
         super().__init__(auto_prefix=False)
         self.model = model
 
-    def construct(self, token_ids: Tensor) -> Tensor:
-        return self.model.embed(token_ids)
-
-
-class _EmbeddingForward(nn.Cell):
-    def __init__(self, model: Decoder):
-        super().__init__(auto_prefix=False)
-        self.embed = _Embed(model)
-
     @jit
     def construct(self, token_ids: Tensor) -> Tensor:
-        return self.embed(token_ids)
+        return self.model.embed(token_ids)
 
 
 class _LayerForward(nn.Cell):
@@ -98,26 +90,42 @@ class _LayerBackward(nn.Cell):
 
     @jit
     def construct(self, x: Tensor, weights: tuple, attention: tuple, kept: tuple, gradient: Tensor) -> tuple:
-        """Args: kept: of the forward pass; (): it runs again. Returns (gradient of x, gradients of the weights ...)."""
+        """Args: kept: of the forward pass; (): it runs again. Returns (gradient of x, gradients of the weights, float32
+        ...).
+        """
         known = kept
         if len(kept) == 0:
             known = self.layer.run(x, weights, attention)[1]
         gradients = self.product(self.again)(x, weights, attention, known, gradient)
-        return (gradients[0], *gradients[1])
+        own: tuple = ()
+        for each in gradients[1]:
+            own += (full(each),)
+        return (gradients[0], *own)
+
+
+class _Placed(nn.Cell):
+    def __init__(self, model: Decoder):
+        super().__init__(auto_prefix=False)
+        self.model = model
+
+    def construct(self, embedded: Tensor, token_ids: Tensor) -> Tensor:
+        return self.model.placed(embedded, token_ids)
 
 
 class _EmbeddingGradient(nn.Cell):
-    """Adds the embedding's gradient to its accumulator."""
+    """Adds the embedding's gradient to its accumulator; a token's rows are summed in float32."""
 
     def __init__(self, model: Decoder, accumulator: Any):
         super().__init__(auto_prefix=False)
-        self.embed, self.weights, self.accumulator = _Embed(model), ParameterTuple([model.embedding]), accumulator
-        self.product = ops.GradOperation(get_by_list=True, sens_param=True)
+        self.model, self.placed, self.accumulator = model, _Placed(model), accumulator
+        self.product, self.sum_rows = ops.GradOperation(sens_param=True), ops.UnsortedSegmentSum()
 
     @jit
     def construct(self, token_ids: Tensor, gradient: Tensor) -> Tensor:
-        (own,) = self.product(self.embed, self.weights)(token_ids, gradient)
-        ops.assign_add(self.accumulator, own)
+        rows = self.model.rows_of(token_ids)
+        embedded = ops.gather(self.model.embedding, rows, 0)
+        own = full(self.product(self.placed)(embedded, token_ids, gradient))
+        ops.assign_add(self.accumulator, self.sum_rows(own, rows, self.accumulator.shape[0]))
         return gradient[0, 0]
 
 
@@ -138,7 +146,7 @@ class _LossGradients(nn.Cell):
         """Returns (gradient of the residual stream; the loss's auxiliary outputs ...)."""
         outputs, (input_gradient, weight_gradients) = self.loss_and_gradients(*arrays)
         for accumulator, gradient in zip(self.accumulators, weight_gradients):
-            ops.assign_add(accumulator, gradient)
+            ops.assign_add(accumulator, full(gradient))
         return (input_gradient, *outputs[1:])
 
 
@@ -223,13 +231,13 @@ class StagedGradients:
         for action in one_forward_one_backward(mesh.at.stage, mesh.dims.pipeline, len(batches)):
             index, batch = action.microbatch, batches[action.microbatch]
             if action.work is Work.RECEIVE_INPUT:
-                inputs[index] = receive_from(mesh, -1, stream_shape(self.model, batch))
+                inputs[index] = receive_from(self.model, -1, batch)
             elif action.work is Work.FORWARD:
                 outputs[index], tapes[index] = self._forward(inputs.pop(index, None), batch)
             elif action.work is Work.SEND_OUTPUT:
                 send_to(mesh, 1, outputs.pop(index))
             elif action.work is Work.RECEIVE_GRADIENT:
-                gradients[index] = receive_from(mesh, 1, stream_shape(self.model, batch))
+                gradients[index] = receive_from(self.model, 1, batch)
             elif action.work is Work.BACKWARD:
                 if mesh.is_last_stage:
                     stream, tapes[index] = self._forward(inputs.pop(index, None), batch)
@@ -260,7 +268,7 @@ class StagedGradients:
 def run_stages(layers: StageLayers, batch: MicroBatch) -> Tensor | None:
     """One forward pass through all stages: the residual stream after the last layer, on the last stage only."""
     model, mesh = layers.model, layers.model.mesh
-    x = None if mesh.is_first_stage else receive_from(mesh, -1, stream_shape(model, batch))
+    x = None if mesh.is_first_stage else receive_from(model, -1, batch)
     stream, _ = layers.forward(x, batch)
     if mesh.is_last_stage:
         return stream

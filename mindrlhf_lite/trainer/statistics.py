@@ -58,6 +58,8 @@ class UpdateCounts:
     statistics: dict[str, float] = field(default_factory=dict)  # of `Actor.accumulate`; none before the last stage
     num_tokens: int = 0  # counted completion tokens trained, all updates
     grad_norm: float = 0.0  # before clipping, mean of the updates
+    num_overflows: int = 0  # updates left out because their gradients overflowed
+    loss_scale: float = 0.0  # after the last update; 0: there is none
     lr: float = 0.0  # of the last update
     num_computed: int = 0  # tokens of all micro-batches' streams
     num_padding: int = 0  # of them
@@ -109,6 +111,7 @@ def update_metrics(ranks: Sequence[UpdateCounts], num_updates: int) -> dict[str,
         "policy/ratio_max": total.get("ratio_max", 1.0),
         "policy/grad_norm": ranks[0].grad_norm,
         "policy/lr": ranks[0].lr,
+        **_loss_scale_metrics(ranks[0]),
         "batch/padding_share": sum(counts.num_padding for counts in ranks)
         / max(1, sum(counts.num_computed for counts in ranks)),
         "batch/skipped_sequences": float(sum(counts.num_skipped for counts in ranks)),
@@ -119,3 +122,9 @@ def update_metrics(ranks: Sequence[UpdateCounts], num_updates: int) -> dict[str,
         "rollout/effective_samples": ratios * ratios / (compared * squares) if squares else 1.0,
         "rollout/ratio_max": max(counts.ratio_max for counts in ranks),
     }
+
+
+def _loss_scale_metrics(counts: UpdateCounts) -> dict[str, float]:
+    if not counts.loss_scale:
+        return {}
+    return {"policy/loss_scale": counts.loss_scale, "policy/overflows": float(counts.num_overflows)}

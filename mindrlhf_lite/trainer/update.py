@@ -102,7 +102,10 @@ class PolicyUpdate:
                         counts,
                     )
                 )
-        counts.grad_norm = float(np.mean(norms))
+        applied = [norm for norm in norms if np.isfinite(norm)]
+        counts.grad_norm, counts.num_overflows = float(np.mean(applied or [0.0])), len(norms) - len(applied)
+        if (scale := self.roles.actor.optimizer.loss_scale).is_dynamic:
+            counts.loss_scale = scale.value
         return counts
 
     def _update_once(
@@ -153,6 +156,8 @@ class PolicyUpdate:
         for indices in pack(sequences, shapes, shares):
             chosen = [sequences[index] for index in indices]
             batch = make_microbatch(chosen, shapes, self.aggregation, totals, shares)
-            batches.append((indices, replace(batch, kl_coefficient=np.float32(self.kl_coefficient))))
+            scale = self.roles.actor.optimizer.loss_scale.value
+            batch = replace(batch, kl_coefficient=np.float32(self.kl_coefficient), loss_scale=np.float32(scale))
+            batches.append((indices, batch))
         self.graphs |= {(kind, *batch.shape) for _, batch in batches}
         return batches

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import mindspore as ms
 import numpy as np
 from mindspore import Parameter
 
@@ -40,7 +41,8 @@ class VllmOptions:
         """`kv_cache_bytes`, or what the default means for this rank's share of the model."""
         if self.kv_cache_bytes:
             return self.kv_cache_bytes
-        block = 2 * self.block_size * model.layers[0].num_kv_heads * model.config.head_dim * 4 * len(model.layers)
+        row = model.config.head_dim * np.dtype(ms.dtype_to_nptype(model.precision.activations)).itemsize
+        block = 2 * self.block_size * model.layers[0].num_kv_heads * row * len(model.layers)
         return (self.max_num_seqs * -(-self.max_model_len // self.block_size) + 1) * block  # block 0 is never given out
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, jit, nn, ops
 
 from mindrlhf_lite.models.decoder import MASKED, Decoder
+from mindrlhf_lite.models.precision import full
 from mindrlhf_lite.models.spread import spread
 from mindrlhf_lite.rollout.draw import draw_greedily, draw_tokens
 
@@ -46,10 +47,11 @@ class PagedForward(nn.Cell):
         context = mask.shape[-1]
         # rows, not blocks: a reshaped cache would be a copy of it
         key, value = ops.gather(keys, sources, 0), ops.gather(values, sources, 0)  # [R*KV, S, D]
-        scores = _batch_matmul_tb(query.reshape(rows * self.num_kv_heads, -1, head_dim), key)
+        low = self.model.low
+        scores = full(low(_batch_matmul_tb(query.reshape(rows * self.num_kv_heads, -1, head_dim), key)))
         scores = scores.reshape(rows, heads, length, context) + spread(mask, (rows, heads, length, context))
-        probabilities = _softmax(scores.reshape(-1, context)).reshape(rows * self.num_kv_heads, -1, context)
-        attended = _batch_matmul(probabilities, value).reshape(rows, heads, length, head_dim)
+        probabilities = low(_softmax(scores.reshape(-1, context))).reshape(rows * self.num_kv_heads, -1, context)
+        attended = low(_batch_matmul(probabilities, value)).reshape(rows, heads, length, head_dim)
         return attended.transpose(0, 2, 1, 3).reshape(rows * length, heads * head_dim)
 
     @jit

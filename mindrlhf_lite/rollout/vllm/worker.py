@@ -69,7 +69,7 @@ class MindSporeWorker(WorkerBase):
             block_size=self.cache_config.block_size,
             num_kv_heads=model.layers[0].num_kv_heads,
             head_size=model.config.head_dim,
-            dtype=torch.float32,
+            dtype=torch.float16 if model.precision.compute == "float16" else torch.float32,
         )
         return {f"model.layers.{index}": spec for index in range(len(model.layers))}
 
