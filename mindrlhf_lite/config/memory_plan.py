@@ -1,9 +1,10 @@
 """How much memory a run needs on its fullest rank, by group of weights and by phase; pure numbers.
 
-Weights, gradients, moments and the KV cache are counted from the layouts, byte for byte as the program allocates them
-(float32). Activations are an estimate: what the layers keep for the backward pass, the logits of one chunk, the
-gradient of the head. On CPU, where compiled graphs lie in the same memory, they are counted as if every shape that can
-occur had occurred, each at what one was found to take (docs/design.md); the vLLM engine's are not in it.
+Weights, gradients, moments and the KV cache are counted from the layouts, byte for byte as the program allocates them:
+gradients, moments and masters are float32, the others what the settings say. Activations are an estimate: what the
+layers keep for the backward pass, the logits of one chunk, the gradient of the head. On CPU, where compiled graphs lie
+in the same memory, they are counted as if every shape that can occur had occurred, each at what one was found to take
+(docs/design.md); the vLLM engine's are not in it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.streams import StreamShapes
 from mindrlhf_lite.swap.phases import phases
 
-ITEM_BYTES = 4
+ITEM_BYTES = 4  # of a float32
 _GRAPH_BYTES = 8 << 20
 _TRAINING_GRAPHS, _SCORING_GRAPHS, _PREFILL_GRAPHS = 5, 3, 2  # a shape
 _CHUNK_BYTES = {"CPU": 32 << 20, "Ascend": 128 << 20}  # models.logprobs.CHUNK_ELEMENTS in float32
@@ -37,13 +38,18 @@ class MemoryPlan:
     with_swap: int
 
 
-def _buffer_bytes(config: ModelConfig, strategy: Strategy) -> int:
-    """Of the fullest stage."""
+def item_bytes(dtype: str, device_target: str) -> int:
+    """Bytes of a number. On CPU bfloat16 is emulated in float32."""
+    return 2 if dtype == "float16" or (dtype == "bfloat16" and device_target != "CPU") else ITEM_BYTES
+
+
+def _buffer_bytes(config: ModelConfig, strategy: Strategy, item: int = ITEM_BYTES) -> int:
+    """Of the fullest stage. Args: item: bytes of a number."""
     sizes = []
     for stage in range(strategy.dims.pipeline):
         total = 0
         for buffer in buffers_at(config, strategy, Coordinates(0, 0, stage)):
-            size = ITEM_BYTES
+            size = item
             for extent in buffer.shape:
                 size *= extent
             total += size
@@ -52,12 +58,19 @@ def _buffer_bytes(config: ModelConfig, strategy: Strategy) -> int:
 
 
 def activation_bytes(
-    config: ModelConfig, strategy: Strategy, shapes: StreamShapes, device_target: str, tapes: bool, keeps: bool
+    config: ModelConfig,
+    strategy: Strategy,
+    shapes: StreamShapes,
+    device_target: str,
+    item: int,
+    tapes: bool,
+    keeps: bool,
 ) -> int:
     """Estimate for the largest micro-batch on the fullest stage.
 
-    Args: tapes: whether a backward pass follows, for which layers' inputs are kept, on the first stage of as many
-    micro-batches as there are stages; keeps: and what `DecoderLayer.run` returns of each.
+    Args: item: bytes of a number of the compute type; tapes: whether a backward pass follows, for which layers' inputs
+    are kept, on the first stage of as many micro-batches as there are stages; keeps: and what `DecoderLayer.run`
+    returns of each.
     """
     tokens, keys, tensor = shapes.streams[-1], shapes.keys[-1], strategy.dims.tensor
     heads, kv_heads = config.num_attention_heads // tensor, max(1, config.num_key_value_heads // tensor)
@@ -70,10 +83,11 @@ def activation_bytes(
     layers = 0
     if tapes:
         layers = strategy.dims.pipeline * max(map(len, strategy.layers_of_stage(config.num_hidden_layers)))
-    numbers = layers * (config.hidden_size + (kept if keeps else 0)) + 2 * kept  # and those of the layer under way
+    numbers = layers * (config.hidden_size + (kept if keeps else 0))
+    under_way = 2 * kept  # of the layer that is computed, float32 among them
     head_gradients = 2 * config.vocab_size // tensor * config.hidden_size if tapes else 0
     chunk = min(_CHUNK_BYTES[device_target], ITEM_BYTES * tokens * config.vocab_size // tensor)
-    return ITEM_BYTES * (tokens * numbers + head_gradients) + 4 * chunk
+    return item * tokens * numbers + ITEM_BYTES * (tokens * under_way + head_gradients) + 4 * chunk
 
 
 def num_graphs(config: Config, trained: StreamShapes, scored: StreamShapes) -> int:
@@ -94,26 +108,32 @@ def num_graphs(config: Config, trained: StreamShapes, scored: StreamShapes) -> i
 def memory_plan(config: Config, shape: ModelConfig, world_size: int) -> MemoryPlan:
     """The plan of a run whose settings have been validated."""
     rl, actor, strategies = config.rl_config, config.actor_config, role_strategies(config, world_size)
-    weights = _buffer_bytes(shape, strategies.actor)
-    moments = 2 * weights
-    if actor.enable_parallel_optimizer and strategies.actor.dims.data > 1:
-        moments = 3 * _buffer_bytes(
-            shape, replace(strategies.actor, splits_data=True)
-        )  # and a copy of the rows that this rank updates
+    device = config.context.device_target
+    (compute, param), reference, rollout = config.dtypes("actor"), config.dtypes("ref"), config.dtypes("generate")
+    gradients = _buffer_bytes(shape, strategies.actor)
+    is_shared = actor.enable_parallel_optimizer and strategies.actor.dims.data > 1
+    rows = _buffer_bytes(shape, replace(strategies.actor, splits_data=True)) if is_shared else gradients
+    copies = is_shared or param != "float32"  # float32, of the rows that this rank updates
     kv_heads = max(1, shape.num_key_value_heads // strategies.rollout.dims.tensor)
     generate = config.generate_config
     cache_length = (generate.max_model_len or rl.seq_length) if generate.use_vllm else rl.seq_length
     kv_cache = (
-        2 * ITEM_BYTES * generate.max_num_seqs * cache_length * shape.num_hidden_layers * kv_heads * shape.head_dim
+        2
+        * item_bytes(rollout[0], device)
+        * generate.max_num_seqs
+        * cache_length
+        * shape.num_hidden_layers
+        * kv_heads
+        * shape.head_dim
     )
     if generate.use_vllm and generate.kv_cache_gb and config.context.device_target == "CPU":
         kv_cache = int(generate.kv_cache_gb * 2**30)
     groups = {
-        "actor": weights,
-        "gradients": weights,
-        "optimizer": moments,
-        "reference": _buffer_bytes(shape, strategies.reference) if rl.beta > 0 else 0,
-        "rollout": _buffer_bytes(shape, strategies.rollout),
+        "actor": _buffer_bytes(shape, strategies.actor, item_bytes(param, device)),
+        "gradients": gradients,
+        "optimizer": (2 + copies) * rows,
+        "reference": (rl.beta > 0) * _buffer_bytes(shape, strategies.reference, item_bytes(reference[1], device)),
+        "rollout": _buffer_bytes(shape, strategies.rollout, item_bytes(rollout[1], device)),
         "kv_cache": kv_cache,
     }
     degree = strategies.actor.dims.data
@@ -121,12 +141,13 @@ def memory_plan(config: Config, shape: ModelConfig, world_size: int) -> MemoryPl
     scored = StreamShapes(config.micro_batch_tokens(degree, config.ref_config.ref_model_batch_size), rl.seq_length)
     keeps = not actor.recompute_config.recompute
     reference_moves, alpha = config.ref_config.sync_ref_model, config.ref_config.ref_model_mixup_alpha
-    device = config.context.device_target
     groups["graphs"] = _GRAPH_BYTES * num_graphs(config, trained, scored) if device == "CPU" else 0
+    item, of_reference = item_bytes(compute, device), item_bytes(reference[0], device)
+    scoring = activation_bytes(shape, strategies.reference, scored, device, of_reference, False, False)
     activations = {
-        "update": activation_bytes(shape, strategies.actor, trained, device, True, keeps),
-        "policy": activation_bytes(shape, strategies.actor, scored, device, False, False),
-        "reference": activation_bytes(shape, strategies.reference, scored, device, False, False) if rl.beta > 0 else 0,
+        "update": activation_bytes(shape, strategies.actor, trained, device, item, True, keeps),
+        "policy": activation_bytes(shape, strategies.actor, scored, device, item, False, False),
+        "reference": scoring if rl.beta > 0 else 0,
         "reshard": 2 * rl.reshard_bucket_mb << 20,
         # and a copy of what it was, to be mixed with
         "sync_reference": (2 * rl.reshard_bucket_mb << 20) + groups["reference"] * (alpha < 1)

@@ -262,7 +262,7 @@ def describe(command: Command) -> str:
         )
 
     lines = [
-        f"model: {count_parameters(shape):,} parameters (float32)",
+        f"model: {count_parameters(shape):,} parameters; {_dtypes_in_words(config)}",
         f"ranks: {command.num_ranks}; actor {strategies.actor.dims.describe()}, reference "
         f"{strategies.reference.dims.describe()}, rollout {strategies.rollout.dims.describe()}",
         f"a step: {config.prompts_per_step} prompts x {rl.num_generations} completions = "
@@ -379,6 +379,16 @@ def _train(command: Command, rank: int, guard: subprocess.Popen[bytes] | None) -
         _stop(f"error: rank {rank}: {_fault(error, Path(config.rl_config.output_dir), rank)}{how}", 1)
     # what MindSpore's threads log while the interpreter ends comes past GLOG_v: "Event base dispatch success!"
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def _dtypes_in_words(config: Config) -> str:
+    """Example: "actor bfloat16 with float32 masters, reference bfloat16, rollout bfloat16"."""
+    words = []
+    for role, name in (("actor", "actor"), ("ref", "reference"), ("generate", "rollout")):
+        compute, param = config.dtypes(role)
+        words.append(f"{name} {compute}" + (f" stored as {param}" if param != compute else ""))
+    words[0] += " with float32 masters" if config.dtypes("actor")[1] != "float32" else ""
+    return ", ".join(words)
 
 
 def _fault(error: Exception, output: Path, rank: int) -> str:
