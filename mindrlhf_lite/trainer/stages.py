@@ -185,6 +185,7 @@ class StageLayers:
                 tape.inputs.append(stream)
                 tape.kept.append(mutable(tuple(kept)) if keeps else ())
             stream = output
+            del output, kept  # or they would live beside those of the next layer
         return stream, tape
 
 
