@@ -181,7 +181,7 @@ def main() -> None:
             totals = BatchTotals(sum(s.completion_length for s in sequences), len(sequences), MAX_COMPLETION)
             # with ratio 1 and advantage 1 the GRPO loss has the gradient of the cross entropy
             _, logprobs = actor.accumulate([make_microbatch(sequences, shapes, token_mean, totals)])
-            actor.apply(schedule.at(step))
+            actor.optimizer.step(schedule.at(step))
             progress.set_postfix(
                 loss=f"{-sum(float(row.sum()) for row in logprobs[0]) / totals.num_tokens:.3f}", refresh=False
             )

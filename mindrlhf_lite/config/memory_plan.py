@@ -10,6 +10,7 @@ in the same memory, they are counted as if every shape that can occur had occurr
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
@@ -18,7 +19,7 @@ from mindrlhf_lite.parallel.layout import Strategy, buffers_at
 from mindrlhf_lite.shapes.buckets import default_buckets
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.streams import StreamShapes
-from mindrlhf_lite.swap.phases import phases
+from mindrlhf_lite.swap.phases import optimizer_part, phases
 
 ITEM_BYTES = 4  # of a float32
 _GRAPH_BYTES = 8 << 20
@@ -49,10 +50,7 @@ def _buffer_bytes(config: ModelConfig, strategy: Strategy, item: int = ITEM_BYTE
     for stage in range(strategy.dims.pipeline):
         total = 0
         for buffer in buffers_at(config, strategy, Coordinates(0, 0, stage)):
-            size = item
-            for extent in buffer.shape:
-                size *= extent
-            total += size
+            total += item * prod(buffer.shape)
         sizes.append(total)
     return max(sizes)
 
@@ -113,6 +111,11 @@ def memory_plan(config: Config, shape: ModelConfig, world_size: int) -> MemoryPl
     gradients = _buffer_bytes(shape, strategies.actor)
     is_shared = actor.enable_parallel_optimizer and strategies.actor.dims.data > 1
     rows = _buffer_bytes(shape, replace(strategies.actor, splits_data=True)) if is_shared else gradients
+    largest = ITEM_BYTES * max(  # of the parameters; counted whole
+        prod(buffer.shape)
+        for stage in {0, strategies.actor.dims.pipeline - 1}
+        for buffer in buffers_at(shape, strategies.actor, Coordinates(0, 0, stage))
+    )
     copies = is_shared or param != "float32"  # float32, of the rows that this rank updates
     kv_heads = max(1, shape.num_key_value_heads // strategies.rollout.dims.tensor)
     generate = config.generate_config
@@ -154,9 +157,13 @@ def memory_plan(config: Config, shape: ModelConfig, world_size: int) -> MemoryPl
         if reference_moves
         else 0,
     }
+    # with opt_offload its largest part, as the part of which there is one
+    offload = actor.optimizer.opt_offload
+    bucket = actor.optimizer.opt_offload_bucket_mb << 20
+    in_phases = {**groups, optimizer_part(0): min(groups["optimizer"], max(bucket, (2 + copies) * largest))}
     needs = {
-        name: sum(groups[group] for group in phase.resident) + activations.get(name, 0) + groups["graphs"]
-        for name, phase in phases(rl.reshard_mem_opt_level, reference_moves).items()
+        name: sum(in_phases[group] for group in phase.resident) + activations.get(name, 0) + groups["graphs"]
+        for name, phase in phases(rl.reshard_mem_opt_level, reference_moves, int(offload)).items()
         if name != "restore"
         and not (name == "save" and not reference_moves)  # then less than an update
         and not (name == "reference" and rl.beta == 0)

@@ -56,6 +56,10 @@ def _ranges(config: Config) -> list[str]:
         )
     if rl.reshard_mem_opt_level not in (0, 1):
         problems.append(f"rl_config.reshard_mem_opt_level={rl.reshard_mem_opt_level}: must be 0 or 1")
+    if config.actor_config.optimizer.opt_offload and not rl.swap:
+        problems.append(
+            "actor_config.optimizer.opt_offload=True: needs a store for the state; set rl_config.swap to true"
+        )
     if rl.reshard_mem_opt_level == 1 and not rl.swap:
         problems.append(
             "rl_config.reshard_mem_opt_level=1: needs a store to read the weights from; set rl_config.swap to true"

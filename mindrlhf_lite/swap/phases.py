@@ -21,22 +21,40 @@ class Phase:
         return (*self.needs, *self.changes, *self.fills)
 
 
-def phases(reshard_mem_opt_level: int, reference_moves: bool = False) -> dict[str, Phase]:
-    """Which weights each phase of a step has in memory. Args: reference_moves: whether the reference follows the actor,
-    and so is part of a checkpoint.
+def optimizer_part(index: int) -> str:
+    """Name of a group: the optimizer's state in parts, which are updated one after the other."""
+    return f"optimizer_{index}"
+
+
+def step_of_part(index: int) -> str:
+    """Name of the phase that updates a part."""
+    return f"step_{index}"
+
+
+def phases(reshard_mem_opt_level: int, reference_moves: bool = False, optimizer_parts: int = 0) -> dict[str, Phase]:
+    """Which weights each phase of a step has in memory.
+
+    Args: reference_moves: whether the reference follows the actor, and so is part of a checkpoint; optimizer_parts: 0:
+        the optimizer's state is in memory for the whole update; else in so many parts, after the backward passes.
     """
-    saved = ("actor", "optimizer", "reference") if reference_moves else ("actor", "optimizer")
+    optimizer = tuple(map(optimizer_part, range(optimizer_parts))) or ("optimizer",)
+    saved = ("actor", *optimizer, "reference") if reference_moves else ("actor", *optimizer)
     sync = {"sync_reference": Phase(needs=("actor",), changes=("reference",))} if reference_moves else {}
     reshard = (
         Phase(needs=("actor",), fills=("rollout",))
         if reshard_mem_opt_level == 0
         else Phase(reads_stored=("actor",), fills=("rollout",))
     )
+    update = {"update": Phase(changes=("actor", "optimizer", "gradients"))}
+    if optimizer_parts:
+        update = {"update": Phase(needs=("actor",), changes=("gradients",))}
+        for index, part in enumerate(optimizer):
+            update[step_of_part(index)] = Phase(changes=("actor", "gradients", part))
     return {
         "generate": Phase(needs=("rollout",), fills=("kv_cache",)),
         "reference": Phase(needs=("reference",)),
         "policy": Phase(needs=("actor",)),
-        "update": Phase(changes=("actor", "optimizer", "gradients")),
+        **update,
         "reshard": reshard,
         **sync,
         "save": Phase(needs=saved),

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
 
@@ -80,6 +80,7 @@ class Residency:
         self.current: str | None = None
         self._prefetch: threading.Thread | None = None
         self._failure: BaseException | None = None
+        self.around: Callable[[str], AbstractContextManager[None]] = lambda name: nullcontext()  # of every phase's work
 
     def add(self, name: str, parameters: Sequence[Parameter], contents: Contents) -> None:
         """Takes charge of a new group and evicts it at once. One that is rebuilt counts as empty until a phase has
@@ -145,7 +146,8 @@ class Residency:
             self._enter(phase, present)
             if then is not None:
                 self._start_prefetch(then, present)
-            yield
+            with self.around(name):
+                yield
             for group in present & set(phase.fills):
                 self.groups[group].state, self.groups[group].is_saved = State.RESIDENT, False
         except BaseException:

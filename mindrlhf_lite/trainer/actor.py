@@ -1,7 +1,7 @@
 """The actor: the policy being trained. Jitted graphs accumulate gradients, stage by stage, and apply them.
 
-Ordering contract of one update: `accumulate` for every micro-batch, then `apply` once. The gradient accumulators are
-zero between updates.
+Ordering contract of one update: `accumulate` for every micro-batch, then `optimizer.step` once. The gradient
+accumulators are zero between updates.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Actor:
         shards_optimizer: whether the optimizer's state is shared by the data-parallel ranks.
         recomputes: whether activations are computed again in the backward pass, a layer at a time.
         loss_scale: what the loss is multiplied by; None: nothing.
+        part_bytes: of the optimizer's state, see `AdamW`.
     """
 
     def __init__(
@@ -39,9 +40,10 @@ class Actor:
         shards_optimizer: bool = False,
         recomputes: bool = False,
         loss_scale: LossScale | None = None,
+        part_bytes: int = 0,
     ):
         self.model, self.mesh = model, model.mesh
-        self.optimizer = AdamW(model, optimizer, shards_optimizer, loss_scale)
+        self.optimizer = AdamW(model, optimizer, shards_optimizer, loss_scale, part_bytes)
         self.layers = StageLayers(model)
         self.loss = ObjectiveLoss(model, objective)
         self._gradients = StagedGradients(self.layers, self.loss, self.optimizer.gradients, as_tensors, recomputes)
@@ -64,10 +66,6 @@ class Actor:
             total = merged_statistics(total, own)
             logprobs.append(batch.split(outputs[1].asnumpy()))
         return total, logprobs
-
-    def apply(self, lr: float) -> float:
-        """One optimizer update; returns the gradient norm before clipping, as `AdamW.step` does."""
-        return self.optimizer.step(lr)
 
 
 class _LogprobHead(nn.Cell):

@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ import numpy as np
 from mindrlhf_lite.ascend.dry_run import StepRequest
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.swap.phases import step_of_part
 from mindrlhf_lite.types import GenerateRequest, SamplingParams, TrainSequence
 
 _NEW_TOKENS = 2  # of a decoding step there is one graph, however many tokens follow
@@ -48,44 +50,34 @@ def measure(config: Config, shape: ModelConfig) -> dict:
     misplaced: list[str] = []
     sequences = made_up_sequences(config, shape.vocab_size, mesh.world_size)
 
-    def phase(name: str, run: Callable[[], None]) -> None:
-        with residency.phase(name):
-            ms.runtime.synchronize()
-            ms.runtime.reset_peak_memory_stats()
-            if rl.swap:
-                wanted = residency.phases[name].resident
-                misplaced.extend(
-                    f"{group} in {name}"
-                    for group in residency.groups
-                    if residency.has_memory(group) != (group in wanted)
-                )
-            run()
-            ms.runtime.synchronize()
-            peaks[name] = int(ms.runtime.max_memory_allocated())
+    @contextmanager
+    def measured(name: str) -> Iterator[None]:
+        ms.runtime.synchronize()
+        ms.runtime.reset_peak_memory_stats()
+        if rl.swap:
+            wanted = residency.phases[name].resident
+            misplaced.extend(
+                f"{group} in {name}" for group in residency.groups if residency.has_memory(group) != (group in wanted)
+            )
+        yield
+        ms.runtime.synchronize()
+        name = step_of_part(0) if name.startswith("step_") else name  # the fullest of them
+        peaks[name] = max(peaks.get(name, 0), int(ms.runtime.max_memory_allocated()))
 
-    def reshard() -> None:
+    residency.around = measured
+
+    with residency.phase("reshard"):
         roles.resharder.run(residency.source("actor"), is_checked=False)
         roles.rollout.weights_changed()
-
-    def generate() -> None:
+    with residency.phase("generate"):
         roles.rollout.generate(*prompts_and_sampling(config, shape.vocab_size))
-
-    def reference() -> None:
-        sequences[:] = update.add_reference(sequences)
-
-    def policy() -> None:
-        sequences[:] = update.add_policy(sequences)
-
-    def train() -> None:
-        update.run(sequences, [np.zeros(each.completion_length, np.float32) for each in sequences])
-
-    phase("reshard", reshard)
-    phase("generate", generate)
     if roles.reference is not None:
-        phase("reference", reference)
+        with residency.phase("reference"):
+            sequences = update.add_reference(sequences)
     if config.updates_per_step > 1:
-        phase("policy", policy)
-    phase("update", train)
+        with residency.phase("policy"):
+            sequences = update.add_policy(sequences)
+    update.run(sequences, [np.zeros(each.completion_length, np.float32) for each in sequences])
     return {"phases": peaks, "misplaced": misplaced}
 
 

@@ -109,7 +109,7 @@ class GrpoTrainer:
             scored = self.collection.run(step, self.progress.sampler)
             sequences = self._fixed_logprobs(scored)
             sequences, reward_kl = self.experience.with_advantages(scored, sequences, self.update.kl_coefficient)
-            with self.clock.phase("update", "update"):
+            with self.clock.phase("update"):
                 generated = [each.engine_logprobs for group in scored for each in group.group.completions]
                 counts = self.update.run(sequences, generated)
             if self.moving_reference.is_due_after(step):

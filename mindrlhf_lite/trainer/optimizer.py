@@ -8,12 +8,15 @@ those rows, and gathers the others' rows. A parameter whose rows do not divide e
 
 Where the model stores less than float32, the rows that a rank updates are float32 masters, and the model's parameters
 are rounded from them.
+
+The state may be cut into parts that are updated one after the other, so that one part at a time need be in memory.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import mindspore as ms
@@ -29,6 +32,7 @@ from mindrlhf_lite.parallel.mesh import Axis, RoleMesh
 from mindrlhf_lite.shapes.parameters import parameter_specs
 from mindrlhf_lite.trainer.loss_scale import LossScale
 
+AroundPart = Callable[[int], AbstractContextManager[None]]
 _adam_weight_decay = ops.AdamWeightDecay(use_locking=True)
 
 
@@ -193,6 +197,7 @@ class AdamW:
         model: this rank's share; its parameters are updated in place.
         is_sharded: whether the data-parallel ranks share the moments.
         loss_scale: what the loss was multiplied by; None: nothing.
+        part_bytes: most that the state of a part takes (or one parameter); 0: one part.
     """
 
     def __init__(
@@ -201,6 +206,7 @@ class AdamW:
         options: AdamWOptions,
         is_sharded: bool = False,
         loss_scale: LossScale | None = None,
+        part_bytes: int = 0,
     ):
         mesh: RoleMesh = model.mesh
         weights, degree, index = list(model.parameters_in_order), mesh.dims.data if is_sharded else 1, mesh.at.data
@@ -244,13 +250,15 @@ class AdamW:
             for w, (start, stop), cut in zip(weights, rows, self._is_cut)
         ]
         self._decays = decays_of(model)
-        cut = [i for i, is_cut in enumerate(self._is_cut) if is_cut]
-        self._gather = (
-            _GatherShards([weights[i] for i in cut], [self._updated[i] for i in cut], mesh.data, model.precision)
-            if cut
-            else None
-        )
-        self._gather_whole = _GatherWhole(mesh.data if cut else None)
+        per_row = 3 if self._has_masters or is_sharded else 2
+        state = [per_row * moment.size for moment in self.first_moment]
+        self.parts = [range(*run) for run in plan_buckets(state, part_bytes or 4 * sum(state))]
+        self._gathers = []
+        for part in self.parts:
+            cut = [i for i in part if self._is_cut[i]]
+            rows_of_part = [weights[i] for i in cut], [self._updated[i] for i in cut]
+            self._gathers.append(_GatherShards(*rows_of_part, mesh.data, model.precision) if cut else None)
+        self._gather_whole = _GatherWhole(mesh.data if any(self._is_cut) else None)
         sums = GradientSums.of(model)
         axes = (
             (range(len(weights)), mesh.data),
@@ -262,27 +270,46 @@ class AdamW:
         self._counted = _by_layer(model, self.gradients, sums.counts)
         self._squared_norm, self._sum_over_replica = _SquaredNorm(), _SumOfNumber(mesh.replica)
 
-    def step(self, lr: float) -> float:
+    def step(self, lr: float, around: AroundPart = lambda part: nullcontext()) -> float:
         """One update from the accumulated gradients. Returns the global gradient norm before clipping; infinity: the
         gradients overflowed, weights and moments are left as they were, and the loss scale is lower.
+
+        Args: around: of a part's number, what is open while that part of the state is used.
 
         Raises:
             FloatingPointError: the norm is not finite, and no loss scale can be lowered; weights and moments are left
                 as they were.
         """
-        o = self.options
+        with around(0):
+            norm = self._norm()
+            if not math.isfinite(norm) and self.loss_scale.is_dynamic:
+                self.loss_scale.overflowed()
+                for gradient in self.gradients:
+                    ops.assign(gradient, ops.zeros_like(gradient))
+                return math.inf
+            if not math.isfinite(norm):
+                raise FloatingPointError(
+                    f"gradient norm is {norm}; the weights were left as they were before this update"
+                )
+            numbers = self._numbers(lr, norm)
+            self._update(0, numbers)
+        for part in range(1, len(self.parts)):
+            with around(part):
+                self._update(part, numbers)
+        return norm
+
+    def _norm(self) -> float:
         for sum_some in self._sums:
             sum_some()
         squares = [self._squared_norm(mutable(tuple(group))) for group in self._counted]
         square = Tensor([sum(float(each.asnumpy()[0]) for each in squares)], ms.float32)
-        norm = math.sqrt(self._sum_over_replica(square).asnumpy()[0]) / self.loss_scale.value
-        if not math.isfinite(norm) and self.loss_scale.is_dynamic:
-            self.loss_scale.overflowed()
-            for gradient in self.gradients:
-                ops.assign(gradient, ops.zeros_like(gradient))
-            return math.inf
-        if not math.isfinite(norm):
-            raise FloatingPointError(f"gradient norm is {norm}; the weights were left as they were before this update")
+        return math.sqrt(self._sum_over_replica(square).asnumpy()[0]) / self.loss_scale.value
+
+    def _numbers(self, lr: float, norm: float) -> tuple[Tensor, ...]:
+        """What the fused kernel takes in the update that begins: rate, both betas, epsilon, decay of matrices and of
+        the others, what gradients are multiplied by.
+        """
+        o = self.options
         clip = min(1.0, o.max_grad_norm / (norm + 1e-6)) if o.max_grad_norm else 1.0
         self.updates_done += 1
         root2 = math.sqrt(1 - o.beta2**self.updates_done)
@@ -290,33 +317,34 @@ class AdamW:
         clip /= self.loss_scale.value
         self.loss_scale.went_well()
         numbers = (lr * correction, o.beta1, o.beta2, o.eps * root2, o.weight_decay / correction, 0.0, clip)
-        rate, beta1, beta2, eps, decay, no_decay, scale = (Tensor(number, ms.float32) for number in numbers)
-        for weight, first, second, gradient, decays, (start, stop) in zip(
-            self._updated, self.first_moment, self.second_moment, self.gradients, self._decays, self._rows
-        ):
+        return tuple(Tensor(number, ms.float32) for number in numbers)
+
+    def _update(self, part: int, numbers: tuple[Tensor, ...]) -> None:
+        rate, beta1, beta2, eps, decay, no_decay, scale = numbers
+        for index in self.parts[part]:
+            weight, gradient, (start, stop) = self._updated[index], self.gradients[index], self._rows[index]
             own = gradient if stop - start == gradient.shape[0] else gradient[start:stop]
-            chosen = decay if decays else no_decay
+            chosen = decay if self._decays[index] else no_decay
+            first, second = self.first_moment[index], self.second_moment[index]
             _adam_weight_decay(weight, first, second, rate, beta1, beta2, eps, chosen, own * scale)
             ops.assign_sub(gradient, gradient)  # zeros it in place
-        self._round_weights()
-        if self._gather is not None:
-            self._gather()
-        return norm
-
-    def _round_weights(self) -> None:
-        """The weights that this rank updates whole, from their masters."""
-        if self._has_masters:
-            for weight, master, cut in zip(self.weights, self._updated, self._is_cut):
-                if not cut:
-                    ops.assign(weight, self._round(master))
+            if self._has_masters and not self._is_cut[index]:
+                ops.assign(self.weights[index], self._round(weight))
+        if (gather := self._gathers[part]) is not None:
+            gather()
 
     @property
     def parameters(self) -> list[Parameter]:
         """All that the optimizer allocates except the gradients: moments, and float32 copies of weight rows where they
         are shared, or stored as less.
         """
-        copies = [own for own, weight in zip(self._updated, self.weights) if own is not weight]
-        return [*self.first_moment, *self.second_moment, *copies]
+        return [parameter for part in range(len(self.parts)) for parameter in self.parameters_of(part)]
+
+    def parameters_of(self, part: int) -> list[Parameter]:
+        """Of one part."""
+        chosen = self.parts[part]
+        copies = [self._updated[i] for i in chosen if self._updated[i] is not self.weights[i]]
+        return [*(self.first_moment[i] for i in chosen), *(self.second_moment[i] for i in chosen), *copies]
 
     def state(self) -> dict[str, np.ndarray]:
         """Both moments by name, as they are until the next update."""

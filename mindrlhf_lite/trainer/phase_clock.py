@@ -25,16 +25,16 @@ class PhaseClock:
 
     @contextmanager
     def phase(self, name: str, residency: str | None = None, then: str | None = None) -> Iterator[None]:
-        """Adds to NAME what happens within; in a residency phase if one is named, and bringing that in counts as
-        swapping.
+        """Adds to NAME what happens within, but for swapping; in a residency phase if one is named.
 
         Args: then: the residency phase that is likely to follow.
         """
         self._console.phase(name)
         with self._residency.phase(residency, then) if residency else nullcontext():
-            start = time.perf_counter()
+            start, swapped = time.perf_counter(), self._residency.traffic.seconds
             yield
-            self._seconds[name] += time.perf_counter() - start
+            swapped = self._residency.traffic.seconds - swapped
+            self._seconds[name] += time.perf_counter() - start - swapped
 
     def take(self) -> tuple[dict[str, float], Traffic]:
         """(seconds of the phases and, as "step", since the step began; what was swapped), and begins anew."""

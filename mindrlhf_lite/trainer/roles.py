@@ -26,7 +26,7 @@ from mindrlhf_lite.reshard.transports import (
 from mindrlhf_lite.rollout.native import NativeEngine
 from mindrlhf_lite.rollout.protocol import RolloutEngine
 from mindrlhf_lite.shapes.model_config import ModelConfig
-from mindrlhf_lite.swap.phases import phases
+from mindrlhf_lite.swap.phases import optimizer_part, phases
 from mindrlhf_lite.swap.residency import Contents, Residency
 from mindrlhf_lite.swap.stores import FileStore, HostStore
 from mindrlhf_lite.trainer.actor import Actor, LogprobScorer
@@ -57,7 +57,7 @@ def make_residency(config: Config) -> Residency:
     if rl.swap:
         is_file = rl.swap_store == "file" or (rl.swap_store == "auto" and config.context.device_target == "CPU")
         store = FileStore(Path(rl.swap_dir or f"{rl.output_dir}/swap")) if is_file else HostStore()
-    return Residency(phases(rl.reshard_mem_opt_level, config.ref_config.sync_ref_model), store)
+    return Residency({}, store)
 
 
 def make_transport(config: Config, mesh: Mesh) -> Transport:
@@ -117,12 +117,18 @@ def build_roles(config: Config, mesh: Mesh, shape: ModelConfig | None = None) ->
         config.actor_config.enable_parallel_optimizer,
         config.actor_config.recompute_config.recompute,
         _loss_scale(config),
+        part_bytes=optimizer.opt_offload_bucket_mb << 20 if optimizer.opt_offload else 0,
     )
     if reader is not None and precision.param != "float32":  # masters keep what the model rounds
         actor.optimizer.load_weights(fill_buffers(model.buffers, reader.read))
     residency.add("actor", model.parameters_in_order, Contents.CHANGES)
     residency.add("gradients", actor.optimizer.gradients, Contents.ZERO)
-    residency.add("optimizer", actor.optimizer.parameters, Contents.CHANGES)
+    num_parts = len(actor.optimizer.parts) if optimizer.opt_offload else 0
+    residency.phases = phases(rl.reshard_mem_opt_level, config.ref_config.sync_ref_model, num_parts)
+    for part in range(num_parts):
+        residency.add(optimizer_part(part), actor.optimizer.parameters_of(part), Contents.CHANGES)
+    if not num_parts:
+        residency.add("optimizer", actor.optimizer.parameters, Contents.CHANGES)
 
     reference = None
     if rl.beta > 0:

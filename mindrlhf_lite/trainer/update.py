@@ -15,6 +15,7 @@ from mindrlhf_lite.algorithms.kl import adapted_coefficient
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects, is_simulated
 from mindrlhf_lite.shapes.streams import StreamShapes
+from mindrlhf_lite.swap.phases import step_of_part
 from mindrlhf_lite.trainer.actor import LogprobScorer
 from mindrlhf_lite.trainer.batches import MicroBatch, make_microbatch, pack
 from mindrlhf_lite.trainer.roles import Roles
@@ -84,7 +85,7 @@ class PolicyUpdate:
         ]
 
     def run(self, sequences: Sequence[TrainSequence], rollout_logprobs: Sequence[np.ndarray]) -> UpdateCounts:
-        """All updates of a step. Returns what this rank has to report.
+        """All updates of a step, each in its own residency phases. Returns what this rank has to report.
 
         Args: rollout_logprobs: the rollout engine's policy logprobs of every sequence, for comparison only.
         """
@@ -119,11 +120,16 @@ class PolicyUpdate:
         batches = self._microbatches("update", [sequences[index] for index in mine], self.shapes, totals)
         counts.num_computed += sum(len(batch.token_ids) for _, batch in batches)
         counts.num_padding += sum(batch.num_padding for _, batch in batches)
-        statistics, logprobs = self.roles.actor.accumulate([batch for _, batch in batches])
-        counts.lr = self.schedule.at(self.roles.actor.optimizer.updates_done)
-        if self.mesh.world is not None:
-            self.mesh.world.meet()  # stages end at different times
-        norm = self.roles.actor.apply(counts.lr)
+        optimizer, residency = self.roles.actor.optimizer, self.roles.residency
+        counts.lr = self.schedule.at(optimizer.updates_done)
+        with residency.phase("update"):
+            statistics, logprobs = self.roles.actor.accumulate([batch for _, batch in batches])
+            if self.mesh.world is not None:
+                self.mesh.world.meet()  # stages end at different times
+            if not self.config.actor_config.optimizer.opt_offload:
+                norm = optimizer.step(counts.lr)
+        if self.config.actor_config.optimizer.opt_offload:
+            norm = optimizer.step(counts.lr, lambda part: residency.phase(step_of_part(part)))
         counts.num_graphs = len(self.graphs)
         if mesh.reports:
             if self.config.updates_per_step == 1:

@@ -110,7 +110,7 @@ class Layout:
         total = {}
         for share in shares:
             total = merged_statistics(total, share)
-        return {**total, "grad_norm": float(actor.apply(0.0)), "micro_batches": len(batches)}
+        return {**total, "grad_norm": float(actor.optimizer.step(0.0)), "micro_batches": len(batches)}
 
 
 def main():

@@ -173,7 +173,7 @@ def test_few_shapes_however_lengths_vary():
         batch = make_microbatch(groups(rng, lengths, 1, 20), shapes, token_mean, TOTALS)
         scorer.score(batch)
         actor.accumulate([batch])
-        actor.apply(1e-3)
+        actor.optimizer.step(1e-3)
         return batch.shape
 
     found = {step(lengths) for lengths in ((5, 2), (30, 20), (40, 30))}
