@@ -272,8 +272,8 @@ class OptimizerConfig:
     max_grad_norm: float = setting(1.0, "global gradient norm is clipped to this; 0: not clipped", bounds=NOT_NEGATIVE)
     opt_offload: bool = setting(
         False,
-        "with rl_config.swap: the optimizer's state is not in memory during the backward passes, and comes in one bucket "
-        "after the other to be updated",
+        "with rl_config.swap: the optimizer's state is not in memory during the backward passes, and comes in one "
+        "bucket after the other to be updated",
     )
     opt_offload_bucket_mb: int = setting(
         1024, "opt_offload: MiB of the optimizer's state that are in memory together", bounds=POSITIVE
