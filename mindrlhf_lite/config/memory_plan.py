@@ -164,8 +164,8 @@ def memory_plan(config: Config, shape: ModelConfig, world_size: int) -> MemoryPl
     needs = {
         name: sum(in_phases[group] for group in phase.resident) + activations.get(name, 0) + groups["graphs"]
         for name, phase in phases(rl.reshard_mem_opt_level, reference_moves, int(offload)).items()
-        if name != "restore"
-        and not (name == "save" and not reference_moves and not offload)  # then less than an update
+        if not name.startswith(("restore", "save_"))  # less than an update
+        and not (name == "save" and not reference_moves)
         and not (name == "reference" and rl.beta == 0)
         and not (name == "policy" and config.updates_per_step == 1)
     }

@@ -22,13 +22,13 @@ class Phase:
 
 
 def optimizer_part(index: int) -> str:
-    """Name of a group: the optimizer's state in parts, which are updated one after the other."""
+    """Name of a group: the optimizer's state in parts, which come in one after the other."""
     return f"optimizer_{index}"
 
 
-def step_of_part(index: int) -> str:
-    """Name of the phase that updates a part."""
-    return f"step_{index}"
+def phase_of_part(name: str, index: int) -> str:
+    """Name of a phase that has one part in memory. Args: name: "step" (its update), "save" or "restore"."""
+    return f"{name}_{index}"
 
 
 def phases(reshard_mem_opt_level: int, reference_moves: bool = False, optimizer_parts: int = 0) -> dict[str, Phase]:
@@ -37,8 +37,8 @@ def phases(reshard_mem_opt_level: int, reference_moves: bool = False, optimizer_
     Args: reference_moves: whether the reference follows the actor, and so is part of a checkpoint; optimizer_parts: 0:
         the optimizer's state is in memory for the whole update; else in so many parts, after the backward passes.
     """
-    optimizer = tuple(map(optimizer_part, range(optimizer_parts))) or ("optimizer",)
-    saved = ("actor", *optimizer, "reference") if reference_moves else ("actor", *optimizer)
+    models = ("actor", "reference") if reference_moves else ("actor",)
+    saved = models if optimizer_parts else (*models, "optimizer")
     sync = {"sync_reference": Phase(needs=("actor",), changes=("reference",))} if reference_moves else {}
     reshard = (
         Phase(needs=("actor",), fills=("rollout",))
@@ -48,8 +48,11 @@ def phases(reshard_mem_opt_level: int, reference_moves: bool = False, optimizer_
     update = {"update": Phase(changes=("actor", "optimizer", "gradients"))}
     if optimizer_parts:
         update = {"update": Phase(needs=("actor",), changes=("gradients",))}
-        for index, part in enumerate(optimizer):
-            update[step_of_part(index)] = Phase(changes=("actor", "gradients", part))
+        for index in range(optimizer_parts):
+            part = optimizer_part(index)
+            update[phase_of_part("step", index)] = Phase(changes=("actor", "gradients", part))
+            update[phase_of_part("save", index)] = Phase(needs=("actor", part))
+            update[phase_of_part("restore", index)] = Phase(changes=("actor", part))
     return {
         "generate": Phase(needs=("rollout",), fills=("kv_cache",)),
         "reference": Phase(needs=("reference",)),

@@ -21,7 +21,7 @@ import numpy as np
 from mindrlhf_lite.ascend.dry_run import StepRequest
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.shapes.model_config import ModelConfig
-from mindrlhf_lite.swap.phases import step_of_part
+from mindrlhf_lite.swap.phases import phase_of_part
 from mindrlhf_lite.types import GenerateRequest, SamplingParams, TrainSequence
 
 _NEW_TOKENS = 2  # of a decoding step there is one graph, however many tokens follow
@@ -61,7 +61,7 @@ def measure(config: Config, shape: ModelConfig) -> dict:
             )
         yield
         ms.runtime.synchronize()
-        name = step_of_part(0) if name.startswith("step_") else name  # the fullest of them
+        name = phase_of_part("step", 0) if name.startswith("step_") else name  # the fullest of them
         peaks[name] = max(peaks.get(name, 0), int(ms.runtime.max_memory_allocated()))
 
     residency.around = measured

@@ -71,8 +71,7 @@ class Export:
 
         try:
             together(self._gather, self.mesh.is_main, prepare)
-            with self.roles.residency.phase("save"):
-                weights = actor.optimizer.master_weights()
+            with self.roles.saved(has_state=False) as (weights, _):
                 together(self._gather, actor.mesh.at.data == 0, lambda: _write_shard(weights, scratch / "shards" / own))
             together(self._gather, self.mesh.is_main, lambda: self._write_model(scratch, folder))
         finally:

@@ -229,7 +229,11 @@ class AdamW:
             ]
             return ParameterTuple(
                 [
-                    Parameter(zeros(shape), name=f"{prefix}.{w.name}", requires_grad=False)
+                    Parameter(
+                        zeros(shape, on_host=part_bytes > 0 and not whole),  # parts come to the device one by one
+                        name=f"{prefix}.{w.name}",
+                        requires_grad=False,
+                    )
                     for w, shape in zip(weights, shapes)
                 ]
             )
@@ -346,26 +350,29 @@ class AdamW:
         copies = [self._updated[i] for i in chosen if self._updated[i] is not self.weights[i]]
         return [*(self.first_moment[i] for i in chosen), *(self.second_moment[i] for i in chosen), *copies]
 
-    def state(self) -> dict[str, np.ndarray]:
-        """Both moments by name, as they are until the next update."""
-        return {p.name: p.asnumpy() for p in (*self.first_moment, *self.second_moment)}
+    def state(self, part: int = 0) -> dict[str, np.ndarray]:
+        """Both moments of a part by name, as they are until the next update."""
+        moments = [(self.first_moment[i], self.second_moment[i]) for i in self.parts[part]]
+        return {p.name: p.asnumpy() for pair in moments for p in pair}
 
-    def load_state(self, state: dict[str, np.ndarray], updates_done: int) -> None:
+    def load_state(self, state: Mapping[str, np.ndarray], part: int = 0) -> None:
         """Restores what `state` returned."""
-        for parameter in (*self.first_moment, *self.second_moment):
-            ops.assign(parameter, Tensor(state[parameter.name]))
-        self.updates_done = updates_done
+        for index in self.parts[part]:
+            for parameter in (self.first_moment[index], self.second_moment[index]):
+                ops.assign(parameter, Tensor(state[parameter.name]))
 
-    def master_weights(self) -> dict[str, np.ndarray]:
-        """This rank's buffers, whole and float32, by name; the data-parallel ranks call it together."""
-        return {
-            weight.name: (self._gather_whole(own).reshape(weight.shape) if cut else own).asnumpy()
-            for weight, own, cut in zip(self.weights, self._updated, self._is_cut)
-        }
+    def master_weights(self, part: int = 0) -> dict[str, np.ndarray]:
+        """This rank's buffers of a part, whole and float32, by name; the data-parallel ranks call it together."""
+        found = {}
+        for i in self.parts[part]:
+            weight, own = self.weights[i], self._updated[i]
+            found[weight.name] = (self._gather_whole(own).reshape(weight.shape) if self._is_cut[i] else own).asnumpy()
+        return found
 
-    def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Sets the model's parameters. Args: weights: this rank's buffers, whole and float32, by name."""
-        for weight, own, (start, stop) in zip(self.weights, self._updated, self._rows):
+    def load_weights(self, weights: Mapping[str, np.ndarray], part: int = 0) -> None:
+        """Sets the model's parameters of a part. Args: weights: this rank's buffers, whole and float32, by name."""
+        for i in self.parts[part]:
+            weight, own, (start, stop) = self.weights[i], self._updated[i], self._rows[i]
             if own is not weight:
                 ops.assign(own, Tensor(weights[weight.name][start:stop].copy()))
             ops.assign(weight, self._precision.stored(weights[weight.name]))

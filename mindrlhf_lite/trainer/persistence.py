@@ -80,11 +80,10 @@ class Persistence:
             "versions": versions(),
             "evaluations": {name: result.as_dict() for name, result in progress.evaluations.items()},
         }
-        with self.roles.residency.phase("save"):
-            weights = optimizer.master_weights()
+        with self.roles.saved() as (weights, moments):
             tensors = prefixed("weight", weights) if actor.mesh.at.data == 0 else {}
             if actor.mesh.at.data == 0 or optimizer.strategy.splits_data:
-                tensors.update(prefixed("optimizer", optimizer.state()))
+                tensors.update(prefixed("optimizer", moments))
             if self.roles.to_reference is not None:
                 tensors.update(self._reference_tensors())
             checkpoint = Checkpoint(step, state, tensors, lambda folder: self.tokenizer.save(folder / TOKENIZER_FOLDER))
@@ -154,23 +153,19 @@ class Persistence:
         """This rank's weights and optimizer state, from the files of whatever strategy they were saved under."""
         actor, optimizer = self.roles.actor, self.roles.actor.optimizer
         saved = strategy_from_json(checkpoint.state["strategy"], f"{checkpoint.folder}/state.json")
-        with self.roles.residency.phase("restore"):
-            reader = ShardedReader(
-                checkpoint.folder, self.roles.model_config, replace(saved, splits_data=False), "weight/"
-            )
-            optimizer.load_weights(fill_buffers(actor.model.buffers, reader.read))
-            optimizer.loss_scale.restore(checkpoint.state.get("loss_scale", {}))
-            state = {}
-            for moment in ("adam_m", "adam_v"):
-                reader = ShardedReader(checkpoint.folder, self.roles.model_config, saved, f"optimizer/{moment}.")
-                state.update(
-                    {
-                        f"{moment}.{name}": values
-                        for name, values in fill_buffers(optimizer.buffers, reader.read).items()
-                    }
-                )
-            optimizer.load_state(state, checkpoint.state["updates_done"])
-            if self.roles.to_reference is not None and self.roles.reference is not None:
+        config = self.roles.model_config
+        reader = ShardedReader(checkpoint.folder, config, replace(saved, splits_data=False), "weight/")
+        weights = fill_buffers(actor.model.buffers, reader.read)
+        state: dict[str, np.ndarray] = {}
+        for moment in ("adam_m", "adam_v"):
+            reader = ShardedReader(checkpoint.folder, config, saved, f"optimizer/{moment}.")
+            filled = fill_buffers(optimizer.buffers, reader.read)
+            state |= {f"{moment}.{name}": values for name, values in filled.items()}
+        self.roles.restore(weights, state)
+        optimizer.updates_done = checkpoint.state["updates_done"]
+        optimizer.loss_scale.restore(checkpoint.state.get("loss_scale", {}))
+        if self.roles.to_reference is not None and self.roles.reference is not None:
+            with self.roles.residency.phase("restore"):
                 model = self.roles.reference.model
                 saved = strategy_from_json(checkpoint.state["reference_strategy"], f"{checkpoint.folder}/state.json")
                 reader = ShardedReader(checkpoint.folder, self.roles.model_config, saved, "reference/")

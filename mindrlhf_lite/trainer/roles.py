@@ -4,8 +4,12 @@ between them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
@@ -26,7 +30,7 @@ from mindrlhf_lite.reshard.transports import (
 from mindrlhf_lite.rollout.native import NativeEngine
 from mindrlhf_lite.rollout.protocol import RolloutEngine
 from mindrlhf_lite.shapes.model_config import ModelConfig
-from mindrlhf_lite.swap.phases import optimizer_part, phases
+from mindrlhf_lite.swap.phases import optimizer_part, phase_of_part, phases
 from mindrlhf_lite.swap.residency import Contents, Residency
 from mindrlhf_lite.swap.stores import FileStore, HostStore
 from mindrlhf_lite.trainer.actor import Actor, LogprobScorer
@@ -49,6 +53,35 @@ class Roles:
     to_reference: Resharder | None  # from the actor to the reference, where that follows it
     reshard_bound_bytes: int  # least that all ranks together must receive
     residency: Residency
+
+    @contextmanager
+    def saved(self, has_state: bool = True) -> Iterator[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
+        """(the actor's weights by buffer name, whole and float32; the optimizer's moments), of this rank, for as long
+        as the context lasts. The data-parallel ranks open it together.
+
+        Args: has_state: whether the moments are wanted.
+        """
+        optimizer, residency = self.actor.optimizer, self.residency
+        if phase_of_part("save", 0) not in residency.phases:
+            with residency.phase("save"):
+                yield optimizer.master_weights(), optimizer.state() if has_state else {}
+            return
+        weights: dict[str, np.ndarray] = {}
+        state: dict[str, np.ndarray] = {}
+        for part in range(len(optimizer.parts)):  # copies: a part's memory is given back
+            with residency.phase(phase_of_part("save", part)):
+                weights |= {name: values.copy() for name, values in optimizer.master_weights(part).items()}
+                state |= {name: values.copy() for name, values in optimizer.state(part).items()} if has_state else {}
+        with residency.phase("save"):
+            yield weights, state
+
+    def restore(self, weights: dict[str, np.ndarray], state: dict[str, np.ndarray]) -> None:
+        """Sets what `saved` gave."""
+        optimizer, is_in_parts = self.actor.optimizer, phase_of_part("restore", 0) in self.residency.phases
+        for part in range(len(optimizer.parts)):
+            with self.residency.phase(phase_of_part("restore", part) if is_in_parts else "restore"):
+                optimizer.load_weights(weights, part)
+                optimizer.load_state(state, part)
 
 
 def make_residency(config: Config) -> Residency:
@@ -120,7 +153,9 @@ def build_roles(config: Config, mesh: Mesh, shape: ModelConfig | None = None) ->
         part_bytes=optimizer.opt_offload_bucket_mb << 20 if optimizer.opt_offload else 0,
     )
     if reader is not None and precision.param != "float32":  # masters keep what the model rounds
-        actor.optimizer.load_weights(fill_buffers(model.buffers, reader.read))
+        weights = fill_buffers(model.buffers, reader.read)
+        for part in range(len(actor.optimizer.parts)):
+            actor.optimizer.load_weights(weights, part)
     residency.add("actor", model.parameters_in_order, Contents.CHANGES)
     residency.add("gradients", actor.optimizer.gradients, Contents.ZERO)
     num_parts = len(actor.optimizer.parts) if optimizer.opt_offload else 0

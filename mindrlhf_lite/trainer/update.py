@@ -15,7 +15,7 @@ from mindrlhf_lite.algorithms.kl import adapted_coefficient
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects, is_simulated
 from mindrlhf_lite.shapes.streams import StreamShapes
-from mindrlhf_lite.swap.phases import step_of_part
+from mindrlhf_lite.swap.phases import phase_of_part
 from mindrlhf_lite.trainer.actor import LogprobScorer
 from mindrlhf_lite.trainer.batches import MicroBatch, make_microbatch, pack
 from mindrlhf_lite.trainer.roles import Roles
@@ -129,7 +129,7 @@ class PolicyUpdate:
             if not self.config.actor_config.optimizer.opt_offload:
                 norm = optimizer.step(counts.lr)
         if self.config.actor_config.optimizer.opt_offload:
-            norm = optimizer.step(counts.lr, lambda part: residency.phase(step_of_part(part)))
+            norm = optimizer.step(counts.lr, lambda part: residency.phase(phase_of_part("step", part)))
         counts.num_graphs = len(self.graphs)
         if mesh.reports:
             if self.config.updates_per_step == 1:
