@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mindspore import Parameter, ParameterTuple, Tensor, jit, nn, ops
 
+from mindrlhf_lite.models.precision import Precision
 from mindrlhf_lite.observe.host import peak_rss_gb, reset_peak_rss, rss_gb
 from mindrlhf_lite.parallel.layout import box_reader, buffers_of_rank, fill_buffers, parse_strategy
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
@@ -116,6 +117,28 @@ def check_values(mesh, transports, written):
         assert not original
 
 
+def check_types(mesh, transports):
+    """Between roles that store different types, and between two that store float16: values, and bytes."""
+    config, source_text, destination_text = CASES[0]
+    source, destination = (parse_strategy(text, text, config) for text in (source_text, destination_text))
+    plan = make_plan(config, source, destination)
+    exact, low, half = Precision.here("float32"), Precision.here("bfloat16"), Precision.here("float16")
+    for pair in ((exact, half), (exact, low), (half, exact), (half, half), (low, half)):
+        weights, targets = (
+            {name: Parameter(p.stored(a), name=name, requires_grad=False) for name, a in arrays.items()}
+            for p, arrays in zip(pair, (shards(config, s, mesh.rank, 0) for s in (source, destination)))
+        )
+        for transport in transports:
+            for target in targets.values():
+                ops.assign(target, ops.zeros_like(target))
+            moved = Resharder(plan, mesh.rank, mesh.world, targets, transport, 4096, pair).run(ResidentSource(weights))
+            assert moved.received_bytes * 4 == plan.received_bytes[mesh.rank] * targets[next(iter(targets))].itemsize
+            for name, array in shards(config, destination, mesh.rank, 0).items():
+                wanted = pair[1].rounded(pair[0].rounded(array).astype(np.float32))
+                assert targets[name].asnumpy().dtype == wanted.dtype, (pair, transport.name)
+                assert (targets[name].asnumpy() == wanted).all(), (pair, transport.name, name)
+
+
 def check_checksums(mesh):
     config, source_text, destination_text = CASES[0]
     source, destination = (parse_strategy(text, text, config) for text in (source_text, destination_text))
@@ -169,6 +192,7 @@ def main():
 
     sys.addaudithook(watch)
     check_values(mesh, transports, written)
+    check_types(mesh, transports)
     check_checksums(mesh)
     check_memory(mesh, transports)
     assert os.listdir(folder) == [], os.listdir(folder)

@@ -1,0 +1,73 @@
+"""bfloat16 (emulated) and float16 under tensor, pipeline and sharded data parallelism: what one rank gives, but for
+roundings.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from distributed.jobs import VERIFIERS, start_msrun
+from distributed.test_layouts import SEQUENCE_SPLIT, folder, micro, settings
+from helpers import run
+
+from mindrlhf_lite.models.hf_weights import load_weights
+from mindrlhf_lite.shapes.model_config import ModelConfig
+
+__all__ = ["folder"]
+
+WORKER = Path(__file__).with_name("precision_worker.py")
+OFFLOAD = {
+    "rl_config.swap": True,
+    "actor_config.optimizer.opt_offload": True,
+    "actor_config.optimizer.opt_offload_bucket_mb": 1,
+}
+# half a unit of the last place of 1.0
+EPSILON = {"bfloat16": 2**-8, "float16": 2**-11}
+LAYOUTS = [
+    ("tp2", "float16", (1, 2, 1), {**SEQUENCE_SPLIT, **micro(1)}),
+    ("pp2", "bfloat16", (1, 1, 2), micro(2)),
+    ("dp2_zero", "float16", (2, 1, 1), {"actor_config.enable_parallel_optimizer": True, **OFFLOAD, **micro(1)}),
+]
+
+
+def of(folder, dtype, degrees, options):
+    data, tensor, stages = degrees
+    case = ("", degrees, degrees, (data * stages, tensor), {"actor_config.compute_dtype": dtype, **options})
+    values = settings(folder, case)
+    return {**values, "rl_config.batch_size": 16, "rl_config.output_dir": str(folder)}
+
+
+@pytest.fixture(scope="module")
+def found(folder):
+    """By name: what one rank gives in every type, and what two give."""
+    scratch = folder / "precision"
+    scratch.mkdir()
+    one = {dtype: of(folder, dtype, (1, 1, 1), micro(1)) for dtype in ("float32", *EPSILON)}
+    two = {name: of(folder, dtype, degrees, options) for name, dtype, degrees, options in LAYOUTS}
+    for name, cases in (("one", one), ("two", two)):
+        (scratch / f"{name}.json").write_text(json.dumps(cases))
+    result = run([sys.executable, WORKER, scratch / "one.json"], timeout=300, PYTHONPATH=VERIFIERS)
+    assert result.returncode == 0, result.stderr[-4000:]
+    code, text, logs = start_msrun(2, scratch / "log", WORKER, scratch / "two.json", timeout=300)
+    assert code == 0, text[-4000:] + logs[-4000:]
+    return {name: dict(np.load(scratch / f"{name}.npz")) for name in (*one, *two)}
+
+
+def learnt(found, start, name, other):
+    """How differently two runs have changed the weights: the norm of the difference over that of the change."""
+    wrong = sum(np.square(found[name][key] - found[other][key]).sum() for key in start)
+    return float(np.sqrt(wrong / sum(np.square(found[other][key] - start[key]).sum() for key in start)))
+
+
+@pytest.mark.parametrize(("name", "dtype"), [layout[:2] for layout in LAYOUTS])
+def test_layouts_give_what_one_rank_gives(folder, found, name, dtype):
+    start = load_weights(folder / "tied", ModelConfig.from_dir(folder / "tied"))
+    distance = np.abs(found[name]["reference"] - found[dtype]["reference"]).mean()
+    assert distance < 4 * EPSILON[dtype], distance
+    np.testing.assert_allclose(found[name]["numbers"], found[dtype]["numbers"], rtol=16 * EPSILON[dtype], atol=1e-3)
+    # no farther than the type is from float32 anyway
+    own, rounding = learnt(found, start, name, dtype), learnt(found, start, dtype, "float32")
+    print(f"{name}: {own:.4f}, {dtype} from float32 {rounding:.4f}")
+    assert 0 < own < 1.5 * rounding and rounding < 64 * EPSILON[dtype]
