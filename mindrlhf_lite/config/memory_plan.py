@@ -19,7 +19,7 @@ from mindrlhf_lite.parallel.layout import Strategy, buffers_at
 from mindrlhf_lite.shapes.buckets import default_buckets
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.streams import StreamShapes
-from mindrlhf_lite.swap.phases import optimizer_part, phases
+from mindrlhf_lite.swap.phases import optimizer_part, phase_of_part, phases
 
 ITEM_BYTES = 4  # of a float32
 _GRAPH_BYTES = 8 << 20
@@ -82,10 +82,13 @@ def activation_bytes(
     if tapes:
         layers = strategy.dims.pipeline * max(map(len, strategy.layers_of_stage(config.num_hidden_layers)))
     numbers = layers * (config.hidden_size + (kept if keeps else 0))
-    under_way = 2 * kept  # of the layer that is computed, float32 among them
-    head_gradients = 2 * config.vocab_size // tensor * config.hidden_size if tapes else 0
+    layer = ITEM_BYTES * tokens * 2 * kept  # the one that is computed, float32 among it
     chunk = min(_CHUNK_BYTES[device_target], ITEM_BYTES * tokens * config.vocab_size // tensor)
-    return item * tokens * numbers + ITEM_BYTES * (tokens * under_way + head_gradients) + 4 * chunk
+    # logits of a chunk, and what is computed of them; the gradient of the head, and a chunk's share in it
+    head = 4 * chunk + ITEM_BYTES * 2 * config.vocab_size // tensor * config.hidden_size
+    if not tapes:
+        head = (2 if tensor == 1 else 3) * chunk
+    return item * tokens * numbers + max(layer, head)
 
 
 def num_graphs(config: Config, trained: StreamShapes, scored: StreamShapes) -> int:
@@ -148,6 +151,9 @@ def memory_plan(config: Config, shape: ModelConfig, world_size: int) -> MemoryPl
     item, of_reference = item_bytes(compute, device), item_bytes(reference[0], device)
     scoring = activation_bytes(shape, strategies.reference, scored, device, of_reference, False, False)
     activations = {
+        # logits of all slots, and what is drawn from
+        "generate": 2 * ITEM_BYTES * generate.max_num_seqs * shape.vocab_size,
+        phase_of_part("step", 0): largest,  # a scaled gradient
         "update": activation_bytes(shape, strategies.actor, trained, device, item, True, keeps),
         "policy": activation_bytes(shape, strategies.actor, scored, device, item, False, False),
         "reference": scoring if rl.beta > 0 else 0,

@@ -64,10 +64,11 @@ def learnt(found, start, name, other):
 @pytest.mark.parametrize(("name", "dtype"), [layout[:2] for layout in LAYOUTS])
 def test_layouts_give_what_one_rank_gives(folder, found, name, dtype):
     start = load_weights(folder / "tied", ModelConfig.from_dir(folder / "tied"))
-    distance = np.abs(found[name]["reference"] - found[dtype]["reference"]).mean()
-    assert distance < 4 * EPSILON[dtype], distance
+    logprobs = [found[each]["reference"] for each in (name, dtype, "float32")]
+    apart, from_float32 = (np.abs(logprobs[1] - other).mean() for other in (logprobs[0], logprobs[2]))
+    assert apart < 1.5 * from_float32 < 64 * EPSILON[dtype], (apart, from_float32)
     np.testing.assert_allclose(found[name]["numbers"], found[dtype]["numbers"], rtol=16 * EPSILON[dtype], atol=1e-3)
     # no farther than the type is from float32 anyway
     own, rounding = learnt(found, start, name, dtype), learnt(found, start, dtype, "float32")
-    print(f"{name}: {own:.4f}, {dtype} from float32 {rounding:.4f}")
-    assert 0 < own < 1.5 * rounding and rounding < 64 * EPSILON[dtype]
+    print(f"{name}: logprobs {apart:.5f}, {from_float32:.5f} from float32; changes {own:.4f}, {rounding:.4f}")
+    assert own < 1.5 * rounding < 96 * EPSILON[dtype], (own, rounding)
