@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.config.schema import FLOAT_TYPES, Config
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.strict_yaml import load_yaml
 
@@ -31,6 +31,11 @@ ELSEWHERE = {
     "pad_token_id": "remove it: masks come from lengths, never from a pad id",
     "gpu_memory_utilization": "remove it: the native engine's cache is max_num_seqs * seq_length tokens",
 }
+
+# names of MindFormers' model files that are taken in the sections of the roles
+_ROLES = ("actor_config", "ref_config", "generate_config")
+_SYNONYMS = {f"{role}.param_init_type": f"{role}.param_dtype" for role in _ROLES}
+_ALWAYS_FLOAT32 = ("layernorm_compute_type", "softmax_compute_type", "rotary_dtype")
 
 # flags of main.py that are short names of settings
 FLAGS = {
@@ -160,10 +165,18 @@ def build_config(values: dict[str, Any]) -> Config:
 
 
 def collect(values: dict[str, Any]) -> tuple[Config, list[str]]:
-    """A Config with defaults where a key is unknown or has the wrong type, and one line for each such key."""
+    """A Config with defaults where a key is unknown or has the wrong type, and one line for each such key.
+
+    Types of norms, softmax and rotary embedding are accepted and change nothing: they are float32, the most exact.
+    """
     fields, types = known_keys(), setting_types()
     problems, clean = [], {}
     for key, value in values.items():
+        key = _SYNONYMS.get(key, key)
+        if key.partition(".")[0] in _ROLES and key.partition(".")[2] in _ALWAYS_FLOAT32:
+            if value not in FLOAT_TYPES:
+                problems.append(f"{key}={value!r}: must be one of {', '.join(FLOAT_TYPES)}; float32 is used anyway")
+            continue
         if key not in fields:
             problems.append(_unknown(key, value, list(fields)))
             continue

@@ -117,7 +117,7 @@ def settings_of(model, devices):
     return parse_command_line(words).config, read_model_file(str(file)).shape
 
 
-@pytest.mark.parametrize("model", ["0_5b", pytest.param("7b", marks=pytest.mark.full), "32b"])
+@pytest.mark.parametrize("model", [*(pytest.param(size, marks=pytest.mark.full) for size in ("0_5b", "7b")), "32b"])
 def test_the_plan_is_near_what_is_compiled(model):
     """Two layers of the model, on the first of eight devices: memory of every phase within 15 % of the plan, parameters
     where their phase has them, a kernel for every operator.

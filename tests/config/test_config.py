@@ -84,6 +84,7 @@ def test_unknown_keys_and_wrong_types(values, key, value, message):
             "stage_layers",
         ),
         ({"rl_config.reshard_mem_opt_level": 1}, "set rl_config.swap to true"),
+        ({"actor_config.optimizer.opt_offload": True}, "set rl_config.swap to true"),
         ({"rl_config.reshard_mem_opt_level": 2}, "must be 0 or 1"),
         ({"actor_config.model_config": str(ROOT / "model_configs/qwen2_5_7b.yaml")}, "hidden_size is 3584, but"),
         ({"rl_config.model_name": "qwen3"}, "the model of actor_config.load is qwen2 (Qwen2, Qwen2.5)"),
@@ -378,3 +379,21 @@ def test_ascend_on_a_host_without_one(values, sums, tmp_path):
         and "this host has no Ascend device" in result.stderr
         and len(result.stderr.splitlines()) < 4
     ), result.stderr
+
+
+def test_types_of_every_role_and_names_of_mindformers():
+    config = build_config({"actor_config.compute_dtype": "bfloat16", "ref_config.compute_dtype": "float32"})
+    assert config.dtypes("actor") == ("bfloat16", "bfloat16") and config.dtypes("ref") == ("float32", "float32")
+    assert config.dtypes("generate") == ("bfloat16", "bfloat16")
+    theirs = {
+        "actor_config.compute_dtype": "bfloat16",
+        "actor_config.param_init_type": "float32",
+        "actor_config.layernorm_compute_type": "bfloat16",
+        "actor_config.softmax_compute_type": "float32",
+        "generate_config.rotary_dtype": "float32",
+    }
+    assert build_config(theirs).dtypes("actor") == ("bfloat16", "float32")
+    with pytest.raises(ConfigError, match="must be one of float32, bfloat16, float16; did you mean bfloat16"):
+        build_config({"actor_config.compute_dtype": "bf16loat"})
+    with pytest.raises(ConfigError, match="softmax_compute_type='fp8'"):
+        build_config({"actor_config.softmax_compute_type": "fp8"})

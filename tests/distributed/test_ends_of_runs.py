@@ -107,7 +107,7 @@ def never_stopped(data, tmp_path_factory):
     return output
 
 
-@pytest.mark.parametrize("ranks", [0, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(0, marks=pytest.mark.full), 2])
 def test_sigterm_saves_where_it_is_to(data, never_stopped, tmp_path, ranks):
     """Plain python, and two ranks under the launcher: exit code 0, a checkpoint, and the rest of the run as if nothing
     had been.

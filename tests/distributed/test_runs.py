@@ -181,9 +181,16 @@ def test_files_of_a_run(data, tmp_path):
 
 
 def test_resume_is_exact_bit_for_bit_across_an_epoch(data, tmp_path):
-    """6 steps in one run equal 4 steps, a fresh process, and 2 more; the fifth step ends the first epoch."""
+    """6 steps in one run equal 4 steps, a fresh process, and 2 more; the fifth step ends the first epoch. With what has
+    most to keep: float16's masters and loss scale, the optimizer in parts. (In float32: tests/reliability.)
+    """
     settings = (
         "--rl_config.save_ckpt_interval=2",
+        "--actor_config.compute_dtype=float16",
+        "--actor_config.loss_scale.scale_window=3",
+        "--rl_config.swap=true",
+        "--actor_config.optimizer.opt_offload=true",
+        "--actor_config.optimizer.opt_offload_bucket_mb=1",
         "--actor_config.lr_schedule.lr_decay_style=cosine",
         "--actor_config.lr_schedule.decay_steps=6",
     )

@@ -77,7 +77,7 @@ def test_dry_run_of_every_model_file(model, tmp_path):
             "peak",
         ):
             assert f"  {part} " in result.stdout
-        assert ("DOES NOT FIT" in result.stdout.partition("without swapping")[0]) == too_large, result.stdout
+        assert "DOES NOT FIT" not in result.stdout.partition("without swapping")[0], result.stdout
 
 
 def test_only_save_strategy_is_what_transform_checkpoint_takes(tmp_path, quickstart_model):

@@ -8,11 +8,16 @@ from helpers import ROOT, run
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_quickstart(seed, tmp_path):
+@pytest.mark.parametrize(
+    ("seed", "dtype"), [(0, "float32"), (1, "float32"), (2, "float32"), (0, "bfloat16"), (0, "float16")]
+)
+def test_quickstart(seed, dtype, tmp_path):
     start = time.monotonic()
     result = run(
-        ["bash", ROOT / "examples/quickstart/run_grpo.sh", "--output", tmp_path / "run", f"--rl_config.seed={seed}"],
+        [
+            *("bash", ROOT / "examples/quickstart/run_grpo.sh", "--output", tmp_path / "run"),
+            *(f"--rl_config.seed={seed}", f"--actor_config.compute_dtype={dtype}"),
+        ],
         timeout=1500,
     )
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
@@ -20,6 +25,6 @@ def test_quickstart(seed, tmp_path):
     assert 0.1 <= accuracy["before"]["accuracy"] <= 0.4
     assert accuracy["after"]["accuracy"] >= 0.8
     print(
-        f"seed {seed}: {accuracy['before']['accuracy']:.1%} -> {accuracy['after']['accuracy']:.1%} in "
+        f"seed {seed}, {dtype}: {accuracy['before']['accuracy']:.1%} -> {accuracy['after']['accuracy']:.1%} in "
         f"{time.monotonic() - start:.0f} s"
     )
