@@ -106,7 +106,14 @@ def metrics(output):
     return [row for row in read_jsonl(output / "metrics.jsonl") if row["step"] > 0]
 
 
-OF_A_PROCESS = ("time_s/", "speed/", "memory/", "reshard/gb", "graphs/")  # metrics that two equal runs differ in
+OF_A_PROCESS = (
+    "time_s/",
+    "speed/",
+    "memory/",
+    "reshard/gb",
+    "swap/",
+    "graphs/",
+)  # metrics that two equal runs differ in
 
 
 def without_times(rows):
