@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures what swapping saves and costs: whole GRPO runs without it, at level 0 and at level 1.
+"""Measures what swapping saves and costs: whole GRPO runs without it, at levels 0 and 1, the optimizer in parts.
 
 The model's weights dominate: random, few short completions. Every run is a process of its own, with `--ranks` under
 msrun. Prints the peak of resident memory on the fullest rank, how much it grew over what the program had before it
@@ -31,6 +31,10 @@ MODES = {
     "off": [],
     "level 0": ["--rl_config.swap=true", "--rl_config.reshard_mem_opt_level=0"],
     "level 1": ["--rl_config.swap=true", "--rl_config.reshard_mem_opt_level=1"],
+    "opt_offload": [
+        *("--rl_config.swap=true", "--actor_config.optimizer.opt_offload=true"),
+        "--actor_config.optimizer.opt_offload_bucket_mb=256",
+    ],
 }
 
 
