@@ -423,6 +423,11 @@ class ContextConfig:
         "threads of a rank that dispatch operators; 0: one on CPU, the fastest there; MindSpore's default elsewhere",
         bounds=NOT_NEGATIVE,
     )
+    fused_kernels: bool = setting(
+        True,
+        "Ascend, with a compute_dtype below float32: one kernel for norm, rotary embedding, gated MLP and attention "
+        "each (compiled only by our tests); CPU has none",
+    )
     deterministic: bool = setting(
         True, "kernels and collectives of Ascend that give the same bits every time, as an exact resume needs; CPU's do"
     )
@@ -478,6 +483,11 @@ class Config:
         section = sections[role]
         compute = section.compute_dtype or self.actor_config.compute_dtype
         return compute, section.param_dtype or compute
+
+    def has_fused_kernels(self, role: str) -> bool:
+        """Whether the models of a role compute with them."""
+        context = self.context
+        return context.fused_kernels and context.device_target == "Ascend" and self.dtypes(role)[0] != "float32"
 
     @property
     def tokenizer_dir(self) -> str:

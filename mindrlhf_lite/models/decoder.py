@@ -20,14 +20,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindrlhf_lite.models.packed_attention import (
-    MASKED,
-    Known,
-    KnownAttention,
-    PackedAttention,
-    key_rows,
-    visibility_mask,
-)
+from mindrlhf_lite.models.kernels import kernels_of
+from mindrlhf_lite.models.packed_attention import MASKED, Known, key_rows, visibility_mask
 from mindrlhf_lite.models.precision import FLOAT32, Precision, full, to_compute, weight_to_compute
 from mindrlhf_lite.models.spread import spread
 from mindrlhf_lite.models.zeros import zeros
@@ -37,14 +31,7 @@ from mindrlhf_lite.parallel.mesh import ALONE, RoleMesh
 from mindrlhf_lite.shapes.model_config import ModelConfig, RopeScaling
 
 _linear = ops.MatMul(transpose_b=True)
-_batch_matmul = ops.BatchMatMul()
-_batch_matmul_tb = ops.BatchMatMul(transpose_b=True)
-_softmax = ops.Softmax(-1)
-_mean = ops.ReduceMean(keep_dims=True)
-_rsqrt = ops.Rsqrt()
 _bias_add = ops.BiasAdd()
-_halves = ops.Split(-1, 2)
-_concat = ops.Concat(-1)
 
 
 def rotary_tables(config: ModelConfig, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -69,11 +56,6 @@ def stretched(inverse_frequency: np.ndarray, scaling: RopeScaling) -> np.ndarray
     turns = scaling.original_max_position_embeddings * inverse_frequency / (2 * np.pi)
     kept = np.clip((turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor), 0.0, 1.0)
     return inverse_frequency * (kept + (1 - kept) / scaling.factor)
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    first, second = _halves(x)
-    return x * spread(cos, x.shape) + _concat((-second, first)) * spread(sin, x.shape)
 
 
 def causal_mask(length: int) -> Tensor:
@@ -117,7 +99,11 @@ class DecoderLayer(nn.Cell):
         )  # None where there is none
         self.q_norm, self.k_norm = (places.get(f"self_attn.{name}_norm.weight") for name in "qk")
         self.gate, self.up, self.down = (places[f"mlp.{name}_proj.weight"] for name in ("gate", "up", "down"))
-        self.attention, self.known_attention = PackedAttention(precision), KnownAttention(precision)
+        kernels = kernels_of(precision, self.head_dim)
+        self.normalise, self.rotate = kernels.norm(precision, self.eps), kernels.rotary(precision)
+        self.gated, self.attend_causally = kernels.gate(precision), kernels.causal_attention(precision)
+        self.attention = kernels.packed_attention(precision, self.num_heads)
+        self.known_attention = kernels.known_attention(precision, self.num_heads)
         self.known = Known()
 
     def _heads(
@@ -130,7 +116,7 @@ class DecoderLayer(nn.Cell):
         return projected.reshape(batch, length, heads, self.head_dim).transpose(0, 2, 1, 3)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        return self.low(rms_norm(full(x), full(self.low_weight(weight)), self.eps))
+        return self.normalise(x, self.low_weight(weight))
 
     def _product(self, x: Tensor, weight: Tensor) -> Tensor:
         return self.low(_linear(x, self.low_weight(weight)))
@@ -150,8 +136,7 @@ class DecoderLayer(nn.Cell):
         query = self._heads(q, weights, self.q_bias, self.q_norm, batch, length, self.num_heads)
         key = self._heads(k, weights, self.k_bias, self.k_norm, batch, length, self.num_kv_heads)
         value = self._heads(v, weights, self.v_bias, None, batch, length, self.num_kv_heads)
-        query, key = _rotate(full(query), scaled_cos, scaled_sin), _rotate(full(key), cos, sin)
-        return self.low(query), self.low(key), value
+        return self.rotate(query, scaled_cos, scaled_sin), self.rotate(key, cos, sin), value
 
     def project(
         self, x: Tensor, weights: tuple, tables: tuple, batch: int, length: int
@@ -162,18 +147,6 @@ class DecoderLayer(nn.Cell):
         """
         q, k, v = self._products(x, weights)
         return self._turned(q, k, v, weights, tables, batch, length)
-
-    def attend_causally(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-        """Each token attends to its own sequence up to itself; mask [1, T, T]. Returns [B*T, heads * D]."""
-        batch, heads, length, head_dim = query.shape
-        pairs = batch * self.num_kv_heads
-        grouped = query.reshape(pairs, heads // self.num_kv_heads * length, head_dim)
-        scores = self.low(_batch_matmul_tb(grouped, key.reshape(pairs, length, head_dim)))
-        scores = full(scores.reshape(-1, length, length))
-        scores = scores + spread(mask, scores.shape)
-        probabilities = self.low(_softmax(scores.reshape(-1, length))).reshape(pairs, -1, length)
-        attended = self.low(_batch_matmul(probabilities, value.reshape(pairs, length, head_dim)))
-        return attended.reshape(batch, heads, length, head_dim).transpose(0, 2, 1, 3).reshape(batch * length, -1)
 
     def finish(self, x: Tensor, attended: Tensor, weights: tuple) -> Tensor:
         """Adds the attention output ([tokens, heads * D]) and the MLP to the residual stream x [tokens, H]."""
@@ -186,8 +159,8 @@ class DecoderLayer(nn.Cell):
         return self.low(self.leave_attention(self._product(attended, weights[self.o])))
 
     def _with_mlp(self, x: Tensor, gate: Tensor, up: Tensor, weights: tuple) -> Tensor:
-        inner = self.low(ops.silu(full(gate)) * full(up))
-        return self.low(x + self.low(self.leave_mlp(self._product(inner, weights[self.down]))))
+        added = self.leave_mlp(self._product(self.gated(gate, up), weights[self.down]))
+        return self.low(x + self.low(added))
 
     def run(self, x: Tensor, weights: tuple, attention: tuple, known: tuple = ()) -> tuple[Tensor, tuple]:
         """The layer over a stream of packed sequences x [T, H].
@@ -201,32 +174,19 @@ class DecoderLayer(nn.Cell):
         q, k, v = self._products(x, weights)
         q, k, v = self._result(q, known, 0), self._result(k, known, 1), self._result(v, known, 2)
         query, key, value = self._turned(q, k, v, weights, tables, blocks, width)
-        pairs = blocks * self.num_kv_heads
-        query, key, value = (
-            query.reshape(pairs, -1, self.head_dim),
-            key.reshape(-1, self.head_dim),
-            value.reshape(-1, self.head_dim),
-        )
-        if len(known) == 0:
-            attended, probabilities = self.attention(query, key, value, rows, mask)
-        else:
-            attended, probabilities = self.known_attention(query, key, value, rows, mask, known[3], known[4])
-        heads = attended.reshape(blocks, self.num_heads, width, self.head_dim)
+        inputs = (query, key.reshape(-1, self.head_dim), value.reshape(-1, self.head_dim), rows, mask)
+        attention_results = self.attention(*inputs) if len(known) == 0 else self.known_attention(*inputs, *known[6:])
+        heads = attention_results[0]
         by_token = heads.transpose(0, 2, 1, 3).reshape(blocks * width, -1)
-        added = self._result(self._added(by_token, weights), known, 5)
+        added = self._result(self._added(by_token, weights), known, 3)
         x = self.low(x + added)
         normed = self.enter_mlp(self._norm(x, weights[self.mlp_norm]))
-        gate = self._result(self._product(normed, weights[self.gate]), known, 6)
-        up = self._result(self._product(normed, weights[self.up]), known, 7)
-        return self._with_mlp(x, gate, up, weights), (q, k, v, attended, probabilities, added, gate, up)
+        gate = self._result(self._product(normed, weights[self.gate]), known, 4)
+        up = self._result(self._product(normed, weights[self.up]), known, 5)
+        return self._with_mlp(x, gate, up, weights), (q, k, v, added, gate, up, *attention_results)
 
     def _result(self, computed: Tensor, known: tuple, place: int) -> Tensor:
         return computed if len(known) == 0 else self.known(computed, known[place])
-
-
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """x / rms(x) * weight over the last dimension of x [tokens, H] (arXiv:1910.07467); float32."""
-    return x * spread(_rsqrt(_mean(x * x, -1) + eps), x.shape) * spread(weight.reshape(1, -1), x.shape)
 
 
 class Decoder(nn.Cell):
@@ -259,6 +219,7 @@ class Decoder(nn.Cell):
         super().__init__(auto_prefix=False)
         self.config, self.max_length, self.mesh, self.precision = config, max_length, mesh, precision
         self.low, self.low_weight = to_compute(precision), weight_to_compute(precision, trainable)
+        self.normalise = kernels_of(precision, config.head_dim).norm(precision, config.rms_norm_eps)
         self.strategy = strategy or Strategy(mesh.dims)
         self.tensor_degree, self.is_first_stage = mesh.dims.tensor, mesh.is_first_stage
         self.is_sequence_split = is_sequence_split and mesh.tensor is not None
@@ -368,7 +329,7 @@ class Decoder(nn.Cell):
 
     def norm(self, x: Tensor) -> Tensor:
         """The final norm over the residual stream; every tensor rank gets all rows [tokens, H]. Last stage only."""
-        return self.enter_head(self.low(rms_norm(full(x), full(self.low_weight(self.final_norm)), self.eps)))
+        return self.enter_head(self.normalise(x, self.low_weight(self.final_norm)))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[tokens, H] after `norm` -> [tokens, V], whole on every tensor rank. Not for training: see

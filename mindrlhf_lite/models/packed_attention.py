@@ -51,29 +51,36 @@ def visibility_mask(
     return np.where(visible, np.float32(0), np.float32(MASKED))
 
 
-def _chosen(x: Tensor, rows: Tensor, pairs: int) -> Tensor:
-    """Keys or values [N, D] brought together for the blocks: [pairs, K, D]."""
-    return ops.gather(x, rows, 0).reshape(pairs, -1, x.shape[-1])
+def chosen(x: Tensor, rows: Tensor) -> Tensor:
+    """Keys or values [N, D] brought together for the blocks, [B * KV * K, D]."""
+    return ops.gather(x, rows, 0)
+
+
+def _of_pairs(x: Tensor, rows: Tensor, pairs: int) -> Tensor:
+    """Of each block and key head: [pairs, K, D]."""
+    return chosen(x, rows).reshape(pairs, -1, x.shape[-1])
 
 
 class PackedAttention(nn.Cell):
     """softmax(q k^T + mask) v of query blocks over keys chosen by index. Differentiated as `KnownAttention`."""
 
-    def __init__(self, precision: Precision):
+    def __init__(self, precision: Precision, num_heads: int):
         super().__init__(auto_prefix=False)
-        self.low = to_compute(precision)
+        self.low, self.num_heads = to_compute(precision), num_heads
 
     def construct(self, query: Tensor, key: Tensor, value: Tensor, rows: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Args: query [B*KV, G*W, D], already scaled, of B blocks of W tokens; key, value [B*KV*W, D]; rows
-        [B*KV*K] int32 (see `key_rows`); mask [B, W, K]. Returns ([B*KV, G*W, D], probabilities [B*KV, G*W, K]).
+        """Args: query [B, heads, W, D], already scaled, of B blocks of W tokens; key, value [B*KV*W, D]; rows
+        [B*KV*K] int32 (see `key_rows`); mask [B, W, K]. Returns ([B, heads, W, D], probabilities [B*KV, G*W, K]).
         """
-        pairs, queries, _ = query.shape
         blocks, width, count = mask.shape
-        keys, values = _chosen(key, rows, pairs), _chosen(value, rows, pairs)
-        scores = full(self.low(_batch_matmul_tb(query, keys))).reshape(blocks, -1, width, count)
+        head_dim = query.shape[-1]
+        pairs = rows.shape[0] // count
+        keys, values = _of_pairs(key, rows, pairs), _of_pairs(value, rows, pairs)
+        scores = full(self.low(_batch_matmul_tb(query.reshape(pairs, -1, head_dim), keys)))
+        scores = scores.reshape(blocks, -1, width, count)
         scores = scores + spread(mask.reshape(blocks, 1, width, count), scores.shape)
-        probabilities = self.low(_softmax(scores.reshape(-1, count))).reshape(pairs, queries, count)
-        return self.low(_batch_matmul(probabilities, values)), probabilities
+        probabilities = self.low(_softmax(scores.reshape(-1, count))).reshape(pairs, -1, count)
+        return self.low(_batch_matmul(probabilities, values)).reshape(query.shape), probabilities
 
 
 class KnownAttention(nn.Cell):
@@ -81,9 +88,9 @@ class KnownAttention(nn.Cell):
     rowsum(dO * O) (FlashAttention, arXiv:2205.14135, eq. 4).
     """
 
-    def __init__(self, precision: Precision):
+    def __init__(self, precision: Precision, num_heads: int):
         super().__init__(auto_prefix=False)
-        self.low = to_compute(precision)
+        self.low, self.num_heads = to_compute(precision), num_heads
 
     def construct(
         self,
@@ -109,18 +116,22 @@ class KnownAttention(nn.Cell):
         out: tuple,
         gradients: tuple,
     ) -> tuple:
-        doutput = gradients[0]
-        pairs, _, head_dim = query.shape
-        count = probabilities.shape[-1]
-        keys, values = _chosen(key, rows, pairs), _chosen(value, rows, pairs)
+        head_dim, count = query.shape[-1], mask.shape[-1]
+        pairs = rows.shape[0] // count
+        doutput = gradients[0].reshape(pairs, -1, head_dim)
+        queries, keys, values = (
+            query.reshape(pairs, -1, head_dim),
+            _of_pairs(key, rows, pairs),
+            _of_pairs(value, rows, pairs),
+        )
         dprobabilities = full(self.low(_batch_matmul_tb(doutput, values))).reshape(-1, count)
-        row_sum = _mean((full(doutput) * full(attended)).reshape(-1, head_dim), -1) * head_dim
+        row_sum = _mean(full(doutput).reshape(-1, head_dim) * full(attended).reshape(-1, head_dim), -1) * head_dim
         shifted = dprobabilities - spread(row_sum, dprobabilities.shape)
         dscores = self.low((full(probabilities).reshape(-1, count) * shifted).reshape(probabilities.shape))
-        dkeys = full(self.low(_batch_matmul_ta(dscores, query))).reshape(-1, head_dim)
+        dkeys = full(self.low(_batch_matmul_ta(dscores, queries))).reshape(-1, head_dim)
         dvalues = full(self.low(_batch_matmul_ta(probabilities, doutput))).reshape(-1, head_dim)
         return (
-            self.low(_batch_matmul(dscores, keys)),
+            self.low(_batch_matmul(dscores, keys)).reshape(query.shape),
             self.low(_segment_sum(dkeys, rows, key.shape[0])),
             self.low(_segment_sum(dvalues, rows, key.shape[0])),
             ops.zeros_like(rows),

@@ -27,17 +27,26 @@ class Precision:
         compute: of matrix products and of what passes between them.
         param: of the parameters.
         is_emulated: bfloat16 as rounded float32.
+        has_fused_kernels: see models/kernels.py.
     """
 
     compute: str = "float32"
     param: str = "float32"
     is_emulated: bool = False
+    has_fused_kernels: bool = False
 
     @staticmethod
-    def here(compute: str, param: str = "") -> Precision:
-        """On the device that is set. Args: param: "" is `compute`."""
-        param = param or compute
-        return Precision(compute, param, "bfloat16" in (compute, param) and ms.get_context("device_target") == "CPU")
+    def here(compute: str, param: str = "", is_fused: bool = False) -> Precision:
+        """On the device that is set. Args: param: "" is `compute`; is_fused: whether fused kernels are wanted where
+        there are any.
+        """
+        param, is_cpu = param or compute, ms.get_context("device_target") == "CPU"
+        return Precision(
+            compute,
+            param,
+            is_emulated=is_cpu and "bfloat16" in (compute, param),
+            has_fused_kernels=is_fused and not is_cpu and compute != "float32",
+        )
 
     def _type(self, name: str) -> ms.Type:
         return getattr(ms, "float32" if name == "bfloat16" and self.is_emulated else name)

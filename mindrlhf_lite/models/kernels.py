@@ -1,0 +1,232 @@
+"""The places where a decoder layer is more than matrix products, in two forms of one meaning.
+
+The plain form is built of operators that every device has, and is what the tests compute with. The fused one is one
+kernel of Ascend's each, for bfloat16 and float16: it keeps no attention probabilities and fewer float32 intermediates.
+No Ascend was at hand: fused kernels are compiled by the dry run (docs/ascend.md), their values were not seen.
+`context.fused_kernels: false` does without them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mindspore import Tensor, nn, ops
+from mindspore.ops.auto_generate import FlashAttentionScore, FlashAttentionScoreGrad
+
+from mindrlhf_lite.models.packed_attention import KnownAttention, PackedAttention, chosen
+from mindrlhf_lite.models.precision import Precision, full, to_compute
+from mindrlhf_lite.models.spread import spread
+
+_batch_matmul = ops.BatchMatMul()
+_batch_matmul_tb = ops.BatchMatMul(transpose_b=True)
+_softmax = ops.Softmax(-1)
+_mean = ops.ReduceMean(keep_dims=True)
+_rsqrt = ops.Rsqrt()
+_halves = ops.Split(-1, 2)
+_concat = ops.Concat(-1)
+
+
+class Norm(nn.Cell):
+    """x / rms(x) * weight over the last dimension of x [tokens, H] (arXiv:1910.07467), in float32."""
+
+    def __init__(self, precision: Precision, eps: float):
+        super().__init__(auto_prefix=False)
+        self.low, self.eps = to_compute(precision), eps
+
+    def construct(self, x: Tensor, weight: Tensor) -> Tensor:
+        x, weight = full(x), full(weight)
+        normed = x * spread(_rsqrt(_mean(x * x, -1) + self.eps), x.shape)
+        return self.low(normed * spread(weight.reshape(1, -1), x.shape))
+
+
+class FusedNorm(nn.Cell):
+    """`Norm` by one kernel."""
+
+    def __init__(self, precision: Precision, eps: float):
+        super().__init__(auto_prefix=False)
+        self.low, self.eps = to_compute(precision), eps
+
+    def construct(self, x: Tensor, weight: Tensor) -> Tensor:
+        return ops.rms_norm(x, self.low(weight), self.eps)[0]
+
+
+class Rotary(nn.Cell):
+    """Rotary embedding of x [B, heads, T, D] in the half-split layout, in float32; tables broadcastable to x."""
+
+    def __init__(self, precision: Precision):
+        super().__init__(auto_prefix=False)
+        self.low = to_compute(precision)
+
+    def construct(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        x = full(x)
+        first, second = _halves(x)
+        turned = x * spread(cos, x.shape) + _concat((-second, first)) * spread(sin, x.shape)
+        return self.low(turned)
+
+
+class FusedRotary(nn.Cell):
+    """`Rotary` by one kernel, in float32."""
+
+    def __init__(self, precision: Precision):
+        super().__init__(auto_prefix=False)
+        self.low = to_compute(precision)
+
+    def construct(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        return self.low(ops.rotary_position_embedding(full(x), cos, sin, 0))
+
+
+class Gate(nn.Cell):
+    """silu(gate) * up (arXiv:2002.05202), in float32; both [tokens, I]."""
+
+    def __init__(self, precision: Precision):
+        super().__init__(auto_prefix=False)
+        self.low = to_compute(precision)
+
+    def construct(self, gate: Tensor, up: Tensor) -> Tensor:
+        return self.low(ops.silu(full(gate)) * full(up))
+
+
+class FusedGate(nn.Cell):
+    """`Gate` by one kernel."""
+
+    def __init__(self, precision: Precision):
+        super().__init__(auto_prefix=False)
+
+    def construct(self, gate: Tensor, up: Tensor) -> Tensor:
+        return ops.swiglu(_concat((gate, up)), -1)
+
+
+class CausalAttention(nn.Cell):
+    """Each token of query [B, heads, T, D], already scaled, attends to key and value [B, kv_heads, T, D] up to itself;
+    mask float32 [1, T, T], MASKED where it does not. Returns [B * T, heads * D].
+    """
+
+    def __init__(self, precision: Precision):
+        super().__init__(auto_prefix=False)
+        self.low = to_compute(precision)
+
+    def construct(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        batch, heads, length, head_dim = query.shape
+        pairs = batch * key.shape[1]
+        grouped = query.reshape(pairs, -1, head_dim)
+        scores = self.low(_batch_matmul_tb(grouped, key.reshape(pairs, length, head_dim)))
+        scores = full(scores.reshape(-1, length, length))
+        scores = scores + spread(mask, scores.shape)
+        probabilities = self.low(_softmax(scores.reshape(-1, length))).reshape(pairs, -1, length)
+        attended = self.low(_batch_matmul(probabilities, value.reshape(pairs, length, head_dim)))
+        return attended.reshape(batch, heads, length, head_dim).transpose(0, 2, 1, 3).reshape(batch * length, -1)
+
+
+class FusedCausalAttention(nn.Cell):
+    """`CausalAttention` by one kernel."""
+
+    def __init__(self, precision: Precision):
+        super().__init__(auto_prefix=False)
+
+    def construct(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        batch, heads, length, _ = query.shape
+        hidden = (mask < 0).reshape(1, 1, length, length)
+        attended = ops.flash_attention_score(query, key, value, heads, attn_mask=hidden, input_layout="BNSD")
+        return attended.transpose(0, 2, 1, 3).reshape(batch * length, -1)
+
+
+class FusedPackedAttention(nn.Cell):
+    """`PackedAttention` by one kernel: returns, after what was attended, the softmax's maxima and sums."""
+
+    def __init__(self, precision: Precision, num_heads: int):
+        super().__init__(auto_prefix=False)
+        self.flash = FlashAttentionScore(num_heads, input_layout="BNSD")
+
+    def construct(self, query: Tensor, key: Tensor, value: Tensor, rows: Tensor, mask: Tensor) -> tuple:
+        keys, values, hidden = _of_blocks(query, key, value, rows, mask)
+        maxima, sums, _, attended = self.flash(query, keys, values, None, None, None, hidden)
+        return attended, maxima, sums
+
+
+class FusedKnownAttention(nn.Cell):
+    """`FusedPackedAttention` whose results are known, differentiated by its own kernel."""
+
+    def __init__(self, precision: Precision, num_heads: int):
+        super().__init__(auto_prefix=False)
+        self.low, self.sum_rows = to_compute(precision), ops.UnsortedSegmentSum()
+        self.gradient = FlashAttentionScoreGrad(num_heads, input_layout="BNSD")
+
+    def construct(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        rows: Tensor,
+        mask: Tensor,
+        attended: Tensor,
+        maxima: Tensor,
+        sums: Tensor,
+    ) -> tuple:
+        return attended, maxima, sums
+
+    def bprop(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        rows: Tensor,
+        mask: Tensor,
+        attended: Tensor,
+        maxima: Tensor,
+        sums: Tensor,
+        out: tuple,
+        gradients: tuple,
+    ) -> tuple:
+        keys, values, hidden = _of_blocks(query, key, value, rows, mask)
+        given = (query, keys, values, gradients[0], None, None, None, hidden, maxima, sums, None, attended)
+        dquery, dkeys, dvalues, _ = self.gradient(*given)
+        head_dim = query.shape[-1]
+        dkey = self.sum_rows(full(dkeys).reshape(-1, head_dim), rows, key.shape[0])
+        dvalue = self.sum_rows(full(dvalues).reshape(-1, head_dim), rows, key.shape[0])
+        return (
+            dquery,
+            self.low(dkey),
+            self.low(dvalue),
+            ops.zeros_like(rows),
+            ops.zeros_like(mask),
+            ops.zeros_like(attended),
+            ops.zeros_like(maxima),
+            ops.zeros_like(sums),
+        )
+
+
+def _of_blocks(query: Tensor, key: Tensor, value: Tensor, rows: Tensor, mask: Tensor) -> tuple:
+    """(keys, values [blocks, kv_heads, K, D], whether a key is hidden [blocks, 1, W, K])."""
+    blocks, width, count = mask.shape
+    shape = (blocks, -1, count, query.shape[-1])
+    return (
+        chosen(key, rows).reshape(shape),
+        chosen(value, rows).reshape(shape),
+        (mask < 0).reshape(blocks, 1, width, count),
+    )
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """One form: the cell of each place."""
+
+    norm: type[nn.Cell]
+    rotary: type[nn.Cell]
+    gate: type[nn.Cell]
+    causal_attention: type[nn.Cell]
+    packed_attention: type[nn.Cell]
+    known_attention: type[nn.Cell]  # packed attention whose results are known
+
+
+PLAIN = Kernels(Norm, Rotary, Gate, CausalAttention, PackedAttention, KnownAttention)
+FUSED = Kernels(FusedNorm, FusedRotary, FusedGate, FusedCausalAttention, FusedPackedAttention, FusedKnownAttention)
+
+
+def kernels_of(precision: Precision, head_dim: int) -> Kernels:
+    """The form for a model. The attention kernels take heads of a multiple of 16 numbers only."""
+    if not precision.has_fused_kernels:
+        return PLAIN
+    if head_dim % 16:
+        plain = (PLAIN.causal_attention, PLAIN.packed_attention, PLAIN.known_attention)
+        return Kernels(FUSED.norm, FUSED.rotary, FUSED.gate, *plain)
+    return FUSED

@@ -1,0 +1,120 @@
+"""What both forms of every kernel are given: shapes, masks, grouped heads, padding, packed prompts that are shared.
+
+python kernel_cases.py OUT.json     runs the fused forms, forward and backward, in bfloat16 (in the dry run), and writes
+                                    shapes and types of what they return
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, jit, mutable, nn, ops
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from mindrlhf_lite.models.kernels import FUSED
+from mindrlhf_lite.models.packed_attention import MASKED, key_rows, visibility_mask
+from mindrlhf_lite.models.precision import Precision
+
+HEADS, KV_HEADS, HEAD_DIM, EPS = 4, 2, 16, 1e-6
+# a stream of two blocks of 8: a prompt of 3 with completions of 4 and 2, a prompt of 2 with one of 3, padding
+SEGMENTS = np.array([0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 3, 4, 4, 4, -1, -1], np.int32)
+PROMPTS = np.array([0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 3, 3, 3, 3, -1, -1], np.int32)
+POSITIONS = np.array([0, 1, 2, 3, 4, 5, 6, 3, 4, 0, 1, 2, 3, 4, 0, 0], np.int32)
+KEYS = np.array([[*range(8), 0, 0], [0, 1, 2, 7, *range(8, 14)]], np.int32)
+USED = np.array([8, 10], np.int32)
+
+
+def inputs() -> dict[str, tuple[np.ndarray, ...]]:
+    """Arguments of every kernel, float32 (and int32 rows)."""
+    rng = np.random.default_rng(0)
+
+    def normal(*shape):
+        return rng.standard_normal(shape).astype(np.float32)
+
+    angles = np.arange(8)[:, None] * np.tile(1.0 / 100.0 ** (np.arange(8) / 8), 2)[None]
+    tables = tuple(table[None, None].astype(np.float32) for table in (np.cos(angles), np.sin(angles)))
+    causal = np.where(np.tril(np.ones((8, 8), bool)), np.float32(0), np.float32(MASKED))[None]
+    blocks, width = KEYS.shape[0], len(SEGMENTS) // KEYS.shape[0]
+    stream = (normal(blocks, HEADS, width, HEAD_DIM), *(normal(16 * KV_HEADS, HEAD_DIM) for _ in range(2)))
+    packed = (key_rows(KEYS, width, KV_HEADS), visibility_mask(POSITIONS, SEGMENTS, PROMPTS, KEYS, USED))
+    return {
+        "norm": (normal(6, 32), normal(32)),
+        "rotary": (normal(3, HEADS, 8, HEAD_DIM), *tables),
+        "gate": (normal(6, 48), normal(6, 48)),
+        "causal_attention": (
+            normal(3, HEADS, 8, HEAD_DIM),
+            *(normal(3, KV_HEADS, 8, HEAD_DIM) for _ in range(2)),
+            causal,
+        ),
+        "packed_attention": (*stream, *packed),
+    }
+
+
+class _First(nn.Cell):
+    """A kernel's first result: what a gradient is taken of."""
+
+    def __init__(self, kernel):
+        super().__init__(auto_prefix=False)
+        self.kernel = kernel
+
+    def construct(self, *arguments):
+        result = self.kernel(*arguments)
+        return result[0] if isinstance(result, tuple) else result
+
+
+def as_tensors(name, arrays, dtype):
+    """Tables and masks stay float32, rows int32, whatever the compute type is."""
+    kept = {"rotary": (1, 2), "causal_attention": (3,), "packed_attention": (3, 4)}.get(name, ())
+    return mutable(
+        tuple(Tensor(array) if place in kept else Tensor(array, dtype) for place, array in enumerate(arrays))
+    )
+
+
+def run(name, arrays, kernels, precision):
+    """(all results of a kernel, gradients of its first result's sum over the arguments that take one)."""
+    tensors = as_tensors(name, arrays, precision.activations)
+    cells = {
+        "norm": lambda: kernels.norm(precision, EPS),
+        "rotary": lambda: kernels.rotary(precision),
+        "gate": lambda: kernels.gate(precision),
+        "causal_attention": lambda: kernels.causal_attention(precision),
+        "packed_attention": lambda: kernels.packed_attention(precision, HEADS),
+    }
+    kernel = cells[name]()
+
+    @jit
+    def forward(arguments):
+        return kernel(*arguments)
+
+    results = forward(tensors)
+    results = results if isinstance(results, tuple) else (results,)
+    differentiated, arguments = kernel, tensors
+    if name == "packed_attention":
+        differentiated, arguments = kernels.known_attention(precision, HEADS), mutable((*tensors, *results))
+    product, first = ops.GradOperation(get_all=True, sens_param=True), _First(differentiated)
+
+    @jit
+    def backward(arguments, sens):
+        return product(first)(*arguments, sens)
+
+    gradients = backward(arguments, ops.ones_like(results[0]))
+    count = {"norm": 2, "rotary": 1, "gate": 2}.get(name, 3)
+    return results, gradients[:count]
+
+
+def main():
+    ms.set_context(device_target="Ascend", mode=ms.GRAPH_MODE)
+    precision = Precision.here("bfloat16", is_fused=True)
+    found = {}
+    for name, arrays in inputs().items():
+        results, gradients = run(name, arrays, FUSED, precision)
+        found[name] = [[list(each.shape), str(each.dtype)] for each in (results[0], *gradients)]
+    ms.runtime.synchronize()
+    Path(sys.argv[1]).write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
