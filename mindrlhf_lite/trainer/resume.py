@@ -12,7 +12,8 @@ from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.types import Prompt
 
-_MAY_GROW = "actor_config.lr_schedule.decay_steps was "  # to train on after the end of a decay
+# lines about settings inside a section's parts that may differ: to train on after the end of a decay; same bits
+_FREE_LINES = ("actor_config.lr_schedule.decay_steps was ", "actor_config.optimizer.opt_offload")
 # settings that may differ: where things go, how often, how long
 _FREE = {
     "rl_config": {
@@ -26,6 +27,7 @@ _FREE = {
         "save_max_ckpt_num",
         "on_sigterm",
         "save_hf_model",
+        "save_hf_dtype",
         "resume_training",
         "save_prompt_completions_data",
         "save_prompt_completions_interval",
@@ -92,7 +94,7 @@ def check_same_run(state: dict[str, Any], config: dict[str, Any], digest: str) -
         differences += _differences(
             before, {name: value for name, value in values.items() if name not in free}, section
         )
-    differences = [line for line in differences if not line.startswith(_MAY_GROW)]
+    differences = [line for line in differences if not line.startswith(_FREE_LINES)]
     if state["prompts_digest"] != digest:
         differences.append("the data file's prompts or gold answers are others")
     if differences:

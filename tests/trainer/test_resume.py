@@ -27,3 +27,6 @@ def test_what_changes_numbers_is_refused_and_what_does_not_is_not():
     with pytest.raises(UserError, match=r"rl_config.kl_ctrl.target was 0.1, is 0.2"):
         check(asdict(Config()), rl_config__kl_ctrl__target=0.2)
     check(asdict(Config()), rl_config__max_steps=7, actor_config__lr_schedule__decay_steps=9)
+    check(asdict(Config()), actor_config__optimizer__opt_offload=True, rl_config__swap=True)
+    with pytest.raises(UserError, match=r"actor_config.compute_dtype was 'float32', is 'bfloat16'"):
+        check(asdict(Config()), actor_config__compute_dtype="bfloat16")
