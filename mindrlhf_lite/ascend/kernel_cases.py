@@ -1,20 +1,13 @@
-"""What both forms of every kernel are given: shapes, masks, grouped heads, padding, packed prompts that are shared.
+"""What both forms of every kernel are given: shapes, masks, grouped heads, padding, packed prompts that are shared."""
 
-python kernel_cases.py OUT.json     runs the fused forms, forward and backward, in bfloat16 (in the dry run), and writes
-                                    shapes and types of what they return
-"""
+from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
+from typing import Any
 
-import mindspore as ms
 import numpy as np
 from mindspore import Tensor, jit, mutable, nn, ops
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from mindrlhf_lite.models.kernels import FUSED
+from mindrlhf_lite.models.kernels import Kernels
 from mindrlhf_lite.models.packed_attention import MASKED, key_rows, visibility_mask
 from mindrlhf_lite.models.precision import Precision
 
@@ -31,7 +24,7 @@ def inputs() -> dict[str, tuple[np.ndarray, ...]]:
     """Arguments of every kernel, float32 (and int32 rows)."""
     rng = np.random.default_rng(0)
 
-    def normal(*shape):
+    def normal(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape).astype(np.float32)
 
     angles = np.arange(8)[:, None] * np.tile(1.0 / 100.0 ** (np.arange(8) / 8), 2)[None]
@@ -56,16 +49,16 @@ def inputs() -> dict[str, tuple[np.ndarray, ...]]:
 class _First(nn.Cell):
     """A kernel's first result: what a gradient is taken of."""
 
-    def __init__(self, kernel):
+    def __init__(self, kernel: nn.Cell):
         super().__init__(auto_prefix=False)
         self.kernel = kernel
 
-    def construct(self, *arguments):
+    def construct(self, *arguments: Tensor) -> Tensor:
         result = self.kernel(*arguments)
         return result[0] if isinstance(result, tuple) else result
 
 
-def as_tensors(name, arrays, dtype):
+def as_tensors(name: str, arrays: tuple[np.ndarray, ...], dtype: Any) -> Any:
     """Tables and masks stay float32, rows int32, whatever the compute type is."""
     kept = {"rotary": (1, 2), "causal_attention": (3,), "packed_attention": (3, 4)}.get(name, ())
     return mutable(
@@ -73,7 +66,9 @@ def as_tensors(name, arrays, dtype):
     )
 
 
-def run(name, arrays, kernels, precision):
+def run(
+    name: str, arrays: tuple[np.ndarray, ...], kernels: Kernels, precision: Precision
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """(all results of a kernel, gradients of its first result's sum over the arguments that take one)."""
     tensors = as_tensors(name, arrays, precision.activations)
     cells = {
@@ -86,7 +81,7 @@ def run(name, arrays, kernels, precision):
     kernel = cells[name]()
 
     @jit
-    def forward(arguments):
+    def forward(arguments: tuple) -> Any:
         return kernel(*arguments)
 
     results = forward(tensors)
@@ -97,24 +92,9 @@ def run(name, arrays, kernels, precision):
     product, first = ops.GradOperation(get_all=True, sens_param=True), _First(differentiated)
 
     @jit
-    def backward(arguments, sens):
+    def backward(arguments: tuple, sens: Tensor) -> tuple:
         return product(first)(*arguments, sens)
 
     gradients = backward(arguments, ops.ones_like(results[0]))
     count = {"norm": 2, "rotary": 1, "gate": 2}.get(name, 3)
     return results, gradients[:count]
-
-
-def main():
-    ms.set_context(device_target="Ascend", mode=ms.GRAPH_MODE)
-    precision = Precision.here("bfloat16", is_fused=True)
-    found = {}
-    for name, arrays in inputs().items():
-        results, gradients = run(name, arrays, FUSED, precision)
-        found[name] = [[list(each.shape), str(each.dtype)] for each in (results[0], *gradients)]
-    ms.runtime.synchronize()
-    Path(sys.argv[1]).write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,181 @@
+"""What can be checked of a device in one process: `python -m mindrlhf_lite.ascend.checks NAME DEVICE OUT.npz`.
+
+A check returns arrays, which must be the same on CPU and on the device up to a tolerance, and figures, which are
+reported. `tools/ascend_kit.sh` runs each on both, in processes of their own, and compares.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Found = tuple[dict[str, np.ndarray], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Check:
+    """`tolerance`: of the largest difference, relative to the array's largest number; 0: bit for bit."""
+
+    run: Callable[[], Found]
+    tolerance: float
+    says: str
+
+
+def _kernels(is_fused: bool) -> Found:
+    import mindspore as ms
+
+    from mindrlhf_lite.ascend.kernel_cases import inputs, run
+    from mindrlhf_lite.models.kernels import FUSED, PLAIN
+    from mindrlhf_lite.models.precision import FLOAT32, Precision
+
+    on_device = ms.get_context("device_target") == "Ascend"
+    kernels, precision = PLAIN, FLOAT32
+    if is_fused and on_device:
+        kernels, precision = FUSED, Precision.here("bfloat16", is_fused=True)
+    found = {}
+    for name, arrays in inputs().items():
+        results, gradients = run(name, arrays, kernels, precision)
+        for place, tensor in enumerate((results[0], *gradients)):
+            found[f"{name}/{place}"] = tensor.asnumpy().astype(np.float32)
+            if name == "packed_attention" and place < 2:  # what padding sees means nothing
+                found[f"{name}/{place}"][1, :, 6:] = 0
+    return found, {}
+
+
+def _store() -> Found:
+    """Contents that were let go come back bit for bit, under a graph that was compiled before; what is made anew is
+    zero.
+    """
+    from mindspore import Parameter, ParameterTuple, Tensor, jit, nn, ops
+
+    from mindrlhf_lite.swap.stores import HostStore
+
+    values = np.random.default_rng(0).standard_normal((1024, 1024)).astype(np.float32)
+    parameter = Parameter(Tensor(values), name="kept", requires_grad=False)
+    other = Parameter(Tensor(values), name="emptied", requires_grad=False)
+
+    class Graph(nn.Cell):
+        def __init__(self) -> None:
+            super().__init__(auto_prefix=False)
+            self.held = ParameterTuple([parameter, other])
+
+        @jit
+        def construct(self) -> tuple:
+            return self.held[0] * 2.0, self.held[1] * 2.0
+
+    store, graph = HostStore(), Graph()
+    store.adopt([parameter, other])
+    graph()
+    store.reserve([parameter])
+    start = time.perf_counter()
+    store.save([parameter])
+    store.release([parameter, other])
+    store.materialise([other])
+    store.load([parameter])
+    seconds = time.perf_counter() - start
+    doubled, zero = graph()
+    ops.assign_add(other, parameter)
+    again = graph()
+    found = {"kept": doubled.asnumpy(), "emptied": zero.asnumpy(), "written": again[1].asnumpy()}
+    return found, {"seconds for 4 MiB out and in": round(seconds, 4)}
+
+
+def _sampler() -> Found:
+    from mindspore import Tensor, jit
+
+    from mindrlhf_lite.rollout.draw import draw_greedily, draw_tokens
+
+    rng = np.random.default_rng(0)
+    logits = (rng.standard_normal((64, 1000)) * 3).astype(np.float32)
+    logits[:, 500:] = -1e9  # masked: never drawn
+    uniform = np.concatenate([[0.0, 1.0 - 2.0**-24], rng.random(62)]).astype(np.float32)
+
+    @jit
+    def both(logits: Tensor, uniform: Tensor) -> tuple:
+        return (*draw_tokens(logits, logits, False, uniform)[:2], *draw_greedily(logits, logits, False)[:2])
+
+    drawn, logprobs, best, best_logprobs = (each.asnumpy() for each in both(Tensor(logits), Tensor(uniform)))
+    # the sum of probabilities up to the token and the uniform that chose it: two tokens may be as near to it
+    probabilities = np.exp(logits.astype(np.float64)) / np.exp(logits.astype(np.float64)).sum(1, keepdims=True)
+    reached = np.cumsum(probabilities, 1)[np.arange(64), drawn % 1000]
+    found = {"reached": reached.astype(np.float32), "logprobs": logprobs, "best": best.astype(np.float32)}
+    return {**found, "best_logprobs": best_logprobs}, {"masked tokens drawn": int((drawn >= 500).sum())}
+
+
+def _model(compute: str) -> Found:
+    """Logprobs and gradients of three packed sequences, and greedy tokens of four prompts, of a small random model."""
+    import mindspore as ms
+
+    from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
+    from mindrlhf_lite.models.decoder import Decoder
+    from mindrlhf_lite.models.precision import FLOAT32, Precision
+    from mindrlhf_lite.rollout.native import NativeEngine
+    from mindrlhf_lite.shapes.model_config import ModelConfig
+    from mindrlhf_lite.shapes.parameters import parameter_specs
+    from mindrlhf_lite.shapes.streams import StreamShapes
+    from mindrlhf_lite.trainer.actor import Actor
+    from mindrlhf_lite.trainer.batches import make_microbatch
+    from mindrlhf_lite.trainer.objective import Objective
+    from mindrlhf_lite.trainer.optimizer import AdamWOptions
+    from mindrlhf_lite.types import GenerateRequest, SamplingParams, TrainSequence
+
+    config, rng = ModelConfig(300, 64, 128, 2, 4, 2, head_dim=16), np.random.default_rng(0)
+    weights = {}
+    for spec in parameter_specs(config):
+        values = rng.standard_normal(spec.shape).astype(np.float32)
+        weights[spec.name] = 1 + 0.1 * values if "norm" in spec.name else 0.1 * values
+    on_device = ms.get_context("device_target") == "Ascend"
+    precision = Precision.here(compute, is_fused=True) if on_device else FLOAT32
+    actor = Actor(Decoder(config, weights, True, 64, precision=precision), Objective(), AdamWOptions())
+    sequences = [
+        TrainSequence.of(rng.integers(0, 300, length).astype(np.int32), 4, advantage)
+        for length, advantage in ((40, 1.0), (9, -0.5), (30, 0.3))
+    ]
+    total = sum(each.completion_length for each in sequences)
+    _, logprobs = actor.accumulate(
+        [make_microbatch(sequences, StreamShapes(128, 64), token_mean, BatchTotals(total, 3, 60))]
+    )
+    found = {"logprobs": np.concatenate(logprobs[0])}
+    for gradient in actor.optimizer.gradients:
+        found[gradient.name] = gradient.asnumpy()
+    engine = NativeEngine(Decoder(config, weights, False, 64, precision=precision), 8, 64)
+    requests = [GenerateRequest(tuple(map(int, rng.integers(1, 300, 8)))) for _ in range(8)]
+    sampling = SamplingParams(8 if compute == "bfloat16" else 40, temperature=0)
+    engine.generate(requests, sampling)
+    start = time.perf_counter()
+    completions = engine.generate(requests, sampling)
+    seconds = time.perf_counter() - start
+    if compute == "float32":  # in bfloat16 near ties fall either way
+        found["greedy"] = np.array([group[0].token_ids for group in completions], np.float32)
+    tokens = sum(len(group[0].token_ids) for group in completions)
+    return found, {"decoded tokens a second, 8 at a time, tiny model": round(tokens / seconds, 1)}
+
+
+CHECKS = {
+    "plain_kernels": Check(lambda: _kernels(False), 2e-3, "plain operators of a layer, forward and backward, float32"),
+    "fused_kernels": Check(lambda: _kernels(True), 3e-2, "fused kernels in bfloat16 against plain ones in float32"),
+    "store": Check(_store, 0.0, "parameters let go and taken anew under a compiled graph"),
+    "sampler": Check(_sampler, 2e-3, "drawing tokens: the sum of probabilities that is reached, and greedily"),
+    "model_float32": Check(lambda: _model("float32"), 5e-3, "logprobs, gradients and greedy tokens, float32"),
+    "model_bfloat16": Check(lambda: _model("bfloat16"), 6e-2, "logprobs and gradients, bfloat16, fused kernels"),
+}
+
+
+def main() -> None:
+    import mindspore as ms
+
+    name, device, out = sys.argv[1:4]
+    ms.set_context(device_target=device, mode=ms.GRAPH_MODE)
+    arrays, figures = CHECKS[name].run()
+    np.savez(out, **arrays)
+    print(json.dumps(figures), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""What can be checked of several devices: three updates on fixed sequences under a layout, with swapping and a reshard,
+and how fast collectives are. Under msrun: `rank_checks.py MODEL DEVICE LAYOUT OUT.json`, LAYOUT as in dp2,tp4,pp1.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+_MIB = 16
+
+
+def train(model: str, device: str, degrees: tuple[int, int, int], scratch: str) -> dict[str, Any]:
+    """Losses and gradient norms of three updates; every reshard is checked by its checksums."""
+    from mindrlhf_lite.config.load import build_config
+    from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
+    from mindrlhf_lite.trainer.roles import build_roles
+    from mindrlhf_lite.trainer.schedule import LearningRate
+    from mindrlhf_lite.trainer.update import PolicyUpdate
+    from mindrlhf_lite.types import TrainSequence
+
+    data, tensor, stages = degrees
+    settings: dict[str, Any] = {
+        "actor_config.load": model,
+        "context.device_target": device,
+        "rl_config.output_dir": scratch,
+        "rl_config.seq_length": 48,
+        "rl_config.chunk_size": 8,
+        "rl_config.num_generations": 4,
+        "rl_config.swap": True,
+        "actor_config.optimizer.eps": 1e-5,
+        "actor_config.parallel_config.micro_batch_num": stages,
+        "generate_config.max_num_seqs": 16,
+        "generate_config.max_prompt_length": 8,
+        "generate_config.sampling_config.max_tokens": 40,
+    }
+    for role, own in (
+        ("actor_config", degrees),
+        ("ref_config", degrees),
+        ("generate_config", (data * stages, tensor, 1)),
+    ):
+        for key, degree in zip(("data_parallel", "model_parallel", "pipeline_stage"), own, strict=True):
+            settings[f"{role}.parallel_config.{key}"] = degree
+    config = build_config(settings)
+    mesh = Mesh(device)
+    roles = build_roles(config, mesh)
+    update = PolicyUpdate(config, roles, mesh, LearningRate("constant", 3e-4, 0.0, 0, 1))
+    rng, vocabulary = np.random.default_rng(0), roles.model_config.vocab_size
+    sequences = []
+    for _ in range(8):
+        prompt = rng.integers(0, vocabulary, 6)
+        for length, advantage in ((9, 1.0), (20, -0.7), (3, 0.4), (14, -0.7)):
+            ids = np.concatenate([prompt, rng.integers(0, vocabulary, length)]).astype(np.int32)
+            sequences.append(TrainSequence.of(ids, len(prompt), advantage))
+    with roles.residency.phase("reference"):
+        sequences = update.add_reference(sequences)
+    losses, norms = [], []
+    generated = [np.asarray(sequence.reference_logprobs) for sequence in sequences]
+    for _ in range(3):
+        counts = update.run(sequences, generated)
+        told = [each.statistics["loss"] for each in gather_objects(mesh.world, counts) if each.statistics]
+        losses.append(float(sum(told)))
+        norms.append(counts.grad_norm)
+        with roles.residency.phase("reshard"):
+            roles.resharder.run(roles.residency.source("actor"))
+    return {"losses": losses, "norms": norms, "is_main": mesh.is_main, **_collectives(mesh)}
+
+
+def _collectives(mesh: Any) -> dict[str, Any]:
+    """GB/s of an all-reduce of 16 MiB over all ranks, as the bytes of the tensor over the time."""
+    from mindspore import Tensor, ops
+
+    if mesh.world is None:
+        return {}
+    tensor, reduce = Tensor(np.ones(_MIB << 18, np.float32)), ops.AllReduce(group=mesh.world.group)
+    reduce(tensor).asnumpy()
+    start = time.perf_counter()
+    for _ in range(3):
+        total = reduce(tensor)
+    first = float(total.asnumpy()[0])
+    seconds = (time.perf_counter() - start) / 3
+    return {"all_reduce_gb_per_s": round(tensor.nbytes / 1e9 / seconds, 3), "sum_of_ones": first}
+
+
+def main() -> None:
+    model, device, layout, out = sys.argv[1:5]
+    degrees = [int(part[2:]) for part in layout.split(",")]
+    found = train(model, device, (degrees[0], degrees[1], degrees[2]), str(Path(out).parent / "run"))
+    if found.pop("is_main"):
+        Path(out).write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

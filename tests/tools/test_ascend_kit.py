@@ -1,0 +1,44 @@
+"""The acceptance kit, on CPU and under the dry run: it runs to its end, and says what failed."""
+
+import json
+import shutil
+
+import pytest
+from helpers import ROOT, run
+
+KIT = ROOT / "tools/ascend_kit.sh"
+
+
+def kit(folder, *arguments, **variables):
+    return run(["bash", KIT, "--output", folder, *arguments], timeout=300, **variables)
+
+
+def test_on_cpu_everything_equals_itself(tmp_path):
+    result = kit(tmp_path, "--device", "CPU", "--only", "store,sampler")
+    assert result.returncode == 0, result.stdout + result.stderr
+    report = json.loads((tmp_path / "ascend_report.json").read_text())
+    assert [check["status"] for check in report["checks"]] == ["ok", "ok"]
+    assert report["checks"][1]["figures"]["masked tokens drawn"] == 0
+    text = (tmp_path / "ascend_report.md").read_text()
+    assert "| store | ok |" in text and str(ROOT) not in text and str(tmp_path) not in text
+
+
+def test_a_failure_is_reported_and_the_next_check_runs(tmp_path):
+    """The device is not there."""
+    result = kit(tmp_path, "--only", "store,sampler", ASCEND_HOME_PATH="/nowhere/to/be/found")
+    assert result.returncode == 1 and "failed: store, sampler" in result.stdout, result.stdout + result.stderr
+    text = (tmp_path / "ascend_report.md").read_text()
+    assert text.count("| FAILED |") == 2 and "/nowhere" not in text and "Traceback" not in result.stderr
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc and binutils for CANN's stand-ins")
+def test_under_the_dry_run_nothing_is_computed(tmp_path):
+    result = kit(tmp_path, "--device", "dry", "--only", "fused_kernels,layouts")
+    assert result.returncode == 0, result.stdout + result.stderr
+    report = json.loads((tmp_path / "ascend_report.json").read_text())
+    assert [check["status"] for check in report["checks"]] == ["not computed", "needs devices"]
+
+
+def test_an_unknown_check_is_named():
+    result = kit("unused", "--only", "storage")
+    assert result.returncode == 2 and "--only storage: no such check; there are plain_kernels" in result.stderr
