@@ -52,6 +52,7 @@ transform_checkpoint --src_checkpoint {model} --dst_checkpoint {folder}/shards -
 lab_report {run} {run} --names one again --output {folder}/lab
 plot_run {run}
 document_config --check
+ascend_kit --device CPU --only store,sampler --output {folder}/kit
 plan_reshard --model_config {root}/model_configs/qwen2_5_7b.yaml --src dp=1,tp=4,pp=2 --dst dp=2,tp=4
 make_random_model --config {folder}/shape.yaml --tokenizer_dir {model} --output {folder}/random
 make_tiny_model --output {folder}/tiny --steps 1 --batch_size 4
