@@ -15,10 +15,12 @@ Examples:
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -33,17 +35,21 @@ from mindrlhf_lite.cli import run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
 
 MODEL = ROOT / "examples/quickstart/model"
-LAYOUTS = {1: ("dp1,tp1,pp1",), 2: ("dp2,tp1,pp1", "dp1,tp2,pp1", "dp1,tp1,pp2")}
-LAYOUTS_OF_EIGHT = ("dp8,tp1,pp1", "dp2,tp4,pp1", "dp1,tp4,pp2")
+LAYOUTS = {  # by number of devices
+    1: ("dp1,tp1,pp1",),
+    2: ("dp2,tp1,pp1", "dp1,tp2,pp1", "dp1,tp1,pp2"),
+    4: ("dp4,tp1,pp1", "dp1,tp4,pp1", "dp1,tp2,pp2"),
+    8: ("dp8,tp1,pp1", "dp2,tp4,pp1", "dp1,tp4,pp2"),
+}
 SECONDS_A_CHECK, SECONDS_OF_TRAINING, NEAR = 240, 600, 1e-2
-# held-out accuracy after 20 steps of the quickstart on CPU, seeds 0 to 2 and three types (docs/precision.md), widened
+# held-out accuracy after 20 steps of the quickstart: 0.825 to 0.845 on CPU in three types (docs/precision.md), widened
 BAND = (0.6, 0.98)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument("--device", choices=("Ascend", "dry", "CPU"), default="Ascend", help="default: Ascend")
-    parser.add_argument("--devices", type=int, default=8, help="devices of this host, for the layouts (default: 8)")
+    parser.add_argument("--devices", type=int, choices=tuple(LAYOUTS), default=8, help="for the layouts (default: 8)")
     parser.add_argument("--model", default=str(MODEL), help="Hugging Face folder for the layouts (default: quickstart)")
     parser.add_argument("--only", default="", help="names of checks, with commas (default: all)")
     parser.add_argument("--output", default=".", help="folder of the report (default: here)")
@@ -72,54 +78,56 @@ class Kit:
         found["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), found.get("PYTHONPATH", "")]))
         return found
 
-    def run(self, command: list[str], device: str, seconds: int = SECONDS_A_CHECK) -> str:
-        """Its output. Raises RuntimeError: it failed, or took too long."""
-        try:
-            result = subprocess.run(
-                command,
-                cwd=self.scratch,
-                env=self.variables(device),
-                timeout=seconds,
-                check=False,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-            )
-        except subprocess.TimeoutExpired:
-            raise RuntimeError(f"not done after {seconds} s") from None
-        if result.returncode:
-            said = [line for line in result.stdout.splitlines() if "rror" in line] or result.stdout.splitlines()
-            raise RuntimeError(f"exit code {result.returncode}: {said[-1] if said else ''}")
-        return str(result.stdout)
+    def run(self, command: list[str], device: str, seconds: int = SECONDS_A_CHECK) -> None:
+        """Raises RuntimeError: it failed, or took too long."""
+        with subprocess.Popen(
+            command,
+            cwd=self.scratch,
+            env=self.variables(device),
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as process:
+            try:
+                said = process.communicate(timeout=seconds)[0].splitlines()
+            except subprocess.TimeoutExpired:
+                process.terminate()  # a launcher ends its ranks
+                try:
+                    process.wait(timeout=20)
+                finally:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
+                raise RuntimeError(f"not done after {seconds} s") from None
+        if process.returncode:
+            wrong = [line for line in said if "rror" in line] or said
+            raise RuntimeError(f"exit code {process.returncode}: {wrong[-1] if wrong else ''}")
 
     def compare(self, name: str) -> None:
         """A check of one process, on CPU and on the device."""
         import numpy as np
 
-        from mindrlhf_lite.ascend.checks import CHECKS
+        from mindrlhf_lite.acceptance.checks import CHECKS
 
         check, start, device = CHECKS[name], time.perf_counter(), self.args.device
-        module = [sys.executable, "-m", "mindrlhf_lite.ascend.checks", name]
+        module = [sys.executable, "-m", "mindrlhf_lite.acceptance.checks", name]
         try:
             self.run([*module, "CPU", "cpu.npz"], "CPU")
-            told = self.run([*module, "CPU" if device == "CPU" else "Ascend", "device.npz"], device)
+            self.run([*module, "emulated" if device == "CPU" else "Ascend", "device.npz"], device)
             ours, theirs = (dict(np.load(self.scratch / f"{place}.npz")) for place in ("device", "cpu"))
-            figures = json.loads(told.strip().splitlines()[-1])
+            figures = json.loads((self.scratch / "device.json").read_text())
             if {key: each.shape for key, each in ours.items()} != {key: each.shape for key, each in theirs.items()}:
                 raise RuntimeError("the device gives other arrays than the CPU")
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, OSError) as error:
             self.note(name, check.says, "FAILED", time.perf_counter() - start, error=without_names(str(error)))
             return
         seconds = time.perf_counter() - start
         if device == "dry":
             self.note(name, check.says, "not computed", seconds, arrays=len(ours))
             return
-        differences = {
-            key: float(np.abs(ours[key] - theirs[key]).max() / max(float(np.abs(theirs[key]).max()), 1e-12))
-            for key in theirs
-        }
-        worst = max(differences, key=lambda key: differences[key] if differences[key] == differences[key] else 1e9)
+        differences = {key: _difference(ours[key], theirs[key]) for key in theirs}
+        worst = max(differences, key=lambda key: differences[key])
         is_near = all(value <= check.tolerance for value in differences.values())
         found = {"largest difference": differences[worst], "of": worst, "allowed": check.tolerance, **figures}
         self.note(name, check.says, "ok" if is_near else "FAILED", seconds, figures=found)
@@ -133,27 +141,30 @@ class Kit:
         devices = min(self.args.devices, 2) if self.args.device == "CPU" else self.args.devices
         try:
             golden = self._train("dp1,tp1,pp1", 1, "CPU")
-        except RuntimeError as error:
+        except (RuntimeError, OSError, ValueError) as error:
             self.note("layouts", says, "FAILED", time.time() - start, error=without_names(str(error)))
             return
-        for layout in LAYOUTS.get(devices, LAYOUTS_OF_EIGHT):
+        for layout in LAYOUTS[devices]:
             start = time.time()
             try:
                 found = self._train(layout, devices, self.args.device)
-            except RuntimeError as error:
+            except (RuntimeError, OSError, ValueError) as error:
                 self.note(f"layout {layout}", says, "FAILED", time.time() - start, error=without_names(str(error)))
                 continue
-            apart = max(
-                abs(a - b) / max(abs(b), 0.1)
-                for key in ("losses", "norms")
-                for a, b in zip(found[key], golden[key], strict=True)
+            pairs = [pair for key in ("losses", "norms") for pair in zip(found[key], golden[key], strict=True)]
+            apart = [abs(a - b) / max(abs(b), 0.1) for a, b in pairs]
+            status = "ok" if all(each <= NEAR for each in apart) else "FAILED"
+            self.note(
+                f"layout {layout}",
+                says,
+                status,
+                time.time() - start,
+                figures={"largest difference": max(apart), **found},
             )
-            status = "ok" if apart <= NEAR else "FAILED"
-            self.note(f"layout {layout}", says, status, time.time() - start, figures={"difference": apart, **found})
 
     def _train(self, layout: str, ranks: int, device: str) -> dict[str, Any]:
         out = self.scratch / f"{layout}_{device}.json"
-        script = [str(ROOT / "mindrlhf_lite/ascend/rank_checks.py"), self.args.model, device, layout, str(out)]
+        script = [str(ROOT / "mindrlhf_lite/acceptance/rank_checks.py"), self.args.model, device, layout, str(out)]
         job = ["-m", "mindrlhf_lite.job", f"--ranks={ranks}", f"--log_dir={self.scratch / 'log'}"] if ranks > 1 else []
         self.run([sys.executable, *job, *script], device)
         return dict(json.loads(out.read_text()))
@@ -172,13 +183,24 @@ class Kit:
             self.run([*script, *settings], self.args.device, SECONDS_OF_TRAINING)
             accuracy = json.loads((run / "summary.json").read_text())["accuracy"]["after"]["accuracy"]
             rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        except (RuntimeError, OSError) as error:
+            steps = sorted(row["time_s/step"] for row in rows if "time_s/step" in row)
+            median = steps[len(steps) // 2]
+        except (RuntimeError, OSError, ValueError, LookupError) as error:
             self.note("training", says, "FAILED", time.time() - start, error=without_names(str(error)))
             return
-        steps = sorted(row["time_s/step"] for row in rows if "time_s/step" in row)
-        figures = {"accuracy": accuracy, "band": BAND, "seconds a step, median": steps[len(steps) // 2]}
+        figures = {"accuracy": accuracy, "band": BAND, "seconds a step, median": median}
         status = "ok" if BAND[0] <= accuracy <= BAND[1] else "FAILED"
         self.note("training", says, status, time.time() - start, figures=figures)
+
+
+def _difference(ours: Any, theirs: Any) -> float:
+    """The largest, relative to the largest number; infinite where whole numbers differ, or any is not a number."""
+    import numpy as np
+
+    if not np.issubdtype(theirs.dtype, np.floating):
+        return 0.0 if (ours == theirs).all() else float("inf")
+    apart = float(np.abs(ours - theirs).max() / max(float(np.abs(theirs).max()), 1e-12))
+    return apart if np.isfinite(apart) else float("inf")
 
 
 def without_names(text: str) -> str:
@@ -220,7 +242,7 @@ def as_markdown(report: dict[str, Any]) -> str:
 
 def main() -> None:
     args = parse_arguments()
-    from mindrlhf_lite.ascend.checks import CHECKS
+    from mindrlhf_lite.acceptance.checks import CHECKS
 
     names = [*CHECKS, "layouts", "training"]
     if unknown := set(filter(None, args.only.split(","))) - set(names):

@@ -73,7 +73,7 @@ _OR_LIKE_THE_ACTOR = ("", *FLOAT_TYPES)
 
 @dataclass(frozen=True)
 class LossScaleConfig:
-    """Of a compute_dtype of float16; names of MindFormers' runner_wrapper.scale_sense."""
+    """Where the actor computes in float16 or stores it; names of MindFormers' runner_wrapper.scale_sense."""
 
     loss_scale_value: float = setting(65536.0, "the loss is multiplied by it at first", bounds=POSITIVE)
     scale_factor: float = setting(

@@ -86,7 +86,6 @@ class DecoderLayer(nn.Cell):
         self.low, self.low_weight = to_compute(precision), weight_to_compute(precision, is_trained)
         self.num_heads, self.head_dim = config.num_attention_heads // mesh.dims.tensor, config.head_dim
         self.num_kv_heads = max(1, config.num_key_value_heads // mesh.dims.tensor)
-        self.eps = config.rms_norm_eps
         self.enter_attention, self.enter_mlp = (enter_tensor_parallel(mesh.tensor, is_sequence_split) for _ in range(2))
         self.leave_attention, self.leave_mlp = (leave_tensor_parallel(mesh.tensor, is_sequence_split) for _ in range(2))
         names = [name for name in parameters if name.startswith(prefix)]
@@ -100,7 +99,7 @@ class DecoderLayer(nn.Cell):
         self.q_norm, self.k_norm = (places.get(f"self_attn.{name}_norm.weight") for name in "qk")
         self.gate, self.up, self.down = (places[f"mlp.{name}_proj.weight"] for name in ("gate", "up", "down"))
         kernels = kernels_of(precision, self.head_dim)
-        self.normalise, self.rotate = kernels.norm(precision, self.eps), kernels.rotary(precision)
+        self.normalise, self.rotate = kernels.norm(precision, config.rms_norm_eps), kernels.rotary(precision)
         self.gated, self.attend_causally = kernels.gate(precision), kernels.causal_attention(precision)
         self.attention = kernels.packed_attention(precision, self.num_heads)
         self.known_attention = kernels.known_attention(precision, self.num_heads)
@@ -242,7 +241,6 @@ class Decoder(nn.Cell):
             auto_prefix=False,
         )
         self.num_layers, self.first_layer = len(own_layers), own_layers[0]  # of this stage
-        self.eps = config.rms_norm_eps
         self.parameters_in_order = ms.ParameterTuple([by_name[buffer.name] for buffer in self.buffers])
         self._build_ends(by_name, mesh)
         self.rotary, self.scale = rotary_tables(config, max_length), np.float32(config.head_dim**-0.5)

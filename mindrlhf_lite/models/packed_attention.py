@@ -66,7 +66,7 @@ class PackedAttention(nn.Cell):
 
     def __init__(self, precision: Precision, num_heads: int):
         super().__init__(auto_prefix=False)
-        self.low, self.num_heads = to_compute(precision), num_heads
+        self.low = to_compute(precision)
 
     def construct(self, query: Tensor, key: Tensor, value: Tensor, rows: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Args: query [B, heads, W, D], already scaled, of B blocks of W tokens; key, value [B*KV*W, D]; rows
@@ -90,7 +90,7 @@ class KnownAttention(nn.Cell):
 
     def __init__(self, precision: Precision, num_heads: int):
         super().__init__(auto_prefix=False)
-        self.low, self.num_heads = to_compute(precision), num_heads
+        self.low = to_compute(precision)
 
     def construct(
         self,

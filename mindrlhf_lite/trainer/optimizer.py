@@ -190,8 +190,8 @@ def _by_layer(model: Decoder, gradients: Sequence[Parameter], counts: Sequence[b
 
 
 class AdamW:
-    """Holds the gradient accumulators (as large as the weights) and both moments (as large, or a data rank's rows of
-    that), float32.
+    """Holds the gradient accumulators (as large as the weights), both moments and, where the weights are shared or
+    stored as less, copies of them (as large, or a data rank's rows of that), float32.
 
     Args:
         model: this rank's share; its parameters are updated in place.
@@ -254,7 +254,7 @@ class AdamW:
             for w, (start, stop), cut in zip(weights, rows, self._is_cut)
         ]
         self._decays = decays_of(model)
-        per_row = 3 if self._has_masters or is_sharded else 2
+        per_row = 3 if self._has_masters or degree > 1 else 2
         state = [per_row * moment.size for moment in self.first_moment]
         self.parts = [range(*run) for run in plan_buckets(state, part_bytes or 4 * sum(state))]
         self._gathers = []

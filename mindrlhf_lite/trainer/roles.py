@@ -244,7 +244,7 @@ def build_roles(config: Config, mesh: Mesh, shape: ModelConfig | None = None) ->
 
 def _loss_scale(config: Config) -> LossScale | None:
     wanted = config.actor_config.loss_scale
-    if config.actor_config.compute_dtype != "float16":
+    if "float16" not in config.dtypes("actor"):
         return None
     return LossScale(wanted.loss_scale_value, wanted.scale_factor, wanted.scale_window)
 

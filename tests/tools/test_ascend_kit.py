@@ -13,12 +13,13 @@ def kit(folder, *arguments, **variables):
     return run(["bash", KIT, "--output", folder, *arguments], timeout=300, **variables)
 
 
-def test_on_cpu_everything_equals_itself(tmp_path):
-    result = kit(tmp_path, "--device", "CPU", "--only", "store,sampler")
+def test_on_cpu_it_finds_roundings_and_nothing_else(tmp_path):
+    result = kit(tmp_path, "--device", "CPU", "--only", "fused_kernels,store,sampler,model_bfloat16")
     assert result.returncode == 0, result.stdout + result.stderr
     report = json.loads((tmp_path / "ascend_report.json").read_text())
-    assert [check["status"] for check in report["checks"]] == ["ok", "ok"]
-    assert report["checks"][1]["figures"]["masked tokens drawn"] == 0
+    assert [check["status"] for check in report["checks"]] == ["ok"] * 4
+    apart = {check["name"]: check["figures"]["largest difference"] for check in report["checks"]}
+    assert apart["store"] == apart["sampler"] == 0 and min(apart["fused_kernels"], apart["model_bfloat16"]) > 1e-3
     text = (tmp_path / "ascend_report.md").read_text()
     assert "| store | ok |" in text and str(ROOT) not in text and str(tmp_path) not in text
 

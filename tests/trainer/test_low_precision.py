@@ -1,6 +1,7 @@
 """Float32 masters below low-precision weights, and dynamic loss scaling."""
 
 import math
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -100,3 +101,28 @@ def test_without_a_scale_an_overflow_is_an_error():
     ops.assign(optimizer.gradients[0], Tensor(np.full(optimizer.gradients[0].shape, np.inf, np.float32)))
     with pytest.raises(FloatingPointError, match="gradient norm is inf"):
         optimizer.step(1e-3)
+
+
+def test_parts_give_the_same_bits():
+    """Parts of a few kilobytes, one parameter each where that is larger, opened one after the other."""
+    weights, opened = random_weights(TINY), []
+
+    @contextmanager
+    def around(part):
+        opened.append(part)
+        yield
+
+    whole = optimizer_of(Precision.here("float16"))
+    model = Decoder(TINY, weights, True, 16, precision=Precision.here("float16"))
+    parts = AdamW(model, AdamWOptions(), part_bytes=20_000)
+    assert len(parts.parts) > 3 and [i for part in parts.parts for i in part] == list(range(len(parts.weights)))
+    for number in range(len(parts.parts)):
+        parts.load_weights(weights, number)
+    for _ in range(2):
+        for optimizer in (whole, parts):
+            set_gradients(optimizer)
+        assert whole.step(1e-3) == parts.step(1e-3, around)
+    assert opened == 2 * list(range(len(parts.parts)))
+    for number in range(len(parts.parts)):
+        for name, values in parts.master_weights(number).items():
+            np.testing.assert_array_equal(values, whole.master_weights()[name])

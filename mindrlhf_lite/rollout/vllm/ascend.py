@@ -26,6 +26,8 @@ from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import parameter_specs
 from mindrlhf_lite.types import Completion, FinishReason, GenerateRequest, SamplingParams
 
+_NUMPY_TYPES = {"bfloat16": bfloat16, "float16": np.float16}
+
 
 def whole_tensors(
     config: ModelConfig, weights: Mapping[str, Parameter], buffers: Sequence[Buffer], axis: Axis | None
@@ -77,10 +79,12 @@ class AscendVllmEngine:
         from vllm.v1.engine.llm_engine import LLMEngine
 
         self.model, self._buffers, self._mesh, self._max_model_len = model, buffers, mesh, limits["max_model_len"]
+        # its kernels take no float32
+        self._dtype = "float16" if model.precision.compute == "float16" else "bfloat16"
         arguments = EngineArgs(
             model=folder,
             skip_tokenizer_init=True,
-            dtype="bfloat16",
+            dtype=self._dtype,
             tensor_parallel_size=mesh.dims.tensor,
             distributed_executor_backend="external_launcher",
             enforce_eager=True,
@@ -101,7 +105,7 @@ class AscendVllmEngine:
     def weights_changed(self) -> None:
         runner = self._engine.engine_core.engine_core.model_executor.driver_worker.worker.model_runner
         tensors = whole_tensors(self.model.config, self.named_weights(), self._buffers, self._mesh.tensor)
-        runner.model.load_weights((name, tensor.astype(bfloat16)) for name, tensor in tensors)
+        runner.model.load_weights((name, tensor.astype(_NUMPY_TYPES[self._dtype])) for name, tensor in tensors)
         self._engine.reset_prefix_cache()
 
     def sleep(self) -> None:
