@@ -94,11 +94,10 @@ class Kit:
                 said = process.communicate(timeout=seconds)[0].splitlines()
             except subprocess.TimeoutExpired:
                 process.terminate()  # a launcher ends its ranks
-                try:
+                with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(timeout=20)
-                finally:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(process.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
                 raise RuntimeError(f"not done after {seconds} s") from None
         if process.returncode:
             wrong = [line for line in said if "rror" in line] or said
@@ -164,7 +163,13 @@ class Kit:
 
     def _train(self, layout: str, ranks: int, device: str) -> dict[str, Any]:
         out = self.scratch / f"{layout}_{device}.json"
-        script = [str(ROOT / "mindrlhf_lite/acceptance/rank_checks.py"), self.args.model, device, layout, str(out)]
+        script = [
+            str(ROOT / "mindrlhf_lite/acceptance/rank_checks.py"),
+            os.path.abspath(self.args.model),
+            device,
+            layout,
+            str(out),
+        ]
         job = ["-m", "mindrlhf_lite.job", f"--ranks={ranks}", f"--log_dir={self.scratch / 'log'}"] if ranks > 1 else []
         self.run([sys.executable, *job, *script], device)
         return dict(json.loads(out.read_text()))
