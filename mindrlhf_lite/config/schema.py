@@ -68,7 +68,7 @@ class ActorParallelConfig(StagedParallelConfig):
 
 
 FLOAT_TYPES = ("float32", "bfloat16", "float16")
-_OR_LIKE_THE_ACTOR = ("", *FLOAT_TYPES)
+_FLOAT_TYPES_OR_EMPTY = ("", *FLOAT_TYPES)
 
 
 @dataclass(frozen=True)
@@ -308,7 +308,7 @@ class ActorConfig:
         "",
         "type that the parameters are stored as (param_init_type); below float32 the optimizer keeps float32 masters; "
         "empty: compute_dtype",
-        ("", *FLOAT_TYPES),
+        _FLOAT_TYPES_OR_EMPTY,
     )
     loss_scale: LossScaleConfig = field(default_factory=LossScaleConfig)
     parallel_config: ActorParallelConfig = field(default_factory=ActorParallelConfig)
@@ -329,8 +329,10 @@ class RefConfig:
     sync_ref_model: bool = setting(False, "move the reference towards the actor now and then")
     ref_model_sync_steps: int = setting(100, "steps between two such moves", bounds=POSITIVE)
     ref_model_mixup_alpha: float = setting(0.6, "the actor's share in the reference after it", bounds=SHARE)
-    compute_dtype: str = setting("", "as actor_config.compute_dtype; empty: the actor's", _OR_LIKE_THE_ACTOR)
-    param_dtype: str = setting("", "type that the parameters are stored as; empty: compute_dtype", ("", *FLOAT_TYPES))
+    compute_dtype: str = setting("", "as actor_config.compute_dtype; empty: the actor's", _FLOAT_TYPES_OR_EMPTY)
+    param_dtype: str = setting(
+        "", "type that the parameters are stored as; empty: compute_dtype", _FLOAT_TYPES_OR_EMPTY
+    )
     parallel_config: StagedParallelConfig = field(default_factory=StagedParallelConfig)
 
 
@@ -394,9 +396,11 @@ class GenerateConfig:
     )
     max_prompt_length: int = setting(1024, "longest prompt, in tokens", bounds=POSITIVE)
     compute_dtype: str = setting(
-        "", "as actor_config.compute_dtype, and of the KV cache; empty: the actor's", _OR_LIKE_THE_ACTOR
+        "", "as actor_config.compute_dtype, and of the KV cache; empty: the actor's", _FLOAT_TYPES_OR_EMPTY
     )
-    param_dtype: str = setting("", "type that the parameters are stored as; empty: compute_dtype", ("", *FLOAT_TYPES))
+    param_dtype: str = setting(
+        "", "type that the parameters are stored as; empty: compute_dtype", _FLOAT_TYPES_OR_EMPTY
+    )
     parallel_config: ParallelConfig = field(default_factory=ParallelConfig)
     sampling_config: SamplingConfig = field(default_factory=SamplingConfig)
 

@@ -128,7 +128,7 @@ def build_roles(config: Config, mesh: Mesh, shape: ModelConfig | None = None) ->
 
     parallel = config.actor_config.parallel_config
     actor_mesh = mesh.role(strategies.actor.dims, shape.num_key_value_heads)
-    precision = Precision.here(*config.dtypes("actor"), config.has_fused_kernels("actor"))
+    precision = _precision(config, "actor")
     model = _model(
         shape,
         reader,
@@ -178,7 +178,7 @@ def build_roles(config: Config, mesh: Mesh, shape: ModelConfig | None = None) ->
             reader = WeightReader(reference_dir, reference_shape)
         reference_mesh = mesh.role(strategies.reference.dims, reference_shape.num_key_value_heads)
         is_split = config.ref_config.parallel_config.use_seq_parallel
-        reference_precision = Precision.here(*config.dtypes("ref"), config.has_fused_kernels("ref"))
+        reference_precision = _precision(config, "ref")
         is_alike = (reference_shape, strategies.reference, is_split, reference_precision) == (
             shape,
             strategies.actor,
@@ -201,7 +201,7 @@ def build_roles(config: Config, mesh: Mesh, shape: ModelConfig | None = None) ->
         residency.add("reference", reference.model.parameters_in_order, contents)
 
     rollout_mesh = mesh.role(strategies.rollout.dims, shape.num_key_value_heads)
-    rollout_precision = Precision.here(*config.dtypes("generate"), config.has_fused_kernels("generate"))
+    rollout_precision = _precision(config, "generate")
     rollout_model = _model(
         shape, None, mesh.rank, strategies.rollout, rollout_mesh, rl.seq_length, rollout_precision, False
     )
@@ -240,6 +240,10 @@ def build_roles(config: Config, mesh: Mesh, shape: ModelConfig | None = None) ->
         resharder.in_bytes(bound),
         residency,
     )
+
+
+def _precision(config: Config, role: str) -> Precision:
+    return Precision.here(*config.dtypes(role), config.has_fused_kernels(role))
 
 
 def _loss_scale(config: Config) -> LossScale | None:
