@@ -10,7 +10,7 @@ in the same memory, they are counted as if every shape that can occur had occurr
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import prod
+from math import lcm, prod
 
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
@@ -71,7 +71,7 @@ def activation_bytes(
     are kept, on the first stage of as many micro-batches as there are stages; keeps: and what `DecoderLayer.run`
     returns of each; is_fused: whether attention is one kernel.
     """
-    tokens, keys, tensor = shapes.streams[-1], shapes.keys[-1], strategy.dims.tensor
+    tokens, keys, tensor = shapes.streams[-1] // strategy.dims.context, shapes.keys[-1], strategy.dims.tensor
     heads, kv_heads = config.num_attention_heads // tensor, max(1, config.num_key_value_heads // tensor)
     kept = (  # numbers a token and layer: q, k, v, attended, added; gate, up
         2 * (heads + kv_heads) * config.head_dim + config.hidden_size + 2 * config.intermediate_size // tensor
@@ -88,6 +88,9 @@ def activation_bytes(
     head = 4 * chunk + ITEM_BYTES * 2 * config.vocab_size // tensor * config.hidden_size
     if not tapes:
         head = (2 if tensor == 1 else 3) * chunk
+    if strategy.dims.context > 1:  # all tokens' keys and values, or last hidden states, and their gradients
+        layer += 4 * ITEM_BYTES * shapes.streams[-1] * kv_heads * config.head_dim
+        head += 2 * ITEM_BYTES * shapes.streams[-1] * config.hidden_size
     return item * tokens * numbers + max(layer, head)
 
 
@@ -142,9 +145,11 @@ def memory_plan(config: Config, shape: ModelConfig, world_size: int) -> MemoryPl
         "rollout": _buffer_bytes(shape, strategies.rollout, item_bytes(rollout[1], device)),
         "kv_cache": kv_cache,
     }
-    degree = strategies.actor.dims.data
-    trained = StreamShapes(config.micro_batch_tokens(degree), rl.seq_length)
-    scored = StreamShapes(config.micro_batch_tokens(degree, config.ref_config.ref_model_batch_size), rl.seq_length)
+    degree = strategies.actor.dims.shares
+    parts = lcm(strategies.actor.dims.context, strategies.reference.dims.context if rl.beta > 0 else 1)
+    scoring_tokens = config.micro_batch_tokens(degree, config.ref_config.ref_model_batch_size)
+    trained = StreamShapes(config.micro_batch_tokens(degree), rl.seq_length, parts=parts)
+    scored = StreamShapes(scoring_tokens, rl.seq_length, parts=parts)
     keeps = not actor.recompute_config.recompute
     reference_moves, alpha = config.ref_config.sync_ref_model, config.ref_config.ref_model_mixup_alpha
     groups["graphs"] = _GRAPH_BYTES * num_graphs(config, trained, scored) if device == "CPU" else 0

@@ -40,13 +40,21 @@ class ParallelConfig:
     data_parallel: int = setting(0, "data-parallel ranks; 0: all ranks that the other degrees leave")
     model_parallel: int = setting(1, "tensor-parallel ranks")
     pipeline_stage: int = setting(1, "pipeline stages; the rollout model has one")
+    context_parallel: int = setting(
+        1,
+        "ranks that share the tokens of a sequence, in passes over whole sequences; of the rollout, which computes a "
+        "token at a time, they share the completions, as data-parallel ranks do",
+    )
     vocab_emb_dp: bool = setting(
         False, "true: every tensor-parallel rank holds the whole embedding table; not with tied embeddings"
     )
 
     def data_degree(self, world_size: int) -> int:
-        """`data_parallel`, or what the other degrees leave of `world_size`."""
-        return self.data_parallel or max(1, world_size // max(1, self.model_parallel * self.pipeline_stage))
+        """Ranks that have sequences of their own, or share them: `data_parallel`, or what the other degrees leave of
+        `world_size`.
+        """
+        others = self.model_parallel * self.pipeline_stage * self.context_parallel
+        return self.data_parallel or max(1, world_size // max(1, others))
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,17 @@ class RoleStrategies:
     rollout: Strategy
 
 
+def dims_of(parallel: ParallelConfig, world_size: int) -> ParallelDims:
+    """A role's degrees. Tokens are shared by roles that compute whole sequences, the staged ones."""
+    context = parallel.context_parallel
+    copies = parallel.data_degree(world_size) * context
+    shares_tokens = isinstance(parallel, StagedParallelConfig)
+    return ParallelDims(copies, parallel.model_parallel, parallel.pipeline_stage, context if shares_tokens else 1)
+
+
 def strategy_of(parallel: ParallelConfig, world_size: int) -> Strategy:
-    dims = ParallelDims(parallel.data_degree(world_size), parallel.model_parallel, parallel.pipeline_stage)
     layers = tuple(parallel.stage_layers) if isinstance(parallel, StagedParallelConfig) else ()
-    return Strategy(dims, layers, splits_embedding=not parallel.vocab_emb_dp)
+    return Strategy(dims_of(parallel, world_size), layers, splits_embedding=not parallel.vocab_emb_dp)
 
 
 def role_strategies(config: Config, world_size: int) -> RoleStrategies:

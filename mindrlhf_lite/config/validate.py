@@ -11,8 +11,7 @@ from mindrlhf_lite.config.load import known_keys
 from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.config.objectives import objective_problems
 from mindrlhf_lite.config.schema import Config, ParallelConfig
-from mindrlhf_lite.config.strategies import role_strategies
-from mindrlhf_lite.parallel.dims import ParallelDims
+from mindrlhf_lite.config.strategies import dims_of, role_strategies
 from mindrlhf_lite.rewards.shaping import find_shaping
 from mindrlhf_lite.rewards.verifiers import find_verifier
 from mindrlhf_lite.types import SamplingParams
@@ -82,8 +81,8 @@ def _batches(config: Config, world_size: int) -> list[str]:
     rl, problems = config.rl_config, []
     if min(rl.chunk_size, rl.num_rollouts, rl.num_generations) < 1:
         return []  # reported above
-    rollout_ranks = config.generate_config.parallel_config.data_degree(world_size)
-    actor_ranks = config.actor_config.parallel_config.data_degree(world_size)
+    rollout_ranks = dims_of(config.generate_config.parallel_config, world_size).shares
+    actor_ranks = dims_of(config.actor_config.parallel_config, world_size).shares
     if rl.chunk_size % rollout_ranks:
         problems.append(
             f"rl_config.chunk_size={rl.chunk_size}: must be a multiple of the {rollout_ranks} data-parallel "
@@ -217,8 +216,7 @@ def _parallel(config: Config, world_size: int) -> list[str]:
     }
     misfits: dict[str, list[str]] = {}
     for role, degrees in roles.items():
-        dims = ParallelDims(degrees.data_degree(world_size), degrees.model_parallel, degrees.pipeline_stage)
-        if problem := dims.problem(world_size):
+        if problem := dims_of(degrees, world_size).problem(world_size):
             misfits.setdefault(problem, []).append(f"{role}.parallel_config")
     problems = [f"{', '.join(names)}: {problem}" for problem, names in misfits.items()]
     if config.generate_config.parallel_config.pipeline_stage > 1:

@@ -25,7 +25,13 @@ from mindrlhf_lite.models.packed_attention import MASKED, Known, key_rows, visib
 from mindrlhf_lite.models.precision import FLOAT32, Precision, full, to_compute, weight_to_compute
 from mindrlhf_lite.models.spread import spread
 from mindrlhf_lite.models.zeros import zeros
-from mindrlhf_lite.parallel.collectives import GatherRows, cut_tokens, enter_tensor_parallel, leave_tensor_parallel
+from mindrlhf_lite.parallel.collectives import (
+    GatherRows,
+    cut_tokens,
+    enter_tensor_parallel,
+    gather_tokens,
+    leave_tensor_parallel,
+)
 from mindrlhf_lite.parallel.layout import EMBEDDING, FINAL_NORM, HEAD, Buffer, Strategy, buffers_at
 from mindrlhf_lite.parallel.mesh import ALONE, RoleMesh
 from mindrlhf_lite.shapes.model_config import ModelConfig, RopeScaling
@@ -104,6 +110,7 @@ class DecoderLayer(nn.Cell):
         self.attention = kernels.packed_attention(precision, self.num_heads)
         self.known_attention = kernels.known_attention(precision, self.num_heads)
         self.known = Known()
+        self.gather_keys, self.gather_values = gather_tokens(mesh.context), gather_tokens(mesh.context)
 
     def _heads(
         self, projected: Tensor, weights: tuple, bias: int | None, norm: int | None, batch: int, length: int, heads: int
@@ -173,7 +180,8 @@ class DecoderLayer(nn.Cell):
         q, k, v = self._products(x, weights)
         q, k, v = self._result(q, known, 0), self._result(k, known, 1), self._result(v, known, 2)
         query, key, value = self._turned(q, k, v, weights, tables, blocks, width)
-        inputs = (query, key.reshape(-1, self.head_dim), value.reshape(-1, self.head_dim), rows, mask)
+        keys = self.gather_keys(key.reshape(-1, self.head_dim))
+        inputs = (query, keys, self.gather_values(value.reshape(-1, self.head_dim)), rows, mask)
         attention_results = self.attention(*inputs) if len(known) == 0 else self.known_attention(*inputs, *known[6:])
         heads = attention_results[0]
         by_token = heads.transpose(0, 2, 1, 3).reshape(blocks * width, -1)
@@ -306,13 +314,19 @@ class Decoder(nn.Cell):
         self, positions: np.ndarray, segments: np.ndarray, prompts: np.ndarray, keys: np.ndarray, used: np.ndarray
     ) -> tuple[np.ndarray, ...]:
         """What every layer's attention over packed sequences takes: (cos, sin, cos * scale, sin * scale of the blocks,
-        rows, mask). Args: as of `visibility_mask`.
+        rows, mask), of this rank's blocks. Args: as of `visibility_mask`, of the whole stream.
         """
-        blocks = len(keys)
-        rows = key_rows(keys, len(positions) // blocks, self.layers[0].num_kv_heads)
-        mask = visibility_mask(positions, segments, prompts, keys, used)
-        cos, sin = (table[positions].reshape(blocks, 1, -1, self.config.head_dim) for table in self.rotary)
+        width, own = len(positions) // len(keys), self.own_part(len(keys))
+        rows = key_rows(keys[own], width, self.layers[0].num_kv_heads)
+        mask = visibility_mask(positions, segments, prompts, keys, used)[own]
+        own_positions = positions.reshape(-1, width)[own]
+        cos, sin = (table[own_positions].reshape(-1, 1, width, self.config.head_dim) for table in self.rotary)
         return cos, sin, cos * self.scale, sin * self.scale, rows, mask
+
+    def own_part(self, count: int) -> slice:
+        """Which of `count` tokens, or blocks of them, this rank computes: all, where no others share its sequences."""
+        part = count // self.mesh.dims.context
+        return slice(self.mesh.context_index * part, (self.mesh.context_index + 1) * part)
 
     def hidden(self, token_ids: Tensor) -> Tensor:
         """Final-normed hidden states [B*T, H] of right-padded sequences token_ids [B, T] int32; all stages on this

@@ -13,9 +13,10 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.precision import FLOAT32, Precision, full, to_compute, weight_to_compute
 from mindrlhf_lite.models.spread import spread
-from mindrlhf_lite.parallel.collectives import MaxOverAxis, _sum_of
+from mindrlhf_lite.parallel.collectives import MaxOverAxis, _sum_of, gather_tokens, join_tokens
 from mindrlhf_lite.parallel.mesh import Axis
 
 # logits held at a time, in several arrays: 32 MiB of float32; on a device 128, for every chunk is launched by itself
@@ -191,3 +192,37 @@ class TokenLogprobs(nn.Cell):
             dweight = own if dweight is None else dweight + own
             last = dweight
         return _concat(dhidden), dweight.astype(weight.dtype), ops.zeros_like(labels)
+
+
+class SlotLogprobs(nn.Cell):
+    """Logprobs and entropy of a micro-batch's completion tokens, from what the last layer returned.
+
+    Ranks that share a sequence's tokens compute the head for their part of the slots, and end up with all of them.
+
+    Args: has_entropy_gradient, is_trained: as of `TokenLogprobs`.
+    """
+
+    def __init__(self, model: Decoder, has_entropy_gradient: bool = False, is_trained: bool = True):
+        super().__init__(auto_prefix=False)
+        mesh = model.mesh
+        self.model, self.parts, self.index = model, mesh.dims.context, mesh.context_index
+        self.token_logprobs = TokenLogprobs(
+            model.config.vocab_size,
+            mesh.tensor,
+            has_entropy_gradient=has_entropy_gradient,
+            precision=model.precision,
+            is_trained=is_trained,
+        )
+        self.gather_hidden = gather_tokens(mesh.context)
+        self.join_logprobs, self.join_entropy = join_tokens(mesh.context), join_tokens(mesh.context)
+
+    def construct(self, stream: Tensor, predictors: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Args: stream: this rank's tokens after the last layer; predictors, labels int32 [N]: of all slots. Returns
+        (logprobs [N], entropy [N]).
+        """
+        hidden, count = self.gather_hidden(self.model.norm(stream)), predictors.shape[0] // self.parts
+        start = self.index * count
+        own_hidden = ops.gather(hidden, predictors[start : start + count], 0)
+        # unpacked into unused names, MindSpore warns of "side effect nodes eliminated by mistake"
+        outputs = self.token_logprobs(own_hidden, self.model.head, labels[start : start + count])
+        return self.join_logprobs(outputs[0]), self.join_entropy(outputs[1])

@@ -174,6 +174,33 @@ class _CutTokens(nn.Cell):
         return (self.gather(gradient),)
 
 
+class _JoinTokens(nn.Cell):
+    """Token shards [N / ranks, ...] -> all tokens [N, ...], with which every rank computes the same; the gradient, the
+    same on all of them, is cut.
+    """
+
+    def __init__(self, axis: Axis):
+        super().__init__(auto_prefix=False)
+        self.index, self.gather = axis.index, GatherRows(axis)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.gather(x)
+
+    def bprop(self, x: Tensor, out: Tensor, gradient: Tensor) -> tuple[Tensor]:
+        rows = x.shape[0]
+        return (gradient[self.index * rows : (self.index + 1) * rows],)
+
+
+def gather_tokens(axis: Axis | None) -> nn.Cell:
+    """Rows of this rank's tokens -> those of all ranks, of which each rank uses what it needs."""
+    return nn.Identity() if axis is None else _GatherTokens(axis)
+
+
+def join_tokens(axis: Axis | None) -> nn.Cell:
+    """Rows of this rank's tokens -> those of all ranks, with which all go on alike."""
+    return nn.Identity() if axis is None else _JoinTokens(axis)
+
+
 def enter_tensor_parallel(axis: Axis | None, is_sequence_split: bool) -> nn.Cell:
     """Before a column-split linear: residual-stream rows in, rows that every tensor rank multiplies with its columns
     out.

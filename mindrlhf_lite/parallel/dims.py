@@ -1,7 +1,8 @@
 """Parallel degrees of a role and where a rank stands in them; pure numbers, no process group.
 
 Ranks are numbered with the tensor axis fastest, then data, then pipeline: rank = (stage * data + data_index) * tensor +
-tensor_index. Tensor-parallel ranks, which talk most, are neighbours.
+tensor_index. Tensor-parallel ranks, which talk most, are neighbours. Data ranks hold the same weights; `context` of
+them in a row also share their sequences, each computing its part of the tokens.
 """
 
 from __future__ import annotations
@@ -11,11 +12,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ParallelDims:
-    """Parallel degrees of one role. Example: ParallelDims(data=2, tensor=2, pipeline=1)"""
+    """Parallel degrees of one role. Example: ParallelDims(data=4, tensor=2, pipeline=1, context=2)"""
 
-    data: int
+    data: int  # copies of the weights
     tensor: int = 1
     pipeline: int = 1
+    context: int = 1  # of `data`, those that share a sequence's tokens; it divides `data`
+
+    @property
+    def shares(self) -> int:
+        """Shares that sequences are divided into: one for `context` data ranks."""
+        return self.data // self.context
 
     @property
     def size(self) -> int:
@@ -23,12 +30,13 @@ class ParallelDims:
 
     def problem(self, world_size: int) -> str | None:
         """What is wrong with these degrees on `world_size` ranks, or None."""
-        if min(self.data, self.tensor, self.pipeline) < 1:
+        if min(self.data, self.tensor, self.pipeline, self.context) < 1:
             return "every parallel degree must be at least 1"
         if self.size != world_size:
+            context = f" x context_parallel {self.context}" if self.context > 1 else ""
             return (
-                f"data_parallel {self.data} x model_parallel {self.tensor} x pipeline_stage {self.pipeline} = "
-                f"{self.size}, but {world_size} rank(s) are running (msrun --worker_num)"
+                f"data_parallel {self.shares} x model_parallel {self.tensor} x pipeline_stage {self.pipeline}{context} "
+                f"= {self.size}, but {world_size} rank(s) are running (msrun --worker_num)"
             )
         return None
 
@@ -41,7 +49,8 @@ class ParallelDims:
         return (stage * self.data + data) * self.tensor + tensor
 
     def describe(self) -> str:
-        return f"dp={self.data},tp={self.tensor},pp={self.pipeline}"
+        context = f",cp={self.context}" if self.context > 1 else ""
+        return f"dp={self.shares},tp={self.tensor},pp={self.pipeline}{context}"
 
 
 @dataclass(frozen=True)

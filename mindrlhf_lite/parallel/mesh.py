@@ -74,7 +74,8 @@ class RoleMesh:
 
     dims: ParallelDims
     at: Coordinates
-    data: Axis | None = None  # same shard, other sequences
+    data: Axis | None = None  # same shard, other sequences, or other tokens of them
+    context: Axis | None = None  # same shard, same sequences, other tokens of them
     tensor: Axis | None = None
     replica: Axis | None = None  # all ranks of one copy of the model: tensor x pipeline
     previous: Axis | None = None  # this rank and the one that feeds it activations
@@ -92,8 +93,18 @@ class RoleMesh:
 
     @property
     def reports(self) -> bool:
-        """Whether this rank is the one of its copy of the model that reports what the loss computed."""
-        return self.is_last_stage and self.at.tensor == 0
+        """Whether this rank is the one of those with its sequences that reports what the loss computed."""
+        return self.is_last_stage and self.at.tensor == 0 and self.context_index == 0
+
+    @property
+    def share(self) -> int:
+        """Which of `dims.shares` of the sequences is this rank's."""
+        return self.at.data // self.dims.context
+
+    @property
+    def context_index(self) -> int:
+        """Which part of the tokens is this rank's."""
+        return self.at.data % self.dims.context
 
 
 ALONE = RoleMesh(ParallelDims(1), Coordinates(0, 0, 0))
@@ -197,6 +208,14 @@ class Mesh:
             dims,
             at,
             data=self._axis_of([[dims.rank(d, t, s) for d in data] for s in stages for t in tensor]),
+            context=self._axis_of(
+                [
+                    [dims.rank(share * dims.context + i, t, s) for i in range(dims.context)]
+                    for s in stages
+                    for share in range(dims.shares)
+                    for t in tensor
+                ]
+            ),
             tensor=self._axis_of([[dims.rank(d, t, s) for t in tensor] for s in stages for d in data]),
             replica=self._axis_of([[dims.rank(d, t, s) for s in stages for t in tensor] for d in data]),
             previous=None if at.stage == 0 else odd if at.stage % 2 == 0 else even,

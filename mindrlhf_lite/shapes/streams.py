@@ -21,11 +21,12 @@ class StreamShapes:
 
     budget: int  # tokens of a full stream
     longest: int  # tokens of the longest sequence
-    multiple: int = 1  # streams can be divided by this (tensor ranks that split the tokens)
+    multiple: int = 1  # a rank's part of a stream can be divided by this (tensor ranks that split the tokens)
+    parts: int = 1  # whole blocks that ranks share a stream in
 
     @property
     def streams(self) -> tuple[int, ...]:
-        unit, full = lcm(BLOCK, self.multiple), max(self.budget, self.longest)
+        unit, full = lcm(BLOCK, self.multiple) * self.parts, max(self.budget, self.longest)
         sizes = {-int(-full * share // unit) * unit for share in _SHARES}
         return tuple(sorted(size for size in sizes if size >= min(_SMALLEST, max(sizes))))
 

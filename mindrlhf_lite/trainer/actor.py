@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from mindspore import Tensor, jit, nn, ops
+from mindspore import Tensor, jit, nn
 
 from mindrlhf_lite.models.decoder import Decoder
-from mindrlhf_lite.models.logprobs import TokenLogprobs
+from mindrlhf_lite.models.logprobs import SlotLogprobs
 from mindrlhf_lite.trainer.batches import MicroBatch
 from mindrlhf_lite.trainer.loss_scale import LossScale
 from mindrlhf_lite.trainer.objective import Objective, ObjectiveLoss, as_tensors
@@ -71,16 +71,11 @@ class Actor:
 class _LogprobHead(nn.Cell):
     def __init__(self, model: Decoder):
         super().__init__(auto_prefix=False)
-        self.model = model
-        self.token_logprobs = TokenLogprobs(
-            model.config.vocab_size, model.mesh.tensor, precision=model.precision, is_trained=False
-        )
+        self.slot_logprobs = SlotLogprobs(model, is_trained=False)
 
     @jit
     def construct(self, stream: Tensor, predictors: Tensor, labels: Tensor) -> Tensor:
-        hidden = ops.gather(self.model.norm(stream), predictors, 0)
-        # unpacked into unused names, MindSpore warns of "side effect nodes eliminated by mistake"
-        return self.token_logprobs(hidden, self.model.head, labels)[0]
+        return self.slot_logprobs(stream, predictors, labels)[0]
 
 
 class LogprobScorer:

@@ -268,7 +268,7 @@ def describe(command: Command) -> str:
         f"a step: {config.prompts_per_step} prompts x {rl.num_generations} completions = "
         f"{config.completions_per_step} sequences, {config.updates_per_step} update(s)"
         + ("" if config.updates_per_step > 1 else ": on-policy, the ratio is 1 and nothing is clipped"),
-        f"a micro-batch: {config.micro_batch_tokens(strategies.actor.dims.data):,} tokens at most",
+        f"a micro-batch: {config.micro_batch_tokens(strategies.actor.dims.shares):,} tokens at most",
         "memory of the fullest rank:",
         *(f"  {name:<12} {gib(size)}" for name, size in plan.groups.items()),
         "by phase, with swapping (activations estimated):",

@@ -13,7 +13,7 @@ from mindrlhf_lite.algorithms.losses import LOSSES, LossOptions
 from mindrlhf_lite.algorithms.ratios import importance_ratio
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.models.decoder import Decoder
-from mindrlhf_lite.models.logprobs import TokenLogprobs
+from mindrlhf_lite.models.logprobs import SlotLogprobs
 from mindrlhf_lite.trainer.batches import MicroBatch
 
 
@@ -83,14 +83,9 @@ class ObjectiveLoss(nn.Cell):
 
     def __init__(self, model: Decoder, objective: Objective):
         super().__init__(auto_prefix=False)
-        self.model, self.objective, self.loss = model, objective, LOSSES[objective.loss]
+        self.objective, self.loss = objective, LOSSES[objective.loss]
         self.inputs, self.statistics = _INPUTS, _statistics_of(objective)
-        self.token_logprobs = TokenLogprobs(
-            model.config.vocab_size,
-            model.mesh.tensor,
-            has_entropy_gradient=objective.entropy_coeff > 0,
-            precision=model.precision,
-        )
+        self.slot_logprobs = SlotLogprobs(model, has_entropy_gradient=objective.entropy_coeff > 0)
 
     def construct(self, stream: Tensor, *arrays: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Args: stream: the residual stream after the last layer; arrays: of `as_tensors`. Returns (loss times the
@@ -100,8 +95,7 @@ class ObjectiveLoss(nn.Cell):
         for name, array in zip(self.inputs, arrays):
             batch[name] = array
         objective, mask, weight = self.objective, batch["mask"], batch["weight"]
-        hidden = ops.gather(self.model.norm(stream), batch["predictors"], 0)
-        outputs = self.token_logprobs(hidden, self.model.head, batch["labels"])
+        outputs = self.slot_logprobs(stream, batch["predictors"], batch["labels"])
         logprobs, entropy = outputs[0], outputs[1]
         tokens = {"logprobs": logprobs}
         for name, values in batch.items():

@@ -41,7 +41,13 @@ def send_to(mesh: RoleMesh, stage_offset: int, x: Tensor) -> None:
 
 def stream_shape(model: Decoder, batch: MicroBatch) -> tuple[int, int]:
     """Shape of the residual stream that crosses a stage border on this rank."""
-    return len(batch.token_ids) // (model.tensor_degree if model.is_sequence_split else 1), model.config.hidden_size
+    parts = model.mesh.dims.context * (model.tensor_degree if model.is_sequence_split else 1)
+    return len(batch.token_ids) // parts, model.config.hidden_size
+
+
+def own_tokens(model: Decoder, batch: MicroBatch) -> Tensor:
+    """The token ids that this rank computes."""
+    return Tensor(batch.token_ids[model.own_part(len(batch.token_ids))])
 
 
 def attention_tensors(model: Decoder, batch: MicroBatch) -> tuple[Tensor, ...]:
@@ -178,7 +184,7 @@ class StageLayers:
         Returns: (the residual stream after this stage's layers, the tape).
         """
         tape = Tape(attention_tensors(self.model, batch))
-        stream = self._embed(Tensor(batch.token_ids)) if self._embed else x
+        stream = self._embed(own_tokens(self.model, batch)) if self._embed else x
         for layer in self.model.layers:
             output, *kept = self._layer(stream, mutable(tuple(layer.weights)), tape.attention)
             if tapes:
@@ -262,7 +268,7 @@ class StagedGradients:
             for accumulator, part in zip(sums, own, strict=True):
                 ops.assign_add(accumulator, part)
         if self.mesh.is_first_stage:
-            self._add_embedding_gradient(Tensor(batch.token_ids), gradient)
+            self._add_embedding_gradient(own_tokens(self.model, batch), gradient)
         return gradient
 
 

@@ -28,7 +28,7 @@ class PolicyUpdate:
     """Trains the actor on one step's sequences: `num_iterations` passes over minibatches of micro-batches.
 
     Every rank is given all sequences of the step, in one order, and takes its data-parallel share: prompt i of a
-    minibatch belongs to data rank i mod dp. So an update uses the same completions under any strategy.
+    minibatch belongs to share i mod dp. So an update uses the same completions under any strategy.
     """
 
     def __init__(self, config: Config, roles: Roles, mesh: Mesh, schedule: LearningRate):
@@ -37,13 +37,14 @@ class PolicyUpdate:
         self.aggregation = AGGREGATIONS[rl.loss_aggregation]
         self.max_tokens = config.generate_config.sampling_config.max_tokens
         self.minibatch = config.completions_per_update
-        degree, length = roles.actor.mesh.dims.data, rl.seq_length
-        multiple = roles.actor.mesh.dims.tensor  # of all roles' tensor degrees
+        degree, length = roles.actor.mesh.dims.shares, rl.seq_length
+        all_dims = [roles.actor.mesh.dims]
         if roles.reference is not None:
-            multiple = lcm(multiple, roles.reference.model.mesh.dims.tensor)
-        self.shapes = StreamShapes(config.micro_batch_tokens(degree), length, multiple)
+            all_dims.append(roles.reference.model.mesh.dims)
+        multiple, parts = lcm(*(dims.tensor for dims in all_dims)), lcm(*(dims.context for dims in all_dims))
+        self.shapes = StreamShapes(config.micro_batch_tokens(degree), length, multiple, parts)
         scoring_tokens = config.micro_batch_tokens(degree, config.ref_config.ref_model_batch_size)
-        self.scoring_shapes = StreamShapes(scoring_tokens, length, multiple)
+        self.scoring_shapes = StreamShapes(scoring_tokens, length, multiple, parts)
         self.kl_coefficient = rl.beta
         self.graphs: set[tuple[str, int, int]] = set()  # kind and shape of those compiled
 
@@ -52,7 +53,7 @@ class PolicyUpdate:
         "policy".
         """
         mesh, own = scorer.model.mesh, {}
-        mine = range(mesh.at.data, len(sequences), mesh.dims.data)
+        mine = range(mesh.share, len(sequences), mesh.dims.shares)
         for indices, batch in self._microbatches(
             kind, [sequences[index] for index in mine], self.scoring_shapes, BatchTotals(1, 1, 1)
         ):
@@ -114,7 +115,7 @@ class PolicyUpdate:
     ) -> float:
         mesh, group = self.roles.actor.mesh, self.config.rl_config.num_generations
         totals = BatchTotals(sum(sequence.num_counted for sequence in sequences), len(sequences), self.max_tokens)
-        mine = [index for index in range(len(sequences)) if index // group % mesh.dims.data == mesh.at.data]
+        mine = [index for index in range(len(sequences)) if index // group % mesh.dims.shares == mesh.share]
         teaching = [index for index in mine if self._teaches(sequences[index])]
         counts.num_skipped, mine = counts.num_skipped + len(mine) - len(teaching), teaching
         batches = self._microbatches("update", [sequences[index] for index in mine], self.shapes, totals)

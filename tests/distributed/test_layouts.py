@@ -22,7 +22,7 @@ WORKER = Path(__file__).with_name("layout_worker.py")
 SHAPE = ModelConfig(271, 32, 48, 3, 4, 2, rope_theta=10000.0, max_position_embeddings=256, tie_word_embeddings=True)
 NEAR = 1e-5
 
-# (name, actor (dp, tp, pp), reference (dp, tp, pp), rollout (dp, tp), options)
+# (name, actor (dp, tp, pp), reference (dp, tp, pp), rollout (dp, tp), options); in options, context ranks
 ZERO, RECOMPUTE = {"actor_config.enable_parallel_optimizer": True}, {"actor_config.recompute_config.recompute": True}
 SEQUENCE_SPLIT = {
     "actor_config.parallel_config.use_seq_parallel": True,
@@ -41,12 +41,20 @@ def micro(number):
     return {"actor_config.parallel_config.micro_batch_num": number}
 
 
+def context(role, degree=2):
+    return {f"{role}.parallel_config.context_parallel": degree}
+
+
+CONTEXT = {**context("actor_config"), **context("ref_config"), **context("generate_config")}
+
+
 ONE_RANK = [
     ("one", (1, 1, 1), (1, 1, 1), (1, 1), {}),
     ("one_untied", (1, 1, 1), (1, 1, 1), (1, 1), {**UNTIED, **RECOMPUTE, **micro(4)}),
 ]
 TWO_RANKS = [
     ("dp2_zero", (2, 1, 1), (1, 2, 1), (1, 2), {**ZERO, **COLLECTIVE, **micro(2)}),
+    ("cp2", (1, 1, 1), (1, 1, 1), (1, 2), {**CONTEXT, **context("generate_config", 1), **ZERO, **micro(2)}),
     ("pp2", (1, 1, 2), (1, 1, 2), (2, 1), {"actor_config.parallel_config.stage_layers": [1, 2], **SWAP_0, **micro(4)}),
 ]
 FOUR_RANKS = [
@@ -58,6 +66,15 @@ FOUR_RANKS = [
         {**SEQUENCE_SPLIT, **UNTIED, **WHOLE_EMBEDDING, **RECOMPUTE, **SWAP_1, **micro(4)},
     ),
 ]
+FOUR_RANKS.append(
+    (
+        "cp2_tp2_seq_untied",
+        (1, 2, 1),
+        (1, 1, 2),
+        (1, 2),
+        {**CONTEXT, **SEQUENCE_SPLIT, **UNTIED, **RECOMPUTE, **micro(4)},
+    )
+)
 FULL_TWO_RANKS = [
     (f"{name}{number}_{label}", actor, (2, 1, 1), (1, 2), {**options, **micro(number)})
     for name, actor in (("dp", (2, 1, 1)), ("tp", (1, 2, 1)), ("pp", (1, 1, 2)))
@@ -74,6 +91,9 @@ FULL_FOUR_RANKS = [
     ),
     ("tp2_pp2_seq", (1, 2, 2), (2, 2, 1), (2, 2), {**SEQUENCE_SPLIT, **SWAP_1, **micro(4)}),
     ("tp4", (1, 4, 1), (4, 1, 1), (2, 2), {**COLLECTIVE, **micro(2)}),
+    ("cp2_pp2", (1, 1, 2), (2, 1, 1), (1, 2), {**CONTEXT, **SWAP_1, **micro(4)}),
+    ("cp2_dp2_zero", (2, 1, 1), (1, 2, 1), (2, 1), {**CONTEXT, **ZERO, **micro(2)}),
+    ("cp4", (1, 1, 1), (1, 1, 1), (4, 1), {**context("actor_config", 4), **context("ref_config", 4), **micro(2)}),
     ("dp2_pp2_zero", (2, 1, 2), (1, 4, 1), (1, 4), {**ZERO, **COLLECTIVE, **SWAP_1, **micro(2)}),
 ] + [
     (f"{name}{number}_{label}", actor, (2, 2, 1), (2, 2), {**options, **micro(number)})
