@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Measures what recomputing activations saves and costs: memory and time of one micro-batch's gradients, each in a
-process of its own.
+"""Measures what recomputing activations saves and costs, all of them (recomputed) or attention's (select): memory and
+time of one micro-batch's gradients, each in a process of its own.
 
 Examples:
   python tools/bench_recompute.py
@@ -32,7 +32,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=32, help="sequences (default: 32)")
     parser.add_argument("--length", type=int, default=256, help="tokens of a sequence (default: 256)")
     parser.add_argument(
-        "--only", choices=("kept", "recomputed"), help="measure in this process (what the tool calls itself with)"
+        "--only",
+        choices=("kept", "select", "recomputed"),
+        help="measure in this process (what the tool calls itself with)",
     )
     return parser.parse_args()
 
@@ -54,8 +56,10 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     from mindrlhf_lite.trainer.batches import make_microbatch
     from mindrlhf_lite.trainer.objective import Objective
     from mindrlhf_lite.trainer.optimizer import AdamWOptions
+    from mindrlhf_lite.trainer.stages import Keeps
     from mindrlhf_lite.types import TrainSequence
 
+    keeps = {"kept": Keeps.ALL, "select": Keeps.PRODUCTS, "recomputed": Keeps.INPUTS}[args.only]
     shape = ModelConfig(300, args.hidden, 3 * args.hidden, args.layers, 4, 2, max_position_embeddings=args.length)
     rng = np.random.default_rng(0)
     weights = {spec.name: rng.normal(0, 0.02, spec.shape).astype(np.float32) for spec in parameter_specs(shape)}
@@ -63,7 +67,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
         Decoder(shape, weights, True, args.length),
         Objective(),
         AdamWOptions(),
-        recomputes=args.only == "recomputed",
+        keeps=keeps,
     )
     sequences = [
         TrainSequence.of(rng.integers(0, 300, args.length).astype(np.int32), 16, 1.0) for _ in range(args.rows)
@@ -88,7 +92,7 @@ def main() -> None:
     if args.only:
         print(json.dumps(measure(args)))
         return
-    for mode in ("kept", "recomputed"):
+    for mode in ("kept", "select", "recomputed"):
         result = subprocess.run(
             [sys.executable, __file__, *sys.argv[1:], "--only", mode], capture_output=True, text=True
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mindrlhf_lite.checkpoint.store import rank_file
+from mindrlhf_lite.checkpoint.store import find_rank_file
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.models.tensor_files import TensorFile, open_tensor_file
 from mindrlhf_lite.parallel.layout import Box, Strategy
@@ -24,7 +24,7 @@ class _Place:
 
 
 class ShardedReader:
-    """Boxes of tensors from per-rank safetensors files.
+    """Boxes of tensors from per-rank files, safetensors or .ckpt.
 
     Args:
         folder: holds rank_NNNNN.safetensors.
@@ -40,7 +40,13 @@ class ShardedReader:
             by_box: dict[Box, _Place] = {}
             for h in held:
                 by_box.setdefault(
-                    h.part.box, _Place(rank_file(int(h.ranks[0])), prefix + h.buffer.name, h.part.box, h.part.offset)
+                    h.part.box,
+                    _Place(
+                        find_rank_file(self.folder, int(h.ranks[0])).name,
+                        prefix + h.buffer.name,
+                        h.part.box,
+                        h.part.offset,
+                    ),
                 )
             self._places[tensor] = list(by_box.values())
 

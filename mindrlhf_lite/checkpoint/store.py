@@ -18,15 +18,24 @@ from typing import Any
 import numpy as np
 
 from mindrlhf_lite.durable import flush, make_folder, place, remove
-from mindrlhf_lite.models.tensor_files import TensorToWrite, write_safetensors
+from mindrlhf_lite.models.tensor_files import TensorToWrite, open_tensor_file, write_ckpt, write_safetensors
 
 _STATE, _MANIFEST = "state.json", "manifest.json"
 Gather = Callable[[Any], list[Any]]  # every rank's value, in rank order, on all ranks
 
 
-def rank_file(rank: int) -> str:
+FORMATS = ("safetensors", "ckpt")
+
+
+def rank_file(rank: int, format: str = "safetensors") -> str:
     """Example: rank_file(3) == "rank_00003.safetensors" """
-    return f"rank_{rank:05d}.safetensors"
+    return f"rank_{rank:05d}.{format}"
+
+
+def find_rank_file(folder: Path, rank: int) -> Path:
+    """That of a rank, in whatever format it was written; the first format's name where there is none."""
+    paths = [folder / rank_file(rank, format) for format in FORMATS]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 @dataclass(frozen=True)
@@ -53,9 +62,9 @@ class SavedCheckpoint:
 
     def tensors(self, rank: int) -> dict[str, np.ndarray]:
         """All tensors of one rank's file."""
-        from safetensors.numpy import load_file
-
-        return load_file(self.folder / rank_file(rank))
+        file = open_tensor_file(find_rank_file(self.folder, rank))
+        whole = {name: tuple((0, extent) for extent in entry.shape) for name, entry in file.entries.items()}
+        return {name: file.read(name, box) for name, box in whole.items()}
 
 
 def _alone(value: Any) -> list[Any]:
@@ -96,10 +105,11 @@ class CheckpointStore:
     Args:
         folder: holds step_N folders; created when the first is saved.
         keep: newest checkpoints that `save` leaves.
+        format: of the files of tensors, of FORMATS; any is read.
     """
 
-    def __init__(self, folder: str | Path, keep: int):
-        self.folder, self.keep = Path(folder), keep
+    def __init__(self, folder: str | Path, keep: int, format: str = "safetensors"):
+        self.folder, self.keep, self.format = Path(folder), keep, format
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints there, newest first."""
@@ -132,14 +142,15 @@ class CheckpointStore:
             shutil.rmtree(leftover, ignore_errors=True)
         scratch.mkdir()
 
-    @staticmethod
-    def _write_tensors(checkpoint: Checkpoint, scratch: Path, final: Path, rank: int) -> tuple[str, int, str] | None:
+    def _write_tensors(
+        self, checkpoint: Checkpoint, scratch: Path, final: Path, rank: int
+    ) -> tuple[str, int, str] | None:
         """(name, bytes, SHA-256) of this rank's file, if it has any tensors."""
         if not checkpoint.tensors:
             return None
-        path = scratch / rank_file(rank)
+        path, write = scratch / rank_file(rank, self.format), write_ckpt if self.format == "ckpt" else write_safetensors
         try:
-            write_safetensors(path, [_to_write(*tensor) for tensor in checkpoint.tensors.items()])
+            write(path, [_to_write(*tensor) for tensor in checkpoint.tensors.items()])
         except OSError as error:
             raise OSError(f"cannot write checkpoint {final}: {error}") from None
         flush(path)

@@ -62,14 +62,14 @@ def activation_bytes(
     device_target: str,
     item: int,
     tapes: bool,
-    keeps: bool,
+    keeps: str,
     is_fused: bool,
 ) -> int:
     """Estimate for the largest micro-batch on the fullest stage.
 
     Args: item: bytes of a number of the compute type; tapes: whether a backward pass follows, for which layers' inputs
-    are kept, on the first stage of as many micro-batches as there are stages; keeps: and what `DecoderLayer.run`
-    returns of each; is_fused: whether attention is one kernel.
+    are kept, on the first stage of as many micro-batches as there are stages; keeps: and of each "all" that
+    `DecoderLayer.run` returns, "products", or "" nothing; is_fused: whether attention is one kernel.
     """
     tokens, keys, tensor = shapes.streams[-1] // strategy.dims.context, shapes.keys[-1], strategy.dims.tensor
     heads, kv_heads = config.num_attention_heads // tensor, max(1, config.num_key_value_heads // tensor)
@@ -77,11 +77,13 @@ def activation_bytes(
         2 * (heads + kv_heads) * config.head_dim + config.hidden_size + 2 * config.intermediate_size // tensor
     )
     # attention probabilities; of a fused kernel eight copies of two float32 numbers a row
-    kept += heads * 2 * 8 * ITEM_BYTES // item if is_fused else heads * keys
+    probabilities = heads * 2 * 8 * ITEM_BYTES // item if is_fused else heads * keys
+    of_layer = {"": 0, "products": kept - heads * config.head_dim, "all": kept + probabilities}[keeps]
+    kept += probabilities
     layers = 0
     if tapes:
         layers = strategy.dims.pipeline * max(map(len, strategy.layers_of_stage(config.num_hidden_layers)))
-    numbers = layers * (config.hidden_size + (kept if keeps else 0))
+    numbers = layers * (config.hidden_size + of_layer)
     layer = ITEM_BYTES * tokens * 2 * kept  # the one that is computed, float32 among it
     chunk = min(_CHUNK_BYTES[device_target], ITEM_BYTES * tokens * config.vocab_size // tensor)
     # logits of a chunk, and what is computed of them; the gradient of the head, and a chunk's share in it
@@ -150,20 +152,21 @@ def memory_plan(config: Config, shape: ModelConfig, world_size: int) -> MemoryPl
     scoring_tokens = config.micro_batch_tokens(degree, config.ref_config.ref_model_batch_size)
     trained = StreamShapes(config.micro_batch_tokens(degree), rl.seq_length, parts=parts)
     scored = StreamShapes(scoring_tokens, rl.seq_length, parts=parts)
-    keeps = not actor.recompute_config.recompute
+    recompute = actor.recompute_config
+    keeps = "" if recompute.recompute else "products" if recompute.select_recompute else "all"
     reference_moves, alpha = config.ref_config.sync_ref_model, config.ref_config.ref_model_mixup_alpha
     groups["graphs"] = _GRAPH_BYTES * num_graphs(config, trained, scored) if device == "CPU" else 0
     fused = config.has_fused_kernels("actor")
     item, of_reference = item_bytes(compute, device), item_bytes(reference[0], device)
     scoring = activation_bytes(
-        shape, strategies.reference, scored, device, of_reference, False, False, config.has_fused_kernels("ref")
+        shape, strategies.reference, scored, device, of_reference, False, "", config.has_fused_kernels("ref")
     )
     activations = {
         # logits of all slots, and what is drawn from
         "generate": 2 * ITEM_BYTES * generate.max_num_seqs * shape.vocab_size,
         phase_of_part("step", 0): largest,  # a scaled gradient
         "update": activation_bytes(shape, strategies.actor, trained, device, item, True, keeps, fused),
-        "policy": activation_bytes(shape, strategies.actor, scored, device, item, False, False, fused),
+        "policy": activation_bytes(shape, strategies.actor, scored, device, item, False, "", fused),
         "reference": scoring if rl.beta > 0 else 0,
         "reshard": 2 * rl.reshard_bucket_mb << 20,
         # and a copy of what it was, to be mixed with

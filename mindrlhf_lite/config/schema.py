@@ -99,6 +99,11 @@ class RecomputeConfig:
         False,
         "keep of every layer its input only, and compute the other activations again in the backward pass",
     )
+    select_recompute: bool = setting(
+        False,
+        "keep of every layer what its matrix products gave, and compute attention again in the backward pass: its "
+        "probabilities grow with the square of the length",
+    )
 
 
 @dataclass(frozen=True)
@@ -225,6 +230,19 @@ class RlConfig:
     overlong: Overlong = field(default_factory=Overlong)
     save_ckpt_interval: int = setting(0, "steps between checkpoints; 0: none", bounds=NOT_NEGATIVE)
     save_max_ckpt_num: int = setting(3, "newest checkpoints kept", bounds=POSITIVE)
+    save_ckpt_format: str = setting(
+        "safetensors", "files of weights and moments in a checkpoint; ckpt: MindSpore's", ("safetensors", "ckpt")
+    )
+    save_strategy_dir: str = setting(
+        "",
+        "folder for every role's parallel strategy (actor.json, reference.json, rollout.json), as "
+        "tools/transform_checkpoint.py reads them; empty: not written",
+    )
+    save_data_file: str = setting(
+        "",
+        "MindRecord files of what every step trains on: of FILE.mindrecord, FILE_000001.mindrecord and so on, for "
+        "tools/replay.py; empty: not written",
+    )
     on_sigterm: str = setting(
         "end",
         "what SIGTERM does; end: ends the run at once, save: after the step that is under way, with a checkpoint",
@@ -233,9 +251,15 @@ class RlConfig:
     save_hf_model: bool = setting(True, "write the trained model to OUTPUT/hf at the end")
     save_hf_dtype: str = setting("float32", "type of the tensors in it, rounded from float32", FLOAT_TYPES)
     resume_training: bool = setting(False, "continue from the newest complete checkpoint, if there is one")
-    save_prompt_completions_data: bool = setting(True, "write OUTPUT/completions")
+    save_prompt_completions_data: bool = setting(True, "write every completion with its rewards")
     save_prompt_completions_interval: int = setting(1, "steps between completion files", bounds=POSITIVE)
-    tensorboard: bool = setting(False, "write OUTPUT/tensorboard")
+    save_prompt_completions_dir: str = setting("", "folder of completion files; empty: OUTPUT/completions")
+    tensorboard: bool = setting(False, "write metrics for TensorBoard too")
+    tensorboard_dir: str = setting("", "folder of TensorBoard's files; empty: OUTPUT/tensorboard")
+    tensorboard_queue_size: int = setting(10, "values that wait to be written to it, at most", bounds=POSITIVE)
+    performance_stats: bool = setting(
+        False, "a second line a step on the console: seconds of every phase, tokens a second"
+    )
     eval_interval: int = setting(
         0, "steps between evaluations, besides those before and after; 0: none between", bounds=NOT_NEGATIVE
     )
@@ -331,6 +355,9 @@ class ActorConfig:
 @dataclass(frozen=True)
 class RefConfig:
     load: str = setting("", "Hugging Face folder of the reference model; empty: actor_config.load")
+    model_config: str = setting(
+        "", "as actor_config.model_config: types and strategies of the reference; empty: its own settings"
+    )
     ref_model_batch_size: int = setting(
         0, "sequences a forward pass of a rank; 0: as many as an actor micro-batch", bounds=NOT_NEGATIVE
     )
@@ -389,9 +416,12 @@ class SamplingConfig:
 @dataclass(frozen=True)
 class GenerateConfig:
     load: str = setting("", "must be empty or equal to actor_config.load: rollouts always use the actor's weights")
+    model_config: str = setting("", "as actor_config.model_config: types of the rollout; empty: its own settings")
     use_vllm: int = setting(0, "rollout engine; 0: native, 1: vLLM (bash build.sh --vllm)")
     max_num_seqs: int = setting(128, "sequences that a rank decodes together", bounds=POSITIVE)
-    max_model_len: int = setting(0, "vLLM: longest prompt + completion, in tokens; 0: rl_config.seq_length")
+    max_model_len: int = setting(
+        0, "vLLM: longest prompt + completion, in tokens, at most rl_config.seq_length; 0: that"
+    )
     max_num_batched_tokens: int = setting(2048, "vLLM: tokens a step; longer prompts are computed in chunks")
     block_size: int = setting(16, "vLLM: tokens of a KV cache block")
     gpu_memory_utilization: float = setting(
@@ -418,6 +448,18 @@ class MonitorConfig:
     progress_bar: bool = setting(True, "show a progress bar on the console")
     print_interval: int = setting(1, "steps between metric lines on the console", bounds=POSITIVE)
     plots: bool = setting(True, "write OUTPUT/plots at the end")
+    host_monitor_interval: float = setting(
+        -1.0, "seconds between samples of this host's memory and processors (metrics host/...); -1: none"
+    )
+    host_monitor_steps: list[int] = setting([], "steps whose samples go into the metrics; empty: all")
+    host_memory_protection: bool = setting(
+        False,
+        "end the run, with a checkpoint, after a step in which the memory in use exceeded the threshold; at once where "
+        "it is half the way from there to all of it",
+    )
+    host_max_memory_threshold: float = setting(
+        0.95, "share of the memory that this process can have (host, cgroup, ulimit -v)", bounds=SHARE
+    )
 
 
 @dataclass(frozen=True)
@@ -425,6 +467,63 @@ class ProfilerConfig:
     enabled: bool = setting(False, "write a Python profile of some steps to OUTPUT/profile, one file a rank")
     start_step: int = setting(2, "first step profiled (the first step also compiles)", bounds=POSITIVE)
     stop_step: int = setting(3, "last step profiled")
+    profile: bool = setting(False, "write a trace of MindSpore's own profiler: operators, their times and shapes")
+    profile_save_path: str = setting("", "folder of the traces, one below it a rank; empty: OUTPUT/profiler")
+    profile_step_start: int = setting(2, "first step in the trace; 0: the first", bounds=NOT_NEGATIVE)
+    profile_step_end: int = setting(3, "the step before which the trace ends", bounds=POSITIVE)
+    profile_ranks: list[str] = setting(["all"], "ranks that write a trace, by number; all: every one")
+    profile_level: str = setting(
+        "level1", "detail of what Ascend collects", ("none", "level_none", "level0", "level1", "level2")
+    )
+    profile_with_memory: bool = setting(False, "memory of every operator (Ascend)")
+    profile_with_stack: bool = setting(False, "Python's call stacks")
+    profile_with_cpu: bool = setting(True, "what the host does")
+    profile_with_npu: bool = setting(True, "what an Ascend device does")
+    profile_analysis: bool = setting(
+        True, "make readable files of the raw data when the trace ends; false: later, offline"
+    )
+    mstx: bool = setting(False, "marks of communication and data in the trace (Ascend)")
+
+
+@dataclass(frozen=True)
+class MsprobeConfig:
+    """Dumps for tools/compare_dumps.py; names of MindStudio's msprobe, as toolkits of the field use them."""
+
+    msprobe: bool = setting(False, "write dumps: JSON lines, one file a step and rank")
+    dump_path: str = setting("", "folder of the dumps; empty: OUTPUT/dump")
+    key_data_dump: bool = setting(
+        True, "tokens, rewards, advantages and logprobs of the step, as statistics and checksums"
+    )
+    configurations_dump: bool = setting(True, "the configuration and versions, once")
+    tensor_dump: bool = setting(
+        True, "activations of every layer, gradients and weights, as statistics and checksums (copies them to the host)"
+    )
+    dump_steps: list[int] = setting([], "steps that are dumped; empty: all")
+    dump_sequences: int = setting(4, "the step's first so many completions whose activations are dumped")
+
+
+@dataclass(frozen=True)
+class JitConfig:
+    jit_level: str = setting("", "MindSpore: how graphs are compiled (Ascend)", ("", "O0", "O1", "O2"))
+
+
+@dataclass(frozen=True)
+class AscendConfig:
+    precision_mode: str = setting(
+        "",
+        "MindSpore: types that Ascend's kernels may fall back to",
+        (
+            "",
+            "force_fp16",
+            "allow_fp32_to_fp16",
+            "allow_mix_precision",
+            "must_keep_origin_dtype",
+            "force_fp32",
+            "allow_fp32_to_bf16",
+            "allow_mix_precision_fp16",
+            "allow_mix_precision_bf16",
+        ),
+    )
 
 
 @dataclass(frozen=True)
@@ -443,6 +542,13 @@ class ContextConfig:
     deterministic: bool = setting(
         True, "kernels and collectives of Ascend that give the same bits every time, as an exact resume needs; CPU's do"
     )
+    max_call_depth: int = setting(10_000, "MindSpore: most calls within calls of a graph", bounds=POSITIVE)
+    max_device_memory: str = setting("", "MindSpore: memory of a device that it may take, such as 58GB; empty: all")
+    memory_optimize_level: str = setting("", "MindSpore: how hard it plans memory of a graph", ("", "O0", "O1"))
+    save_graphs: bool = setting(False, "MindSpore: write the graphs that it compiles")
+    save_graphs_path: str = setting("./graph", "MindSpore: folder for them, one below it a rank")
+    jit_config: JitConfig = field(default_factory=JitConfig)
+    ascend_config: AscendConfig = field(default_factory=AscendConfig)
 
 
 @dataclass(frozen=True)
@@ -456,6 +562,7 @@ class Config:
     generate_config: GenerateConfig = field(default_factory=GenerateConfig)
     monitor_config: MonitorConfig = field(default_factory=MonitorConfig)
     profiler_config: ProfilerConfig = field(default_factory=ProfilerConfig)
+    msprobe_config: MsprobeConfig = field(default_factory=MsprobeConfig)
     context: ContextConfig = field(default_factory=ContextConfig)
 
     @property
@@ -504,6 +611,10 @@ class Config:
     @property
     def tokenizer_dir(self) -> str:
         return self.rl_config.tokenizer_dir or self.actor_config.load
+
+    @property
+    def completions_dir(self) -> str:
+        return self.rl_config.save_prompt_completions_dir or f"{self.rl_config.output_dir}/completions"
 
     @property
     def checkpoint_dir(self) -> str:

@@ -36,6 +36,8 @@ from mindrlhf_lite.parallel.layout import EMBEDDING, FINAL_NORM, HEAD, Buffer, S
 from mindrlhf_lite.parallel.mesh import ALONE, RoleMesh
 from mindrlhf_lite.shapes.model_config import ModelConfig, RopeScaling
 
+NUM_PRODUCTS = 6  # of what a layer's run returns, those before attention's results: q, k, v, added, gate, up
+
 _linear = ops.MatMul(transpose_b=True)
 _bias_add = ops.BiasAdd()
 
@@ -171,8 +173,8 @@ class DecoderLayer(nn.Cell):
     def run(self, x: Tensor, weights: tuple, attention: tuple, known: tuple = ()) -> tuple[Tensor, tuple]:
         """The layer over a stream of packed sequences x [T, H].
 
-        Args: attention: as of `Decoder.attention_inputs`; known: the second result of an earlier run, or (). With it
-        only the arithmetic between the matrix products runs again, for a backward pass.
+        Args: attention: as of `Decoder.attention_inputs`; known: the second result of an earlier run, or its first
+        NUM_PRODUCTS entries, or (). What is known does not run again, for a backward pass.
         Returns: (output [T, H], results of matrix products and of attention).
         """
         tables, rows, mask = attention[:4], attention[4], attention[5]
@@ -182,7 +184,11 @@ class DecoderLayer(nn.Cell):
         query, key, value = self._turned(q, k, v, weights, tables, blocks, width)
         keys = self.gather_keys(key.reshape(-1, self.head_dim))
         inputs = (query, keys, self.gather_values(value.reshape(-1, self.head_dim)), rows, mask)
-        attention_results = self.attention(*inputs) if len(known) == 0 else self.known_attention(*inputs, *known[6:])
+        attention_results = (
+            self.attention(*inputs)
+            if len(known) <= NUM_PRODUCTS
+            else self.known_attention(*inputs, *known[NUM_PRODUCTS:])
+        )
         heads = attention_results[0]
         by_token = heads.transpose(0, 2, 1, 3).reshape(blocks * width, -1)
         added = self._result(self._added(by_token, weights), known, 3)

@@ -87,6 +87,17 @@ class Console:
         )
         self._bar.update()
 
+    def performance(self, metrics: StepMetrics) -> None:
+        """Where a step's time went."""
+        v = metrics.values
+        phases = ((key.removeprefix("time_s/"), seconds) for key, seconds in v.items() if key.startswith("time_s/"))
+        self.say(
+            f"step {metrics.step:4d} | "
+            + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in phases if name != "step" and seconds >= 0.005)
+            + f" | generated {v['speed/generated_tokens_per_s']:.0f} tokens/s, trained "
+            f"{v['speed/trained_tokens_per_s']:.0f} tokens/s | memory {v['memory/rss_gb']:.2f} GiB a rank"
+        )
+
     def _estimate(self, step: int) -> str:
         """Time left by the median step, once there is one that did not compile."""
         if not self._step_seconds:

@@ -1,4 +1,6 @@
-"""A Python profile of chosen steps, for `python -m pstats` or snakeviz; one file a rank."""
+"""Profiles of chosen steps: Python's, for `python -m pstats` or snakeviz, one file a rank; MindSpore's, a trace a
+rank.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from mindrlhf_lite.config.schema import ProfilerConfig
 
@@ -49,3 +52,61 @@ class StepProfiler:
         if self._has_data:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._profile.dump_stats(self.path)
+
+
+class DeviceTrace:
+    """MindSpore's own profiler over steps profile_step_start up to profile_step_end, on chosen ranks; on every device.
+
+    Writes FOLDER/rank_N/..._ascend_ms/ASCEND_PROFILER_OUTPUT/trace_view.json, which MindStudio Insight, Perfetto and
+    chrome://tracing open, beside tables of operators.
+    """
+
+    def __init__(self, config: ProfilerConfig, folder: Path, rank: int):
+        chosen = "all" in config.profile_ranks or str(rank) in config.profile_ranks
+        self.config, self.folder = config, folder / f"rank_{rank}"
+        self._is_on = config.profile and chosen
+        self._profile: Any = None
+
+    @contextmanager
+    def step(self, step: int) -> Iterator[None]:
+        first = max(1, self.config.profile_step_start)
+        if self._is_on and step == first:
+            self._start()
+        try:
+            yield
+        finally:
+            if self._profile is not None and step + 1 >= self.config.profile_step_end:
+                self.close()
+
+    def _start(self) -> None:
+        from mindspore import profiler
+
+        config = self.config
+        self.folder.mkdir(parents=True, exist_ok=True)
+        kinds, levels = profiler.ProfilerActivity, profiler.ProfilerLevel
+        wanted = ((kinds.CPU, config.profile_with_cpu), (kinds.NPU, config.profile_with_npu and _has_npu()))
+        level = config.profile_level.removeprefix("level").strip("_")
+        options = profiler._ExperimentalConfig(
+            profiler_level=getattr(levels, f"Level{level.capitalize()}"), mstx=config.mstx and _has_npu()
+        )
+        self._profile = profiler.profile(
+            activities=[kind for kind, is_wanted in wanted if is_wanted] or [kinds.CPU],
+            with_stack=config.profile_with_stack,
+            profile_memory=config.profile_with_memory and _has_npu(),
+            start_profile=False,
+            on_trace_ready=profiler.tensorboard_trace_handler(str(self.folder)) if config.profile_analysis else None,
+            experimental_config=options,
+        )
+        self._profile.start()
+
+    def close(self) -> None:
+        """Ends the trace, if one is under way, and writes it."""
+        if self._profile is not None:
+            self._profile.stop()
+            self._profile = None
+
+
+def _has_npu() -> bool:
+    import mindspore as ms
+
+    return ms.get_context("device_target") == "Ascend"

@@ -44,21 +44,22 @@ class MetricsWriter:
     """metrics.jsonl and, if asked, TensorBoard with the same keys.
 
     Args:
+        tensorboard: folder of TensorBoard's files; None: none are written.
         last_step: rows after this step are dropped: a resumed run writes them again; 0: all of them, the first
             evaluation's too.
     """
 
-    def __init__(self, output_dir: Path, tensorboard: bool, last_step: int):
+    def __init__(self, output_dir: Path, tensorboard: Path | None, last_step: int, queue_size: int = 10):
         output_dir.mkdir(parents=True, exist_ok=True)
         path = output_dir / "metrics.jsonl"
         kept = [row for row in read_metrics(path) if row["step"] <= last_step] if last_step else []
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = path.open("a")
         self._tensorboard = None
-        if tensorboard:
+        if tensorboard is not None:
             from tensorboardX import SummaryWriter
 
-            self._tensorboard = SummaryWriter(str(output_dir / "tensorboard"), purge_step=last_step + 1)
+            self._tensorboard = SummaryWriter(str(tensorboard), purge_step=last_step + 1, max_queue=queue_size)
 
     def write(self, metrics: StepMetrics) -> None:
         self._file.write(json.dumps(metrics.as_row()) + "\n")
@@ -105,8 +106,7 @@ def completion_rows(groups: Iterable[ScoredGroup], sequences: Iterable[TrainSequ
     return rows
 
 
-def write_completions(output_dir: Path, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-    """OUTPUT/completions/NAME.jsonl"""
-    folder = output_dir / "completions"
+def write_completions(folder: Path, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    """FOLDER/NAME.jsonl"""
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / f"{name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -17,7 +17,7 @@ from mindrlhf_lite.trainer.batches import MicroBatch
 from mindrlhf_lite.trainer.loss_scale import LossScale
 from mindrlhf_lite.trainer.objective import Objective, ObjectiveLoss, as_tensors
 from mindrlhf_lite.trainer.optimizer import AdamW, AdamWOptions
-from mindrlhf_lite.trainer.stages import StagedGradients, StageLayers, run_stages
+from mindrlhf_lite.trainer.stages import Keeps, StagedGradients, StageLayers, run_stages
 from mindrlhf_lite.trainer.statistics import merged_statistics
 
 
@@ -27,7 +27,7 @@ class Actor:
     Args:
         model: trainable; this rank's share.
         shards_optimizer: whether the optimizer's state is shared by the data-parallel ranks.
-        recomputes: whether activations are computed again in the backward pass, a layer at a time.
+        keeps: what of the layers is kept for the backward pass.
         loss_scale: what the loss is multiplied by; None: nothing.
         part_bytes: of the optimizer's state, see `AdamW`.
     """
@@ -38,7 +38,7 @@ class Actor:
         objective: Objective,
         optimizer: AdamWOptions,
         shards_optimizer: bool = False,
-        recomputes: bool = False,
+        keeps: Keeps = Keeps.ALL,
         loss_scale: LossScale | None = None,
         part_bytes: int = 0,
     ):
@@ -46,7 +46,7 @@ class Actor:
         self.optimizer = AdamW(model, optimizer, shards_optimizer, loss_scale, part_bytes)
         self.layers = StageLayers(model)
         self.loss = ObjectiveLoss(model, objective)
-        self._gradients = StagedGradients(self.layers, self.loss, self.optimizer.gradients, as_tensors, recomputes)
+        self._gradients = StagedGradients(self.layers, self.loss, self.optimizer.gradients, as_tensors, keeps)
 
     def accumulate(self, batches: Sequence[MicroBatch]) -> tuple[dict[str, float], list[list[np.ndarray]]]:
         """Adds the gradients of the micro-batches.

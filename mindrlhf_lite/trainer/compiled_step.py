@@ -37,12 +37,14 @@ def measure(config: Config, shape: ModelConfig) -> dict:
     import mindspore as ms
 
     from mindrlhf_lite.parallel.mesh import Mesh
+    from mindrlhf_lite.trainer.device_context import apply_context
     from mindrlhf_lite.trainer.roles import build_roles
     from mindrlhf_lite.trainer.schedule import LearningRate
     from mindrlhf_lite.trainer.update import PolicyUpdate
 
     rl, context = config.rl_config, config.context
     mesh = Mesh(context.device_target, context.num_threads, context.deterministic)
+    apply_context(context, mesh.rank)
     roles = build_roles(config, mesh, shape)
     update = PolicyUpdate(config, roles, mesh, LearningRate("constant", 1e-6, 0.0, 0, 1))
     residency = roles.residency

@@ -66,6 +66,6 @@ class Evaluator:
         )
         result = summarise(correctness(rows, "evaluation"))
         if rl.save_prompt_completions_data and self.mesh.is_main:
-            write_completions(Path(rl.output_dir), f"eval_{step:06d}", rows)
+            write_completions(Path(self.config.completions_dir), f"eval_{step:06d}", rows)
         self.results["before" if step == 0 else "after" if step >= self.last_step else f"step_{step}"] = result
         return result

@@ -19,14 +19,17 @@ import gc
 import os
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.sampler import PromptSampler
 from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.job.resume import ResumeHint
 from mindrlhf_lite.job.signals import asks_to_stop
 from mindrlhf_lite.observe.host import rss_gb
-from mindrlhf_lite.observe.profile import StepProfiler
+from mindrlhf_lite.observe.host_monitor import HostMonitor, MemoryIsShort
+from mindrlhf_lite.observe.profile import DeviceTrace, StepProfiler
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.rewards.runner import RewardFunction
 from mindrlhf_lite.trainer.collection import Collection
@@ -72,7 +75,11 @@ class GrpoTrainer:
             config, mesh, self.roles, self.update, self.tokenizer, digest, self.end_tokens, self.last_step
         )
         self.first_step, notes = self.persistence.resume(self.progress)
-        self.profiler = StepProfiler(config.profiler_config, Path(rl.output_dir) / "profile", mesh.rank)
+        profiler = config.profiler_config
+        self.profiler = StepProfiler(profiler, Path(rl.output_dir) / "profile", mesh.rank)
+        traces = Path(profiler.profile_save_path or f"{rl.output_dir}/profiler")
+        self.trace = DeviceTrace(profiler, traces, mesh.rank)
+        self.monitor = HostMonitor(config.monitor_config, ResumeHint.of(rl.output_dir, config.checkpoint_dir))
         self.report = Report(config, mesh, self.first_step, self.last_step, started, start_rss)
         self.clock = PhaseClock(self.roles.residency, self.report.console)
         self.rollout_weights = RolloutWeights(self.roles, self.clock, rl.reshard_check_interval)
@@ -95,16 +102,17 @@ class GrpoTrainer:
         is_new, is_over = self.first_step == 1, self.first_step > self.last_step
         if self.evaluator.prompts and (is_new or (is_over and "after" not in self.evaluator.results)):
             self._evaluate(self.first_step - 1)
-        with self.profiler:
+        with self.profiler, self.monitor, closing(self.trace):
             for step in range(self.first_step, self.last_step + 1):
                 self._step(step)
                 if step < self.last_step and self._is_asked_to_stop():
-                    return self._stop(step)
+                    return self._stop(step, "stopped by SIGTERM")
+                self._stop_before_memory_is_short(step)
         return self._finish()
 
     def _step(self, step: int) -> None:
         metrics = StepMetrics(step)
-        with self.profiler.step(step):
+        with self.profiler.step(step), self.trace.step(step):
             self.clock.begin_step(step)
             scored = self.collection.run(step, self.progress.sampler)
             sequences = self._fixed_logprobs(scored)
@@ -120,6 +128,7 @@ class GrpoTrainer:
             self.report.collect(scored, counts, moved, *self.clock.take(), self.roles.reshard_bound_bytes)
         )
         metrics.values.update(self._own_metrics(reward_kl))
+        metrics.values.update(self._host_metrics(step))
         measured = reward_kl if self.config.rl_config.kl_in_reward else metrics.values.get("policy/kl")
         if measured is not None:  # else nothing was trained
             self.update.adapt_kl(measured)
@@ -141,6 +150,20 @@ class GrpoTrainer:
             values["sampling/attempts"] = float(self.collection.num_attempts)
             values["sampling/drawn_groups"] = float(self.collection.num_drawn)
         return values
+
+    def _host_metrics(self, step: int) -> dict[str, float]:
+        """What the host monitors saw: the largest of all ranks."""
+        ranks = gather_objects(self.mesh.world, self.monitor.take(step)) if self.monitor.has_metrics else [{}]
+        return {key: max(values[key] for values in ranks) for key in ranks[0]}
+
+    def _stop_before_memory_is_short(self, step: int) -> None:
+        """Raises MemoryIsShort, after a checkpoint, where a rank's host monitor says so."""
+        if not self.config.monitor_config.host_memory_protection:
+            return
+        found = [usage for usage in gather_objects(self.mesh.world, self.monitor.exceeded()) if usage is not None]
+        if found and step < self.last_step:
+            self._stop(step, "stopped to keep clear of the memory's end")
+            raise MemoryIsShort(self.monitor.message(max(found, key=lambda usage: usage.share)))
 
     def _fixed_logprobs(self, scored: Sequence[ScoredGroup]) -> list[TrainSequence]:
         """The step's training sequences, with the logprobs that stay fixed while the actor moves."""
@@ -166,13 +189,13 @@ class GrpoTrainer:
         """Whether any rank was; with rl_config.on_sigterm=save only."""
         return self.config.rl_config.on_sigterm == "save" and any(gather_objects(self.mesh.world, asks_to_stop()))
 
-    def _stop(self, step: int) -> None:
+    def _stop(self, step: int, why: str) -> None:
         """Ends the run early, so that it can go on."""
         if not self.persistence.is_due_after(step, self.last_step):
             self._save(step)
         self.reward.close()
         self.roles.residency.close()
-        self.report.stopped(step)
+        self.report.stopped(step, why)
 
     def _finish(self) -> None:
         self.report.console.phase("finish")

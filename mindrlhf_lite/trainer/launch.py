@@ -34,6 +34,7 @@ from mindrlhf_lite.job.resume import ResumeHint
 from mindrlhf_lite.job.signals import save_on_sigterm, say_when_ended
 from mindrlhf_lite.job.whereabouts import Whereabouts
 from mindrlhf_lite.observe.host import memory_limit_gb
+from mindrlhf_lite.observe.host_monitor import MemoryIsShort
 from mindrlhf_lite.parallel.mesh import launched_rank, launched_world_size
 from mindrlhf_lite.shapes.parameters import count_parameters
 
@@ -361,10 +362,12 @@ def _train(command: Command, rank: int, guard: subprocess.Popen[bytes] | None) -
             print(note, flush=True)
     try:
         from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
+        from mindrlhf_lite.trainer.device_context import apply_context
         from mindrlhf_lite.trainer.grpo import GrpoTrainer
 
         context = config.context
         mesh = Mesh(context.device_target, context.num_threads, context.deterministic)
+        apply_context(context, mesh.rank)
         # hosts may differ in memory, and so in what they derive from it
         numbers = gather_objects(mesh.world, config.actor_config.parallel_config.micro_batch_num)
         GrpoTrainer(with_number(config, max(numbers)), mesh).train()
@@ -373,6 +376,8 @@ def _train(command: Command, rank: int, guard: subprocess.Popen[bytes] | None) -
     except Exception as error:  # whatever it is, one line on the console
         is_alone = guard is None and rank == 0  # else the guard says how to go on
         how = f"; {hint.text()}" if is_alone else ""
+        if isinstance(error, MemoryIsShort):
+            _stop(f"error: rank {rank}: {error}", 1)
         if isinstance(error, FloatingPointError | OSError):
             _keep_trace(Path(config.rl_config.output_dir), rank)
             _stop(f"error: rank {rank}: {error}{how}", 1)

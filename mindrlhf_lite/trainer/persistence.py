@@ -56,7 +56,9 @@ class Persistence:
         self.last_step = last_step
         self.config, self.mesh, self.roles, self.update = config, mesh, roles, update
         self.tokenizer, self.digest, self.end_token_ids = tokenizer, digest, end_token_ids
-        self.store = CheckpointStore(config.checkpoint_dir, config.rl_config.save_max_ckpt_num)
+        self.store = CheckpointStore(
+            config.checkpoint_dir, config.rl_config.save_max_ckpt_num, config.rl_config.save_ckpt_format
+        )
 
     def is_due_after(self, step: int, last_step: int) -> bool:
         interval = self.config.rl_config.save_ckpt_interval

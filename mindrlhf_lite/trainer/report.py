@@ -41,7 +41,11 @@ class Report:
         self.config, self.mesh, self.output, self.last_step = config, mesh, Path(rl.output_dir), last_step
         self.started, self.start_rss = started, start_rss
         self.console = Console(mesh.is_main, last_step, first_step, monitor.progress_bar, monitor.print_interval)
-        self._writer = MetricsWriter(self.output, rl.tensorboard, first_step - 1) if mesh.is_main else None
+        tensorboard = Path(rl.tensorboard_dir or self.output / "tensorboard") if rl.tensorboard else None
+        self._completions = Path(config.completions_dir)
+        self._writer = (
+            MetricsWriter(self.output, tensorboard, first_step - 1, rl.tensorboard_queue_size) if mesh.is_main else None
+        )
 
     def evaluation(self, step: int, result: Evaluation, metrics: StepMetrics | None) -> None:
         """Of a step, whose metrics are then written with it; or before the first one."""
@@ -95,7 +99,7 @@ class Report:
             and metrics.step % rl.save_prompt_completions_interval == 0
             and self.mesh.is_main
         ):
-            write_completions(self.output, f"step_{metrics.step:06d}", completion_rows(scored, sequences))
+            write_completions(self._completions, f"step_{metrics.step:06d}", completion_rows(scored, sequences))
         if self._writer is not None:
             self._writer.write(metrics)
         if overflows := metrics.values.get("policy/overflows"):
@@ -104,15 +108,16 @@ class Report:
                 f"the loss scale is {metrics.values['policy/loss_scale']:g} now"
             )
         self.console.step(metrics)
+        if rl.performance_stats:
+            self.console.performance(metrics)
 
-    def stopped(self, step: int) -> None:
+    def stopped(self, step: int, why: str) -> None:
         """The run ends here for now."""
         self.console.close()
         if self._writer is not None:
             self._writer.close()
             print(
-                f"stopped by SIGTERM after step {step}; "
-                f"{ResumeHint.of(str(self.output), self.config.checkpoint_dir).text()}",
+                f"{why} after step {step}; {ResumeHint.of(str(self.output), self.config.checkpoint_dir).text()}",
                 flush=True,
             )
 

@@ -37,6 +37,7 @@ from mindrlhf_lite.trainer.actor import Actor, LogprobScorer
 from mindrlhf_lite.trainer.loss_scale import LossScale
 from mindrlhf_lite.trainer.objective import Objective
 from mindrlhf_lite.trainer.optimizer import OPTIMIZERS
+from mindrlhf_lite.trainer.stages import Keeps
 
 
 @dataclass
@@ -126,7 +127,7 @@ def build_roles(config: Config, mesh: Mesh, shape: ModelConfig | None = None) ->
         shape = ModelConfig.from_dir(config.actor_config.load)
         reader = WeightReader(config.actor_config.load, shape)
 
-    parallel = config.actor_config.parallel_config
+    parallel, recompute = config.actor_config.parallel_config, config.actor_config.recompute_config
     actor_mesh = mesh.role(strategies.actor.dims, shape.num_key_value_heads)
     precision = _precision(config, "actor")
     model = _model(
@@ -148,7 +149,7 @@ def build_roles(config: Config, mesh: Mesh, shape: ModelConfig | None = None) ->
         Objective.of(config),
         options,
         config.actor_config.enable_parallel_optimizer,
-        config.actor_config.recompute_config.recompute,
+        Keeps.of(recompute.recompute, recompute.select_recompute),
         _loss_scale(config),
         part_bytes=optimizer.opt_offload_bucket_mb << 20 if optimizer.opt_offload else 0,
     )

@@ -1,20 +1,21 @@
 """Running packed sequences through the layers of a pipeline stage, forward and backward; with one stage, all of them.
 
 One graph serves every layer of a shape: the weights are its arguments. What a layer's backward pass needs of its
-forward pass is kept as tensors between graphs, or, with recomputation, only the layer's input, and the backward graph
-computes the rest again (arXiv:1604.06174). Activations and their gradients travel outside graphs, between two ranks at
-a time.
+forward pass is kept as tensors between graphs. With recomputation it is only the layer's input, or all but attention's
+results, and the backward graph computes the rest again (arXiv:1604.06174; arXiv:2205.05198, sec. 5). Activations and
+their gradients travel outside graphs, between two ranks at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 from mindspore import ParameterTuple, Tensor, jit, mutable, nn, ops, value_and_grad
 
-from mindrlhf_lite.models.decoder import Decoder, DecoderLayer
+from mindrlhf_lite.models.decoder import NUM_PRODUCTS, Decoder, DecoderLayer
 from mindrlhf_lite.models.precision import full
 from mindrlhf_lite.models.zeros import zeros
 from mindrlhf_lite.parallel.collectives import transfer
@@ -96,12 +97,12 @@ class _LayerBackward(nn.Cell):
 
     @jit
     def construct(self, x: Tensor, weights: tuple, attention: tuple, kept: tuple, gradient: Tensor) -> tuple:
-        """Args: kept: of the forward pass; (): it runs again. Returns (gradient of x, gradients of the weights, float32
-        ...).
+        """Args: kept: of the forward pass; what is missing runs again. Returns (gradient of x, gradients of the
+        weights, float32 ...).
         """
         known = kept
-        if len(kept) == 0:
-            known = self.layer.run(x, weights, attention)[1]
+        if len(kept) <= NUM_PRODUCTS:
+            known = self.layer.run(x, weights, attention, kept)[1]
         gradients = self.product(self.again)(x, weights, attention, known, gradient)
         own: tuple = ()
         for each in gradients[1]:
@@ -156,6 +157,18 @@ class _LossGradients(nn.Cell):
         return (input_gradient, *outputs[1:])
 
 
+class Keeps(Enum):
+    """What a forward pass keeps of every layer; the values: how many results of its run, besides its input."""
+
+    INPUTS = 0
+    PRODUCTS = NUM_PRODUCTS
+    ALL = 100
+
+    @staticmethod
+    def of(recompute: bool, select_recompute: bool) -> Keeps:
+        return Keeps.INPUTS if recompute else Keeps.PRODUCTS if select_recompute else Keeps.ALL
+
+
 @dataclass
 class Tape:
     """What the backward pass of a micro-batch needs, layer by layer."""
@@ -177,9 +190,9 @@ class StageLayers:
         self._embed = _EmbeddingForward(model) if model.is_first_stage else None
         self._layer: _LayerForward = alike._layer if alike else _LayerForward(model.layers[0])
 
-    def forward(self, x: Tensor | None, batch: MicroBatch, tapes: bool = False, keeps: bool = False) -> tuple:
+    def forward(self, x: Tensor | None, batch: MicroBatch, tapes: bool = False, keeps: Keeps = Keeps.INPUTS) -> tuple:
         """Args: x: what the stage before sent; None on the first one; tapes: whether a backward pass follows; keeps:
-        not only the layers' inputs for it.
+        what of the layers for it.
 
         Returns: (the residual stream after this stage's layers, the tape).
         """
@@ -189,7 +202,7 @@ class StageLayers:
             output, *kept = self._layer(stream, mutable(tuple(layer.weights)), tape.attention)
             if tapes:
                 tape.inputs.append(stream)
-                tape.kept.append(mutable(tuple(kept)) if keeps else ())
+                tape.kept.append(mutable(tuple(kept[: keeps.value])) if keeps.value else ())
             stream = output
             del output, kept  # or they would live beside those of the next layer
         return stream, tape
@@ -203,7 +216,7 @@ class StagedGradients:
         loss: the cell over (residual stream after the last layer, arrays of a micro-batch ...); for the last stage.
         accumulators: of the model's parameters, in order.
         loss_inputs: a micro-batch as the loss's other arguments.
-        recomputes: whether layers keep their inputs only, and the backward pass computes the rest again.
+        keeps: what of the layers the forward pass keeps; the backward pass computes the rest again.
     """
 
     def __init__(
@@ -212,10 +225,10 @@ class StagedGradients:
         loss: nn.Cell,
         accumulators: ParameterTuple,
         loss_inputs: Callable[[MicroBatch], tuple[Tensor, ...]],
-        recomputes: bool = False,
+        keeps: Keeps = Keeps.ALL,
     ):
         model = layers.model
-        self.model, self.mesh, self.loss_inputs, self.recomputes = model, model.mesh, loss_inputs, recomputes
+        self.model, self.mesh, self.loss_inputs, self.keeps = model, model.mesh, loss_inputs, keeps
         sums = {weight.name: sum_ for weight, sum_ in zip(model.parameters_in_order, accumulators, strict=True)}
         self._layers, self._backward = layers, _LayerBackward(model.layers[0])
         self._sums_of_layers = [[sums[weight.name] for weight in layer.weights] for layer in model.layers]
@@ -258,7 +271,7 @@ class StagedGradients:
         return results
 
     def _forward(self, x: Tensor | None, batch: MicroBatch) -> tuple[Tensor, Tape]:
-        return self._layers.forward(x, batch, tapes=True, keeps=not self.recomputes)
+        return self._layers.forward(x, batch, tapes=True, keeps=self.keeps)
 
     def _accumulate(self, tape: Tape, batch: MicroBatch, gradient: Tensor) -> Tensor:
         """Adds the gradients of this stage's weights, and empties the tape. Returns that of the stage's input."""

@@ -24,6 +24,7 @@ NEAR = 1e-5
 
 # (name, actor (dp, tp, pp), reference (dp, tp, pp), rollout (dp, tp), options); in options, context ranks
 ZERO, RECOMPUTE = {"actor_config.enable_parallel_optimizer": True}, {"actor_config.recompute_config.recompute": True}
+SELECT = {"actor_config.recompute_config.select_recompute": True}
 SEQUENCE_SPLIT = {
     "actor_config.parallel_config.use_seq_parallel": True,
     "ref_config.parallel_config.use_seq_parallel": True,
@@ -54,7 +55,7 @@ ONE_RANK = [
 ]
 TWO_RANKS = [
     ("dp2_zero", (2, 1, 1), (1, 2, 1), (1, 2), {**ZERO, **COLLECTIVE, **micro(2)}),
-    ("cp2", (1, 1, 1), (1, 1, 1), (1, 2), {**CONTEXT, **context("generate_config", 1), **ZERO, **micro(2)}),
+    ("cp2", (1, 1, 1), (1, 1, 1), (1, 2), {**CONTEXT, **context("generate_config", 1), **ZERO, **SELECT, **micro(2)}),
     ("pp2", (1, 1, 2), (1, 1, 2), (2, 1), {"actor_config.parallel_config.stage_layers": [1, 2], **SWAP_0, **micro(4)}),
 ]
 FOUR_RANKS = [

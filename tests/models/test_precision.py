@@ -18,6 +18,7 @@ from mindrlhf_lite.trainer.actor import Actor, LogprobScorer
 from mindrlhf_lite.trainer.batches import make_microbatch
 from mindrlhf_lite.trainer.objective import Objective
 from mindrlhf_lite.trainer.optimizer import AdamWOptions
+from mindrlhf_lite.trainer.stages import Keeps
 from mindrlhf_lite.types import GenerateRequest, SamplingParams, TrainSequence
 
 EPSILON = {"bfloat16": 2**-8, "float16": 2**-11}  # half a unit of the last place of 1.0
@@ -79,7 +80,8 @@ def test_it_is_as_near_as_transformers_in_that_type(dtype, shape, tmp_path):
     batch = micro_batch(sequences)
     for precision, more in (
         (Precision.here(dtype), {}),
-        (Precision.here(dtype, "float32"), {"recomputes": True}),
+        (Precision.here(dtype, "float32"), {"keeps": Keeps.INPUTS}),
+        (Precision.here(dtype), {"keeps": Keeps.PRODUCTS}),
     ):
         actor = Actor(Decoder(config, weights, True, 32, precision=precision), Objective(), AdamWOptions(), **more)
         ours = np.concatenate(actor.accumulate([batch])[1][0])
