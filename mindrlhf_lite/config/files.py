@@ -19,10 +19,10 @@ from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import count_parameters, parameter_specs
 
 
-def file_problems(config: Config) -> list[str]:
+def file_problems(config: Config, needs_prompts: bool = True) -> list[str]:
     """What is wrong with the files that the settings name, without reading data or weights."""
     rl, problems = config.rl_config, []
-    if not rl.dataset_file:
+    if needs_prompts and not rl.dataset_file:
         problems.append(
             "rl_config.dataset_file='': give the MindRecord file of training prompts (--dataset_file FILE), made "
             "by tools/rlhf_data.py"
@@ -31,7 +31,7 @@ def file_problems(config: Config) -> list[str]:
         ("rl_config.dataset_file", rl.dataset_file),
         ("rl_config.eval_dataset_file", rl.eval_dataset_file),
     ):
-        if path and not Path(path).is_file():
+        if path and needs_prompts and not Path(path).is_file():
             problems.append(f"{key}={path!r}: no such file; make it with tools/rlhf_data.py")
     if not config.actor_config.load:
         problems.append(

@@ -17,9 +17,9 @@ from mindrlhf_lite.rewards.verifiers import find_verifier
 from mindrlhf_lite.types import SamplingParams
 
 
-def find_problems(config: Config, world_size: int, is_plan: bool = False) -> list[str]:
+def find_problems(config: Config, world_size: int, is_plan: bool = False, needs_prompts: bool = True) -> list[str]:
     """Every reason why `config` cannot run on `world_size` ranks. `is_plan`: nothing will run, so no weights and data
-    are needed.
+    are needed. `needs_prompts`: whether a run draws prompts from a file.
     """
     problems = [
         *_ranges(config),
@@ -29,7 +29,7 @@ def find_problems(config: Config, world_size: int, is_plan: bool = False) -> lis
         *_parallel(config, world_size),
         *_layouts(config, world_size),
     ]
-    return [*problems, *_rewards(config), *([] if is_plan else file_problems(config))]
+    return [*problems, *_rewards(config), *([] if is_plan else file_problems(config, needs_prompts))]
 
 
 def _ranges(config: Config) -> list[str]:

@@ -6,22 +6,17 @@ come from the pad id: the true length is its own column. The first row is a head
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import shutil
-import sqlite3
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from mindrlhf_lite.data.files import SUFFIXES
-from mindrlhf_lite.data.seal import BrokenSeal, check_seal, index_of, seal, under_its_old_name
+from mindrlhf_lite.data.rows import read_rows, text_of, write_rows
+from mindrlhf_lite.data.seal import BrokenSeal, check_seal
 from mindrlhf_lite.data.tokenizer import Tokenizer
-from mindrlhf_lite.durable import place
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.types import Prompt
 
@@ -33,8 +28,6 @@ _SCHEMA = {
     "row": {"type": "int32"},
     "source": {"type": "string"},
 }
-_WRITE_BATCH = 1024
-_FULL_BYTES = 1 << 20  # a disk with less left is why writing failed
 _HEADER = "mindrlhf_lite header"
 
 
@@ -73,37 +66,9 @@ def write_prompts(
     path: str | Path, prompts: Sequence[Prompt], padding: Padding | None = None, header: Header | None = None
 ) -> None:
     """Writes PATH and its index PATH.db; nothing is left behind if writing fails."""
-    from mindspore.mindrecord import FileWriter
-
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    header = header or Header()
-    scratch = tempfile.mkdtemp(prefix=".mindrecord-", dir=path.parent)
-    written = Path(scratch) / path.name
-    try:
-        writer = FileWriter(str(written), shard_num=1, overwrite=True)
-        writer.add_schema(_SCHEMA, "prompts")
-        writer.write_raw_data([_as_row(_as_prompt_row(header), padding)])
-        for start in range(0, len(prompts), _WRITE_BATCH):
-            writer.write_raw_data([_as_row(prompt, padding) for prompt in prompts[start : start + _WRITE_BATCH]])
-        writer.commit()
-        for file in (index_of(written), written):
-            os.chmod(file, 0o644)  # the library makes them readable by their owner only
-        seal(written, asdict(header))
-        for file in (index_of(written), written):
-            place(file, path.parent / file.name)
-    except (
-        RuntimeError,
-        sqlite3.Error,
-    ) as error:  # the native writer reports a full disk as a block of its own source lines
-        free = shutil.disk_usage(path.parent).free
-        if free > _FULL_BYTES:
-            raise
-        raise OSError(
-            errno.ENOSPC, f"no room to write {path}: {free >> 10:,} KiB were left on its disk; nothing was written"
-        ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    path, header = Path(path), header or Header()
+    rows = (_as_row(prompt, padding) for prompt in (_as_prompt_row(header), *prompts))
+    write_rows(path, _SCHEMA, "prompts", rows, asdict(header))
 
 
 def _as_prompt_row(header: Header) -> Prompt:
@@ -131,7 +96,7 @@ def read_file(path: str | Path) -> tuple[Header, list[Prompt]]:
     """
     path = Path(path)
     read_header(path)
-    rows = [_as_prompt(index - 1, row, path) for index, row in enumerate(_read_rows(path))]
+    rows = [_as_prompt(index - 1, row, path) for index, row in enumerate(read_rows(path, "dataset_file"))]
     if not rows or rows[0].source != _HEADER:
         raise UserError(
             f"dataset_file {path}: its first row is not a header; convert the data with this version's "
@@ -168,19 +133,6 @@ def read_header(path: str | Path) -> Header | None:
         ) from None
 
 
-def _read_rows(path: Path) -> Iterable[dict]:
-    from mindspore.mindrecord import FileReader
-
-    try:
-        with under_its_old_name(path) as linked:
-            reader = FileReader(str(linked))
-            rows = list(reader.get_next())
-            reader.close()
-    except Exception as error:  # the native reader raises several kinds on damaged files
-        raise UserError(f"dataset_file {path}: cannot be read as MindRecord ({str(error).splitlines()[0]})") from None
-    return rows
-
-
 def _as_prompt(index: int, row: dict, path: Path) -> Prompt:
     missing = [name for name in _SCHEMA if name not in row]
     if missing:
@@ -189,6 +141,6 @@ def _as_prompt(index: int, row: dict, path: Path) -> Prompt:
             "tools/rlhf_data.py"
         )
     texts = (row[name] for name in ("text", "gold", "source"))
-    text, gold, source = (value if isinstance(value, str) else bytes(value).decode() for value in texts)
+    text, gold, source = map(text_of, texts)
     ids = tuple(int(token) for token in row["prompt_ids"][: int(row["prompt_length"])])
     return Prompt(index=index, ids=ids, text=text, gold=gold, row=int(row["row"]), source=source)

@@ -17,7 +17,7 @@ from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.durable import place
 from mindrlhf_lite.models.hf_weights import write_hf_model
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
-from mindrlhf_lite.trainer.roles import Roles
+from mindrlhf_lite.trainer.roles import TrainedRoles
 
 _STORED = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
@@ -26,7 +26,7 @@ _STORED = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 class Export:
     """Every rank calls `run`."""
 
-    roles: Roles
+    roles: TrainedRoles
     mesh: Mesh
     tokenizer: Tokenizer
     end_token_ids: int | Sequence[int]

@@ -20,9 +20,13 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+
 from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.data.experience_file import ExperienceHeader, experience_path, write_experience
 from mindrlhf_lite.data.sampler import PromptSampler
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.job.resume import ResumeHint
@@ -117,7 +121,9 @@ class GrpoTrainer:
             scored = self.collection.run(step, self.progress.sampler)
             sequences = self._fixed_logprobs(scored)
             sequences, reward_kl = self.experience.with_advantages(scored, sequences, self.update.kl_coefficient)
-            with self.clock.phase("update"):
+            self._write_experience(step, scored, sequences)
+            with self.clock.phase("update"), self.update.dumps.step(step):
+                self.update.dumps.key_data(sequences, np.concatenate([group.rewards for group in scored]))
                 generated = [each.engine_logprobs for group in scored for each in group.group.completions]
                 counts = self.update.run(sequences, generated)
             if self.moving_reference.is_due_after(step):
@@ -138,6 +144,21 @@ class GrpoTrainer:
         # last: what a resumed run does not repeat is written by now
         if self.persistence.is_due_after(step, self.last_step):
             self._save(step)
+
+    def _write_experience(self, step: int, scored: Sequence[ScoredGroup], sequences: Sequence[TrainSequence]) -> None:
+        """For tools/replay.py, where it is asked for."""
+        if not self.config.rl_config.save_data_file or not self.mesh.is_main:
+            return
+        header = ExperienceHeader(
+            step,
+            self.update.kl_coefficient,
+            self.tokenizer.fingerprint(),
+            self.persistence.digest,
+            self.progress.sampler.num_prompts,
+            self.update.schedule.decay_steps,
+            asdict(self.config),
+        )
+        write_experience(experience_path(self.config.rl_config.save_data_file, step), header, scored, sequences)
 
     def _own_metrics(self, reward_kl: float) -> dict[str, float]:
         """What no other metric tells of optional parts, where they are on."""

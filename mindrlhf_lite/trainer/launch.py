@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ from mindrlhf_lite.job.signals import save_on_sigterm, say_when_ended
 from mindrlhf_lite.job.whereabouts import Whereabouts
 from mindrlhf_lite.observe.host import memory_limit_gb
 from mindrlhf_lite.observe.host_monitor import MemoryIsShort
-from mindrlhf_lite.parallel.mesh import launched_rank, launched_world_size
+from mindrlhf_lite.parallel.layout import Strategy
+from mindrlhf_lite.parallel.mesh import Mesh, gather_objects, launched_rank, launched_world_size
 from mindrlhf_lite.shapes.parameters import count_parameters
 
 # how MindSpore says on CPU, outside and inside of a graph, that a collective was given up
@@ -70,8 +71,13 @@ class Command:
     recipe: tuple[str, ...] = ()  # of --preset, a line a setting
 
 
-def parse_command_line(arguments: Sequence[str]) -> Command:
+Work = Callable[[Config, Mesh], None]
+
+
+def parse_command_line(arguments: Sequence[str], needs_prompts: bool = True) -> Command:
     """The validated command.
+
+    Args: needs_prompts: whether there must be a file of prompts.
 
     Raises:
         ConfigError: every problem found, together.
@@ -147,7 +153,7 @@ def parse_command_line(arguments: Sequence[str]) -> Command:
         line.partition("=")[0] for line in problems
     ]  # their defaults stand in: what is said about those is not the user's
     is_plan = known.dry_run and bool(config.actor_config.model_config) and not config.actor_config.load
-    found = find_problems(config, num_ranks, is_plan or known.only_save_strategy)
+    found = find_problems(config, num_ranks, is_plan or known.only_save_strategy, needs_prompts)
     problems += [line for line in found if line.partition("=")[0] not in rejected]
     if known.devices is not None and (known.devices < 1 or not (known.dry_run or known.only_save_strategy)):
         problems.append(
@@ -309,29 +315,56 @@ def _compile(command: Command) -> bool:
 
 def save_strategy(command: Command) -> Path:
     """Writes OUTPUT/strategy.json: how the actor's checkpoint lies on the ranks."""
-    actor = command.config.actor_config
+    return _write_strategy(Path(command.config.rl_config.output_dir) / "strategy.json", _actor_strategy(command))
+
+
+def save_strategies(command: Command, folder: Path) -> None:
+    """Writes every role's strategy into a folder."""
+    strategies = role_strategies(command.config, command.num_ranks)
+    _write_strategy(folder / "actor.json", _actor_strategy(command))
+    _write_strategy(folder / "reference.json", strategies.reference)
+    _write_strategy(folder / "rollout.json", strategies.rollout)
+
+
+def _actor_strategy(command: Command) -> Strategy:
+    """As the actor's checkpoints lie on the ranks."""
     strategy = role_strategies(command.config, command.num_ranks).actor
-    strategy = replace(strategy, splits_data=actor.enable_parallel_optimizer and strategy.dims.data > 1)
-    path = Path(command.config.rl_config.output_dir) / "strategy.json"
+    is_shared = command.config.actor_config.enable_parallel_optimizer and strategy.dims.data > 1
+    return replace(strategy, splits_data=is_shared)
+
+
+def _write_strategy(path: Path, strategy: Strategy) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(strategy_to_json(strategy), indent=1) + "\n")
     return path
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs main.py. Exit codes: 0 done, 1 the run failed or would not fit, 2 the user's configuration or data is wrong,
-    130 interrupted.
+    """Runs main.py."""
+    run(sys.argv[1:] if arguments is None else arguments, _grpo)
+
+
+def _grpo(config: Config, mesh: Mesh) -> None:
+    from mindrlhf_lite.trainer.grpo import GrpoTrainer
+
+    GrpoTrainer(config, mesh).train()
+
+
+def run(arguments: Sequence[str], work: Work, needs_prompts: bool = True) -> None:
+    """Does `work` on this rank under the configuration of a command line. Exit codes: 0 done, 1 the run failed or would
+    not fit, 2 the user's configuration or data is wrong, 130 interrupted.
+
+    Args: needs_prompts: whether there must be a file of prompts.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
     if os.environ.get("MS_ROLE") == "MS_SCHED":
         _schedule()
         return
     rank, guard = launched_rank(), start_guard()
     try:
-        command = parse_command_line(arguments)
+        command = parse_command_line(arguments, needs_prompts)
         if not command.config.generate_config.use_vllm:
             leave_torch_out()
-        if not command.only_saves_strategy and (mistakes := data_mistakes(command)):
+        if needs_prompts and not command.only_saves_strategy and (mistakes := data_mistakes(command)):
             raise ConfigError(mistakes)
     except ConfigError as error:
         if rank == 0:
@@ -345,10 +378,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if rank == 0:
             print(f"wrote {save_strategy(command)}")
         sys.exit(0)
-    _train(command, rank, guard)
+    _run(command, work, rank, guard)
 
 
-def _train(command: Command, rank: int, guard: subprocess.Popen[bytes] | None) -> None:
+def _run(command: Command, work: Work, rank: int, guard: subprocess.Popen[bytes] | None) -> None:
     """The run itself; ends the process where it fails."""
     config = command.config
     Whereabouts().note("preparing the run")
@@ -361,16 +394,16 @@ def _train(command: Command, rank: int, guard: subprocess.Popen[bytes] | None) -
         for note in filter(None, (*command.notes, *command.recipe, memory_note(command))):
             print(note, flush=True)
     try:
-        from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
         from mindrlhf_lite.trainer.device_context import apply_context
-        from mindrlhf_lite.trainer.grpo import GrpoTrainer
 
         context = config.context
         mesh = Mesh(context.device_target, context.num_threads, context.deterministic)
         apply_context(context, mesh.rank)
         # hosts may differ in memory, and so in what they derive from it
         numbers = gather_objects(mesh.world, config.actor_config.parallel_config.micro_batch_num)
-        GrpoTrainer(with_number(config, max(numbers)), mesh).train()
+        if config.rl_config.save_strategy_dir and mesh.is_main:
+            save_strategies(command, Path(config.rl_config.save_strategy_dir))
+        work(with_number(config, max(numbers)), mesh)
     except UserError as error:
         _stop(f"error: rank {rank}: {error}", USER_ERROR)
     except Exception as error:  # whatever it is, one line on the console

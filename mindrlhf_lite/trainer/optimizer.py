@@ -272,6 +272,7 @@ class AdamW:
         )
         self._sums = [_SumSome([self.gradients[i] for i in chosen], axis) for chosen, axis in axes if chosen and axis]
         self._counted = _by_layer(model, self.gradients, sums.counts)
+        self.observer: Callable[[], None] | None = None  # is called while `gradients` are whole
         self._squared_norm, self._sum_over_replica = _SquaredNorm(), _SumOfNumber(mesh.replica)
 
     def step(self, lr: float, around: AroundPart = lambda part: nullcontext()) -> float:
@@ -295,6 +296,8 @@ class AdamW:
                 raise FloatingPointError(
                     f"gradient norm is {norm}; the weights were left as they were before this update"
                 )
+            if self.observer:
+                self.observer()
             numbers = self._numbers(lr, norm)
             self._update(0, numbers)
         for part in range(1, len(self.parts)):

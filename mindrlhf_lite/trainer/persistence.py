@@ -21,7 +21,7 @@ from mindrlhf_lite.observe.host import versions
 from mindrlhf_lite.parallel.layout import Strategy, fill_buffers
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.trainer.resume import check_same_run, is_exact
-from mindrlhf_lite.trainer.roles import Roles
+from mindrlhf_lite.trainer.roles import Roles, TrainedRoles
 from mindrlhf_lite.trainer.update import PolicyUpdate
 
 
@@ -46,7 +46,7 @@ class Persistence:
         self,
         config: Config,
         mesh: Mesh,
-        roles: Roles,
+        roles: TrainedRoles,
         update: PolicyUpdate,
         tokenizer: Tokenizer,
         digest: str,
@@ -86,13 +86,16 @@ class Persistence:
             tensors = prefixed("weight", weights) if actor.mesh.at.data == 0 else {}
             if actor.mesh.at.data == 0 or optimizer.strategy.splits_data:
                 tensors.update(prefixed("optimizer", moments))
-            if self.roles.to_reference is not None:
+            if self._reference_moves():
                 tensors.update(self._reference_tensors())
             checkpoint = Checkpoint(step, state, tensors, lambda folder: self.tokenizer.save(folder / TOKENIZER_FOLDER))
             self.store.save(checkpoint, self.mesh.rank, self._gather)
 
     def _reference_strategy(self) -> Strategy:
         return role_strategies(self.config, self.mesh.world_size).reference
+
+    def _reference_moves(self) -> bool:
+        return isinstance(self.roles, Roles) and self.roles.to_reference is not None
 
     def _reference_tensors(self) -> dict[str, np.ndarray]:
         """This rank's part of a reference that moves; one copy of every part is enough."""
@@ -166,7 +169,7 @@ class Persistence:
         self.roles.restore(weights, state)
         optimizer.updates_done = checkpoint.state["updates_done"]
         optimizer.loss_scale.restore(checkpoint.state.get("loss_scale", {}))
-        if self.roles.to_reference is not None and self.roles.reference is not None:
+        if self._reference_moves() and self.roles.reference is not None:
             with self.roles.residency.phase("restore"):
                 model = self.roles.reference.model
                 saved = strategy_from_json(checkpoint.state["reference_strategy"], f"{checkpoint.folder}/state.json")

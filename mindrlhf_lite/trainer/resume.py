@@ -14,6 +14,7 @@ from mindrlhf_lite.types import Prompt
 
 # lines about settings inside a section's parts that may differ: to train on after the end of a decay; same bits
 _FREE_LINES = ("actor_config.lr_schedule.decay_steps was ", "actor_config.optimizer.opt_offload")
+_DEFAULTS = asdict(Config())
 # settings that may differ: where things go, how often, how long
 _FREE = {
     "rl_config": {
@@ -31,7 +32,14 @@ _FREE = {
         "resume_training",
         "save_prompt_completions_data",
         "save_prompt_completions_interval",
+        "save_prompt_completions_dir",
+        "save_ckpt_format",
+        "save_strategy_dir",
+        "save_data_file",
+        "performance_stats",
         "tensorboard",
+        "tensorboard_dir",
+        "tensorboard_queue_size",
         "eval_interval",
         "eval_samples",
         "eval_temperature",
@@ -45,9 +53,17 @@ _FREE = {
     },
     "actor_config": {"save", "model_config"},
     "reward_config": {"verifier_timeout_s", "num_workers"},
-    "monitor_config": {"progress_bar", "print_interval", "plots"},
-    "profiler_config": {"enabled", "start_step", "stop_step"},
-    "context": {"num_threads"},
+    "ref_config": {"model_config"},
+    "generate_config": {"model_config"},
+    **{section: set(_DEFAULTS[section]) for section in ("monitor_config", "profiler_config", "msprobe_config")},
+    "context": {
+        "num_threads",
+        "max_call_depth",
+        "max_device_memory",
+        "memory_optimize_level",
+        "save_graphs",
+        "save_graphs_path",
+    },
 }
 # settings that may differ too, but change the order of additions, and so the last bits of all that follows
 _ROUNDING = {
@@ -85,11 +101,11 @@ def is_exact(state: dict[str, Any], config: dict[str, Any], world_size: int) -> 
 
 def check_same_run(state: dict[str, Any], config: dict[str, Any], digest: str) -> None:
     """Raises ValueError that names every difference that would break exact continuation."""
-    differences, defaults = [], asdict(Config())
+    differences = []
     for section, values in config.items():
         free = _FREE.get(section, set()) | _ROUNDING.get(section, set())
         # a setting that an older version did not have was at what is its default
-        saved = {**defaults[section], **state["config"].get(section, {})}
+        saved = {**_DEFAULTS[section], **state["config"].get(section, {})}
         before = {name: value for name, value in saved.items() if name not in free}
         differences += _differences(
             before, {name: value for name, value in values.items() if name not in free}, section

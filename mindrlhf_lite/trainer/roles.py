@@ -41,18 +41,15 @@ from mindrlhf_lite.trainer.stages import Keeps
 
 
 @dataclass
-class Roles:
-    """The models of this rank. `reference` is None when beta is 0; `policy` scores with the actor's own weights."""
+class TrainedRoles:
+    """The models of this rank that an update needs. `reference` is None when beta is 0; `policy` scores with the
+    actor's own weights.
+    """
 
     model_config: ModelConfig
     actor: Actor
     policy: LogprobScorer
     reference: LogprobScorer | None
-    rollout: RolloutEngine
-    rollout_mesh: RoleMesh
-    resharder: Resharder  # from the actor to the rollout engine
-    to_reference: Resharder | None  # from the actor to the reference, where that follows it
-    reshard_bound_bytes: int  # least that all ranks together must receive
     residency: Residency
 
     @contextmanager
@@ -85,6 +82,17 @@ class Roles:
                 optimizer.load_state(state, part)
 
 
+@dataclass
+class Roles(TrainedRoles):
+    """All models of this rank."""
+
+    rollout: RolloutEngine
+    rollout_mesh: RoleMesh
+    resharder: Resharder  # from the actor to the rollout engine
+    to_reference: Resharder | None  # from the actor to the reference, where that follows it
+    reshard_bound_bytes: int  # least that all ranks together must receive
+
+
 def make_residency(config: Config) -> Residency:
     """The residency manager of this rank, with a store if the configuration swaps."""
     rl, store = config.rl_config, None
@@ -111,22 +119,35 @@ def make_transport(config: Config, mesh: Mesh) -> Transport:
     return SharedMemoryTransport(mesh.world) if wanted == "shared_memory" else CollectiveTransport(mesh)
 
 
-def build_roles(config: Config, mesh: Mesh, shape: ModelConfig | None = None) -> Roles:
-    """Loads this rank's shards and builds every role that the configuration needs; each is swapped out before the next
-    is built.
+def build_trained_roles(
+    config: Config, mesh: Mesh, shape: ModelConfig | None = None, has_reference: bool = True
+) -> TrainedRoles:
+    """Loads this rank's shards and builds the roles of an update; each is swapped out before the next is built.
 
-    Args: shape: of a model without weights, all zeros, in the place of actor_config.load.
+    Args: shape: of a model without weights, all zeros, in the place of actor_config.load; has_reference: whether a
+    reference is built where beta is not 0.
     """
+    residency, reader = make_residency(config), None
+    if shape is None:
+        shape = ModelConfig.from_dir(config.actor_config.load)
+        reader = WeightReader(config.actor_config.load, shape)
+    actor = _build_actor(config, mesh, shape, reader, residency)
+    reference = None
+    if config.rl_config.beta > 0 and has_reference:
+        reference = _build_reference(config, mesh, shape, reader, actor)
+        contents = Contents.CHANGES if config.ref_config.sync_ref_model else Contents.FROZEN
+        residency.add("reference", reference.model.parameters_in_order, contents)
+    return TrainedRoles(shape, actor, LogprobScorer(actor.model, actor.layers), reference, residency)
+
+
+def _build_actor(
+    config: Config, mesh: Mesh, shape: ModelConfig, reader: WeightReader | None, residency: Residency
+) -> Actor:
     rl, optimizer, strategies = (
         config.rl_config,
         config.actor_config.optimizer,
         role_strategies(config, mesh.world_size),
     )
-    residency, reader = make_residency(config), None
-    if shape is None:
-        shape = ModelConfig.from_dir(config.actor_config.load)
-        reader = WeightReader(config.actor_config.load, shape)
-
     parallel, recompute = config.actor_config.parallel_config, config.actor_config.recompute_config
     actor_mesh = mesh.role(strategies.actor.dims, shape.num_key_value_heads)
     precision = _precision(config, "actor")
@@ -165,42 +186,51 @@ def build_roles(config: Config, mesh: Mesh, shape: ModelConfig | None = None) ->
         residency.add(optimizer_part(part), actor.optimizer.parameters_of(part), Contents.CHANGES)
     if not num_parts:
         residency.add("optimizer", actor.optimizer.parameters, Contents.CHANGES)
+    return actor
 
-    reference = None
-    if rl.beta > 0:
-        reference_dir = config.ref_config.load or config.actor_config.load
-        reference_shape = shape if reader is None else ModelConfig.from_dir(reference_dir)
-        if reference_shape.vocab_size != shape.vocab_size:
-            raise UserError(
-                f"ref_config.load={reference_dir}: vocabulary of {reference_shape.vocab_size}, the actor's has "
-                f"{shape.vocab_size}"
-            )
-        if reader is not None and reference_dir != config.actor_config.load:
-            reader = WeightReader(reference_dir, reference_shape)
-        reference_mesh = mesh.role(strategies.reference.dims, reference_shape.num_key_value_heads)
-        is_split = config.ref_config.parallel_config.use_seq_parallel
-        reference_precision = _precision(config, "ref")
-        is_alike = (reference_shape, strategies.reference, is_split, reference_precision) == (
-            shape,
-            strategies.actor,
-            parallel.use_seq_parallel,
-            precision,
-        )
-        reference_model = _model(
-            reference_shape,
-            reader,
-            mesh.rank,
-            strategies.reference,
-            reference_mesh,
-            rl.seq_length,
-            reference_precision,
-            False,
-            is_split,
-        )
-        reference = LogprobScorer(reference_model, actor.layers if is_alike else None)
-        contents = Contents.CHANGES if config.ref_config.sync_ref_model else Contents.FROZEN
-        residency.add("reference", reference.model.parameters_in_order, contents)
 
+def _build_reference(
+    config: Config, mesh: Mesh, shape: ModelConfig, reader: WeightReader | None, actor: Actor
+) -> LogprobScorer:
+    strategies, folder = role_strategies(config, mesh.world_size), config.ref_config.load or config.actor_config.load
+    own_shape = shape if reader is None else ModelConfig.from_dir(folder)
+    if own_shape.vocab_size != shape.vocab_size:
+        raise UserError(
+            f"ref_config.load={folder}: vocabulary of {own_shape.vocab_size}, the actor's has {shape.vocab_size}"
+        )
+    if reader is not None and folder != config.actor_config.load:
+        reader = WeightReader(folder, own_shape)
+    own_mesh = mesh.role(strategies.reference.dims, own_shape.num_key_value_heads)
+    is_split, precision = config.ref_config.parallel_config.use_seq_parallel, _precision(config, "ref")
+    actors = config.actor_config.parallel_config.use_seq_parallel
+    is_alike = (own_shape, strategies.reference, is_split, precision) == (
+        shape,
+        strategies.actor,
+        actors,
+        actor.model.precision,
+    )
+    model = _model(
+        own_shape,
+        reader,
+        mesh.rank,
+        strategies.reference,
+        own_mesh,
+        config.rl_config.seq_length,
+        precision,
+        False,
+        is_split,
+    )
+    return LogprobScorer(model, actor.layers if is_alike else None)
+
+
+def build_roles(config: Config, mesh: Mesh, shape: ModelConfig | None = None) -> Roles:
+    """`build_trained_roles`, and the rollout engine with what moves the trained weights into it."""
+    trained, rl, strategies = (
+        build_trained_roles(config, mesh, shape),
+        config.rl_config,
+        role_strategies(config, mesh.world_size),
+    )
+    shape, residency, reference = trained.model_config, trained.residency, trained.reference
     rollout_mesh = mesh.role(strategies.rollout.dims, shape.num_key_value_heads)
     rollout_precision = _precision(config, "generate")
     rollout_model = _model(
@@ -215,7 +245,7 @@ def build_roles(config: Config, mesh: Mesh, shape: ModelConfig | None = None) ->
     def resharder_to(strategy: Strategy, destination: Decoder) -> Resharder:
         plan, precisions = (
             make_plan(shape, strategies.actor, strategy, mesh.world_size),
-            (precision, destination.precision),
+            (trained.actor.model.precision, destination.precision),
         )
         weights, bucket_bytes = destination.named_weights(), rl.reshard_bucket_mb << 20
         return Resharder(plan, mesh.rank, mesh.world, weights, transport, bucket_bytes, precisions)
@@ -230,16 +260,12 @@ def build_roles(config: Config, mesh: Mesh, shape: ModelConfig | None = None) ->
         to_reference = resharder_to(strategies.reference, reference.model)
     resharder = resharder_to(strategies.rollout, rollout_model)
     return Roles(
-        shape,
-        actor,
-        LogprobScorer(model, actor.layers),
-        reference,
-        rollout,
-        rollout_mesh,
-        resharder,
-        to_reference,
-        resharder.in_bytes(bound),
-        residency,
+        **vars(trained),
+        rollout=rollout,
+        rollout_mesh=rollout_mesh,
+        resharder=resharder,
+        to_reference=to_reference,
+        reshard_bound_bytes=resharder.in_bytes(bound),
     )
 
 

@@ -187,6 +187,7 @@ class StageLayers:
 
     def __init__(self, model: Decoder, alike: StageLayers | None = None):
         self.model = model
+        self.observer: Callable[[MicroBatch, str, Tensor], None] | None = None  # is shown every layer's output
         self._embed = _EmbeddingForward(model) if model.is_first_stage else None
         self._layer: _LayerForward = alike._layer if alike else _LayerForward(model.layers[0])
 
@@ -198,12 +199,16 @@ class StageLayers:
         """
         tape = Tape(attention_tensors(self.model, batch))
         stream = self._embed(own_tokens(self.model, batch)) if self._embed else x
-        for layer in self.model.layers:
+        if self._embed and self.observer:
+            self.observer(batch, "model.embed_tokens", stream)
+        for number, layer in enumerate(self.model.layers, self.model.first_layer):
             output, *kept = self._layer(stream, mutable(tuple(layer.weights)), tape.attention)
             if tapes:
                 tape.inputs.append(stream)
                 tape.kept.append(mutable(tuple(kept[: keeps.value])) if keeps.value else ())
             stream = output
+            if self.observer:
+                self.observer(batch, f"model.layers.{number}", stream)
             del output, kept  # or they would live beside those of the next layer
         return stream, tape
 

@@ -5,6 +5,7 @@ actor moves.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from math import lcm
 
@@ -13,12 +14,14 @@ import numpy as np
 from mindrlhf_lite.algorithms.aggregation import AGGREGATIONS, BatchTotals
 from mindrlhf_lite.algorithms.kl import adapted_coefficient
 from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.observe.dump import Dumps
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects, is_simulated
 from mindrlhf_lite.shapes.streams import StreamShapes
 from mindrlhf_lite.swap.phases import phase_of_part
 from mindrlhf_lite.trainer.actor import LogprobScorer
 from mindrlhf_lite.trainer.batches import MicroBatch, make_microbatch, pack
-from mindrlhf_lite.trainer.roles import Roles
+from mindrlhf_lite.trainer.dumping import UpdateDump
+from mindrlhf_lite.trainer.roles import TrainedRoles
 from mindrlhf_lite.trainer.schedule import LearningRate
 from mindrlhf_lite.trainer.statistics import UpdateCounts, merged_statistics
 from mindrlhf_lite.types import TrainSequence
@@ -31,8 +34,9 @@ class PolicyUpdate:
     minibatch belongs to share i mod dp. So an update uses the same completions under any strategy.
     """
 
-    def __init__(self, config: Config, roles: Roles, mesh: Mesh, schedule: LearningRate):
-        rl = config.rl_config
+    def __init__(self, config: Config, roles: TrainedRoles, mesh: Mesh, schedule: LearningRate):
+        rl, self.dumps = config.rl_config, Dumps(config, mesh)
+        self._dump = UpdateDump(self.dumps, roles.actor)
         self.config, self.roles, self.mesh, self.schedule = config, roles, mesh, schedule
         self.aggregation = AGGREGATIONS[rl.loss_aggregation]
         self.max_tokens = config.generate_config.sampling_config.max_tokens
@@ -95,13 +99,14 @@ class PolicyUpdate:
             for sequence, generated in zip(sequences, rollout_logprobs, strict=True):
                 if sequence.frozen_logprobs is not None:
                     counts.compare(sequence.frozen_logprobs, generated, sequence.sampling_logprobs)
-        for _ in range(self.config.rl_config.num_iterations):
+        for iteration in range(self.config.rl_config.num_iterations):
             for start in range(0, len(sequences), self.minibatch):
                 norms.append(
                     self._update_once(
                         sequences[start : start + self.minibatch],
                         rollout_logprobs[start : start + self.minibatch],
                         counts,
+                        is_first=iteration == start == 0,
                     )
                 )
         applied = [norm for norm in norms if np.isfinite(norm)]
@@ -111,7 +116,11 @@ class PolicyUpdate:
         return counts
 
     def _update_once(
-        self, sequences: Sequence[TrainSequence], rollout_logprobs: Sequence[np.ndarray], counts: UpdateCounts
+        self,
+        sequences: Sequence[TrainSequence],
+        rollout_logprobs: Sequence[np.ndarray],
+        counts: UpdateCounts,
+        is_first: bool,
     ) -> float:
         mesh, group = self.roles.actor.mesh, self.config.rl_config.num_generations
         totals = BatchTotals(sum(sequence.num_counted for sequence in sequences), len(sequences), self.max_tokens)
@@ -123,16 +132,22 @@ class PolicyUpdate:
         counts.num_padding += sum(batch.num_padding for _, batch in batches)
         optimizer, residency = self.roles.actor.optimizer, self.roles.residency
         counts.lr = self.schedule.at(optimizer.updates_done)
-        with residency.phase("update"):
-            statistics, logprobs = self.roles.actor.accumulate([batch for _, batch in batches])
-            if self.mesh.world is not None:
-                self.mesh.world.meet()  # stages end at different times
-            if not self.config.actor_config.optimizer.opt_offload:
-                norm = optimizer.step(counts.lr)
-        if self.config.actor_config.optimizer.opt_offload:
-            norm = optimizer.step(counts.lr, lambda part: residency.phase(phase_of_part("step", part)))
+        seen = [([mine[index] for index in indices], batch) for indices, batch in batches] if is_first else []
+        with ExitStack() as watching:
+            with residency.phase("update"):
+                if is_first:
+                    watching.enter_context(self._dump.watching(seen))
+                statistics, logprobs = self.roles.actor.accumulate([batch for _, batch in batches])
+                if self.mesh.world is not None:
+                    self.mesh.world.meet()  # stages end at different times
+                if not self.config.actor_config.optimizer.opt_offload:
+                    norm = optimizer.step(counts.lr)
+            if self.config.actor_config.optimizer.opt_offload:
+                norm = optimizer.step(counts.lr, lambda part: residency.phase(phase_of_part("step", part)))
         counts.num_graphs = len(self.graphs)
         if mesh.reports:
+            for (indices, _), rows in zip(seen, logprobs, strict=False):
+                self.dumps.logprobs(dict(zip(indices, rows, strict=True)))
             if self.config.updates_per_step == 1:
                 for (indices, _), rows in zip(batches, logprobs, strict=True):
                     for index, row in zip(indices, rows, strict=True):

@@ -1,0 +1,127 @@
+"""What one step trains on, as a MindRecord file: a row a completion, with everything that an update takes of it.
+
+Logprobs that a run does not have (no reference, one update only) are written as one NaN: an empty array cannot be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mindrlhf_lite.data.rows import read_rows, text_of, write_rows
+from mindrlhf_lite.data.seal import BrokenSeal, check_seal
+from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.types import ScoredGroup, TrainSequence
+
+_ARRAYS = ("advantages", "mask", "reference_logprobs", "frozen_logprobs", "sampling_logprobs")
+_SCHEMA = {
+    "token_ids": {"type": "int32", "shape": [-1]},
+    "prompt_length": {"type": "int32"},
+    **{name: {"type": "float32", "shape": [-1]} for name in (*_ARRAYS, "engine_logprobs")},
+    "reward": {"type": "float32"},
+    "prompt": {"type": "string"},
+    "completion": {"type": "string"},
+    "gold": {"type": "string"},
+    "outcome": {"type": "string"},
+}
+
+
+@dataclass(frozen=True)
+class ExperienceHeader:
+    """What the rows do not say. `prompts_digest`, `num_prompts`: of the training data; `settings`: the run's."""
+
+    step: int
+    kl_coefficient: float
+    tokenizer_sha256: str
+    prompts_digest: str
+    num_prompts: int
+    decay_steps: int
+    settings: dict
+
+
+@dataclass(frozen=True)
+class StepExperience:
+    """`engine_logprobs`: the rollout engine's, of every sequence; for comparison only."""
+
+    header: ExperienceHeader
+    sequences: list[TrainSequence]
+    engine_logprobs: list[np.ndarray]
+
+
+def experience_path(pattern: str, step: int) -> Path:
+    """Example: experience_path("run/grpo.mindrecord", 3) == Path("run/grpo_000003.mindrecord")"""
+    path = Path(pattern)
+    return path.with_name(f"{path.stem}_{step:06d}{path.suffix or '.mindrecord'}")
+
+
+def write_experience(
+    path: Path, header: ExperienceHeader, groups: Sequence[ScoredGroup], sequences: Sequence[TrainSequence]
+) -> None:
+    """Args: sequences: of all completions, in the order of the groups."""
+    trained = iter(sequences)
+    rows = []
+    for scored in groups:
+        prompt = scored.group.prompt
+        for index, (completion, text) in enumerate(zip(scored.group.completions, scored.group.texts, strict=True)):
+            sequence = next(trained)
+            rows.append(
+                {
+                    "token_ids": sequence.token_ids,
+                    "prompt_length": sequence.prompt_length,
+                    **{name: _written(getattr(sequence, name)) for name in _ARRAYS},
+                    "engine_logprobs": _written(completion.engine_logprobs),
+                    "reward": float(scored.rewards[index]),
+                    "prompt": prompt.text,
+                    "completion": text,
+                    "gold": prompt.gold,
+                    "outcome": scored.outcomes[index].value,
+                }
+            )
+    write_rows(path, _SCHEMA, "experience", rows, asdict(header))
+
+
+def _written(values: np.ndarray | None) -> np.ndarray:
+    return np.full(1, np.nan, np.float32) if values is None else np.asarray(values, np.float32)
+
+
+def _read(values: np.ndarray) -> np.ndarray | None:
+    return None if len(values) == 1 and np.isnan(values[0]) else np.array(values, np.float32)
+
+
+def read_experience(path: str | Path) -> StepExperience:
+    """Bit for bit what the step trained on.
+
+    Raises:
+        ValueError: the file is missing, damaged, or of another kind.
+    """
+    path, what = Path(path), "experience file"
+    if not path.is_file():
+        raise UserError(f"{what} {path}: no such file; rl_config.save_data_file makes a run write them")
+    try:
+        header = ExperienceHeader(**(check_seal(path) or {}))
+    except BrokenSeal as error:
+        raise UserError(f"{what} {path}: {error}") from None
+    except TypeError:
+        raise UserError(f"{what} {path}: not one that a run wrote (rl_config.save_data_file)") from None
+    sequences, engine_logprobs = [], []
+    for row in read_rows(path, what):
+        arrays = {name: _read(row[name]) for name in _ARRAYS}
+        sequences.append(
+            TrainSequence(np.array(row["token_ids"], np.int32), int(row["prompt_length"]), **arrays)  # type: ignore[arg-type]
+        )
+        engine_logprobs.append(np.array(row["engine_logprobs"], np.float32))
+    return StepExperience(header, sequences, engine_logprobs)
+
+
+def read_texts(path: str | Path) -> list[dict[str, str | float]]:
+    """Prompt, completion, gold, outcome and reward of every row, to look at."""
+    return [
+        {
+            **{name: text_of(row[name]) for name in ("prompt", "completion", "gold", "outcome")},
+            "reward": float(row["reward"]),
+        }
+        for row in read_rows(Path(path), "experience file")
+    ]

@@ -1,0 +1,114 @@
+"""Training on recorded experience: the updates of a run again, without rollout engine, verifiers and reference.
+
+From the weights and moments that the run's step started from, under the same settings and ranks, an update is the same
+bit for bit: everything that it takes is in the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.data.experience_file import ExperienceHeader, StepExperience, read_experience
+from mindrlhf_lite.data.sampler import PromptSampler
+from mindrlhf_lite.data.tokenizer import Tokenizer, stop_token_ids
+from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.observe.writers import MetricsWriter
+from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
+from mindrlhf_lite.trainer.export import Export
+from mindrlhf_lite.trainer.persistence import Persistence, Progress
+from mindrlhf_lite.trainer.roles import build_trained_roles
+from mindrlhf_lite.trainer.schedule import LearningRate
+from mindrlhf_lite.trainer.statistics import update_metrics
+from mindrlhf_lite.trainer.update import PolicyUpdate
+from mindrlhf_lite.types import StepMetrics
+
+
+class Replay:
+    """Trains on files of `rl_config.save_data_file`, in order of their steps; every rank makes one.
+
+    Args: config: as the run's; actor_config.load are the weights before the first file's step, or, with
+        rl_config.resume_training, the newest checkpoint is gone on from.
+    """
+
+    def __init__(self, config: Config, mesh: Mesh, paths: Sequence[str]):
+        rl, lr = config.rl_config, config.actor_config.lr_schedule
+        self.config, self.mesh, self.tokenizer = config, mesh, Tokenizer(config.tokenizer_dir)
+        self.steps = sorted(map(read_experience, paths), key=lambda step: step.header.step)
+        for step, path in zip(self.steps, paths, strict=True):
+            self._check(step, path)
+        header = self.steps[0].header
+        self.roles = build_trained_roles(config, mesh, has_reference=False)
+        schedule = LearningRate(lr.lr_decay_style, lr.lr, lr.min_lr, lr.warmup_step, header.decay_steps)
+        self.update = PolicyUpdate(config, self.roles, mesh, schedule)
+        self.end_tokens = list(config.generate_config.sampling_config.eos_token_id) or list(
+            stop_token_ids(config.actor_config.load, self.tokenizer)
+        )
+        self._resume(header)
+        output, is_main = Path(rl.output_dir), mesh.is_main
+        self.writer = MetricsWriter(output, None, self.steps[0].header.step - 1) if is_main else None
+
+    def _check(self, step: StepExperience, path: str) -> None:
+        header, wanted = step.header, self.config.completions_per_step
+        if header.tokenizer_sha256 != self.tokenizer.fingerprint():
+            raise UserError(f"experience file {path}: made with another tokenizer than {self.config.tokenizer_dir}")
+        if len(step.sequences) != wanted:
+            raise UserError(
+                f"experience file {path}: {len(step.sequences)} completions, but a step of this configuration has "
+                f"chunk_size * num_rollouts * num_generations = {wanted}; give the run's own configuration"
+            )
+        needs_frozen = self.config.updates_per_step > 1
+        if needs_frozen and step.sequences[0].frozen_logprobs is None:
+            raise UserError(
+                f"experience file {path}: without the policy's logprobs that several updates a step need: its run made "
+                "one update a step (rl_config.batch_size, num_iterations)"
+            )
+        if self.config.rl_config.beta > 0 and step.sequences[0].reference_logprobs is None:
+            raise UserError(
+                f"experience file {path}: without the reference's logprobs that rl_config.beta="
+                f"{self.config.rl_config.beta:g} needs; set it to 0, as its run had it"
+            )
+
+    def _resume(self, header: ExperienceHeader) -> None:
+        """Leaves out the steps before the checkpoint, where there is one to go on from."""
+        progress = Progress(PromptSampler(header.num_prompts, self.config.rl_config.seed), {})
+        persistence = Persistence(
+            self.config,
+            self.mesh,
+            self.roles,
+            self.update,
+            self.tokenizer,
+            header.prompts_digest,
+            self.end_tokens,
+            self.steps[-1].header.step,
+        )
+        first, notes = persistence.resume(progress)
+        self.steps = [step for step in self.steps if step.header.step >= first]
+        if not self.steps:
+            raise UserError(f"--data: no step from {first} on, where the checkpoint goes on")
+        for note in notes if self.mesh.is_main else []:
+            print(note, flush=True)
+
+    def run(self) -> None:
+        """All steps; then OUTPUT/hf."""
+        for step in self.steps:
+            self.update.kl_coefficient = step.header.kl_coefficient
+            with self.update.dumps.step(step.header.step):
+                self.update.dumps.key_data(step.sequences)
+                counts = self.update.run(step.sequences, step.engine_logprobs)
+            values = update_metrics(gather_objects(self.mesh.world, counts), self.config.updates_per_step)
+            if self.writer is not None:
+                self.writer.write(StepMetrics(step.header.step, values))
+                print(_line(step.header.step, values), flush=True)
+        if self.writer is not None:
+            self.writer.close()
+        if self.config.rl_config.save_hf_model:
+            folder, dtype = Path(self.config.rl_config.output_dir) / "hf", self.config.rl_config.save_hf_dtype
+            Export(self.roles, self.mesh, self.tokenizer, self.end_tokens, dtype).run(folder)
+        self.roles.residency.close()
+
+
+def _line(step: int, values: dict[str, Any]) -> str:
+    return f"step {step:4d} | loss {values['loss/total']:.6f} | grad {values['policy/grad_norm']:.4f}"
