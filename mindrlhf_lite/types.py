@@ -119,7 +119,8 @@ class Completion:
     """
 
     token_ids: tuple[int, ...]  # the stop token included
-    logprobs: FloatArray  # float32 [len(token_ids)], under the distribution that was sampled from
+    # float32 [len(token_ids)], under the distribution that was sampled from; None where the engine does not report it
+    logprobs: FloatArray | None
     engine_logprobs: FloatArray  # float32 [len(token_ids)], the engine's, of the unfiltered policy at temperature 1
     finish_reason: FinishReason
 

@@ -174,7 +174,7 @@ def complete_file(args: argparse.Namespace) -> None:
             {
                 "token_ids": list(completion.token_ids),
                 "text": folder.tokenizer.decode(completion.token_ids),
-                "logprobs": completion.logprobs.tolist(),
+                "logprobs": None if completion.logprobs is None else completion.logprobs.tolist(),
                 "finish_reason": completion.finish_reason.value,
             },
             ensure_ascii=False,

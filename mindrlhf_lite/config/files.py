@@ -165,7 +165,15 @@ def _shape_differences(folder: str, model_config: str) -> list[str]:
     ]
 
 
-_MODEL_TYPES = {"qwen2": "qwen2", "qwen2.5": "qwen2", "qwen3": "qwen3", "llama3": "llama"}
+# families that a name stands for
+_MODEL_TYPES = {
+    "qwen": ("qwen2", "qwen3"),
+    "qwen2": ("qwen2",),
+    "qwen2.5": ("qwen2",),
+    "qwen3": ("qwen3",),
+    "llama": ("llama",),
+    "llama3": ("llama",),
+}
 
 
 def has_run(output_dir: Path, checkpoint_dir: Path) -> bool:
@@ -183,7 +191,7 @@ def _model_problems(key: str, folder: str, config: Config) -> list[str]:
         return [f"{key}={folder!r}: {error}"]
     rl = config.rl_config
     for setting, name in (("model_name", rl.model_name), ("tokenizer_type", rl.tokenizer_type)):
-        if name and _MODEL_TYPES[name] != model.model_type:
+        if name and model.model_type not in _MODEL_TYPES[name]:
             family = f"{model.model_type} ({model.architecture.models})"
             return [f"rl_config.{setting}={name!r}: the model of {key} is {family}; leave it empty"]
     if config.rl_config.seq_length > model.max_position_embeddings:

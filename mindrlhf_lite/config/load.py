@@ -1,6 +1,7 @@
 """YAML and command line to a validated Config; every problem is collected, none is repaired.
 
-Unknown keys name the nearest known one; keys of other toolkits say what replaces them here.
+Unknown keys name the nearest known one, where one is near. A key of another toolkit that changes nothing is accepted, a
+renamed one is taken under its name here, and the others say what replaces them (config/aliases).
 """
 
 from __future__ import annotations
@@ -14,23 +15,10 @@ from typing import Any, get_type_hints
 
 import yaml
 
+from mindrlhf_lite.config.aliases.tables import MINDRLHF, MINDSPEED_RL, find_row, table
 from mindrlhf_lite.config.schema import FLOAT_TYPES, Config
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.strict_yaml import load_yaml
-
-# what users bring along from other GRPO configurations, and what to do with it
-ELSEWHERE = {
-    "use_parallel": "remove it: the number of ranks decides",
-    "parallel_mode": "remove it: parallelism is explicit here",
-    "pack_num": "remove it: sequences are bucketed by length",
-    "load_ckpt_format": "remove it: safetensors only",
-    "save_ckpt_format": "remove it: safetensors only",
-    "tensorboard_dir": "remove it: TensorBoard files go to OUTPUT/tensorboard",
-    "save_prompt_completions_dir": "remove it: completions go to OUTPUT/completions",
-    "infer_model_batch_size": "use max_num_seqs",
-    "pad_token_id": "remove it: masks come from lengths, never from a pad id",
-    "gpu_memory_utilization": "remove it: the native engine's cache is max_num_seqs * seq_length tokens",
-}
 
 # names of MindFormers' model files that are taken in the sections of the roles
 _ROLES = ("actor_config", "ref_config", "generate_config")
@@ -178,8 +166,13 @@ def collect(values: dict[str, Any]) -> tuple[Config, list[str]]:
                 problems.append(f"{key}={value!r}: must be one of {', '.join(FLOAT_TYPES)}; float32 is used anyway")
             continue
         if key not in fields:
-            problems.append(_unknown(key, value, list(fields)))
-            continue
+            row = find_row(MINDRLHF, key)
+            if row is not None and row.kind in ("accept", "lacks", "refuse") and row.allows(value):
+                continue
+            if row is None or row.kind != "to" or row.section == "flat":
+                problems.append(_unknown(key, value, list(fields)))
+                continue
+            key, value = row.ours, row.translated(value)
         try:
             clean[key] = _convert(value, types[key], fields[key])
         except ValueError as error:
@@ -191,18 +184,22 @@ def _unknown(key: str, value: Any, known: list[str]) -> str:
     name = key.rpartition(".")[2]
     if settings := [other for other in known if other.startswith(f"{key}.")]:
         return f"{key}={value!r}: a section, not a setting: give its settings below it, such as {settings[0]}"
-    advice = next((ELSEWHERE[part] for part in key.split(".") if part in ELSEWHERE), None)
-    if advice is None:
-        near = difflib.get_close_matches(key, known, 1, 0.75) or [k for k in known if k.endswith("." + name)][:1]
-        near = near or difflib.get_close_matches(key, known, 1, 0.5)
-        advice = f"did you mean {near[0]}?" if near else "remove it; docs/config.md lists all keys"
+    for toolkit in (MINDRLHF, MINDSPEED_RL):
+        row = find_row(toolkit, key) or find_row(toolkit, key.replace("actor_config.", "megatron."))
+        if row is not None and row.section != "flat":
+            what = f"{row.ours} here" if row.kind == "to" else row.text
+            return f"{key}={value!r}: a key of {toolkit}: {what} (docs/migration.md)"
+    near = difflib.get_close_matches(key, known, 1, 0.8) or [k for k in known if k.endswith("." + name)][:1]
+    near = near or difflib.get_close_matches(key, [*table(MINDRLHF), *table(MINDSPEED_RL)], 1, 0.85)
+    advice = f"did you mean {near[0]}?" if near else "remove it; docs/config.md lists all keys"
     return f"{key}={value!r}: unknown key; {advice}"
 
 
 def _convert(value: Any, wanted: Any, entry: dataclasses.Field) -> Any:
     if wanted in (list[int], list[float], list[str]):
         items = value if isinstance(value, list) else [value]
-        return [_scalar(item, wanted.__args__[0]) for item in items]
+        kind = wanted.__args__[0]
+        return [str(item) if kind is str and type(item) is int else _scalar(item, kind) for item in items]
     result = _scalar(value, wanted)
     choices = entry.metadata["choices"]
     if choices and result not in choices:

@@ -127,11 +127,13 @@ def memory_plan(config: Config, shape: ModelConfig, world_size: int) -> MemoryPl
     copies = is_shared or param != "float32"  # float32, of the rows that this rank updates
     kv_heads = max(1, shape.num_key_value_heads // strategies.rollout.dims.tensor)
     generate = config.generate_config
-    cache_length = (generate.max_model_len or rl.seq_length) if generate.use_vllm else rl.seq_length
+    cache_length = rl.seq_length
+    if generate.use_vllm:
+        cache_length = min(generate.max_model_len or rl.seq_length, rl.seq_length)
     kv_cache = (
         2
         * item_bytes(rollout[0], device)
-        * generate.max_num_seqs
+        * config.rollout_slots(strategies.rollout.dims.data)
         * cache_length
         * shape.num_hidden_layers
         * kv_heads
@@ -163,7 +165,7 @@ def memory_plan(config: Config, shape: ModelConfig, world_size: int) -> MemoryPl
     )
     activations = {
         # logits of all slots, and what is drawn from
-        "generate": 2 * ITEM_BYTES * generate.max_num_seqs * shape.vocab_size,
+        "generate": 2 * ITEM_BYTES * config.rollout_slots(strategies.rollout.dims.data) * shape.vocab_size,
         phase_of_part("step", 0): largest,  # a scaled gradient
         "update": activation_bytes(shape, strategies.actor, trained, device, item, True, keeps, fused),
         "policy": activation_bytes(shape, strategies.actor, scored, device, item, False, "", fused),

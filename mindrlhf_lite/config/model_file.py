@@ -1,9 +1,9 @@
-"""A model's shape, and strategies for it, from a YAML of model_configs/, a YAML of MindFormers, or a Hugging Face
-folder.
+"""A model's shape, and strategies for it, from a YAML of model_configs/, one of MindFormers or MindSpeed-RL, or a
+Hugging Face folder.
 
 Our YAML has `model:` with the keys of a Hugging Face config.json, and `strategies:` by number of devices, each with the
 settings of actor_config, ref_config and generate_config that it proposes. MindFormers' has `model: model_config:` and
-one `parallel_config:`.
+one `parallel_config:`; MindSpeed-RL's has Megatron's keys below the model's name.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import yaml
 
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.json_file import read_json
+from mindrlhf_lite.models.megatron import is_megatron, shape_from_megatron
 from mindrlhf_lite.models.mindformers import shape_from_mindformers, strategies_from_mindformers
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.strict_yaml import load_yaml
@@ -29,6 +30,8 @@ class ModelFile:
     strategies: dict[int, dict[str, Any]] = field(default_factory=dict)
     end_token_ids: Any = None
     pad_token_id: int | None = None
+    compute_dtype: str = ""  # as MindFormers' files name types; empty: not said
+    param_dtype: str = ""
 
 
 def read_model_file(path: str) -> ModelFile:
@@ -47,6 +50,8 @@ def read_model_file(path: str) -> ModelFile:
         values = load_yaml(Path(path).read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"model_config {path}: not valid YAML ({getattr(error, 'problem', error)})") from None
+    if is_megatron(values):
+        return ModelFile(shape_from_megatron(next(iter(values.values())), path))
     if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
         raise UserError(
             f"model_config {path}: a section model: with the keys of a Hugging Face config.json is needed, or "
@@ -66,6 +71,8 @@ def read_model_file(path: str) -> ModelFile:
             strategies_from_mindformers(values),
             model.get("eos_token_id"),
             model.get("pad_token_id"),
+            str(model.get("compute_dtype") or ""),
+            str(model.get("param_init_type") or ""),
         )
     strategies = {int(devices): _flat(settings, "") for devices, settings in (values.get("strategies") or {}).items()}
     return ModelFile(ModelConfig.from_hf(model, path), strategies, model.get("eos_token_id"), model.get("pad_token_id"))
@@ -76,3 +83,22 @@ def _flat(values: dict[str, Any], prefix: str) -> dict[str, Any]:
     for key, value in values.items():
         flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
     return flat
+
+
+def with_types_of_models(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings, with the types that the roles' model files name, where the settings do not. Of the rollout, whose
+    weights follow the actor's, the compute type.
+
+    Raises:
+        ValueError: a file is missing or broken.
+    """
+    found = {}
+    for role in ("actor_config", "ref_config", "generate_config"):
+        path = values.get(f"{role}.model_config")
+        if not path:
+            continue
+        file = read_model_file(str(path))
+        found[f"{role}.compute_dtype"] = file.compute_dtype
+        if role != "generate_config":
+            found[f"{role}.param_dtype"] = file.param_dtype
+    return {**{key: value for key, value in found.items() if value}, **values}

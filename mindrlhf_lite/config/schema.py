@@ -143,7 +143,7 @@ class Overlong:
         return max(1, round(self.buffer * max_tokens if self.buffer < 1 else self.buffer))
 
 
-MODEL_NAMES = ("", "qwen2", "qwen2.5", "qwen3", "llama3")
+MODEL_NAMES = ("", "qwen", "qwen2", "qwen2.5", "qwen3", "llama", "llama3")
 
 
 @dataclass(frozen=True)
@@ -592,6 +592,13 @@ class Config:
         longest = rows * generate.sampling_config.max_tokens + prompts * generate.max_prompt_length
         return rl.micro_batch_tokens or min(longest, rows * rl.seq_length)
 
+    def rollout_slots(self, data_degree: int) -> int:
+        """Sequences that a rank decodes together: max_num_seqs, or fewer where it never has so many."""
+        rl, most = self.rl_config, self.generate_config.max_num_seqs
+        if rl.eval_dataset_file:
+            return most
+        return min(most, -(-rl.chunk_size // data_degree) * rl.num_generations)
+
     def dtypes(self, role: str) -> tuple[str, str]:
         """(compute type, stored type) of "actor", "ref" or "generate"."""
         sections: dict[str, Any] = {
@@ -611,6 +618,16 @@ class Config:
     @property
     def tokenizer_dir(self) -> str:
         return self.rl_config.tokenizer_dir or self.actor_config.load
+
+    @property
+    def reports_only_policy_logprobs(self) -> bool:
+        """Whether the rollout engine draws from another distribution than the policy and does not say what its
+        logprobs were: vLLM on Ascend, with filters, penalties or a temperature.
+        """
+        s = self.generate_config.sampling_config
+        filters = (s.temperature, s.top_k, s.top_p, s.min_p, s.repetition_penalty, s.presence_penalty)
+        is_off_policy = (*filters, s.frequency_penalty, s.min_tokens) != (1.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, 0)
+        return is_off_policy and bool(self.generate_config.use_vllm) and self.context.device_target == "Ascend"
 
     @property
     def completions_dir(self) -> str:

@@ -25,7 +25,7 @@ def find_problems(config: Config, world_size: int, is_plan: bool = False, needs_
         *_ranges(config),
         *objective_problems(config),
         *_batches(config, world_size),
-        *_lengths(config),
+        *_lengths(config, is_plan),
         *_parallel(config, world_size),
         *_layouts(config, world_size),
     ]
@@ -88,13 +88,11 @@ def _batches(config: Config, world_size: int) -> list[str]:
             f"rl_config.chunk_size={rl.chunk_size}: must be a multiple of the {rollout_ranks} data-parallel "
             "ranks of the rollout, so that each gets the same number of prompts"
         )
-    unit = rl.num_generations * actor_ranks
-    if config.completions_per_update % unit or config.completions_per_step % config.completions_per_update:
+    if config.completions_per_update % actor_ranks or config.completions_per_step % config.completions_per_update:
         problems.append(
-            f"rl_config.batch_size={rl.batch_size}: must be a multiple of num_generations * data-parallel ranks "
-            f"of the actor = {rl.num_generations} * {actor_ranks} = {unit} and divide "
-            f"chunk_size * num_rollouts * num_generations = {config.completions_per_step} completions a step; 0 "
-            "uses all of them"
+            f"rl_config.batch_size={rl.batch_size}: must be a multiple of the actor's {actor_ranks} data-parallel "
+            f"ranks and divide chunk_size * num_rollouts * num_generations = {config.completions_per_step} completions "
+            "a step; 0 uses all of them"
         )
     share = config.completions_per_update // actor_ranks
     micro = config.actor_config.parallel_config.micro_batch_num
@@ -106,7 +104,7 @@ def _batches(config: Config, world_size: int) -> list[str]:
     return problems
 
 
-def _lengths(config: Config) -> list[str]:
+def _lengths(config: Config, is_plan: bool) -> list[str]:
     rl, generate, problems = config.rl_config, config.generate_config, []
     sampling = generate.sampling_config
     if generate.max_prompt_length + sampling.max_tokens > rl.seq_length:
@@ -144,10 +142,10 @@ def _lengths(config: Config) -> list[str]:
             "generate_config.sampling_config.temperature=0: greedy completions of a group are all equal and "
             "teach nothing; use 1.0"
         )
-    return problems + _vllm(config)
+    return problems + _vllm(config, is_plan)
 
 
-def _vllm(config: Config) -> list[str]:
+def _vllm(config: Config, is_plan: bool) -> list[str]:
     generate, needed = (
         config.generate_config,
         config.generate_config.max_prompt_length + config.generate_config.sampling_config.max_tokens,
@@ -157,7 +155,9 @@ def _vllm(config: Config) -> list[str]:
     if generate.use_vllm != 1:
         return [f"generate_config.use_vllm={generate.use_vllm}: must be 0 (native engine) or 1 (vLLM)"]
     problems = []
-    if importlib.util.find_spec("vllm") is None:
+    if is_plan:
+        pass  # what is not installed here may be where it runs
+    elif importlib.util.find_spec("vllm") is None:
         problems.append(
             "generate_config.use_vllm=1: vLLM is not installed; install it with `bash build.sh --vllm`, or set "
             "it to 0 (native engine)"
@@ -167,10 +167,10 @@ def _vllm(config: Config) -> list[str]:
             "generate_config.use_vllm=1: on Ascend vLLM needs the vllm-mindspore plugin, which is not "
             "importable; use its image, or set it to 0"
         )
-    if generate.max_model_len and not needed <= generate.max_model_len <= config.rl_config.seq_length:
+    if generate.max_model_len and generate.max_model_len < needed:
         problems.append(
-            f"generate_config.max_model_len={generate.max_model_len}: must lie between max_prompt_length + "
-            f"max_tokens = {needed} and rl_config.seq_length = {config.rl_config.seq_length}; 0 takes the latter"
+            f"generate_config.max_model_len={generate.max_model_len}: must be at least max_prompt_length + "
+            f"max_tokens = {needed}; 0 takes rl_config.seq_length"
         )
     for name, least in (("max_num_batched_tokens", 1), ("block_size", 1)):
         if getattr(generate, name) < least:
@@ -181,24 +181,11 @@ def _vllm(config: Config) -> list[str]:
             f"generate_config.gpu_memory_utilization={memory:g}: a share of a device's memory, and not used on CPU; "
             "give generate_config.kv_cache_gb the size of a rank's KV cache, or 0 for the size that max_num_seqs needs"
         )
-    sampling = generate.sampling_config
-    filters = {
-        "temperature": 1,
-        "top_k": 0,
-        "top_p": 1,
-        "min_p": 0,
-        "repetition_penalty": 1,
-        "presence_penalty": 0,
-        "frequency_penalty": 0,
-    }
-    if not is_cpu and (
-        given := [
-            f"{name}={getattr(sampling, name):g}" for name, off in filters.items() if getattr(sampling, name) != off
-        ]
-    ):
+    if config.reports_only_policy_logprobs and config.rl_config.rollout_is_cap:
         problems.append(
-            f"generate_config.sampling_config: {', '.join(given)}: on Ascend vLLM reports the policy's logprobs "
-            "only, not those of the distribution it sampled from; leave it out, or set use_vllm to 0"
+            f"rl_config.rollout_is_cap={config.rl_config.rollout_is_cap:g}: it needs logprobs of the distribution that "
+            "was sampled from, and with these sampling settings vLLM on Ascend reports the policy's only; set it to 0, "
+            "or use_vllm to 0"
         )
     if not is_cpu and not 0 < memory <= 1:
         problems.append(

@@ -26,6 +26,7 @@ from mindrlhf_lite.rewards.final_answer import (
     without_thought,
 )
 from mindrlhf_lite.rewards.knights import knight_statements
+from mindrlhf_lite.rewards.other_toolkits import NEAREST, VERIFIERS
 from mindrlhf_lite.types import CompletionView, FinishReason, Outcome, Score
 
 ScoreFunction = Callable[[CompletionView, str], Any]
@@ -145,6 +146,10 @@ BUILT_IN: dict[str, Verifier] = {
     "r1_accuracy_reward": Verifier("r1_accuracy_reward", r1_accuracy_reward, minimum=-1.0),
     "format_reward": Verifier("format_reward", format_reward, judges_answer=False),
     "kk_reward": Verifier("kk_reward", kk_reward),
+    **{
+        name: Verifier(name, function, minimum=least, judges_answer=judges)
+        for name, (function, least, judges) in VERIFIERS.items()
+    },
 }
 
 
@@ -158,6 +163,8 @@ def find_verifier(name: str) -> Verifier:
     if name in BUILT_IN:
         return BUILT_IN[name]
     module, _, attribute = name.rpartition(".")
+    if name in NEAREST:
+        raise UserError(f"verifier {name!r} is not there: nearest is {NEAREST[name]}")
     if not module:
         raise UserError(
             f"verifier {name!r} is unknown: use one of {', '.join(BUILT_IN)}, or the dotted path of your own function"

@@ -20,6 +20,7 @@ import numpy as np
 
 from mindrlhf_lite.ascend.dry_run import StepRequest
 from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.swap.phases import phase_of_part
 from mindrlhf_lite.types import GenerateRequest, SamplingParams, TrainSequence
@@ -72,7 +73,7 @@ def measure(config: Config, shape: ModelConfig) -> dict:
         roles.resharder.run(residency.source("actor"), is_checked=False)
         roles.rollout.weights_changed()
     with residency.phase("generate"):
-        roles.rollout.generate(*prompts_and_sampling(config, shape.vocab_size))
+        roles.rollout.generate(*prompts_and_sampling(config, shape.vocab_size, mesh.world_size))
     if roles.reference is not None:
         with residency.phase("reference"):
             sequences = update.add_reference(sequences)
@@ -102,16 +103,19 @@ def made_up_sequences(config: Config, vocab_size: int, world_size: int) -> list[
     return found[:count]
 
 
-def prompts_and_sampling(config: Config, vocab_size: int) -> tuple[list[GenerateRequest], SamplingParams]:
+def prompts_and_sampling(
+    config: Config, vocab_size: int, world_size: int
+) -> tuple[list[GenerateRequest], SamplingParams]:
     """Prompts of full length for every slot, and two tokens of each."""
     generate, group = config.generate_config, config.rl_config.num_generations
+    slots = config.rollout_slots(role_strategies(config, world_size).rollout.dims.data)
     s, rng = generate.sampling_config, np.random.default_rng(1)
     filters = (s.temperature, s.top_k, s.top_p, s.min_p, s.repetition_penalty, s.presence_penalty, s.frequency_penalty)
     sampling = SamplingParams(_NEW_TOKENS, min(s.min_tokens, _NEW_TOKENS), *filters, stop_token_ids=(0,))
     length = min(generate.max_prompt_length, config.rl_config.seq_length - s.max_tokens)
     requests = [
         GenerateRequest(tuple(map(int, rng.integers(1, vocab_size, length))), group, (0, 0, index))
-        for index in range(max(1, generate.max_num_seqs // group))
+        for index in range(max(1, slots // group))
     ]
     return requests, sampling
 

@@ -48,7 +48,13 @@ from mindrlhf_lite.trainer.report import Report
 from mindrlhf_lite.trainer.resume import prompts_digest
 from mindrlhf_lite.trainer.roles import build_roles
 from mindrlhf_lite.trainer.rollout_weights import RolloutWeights
-from mindrlhf_lite.trainer.sampling import OFF_POLICY_NOTE, end_token_ids, is_off_policy, sampling_of_run
+from mindrlhf_lite.trainer.sampling import (
+    NOT_REPORTED_NOTE,
+    OFF_POLICY_NOTE,
+    end_token_ids,
+    is_off_policy,
+    sampling_of_run,
+)
 from mindrlhf_lite.trainer.schedule import LearningRate
 from mindrlhf_lite.trainer.update import PolicyUpdate
 from mindrlhf_lite.types import ScoredGroup, StepMetrics, TrainSequence
@@ -91,7 +97,9 @@ class GrpoTrainer:
         self.collection = Collection(
             config, self.experience, self.clock, self.rollout_weights, "reference" if self.roles.reference else None
         )
-        for note in [*notes, *([OFF_POLICY_NOTE] if is_off_policy(sampling) and not rl.rollout_is_cap else [])]:
+        if is_off_policy(sampling) and not rl.rollout_is_cap:
+            notes = [*notes, NOT_REPORTED_NOTE if config.reports_only_policy_logprobs else OFF_POLICY_NOTE]
+        for note in notes:
             self.report.console.say(note)
 
     def train(self) -> None:

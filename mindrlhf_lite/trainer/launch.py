@@ -16,11 +16,12 @@ from typing import Any
 
 from mindrlhf_lite.checkpoint.strategies import strategy_to_json
 from mindrlhf_lite.cli import USER_ERROR, fail, leave_torch_out
+from mindrlhf_lite.config.aliases.toolkits import translate
 from mindrlhf_lite.config.files import data_problems
 from mindrlhf_lite.config.load import FLAGS, ConfigError, collect, parse_overrides, read_yaml
 from mindrlhf_lite.config.memory_plan import memory_plan
 from mindrlhf_lite.config.micro_batches import with_micro_batches, with_number
-from mindrlhf_lite.config.model_file import read_model_file
+from mindrlhf_lite.config.model_file import read_model_file, with_types_of_models
 from mindrlhf_lite.config.presets import PRESETS, preset_settings, without_objective
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
@@ -142,17 +143,31 @@ def parse_command_line(arguments: Sequence[str], needs_prompts: bool = True) -> 
     if known.resume_training is not None:
         given.append(f"--rl_config.resume_training={known.resume_training}")
     overrides = parse_overrides([*given, *rest])
+    translation = translate(values, known.config, overrides)
+    if translation is not None:
+        values = translation.values
+        overrides = {key: values[key] for key in overrides if key in values}
     proposed, notes = _proposed_strategies(
         overrides.get("actor_config.model_config") or values.get("actor_config.model_config"), num_ranks
     )
-    values.update({**proposed, **overrides})
+    if translation is not None:
+        notes = (f"note: {known.config}: {translation.summary()}", *notes)
+        if not overrides.get("actor_config.model_config"):  # there the configuration's own strategies count
+            proposed = {key: value for key, value in proposed.items() if key not in values}
+    values = {**values, **proposed, **overrides}
     if known.compile:
         values["context.device_target"] = "Ascend"
+    try:
+        values = with_types_of_models(values)
+    except ValueError as error:
+        raise ConfigError([str(error)]) from None
     config, problems = collect(values)
+    problems += translation.problems if translation is not None else []
     rejected = [
         line.partition("=")[0] for line in problems
     ]  # their defaults stand in: what is said about those is not the user's
-    is_plan = known.dry_run and bool(config.actor_config.model_config) and not config.actor_config.load
+    config, is_plan, more = _without_absent_files(config, known.dry_run)
+    notes = (*notes, *more)
     found = find_problems(config, num_ranks, is_plan or known.only_save_strategy, needs_prompts)
     problems += [line for line in found if line.partition("=")[0] not in rejected]
     if known.devices is not None and (known.devices < 1 or not (known.dry_run or known.only_save_strategy)):
@@ -180,6 +195,26 @@ def parse_command_line(arguments: Sequence[str], needs_prompts: bool = True) -> 
         notes,
         (f"preset {known.preset}:", *recipe) if preset else (),
     )
+
+
+def _without_absent_files(config: Config, is_dry_run: bool) -> tuple[Config, bool, tuple[str, ...]]:
+    """(the configuration, whether it is a plan that needs no files, notes): a dry run with a model_config needs no
+    weights, and so none that are not on this host.
+    """
+    actor = config.actor_config
+    notes: tuple[str, ...] = ()
+    if not (is_dry_run and actor.model_config):
+        return config, False, ()
+    if actor.load and not Path(actor.load).exists():
+        notes = (f"note: actor_config.load={actor.load!r} is not on this host: a plan by model_config alone",)
+        actor = replace(actor, load="")
+    if actor.load:
+        return config, False, ()
+    ref = config.ref_config
+    if ref.load and not Path(ref.load).exists():
+        ref = replace(ref, load="")
+    generate = replace(config.generate_config, load="")
+    return replace(config, actor_config=actor, ref_config=ref, generate_config=generate), True, notes
 
 
 def _memory_of_a_rank(config: Config, num_ranks: int, device_memory_gb: float) -> float:

@@ -282,15 +282,16 @@ def _loss_scale(config: Config) -> LossScale | None:
 
 def _engine(config: Config, model: Decoder, strategy: Strategy, mesh: RoleMesh, rank: int) -> RolloutEngine:
     generate, rl = config.generate_config, config.rl_config
+    slots = config.rollout_slots(strategy.dims.data)
     if not generate.use_vllm:
-        return NativeEngine(model, generate.max_num_seqs, rl.seq_length, rl.length_buckets)
-    length = generate.max_model_len or rl.seq_length
+        return NativeEngine(model, slots, rl.seq_length, rl.length_buckets)
+    length = min(generate.max_model_len or rl.seq_length, rl.seq_length)
     if config.context.device_target == "Ascend":
         from mindrlhf_lite.rollout.vllm.ascend import AscendVllmEngine  # not run here
 
         options = {
             "max_model_len": length,
-            "max_num_seqs": generate.max_num_seqs,
+            "max_num_seqs": slots,
             "max_num_batched_tokens": generate.max_num_batched_tokens,
             "block_size": generate.block_size,
             "gpu_memory_utilization": generate.gpu_memory_utilization,
@@ -300,7 +301,7 @@ def _engine(config: Config, model: Decoder, strategy: Strategy, mesh: RoleMesh, 
     from mindrlhf_lite.rollout.vllm.engine import VllmEngine, VllmOptions  # heavy, and an extra
 
     cache_bytes = int(generate.kv_cache_gb * 2**30)
-    sizes = (generate.max_num_seqs, generate.max_num_batched_tokens, generate.block_size, cache_bytes)
+    sizes = (slots, generate.max_num_batched_tokens, generate.block_size, cache_bytes)
     return VllmEngine(model, config.actor_config.load, VllmOptions(length, *sizes))
 
 

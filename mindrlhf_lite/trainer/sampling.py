@@ -34,6 +34,13 @@ OFF_POLICY_NOTE = (
 )
 
 
+NOT_REPORTED_NOTE = (
+    "note: completions are not drawn from the policy itself, and this engine reports the policy's logprobs only: "
+    "rollout/sampling_gap_mean is left out, the rollout/ratio metrics say nothing, and rl_config.rollout_is_cap cannot "
+    "correct for it"
+)
+
+
 def is_off_policy(sampling: SamplingParams) -> bool:
     """Whether completions are drawn from another distribution than the policy's."""
     return bool(sampling.has_filters or sampling.temperature != 1.0 or sampling.min_tokens)

@@ -17,7 +17,7 @@ def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
     rewards = np.stack([scored.rewards for scored in groups])
     lengths = np.array([len(completion.token_ids) for completion in completions])
     outcomes = [outcome for scored in groups for outcome in scored.outcomes]
-    gaps = np.concatenate([completion.engine_logprobs - completion.logprobs for completion in completions])
+    gaps = [each.engine_logprobs - each.logprobs for each in completions if each.logprobs is not None]
     metrics = {
         "reward/mean": float(rewards.mean()),
         "reward/std": float(rewards.std()),
@@ -30,8 +30,9 @@ def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
         "completion/truncated": sum(completion.finish_reason is FinishReason.LENGTH for completion in completions)
         / len(lengths),
         "prompt/mean_tokens": float(np.mean([len(scored.group.prompt.ids) for scored in groups])),
-        "rollout/sampling_gap_mean": float(np.abs(gaps).mean()),
     }
+    if gaps:
+        metrics["rollout/sampling_gap_mean"] = float(np.abs(np.concatenate(gaps)).mean())
     for name in groups[0].scores:
         values = np.array([score.value for scored in groups for score in scored.scores[name]])
         metrics[f"reward/{name}/mean"] = float(values.mean())

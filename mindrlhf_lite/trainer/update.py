@@ -30,8 +30,8 @@ from mindrlhf_lite.types import TrainSequence
 class PolicyUpdate:
     """Trains the actor on one step's sequences: `num_iterations` passes over minibatches of micro-batches.
 
-    Every rank is given all sequences of the step, in one order, and takes its data-parallel share: prompt i of a
-    minibatch belongs to share i mod dp. So an update uses the same completions under any strategy.
+    Every rank is given all sequences of the step, in one order, and takes its data-parallel share (`share_of_update`).
+    So an update uses the same completions under any strategy.
     """
 
     def __init__(self, config: Config, roles: TrainedRoles, mesh: Mesh, schedule: LearningRate):
@@ -124,7 +124,7 @@ class PolicyUpdate:
     ) -> float:
         mesh, group = self.roles.actor.mesh, self.config.rl_config.num_generations
         totals = BatchTotals(sum(sequence.num_counted for sequence in sequences), len(sequences), self.max_tokens)
-        mine = [index for index in range(len(sequences)) if index // group % mesh.dims.shares == mesh.share]
+        mine = share_of_update(len(sequences), group, mesh.share, mesh.dims.shares)
         teaching = [index for index in mine if self._teaches(sequences[index])]
         counts.num_skipped, mine = counts.num_skipped + len(mine) - len(teaching), teaching
         batches = self._microbatches("update", [sequences[index] for index in mine], self.shapes, totals)
@@ -183,3 +183,14 @@ class PolicyUpdate:
             batches.append((indices, batch))
         self.graphs |= {(kind, *batch.shape) for _, batch in batches}
         return batches
+
+
+def share_of_update(count: int, group: int, share: int, shares: int) -> list[int]:
+    """Which of an update's `count` sequences are a share's: whole groups in turn or, where a share's are not whole
+    groups, as many in a row for each.
+
+    Example: share_of_update(8, 2, 0, 2) == [0, 1, 4, 5]; share_of_update(8, 8, 0, 2) == [0, 1, 2, 3]
+    """
+    if count % (group * shares) == 0:
+        return [index for index in range(count) if index // group % shares == share]
+    return list(range(share * count // shares, (share + 1) * count // shares))

@@ -137,7 +137,7 @@ class AscendVllmEngine:
                 if not output.finished:
                     continue
                 index, number = places.pop(output.request_id)
-                results[index][number] = _completion(output.outputs[0], sampling.stop_token_ids)
+                results[index][number] = completion_of(output.outputs[0], sampling)
                 if progress:
                     progress(1)
         return [[completion for completion in group if completion is not None] for group in results]
@@ -151,6 +151,12 @@ def _params(sampling: SamplingParams, request: GenerateRequest, number: int) -> 
         max_tokens=sampling.max_tokens,
         min_tokens=sampling.min_tokens,
         temperature=sampling.temperature,
+        top_k=sampling.top_k or -1,
+        top_p=sampling.top_p,
+        min_p=sampling.min_p,
+        repetition_penalty=sampling.repetition_penalty,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
         seed=int(np.random.SeedSequence([*request.seed, number]).generate_state(1)[0]),
         stop_token_ids=list(sampling.stop_token_ids),
         ignore_eos=True,
@@ -160,9 +166,9 @@ def _params(sampling: SamplingParams, request: GenerateRequest, number: int) -> 
     )
 
 
-def _completion(output: Any, stop_token_ids: Sequence[int]) -> Completion:
-    """With temperature 1 and no filters, which the configuration's checks demand on Ascend, the policy is the
-    distribution sampled from.
+def completion_of(output: Any, sampling: SamplingParams) -> Completion:
+    """vLLM's logprobs are the policy's, before temperature, penalties and filters: under the distribution that was
+    sampled from they are known where there are none of these.
     """
     token_ids = tuple(output.token_ids)
     logprobs = np.array(
@@ -172,6 +178,6 @@ def _completion(output: Any, stop_token_ids: Sequence[int]) -> Completion:
         raise FloatingPointError(
             "the rollout model's logprobs are not finite: its weights are broken (NaN or overflow)"
         )
-    return Completion(
-        token_ids, logprobs, logprobs, FinishReason.STOP if token_ids[-1] in stop_token_ids else FinishReason.LENGTH
-    )
+    is_policy = not sampling.has_filters and sampling.temperature == 1.0 and not sampling.min_tokens
+    reason = FinishReason.STOP if token_ids[-1] in sampling.stop_token_ids else FinishReason.LENGTH
+    return Completion(token_ids, logprobs if is_policy else None, logprobs, reason)

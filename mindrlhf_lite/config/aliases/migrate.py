@@ -1,0 +1,54 @@
+"""Writes a translated configuration as the shortest YAML that means the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from mindrlhf_lite.config.aliases.translation import Translation, defaults_of_ours
+from mindrlhf_lite.config.load import collect
+
+
+def shortest_yaml(translation: Translation) -> str:
+    """Sections in the order of docs/config.md, without what is at its default.
+
+    Raises:
+        ValueError: see `Translation.problems`; here what collect() finds is left in.
+    """
+    config_values = _typed(translation.values)
+    defaults = defaults_of_ours()
+    tree: dict[str, Any] = {}
+    for key, default in defaults.items():
+        if key in config_values and config_values[key] != default:
+            place: dict[str, Any] = tree
+            *sections, name = key.split(".")
+            for section in sections:
+                place = place.setdefault(section, {})
+            place[name] = config_values[key]
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+
+
+def _typed(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings with the types that they have here."""
+    from dataclasses import asdict
+
+    config, _ = collect(values)
+    flat: dict[str, Any] = {}
+
+    def walk(section: dict[str, Any], prefix: str) -> None:
+        for name, value in section.items():
+            if isinstance(value, dict):
+                walk(value, f"{prefix}{name}.")
+            else:
+                flat[prefix + name] = value
+
+    walk(asdict(config), "")
+    return flat
+
+
+class _Dumper(yaml.SafeDumper):
+    """Sections as blocks, lists in one line."""
+
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:
+        return super().represent_mapping(tag, mapping, flow_style=False)

@@ -1,0 +1,102 @@
+"""A configuration of another toolkit as one of ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mindrlhf_lite.config.aliases.tables import Row, find_row, table
+from mindrlhf_lite.config.schema import Config
+
+
+@dataclass
+class Translation:
+    """`values`: ours, by full dotted key; `remarks`: what changed its name or number; `accepted`: what changes nothing;
+    `missing`: what has no counterpart; `problems`: what must be changed first; `num_same`: keys that stay as they are.
+    """
+
+    toolkit: str
+    values: dict[str, Any] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+    accepted: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    num_same: int = 0
+    assumed: set[str] = field(default_factory=set)  # keys that are not given
+
+    def take(self, key: str, value: Any, row: Row) -> None:
+        """A setting by its row; those that are worked out from several are left to the toolkit's own module."""
+        if row.kind in ("same", "to"):
+            translated = row.translated(value)
+            self.values[row.ours] = translated
+            if row.ours == key and translated == value:
+                self.num_same += 1
+            else:
+                self.remark(key, value, f"{row.ours}: {_text(translated)}", row.note)
+        elif row.kind == "accept" or (row.kind != "work" and row.allows(value)):
+            self.accepted.append(f"{key}: {_text(value)}: {row.text}")
+        elif row.kind == "lacks":
+            self.missing.append(f"{key}: {_text(value)}: {row.text}")
+        elif row.kind == "refuse":
+            self.problems.append(f"{key}={value!r}: {row.text}")
+
+    def remark(self, key: str, value: Any, ours: str, note: str = "") -> None:
+        self.remarks.append(f"{key}: {_text(value)} -> {ours}" + (f" ({note})" if note else ""))
+
+    def summary(self) -> str:
+        """One line."""
+        return (
+            f"read as a configuration of {self.toolkit}: {self.num_same} settings as they are, {len(self.remarks)} "
+            f"translated, {len(self.accepted)} without effect here, {len(self.missing)} without a counterpart "
+            "(tools/migrate_config.py FILE lists them)"
+        )
+
+
+def _text(value: Any) -> str:
+    return "''" if value == "" else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def assume_defaults(
+    translation: Translation, given: dict[str, Any], left: dict[str, Any], left_out: tuple[str, ...] = ()
+) -> None:
+    """Fills in what the toolkit assumes of settings that are not given. Args: left: those that are to be worked out;
+    left_out: sections of the table.
+    """
+    for key, row in table(translation.toolkit).items():
+        if not row.has_default or row.section in left_out or key in given:
+            continue
+        if row.kind == "work":
+            left[key] = row.default
+            translation.assumed.add(key)
+        else:
+            translation.values.setdefault(row.ours, row.translated(row.default))
+
+
+def take_all(translation: Translation, values: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """Takes what the table says of every setting. Returns those that are to be worked out. A key that only this toolkit
+    has is taken as it is; one that nobody has stays in `values`, to be reported.
+    """
+    left = {}
+    for key, value in values.items():
+        row = find_row(translation.toolkit, key)
+        if row is None:
+            translation.values[key] = value
+            translation.num_same += key in known
+        elif row.kind == "work":
+            left[key] = value
+        else:
+            translation.take(key, value, row)
+    return left
+
+
+def defaults_of_ours() -> dict[str, Any]:
+    """Every setting of this toolkit at its default."""
+    from dataclasses import asdict
+
+    def flat(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in values.items():
+            found.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+        return found
+
+    return flat(asdict(Config()), "")

@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""Translates a configuration of MindRLHF or MindSpeed-RL: the shortest YAML of this toolkit that means the same.
+
+On stderr: what changed its name or number, what has no effect here and why, what has no counterpart. Exit code 2 where
+something must be changed first. main.py takes such files as they are; this tool is for those who move. A configuration
+of this toolkit comes out as it is. Of MindSpeed-RL's, the model file is looked for beside the file and in model/ there;
+its data files are for `tools/rlhf_data.py --config`.
+
+Examples:
+  python tools/migrate_config.py grpo_config.yaml --output ours.yaml
+  python tools/migrate_config.py configs/grpo_qwen25_7b_A3.yaml --quiet > ours.yaml
+  python tools/migrate_config.py --table > migration.md      (what becomes of every key)
+  python tools/migrate_config.py --table --language zh
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.config.aliases.document import LANGUAGES, key_tables
+from mindrlhf_lite.config.aliases.migrate import shortest_yaml
+from mindrlhf_lite.config.aliases.toolkits import translate
+from mindrlhf_lite.config.aliases.translation import Translation
+from mindrlhf_lite.config.load import ConfigError, collect, read_yaml
+from mindrlhf_lite.errors import UserError
+
+
+def main() -> None:
+    parser = tool_parser(__doc__)
+    parser.add_argument("config", metavar="IN.yaml", nargs="?", help="the configuration to translate")
+    parser.add_argument("--output", metavar="OUT.yaml", help="file to write (default: the console)")
+    parser.add_argument("--quiet", action="store_true", help="no remarks")
+    parser.add_argument(
+        "--table", action="store_true", help="print what becomes of every key of both toolkits, and stop"
+    )
+    parser.add_argument("--language", choices=LANGUAGES, default="en", help="of --table (default: en)")
+    args = parser.parse_args()
+    if args.table:
+        print(key_tables(args.language))
+        return
+    if not args.config:
+        raise UserError("give the configuration to translate: migrate_config.py IN.yaml (--help has examples)")
+    values = read_yaml(args.config)
+    if "handler_name" in values or "output_prefix" in values:
+        raise UserError(f"{args.config}: a data file of MindSpeed-RL: python tools/rlhf_data.py --config {args.config}")
+    translation = translate(values, args.config)
+    if translation is None:
+        _, problems = collect(values)
+        if problems:
+            raise ConfigError(problems)
+        text = Path(args.config).read_text()
+        _say(args.quiet, [f"{args.config}: a configuration of this toolkit: nothing to do"])
+    else:
+        problems = [*translation.problems, *collect(translation.values)[1]]
+        text = f"# from {Path(args.config).name}, a configuration of {translation.toolkit}\n" + shortest_yaml(
+            translation
+        )
+        _say(args.quiet, remarks(translation))
+        if problems:
+            raise ConfigError(problems)
+    if args.output:
+        Path(args.output).parent.mkdir(parents=True, exist_ok=True)
+        Path(args.output).write_text(text)
+        _say(args.quiet, [f"wrote {args.output}"])
+    else:
+        print(text, end="")
+
+
+def remarks(translation: Translation) -> list[str]:
+    """What a reader should know, line by line."""
+    lists = (
+        ("changed its name or number:", translation.remarks),
+        ("without effect here:", translation.accepted),
+        ("without a counterpart:", translation.missing),
+    )
+    lines = [f"a configuration of {translation.toolkit}: {translation.num_same} settings stay as they are"]
+    for title, entries in lists:
+        if entries:
+            lines += [title, *(f"  {entry}" for entry in entries)]
+    return lines
+
+
+def _say(is_quiet: bool, lines: list[str]) -> None:
+    if not is_quiet:
+        print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    run_tool(main)
