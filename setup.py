@@ -14,7 +14,11 @@ setup(
     version=version,
     description="Reinforcement learning from verifiable rewards for language models on MindSpore",
     packages=find_packages(include=["mindrlhf_lite", "mindrlhf_lite.*"]),
-    package_data={"mindrlhf_lite": ["presets/*.yaml"], "mindrlhf_lite.data": ["templates.yaml"]},
+    package_data={
+        "mindrlhf_lite": ["presets/*.yaml"],
+        "mindrlhf_lite.config.aliases": ["*.yaml"],
+        "mindrlhf_lite.data": ["templates.yaml"],
+    },
     python_requires=">=3.10,<3.13",
     install_requires=[
         "mindspore==2.9.0",

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Writes docs/config.md from mindrlhf_lite/config/schema.py.
+"""Writes docs/config.md from mindrlhf_lite/config/schema.py, and the tables of docs/migration.md and its Chinese twin
+from mindrlhf_lite/config/aliases/*.yaml.
 
 Examples:
   python tools/document_config.py
-  python tools/document_config.py --check      exit code 1 if the file is not current
+  python tools/document_config.py --check      exit code 1 if a file is not current
 """
 
 import dataclasses
@@ -14,7 +15,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.config.aliases.document import key_tables
 from mindrlhf_lite.config.load import FLAGS, known_keys, setting_types
+
+_MARK = "<!-- keys -->"  # what follows it is written here
 
 
 def document() -> str:
@@ -46,12 +50,16 @@ def main() -> None:
     parser = tool_parser(__doc__)
     parser.add_argument("--check", action="store_true", help="only compare")
     args = parser.parse_args()
-    path, text = ROOT / "docs" / "config.md", document()
-    if not args.check:
-        path.write_text(text)
-    elif not path.is_file() or path.read_text() != text:
-        print(f"{path} is not current; run python tools/document_config.py")
-        sys.exit(1)
+    texts = {ROOT / "docs" / "config.md": document()}
+    for language, name in (("en", "migration.md"), ("zh", "migration_CN.md")):
+        path = ROOT / "docs" / name
+        texts[path] = path.read_text().partition(_MARK)[0] + _MARK + "\n\n" + key_tables(language) + "\n"
+    for path, text in texts.items():
+        if not args.check:
+            path.write_text(text)
+        elif not path.is_file() or path.read_text() != text:
+            print(f"{path} is not current; run python tools/document_config.py")
+            sys.exit(1)
 
 
 if __name__ == "__main__":

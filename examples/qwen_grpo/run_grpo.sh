@@ -14,7 +14,10 @@ Without MODEL: the quickstart's model and data on 4 ranks; actor dp=1,tp=2,pp=2,
   DATASET    MindRecord file of tools/rlhf_data.py
   RANKS      ranks to start (default: 1 with MODEL, else 4)
   CONFIG     YAML (default: grpo_config.yaml with MODEL, else four_ranks.yaml, both in examples/qwen_grpo)
-  LOG_DIR    where every rank's log goes (default: msrun_log)
+  LOG_DIR    where every rank's log goes (default: msrun_log; follow one with tail -f msrun_log/worker_0.log)
+  SAVE_CHECKPOINT_DIR  folder of checkpoints (default: the configuration's)
+
+QWEN_MODEL_PATH and DATASET_FILE, as scripts of MindRLHF call them, are MODEL and DATASET. CONFIG may be a YAML of MindRLHF or MindSpeed-RL.
 
 examples:
   bash examples/qwen_grpo/run_grpo.sh --rl_config.max_steps=20 --rl_config.output_dir=output/four_ranks
@@ -24,6 +27,7 @@ EOF
 }
 [ "${1:-}" != "-h" ] && [ "${1:-}" != "--help" ] || { usage; exit 0; }
 [ ! -d "$root/.venv" ] || export PATH="$root/.venv/bin:$PATH"
+MODEL="${MODEL:-${QWEN_MODEL_PATH:-}}" DATASET="${DATASET:-${DATASET_FILE:-}}"
 if [ -z "${MODEL:-}" ]; then
     [ -z "${DATASET:-}" ] || { usage >&2; echo "error: DATASET needs MODEL" >&2; exit 2; }
     bash "$root/build.sh"
@@ -40,7 +44,9 @@ else
 fi
 [ "$ranks" = 1 ] || export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
-arguments=(--config "$config" --actor_checkpoint_path "$MODEL" "${files[@]}" "$@")
+[ -z "${SAVE_CHECKPOINT_DIR:-}" ] || files+=(--save_checkpoint_dir "$SAVE_CHECKPOINT_DIR")
+
+arguments=(--config "$config" --actor_checkpoint_path "$MODEL" --tokenizer_dir "$MODEL" "${files[@]}" "$@")
 # mistakes in the settings end here, before any rank starts
 MS_WORKER_NUM="$ranks" python "$root/examples/qwen_grpo/main.py" "${arguments[@]}" --dry_run
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"

@@ -16,10 +16,12 @@ rl_config.swap_dir's parent) must be one that all nodes see; so must MODEL and D
   MASTER_ADDR     address of node 0, as the others see it (default: 127.0.0.1, for one node)
   MASTER_PORT     a free port there, the same on every node (default: 8118)
   NODE_RANK       this node (default: 0)
-  MODEL, DATASET  Hugging Face folder of the starting model and MindRecord file (default: the quickstart's, with four_ranks.yaml)
+  MODEL, DATASET  (or QWEN_MODEL_PATH, DATASET_FILE) Hugging Face folder of the starting model and MindRecord file (default: the quickstart's, with four_ranks.yaml)
   CONFIG          YAML (default: grpo_config.yaml with MODEL, else four_ranks.yaml)
   DEVICE          CPU (default) or Ascend (not run by this project's tests)
   LOG_DIR         where this node's ranks log (default: msrun_log/node_NODE_RANK)
+  SOCKET_IFNAME   network interface between the nodes, for HCCL, Gloo and vLLM (default: they choose)
+  SAVE_CHECKPOINT_DIR  folder of checkpoints, one that all nodes see (default: the configuration's)
   CLUSTER_TIMEOUT seconds that a node waits for the others (default: 600)
 
 example, on two hosts at 10.0.0.1 and 10.0.0.2:
@@ -30,6 +32,7 @@ EOF
 fail() { usage >&2; echo "error: $*" >&2; exit 2; }
 [ "${1:-}" != "-h" ] && [ "${1:-}" != "--help" ] || { usage; exit 0; }
 
+MODEL="${MODEL:-${QWEN_MODEL_PATH:-}}" DATASET="${DATASET:-${DATASET_FILE:-}}"
 DEVICE="${DEVICE:-CPU}" NNODES="${NNODES:-1}" NODE_RANK="${NODE_RANK:-0}"
 MASTER_ADDR="${MASTER_ADDR:-127.0.0.1}" MASTER_PORT="${MASTER_PORT:-8118}" CLUSTER_TIMEOUT="${CLUSTER_TIMEOUT:-600}"
 case "$DEVICE" in CPU) usual=2 ;; Ascend) usual=8 ;; *) fail "DEVICE=$DEVICE: CPU or Ascend" ;; esac
@@ -45,6 +48,10 @@ done
     fail "MASTER_ADDR=$MASTER_ADDR: other nodes cannot reach it; give node 0's address (ONE_HOST=1 if all nodes are this host)"
 
 [ ! -d "$root/.venv" ] || export PATH="$root/.venv/bin:$PATH"
+if [ -n "${SOCKET_IFNAME:-}" ]; then
+    [ -d "/sys/class/net/$SOCKET_IFNAME" ] || fail "SOCKET_IFNAME=$SOCKET_IFNAME: no such interface here; there are $(ls /sys/class/net | tr '\n' ' ')"
+    export HCCL_SOCKET_IFNAME="$SOCKET_IFNAME" GLOO_SOCKET_IFNAME="$SOCKET_IFNAME" TP_SOCKET_IFNAME="$SOCKET_IFNAME"
+fi
 if [ -z "${MODEL:-}" ]; then
     [ -z "${DATASET:-}" ] || fail "DATASET needs MODEL"
     MODEL="$root/examples/quickstart/model" data="$root/output/quickstart_data"
@@ -58,7 +65,8 @@ fi
 [ "$DEVICE" != CPU ] || export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
 ranks=$((NNODES * NPUS_PER_NODE))
-arguments=(--config "$config" --actor_checkpoint_path "$MODEL" "${files[@]}" --context.device_target="$DEVICE" "$@")
+[ -z "${SAVE_CHECKPOINT_DIR:-}" ] || files+=(--save_checkpoint_dir "$SAVE_CHECKPOINT_DIR")
+arguments=(--config "$config" --actor_checkpoint_path "$MODEL" --tokenizer_dir "$MODEL" "${files[@]}" --context.device_target="$DEVICE" "$@")
 # mistakes in the settings end here, before any rank starts
 MS_WORKER_NUM="$ranks" python "$root/examples/qwen_grpo/main.py" "${arguments[@]}" --dry_run
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"

@@ -19,7 +19,8 @@ from mindrlhf_lite.types import SamplingParams
 
 def find_problems(config: Config, world_size: int, is_plan: bool = False, needs_prompts: bool = True) -> list[str]:
     """Every reason why `config` cannot run on `world_size` ranks. `is_plan`: nothing will run, so no weights and data
-    are needed. `needs_prompts`: whether a run draws prompts from a file.
+    are needed. `needs_prompts`: whether a run completes prompts of a file and verifies what
+    it gets.
     """
     problems = [
         *_ranges(config),
@@ -29,7 +30,8 @@ def find_problems(config: Config, world_size: int, is_plan: bool = False, needs_
         *_parallel(config, world_size),
         *_layouts(config, world_size),
     ]
-    return [*problems, *_rewards(config), *([] if is_plan else file_problems(config, needs_prompts))]
+    rewards = _rewards(config) if needs_prompts else []
+    return [*problems, *rewards, *([] if is_plan else file_problems(config, needs_prompts))]
 
 
 def _ranges(config: Config) -> list[str]:

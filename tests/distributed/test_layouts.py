@@ -14,6 +14,7 @@ from distributed.jobs import VERIFIERS, start_msrun
 from helpers import make_sums, random_weights, read_jsonl, run
 
 from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
+from mindrlhf_lite.observe.compare import compare, entries_of, read_step
 from mindrlhf_lite.shapes.model_config import ModelConfig
 
 WORKER = Path(__file__).with_name("layout_worker.py")
@@ -145,6 +146,7 @@ def settings(folder, case):
         "generate_config.max_num_seqs": 16,
         "generate_config.max_prompt_length": 8,
         "generate_config.sampling_config.max_tokens": 20,
+        "msprobe_config.msprobe": True,
         "monitor_config.plots": False,
         "monitor_config.progress_bar": False,
         **options,
@@ -199,6 +201,12 @@ def difference(folder, name, witness):
     found["weights"] = max(
         np.abs(ours[tensor] - theirs[tensor]).max() / np.abs(theirs[tensor]).max() for tensor in theirs
     )
+    ours, theirs = (entries_of(read_step(folder / run / "dump", 1)) for run in (name, witness))
+    dumped = list(compare(theirs, ours, 1))
+    assert {key[0] for key in ours} == {"key data", "weight", "activation", "gradient"} and len(ours) == len(theirs)
+    worst = max(dumped, key=lambda each: each.value)
+    # a gradient that is small beside what it was summed of has fewer digits than NEAR
+    assert sum(each.key[0] == "gradient" for each in dumped) > 30 and worst.value < 1e-4, str(worst)
     probes = [np.load(folder / run / "probe.npz") for run in (name, witness)]
     assert (probes[0]["greedy"] == probes[1]["greedy"]).all()
     found["reference"] = (

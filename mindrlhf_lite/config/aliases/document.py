@@ -34,7 +34,7 @@ _SECTION_NOTES = {"flat": {"en": "(no section)", "zh": "(无分节)"}}
 
 def key_tables(language: str) -> str:
     """Both toolkits' tables in Markdown."""
-    return "\n\n".join(f"## {toolkit}\n\n{_table(toolkit, language)}" for toolkit in (MINDRLHF, MINDSPEED_RL))
+    return "\n\n".join(f"### {toolkit}\n\n{_table(toolkit, language)}" for toolkit in (MINDRLHF, MINDSPEED_RL))
 
 
 def _table(toolkit: str, language: str) -> str:

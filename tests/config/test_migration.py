@@ -1,0 +1,354 @@
+"""Configurations of MindRLHF and MindSpeed-RL: what becomes of their keys, and that they run as they are.
+
+The short files here are written for the tests, with keys of those toolkits; the real ones are read in ../shared.
+"""
+
+import re
+import textwrap
+
+import pytest
+import yaml
+from helpers import ROOT, run_python
+
+from mindrlhf_lite.config.aliases.migrate import shortest_yaml
+from mindrlhf_lite.config.aliases.tables import MINDRLHF, MINDSPEED_RL, find_row, table, toolkit_of
+from mindrlhf_lite.config.aliases.toolkits import translate
+from mindrlhf_lite.config.load import ConfigError, build_config, collect, known_keys, read_yaml
+from mindrlhf_lite.rewards.verifiers import BUILT_IN
+
+MAIN = "examples/qwen_grpo/main.py"
+
+
+def written(tmp_path, text, name="theirs.yaml"):
+    path = tmp_path / name
+    path.write_text(textwrap.dedent(text))
+    return path
+
+
+def ours(path, **overrides):
+    translation = translate(read_yaml(str(path)), str(path), {k.replace("__", "."): v for k, v in overrides.items()})
+    config, problems = collect(translation.values)
+    assert not problems, problems
+    return config, translation
+
+
+def test_tables_name_settings_that_are_there():
+    known = known_keys()
+    for toolkit in (MINDRLHF, MINDSPEED_RL):
+        for key, row in table(toolkit).items():
+            assert row.zh or row.kind == "same", key
+            if row.kind in ("same", "to") and row.section != "flat":
+                assert row.ours in known, (key, row.ours)
+                values = [value for value in (row.values or {}).values() if value is not None]
+                for value in [*values, *([row.translated(row.default)] if row.has_default else [])]:
+                    _, problems = collect({row.ours: value})
+                    assert not problems, problems
+            if row.section == "flat" and row.kind == "to":
+                assert find_row(MINDRLHF, row.ours) is not None or row.ours in known, key
+
+
+@pytest.mark.parametrize(
+    ("folder", "file", "toolkit"),
+    [("mindrlhf", "grpo_config.yaml", MINDRLHF), ("mindspeed_rl", "grpo_qwen25_7b_A3.yaml", MINDSPEED_RL)],
+)
+def test_every_key_of_the_real_files_has_a_row(shared, folder, file, toolkit):
+    values = read_yaml(str(shared / "configs" / folder / file))
+    assert toolkit_of(values) == toolkit
+    megatron = ("megatron_training.", "actor_config.")
+    for key in values:
+        name = next((f"megatron.{key.removeprefix(each)}" for each in megatron if key.startswith(each)), key)
+        assert key == "defaults" or find_row(toolkit, name if toolkit == MINDSPEED_RL else key), key
+
+
+MINDRLHF_FILE = """
+    rl_config:
+      use_parallel: True
+      parallel_mode: semi_auto_parallel
+      load_ckpt_format: hf_safetensors
+      deterministic: "ON"
+      tokenizer_type: qwen
+      seq_length: 1024
+      epochs: 2
+      batch_size: 2
+      chunk_size: 3
+      num_rollouts: 2
+      num_generations: 4
+      num_iterations: 1
+      enable_oldpolicy: True
+    actor_config:
+      offset: [-1, 1]
+      loss_scale_value: 4096
+      parallel_config: {data_parallel: 2, model_parallel: 1, pipeline_stage: 2, micro_batch_num: 4}
+      recompute_config: {recompute: False, select_recompute: ['feed_forward']}
+    ref_config:
+      sync_ref_model: True
+      parallel_config: {data_parallel: 4, model_parallel: 1, pipeline_stage: 1}
+    reward_config:
+      verifier_function: [accuracy_reward, format_reward]
+      verifier_weight: [1.0, 0.5]
+    generate_config:
+      max_prompt_length: 256
+      parallel_config: {data_parallel: 4, model_parallel: 1, pipeline_stage: 1}
+      sampling_config: {max_tokens: 128, top_k: -1, temperature: 1.0, eos_token_id: [7]}
+    monitor_config:
+      host_monitor_steps: [1, [5, 7]]
+    profiler_config: {profile: true, profile_step_start: 0, profile_step_end: 2}
+    context: {mode: 0, device_target: CPU}
+"""
+
+
+def test_quantities_of_mindrlhf(tmp_path):
+    """By hand: 3 prompts on each of 4 rollout ranks, 2 rounds, 4 completions: 96 a step. An update takes 2 rows on each
+    of 2 actor ranks and 4 micro-batches: 16.
+    """
+    config, _ = ours(written(tmp_path, MINDRLHF_FILE), actor_config__load=str(ROOT / "examples/quickstart/model"))
+    rl = config.rl_config
+    assert (rl.chunk_size, config.prompts_per_step, config.completions_per_step) == (12, 24, 96)
+    assert (rl.batch_size, config.updates_per_step) == (16, 6)
+    assert config.actor_config.parallel_config.micro_batch_num == 4
+    assert config.actor_config.parallel_config.stage_layers == [1, 3]  # 4 layers on 2 stages, -1 and +1
+    assert config.actor_config.recompute_config.select_recompute and not config.actor_config.recompute_config.recompute
+    assert config.context.deterministic and not rl.swap
+    assert config.ref_config.ref_model_mixup_alpha == 1.0
+    # what the file leaves out is what it is there
+    sampling = config.generate_config.sampling_config
+    assert (sampling.top_p, sampling.repetition_penalty, sampling.min_tokens, sampling.top_k) == (0.8, 1.05, 2, 0)
+    lr = config.actor_config.lr_schedule
+    assert (lr.lr, lr.warmup_step, lr.decay_steps, lr.lr_decay_style) == (5e-7, 10, 200000, "cosine")
+    assert rl.beta == 0.01
+    assert config.monitor_config.host_monitor_steps == [1, 5, 6, 7]
+    assert (config.profiler_config.profile_step_start, config.profiler_config.profile_step_end) == (1, 3)
+    assert config.reward_config.verifier_function == ["qwen_accuracy_reward", "format_reward"]
+
+
+def test_the_command_line_speaks_the_files_language(tmp_path):
+    path = written(tmp_path, MINDRLHF_FILE.replace("offset: [-1, 1]", "offset: 0"))
+    config, _ = ours(path, rl_config__chunk_size=1, rl_config__output_dir="here", generate_config__use_vllm=0)
+    assert config.rl_config.chunk_size == 4 and config.rl_config.output_dir == "here"
+
+
+def test_what_would_change_numbers_is_refused(tmp_path):
+    text = MINDRLHF_FILE.replace("enable_oldpolicy: True", "enable_oldpolicy: False").replace("mode: 0", "mode: 1")
+    text = text.replace("hf_safetensors", "ckpt").replace("offset: [-1, 1]", "offset: [1, 2, 3]")
+    path = written(tmp_path, text)
+    translation = translate(read_yaml(str(path)), str(path))
+    for wanted in ("enable_oldpolicy=False: with several updates", "context.mode=1", "load_ckpt_format='ckpt'"):
+        assert any(wanted in line for line in translation.problems), (wanted, translation.problems)
+    assert any("actor_config.offset=[1, 2, 3]: a list of 2" in line for line in translation.problems)
+
+
+def test_a_file_without_sections(tmp_path):
+    path = written(
+        tmp_path,
+        """
+        align_type: rlhf_stages
+        sink_size: 2
+        chunk_size: 2
+        num_rollouts: 3
+        num_generations: 8
+        beta: 0.02
+        beta1: 0.8
+        start_lr: 3.0e-6
+        end_lr: 1.0e-7
+        mind_dataset_dir: a.mindrecord
+        device_target: CPU
+        vf_coef: 1.0
+        """,
+    )
+    config, translation = ours(path)
+    assert (config.prompts_per_step, config.rl_config.beta) == (6, 0.02)
+    assert config.actor_config.optimizer.adam_beta1 == 0.8
+    assert (config.actor_config.lr_schedule.lr, config.actor_config.lr_schedule.min_lr) == (3e-6, 1e-7)
+    assert config.rl_config.dataset_file == "a.mindrecord" and any("vf_coef" in line for line in translation.accepted)
+
+
+MINDSPEED_FILE = """
+    defaults:
+      - model: [small]
+    megatron_training:
+      model: small
+      stage: ray_grpo
+      bf16: true
+      global_batch_size: 16
+      train_iters: 10
+      seq_length: 512
+      tokenizer_name_or_path: ./nowhere
+      data_path: ./data/train
+      save_interval: 5
+      seed: 3
+    actor_config:
+      tensor_model_parallel_size: 2
+      pipeline_model_parallel_size: 2
+      context_parallel_size: 2
+      micro_batch_size: 2
+      lr: 1e-6
+      lr_warmup_fraction: 0.1
+      clip_grad: 5.0
+      recompute_granularity: full
+      num_layer_list: "3,1"
+      load: ./ckpt
+      save: ./ckpt
+    rl_config:
+      n_samples_per_prompt: 4
+      mini_batch_size: 8
+      init_kl_coef: 0.001
+      clip_ratio: 0.3
+      max_prompt_length: 128
+      verifier_function: [acc, strict_format]
+      verifier_weight: [1.0, 0.5]
+      actor_resource: {num_npus: 16}
+    generate_config:
+      infer_tensor_parallel_size: 2
+      offload_train_param: true
+      sampling_config: {max_tokens: 256, temperature: 0.9, top_k: -1}
+"""
+MODEL_FILE = """
+    small:
+      num_layers: 4
+      hidden_size: 64
+      ffn_hidden_size: 96
+      num_attention_heads: 4
+      group_query_attention: true
+      num_query_groups: 2
+      rotary_base: 1000000
+      norm_epsilon: 1e-6
+      max_position_embeddings: 4096
+      padded_vocab_size: 512
+      add_qkv_bias: true
+      untie_embeddings_and_output_weights: true
+      num_experts: null
+"""
+
+
+def test_quantities_of_mindspeed_rl(tmp_path):
+    """By hand: 16 prompts x 4 = 64 completions a step; an update takes 8 prompts, 32 of them: two updates, 20 in all,
+    of which a tenth warms up. On 16 ranks, tp 2, pp 2, cp 2 leave 2 shares of 16 completions, 2 a micro-batch: 8.
+    """
+    written(tmp_path, MODEL_FILE, "small.yaml")
+    config, translation = ours(written(tmp_path, MINDSPEED_FILE))
+    rl, actor = config.rl_config, config.actor_config
+    assert (rl.chunk_size, rl.num_rollouts, rl.num_generations, rl.batch_size) == (16, 1, 4, 32)
+    assert (config.updates_per_step, rl.max_steps, actor.lr_schedule.warmup_step) == (2, 10, 2)
+    parallel = actor.parallel_config
+    assert (parallel.model_parallel, parallel.pipeline_stage, parallel.context_parallel) == (2, 2, 2)
+    assert parallel.micro_batch_num == 8 and parallel.stage_layers == [3, 1]
+    assert config.ref_config.parallel_config.model_parallel == 2
+    assert (rl.beta, rl.epsilon_low, rl.epsilon_high, rl.kl_estimator) == (0.001, 0.3, 0.3, "k3")
+    assert actor.optimizer.max_grad_norm == 5.0 and actor.optimizer.adam_beta2 == 0.999  # theirs where it is left out
+    assert actor.lr_schedule.lr == 1e-6 and actor.lr_schedule.lr_decay_style == "linear"
+    assert rl.seq_length == 128 + 256 and config.generate_config.max_prompt_length == 128
+    assert actor.compute_dtype == "bfloat16" and actor.recompute_config.recompute and rl.swap
+    assert (
+        config.generate_config.sampling_config.top_p == 1.0
+        and config.generate_config.parallel_config.model_parallel == 2
+    )
+    assert actor.load == "./nowhere" and rl.dataset_file == "./data/train.mindrecord"
+    assert any("16 ranks" in line for line in translation.remarks)
+
+
+def test_dapo_of_mindspeed_rl(tmp_path):
+    text = MINDSPEED_FILE.replace("ray_grpo", "ray_dapo").replace(
+        "clip_ratio: 0.3",
+        "clip_ratio: 0.3\n      clip_higher_enable: true\n      clip_ratio_low: 0.2\n      clip_ratio_high: 0.28\n"
+        "      filter_groups_enable: true\n      filter_groups_train_batch_size: 8\n"
+        "      filter_groups_max_batches: 0\n      token_level_loss: false\n"
+        "      overlong_buffer_enable: true\n      overlong_buffer: 64\n      rollout_max_tokens: 256",
+    )
+    config, _ = ours(written(tmp_path, text))
+    rl = config.rl_config
+    assert (rl.beta, rl.epsilon_low, rl.epsilon_high, rl.loss_aggregation) == (0.0, 0.2, 0.28, "sequence_mean")
+    assert rl.dynamic_sampling.enabled and rl.dynamic_sampling.max_attempts == 1000 and rl.chunk_size == 8
+    assert rl.overlong.buffer == 64.0 and rl.overlong.penalty == 1.0
+
+
+def test_older_files_count_completions(tmp_path):
+    """mini_batch_size 8 of 64 completions: eight updates."""
+    text = MINDSPEED_FILE + "    ref_config:\n      load: ./ckpt\n"
+    assert ours(written(tmp_path, text))[0].updates_per_step == 8
+
+
+@pytest.mark.parametrize("text", [MINDRLHF_FILE.replace("offset: [-1, 1]", "offset: 0"), MINDSPEED_FILE])
+def test_the_shortest_yaml_means_the_same(tmp_path, text):
+    written(tmp_path, MODEL_FILE, "small.yaml")
+    path, output = written(tmp_path, text), tmp_path / "ours.yaml"
+    config, translation = ours(path)
+    result = run_python("tools/migrate_config.py", path, "--output", output)
+    assert result.returncode == 0 and "changed its name or number:" in result.stderr, result.stderr
+    assert build_config(read_yaml(str(output))) == config
+    given, defaults = read_yaml(str(output)), build_config({})
+    for key in given:  # nothing is written that need not be
+        assert build_config({key: given[key]}) != defaults, key
+    again = run_python("tools/migrate_config.py", output, "--output", tmp_path / "again.yaml")
+    assert again.returncode == 0 and (tmp_path / "again.yaml").read_text() == output.read_text()
+    assert yaml.safe_load(shortest_yaml(translation)) == yaml.safe_load(output.read_text())
+
+
+def test_a_configuration_of_ours_comes_out_as_it_is(tmp_path):
+    path = ROOT / "examples/qwen_grpo/grpo_config.yaml"
+    result = run_python("tools/migrate_config.py", path)
+    assert result.stdout == path.read_text() and "nothing to do" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("actor_config.tensor_model_parallel_size", 2, "a key of MindSpeed-RL: model_parallel of actor and reference"),
+        ("rl_config.mini_batch_size", 8, "a key of MindSpeed-RL"),
+        ("rl_config.micro_batch_interleaved", 2, "a key of MindRLHF"),
+        ("context.mode", 1, "everything is compiled as graphs"),
+        ("rl_config.zzyzx", 1, "remove it; docs/config.md lists all keys"),
+        ("rl_config.enable_oldpolcy", 1, "did you mean rl_config.enable_oldpolicy?"),
+    ],
+)
+def test_single_keys_of_others_in_a_file_of_ours(key, value, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        build_config({key: value})
+
+
+def test_keys_without_effect_are_accepted_in_a_file_of_ours():
+    config = build_config({"context.mode": 0, "rl_config.pack_num": 1, "rl_config.deterministic": "OFF"})
+    assert config.context.deterministic is False
+
+
+def test_unknown_keys_stay_errors_in_their_files(tmp_path):
+    path = written(tmp_path, MINDRLHF_FILE.replace("mode: 0", "made_up: 1") + "    other_config: {x: 1}\n")
+    result = run_python(MAIN, "--config", path, "--dry_run")
+    assert result.returncode == 2 and "context.made_up=1: unknown key" in result.stderr, result.stderr
+    assert "other_config.x=1: unknown key" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_mindrlhfs_file_is_planned_for_eight_devices(shared, tmp_path):
+    """As it is, but for the paths of its model files."""
+    folder = shared / "configs/mindrlhf"
+    text = (folder / "grpo_config.yaml").read_text()
+    path = tmp_path / "grpo_config.yaml"
+    path.write_text(text.replace("./model_configs/qwen_grpo/qwen2_5_7b/", f"{folder}/"))
+    result = run_python(MAIN, "--config", path, "--dry_run", "--devices", 8, "--device_memory_gb", 58)
+    assert result.returncode == 0, result.stderr + result.stdout
+    for wanted in (
+        "7,615,616,512 parameters; actor bfloat16 stored as float32",
+        "actor dp=1,tp=4,pp=2, reference dp=2,tp=4,pp=1, rollout dp=2,tp=4,pp=1",
+        "8 prompts x 8 completions = 64 sequences, 32 update(s)",
+    ):
+        assert wanted in result.stdout, (wanted, result.stdout)
+    path.write_text(re.sub(r'model_config: "[^"]*"', 'model_config: ""', text))
+    model = ROOT / "model_configs/qwen2_5_7b.yaml"
+    result = run_python(MAIN, "--config", path, "--model_config", model, "--dry_run", "--devices", 8)
+    assert result.returncode == 0 and "7,615,616,512 parameters" in result.stdout, result.stderr
+
+
+def test_mindspeed_rls_file_is_planned_for_sixteen_devices(shared):
+    path = shared / "configs/mindspeed_rl/grpo_qwen25_7b_A3.yaml"
+    result = run_python(MAIN, "--config", path, "--dry_run", "--devices", 16, "--device_memory_gb", 64)
+    assert result.returncode == 0, result.stderr + result.stdout
+    assert (
+        "actor dp=4,tp=2,pp=2" in result.stdout
+        and "32 prompts x 8 completions = 256 sequences, 1 update(s)" in result.stdout
+    )
+    data = run_python("tools/migrate_config.py", shared / "configs/mindspeed_rl/deepscaler.yaml")
+    assert data.returncode == 2 and "tools/rlhf_data.py --config" in data.stderr
+
+
+def test_their_verifiers_have_their_names():
+    for name in ("acc", "base_acc", "math_17k_acc", "acc_for_dapo", "format", "strict_format", "reasoning_steps"):
+        assert name in BUILT_IN

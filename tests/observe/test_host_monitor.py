@@ -1,0 +1,65 @@
+"""Memory of the host: where its limits are, and what a monitored run leaves."""
+
+import resource
+import subprocess
+import sys
+import time
+
+import pytest
+from helpers import ROOT, clean_environment
+
+from mindrlhf_lite.config.schema import MonitorConfig
+from mindrlhf_lite.job.resume import ResumeHint
+from mindrlhf_lite.observe.host_monitor import HostMonitor, memory_usage
+
+PROGRAM = """
+import resource, sys, time
+sys.path.insert(0, {root!r})
+from mindrlhf_lite.config.schema import MonitorConfig
+from mindrlhf_lite.job.resume import ResumeHint
+from mindrlhf_lite.observe.host_monitor import HostMonitor, memory_usage
+config = MonitorConfig(host_memory_protection=True, host_max_memory_threshold={threshold})
+with HostMonitor(config, ResumeHint("out", "out/checkpoints", "go on")) as monitor:
+    held = bytearray({held})
+    usage = memory_usage()
+    print(usage.what, usage.share, flush=True)
+    time.sleep(2.5)
+    print("exceeded" if monitor.exceeded() else "all is well", flush=True)
+"""
+
+
+def limited(threshold, held_mib, limit_mib=2048):
+    """A process with so much address space."""
+    limit = limit_mib << 20
+    program = PROGRAM.format(root=str(ROOT), threshold=threshold, held=held_mib << 20)
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=clean_environment(),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("held", "code", "said"), [(50, 0, "all is well"), (1200, 0, "exceeded"), (1750, 1, "the run ends before")]
+)
+def test_a_process_near_its_limit(held, code, said):
+    """Of 2 GiB of address space: below 60 %, above it, and above 80 %, half the way from there to all of it."""
+    result = limited(0.6, held)
+    assert "ulimit -v" in result.stdout and result.returncode == code, result.stdout + result.stderr
+    assert said in result.stdout + result.stderr
+    if code:
+        assert "go on" in result.stderr or "there is no checkpoint" in result.stderr
+
+
+def test_metrics_of_chosen_steps():
+    config = MonitorConfig(host_monitor_interval=0.05, host_monitor_steps=[2])
+    with HostMonitor(config, ResumeHint("", "", "")) as monitor:
+        time.sleep(0.2)
+        assert monitor.take(1) == {}
+        time.sleep(0.2)
+        found = monitor.take(2)
+    assert 0 < found["host/memory_used_share"] < 1 and 0 <= found["host/cpu_busy_share"] <= 1
+    assert found["host/memory_used_gb"] > 0.01 and memory_usage().limit_gb > 0.1
