@@ -63,6 +63,9 @@ bench_reshard --model_config {folder}/shape.yaml --src dp=1,tp=2 --dst dp=2,tp=1
 bench_rollout --engines native --hidden 64 --layers 1 --prompts 4 --turns 1
 bench_swap --hidden 128 --layers 1 --steps 2
 quantize --model {model} --output {folder}/int8
+migrate_config {folder}/theirs.yaml --output {folder}/ours.yaml
+compare_dumps {folder}/dump {folder}/dump
+replay --show {folder}/step_000001.mindrecord
 """
 
 
@@ -91,7 +94,29 @@ def write_inputs(folder: Path) -> None:
     (folder / "rows.jsonl").write_text(
         "".join(json.dumps({"prompt": f"{n}+8=", "completion": f"{n + 8}"}) + "\n" for n in (12, 34))
     )
+    (folder / "theirs.yaml").write_text("rl_config: {use_parallel: True, chunk_size: 2}\n")
+    write_records(folder)
     (folder / "math.jsonl").write_text(json.dumps({"question": "What is 1/2 + 1/4?", "answer": "\\frac{3}{4}"}) + "\n")
+
+
+def write_records(folder: Path) -> None:
+    """A dump and an experience file of one completion."""
+    import numpy as np
+
+    from mindrlhf_lite.config.load import build_config
+    from mindrlhf_lite.data.experience_file import ExperienceHeader, experience_path, write_experience
+    from mindrlhf_lite.observe.dump import Dumps
+    from mindrlhf_lite.parallel.mesh import Mesh
+    from mindrlhf_lite.types import Completion, FinishReason, Outcome, Prompt, RolloutGroup, ScoredGroup, TrainSequence
+
+    ones, sequence = np.ones(1, np.float32), TrainSequence.of(np.arange(3, dtype=np.int32), 2, 1.0)
+    dumps = Dumps(build_config({"msprobe_config.msprobe": True, "msprobe_config.dump_path": f"{folder}/dump"}), Mesh())
+    with dumps.step(1):
+        dumps.key_data([sequence], ones)
+    group = RolloutGroup(Prompt(0, (0, 1), "a", "b", 1), [Completion((2,), ones, ones, FinishReason.STOP)], ["c"])
+    scored = ScoredGroup(group, {}, ones, ones, [Outcome.WRONG], np.ones(1, bool))
+    header = ExperienceHeader(1, 0.0, "", "", 1, 1, {})
+    write_experience(experience_path(f"{folder}/step.mindrecord", 1), header, [scored], [sequence])
 
 
 def commands(folder: Path, run: Path) -> dict[str, list[list[str]]]:

@@ -72,38 +72,39 @@ def test_a_whole_run_with_everything_on(data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rank", "actor", "reference", "options"),
+    ("rank", "ranks", "actor", "reference", "options"),
     [
         (
-            *(0, (1, 2, 2), (2, 2, 1)),
+            *(0, 8, (1, 2, 2, 2), (2, 2, 1, 2)),
             (
+                "--actor_config.recompute_config.select_recompute=true",
                 "--actor_config.parallel_config.use_seq_parallel=true",
                 "--rl_config.swap=true",
                 "--actor_config.compute_dtype=bfloat16",
             ),
         ),
         pytest.param(
-            *(3, (2, 2, 1), (1, 2, 2)),
+            *(3, 4, (2, 2, 1, 1), (1, 2, 2, 1)),
             ("--actor_config.enable_parallel_optimizer=true", "--generate_config.compute_dtype=bfloat16"),
             marks=pytest.mark.full,
         ),
     ],
 )
-def test_whole_runs_on_a_rank_of_four(data, tmp_path, rank, actor, reference, options):
+def test_whole_runs_on_a_rank_of_several(data, tmp_path, rank, ranks, actor, reference, options):
     def degrees(role, values):
-        names = ("data_parallel", "model_parallel", "pipeline_stage")
+        names = ("data_parallel", "model_parallel", "pipeline_stage", "context_parallel")
         return [f"--{role}.parallel_config.{name}={value}" for name, value in zip(names, values)]
 
     result = simulate(
         rank,
-        4,
+        ranks,
         data,
         tmp_path,
         "--actor_checkpoint_path",
         QUICKSTART_MODEL,
         *degrees("actor_config", actor),
         *degrees("ref_config", reference),
-        *degrees("generate_config", (2, 2)),
+        *degrees("generate_config", (2, 2, 1, ranks // 4)),
         "--actor_config.parallel_config.micro_batch_num=2",
         "--rl_config.save_hf_model=false",  # made of all ranks' shares
         *options,
