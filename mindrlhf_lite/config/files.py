@@ -39,7 +39,13 @@ def file_problems(config: Config, needs_prompts: bool = True) -> list[str]:
         )
     else:
         problems += _model_problems("actor_config.load", config.actor_config.load, config)
-        problems += _shape_differences(config.actor_config.load, config.actor_config.model_config)
+        actor = config.actor_config.load
+        for key, folder, path in (
+            ("actor_config", actor, config.actor_config.model_config),
+            ("ref_config", config.ref_config.load or actor, config.ref_config.model_config),
+            ("generate_config", actor, config.generate_config.model_config),
+        ):
+            problems += _shape_differences(key, folder, path)
     if config.ref_config.load and config.ref_config.load != config.actor_config.load:
         problems += _model_problems("ref_config.load", config.ref_config.load, config)
     if not rl.resume_training and has_run(Path(rl.output_dir), Path(config.checkpoint_dir)):
@@ -145,7 +151,7 @@ def _disk_of(path: str) -> Path:
     return next(parent for parent in (Path(path).absolute(), *Path(path).absolute().parents) if parent.is_dir())
 
 
-def _shape_differences(folder: str, model_config: str) -> list[str]:
+def _shape_differences(key: str, folder: str, model_config: str) -> list[str]:
     """Where a model file contradicts the checkpoint's own config.json."""
     if not model_config:
         return []
@@ -154,7 +160,7 @@ def _shape_differences(folder: str, model_config: str) -> list[str]:
     except ValueError:
         return []  # reported elsewhere
     return [
-        f"actor_config.model_config={model_config!r}: {name} is {given[name]}, but {value} in {folder}/config.json"
+        f"{key}.model_config={model_config!r}: {name} is {given[name]}, but {value} in {folder}/config.json"
         for name, value in actual.items()
         if given[name] != value
         and name

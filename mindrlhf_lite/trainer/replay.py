@@ -6,6 +6,7 @@ bit for bit: everything that it takes is in the file.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from mindrlhf_lite.data.experience_file import ExperienceHeader, StepExperience,
 from mindrlhf_lite.data.sampler import PromptSampler
 from mindrlhf_lite.data.tokenizer import Tokenizer, stop_token_ids
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.observe.host import peak_rss_gb
 from mindrlhf_lite.observe.writers import MetricsWriter
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.trainer.export import Export
@@ -94,11 +96,14 @@ class Replay:
     def run(self) -> None:
         """All steps; then OUTPUT/hf."""
         for step in self.steps:
-            self.update.kl_coefficient = step.header.kl_coefficient
+            self.update.kl_coefficient, started = step.header.kl_coefficient, time.perf_counter()
             with self.update.dumps.step(step.header.step):
                 self.update.dumps.key_data(step.sequences)
                 counts = self.update.run(step.sequences, step.engine_logprobs)
-            values = update_metrics(gather_objects(self.mesh.world, counts), self.config.updates_per_step)
+            seconds = time.perf_counter() - started
+            ranks, peaks = zip(*gather_objects(self.mesh.world, (counts, peak_rss_gb())), strict=True)
+            values = update_metrics(ranks, self.config.updates_per_step)
+            values |= {"time_s/update": seconds, "memory/peak_rss_gb": max(peaks)}
             if self.writer is not None:
                 self.writer.write(StepMetrics(step.header.step, values))
                 print(_line(step.header.step, values), flush=True)
@@ -111,4 +116,7 @@ class Replay:
 
 
 def _line(step: int, values: dict[str, Any]) -> str:
-    return f"step {step:4d} | loss {values['loss/total']:.6f} | grad {values['policy/grad_norm']:.4f}"
+    return (
+        f"step {step:4d} | loss {values['loss/total']:.6f} | grad {values['policy/grad_norm']:.4f} | "
+        f"{values['time_s/update']:.2f} s | peak memory {values['memory/peak_rss_gb']:.2f} GiB a rank"
+    )
