@@ -45,8 +45,9 @@ fi
 [ "$ranks" = 1 ] || export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
 [ -z "${SAVE_CHECKPOINT_DIR:-}" ] || files+=(--save_checkpoint_dir "$SAVE_CHECKPOINT_DIR")
+[ -z "${QWEN_MODEL_PATH:-}" ] || files+=(--tokenizer_dir "$QWEN_MODEL_PATH")  # there the model's folder holds it
 
-arguments=(--config "$config" --actor_checkpoint_path "$MODEL" --tokenizer_dir "$MODEL" "${files[@]}" "$@")
+arguments=(--config "$config" --actor_checkpoint_path "$MODEL" "${files[@]}" "$@")
 # mistakes in the settings end here, before any rank starts
 MS_WORKER_NUM="$ranks" python "$root/examples/qwen_grpo/main.py" "${arguments[@]}" --dry_run
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"

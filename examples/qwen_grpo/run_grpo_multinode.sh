@@ -66,7 +66,8 @@ fi
 
 ranks=$((NNODES * NPUS_PER_NODE))
 [ -z "${SAVE_CHECKPOINT_DIR:-}" ] || files+=(--save_checkpoint_dir "$SAVE_CHECKPOINT_DIR")
-arguments=(--config "$config" --actor_checkpoint_path "$MODEL" --tokenizer_dir "$MODEL" "${files[@]}" --context.device_target="$DEVICE" "$@")
+[ -z "${QWEN_MODEL_PATH:-}" ] || files+=(--tokenizer_dir "$QWEN_MODEL_PATH")  # there the model's folder holds it
+arguments=(--config "$config" --actor_checkpoint_path "$MODEL" "${files[@]}" --context.device_target="$DEVICE" "$@")
 # mistakes in the settings end here, before any rank starts
 MS_WORKER_NUM="$ranks" python "$root/examples/qwen_grpo/main.py" "${arguments[@]}" --dry_run
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"

@@ -216,7 +216,7 @@ def test_every_setting_is_read_somewhere():
         assert key == "generate_config.load" or re.search(rf"\.{name}\b(?!\()", source), key
 
 
-def test_vllm_on_ascend_needs_its_plugin_and_plain_sampling(values):
+def test_vllm_on_ascend_needs_its_plugin_and_cannot_correct_for_filters(values):
     pytest.importorskip("vllm", reason="needs vLLM: bash build.sh --vllm")
     ascend = {
         "context.device_target": "Ascend",
@@ -234,11 +234,12 @@ def test_vllm_on_ascend_needs_its_plugin_and_plain_sampling(values):
         ),
         2,
     )
-    assert sum("vllm-mindspore plugin" in line for line in found) == 1, found
-    assert (
-        sum("temperature=0.8, top_p=0.9: on Ascend vLLM reports the policy's logprobs only" in line for line in found)
-        == 1
-    ), found
+    assert len(found) == 1 and "vllm-mindspore plugin" in found[0], found  # the sampling is all right
+    filters = {"generate_config.sampling_config.top_k": 20, "generate_config.sampling_config.repetition_penalty": 1.05}
+    found = find_problems(build_config({**values, **ascend, **filters, "rl_config.rollout_is_cap": 2.0}), 2)
+    assert sum("rollout_is_cap=2: it needs logprobs of the distribution" in line for line in found) == 1, found
+    found = find_problems(build_config({**values, **ascend, "rl_config.rollout_is_cap": 2.0}), 2)
+    assert len(found) == 1, found
 
 
 @pytest.mark.parametrize(
@@ -264,6 +265,8 @@ def test_vllm_on_ascend_needs_its_plugin_and_plain_sampling(values):
         ),
         ({"DEVICE": "NPU"}, "DEVICE=NPU: CPU or Ascend"),
         ({"MODEL": "/tmp"}, "MODEL needs DATASET"),
+        ({"QWEN_MODEL_PATH": "/tmp"}, "MODEL needs DATASET"),
+        ({"DATASET_FILE": "/tmp/a.mindrecord"}, "DATASET needs MODEL"),
     ],
 )
 def test_run_grpo_vllm_names_what_is_missing_before_anything_starts(variables, message):

@@ -217,5 +217,10 @@ def test_a_killed_rank_of_another_node_is_named_on_both(tmp_path, networks):
         assert not ranks_of(nodes.mark)
 
 
+def test_an_interface_that_is_not_there_is_said():
+    result = run(["bash", SCRIPT], SOCKET_IFNAME="eth77")
+    assert result.returncode == 2 and "SOCKET_IFNAME=eth77: no such interface here; there are" in result.stderr
+
+
 def test_help_has_an_example():
     assert "NODE_RANK=1 bash examples/qwen_grpo/run_grpo_multinode.sh" in run(["bash", SCRIPT, "--help"]).stdout

@@ -161,3 +161,21 @@ def test_memory_protection_ends_a_run_with_a_checkpoint(data):  # noqa: F811
     assert result.returncode == 1 and "are in use, over monitor_config.host_max_memory_threshold=0.01" in result.stderr
     assert "after step 1; the newest checkpoint is after step 1; go on with:" in result.stdout, result.stdout
     assert (output / "checkpoints/step_1/state.json").is_file() and "Traceback" not in result.stderr
+
+
+def test_scripts_take_the_variables_of_mindrlhfs_users(data, tmp_path):  # noqa: F811
+    """On one rank; its log is where they look for it."""
+    settings = [str(each) for each in arguments(data, tmp_path / "run", "--rl_config.max_steps=1")]
+    kept = [each for each in settings if each.startswith("--") and "=" in each]
+    result = run(
+        ["bash", ROOT / "examples/qwen_grpo/run_grpo.sh", *kept, "--rl_config.save_ckpt_interval=1"],
+        QWEN_MODEL_PATH=str(data / "model"),
+        DATASET_FILE=str(data / "train.mindrecord"),
+        SAVE_CHECKPOINT_DIR=str(tmp_path / "checkpoints"),
+        CONFIG=str(ROOT / "examples/quickstart/grpo_config.yaml"),
+        LOG_DIR=str(tmp_path / "logs"),
+        RANKS="1",
+    )
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
+    assert (tmp_path / "checkpoints/step_1/state.json").is_file()
+    assert "step    1 | reward" in (tmp_path / "logs/worker_0.log").read_text()
