@@ -246,6 +246,22 @@ def test_quantities_of_mindspeed_rl(tmp_path):
     assert any("16 ranks" in line for line in translation.remarks)
 
 
+def test_on_the_command_line_of_mindspeed_rl_our_keys_are_ours(tmp_path):
+    written(tmp_path, MODEL_FILE, "small.yaml")
+    path, words = (
+        written(tmp_path, MINDSPEED_FILE),
+        {
+            "rl_config__beta": 0.0,
+            "context__device_target": "CPU",
+            "actor_config__load": "mine",
+            "actor_config__lr": 2e-5,
+        },
+    )
+    config, _ = ours(path, **words, rl_config__n_samples_per_prompt=2)
+    assert (config.rl_config.beta, config.context.device_target, config.actor_config.load) == (0.0, "CPU", "mine")
+    assert config.actor_config.lr_schedule.lr == 2e-5 and config.rl_config.num_generations == 2
+
+
 def test_dapo_of_mindspeed_rl(tmp_path):
     text = MINDSPEED_FILE.replace("ray_grpo", "ray_dapo").replace(
         "clip_ratio: 0.3",

@@ -61,22 +61,13 @@ TWO_RANKS = [
 ]
 FOUR_RANKS = [
     (
-        "tp2_pp2_seq_untied",
-        (1, 2, 2),
-        (2, 2, 1),
-        (2, 2),
-        {**SEQUENCE_SPLIT, **UNTIED, **WHOLE_EMBEDDING, **RECOMPUTE, **SWAP_1, **micro(4)},
-    ),
-]
-FOUR_RANKS.append(
-    (
         "cp2_tp2_seq_untied",
         (1, 2, 1),
         (1, 1, 2),
         (1, 2),
-        {**CONTEXT, **SEQUENCE_SPLIT, **UNTIED, **RECOMPUTE, **micro(4)},
+        {**CONTEXT, **SEQUENCE_SPLIT, **UNTIED, **RECOMPUTE, **SWAP_1, **micro(4)},
     )
-)
+]
 FULL_TWO_RANKS = [
     (f"{name}{number}_{label}", actor, (2, 1, 1), (1, 2), {**options, **micro(number)})
     for name, actor in (("dp", (2, 1, 1)), ("tp", (1, 2, 1)), ("pp", (1, 1, 2)))
@@ -90,6 +81,13 @@ FULL_FOUR_RANKS = [
         (1, 2, 2),
         (4, 1),
         {**ZERO, **SEQUENCE_SPLIT, **UNTIED, **WHOLE_EMBEDDING, **RECOMPUTE, **micro(1)},
+    ),
+    (
+        "tp2_pp2_seq_untied",
+        (1, 2, 2),
+        (2, 2, 1),
+        (2, 2),
+        {**SEQUENCE_SPLIT, **UNTIED, **WHOLE_EMBEDDING, **RECOMPUTE, **SWAP_1, **micro(4)},
     ),
     ("tp2_pp2_seq", (1, 2, 2), (2, 2, 1), (2, 2), {**SEQUENCE_SPLIT, **SWAP_1, **micro(4)}),
     ("tp4", (1, 4, 1), (4, 1, 1), (2, 2), {**COLLECTIVE, **micro(2)}),

@@ -13,16 +13,19 @@ from mindrlhf_lite.config.aliases.translation import Translation, defaults_of_ou
 def translate(values: dict[str, Any], path: str, overrides: dict[str, Any] | None = None) -> Translation | None:
     """A file's settings as ours; None where they are ours already.
 
-    Args: values: by full dotted key; path: the file; overrides: of the command line, which speaks the file's language,
-    and ours in what that has no word for.
+    Args: values: by full dotted key; path: the file; overrides: of the command line. With a file of MindRLHF, whose
+    keys are much like ours, it speaks the file's language, and ours in what that has no word for; with a file of
+    MindSpeed-RL ours, and the file's in what we have no word for.
     """
-    toolkit, overrides = toolkit_of(values), overrides or {}
+    toolkit, overrides, known = toolkit_of(values), overrides or {}, defaults_of_ours()
     if toolkit is None:
         return None
-    both = {**values, **overrides}
-    translation = translate_mindrlhf(both) if toolkit == MINDRLHF else translate_mindspeed_rl(both, path)
-    known = defaults_of_ours()
-    for key, value in overrides.items():
-        if key in known and find_row(toolkit, key) is None:
-            translation.values[key] = value
+    if toolkit == MINDRLHF:
+        translation = translate_mindrlhf({**values, **overrides})
+        ours = {key: value for key, value in overrides.items() if key in known and find_row(toolkit, key) is None}
+    else:
+        ours = {key: value for key, value in overrides.items() if key in known}
+        theirs = {key: value for key, value in overrides.items() if key not in known}
+        translation = translate_mindspeed_rl({**values, **theirs}, path)
+    translation.values.update(ours)
     return translation
