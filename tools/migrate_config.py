@@ -33,6 +33,7 @@ def main() -> None:
     parser = tool_parser(__doc__)
     parser.add_argument("config", metavar="IN.yaml", nargs="?", help="the configuration to translate")
     parser.add_argument("--output", metavar="OUT.yaml", help="file to write (default: the console)")
+    parser.add_argument("--devices", type=int, default=0, help="ranks, where a file gives no data_parallel degree")
     parser.add_argument("--quiet", action="store_true", help="no remarks")
     parser.add_argument(
         "--table", action="store_true", help="print what becomes of every key of both toolkits, and stop"
@@ -47,7 +48,7 @@ def main() -> None:
     values = read_yaml(args.config)
     if "handler_name" in values or "output_prefix" in values:
         raise UserError(f"{args.config}: a data file of MindSpeed-RL: python tools/rlhf_data.py --config {args.config}")
-    translation = translate(values, args.config)
+    translation = translate(values, args.config, num_ranks=args.devices)
     if translation is None:
         _, problems = collect(values)
         if problems:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _BAD_ROWS_SHOWN = 20
 _DATASET_TYPES = ["gsm8k", "deepscaler", "math", "simplerl", "openr1math", "kk", "arithmetic", "custom"]
-_NOT_NEEDED = ("handler_name", "tokenizer_type", "cache_dir")  # of MindSpeed-RL's settings
+_LONGEST_OF_MINDSPEED_RL = 2048  # tokens of a prompt: its files do not say, its runs do
 # MindSpeed-RL's names
 _CONFIG_NAMES = {"input": "file_path", "tokenizer_name_or_path": "tokenizer_dir", "output_prefix": "output_path"}
 
@@ -178,6 +178,7 @@ def read_config(path: str, known: set[str]) -> list[str]:
     """The settings of a YAML as command-line arguments."""
     import yaml
 
+    from mindrlhf_lite.config.aliases.tables import MINDSPEED_RL, find_row
     from mindrlhf_lite.strict_yaml import load_yaml
 
     try:
@@ -188,10 +189,19 @@ def read_config(path: str, known: set[str]) -> list[str]:
         raise UserError(f"--config {path}: settings by name are needed")
     arguments: list[str] = []
     for key, value in values.items():
-        name = _CONFIG_NAMES.get(key, key)
-        if key in _NOT_NEEDED:
+        name, row = _CONFIG_NAMES.get(key, key), find_row(MINDSPEED_RL, f"data.{key}")
+        if key == "handler_name":
+            if "dataset_type" not in values:
+                arguments += ["--dataset_type", "custom"]
+            if not {"max_prompt_length", "seq_length"} & values.keys():
+                arguments += ["--max_prompt_length", str(_LONGEST_OF_MINDSPEED_RL)]
+                arguments += ["--seq_length", str(2 * _LONGEST_OF_MINDSPEED_RL)]
+            continue
+        if row is not None and row.kind == "accept":
             print(f"--config {path}: {key} is not needed here, and not read")
             continue
+        if key == "prompt_type" and value == "empty":
+            value = "plain"
         if name not in known:
             raise UserError(f"--config {path}: {key} is unknown; known: {', '.join(sorted({*known, *_CONFIG_NAMES}))}")
         if key == "output_prefix" and not str(value).endswith(".mindrecord"):

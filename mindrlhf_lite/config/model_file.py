@@ -97,7 +97,10 @@ def with_types_of_models(values: dict[str, Any]) -> dict[str, Any]:
         path = values.get(f"{role}.model_config")
         if not path:
             continue
-        file = read_model_file(str(path))
+        try:
+            file = read_model_file(str(path))
+        except ValueError as error:
+            raise UserError(f"{role}.{error}".replace("model_config ", "model_config=", 1)) from None
         found[f"{role}.compute_dtype"] = file.compute_dtype
         if role != "generate_config":
             found[f"{role}.param_dtype"] = file.param_dtype

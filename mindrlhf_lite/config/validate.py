@@ -25,7 +25,7 @@ def find_problems(config: Config, world_size: int, is_plan: bool = False, needs_
     problems = [
         *_ranges(config),
         *objective_problems(config),
-        *_batches(config, world_size),
+        *_batches(config, world_size, needs_prompts),
         *_lengths(config, is_plan),
         *_parallel(config, world_size),
         *_layouts(config, world_size),
@@ -79,13 +79,13 @@ def _ranges(config: Config) -> list[str]:
     return problems
 
 
-def _batches(config: Config, world_size: int) -> list[str]:
+def _batches(config: Config, world_size: int, generates: bool) -> list[str]:
     rl, problems = config.rl_config, []
     if min(rl.chunk_size, rl.num_rollouts, rl.num_generations) < 1:
         return []  # reported above
     rollout_ranks = dims_of(config.generate_config.parallel_config, world_size).shares
     actor_ranks = dims_of(config.actor_config.parallel_config, world_size).shares
-    if rl.chunk_size % rollout_ranks:
+    if generates and rl.chunk_size % rollout_ranks:
         problems.append(
             f"rl_config.chunk_size={rl.chunk_size}: must be a multiple of the {rollout_ranks} data-parallel "
             "ranks of the rollout, so that each gets the same number of prompts"

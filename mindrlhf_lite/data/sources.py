@@ -75,6 +75,7 @@ class DatasetType:
     response: tuple[str, ...]
     system: tuple[str, ...] = ()
     source: tuple[str, ...] = ()
+    query: tuple[str, ...] = ()  # what may follow the question, on a line of its own
     gold: Callable[[str], str] = _verbatim
     verifiers: str = (
         "math"  # which kind of verifier has to understand the gold: math, or statements of knights and knaves
@@ -93,7 +94,7 @@ DATASET_TYPES: dict[str, DatasetType] = {
     "arithmetic": DatasetType(("question",), ("answer",), gold=_number),
     "custom": DatasetType((), ()),
 }
-_MAP_KEYS = ("prompt", "response", "system", "source")
+_MAP_KEYS = ("prompt", "response", "system", "source", "query")
 
 
 def parse_map_keys(given: str | Mapping[str, str]) -> dict[str, str]:
@@ -153,10 +154,10 @@ def as_question(row: int, value: Mapping[str, Any], kind: DatasetType, file: str
         ValueError: a field is missing or empty, or there is no gold answer in it.
     """
     source = _find(value, kind.source)
-    system = _find(value, kind.system)
+    system, query = _find(value, kind.system), _find(value, kind.query)
     return Question(
         row,
-        _text(value, kind.prompt),
+        "\n".join([_text(value, kind.prompt), *([query.strip()] if isinstance(query, str) and query.strip() else [])]),
         kind.gold(_text(value, kind.response)),
         system.strip() if isinstance(system, str) else "",
         file,

@@ -220,9 +220,11 @@ class SlotLogprobs(nn.Cell):
         """Args: stream: this rank's tokens after the last layer; predictors, labels int32 [N]: of all slots. Returns
         (logprobs [N], entropy [N]).
         """
-        hidden, count = self.gather_hidden(self.model.norm(stream)), predictors.shape[0] // self.parts
-        start = self.index * count
-        own_hidden = ops.gather(hidden, predictors[start : start + count], 0)
+        hidden = self.gather_hidden(self.model.norm(stream))
+        if self.parts > 1:
+            count = predictors.shape[0] // self.parts
+            start = self.index * count
+            predictors, labels = predictors[start : start + count], labels[start : start + count]
         # unpacked into unused names, MindSpore warns of "side effect nodes eliminated by mistake"
-        outputs = self.token_logprobs(own_hidden, self.model.head, labels[start : start + count])
+        outputs = self.token_logprobs(ops.gather(hidden, predictors, 0), self.model.head, labels)
         return self.join_logprobs(outputs[0]), self.join_entropy(outputs[1])

@@ -93,8 +93,8 @@ def shape_from_mindformers(values: dict[str, Any], source: str) -> ModelConfig:
         )
     if values.get("qkv_concat"):
         raise UserError(
-            f"{source}: model.model_config.qkv_concat=True is not supported: tensors are split; set it to False "
-            "and convert the checkpoint"
+            f"{source}: model.model_config.qkv_concat=True is not supported: tensors are split here. Set it to "
+            "False: a run starts from a Hugging Face folder, whose tensors are"
         )
     for name in sum(_KEYS.values(), ("multiple_of", "ffn_dim_multiplier")):
         if values.get(name) is not None and not _is_positive(values[name]) and name != "tie_word_embeddings":

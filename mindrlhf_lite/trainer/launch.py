@@ -143,8 +143,10 @@ def parse_command_line(arguments: Sequence[str], needs_prompts: bool = True) -> 
     if known.resume_training is not None:
         given.append(f"--rl_config.resume_training={known.resume_training}")
     overrides = parse_overrides([*given, *rest])
-    translation = translate(values, known.config, overrides)
+    translation = translate(values, known.config, overrides, num_ranks)
     if translation is not None:
+        if refused := [*translation.problems, *collect(translation.values)[1]]:
+            raise ConfigError(refused)
         values = translation.values
         overrides = {key: values[key] for key in overrides if key in values}
     proposed, notes = _proposed_strategies(
@@ -154,6 +156,10 @@ def parse_command_line(arguments: Sequence[str], needs_prompts: bool = True) -> 
         notes = (f"note: {known.config}: {translation.summary()}", *notes)
         if not overrides.get("actor_config.model_config"):  # there the configuration's own strategies count
             proposed = {key: value for key, value in proposed.items() if key not in values}
+        elif replaced := [key for key, value in proposed.items() if values.get(key, value) != value]:
+            notes = (*notes, f"note: {overrides['actor_config.model_config']} replaces {', '.join(replaced)}")
+        values, absent = _without_absent_models(values) if known.dry_run else (values, ())
+        notes = (*notes, *absent)
     values = {**values, **proposed, **overrides}
     if known.compile:
         values["context.device_target"] = "Ascend"
@@ -162,10 +168,17 @@ def parse_command_line(arguments: Sequence[str], needs_prompts: bool = True) -> 
     except ValueError as error:
         raise ConfigError([str(error)]) from None
     config, problems = collect(values)
-    problems += translation.problems if translation is not None else []
     rejected = [
         line.partition("=")[0] for line in problems
     ]  # their defaults stand in: what is said about those is not the user's
+    actor = config.actor_config
+    if known.dry_run and actor.load and not actor.model_config and not Path(actor.load).exists():
+        raise ConfigError(
+            [
+                f"actor_config.load={actor.load!r}: not on this host; for a plan without it give --model_config FILE "
+                "(model_configs/*.yaml, the model's own YAML, or a folder with its config.json)"
+            ]
+        )
     config, is_plan, more = _without_absent_files(config, known.dry_run)
     notes = (*notes, *more)
     found = find_problems(config, num_ranks, is_plan or known.only_save_strategy, needs_prompts)
@@ -195,6 +208,17 @@ def parse_command_line(arguments: Sequence[str], needs_prompts: bool = True) -> 
         notes,
         (f"preset {known.preset}:", *recipe) if preset else (),
     )
+
+
+def _without_absent_models(values: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """(the settings without model files of reference and rollout that are not on this host, notes)."""
+    absent = [
+        key
+        for key in ("ref_config.model_config", "generate_config.model_config")
+        if values.get(key) and not Path(str(values[key])).exists()
+    ]
+    notes = tuple(f"note: {key}={values[key]!r} is not on this host: its types are not known" for key in absent)
+    return {key: value for key, value in values.items() if key not in absent}, notes
 
 
 def _without_absent_files(config: Config, is_dry_run: bool) -> tuple[Config, bool, tuple[str, ...]]:
@@ -235,7 +259,7 @@ def _proposed_strategies(path: str | None, num_ranks: int) -> tuple[dict[str, An
     try:
         strategies = read_model_file(path).strategies
     except ValueError as error:
-        raise ConfigError([f"actor_config.{error}"]) from None
+        raise ConfigError([f"actor_config.{error}".replace("model_config ", "model_config=", 1)]) from None
     if num_ranks in strategies or not strategies:
         return strategies.get(num_ranks, {}), ()
     there = ", ".join(map(str, sorted(strategies)))

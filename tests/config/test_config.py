@@ -69,9 +69,9 @@ def test_unknown_keys_and_wrong_types(values, key, value, message):
         ),
         (
             {"rl_config.batch_size": 24},
-            "rl_config.batch_size=24: must be a multiple of num_generations * data-parallel ranks of the actor = "
-            "8 * 2 = 16",
+            "rl_config.batch_size=24: must be a multiple of the actor's 2 data-parallel ranks and divide",
         ),
+        ({"rl_config.batch_size": 1}, "must be a multiple of the actor's 2 data-parallel ranks and divide"),
         ({"rl_config.seq_length": 40, "rl_config.length_buckets": []}, "8 + 40 = 48"),
         ({"rl_config.length_buckets": [24, 12]}, "must be positive, rise, and end with seq_length=48"),
         ({"generate_config.parallel_config.pipeline_stage": 2}, "rollouts run on one stage"),
@@ -345,7 +345,8 @@ def test_a_plan_that_does_not_fit_is_said(values, sums, tmp_path):
     assert fits.returncode == 0 and "fits" in fits.stdout and "warning" not in fits.stdout, fits.stdout + fits.stderr
     too_large = dry_run(values, tmp_path, "--device_memory_gb=0.01")
     assert too_large.returncode == 1 and "DOES NOT FIT in 0.01 GiB" in too_large.stdout
-    host = dry_run({**values, "generate_config.max_num_seqs": 10_000_000}, tmp_path)
+    many = {"generate_config.max_num_seqs": 10_000_000, "rl_config.eval_dataset_file": sums}  # held-out prompts fill it
+    host = dry_run({**values, **many}, tmp_path)
     assert host.returncode == 0 and "warning: 1 rank(s) on this host need about" in host.stdout, host.stdout
 
 

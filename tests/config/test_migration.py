@@ -268,13 +268,35 @@ def test_dapo_of_mindspeed_rl(tmp_path):
         "clip_ratio: 0.3\n      clip_higher_enable: true\n      clip_ratio_low: 0.2\n      clip_ratio_high: 0.28\n"
         "      filter_groups_enable: true\n      filter_groups_train_batch_size: 8\n"
         "      filter_groups_max_batches: 0\n      token_level_loss: false\n"
-        "      overlong_buffer_enable: true\n      overlong_buffer: 64\n      rollout_max_tokens: 256",
+        "      overlong_buffer_enable: true\n      overlong_buffer: 64\n      overlong_buffer_penalty_factor: 0.1\n"
+        "      use_dynamic_bsz: true\n      update_max_packing_token_size: 4096\n      rollout_max_tokens: 256",
     )
     config, _ = ours(written(tmp_path, text))
     rl = config.rl_config
     assert (rl.beta, rl.epsilon_low, rl.epsilon_high, rl.loss_aggregation) == (0.0, 0.2, 0.28, "sequence_mean")
     assert rl.dynamic_sampling.enabled and rl.dynamic_sampling.max_attempts == 1000 and rl.chunk_size == 8
-    assert rl.overlong.buffer == 64.0 and rl.overlong.penalty == 1.0
+    assert rl.overlong.buffer == 64.0 and rl.overlong.penalty == 0.1
+    assert rl.micro_batch_tokens == 4096 and config.actor_config.parallel_config.micro_batch_num == 0
+
+
+def test_a_missing_model_file_is_named(tmp_path):
+    path = written(tmp_path, MINDSPEED_FILE)
+    assert any("neither model/small.yaml nor small.yaml" in line for line in ours(path)[1].missing)
+    result = run_python(MAIN, "--config", path, "--dry_run", "--devices", 16)
+    assert result.returncode == 2 and "give --model_config FILE" in result.stderr, result.stderr
+    assert "1 problem(s)" in result.stderr
+
+
+def test_every_row_that_is_worked_out_is_read():
+    """A key that the tables call worked out, and no code names, would be lost in silence."""
+    code = "".join(
+        (ROOT / f"mindrlhf_lite/config/aliases/{name}.py").read_text() for name in ("mindrlhf", "mindspeed_rl")
+    )
+    shapes = (ROOT / "mindrlhf_lite/models/megatron.py").read_text()
+    for toolkit in (MINDRLHF, MINDSPEED_RL):
+        for key, row in table(toolkit).items():
+            if row.kind == "work" and row.section != "data":
+                assert f"{row.key}" in code + shapes, key
 
 
 def test_older_files_count_completions(tmp_path):

@@ -332,6 +332,8 @@ def test_settings_from_a_yaml_and_inspection(tmp_path, quickstart_model):
         "tokenizer_name_or_path": str(quickstart_model),
         "output_prefix": str(tmp_path / "out"),
         "handler_name": "R1Handler",
+        "tokenizer_type": "HuggingFaceTokenizer",
+        "dataset_additional_keys": ["labels"],
     }
     config = tmp_path / "data.yaml"
     config.write_text(
@@ -349,7 +351,7 @@ def test_settings_from_a_yaml_and_inspection(tmp_path, quickstart_model):
     result = run_python("tools/rlhf_data.py", "--config", config, "--sample", 4)
     assert result.returncode == 0, result.stderr
     assert "tokenized 5 of 5 rows" in result.stdout and result.stdout.rstrip().endswith("Total number of samples: 4")
-    assert "handler_name is not needed" in result.stdout
+    assert "tokenizer_type is not needed" in result.stdout
     header, prompts = read_file(tmp_path / "out.mindrecord")
     assert (
         len(prompts) == 4
@@ -387,3 +389,19 @@ def test_golds_that_the_runs_verifiers_cannot_find_right_are_bad_rows(tmp_path, 
     unknown = run_python("tools/rlhf_data.py", *common, *options[:3], "acuracy_reward")
     assert unknown.returncode == 2 and "is unknown: use one of accuracy_reward" in unknown.stderr
     assert run_python("tools/rlhf_data.py", *common, *options[:3], "math_reward").returncode == 0
+
+
+def test_mindspeed_rls_data_file_as_it_is(shared, tmp_path):
+    """But for its paths; its query, which is empty there, follows the question where it is not."""
+    folder, rows = shared / "tokenizers/qwen2_5", tmp_path / "rows.json"
+    rows.write_text(json.dumps([{"problem": "What is 2 + 3?", "answer": "5", "more": "Be brief."}]))
+    command = ("tools/rlhf_data.py", "--config", shared / "configs/mindspeed_rl/deepscaler.yaml")
+    paths = ("--tokenizer_dir", folder, "--file_path", rows)
+    result = run_python(*command, *paths, "--output_path", tmp_path / "a.mindrecord")
+    assert result.returncode == 0, result.stdout + result.stderr
+    (prompt,) = read_file(tmp_path / "a.mindrecord")[1]
+    assert prompt.gold == "5" and "What is 2 + 3?" in prompt.text and "<think>" in prompt.text
+    keys = ("--map_keys", '{"prompt": "problem", "query": "more", "response": "answer"}')
+    result = run_python(*command, *paths, *keys, "--output_path", tmp_path / "b.mindrecord")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "What is 2 + 3?\nBe brief." in read_file(tmp_path / "b.mindrecord")[1][0].text

@@ -11,6 +11,7 @@ from mindrlhf_lite.parallel.collectives import plan_buckets
 from mindrlhf_lite.shapes.buckets import default_buckets, round_up
 from mindrlhf_lite.trainer.optimizer import AdamW, AdamWOptions
 from mindrlhf_lite.trainer.schedule import LearningRate
+from mindrlhf_lite.trainer.update import share_of_update
 
 
 def test_schedules():
@@ -116,3 +117,12 @@ def test_paired_comparison_golden():
         and several.p_value == pytest.approx(2 / 8)
         and several.difference == pytest.approx(0.5)
     )
+
+
+@pytest.mark.parametrize(("count", "group", "shares"), [(16, 4, 2), (16, 8, 4), (6, 4, 3), (8, 8, 8), (12, 3, 1)])
+def test_an_updates_sequences_are_shared_out_evenly(count, group, shares):
+    """Whole groups where that is possible; every sequence once."""
+    found = [share_of_update(count, group, share, shares) for share in range(shares)]
+    assert sorted(sum(found, [])) == list(range(count)) and {len(own) for own in found} == {count // shares}
+    if count % (group * shares) == 0:
+        assert all(len({index // group for index in own}) == len(own) // group for own in found)

@@ -14,7 +14,7 @@ from mindrlhf_lite.data.experience_file import read_experience, read_texts
 
 # several updates a step, so that the policy before them is recorded too; parts of groups
 SETTINGS = (
-    "--rl_config.batch_size=6",
+    "--rl_config.batch_size=4",
     "--rl_config.num_generations=3",
     "--generate_config.sampling_config.temperature=0.9",
 )
@@ -121,7 +121,7 @@ def test_dumps_of_both_runs_are_the_same(data, recorded):  # noqa: F811
     found = run_python("tools/compare_dumps.py", folder / "dump", data.parent / "dumped/dump", "--tolerance", 0)
     assert found.returncode == 0 and "they are equal within 0" in found.stdout, found.stdout + found.stderr
     assert "gradient: " in found.stdout and "activation: " in found.stdout
-    assert json.loads((folder / "dump/configurations.json").read_text())["config"]["rl_config"]["batch_size"] == 6
+    assert json.loads((folder / "dump/configurations.json").read_text())["config"]["rl_config"]["batch_size"] == 4
 
 
 def test_a_dump_agrees_with_hugging_face(data, recorded):  # noqa: F811

@@ -13,15 +13,21 @@ from mindrlhf_lite.config.aliases.tables import MINDRLHF, table
 from mindrlhf_lite.config.aliases.translation import Translation, assume_defaults, defaults_of_ours, take_all
 from mindrlhf_lite.config.model_file import read_model_file
 
+_OF_MODEL_FILES = ("generate_config.sampling_config", "generate_config")  # in the oldest files
 _OWN_NAMES = {"deepseek": "", "deepseekv3": "", "llama": "llama3"}  # families that are not looked at, or called so
 
 
-def translate_mindrlhf(values: dict[str, Any]) -> Translation:
-    """Args: values: of the file, and of the command line in its terms, by full dotted key."""
+def translate_mindrlhf(values: dict[str, Any], num_ranks: int = 0) -> Translation:
+    """Args: values: of the file, and of the command line in its terms, by full dotted key; num_ranks: 0: not known."""
+    is_flat = not any(key.startswith("rl_config.") for key in values if key in table(MINDRLHF))
     values, translation = _with_sections(values), Translation(MINDRLHF)
+    values = {**_degrees_of_models(values), **values}
     left = take_all(translation, values, defaults_of_ours())
-    assume_defaults(translation, values, left, left_out=("flat",))
+    assume_defaults(translation, values, left, left_out=("flat", *(_OF_MODEL_FILES if is_flat else ())))
     ours = translation.values
+    if is_flat:
+        _of_the_oldest(translation, values)
+    _fill_degrees(ours, num_ranks)
     for key in ("rl_config.model_name", "rl_config.tokenizer_type"):
         if ours.get(key) in _OWN_NAMES:
             ours[key] = _OWN_NAMES[ours[key]]
@@ -43,6 +49,47 @@ def _with_sections(values: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _degrees_of_models(values: dict[str, Any]) -> dict[str, Any]:
+    """Parallel degrees that MindFormers' model files name, of roles that have none in the settings."""
+    found = {}
+    for role in ("actor_config", "ref_config", "generate_config"):
+        path = values.get(f"{role}.model_config")
+        if not path or any(key.startswith(f"{role}.parallel_config.") for key in values):
+            continue
+        try:
+            strategies = list(read_model_file(str(path)).strategies.values())
+        except ValueError:
+            continue  # reported where the file is needed
+        if len(strategies) == 1:
+            for key, value in strategies[0].items():
+                if key.startswith("actor_config.parallel_config."):
+                    found[key.replace("actor_config", role)] = value
+    return found
+
+
+def _of_the_oldest(translation: Translation, values: dict[str, Any]) -> None:
+    """What differs in files without sections."""
+    ours = translation.values
+    if "generate_config.use_vllm" not in values:
+        ours["generate_config.use_vllm"] = 0
+    if ours.get("generate_config.use_vllm"):
+        ours.setdefault("generate_config.gpu_memory_utilization", 0.8)
+    translation.missing.append(
+        "a file without sections: degrees, lengths and sampling stand in model files there; what is not given is at "
+        "this toolkit's defaults"
+    )
+
+
+def _fill_degrees(ours: dict[str, Any], num_ranks: int) -> None:
+    """data_parallel where it is not given: the ranks that the other degrees leave, as here."""
+    for role in ("actor", "ref", "generate"):
+        if f"{role}_config.parallel_config.data_parallel" not in ours and num_ranks:
+            others = 1
+            for name in ("model_parallel", "pipeline_stage", "context_parallel"):
+                others *= _degree(ours, role, name)
+            ours[f"{role}_config.parallel_config.data_parallel"] = max(1, num_ranks // others)
+
+
 def _degree(values: dict[str, Any], role: str, name: str) -> int:
     value = values.get(f"{role}_config.parallel_config.{name}", 1)
     return value if isinstance(value, int) and value > 0 else 1
@@ -56,6 +103,12 @@ def _quantities(translation: Translation, left: dict[str, Any], values: dict[str
     micro = left.pop("actor_config.parallel_config.micro_batch_num", None)
     has_stages = _degree(ours, "actor", "pipeline_stage") > 1
     interleaved = left.pop("rl_config.micro_batch_interleaved", 1)
+    if left.pop("rl_config.global_max_decode_len", 0) and values.get("rl_config.enable_segment_rollout"):
+        length = values["rl_config.global_max_decode_len"]
+        ours["generate_config.sampling_config.max_tokens"] = length
+        translation.remark(
+            "rl_config.global_max_decode_len", length, f"max_tokens: {length}", "of the whole completion"
+        )
     ours["rl_config.chunk_size"] = chunk * of_rollout
     translation.remark(
         "rl_config.chunk_size", chunk, f"{chunk * of_rollout}", f"prompts of all {of_rollout} data-parallel rank(s)"

@@ -50,6 +50,12 @@ def translate_mindspeed_rl(values: dict[str, Any], path: str) -> Translation:
         else:
             translation.take(name, value, row)
     assume_defaults(translation, settings, left, left_out=("data", "profiler_config.integrated"))
+    wanted = settings.get("megatron.model")
+    if wanted and not model:
+        translation.missing.append(
+            f"model: {wanted}: neither model/{wanted}.yaml nor {wanted}.yaml beside the file: the shape comes from "
+            "tokenizer_name_or_path, or --model_config"
+        )
     if model:
         translation.values["actor_config.model_config"] = str(model)
         translation.remark("model", left.get("megatron.model", ""), f"actor_config.model_config: {model}")
@@ -142,10 +148,18 @@ class _Worked:
 
     def _sizes(self) -> None:
         ours = self.ours
+        self.given_prompts = ours.get("rl_config.chunk_size", 1)
         group, mini = ours.get("rl_config.num_generations", 1), self._get("rl_config.mini_batch_size", 1)
         kept = self._get("rl_config.filter_groups_train_batch_size")
         if self.is_dapo and kept and ours.get("rl_config.dynamic_sampling.enabled"):
-            self._set("rl_config.chunk_size", kept, "rl_config.filter_groups_train_batch_size")
+            self._set(
+                "rl_config.chunk_size", kept, "rl_config.filter_groups_train_batch_size", "groups a step trains on"
+            )
+            theirs = "megatron_training.global_batch_size"
+            self.translation.remarks = [line for line in self.translation.remarks if not line.startswith(theirs)]
+            self.translation.missing.append(
+                f"{theirs}: {self.given_prompts}: prompts of every attempt there; here an attempt draws what is missing"
+            )
         prompts = ours.get("rl_config.chunk_size", 1)
         completions = prompts * group
         is_old = self.is_old or mini > prompts
@@ -204,8 +218,11 @@ class _Worked:
         if self._get("rl_config.overlong_buffer_enable", False):
             buffer = float(self._get("rl_config.overlong_buffer", 0))
             self._set("rl_config.overlong.buffer", buffer, "rl_config.overlong_buffer")
-        else:
-            ours.pop("rl_config.overlong.penalty", None)
+            penalty, source = (
+                self._get("rl_config.overlong_buffer_penalty_factor", 1.0),
+                "overlong_buffer_penalty_factor",
+            )
+            self._set("rl_config.overlong.penalty", float(penalty), f"rl_config.{source}")
         verifiers = self._get("rl_config.verifier_function", ["base_acc"])
         ours["reward_config.verifier_function"] = [verifiers] if isinstance(verifiers, str) else list(verifiers)
 
@@ -225,8 +242,10 @@ class _Worked:
             self._set("actor_config.recompute_config.recompute", True, source)
         elif granularity == "selective":
             self._set("actor_config.recompute_config.select_recompute", True, source)
-        offloads = [f"generate_config.offload_train_{what}" for what in ("optimizer", "grad", "param")]
-        if any(self._get(key, False) for key in offloads) or self._get("megatron.swap_optimizer", False):
+        offloads = ("offload_train_optimizer", "offload_train_grad", "offload_train_param")
+        if any(self._get(f"generate_config.{key}", False) for key in offloads) or self._get(
+            "megatron.swap_optimizer", False
+        ):
             ours["rl_config.swap"] = True
             self.translation.remarks.append("generate_config.offload_train_*: rl_config.swap: true")
         if self._get("megatron.swap_optimizer", False):

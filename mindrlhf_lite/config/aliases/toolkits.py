@@ -10,18 +10,21 @@ from mindrlhf_lite.config.aliases.tables import MINDRLHF, find_row, toolkit_of
 from mindrlhf_lite.config.aliases.translation import Translation, defaults_of_ours
 
 
-def translate(values: dict[str, Any], path: str, overrides: dict[str, Any] | None = None) -> Translation | None:
+def translate(
+    values: dict[str, Any], path: str, overrides: dict[str, Any] | None = None, num_ranks: int = 0
+) -> Translation | None:
     """A file's settings as ours; None where they are ours already.
 
     Args: values: by full dotted key; path: the file; overrides: of the command line. With a file of MindRLHF, whose
     keys are much like ours, it speaks the file's language, and ours in what that has no word for; with a file of
-    MindSpeed-RL ours, and the file's in what we have no word for.
+    MindSpeed-RL ours, and the file's in what we have no word for. num_ranks: where data_parallel is not given; 0: not
+    known.
     """
     toolkit, overrides, known = toolkit_of(values), overrides or {}, defaults_of_ours()
     if toolkit is None:
         return None
     if toolkit == MINDRLHF:
-        translation = translate_mindrlhf({**values, **overrides})
+        translation = translate_mindrlhf({**values, **overrides}, num_ranks)
         ours = {key: value for key, value in overrides.items() if key in known and find_row(toolkit, key) is None}
     else:
         ours = {key: value for key, value in overrides.items() if key in known}
