@@ -418,6 +418,7 @@ def run(arguments: Sequence[str], work: Work, needs_prompts: bool = True) -> Non
     if os.environ.get("MS_ROLE") == "MS_SCHED":
         _schedule()
         return
+    _leave_compile_cache_out()
     rank, guard = launched_rank(), start_guard()
     try:
         command = parse_command_line(arguments, needs_prompts)
@@ -438,6 +439,16 @@ def run(arguments: Sequence[str], work: Work, needs_prompts: bool = True) -> Non
             print(f"wrote {save_strategy(command)}")
         sys.exit(0)
     _run(command, work, rank, guard)
+
+
+def _leave_compile_cache_out() -> None:
+    """MindSpore's compile cache, where the environment asks for it: a second run on CPU that took its graphs from the
+    cache computed NaN in its first update (MindSpore 2.9.0).
+    """
+    if os.environ.get("MS_COMPILER_CACHE_ENABLE", "0") not in ("", "0"):
+        os.environ["MS_COMPILER_CACHE_ENABLE"] = "0"
+        if launched_rank() == 0:
+            print("note: MS_COMPILER_CACHE_ENABLE is not used: graphs from MindSpore's cache compute wrong numbers here")
 
 
 def _run(command: Command, work: Work, rank: int, guard: subprocess.Popen[bytes] | None) -> None:
