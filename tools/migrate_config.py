@@ -48,6 +48,10 @@ def main() -> None:
     values = read_yaml(args.config)
     if "handler_name" in values or "output_prefix" in values:
         raise UserError(f"{args.config}: a data file of MindSpeed-RL: python tools/rlhf_data.py --config {args.config}")
+    if any(key.startswith(("model.arch.", "model.model_config.")) or "ffn_hidden_size" in key for key in values):
+        raise UserError(
+            f"{args.config}: a model file: it is read as it is, where a GRPO file or --model_config names it"
+        )
     translation = translate(values, args.config, num_ranks=args.devices)
     if translation is None:
         _, problems = collect(values)

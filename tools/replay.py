@@ -57,7 +57,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if "--data" in sys.argv:
+    if any(word.partition("=")[0] == "--data" for word in sys.argv):
         prepare_process()
         end_on_signals()
         main()

@@ -48,7 +48,7 @@ def file_problems(config: Config, needs_prompts: bool = True) -> list[str]:
             problems += _shape_differences(key, folder, path)
     if config.ref_config.load and config.ref_config.load != config.actor_config.load:
         problems += _model_problems("ref_config.load", config.ref_config.load, config)
-    if not rl.resume_training and has_run(Path(rl.output_dir), Path(config.checkpoint_dir)):
+    if needs_prompts and not rl.resume_training and has_run(Path(rl.output_dir), Path(config.checkpoint_dir)):
         problems.append(
             f"rl_config.output_dir={rl.output_dir!r}: a run is there already; continue it with "
             "--resume_training, or give another folder"

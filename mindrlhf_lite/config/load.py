@@ -180,6 +180,16 @@ def collect(values: dict[str, Any]) -> tuple[Config, list[str]]:
     return _construct(Config, "", clean), problems
 
 
+def without_effect(values: dict[str, Any]) -> list[str]:
+    """One line for each key of another toolkit that `collect` accepts and that changes nothing, with the reason."""
+    known, lines = known_keys(), []
+    for key, value in values.items():
+        row = None if key in known else find_row(MINDRLHF, key)
+        if row is not None and row.kind in ("accept", "lacks", "refuse") and row.allows(value):
+            lines.append(f"{key}={value!r} has no effect: {row.text}")
+    return lines
+
+
 def _unknown(key: str, value: Any, known: list[str]) -> str:
     name = key.rpartition(".")[2]
     if settings := [other for other in known if other.startswith(f"{key}.")]:
@@ -189,8 +199,10 @@ def _unknown(key: str, value: Any, known: list[str]) -> str:
         if row is not None and row.section != "flat":
             what = f"{row.ours} here" if row.kind == "to" else row.text
             return f"{key}={value!r}: a key of {toolkit}: {what} (docs/migration.md)"
-    near = difflib.get_close_matches(key, known, 1, 0.8) or [k for k in known if k.endswith("." + name)][:1]
-    near = near or difflib.get_close_matches(key, [*table(MINDRLHF), *table(MINDSPEED_RL)], 1, 0.85)
+    section = key.rpartition(".")[0]
+    there = [k.rpartition(".")[2] for k in (*known, *table(MINDRLHF)) if section and k.rpartition(".")[0] == section]
+    near = [f"{section}.{close}" for close in difflib.get_close_matches(name, there, 1, 0.8)]
+    near = near or [k for k in known if k.endswith("." + name)][:1]
     advice = f"did you mean {near[0]}?" if near else "remove it; docs/config.md lists all keys"
     return f"{key}={value!r}: unknown key; {advice}"
 

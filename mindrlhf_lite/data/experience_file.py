@@ -17,6 +17,7 @@ from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.types import ScoredGroup, TrainSequence
 
 _ARRAYS = ("advantages", "mask", "reference_logprobs", "frozen_logprobs", "sampling_logprobs")
+_WHAT = "experience file"
 _SCHEMA = {
     "token_ids": {"type": "int32", "shape": [-1]},
     "prompt_length": {"type": "int32"},
@@ -97,17 +98,9 @@ def read_experience(path: str | Path) -> StepExperience:
     Raises:
         ValueError: the file is missing, damaged, or of another kind.
     """
-    path, what = Path(path), "experience file"
-    if not path.is_file():
-        raise UserError(f"{what} {path}: no such file; rl_config.save_data_file makes a run write them")
-    try:
-        header = ExperienceHeader(**(check_seal(path) or {}))
-    except BrokenSeal as error:
-        raise UserError(f"{what} {path}: {error}") from None
-    except TypeError:
-        raise UserError(f"{what} {path}: not one that a run wrote (rl_config.save_data_file)") from None
-    sequences, engine_logprobs = [], []
-    for row in read_rows(path, what):
+    path = Path(path)
+    header, sequences, engine_logprobs = _read_header(path), [], []
+    for row in read_rows(path, _WHAT):
         arrays = {name: _read(row[name]) for name in _ARRAYS}
         sequences.append(
             TrainSequence(np.array(row["token_ids"], np.int32), int(row["prompt_length"]), **arrays)  # type: ignore[arg-type]
@@ -116,12 +109,24 @@ def read_experience(path: str | Path) -> StepExperience:
     return StepExperience(header, sequences, engine_logprobs)
 
 
+def _read_header(path: Path) -> ExperienceHeader:
+    if not path.is_file():
+        raise UserError(f"{_WHAT} {path}: no such file; rl_config.save_data_file makes a run write them")
+    try:
+        return ExperienceHeader(**(check_seal(path) or {}))
+    except BrokenSeal as error:
+        raise UserError(f"{_WHAT} {path}: {error}") from None
+    except TypeError:
+        raise UserError(f"{_WHAT} {path}: not one that a run wrote (rl_config.save_data_file)") from None
+
+
 def read_texts(path: str | Path) -> list[dict[str, str | float]]:
     """Prompt, completion, gold, outcome and reward of every row, to look at."""
+    _read_header(Path(path))
     return [
         {
             **{name: text_of(row[name]) for name in ("prompt", "completion", "gold", "outcome")},
             "reward": float(row["reward"]),
         }
-        for row in read_rows(Path(path), "experience file")
+        for row in read_rows(Path(path), _WHAT)
     ]

@@ -32,20 +32,20 @@ from mindrlhf_lite.types import TrainSequence
 
 KEY_DATA, WEIGHT, ACTIVATION, GRADIENT = "key data", "weight", "activation", "gradient"
 LOGPROBS = "logprobs"  # of key data: the policy's, as the update computes them
+_PIECE = 1 << 20
 _OF_SEQUENCES = ("advantages", "mask", "reference_logprobs", "frozen_logprobs", "sampling_logprobs")
 
 
 def statistics(values: np.ndarray) -> dict[str, float | int]:
     """count, sum, square (sum of squares), min, max, and CRC-32, of an array that is not empty."""
-    wide = values.astype(np.float64).reshape(-1)
-    return {
-        "count": wide.size,
-        "sum": float(wide.sum()),
-        "square": float(wide @ wide),
-        "min": float(wide.min()),
-        "max": float(wide.max()),
-        "crc32": zlib.crc32(np.ascontiguousarray(values).tobytes()),
-    }
+    flat, total, square, checksum = np.ascontiguousarray(values).reshape(-1), 0.0, 0.0, 0
+    for start in range(0, flat.size, _PIECE):  # in pieces: the float64 copy of a large tensor is twice as large
+        piece = flat[start : start + _PIECE]
+        wide = piece.astype(np.float64)
+        total, square = total + float(wide.sum()), square + float(wide @ wide)
+        checksum = zlib.crc32(piece.tobytes(), checksum)
+    extremes = {"min": float(flat.min()), "max": float(flat.max())}
+    return {"count": flat.size, "sum": total, "square": square, **extremes, "crc32": checksum}
 
 
 def step_file(folder: Path, step: int, rank: int) -> Path:
@@ -78,12 +78,14 @@ class Dumps:
         """What is dumped within goes into the step's file."""
         is_on = self.config.msprobe and (not self.config.dump_steps or step in self.config.dump_steps)
         self._lines = [] if is_on else None
-        yield
-        if self._lines is not None:
-            path = step_file(self._folder, step, self.mesh.rank)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, "".join(line + "\n" for line in self._lines))
-            self._lines = None
+        try:
+            yield
+        finally:  # of a step that failed too
+            lines, self._lines = self._lines, None
+            if lines is not None:
+                path = step_file(self._folder, step, self.mesh.rank)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(path, "".join(line + "\n" for line in lines))
 
     @property
     def has_tensors(self) -> bool:

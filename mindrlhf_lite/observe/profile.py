@@ -69,8 +69,8 @@ class DeviceTrace:
 
     @contextmanager
     def step(self, step: int) -> Iterator[None]:
-        first = max(1, self.config.profile_step_start)
-        if self._is_on and step == first:
+        if self._is_on and max(1, self.config.profile_step_start) <= step < self.config.profile_step_end:
+            self._is_on = False  # one trace a run
             self._start()
         try:
             yield
@@ -94,7 +94,7 @@ class DeviceTrace:
             with_stack=config.profile_with_stack,
             profile_memory=config.profile_with_memory and _has_npu(),
             start_profile=False,
-            on_trace_ready=profiler.tensorboard_trace_handler(str(self.folder)) if config.profile_analysis else None,
+            on_trace_ready=profiler.tensorboard_trace_handler(str(self.folder), analyse_flag=config.profile_analysis),
             experimental_config=options,
         )
         self._profile.start()

@@ -18,7 +18,7 @@ from mindrlhf_lite.checkpoint.strategies import strategy_to_json
 from mindrlhf_lite.cli import USER_ERROR, fail, leave_torch_out
 from mindrlhf_lite.config.aliases.toolkits import translate
 from mindrlhf_lite.config.files import data_problems
-from mindrlhf_lite.config.load import FLAGS, ConfigError, collect, parse_overrides, read_yaml
+from mindrlhf_lite.config.load import FLAGS, ConfigError, collect, parse_overrides, read_yaml, without_effect
 from mindrlhf_lite.config.memory_plan import memory_plan
 from mindrlhf_lite.config.micro_batches import with_micro_batches, with_number
 from mindrlhf_lite.config.model_file import read_model_file, with_types_of_models
@@ -144,20 +144,25 @@ def parse_command_line(arguments: Sequence[str], needs_prompts: bool = True) -> 
         given.append(f"--rl_config.resume_training={known.resume_training}")
     overrides = parse_overrides([*given, *rest])
     translation = translate(values, known.config, overrides, num_ranks)
-    if translation is not None:
+    notes: tuple[str, ...] = ()
+    if translation is None:
+        notes = tuple(f"note: {line}" for line in without_effect(values))
+    else:
         if refused := [*translation.problems, *collect(translation.values)[1]]:
             raise ConfigError(refused)
         values = translation.values
         overrides = {key: values[key] for key in overrides if key in values}
-    proposed, notes = _proposed_strategies(
+    proposed, more = _proposed_strategies(
         overrides.get("actor_config.model_config") or values.get("actor_config.model_config"), num_ranks
     )
     if translation is not None:
-        notes = (f"note: {known.config}: {translation.summary()}", *notes)
-        if not overrides.get("actor_config.model_config"):  # there the configuration's own strategies count
-            proposed = {key: value for key, value in proposed.items() if key not in values}
-        elif replaced := [key for key, value in proposed.items() if values.get(key, value) != value]:
-            notes = (*notes, f"note: {overrides['actor_config.model_config']} replaces {', '.join(replaced)}")
+        notes = (f"note: {known.config}: {translation.summary()}",)
+        # there the configuration's own step and degrees count
+        proposed = {
+            key: value
+            for key, value in proposed.items()
+            if key not in values and ".parallel_config." not in key and not key.startswith("rl_config.")
+        }
         values, absent = _without_absent_models(values) if known.dry_run else (values, ())
         notes = (*notes, *absent)
     values = {**values, **proposed, **overrides}
@@ -179,8 +184,8 @@ def parse_command_line(arguments: Sequence[str], needs_prompts: bool = True) -> 
                 "(model_configs/*.yaml, the model's own YAML, or a folder with its config.json)"
             ]
         )
-    config, is_plan, more = _without_absent_files(config, known.dry_run)
-    notes = (*notes, *more)
+    config, is_plan, absent = _without_absent_files(config, known.dry_run)
+    notes = (*notes, *more, *absent)
     found = find_problems(config, num_ranks, is_plan or known.only_save_strategy, needs_prompts)
     problems += [line for line in found if line.partition("=")[0] not in rejected]
     if known.devices is not None and (known.devices < 1 or not (known.dry_run or known.only_save_strategy)):
@@ -448,7 +453,7 @@ def _leave_compile_cache_out() -> None:
     if os.environ.get("MS_COMPILER_CACHE_ENABLE", "0") not in ("", "0"):
         os.environ["MS_COMPILER_CACHE_ENABLE"] = "0"
         if launched_rank() == 0:
-            print("note: MS_COMPILER_CACHE_ENABLE is not used: graphs from MindSpore's cache compute wrong numbers here")
+            print("note: MS_COMPILER_CACHE_ENABLE is not used: graphs from MindSpore's cache computed wrong numbers")
 
 
 def _run(command: Command, work: Work, rank: int, guard: subprocess.Popen[bytes] | None) -> None:

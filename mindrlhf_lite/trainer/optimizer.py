@@ -287,6 +287,8 @@ class AdamW:
         """
         with around(0):
             norm = self._norm()
+            if self.observer:
+                self.observer()
             if not math.isfinite(norm) and self.loss_scale.is_dynamic:
                 self.loss_scale.overflowed()
                 for gradient in self.gradients:
@@ -296,8 +298,6 @@ class AdamW:
                 raise FloatingPointError(
                     f"gradient norm is {norm}; the weights were left as they were before this update"
                 )
-            if self.observer:
-                self.observer()
             numbers = self._numbers(lr, norm)
             self._update(0, numbers)
         for part in range(1, len(self.parts)):

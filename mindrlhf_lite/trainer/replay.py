@@ -1,16 +1,18 @@
 """Training on recorded experience: the updates of a run again, without rollout engine, verifiers and reference.
 
 From the weights and moments that the run's step started from, under the same settings and ranks, an update is the same
-bit for bit: everything that it takes is in the file.
+bit for bit: everything else that it takes is in the file.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mindrlhf_lite.config.files import has_run
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.experience_file import ExperienceHeader, StepExperience, read_experience
 from mindrlhf_lite.data.sampler import PromptSampler
@@ -21,6 +23,7 @@ from mindrlhf_lite.observe.writers import MetricsWriter
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.trainer.export import Export
 from mindrlhf_lite.trainer.persistence import Persistence, Progress
+from mindrlhf_lite.trainer.resume import check_same_run
 from mindrlhf_lite.trainer.roles import build_trained_roles
 from mindrlhf_lite.trainer.schedule import LearningRate
 from mindrlhf_lite.trainer.statistics import update_metrics
@@ -38,9 +41,12 @@ class Replay:
     def __init__(self, config: Config, mesh: Mesh, paths: Sequence[str]):
         rl, lr = config.rl_config, config.actor_config.lr_schedule
         self.config, self.mesh, self.tokenizer = config, mesh, Tokenizer(config.tokenizer_dir)
-        self.steps = sorted(map(read_experience, paths), key=lambda step: step.header.step)
-        for step, path in zip(self.steps, paths, strict=True):
+        if has_run(Path(rl.output_dir), Path(rl.output_dir) / "checkpoints"):
+            raise UserError(f"rl_config.output_dir={rl.output_dir!r}: a run is there already; give another folder")
+        read = sorted(((read_experience(path), path) for path in paths), key=lambda pair: pair[0].header.step)
+        for step, path in read:
             self._check(step, path)
+        self.steps = [step for step, _ in read]
         header = self.steps[0].header
         self.roles = build_trained_roles(config, mesh, has_reference=False)
         schedule = LearningRate(lr.lr_decay_style, lr.lr, lr.min_lr, lr.warmup_step, header.decay_steps)
@@ -90,6 +96,20 @@ class Replay:
         self.steps = [step for step in self.steps if step.header.step >= first]
         if not self.steps:
             raise UserError(f"--data: no step from {first} on, where the checkpoint goes on")
+        numbers = [step.header.step for step in self.steps]
+        if numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+            raise UserError(f"--data: steps {', '.join(map(str, numbers))}: every step once, without a gap")
+        if numbers[0] > first:
+            notes.append(
+                f"note: step {numbers[0]} is the first, and the optimizer has made the updates of {first - 1} step(s): "
+                "not the run's own; give the files from the first step, or --resume_training with its checkpoint"
+            )
+        settings = {"config": header.settings, "prompts_digest": header.prompts_digest}
+        try:
+            check_same_run(settings, asdict(self.config), header.prompts_digest)
+        except UserError as error:
+            differences = [line for line in str(error).splitlines() if line.startswith("  - ")]
+            notes.append("\n".join(["note: settings that the recorded run did not have:", *differences]))
         for note in notes if self.mesh.is_main else []:
             print(note, flush=True)
 

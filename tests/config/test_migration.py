@@ -137,6 +137,49 @@ def test_what_would_change_numbers_is_refused(tmp_path):
     assert any("actor_config.offset=[1, 2, 3]: a list of 2" in line for line in translation.problems)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("chunk_size: 3", "chunk_size: x", "rl_config.chunk_size='x': a whole number is needed"),
+        ("chunk_size: 3", "chunk_size:", "rl_config.chunk_size=None: a whole number is needed"),
+        ("micro_batch_num: 4", "micro_batch_num: many", "micro_batch_num='many': a whole number is needed"),
+        ("num_generations: 4", "num_generations: x", "rl_config.num_generations='x': a whole number is needed"),
+        ("[1, [5, 7]]", "[[1]]", "host_monitor_steps=[[1]]: numbers of steps, or pairs"),
+        ("profile_step_start: 0", "profile_step_start: a", "profile_step_start='a': a whole number is needed"),
+    ],
+)
+def test_values_of_a_wrong_type_are_named(tmp_path, old, new, message):
+    assert old in MINDRLHF_FILE
+    path = written(tmp_path, MINDRLHF_FILE.replace("offset: [-1, 1]", "offset: 0").replace(old, new))
+    for command in ((MAIN, "--config", path, "--dry_run"), ("tools/migrate_config.py", path)):
+        result = run_python(*command)
+        assert result.returncode == 2 and message in result.stderr and "Traceback" not in result.stderr, result.stderr
+
+
+def test_what_is_worked_out_is_in_the_lists(tmp_path):
+    """Of every setting of a file, something is said, or it stays as it is."""
+    written(tmp_path, MODEL_FILE, "small.yaml")
+    for text, toolkit in (
+        (MINDRLHF_FILE.replace("offset: [-1, 1]", "offset: 0"), MINDRLHF),
+        (MINDSPEED_FILE, MINDSPEED_RL),
+    ):
+        path = written(tmp_path, text)
+        translation = ours(path)[1]
+        said = "\n".join([*translation.remarks, *translation.accepted, *translation.missing])
+        for key in read_yaml(str(path)):
+            name = key if toolkit == MINDRLHF else key.replace("actor_config.", "megatron_training.")
+            row = find_row(toolkit, name.replace("megatron_training.", "megatron."))
+            is_same = row is not None and row.kind in ("same", "to") and row.ours == key
+            assert is_same or f"{name}:" in said or key in ("defaults", "rl_config.enable_oldpolicy"), (key, said)
+
+
+def test_degrees_of_their_file_win_over_those_of_a_model_file(shared, tmp_path):
+    path, model = shared / "configs/mindspeed_rl/grpo_qwen25_7b_A3.yaml", ROOT / "model_configs/qwen2_5_7b.yaml"
+    result = run_python(MAIN, "--config", path, "--dry_run", "--devices", 8, "--model_config", model)
+    assert result.returncode == 0 and "actor dp=2,tp=2,pp=2" in result.stdout, result.stdout + result.stderr
+    assert "32 prompts x 8 completions" in result.stdout
+
+
 def test_a_file_without_sections(tmp_path):
     path = written(
         tmp_path,
@@ -335,6 +378,9 @@ def test_a_configuration_of_ours_comes_out_as_it_is(tmp_path):
         ("rl_config.micro_batch_interleaved", 2, "a key of MindRLHF"),
         ("context.mode", 1, "everything is compiled as graphs"),
         ("rl_config.zzyzx", 1, "remove it; docs/config.md lists all keys"),
+        ("rl_config.foo", 1, "remove it; docs/config.md lists all keys"),
+        ("rl_config.wandb", 1, "remove it; docs/config.md lists all keys"),
+        ("actor_config.lora", 1, "remove it; docs/config.md lists all keys"),
         ("rl_config.enable_oldpolcy", 1, "did you mean rl_config.enable_oldpolicy?"),
     ],
 )

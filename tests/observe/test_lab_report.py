@@ -92,7 +92,9 @@ def make_run(folder, offset, settings=None, is_evaluated=True):
     rows[19]["eval/accuracy"], rows[39]["eval/accuracy"] = 0.4 + offset / 10, 0.8 + offset / 10
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     write_completions(
-        folder, "step_000001", [completion("a=", "<think></think>3", 0.0), completion("b=", "15", 1.0, "correct")]
+        folder / "completions",
+        "step_000001",
+        [completion("a=", "<think></think>3", 0.0), completion("b=", "15", 1.0, "correct")],
     )
     late = [
         completion("a=", "<think>14. Wait, 15</think>15", 1.0, "correct"),
@@ -100,10 +102,10 @@ def make_run(folder, offset, settings=None, is_evaluated=True):
         completion("c=", "<b>4</b>", 0.5),
         completion("c=", "5", 0.2),
     ]
-    write_completions(folder, "step_000040", late + late[1:] * int(2 * offset))
+    write_completions(folder / "completions", "step_000040", late + late[1:] * int(2 * offset))
     if is_evaluated:
-        write_completions(folder, "eval_000000", answers(["1", "15", "3"]))
-        write_completions(folder, "eval_000040", answers(["15", "15", "4"]))
+        write_completions(folder / "completions", "eval_000000", answers(["1", "15", "3"]))
+        write_completions(folder / "completions", "eval_000040", answers(["15", "15", "4"]))
     if settings is not None:
         interval = {"num_questions": 3, "num_samples": 1, "pass_at": {"1": 0.5}, "interval_95": [0.1, 0.9]}
         accuracy = {"before": {"accuracy": 0.3, **interval}, "after": {"accuracy": 0.8, **interval}}

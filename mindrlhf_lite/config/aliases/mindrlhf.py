@@ -31,9 +31,13 @@ def translate_mindrlhf(values: dict[str, Any], num_ranks: int = 0) -> Translatio
     for key in ("rl_config.model_name", "rl_config.tokenizer_type"):
         if ours.get(key) in _OWN_NAMES:
             ours[key] = _OWN_NAMES[ours[key]]
-    _quantities(translation, left, values)
-    _actor(translation, left)
-    _rest(translation, left)
+    try:
+        _quantities(translation, left, values)
+        _actor(translation, left)
+        _rest(translation, left)
+    except (TypeError, ValueError) as error:  # values of a wrong type, of which most are reported by their keys
+        translation.problems.append(f"settings that do not fit together: {error}")
+    translation.finish()
     return translation
 
 
@@ -98,7 +102,7 @@ def _degree(values: dict[str, Any], role: str, name: str) -> int:
 def _quantities(translation: Translation, left: dict[str, Any], values: dict[str, Any]) -> None:
     """Prompts generated together, completions an update, micro-batches."""
     ours = translation.values
-    chunk, batch = left.pop("rl_config.chunk_size"), left.pop("rl_config.batch_size")
+    chunk, batch = left.pop("rl_config.chunk_size", 1), left.pop("rl_config.batch_size", 1)
     of_rollout, of_actor = _degree(ours, "generate", "data_parallel"), _degree(ours, "actor", "data_parallel")
     micro = left.pop("actor_config.parallel_config.micro_batch_num", None)
     has_stages = _degree(ours, "actor", "pipeline_stage") > 1
@@ -205,6 +209,11 @@ def _rest(translation: Translation, left: dict[str, Any]) -> None:
     steps = left.pop("monitor_config.host_monitor_steps", None)
     if isinstance(steps, list):
         ranges = [[step, step] if isinstance(step, int) else step for step in steps]
+        if not all(isinstance(each, list) and [type(number) for number in each] == [int, int] for each in ranges):
+            translation.problems.append(
+                f"monitor_config.host_monitor_steps={steps!r}: numbers of steps, or pairs [first, last], are needed"
+            )
+            ranges = []
         ours["monitor_config.host_monitor_steps"] = sorted(
             {step for start, stop in ranges for step in range(start, stop + 1)}
         )

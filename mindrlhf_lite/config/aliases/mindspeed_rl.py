@@ -21,8 +21,10 @@ _OLD_KEYS = ("experience_count", "update_micro_batch_size", "colocate_all_models
 _UNLIMITED = 1000
 
 
-def translate_mindspeed_rl(values: dict[str, Any], path: str) -> Translation:
-    """Args: values: of the file, by full dotted key; path: the file, beside which its model file is looked for."""
+def translate_mindspeed_rl(values: dict[str, Any], path: str, num_ranks: int = 0) -> Translation:
+    """Args: values: of the file, by full dotted key; path: the file, beside which its model file is looked for;
+    num_ranks: 0: as the file says.
+    """
     translation = Translation(MINDSPEED_RL)
     given = {key.replace("-", "_"): _number(value) for key, value in values.items()}
     model = _model_file(given, path)
@@ -37,7 +39,7 @@ def translate_mindspeed_rl(values: dict[str, Any], path: str) -> Translation:
         if key.partition(".")[0] not in _OF_MEGATRON and key.partition(".")[0] not in ("defaults", "hydra", "model")
     }
     settings = {**{f"megatron.{key}": value for key, value in megatron.items()}, **others}
-    left = {}
+    left: dict[str, Any] = {}
     for key, value in settings.items():
         row: Row | None = find_row(MINDSPEED_RL, key)
         name = key.replace("megatron.", "megatron_training.")
@@ -46,7 +48,9 @@ def translate_mindspeed_rl(values: dict[str, Any], path: str) -> Translation:
         elif row is None:
             translation.values[key] = value
         elif row.kind == "work":
-            left[key] = value
+            translation.work_out(name, value, row, left)
+            if row.full_key in left:
+                left[key] = left.pop(row.full_key)
         else:
             translation.take(name, value, row)
     assume_defaults(translation, settings, left, left_out=("data", "profiler_config.integrated"))
@@ -60,7 +64,15 @@ def translate_mindspeed_rl(values: dict[str, Any], path: str) -> Translation:
         translation.values["actor_config.model_config"] = str(model)
         translation.remark("model", left.get("megatron.model", ""), f"actor_config.model_config: {model}")
     is_old = "ref_config.load" in given or any(f"rl_config.{key}" in given for key in _OLD_KEYS)
-    _Worked(translation, left, is_old, settings.get("megatron.stage") == "ray_dapo").run()
+    try:
+        _Worked(translation, left, is_old, settings.get("megatron.stage") == "ray_dapo", num_ranks).run()
+    except (
+        TypeError,
+        ValueError,
+        KeyError,
+    ) as error:  # values of a wrong type, of which most are reported by their keys
+        translation.problems.append(f"settings that do not fit together: {error}")
+    translation.finish()
     return translation
 
 
@@ -100,7 +112,8 @@ class _Worked:
     mini_batch_size counts completions; is_dapo: whether the trainer is ray_dapo's.
     """
 
-    def __init__(self, translation: Translation, left: dict[str, Any], is_old: bool, is_dapo: bool):
+    def __init__(self, translation: Translation, left: dict[str, Any], is_old: bool, is_dapo: bool, num_ranks: int):
+        self.num_ranks = num_ranks
         self.translation, self.left, self.is_old, self.is_dapo = translation, left, is_old, is_dapo
         self.ours, self.assumed = translation.values, translation.assumed
 
@@ -144,7 +157,7 @@ class _Worked:
             self.translation.remarks.append(
                 f"rl_config.actor_resource.num_npus: {ranks} -> {ranks} ranks: msrun --worker_num={ranks}, or --ranks"
             )
-        self.num_ranks = ranks if isinstance(ranks, int) else 0
+        self.num_ranks = self.num_ranks or (ranks if isinstance(ranks, int) else 0)
 
     def _sizes(self) -> None:
         ours = self.ours

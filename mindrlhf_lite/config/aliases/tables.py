@@ -18,6 +18,8 @@ _MARKS = {
     MINDRLHF: (
         *(f"rl_config.{name}" for name in ("use_parallel", "parallel_mode", "sink_size", "align_type")),
         *(f"rl_config.{name}" for name in ("load_ckpt_format", "gen_experience_kwargs", "enable_reshard_optimizer")),
+        *(f"rl_config.{name}" for name in ("enable_oldpolicy", "micro_batch_interleaved", "enable_compile_cache")),
+        *("actor_config.offset", "ref_config.offset", "generate_config.hf_config_path"),
         *("align_type", "sink_size", "mind_dataset_dir", "is_shared_backbone"),
     ),
 }
@@ -38,6 +40,7 @@ class Row:
     note: str = ""
     zh: str = ""
     default: Any = None
+    type: str = ""  # of a value that is worked out, where it has no default
     has_default: bool = False
 
     @property
@@ -92,6 +95,7 @@ def _row(section: str, key: str, entry: Any) -> Row:
         entry[kind],
         note=entry.get("note", ""),
         zh=entry.get("zh", ""),
+        type=entry.get("type", ""),
         has_default="default" in entry,
         **more,
     )

@@ -25,10 +25,15 @@ def translate(
         return None
     if toolkit == MINDRLHF:
         translation = translate_mindrlhf({**values, **overrides}, num_ranks)
-        ours = {key: value for key, value in overrides.items() if key in known and find_row(toolkit, key) is None}
+        rows = {key: find_row(toolkit, key) for key in overrides}
+        ours = {
+            key: value
+            for key, value in overrides.items()
+            if key in known and ((row := rows[key]) is None or row.kind == "accept")
+        }
     else:
         ours = {key: value for key, value in overrides.items() if key in known}
         theirs = {key: value for key, value in overrides.items() if key not in known}
-        translation = translate_mindspeed_rl({**values, **theirs}, path)
+        translation = translate_mindspeed_rl({**values, **theirs}, path, num_ranks)
     translation.values.update(ours)
     return translation

@@ -8,6 +8,14 @@ from typing import Any
 from mindrlhf_lite.config.aliases.tables import Row, find_row, table
 from mindrlhf_lite.config.schema import Config
 
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "bool": ((bool,), "true or false"),
+    "list": ((list, str), "a list"),
+    "str": ((str,), "text"),
+}
+
 
 @dataclass
 class Translation:
@@ -23,6 +31,7 @@ class Translation:
     problems: list[str] = field(default_factory=list)
     num_same: int = 0
     assumed: set[str] = field(default_factory=set)  # keys that are not given
+    worked: dict[str, tuple[Any, Row]] = field(default_factory=dict)  # given ones that are worked out
 
     def take(self, key: str, value: Any, row: Row) -> None:
         """A setting by its row; those that are worked out from several are left to the toolkit's own module."""
@@ -39,6 +48,28 @@ class Translation:
             self.missing.append(f"{key}: {_text(value)}: {row.text}")
         elif row.kind == "refuse":
             self.problems.append(f"{key}={value!r}: {row.text}")
+
+    def work_out(self, key: str, value: Any, row: Row, left: dict[str, Any]) -> None:
+        """Puts a setting that is to be worked out into `left`, if its type is right."""
+        wanted = row.type or (type(row.default).__name__ if row.has_default and row.default is not None else "")
+        types, name = _TYPES.get(wanted, ((object,), ""))
+        if (
+            value is None
+            or not isinstance(value, types)
+            or (isinstance(value, bool) and bool not in types and types != (object,))
+        ):
+            if value is not None or wanted:
+                self.problems.append(f"{key}={value!r}: {name or 'a value'} is needed")
+            return
+        left[row.full_key] = value
+        self.worked[key] = (value, row)
+
+    def finish(self) -> None:
+        """Adds a remark on what was worked out and is in no list yet."""
+        said = [*self.remarks, *self.accepted, *self.missing, *self.problems]
+        for key, (value, row) in self.worked.items():
+            if not any(line.startswith((f"{key}:", f"{key}=")) for line in said):
+                self.remark(key, value, row.text)
 
     def remark(self, key: str, value: Any, ours: str, note: str = "") -> None:
         self.remarks.append(f"{key}: {_text(value)} -> {ours}" + (f" ({note})" if note else ""))
@@ -76,14 +107,14 @@ def take_all(translation: Translation, values: dict[str, Any], known: dict[str, 
     """Takes what the table says of every setting. Returns those that are to be worked out. A key that only this toolkit
     has is taken as it is; one that nobody has stays in `values`, to be reported.
     """
-    left = {}
+    left: dict[str, Any] = {}
     for key, value in values.items():
         row = find_row(translation.toolkit, key)
         if row is None:
             translation.values[key] = value
             translation.num_same += key in known
         elif row.kind == "work":
-            left[key] = value
+            translation.work_out(key, value, row, left)
         else:
             translation.take(key, value, row)
     return left
