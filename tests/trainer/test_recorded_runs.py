@@ -1,6 +1,7 @@
 """A run that records everything: experience that replays bit for bit, dumps, traces, .ckpt checkpoints, its folders."""
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -46,12 +47,12 @@ def recorded(data):  # noqa: F811
     return folder, result.stdout
 
 
-def replay(data, output, *extra):  # noqa: F811
+def replay(data, output, *extra, steps="*"):  # noqa: F811
     """Without the file of prompts and the verifiers."""
     settings = [str(each) for each in arguments(data, output, *SETTINGS, *extra)]
     place = settings.index("--dataset_file")
     del settings[place : place + 2]
-    files = sorted(str(path) for path in (data.parent / "recorded/experience").glob("*.mindrecord"))
+    files = sorted(str(path) for path in (data.parent / "recorded/experience").glob(f"run_{steps}.mindrecord"))
     return run([sys.executable, ROOT / "tools/replay.py", "--data", *reversed(files), *settings])
 
 
@@ -82,6 +83,25 @@ def test_a_replay_goes_on_from_a_checkpoint(data, recorded):  # noqa: F811
     ] == [2]
     weights = [(data.parent / name / "hf/model.safetensors").read_bytes() for name in ("second", "recorded")]
     assert weights[0] == weights[1]
+
+
+def test_a_replay_that_is_not_the_runs_own_says_so(data, recorded):  # noqa: F811
+    """The second step from the first weights, at another learning rate; and nothing is written over a run."""
+    rate = "--actor_config.lr_schedule.lr=0.001"
+    result = replay(data, data.parent / "another", "--rl_config.save_hf_model=false", rate, steps="000002")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "note: step 2 is the first, and the optimizer has made the updates of 0 step(s): not the run's own" in (
+        result.stdout
+    )
+    assert re.search(
+        r"settings that the recorded run did not have:\n  - actor_config.lr_schedule.lr was", result.stdout
+    )
+    folder, _ = recorded
+    before = (folder / "metrics.jsonl").read_bytes()
+    for more in ((), ("--resume_training",)):
+        result = replay(data, folder, *more)
+        assert result.returncode == 2 and "a run is there already; give another folder" in result.stderr
+    assert (folder / "metrics.jsonl").read_bytes() == before
 
 
 def test_experience_is_whole(recorded):
