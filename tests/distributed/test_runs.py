@@ -22,6 +22,7 @@ from helpers import ROOT, read_jsonl, run_python
 from mindrlhf_lite.data.tokenizer import Tokenizer
 
 
+@pytest.mark.full  # by default tests/distributed/test_layouts.py compares updates, activations and completions
 def test_one_and_two_ranks_agree(data, tmp_path):
     """Same sampled tokens; losses and gradient norms to 1e-5; also with several minibatches, iterations and
     micro-batches.

@@ -98,10 +98,14 @@ def judged(texts: list[str], seed: int, timeout_s: float) -> dict[str, list[tupl
     return found
 
 
+# scores of a wrong answer, where an answer that cannot be read has a lower one
+WRONG = {"acc": -0.5}
+
+
 def is_paid(name: str, verdict: Verdict) -> bool:
-    """More than the verifier's minimum; a verifier of form alone may pay for a form."""
-    minimum = BUILT_IN[name].minimum
-    return BUILT_IN[name].judges_answer and verdict.score is not None and verdict.score.value > minimum
+    """More than a wrong answer; a verifier of form alone may pay for a form."""
+    wrong = WRONG.get(name, BUILT_IN[name].minimum)
+    return BUILT_IN[name].judges_answer and verdict.score is not None and verdict.score.value > wrong
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from rewards.hostile_texts import hostile_texts, is_paid, judged
+from rewards.hostile_texts import WRONG, hostile_texts, is_paid, judged
 from rewards.labelled_answers import judge, rows
 
 from mindrlhf_lite.rewards.agreement import same_answer
@@ -250,7 +250,7 @@ def test_a_number_at_the_end_of_a_cut_completion_may_lack_digits():
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_long_and_hostile_texts_are_only_wrong(name):
-    """In bounded time (the suite's limit), and without an exception; none is worth more than the verifier's minimum."""
+    """In bounded time (the suite's limit), and without an exception; none is worth more than a wrong answer."""
     texts = [
         "9" * 100_000,
         "\\boxed{" * 3000,
@@ -278,7 +278,7 @@ def test_long_and_hostile_texts_are_only_wrong(name):
         " " * 50_000 + "7 ",
     ]
     for text in texts:
-        assert score(name, text, "18").value == BUILT_IN[name].minimum
+        assert score(name, text, "18").value in (BUILT_IN[name].minimum, WRONG.get(name))
 
 
 def test_hostile_texts_of_chance():
