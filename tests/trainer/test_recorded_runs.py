@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from distributed.jobs import VERIFIERS
+from distributed.jobs import VERIFIERS, start_msrun
 from distributed.small_runs import MAIN, arguments, data, single  # noqa: F401
 from helpers import ROOT, clean_environment, read_jsonl, run, run_python
 
@@ -102,6 +102,19 @@ def test_a_replay_that_is_not_the_runs_own_says_so(data, recorded):  # noqa: F81
         result = replay(data, folder, *more)
         assert result.returncode == 2 and "a run is there already; give another folder" in result.stderr
     assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_two_data_parallel_ranks_replay_the_same_run(data, recorded, tmp_path):  # noqa: F811
+    """Updates of four completions, groups of three: ranks get parts of groups."""
+    settings = [str(each) for each in arguments(data, tmp_path / "two", *SETTINGS, "--rl_config.max_steps=2")]
+    files = sorted(str(path) for path in (data.parent / "recorded/experience").glob("run_*.mindrecord"))
+    script = ROOT / "tools/replay.py"
+    code, text, logs = start_msrun(2, tmp_path / "log", script, "--data", *files, *settings, timeout=300)
+    assert code == 0, text[-3000:] + logs[-3000:]
+    ours, theirs = (read_jsonl(folder / "metrics.jsonl") for folder in (tmp_path / "two", data.parent / "recorded"))
+    for a, b in zip(ours, theirs, strict=True):
+        for key in ("loss/total", "policy/grad_norm", "loss/kl", "policy/entropy"):
+            assert a[key] == pytest.approx(b[key], rel=1e-4, abs=1e-5), key
 
 
 def test_experience_is_whole(recorded):
