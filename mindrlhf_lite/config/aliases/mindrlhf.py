@@ -173,7 +173,7 @@ def _actor(translation: Translation, left: dict[str, Any]) -> None:
         ours.setdefault("rl_config.swap", True)
         ours.setdefault("context.device_target", "Ascend")
         translation.remarks.append("rl_config.swap: true: what is idle leaves the device, as there")
-    elif ours.get("rl_config.reshard_mem_opt_level") == 1:
+    elif ours.get("rl_config.reshard_mem_opt_level") == 1 or ours.get("actor_config.optimizer.opt_offload"):
         ours.setdefault("rl_config.swap", True)
 
 
