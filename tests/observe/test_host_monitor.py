@@ -43,7 +43,7 @@ def limited(threshold, held_mib, limit_mib=2048):
 
 
 @pytest.mark.parametrize(
-    ("held", "code", "said"), [(50, 0, "all is well"), (1200, 0, "exceeded"), (1750, 1, "the run ends before")]
+    ("held", "code", "said"), [(50, 0, "all is well"), (1250, 0, "exceeded"), (1620, 1, "the run ends before")]
 )
 def test_a_process_near_its_limit(held, code, said):
     """Of 2 GiB of address space: below 60 %, above it, and above 80 %, half the way from there to all of it."""
