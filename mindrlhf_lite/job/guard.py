@@ -18,6 +18,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -39,6 +40,7 @@ _POLL_S, _TOGETHER_S, _TAIL_S, _SIBLINGS_S = 0.1, 0.01, 0.3, 10.0
 _NEWS, _NEWS_S = ".ended_on_a_host", 1.0
 _PIDFD_GETFD = 438  # Linux 5.6, all architectures
 _USER_ERROR, _FAILED, _INTERRUPTED = 2, 1, 130
+_UNSEEN = 256  # no exit code: one that nobody can tell any more
 
 
 def start_guard() -> subprocess.Popen[bytes] | None:
@@ -68,6 +70,7 @@ class _Member:
     rank: int | None  # None: the scheduler
     was_alive: bool = True  # when it was found
     code: int | None = None  # once it ended
+    was_asked_by_msrun: bool = False  # for this code, before the guard could: the first that failed, as msrun saw it
 
 
 @dataclass
@@ -171,9 +174,25 @@ class Guard:
         for member in self.members.values():
             if member.code is None and not member.process.is_alive():
                 code = member.process.exit_code()
-                if code is None:  # its parent asked before we did
-                    code = _FAILED if _error_lines(self._log_of(member)) else 0
+                if code is None:
+                    code = self._code_that_msrun_took(member)
+                    member.was_asked_by_msrun = code != 0
                 member.code = code
+
+    def _code_that_msrun_took(self, member: _Member) -> int:
+        """Of a process that msrun asked before the guard did; what it finds wrong it writes to its stderr and kills the
+        other ranks. `_UNSEEN` where that is no file and the rank was in the midst of something.
+        """
+        with contextlib.suppress(OSError):
+            stderr = Path(f"/proc/{self.msrun.pid}/fd/2")
+            if stat.S_ISREG(stderr.stat().st_mode):
+                pattern = rf"Worker process {member.process.pid} exit with exception\. Error code: (-?\d+)"
+                if found := re.search(pattern, stderr.read_text(errors="replace")):
+                    return int(found[1])
+        log = self._log_of(member)
+        if _error_lines(log):
+            return _FAILED
+        return _UNSEEN if last_noted(log) else 0
 
     def _fail(self) -> None:
         """Something ended that should not: finds out what, ends msrun before it does more, and the rest after it."""
@@ -205,7 +224,9 @@ class Guard:
 
     def _verdict(self, failed: list[_Member]) -> tuple[int, str]:
         """(exit code of the job, what to say: nothing where a rank said it)."""
-        was_killed = all(member.code is not None and member.code < 0 for member in failed)
+        if first := [member for member in failed if member.was_asked_by_msrun]:
+            failed = first  # msrun killed the others
+        was_killed = all(member.code is not None and (member.code < 0 or member.code == _UNSEEN) for member in failed)
         # what the others of a killed rank say is a consequence
         speakers = failed if was_killed else sorted(self.members.values(), key=lambda member: member.code is None)
         for member in speakers:
@@ -216,6 +237,8 @@ class Guard:
         assert cause.code
         at = f" in {found}" if (found := last_noted(log)) else ""
         end = f"; its log, {log}, ends with{lines}" if (lines := _last_lines(log)) else f"; its log: {log}"
+        if cause.code == _UNSEEN:
+            return _FAILED, f"error: {name} ended{at}, how only msrun's own log says{end}"
         if cause.code > 0:
             return cause.code, f"error: {name} ended with exit code {cause.code}{at}{end}"
         number = -cause.code

@@ -105,6 +105,7 @@ class Console:
         return f"{_clock((self.last_step - step) * statistics.median(self._step_seconds))} left, "
 
     def close(self) -> None:
+        self._whereabouts.note("")
         self._bar.close()
 
 

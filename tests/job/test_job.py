@@ -29,7 +29,14 @@ class Job:
     """
 
     def __init__(
-        self, folder: Path, mode: str, by_msrun: bool, port: int = 0, before=listen_to_ctrl_c, ranks=("--ranks=2",)
+        self,
+        folder: Path,
+        mode: str,
+        by_msrun: bool,
+        port: int = 0,
+        before=listen_to_ctrl_c,
+        ranks=("--ranks=2",),
+        stderr=subprocess.STDOUT,
     ):
         (folder / "checkpoints/step_20").mkdir(parents=True)
         log = f"{folder}/log"
@@ -49,7 +56,7 @@ class Job:
         environment = clean_environment(TEST_JOB=self.mark, PYTHONPATH=str(ROOT))
         output = self.console.open("wb")
         self.process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True, preexec_fn=before
+            command, stdout=output, stderr=stderr, env=environment, start_new_session=True, preexec_fn=before
         )
 
     def __enter__(self):
@@ -76,6 +83,12 @@ class Job:
             assert time.monotonic() < deadline, f"still running: {left}\n{self.console.read_text()}"
             time.sleep(0.1)
         return code
+
+    def processes_of(self, module: str) -> list[int]:
+        """The numbers of the job's processes that run this module."""
+        numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+        found = [process for process in map(Process.find, numbers) if process and module in process.command_line()]
+        return [process.pid for process in found if process.environment().get("TEST_JOB") == self.mark]
 
     def left(self) -> list[str]:
         found = []
@@ -122,6 +135,33 @@ def test_a_killed_rank_is_named(tmp_path, by_msrun):
         text = job.console.read_text()
         assert "error: rank 1 was killed by signal 9 (SIGKILL)" in text and text.count(HINT) == 1, text
         assert "Traceback" not in text and "rank 0" not in text and "worker_1.log" in text, text
+
+
+@pytest.mark.parametrize(
+    ("by_msrun", "stderr", "said"),
+    [
+        (True, subprocess.STDOUT, "error: rank 1 was killed by signal 9 (SIGKILL) in step 3, update"),
+        (False, subprocess.STDOUT, "error: rank 1 was killed by signal 9 (SIGKILL) in step 3, update"),
+        (True, subprocess.DEVNULL, "error: rank 1 ended in step 3, update, how only msrun's own log says"),
+    ],
+    ids=["msrun", "job", "msrun_whose_log_is_no_file"],
+)
+def test_a_killed_rank_is_named_where_msrun_saw_it_first(tmp_path, by_msrun, stderr, said):
+    """A guard that was not given time for a moment finds the other ranks killed too, by msrun."""
+    with Job(tmp_path, "sleep", by_msrun, stderr=stderr) as job:
+        ranks = job.wait_for_ranks()
+        (tmp_path / "log/worker_1.at").write_text("step 3, update")
+        (guard,) = job.processes_of("mindrlhf_lite.job.guard")
+        os.kill(guard, signal.SIGSTOP)
+        os.kill(ranks["MS_WORKER_1"], signal.SIGKILL)
+        deadline = time.monotonic() + SECONDS
+        while (first := Process.find(ranks["MS_WORKER_0"])) and first.is_alive():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        os.kill(guard, signal.SIGCONT)
+        assert job.ends() != 0
+        text = job.console.read_text()
+        assert said in text and "rank 0" not in text, text
 
 
 def test_a_killed_rank_that_is_alone_on_its_node_is_named(tmp_path):
