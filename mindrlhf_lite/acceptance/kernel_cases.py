@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from mindspore import Tensor, jit, mutable, nn, ops
+from mindspore import Parameter, Tensor, jit, mutable, nn, ops
 
 from mindrlhf_lite.models.kernels import Kernels
 from mindrlhf_lite.models.packed_attention import MASKED, key_rows, visibility_mask
@@ -18,6 +18,7 @@ PROMPTS = np.array([0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 3, 3, 3, 3, -1, -1], np.int32)
 POSITIONS = np.array([0, 1, 2, 3, 4, 5, 6, 3, 4, 0, 1, 2, 3, 4, 0, 0], np.int32)
 KEYS = np.array([[*range(8), 0, 0], [0, 1, 2, 7, *range(8, 14)]], np.int32)
 USED = np.array([8, 10], np.int32)
+LENGTHS = np.array([1, 5, 8], np.int64)  # tokens in each slot of a cache of 8, the newest among them
 
 
 def inputs() -> dict[str, tuple[np.ndarray, ...]]:
@@ -43,6 +44,12 @@ def inputs() -> dict[str, tuple[np.ndarray, ...]]:
             causal,
         ),
         "packed_attention": (*stream, *packed),
+        # query, key and value of the newest tokens; caches with leftovers where nothing was written yet
+        "decode": (
+            normal(3, HEADS, 1, HEAD_DIM),
+            *(normal(3 * KV_HEADS, HEAD_DIM) for _ in range(2)),
+            *(normal(3 * KV_HEADS * 8, HEAD_DIM) for _ in range(2)),
+        ),
     }
 
 
@@ -66,10 +73,33 @@ def as_tensors(name: str, arrays: tuple[np.ndarray, ...], dtype: Any) -> Any:
     )
 
 
+def _decode(arrays: tuple[np.ndarray, ...], kernels: Kernels, precision: Precision) -> tuple[Tensor, ...]:
+    """(what was attended to, both caches) after the newest tokens' keys and values were written."""
+    query, key, value, *old = as_tensors("decode", arrays, precision.activations)
+    caches = [Parameter(each, name=f"cache_{place}", requires_grad=False) for place, each in enumerate(old)]
+    shape = kernels.cache_write.shape(3 * KV_HEADS, 8, HEAD_DIM)
+    written = tuple(cache if cache.shape == shape else cache.view(shape) for cache in caches)
+    read = tuple(cache.view(3, KV_HEADS, 8, HEAD_DIM) for cache in caches)
+    mask = np.where(np.arange(8) < LENGTHS[:, None, None], np.float32(0), np.float32(MASKED))
+    places = np.arange(3 * KV_HEADS) * 8 + np.repeat(LENGTHS - 1, KV_HEADS)
+    write, attend = kernels.cache_write(), kernels.decode_attention(precision, HEADS, KV_HEADS)
+
+    @jit
+    def step(new: tuple, read: tuple, rest: tuple, *written: Tensor) -> Tensor:
+        done = write(written, rest[0], new[1], new[2])
+        keys, values = ops.depend(read[0], done), ops.depend(read[1], done)
+        return attend(new[0], keys, values, rest[1], rest[2])
+
+    rest = (Tensor(places.astype(np.int32)), Tensor(mask), Tensor(LENGTHS))
+    return (step(mutable((query, key, value)), mutable(read), mutable(rest), *written), *caches)
+
+
 def run(
     name: str, arrays: tuple[np.ndarray, ...], kernels: Kernels, precision: Precision
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """(all results of a kernel, gradients of its first result's sum over the arguments that take one)."""
+    if name == "decode":
+        return _decode(arrays, kernels, precision), ()
     tensors = as_tensors(name, arrays, precision.activations)
     cells = {
         "norm": lambda: kernels.norm(precision, EPS),

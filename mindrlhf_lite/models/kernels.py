@@ -8,10 +8,15 @@ No Ascend was at hand: fused kernels are compiled by the dry run (docs/ascend.md
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mindspore import Tensor, nn, ops
-from mindspore.ops.auto_generate import FlashAttentionScore, FlashAttentionScoreGrad
+from mindspore.ops.auto_generate import (
+    FlashAttentionScore,
+    FlashAttentionScoreGrad,
+    FusedInferAttentionScore,
+    ReshapeAndCache,
+)
 
 from mindrlhf_lite.models.packed_attention import KnownAttention, PackedAttention, chosen
 from mindrlhf_lite.models.precision import Precision, full, to_compute
@@ -20,6 +25,7 @@ from mindrlhf_lite.models.spread import spread
 _batch_matmul = ops.BatchMatMul()
 _batch_matmul_tb = ops.BatchMatMul(transpose_b=True)
 _softmax = ops.Softmax(-1)
+_scatter_update = ops.ScatterUpdate()
 _mean = ops.ReduceMean(keep_dims=True)
 _rsqrt = ops.Rsqrt()
 _halves = ops.Split(-1, 2)
@@ -195,6 +201,70 @@ class FusedKnownAttention(nn.Cell):
         )
 
 
+class CacheWrite(nn.Cell):
+    """Puts the keys and values of new tokens, [rows, head_dim] each, into caches at the rows `places` [rows]."""
+
+    def construct(self, caches: tuple[Tensor, Tensor], places: Tensor, key: Tensor, value: Tensor) -> tuple:
+        return _scatter_update(caches[0], places, key), _scatter_update(caches[1], places, value)
+
+    @staticmethod
+    def shape(pairs: int, length: int, head_dim: int) -> tuple[int, ...]:
+        """Of a cache as it takes one, for `pairs` = slots * kv_heads of so many tokens."""
+        return pairs * length, head_dim
+
+
+class FusedCacheWrite(nn.Cell):
+    """`CacheWrite` by one kernel: a slot's head is a page, of one head."""
+
+    def __init__(self) -> None:
+        super().__init__(auto_prefix=False)
+        self.write = ReshapeAndCache()
+
+    def construct(self, caches: tuple[Tensor, Tensor], places: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        rows, head_dim = key.shape
+        return self.write(
+            key.reshape(rows, 1, head_dim), value.reshape(rows, 1, head_dim), caches[0], caches[1], places
+        )
+
+    @staticmethod
+    def shape(pairs: int, length: int, head_dim: int) -> tuple[int, ...]:
+        return pairs, length, 1, head_dim
+
+
+class DecodeAttention(nn.Cell):
+    """The newest token of every slot, query [slots, heads, 1, D], already scaled, attends to the slot's keys and values
+    [slots, kv_heads, S, D] up to itself; lengths int64 [slots]: how many that are. Returns [slots, heads * D].
+
+    This form computes with the whole cache, and masks.
+    """
+
+    def __init__(self, precision: Precision, num_heads: int, num_kv_heads: int):
+        super().__init__(auto_prefix=False)
+        self.low = to_compute(precision)
+
+    def construct(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
+        """Args: mask: float32 [slots, 1, S], MASKED beyond `lengths`."""
+        slots, kv_heads, length, head_dim = keys.shape
+        scores = full(self.low(_batch_matmul_tb(query.reshape(slots, kv_heads, -1, head_dim), keys)))
+        scores = scores.reshape(slots, -1, length) + mask
+        probabilities = self.low(_softmax(scores.reshape(-1, length))).reshape(slots, kv_heads, -1, length)
+        return self.low(_batch_matmul(probabilities, values)).reshape(slots, -1)
+
+
+class FusedDecodeAttention(nn.Cell):
+    """`DecodeAttention` by one kernel, which reads no more of a slot's cache than is filled."""
+
+    def __init__(self, precision: Precision, num_heads: int, num_kv_heads: int):
+        super().__init__(auto_prefix=False)
+        self.attend = FusedInferAttentionScore(
+            num_heads=num_heads, scale_value=1.0, num_key_value_heads=num_kv_heads, input_layout="BNSD"
+        )
+
+    def construct(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
+        attended = self.attend(query, (keys,), (values,), None, None, None, lengths)[0]
+        return attended.reshape(query.shape[0], -1)
+
+
 def _of_blocks(query: Tensor, key: Tensor, value: Tensor, rows: Tensor, mask: Tensor) -> tuple:
     """(keys, values [blocks, kv_heads, K, D], whether a key is hidden [blocks, 1, W, K])."""
     blocks, width, count = mask.shape
@@ -216,10 +286,21 @@ class Kernels:
     causal_attention: type[nn.Cell]
     packed_attention: type[nn.Cell]
     known_attention: type[nn.Cell]  # packed attention whose results are known
+    cache_write: type[CacheWrite | FusedCacheWrite]
+    decode_attention: type[nn.Cell]
 
 
-PLAIN = Kernels(Norm, Rotary, Gate, CausalAttention, PackedAttention, KnownAttention)
-FUSED = Kernels(FusedNorm, FusedRotary, FusedGate, FusedCausalAttention, FusedPackedAttention, FusedKnownAttention)
+PLAIN = Kernels(Norm, Rotary, Gate, CausalAttention, PackedAttention, KnownAttention, CacheWrite, DecodeAttention)
+FUSED = Kernels(
+    FusedNorm,
+    FusedRotary,
+    FusedGate,
+    FusedCausalAttention,
+    FusedPackedAttention,
+    FusedKnownAttention,
+    FusedCacheWrite,
+    FusedDecodeAttention,
+)
 
 
 def kernels_of(precision: Precision, head_dim: int) -> Kernels:
@@ -227,6 +308,5 @@ def kernels_of(precision: Precision, head_dim: int) -> Kernels:
     if not precision.has_fused_kernels:
         return PLAIN
     if head_dim % 16:
-        plain = (PLAIN.causal_attention, PLAIN.packed_attention, PLAIN.known_attention)
-        return Kernels(FUSED.norm, FUSED.rotary, FUSED.gate, *plain)
+        return replace(PLAIN, norm=FUSED.norm, rotary=FUSED.rotary, gate=FUSED.gate)
     return FUSED

@@ -1,7 +1,7 @@
 """The two graphs of the native engine, over a slotted KV cache: prefill prompts, decode one token in every slot.
 
 The cache of a layer is a Parameter [slots * kv_heads * cache_length, head_dim]: rows, because ScatterUpdate writes rows
-in place, while ScatterNdUpdate on CPU copies the whole cache at every step. Attention reads it through a view of three
+in place, while ScatterNdUpdate on CPU copies the whole cache at every step. Attention reads it through a view of four
 dimensions on the same memory: reshaped within a graph, it would be copied too. An idle slot decodes too and writes to
 its own position 0, which the next prompt overwrites. Prefill covers all prompt tokens but the last: decoding starts by
 feeding that one, so sampling exists in one place.
@@ -16,14 +16,11 @@ import numpy as np
 from mindspore import Parameter, Tensor, jit, mutable, nn, ops
 
 from mindrlhf_lite.models.decoder import MASKED, Decoder, DecoderLayer, causal_mask
-from mindrlhf_lite.models.precision import full
+from mindrlhf_lite.models.kernels import kernels_of
 from mindrlhf_lite.models.zeros import zeros
 from mindrlhf_lite.rollout.draw import Drawing, draw_greedily, draw_tokens
 
 _scatter_update = ops.ScatterUpdate()
-_batch_matmul = ops.BatchMatMul()
-_batch_matmul_tb = ops.BatchMatMul(transpose_b=True)
-_softmax = ops.Softmax(-1)
 
 
 def allocate_cache(model: Decoder, slots: int, cache_length: int) -> tuple[Parameter, ...]:
@@ -41,12 +38,17 @@ def allocate_cache(model: Decoder, slots: int, cache_length: int) -> tuple[Param
     return layer_caches("key") + layer_caches("value")
 
 
-def cache_views(caches: Sequence[Parameter], pairs: int) -> tuple[Tensor, ...]:
-    """[pairs, length, head_dim] of every cache, on its memory: of no use once that is given back.
-
-    Args: pairs: slots * kv_heads.
+def cache_views(model: Decoder, caches: Sequence[Parameter], slots: int) -> tuple[tuple, tuple]:
+    """(every cache as attention reads it, [slots, kv_heads, length, head_dim]; every cache as it is written), on the
+    caches' memory: of no use once that is given back.
     """
-    return tuple(cache.view(pairs, -1, cache.shape[-1]) for cache in caches)
+    heads, head_dim = model.layers[0].num_kv_heads, model.config.head_dim
+    length = caches[0].shape[0] // (slots * heads)
+    written = kernels_of(model.precision, head_dim).cache_write.shape(slots * heads, length, head_dim)
+    return (
+        tuple(cache.view(slots, heads, length, head_dim) for cache in caches),
+        tuple(cache if cache.shape == written else cache.view(written) for cache in caches),
+    )
 
 
 class _PrefillBegin(nn.Cell):
@@ -107,21 +109,12 @@ class Decode(nn.Cell):
         super().__init__(auto_prefix=False)
         self.model, self.slots, self.cache_length, self.drawing = model, slots, cache_length, drawing
         self.num_kv_heads, self.head_dim = model.layers[0].num_kv_heads, model.config.head_dim
-        self.queries_per_kv = model.layers[0].num_heads // self.num_kv_heads
+        kernels = kernels_of(model.precision, self.head_dim)
+        self.attend = kernels.decode_attention(model.precision, model.layers[0].num_heads, self.num_kv_heads)
+        self.write = kernels.cache_write()
         self.pairs = Tensor(np.arange(slots * self.num_kv_heads, dtype=np.int32))
         self.cache_positions = Tensor(np.arange(cache_length, dtype=np.int32).reshape(1, 1, -1))
         self.stop_bias = Tensor(stop_bias[None])  # [1, V]: MASKED on stop tokens, else 0
-
-    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-        pairs, length = self.slots * self.num_kv_heads, self.cache_length
-        low = self.model.low
-        scores = full(low(_batch_matmul_tb(query.reshape(pairs, self.queries_per_kv, self.head_dim), keys)))
-        scores = scores.reshape(self.slots, self.num_kv_heads * self.queries_per_kv, length) + mask
-        probabilities = low(_softmax(scores.reshape(-1, length))).reshape(pairs, self.queries_per_kv, length)
-        return low(_batch_matmul(probabilities, values)).reshape(self.slots, -1)
-
-    def _write(self, cache: Parameter, places: Tensor, rows: Tensor) -> Tensor:
-        return _scatter_update(cache, places, rows.reshape(-1, self.head_dim))
 
     @jit
     def construct(
@@ -132,25 +125,27 @@ class Decode(nn.Cell):
         forbid_stop: Tensor,
         inverse_temperature: Tensor,
         views: tuple,
-        *caches: Parameter,
+        *caches: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Args: token_ids, positions int32 [B]; uniform, forbid_stop float32 [B]; inverse_temperature [1]; views: of
-        `cache_views`; caches: of `allocate_cache`.
+        """Args: token_ids, positions int32 [B]; uniform, forbid_stop float32 [B]; inverse_temperature [1]; views,
+        caches: of `cache_views`, as they are read and as they are written.
 
         Returns: (token [B], logprob [B], policy logprob [B]), or (logits [B, V], unused, unused).
         """
         repeated = ops.broadcast_to(positions.reshape(-1, 1), (self.slots, self.num_kv_heads)).reshape(-1)
         places = self.pairs * self.cache_length + repeated  # [B * KV]
         mask = (1.0 - (self.cache_positions <= positions.reshape(-1, 1, 1)).astype(ms.float32)) * MASKED
+        lengths = (positions + 1).astype(ms.int64)
         tables = self.model.tables_at(positions)
         x = self.model.embed(token_ids)
         num_layers = len(caches) // 2
         for index, layer in enumerate(self.model.layers):
             query, key, value = layer.project(x, layer.weights, tables, self.slots, 1)
+            own, new = (caches[index], caches[num_layers + index]), (self.slots * self.num_kv_heads, self.head_dim)
+            written = self.write(own, places, key.reshape(new), value.reshape(new))
             # the views are read after the caches were written
-            keys = ops.depend(views[index], self._write(caches[index], places, key))
-            values = ops.depend(views[num_layers + index], self._write(caches[num_layers + index], places, value))
-            x = layer.finish(x, self._attend(query, keys, values, mask), layer.weights)
+            keys, values = ops.depend(views[index], written), ops.depend(views[num_layers + index], written)
+            x = layer.finish(x, self.attend(query, keys, values, mask, lengths), layer.weights)
         logits = self.model.logits(self.model.norm(x))
         drawing = self.drawing
         if not drawing.in_graph:

@@ -120,20 +120,21 @@ class _Placed(nn.Cell):
 
 
 class _EmbeddingGradient(nn.Cell):
-    """Adds the embedding's gradient to its accumulator; a token's rows are summed in float32."""
+    """Adds the embedding's gradient to its accumulator, row by row in place: nothing as large as the vocabulary is
+    made beside it.
+    """
 
     def __init__(self, model: Decoder, accumulator: Any):
         super().__init__(auto_prefix=False)
         self.model, self.placed, self.accumulator = model, _Placed(model), accumulator
-        self.product, self.sum_rows = ops.GradOperation(sens_param=True), ops.UnsortedSegmentSum()
+        self.product, self.add_rows = ops.GradOperation(sens_param=True), ops.ScatterAdd()
 
     @jit
     def construct(self, token_ids: Tensor, gradient: Tensor) -> Tensor:
         rows = self.model.rows_of(token_ids)
         embedded = ops.gather(self.model.embedding, rows, 0)
         own = full(self.product(self.placed)(embedded, token_ids, gradient))
-        ops.assign_add(self.accumulator, self.sum_rows(own, rows, self.accumulator.shape[0]))
-        return gradient[0, 0]
+        return ops.depend(gradient[0, 0], self.add_rows(self.accumulator, rows, own))
 
 
 class _LossGradients(nn.Cell):
