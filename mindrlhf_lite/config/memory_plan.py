@@ -149,6 +149,8 @@ def memory_plan(config: Config, shape: ModelConfig, world_size: int) -> MemoryPl
         "rollout": _buffer_bytes(shape, strategies.rollout, item_bytes(rollout[1], device)),
         "kv_cache": kv_cache,
     }
+    if config.engine_copies_weights:
+        groups["engine_weights"] = groups["rollout"]
     degree = strategies.actor.dims.shares
     parts = lcm(strategies.actor.dims.context, strategies.reference.dims.context if rl.beta > 0 else 1)
     scoring_tokens = config.micro_batch_tokens(degree, config.ref_config.ref_model_batch_size)
@@ -182,7 +184,9 @@ def memory_plan(config: Config, shape: ModelConfig, world_size: int) -> MemoryPl
     in_phases = {**groups, optimizer_part(0): min(groups["optimizer"], max(bucket, (2 + copies) * largest))}
     needs = {
         name: sum(in_phases[group] for group in phase.resident) + activations.get(name, 0) + groups["graphs"]
-        for name, phase in phases(rl.reshard_mem_opt_level, reference_moves, int(offload)).items()
+        for name, phase in phases(
+            rl.reshard_mem_opt_level, reference_moves, int(offload), config.engine_copies_weights
+        ).items()
         if not name.startswith(("restore", "save_"))  # less than an update
         and not (name == "save" and not reference_moves)
         and not (name == "reference" and rl.beta == 0)

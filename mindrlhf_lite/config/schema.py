@@ -616,6 +616,11 @@ class Config:
         return context.fused_kernels and context.device_target == "Ascend" and self.dtypes(role)[0] != "float32"
 
     @property
+    def engine_copies_weights(self) -> bool:
+        """Whether the rollout engine computes with a copy of its own of the weights that a reshard gives it."""
+        return self.context.device_target == "Ascend" and bool(self.generate_config.use_vllm)
+
+    @property
     def tokenizer_dir(self) -> str:
         return self.rl_config.tokenizer_dir or self.actor_config.load
 

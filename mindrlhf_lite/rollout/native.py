@@ -58,20 +58,16 @@ class NativeEngine:
         self._buckets = tuple(length_buckets) or default_buckets(cache_length)
         self._prefill = Prefill(model, cache_length)
         self._decoders: dict[tuple[tuple[int, ...], Drawing], Decode] = {}
-        self._caches: tuple[Parameter, ...] | None = None
-        self.wake()
-
-    def wake(self) -> None:
-        if self._caches is None:
-            self._caches = allocate_cache(self.model, self.num_slots, self.cache_length)
-
-    def sleep(self) -> None:
-        self._caches = None
+        self._caches = allocate_cache(model, num_slots, cache_length)
 
     @property
     def cache_parameters(self) -> list[Parameter]:
         """The KV cache, which means nothing between calls of `generate`."""
-        return list(self._caches or ())
+        return list(self._caches)
+
+    @property
+    def own_weights(self) -> list[Parameter]:
+        return []
 
     def named_weights(self) -> dict[str, Parameter]:
         return self.model.named_weights()
@@ -87,8 +83,6 @@ class NativeEngine:
         on_token: OnToken | None = None,
     ) -> list[list[Completion]]:
         """As the protocol says; `on_token(request, sample, token id)` is called for every token as it is drawn."""
-        if self._caches is None:
-            raise RuntimeError("the engine sleeps: call wake() before generate()")
         for index, request in enumerate(requests):
             if not 0 < len(request.prompt_ids) < self.cache_length:
                 raise ValueError(

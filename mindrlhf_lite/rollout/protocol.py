@@ -1,7 +1,7 @@
 """What the trainer needs of a rollout engine; any engine behind it can generate.
 
-Ordering contract: `generate` only while awake; weights are written in place between calls of `generate`, never during
-one, and `weights_changed` is called after. The next `generate` samples from the new weights only. With tensor
+Ordering contract: weights are written in place between calls of `generate`, never during one, and `weights_changed` is
+called after. The next `generate` samples from the new weights only. With tensor
 parallelism all tensor ranks call `generate` with the same requests and get the same completions.
 """
 
@@ -26,7 +26,7 @@ class RolloutEngine(Protocol):
         """`num_samples` completions for every request, in request order.
 
         Raises:
-            ValueError: a prompt that leaves no room for a completion; RuntimeError: the engine sleeps.
+            ValueError: a prompt that leaves no room for a completion.
         """
         ...
 
@@ -35,18 +35,17 @@ class RolloutEngine(Protocol):
         ...
 
     def weights_changed(self) -> None:
-        """Forgets what was computed from the old weights."""
+        """Forgets what was computed from the old weights, and writes `own_weights` anew."""
+        ...
+
+    @property
+    def own_weights(self) -> list[Parameter]:
+        """A copy of the weights in a layout of the engine's own, which it computes with; none where that is
+        `named_weights`.
+        """
         ...
 
     @property
     def cache_parameters(self) -> list[Parameter]:
         """The KV cache, whose contents mean nothing between calls of `generate`."""
-        ...
-
-    def sleep(self) -> None:
-        """Frees the KV cache; weights stay."""
-        ...
-
-    def wake(self) -> None:
-        """Makes the engine ready to generate again."""
         ...

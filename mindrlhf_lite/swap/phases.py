@@ -31,19 +31,26 @@ def phase_of_part(name: str, index: int) -> str:
     return f"{name}_{index}"
 
 
-def phases(reshard_mem_opt_level: int, reference_moves: bool = False, optimizer_parts: int = 0) -> dict[str, Phase]:
+def phases(
+    reshard_mem_opt_level: int,
+    reference_moves: bool = False,
+    optimizer_parts: int = 0,
+    engine_copies_weights: bool = False,
+) -> dict[str, Phase]:
     """Which weights each phase of a step has in memory.
 
     Args: reference_moves: whether the reference follows the actor, and so is part of a checkpoint; optimizer_parts: 0:
-        the optimizer's state is in memory for the whole update; else in so many parts, after the backward passes.
+        the optimizer's state is in memory for the whole update; else in so many parts, after the backward passes;
+        engine_copies_weights: whether the engine generates with a copy of the rollout weights.
     """
+    filled = ("rollout", "engine_weights") if engine_copies_weights else ("rollout",)
     models = ("actor", "reference") if reference_moves else ("actor",)
     saved = models if optimizer_parts else (*models, "optimizer")
     sync = {"sync_reference": Phase(needs=("actor",), changes=("reference",))} if reference_moves else {}
     reshard = (
-        Phase(needs=("actor",), fills=("rollout",))
+        Phase(needs=("actor",), fills=filled)
         if reshard_mem_opt_level == 0
-        else Phase(reads_stored=("actor",), fills=("rollout",))
+        else Phase(reads_stored=("actor",), fills=filled)
     )
     update = {"update": Phase(changes=("actor", "optimizer", "gradients"))}
     if optimizer_parts:
@@ -54,7 +61,7 @@ def phases(reshard_mem_opt_level: int, reference_moves: bool = False, optimizer_
             update[phase_of_part("save", index)] = Phase(needs=("actor", part))
             update[phase_of_part("restore", index)] = Phase(changes=("actor", part))
     return {
-        "generate": Phase(needs=("rollout",), fills=("kv_cache",)),
+        "generate": Phase(needs=filled[-1:], fills=("kv_cache",)),
         "reference": Phase(needs=("reference",)),
         "policy": Phase(needs=("actor",)),
         **update,

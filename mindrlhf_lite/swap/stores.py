@@ -168,6 +168,12 @@ class FileStore:
         os.close(self._descriptor)
 
 
+def move_to_device(parameters: Sequence[Parameter]) -> None:
+    """What a graph moves there when it first needs it is not let go with the storage."""
+    for parameter in parameters if not is_on_host() else ():
+        parameter.mul_(1.0)
+
+
 class HostStore:
     """Device <-> host memory, for Ascend. A parameter's storage is let go and taken anew, at another address as a rule:
     the parameter stays the same object, and compiled graphs look up where its storage is. The same code runs on CPU,
@@ -180,9 +186,7 @@ class HostStore:
         self._contents: dict[int, np.ndarray] = {}
 
     def adopt(self, parameters: Sequence[Parameter]) -> None:
-        """Moves them to the device: what a graph moves there when it first needs it is not let go with the storage."""
-        for parameter in parameters if not is_on_host() else ():
-            parameter.mul_(1.0)
+        move_to_device(parameters)
 
     def reserve(self, parameters: Sequence[Parameter]) -> None:
         """The host's memory of what will be saved."""

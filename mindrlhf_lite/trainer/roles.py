@@ -181,7 +181,9 @@ def _build_actor(
     residency.add("actor", model.parameters_in_order, Contents.CHANGES)
     residency.add("gradients", actor.optimizer.gradients, Contents.ZERO)
     num_parts = len(actor.optimizer.parts) if optimizer.opt_offload else 0
-    residency.phases = phases(rl.reshard_mem_opt_level, config.ref_config.sync_ref_model, num_parts)
+    residency.phases = phases(
+        rl.reshard_mem_opt_level, config.ref_config.sync_ref_model, num_parts, config.engine_copies_weights
+    )
     for part in range(num_parts):
         residency.add(optimizer_part(part), actor.optimizer.parameters_of(part), Contents.CHANGES)
     if not num_parts:
@@ -238,6 +240,8 @@ def build_roles(config: Config, mesh: Mesh, shape: ModelConfig | None = None) ->
     )
     residency.add("rollout", rollout_model.parameters_in_order, Contents.REBUILT)  # by the first reshard
     rollout = _engine(config, rollout_model, strategies.rollout, rollout_mesh, mesh.rank)
+    if rollout.own_weights:
+        residency.add("engine_weights", rollout.own_weights, Contents.REBUILT)
     residency.add("kv_cache", rollout.cache_parameters, Contents.SCRATCH)
 
     transport = make_transport(config, mesh)

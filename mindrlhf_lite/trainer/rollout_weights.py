@@ -25,6 +25,7 @@ class RolloutWeights:
         return moved
 
     def move_if_missing(self) -> None:
-        """Where a phase since the last move took the rollout weights' memory, or there was none yet."""
-        if self._roles.residency.state("rollout") is State.EMPTY:
+        """Where a phase since the last move took the memory of the weights that generate, or there was none yet."""
+        residency = self._roles.residency
+        if any(residency.state(group) is State.EMPTY for group in residency.phases["generate"].needs):
             self.move()

@@ -23,7 +23,6 @@ from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.reshard.executor import Resharder, ResidentSource
 from mindrlhf_lite.reshard.plan import make_plan
 from mindrlhf_lite.reshard.transports import CollectiveTransport, SharedMemoryTransport
-from mindrlhf_lite.rollout.vllm.ascend import whole_tensors
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import parameter_specs
 
@@ -107,14 +106,6 @@ def check_values(mesh, transports, written):
                 for (name, array), seen in zip(expected.items(), graph(), strict=True):
                     assert (targets[name].asnumpy() == array).all(), (destination_text, turn, name)
                     assert (seen.asnumpy() == array).all(), ("compiled graph", destination_text, turn, name)
-        buffers, axis = (
-            buffers_of_rank(config, destination, mesh.rank),
-            mesh.role(destination.dims, config.num_key_value_heads).tensor,
-        )
-        original = random_tensors(config, turn)
-        for name, whole in whole_tensors(config, targets, buffers, axis):
-            assert (whole == original.pop(name)).all(), ("gathered", destination_text, name)
-        assert not original
 
 
 def check_types(mesh, transports):

@@ -2,10 +2,19 @@
 
 from dataclasses import dataclass
 
+import mindspore as ms
 import numpy as np
 import pytest
+from mindspore import Parameter, Tensor
 
-from mindrlhf_lite.rollout.vllm.ascend import completion_of
+from mindrlhf_lite.parallel.dims import ParallelDims
+from mindrlhf_lite.parallel.layout import Strategy, buffers_of_rank, fill_buffers
+from mindrlhf_lite.rollout.vllm.ascend import WeightCopy, completion_of
+from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.shapes.parameters import parameter_specs
+from mindrlhf_lite.swap.phases import phases
+from mindrlhf_lite.swap.residency import Contents, Residency, State
+from mindrlhf_lite.swap.stores import HostStore
 from mindrlhf_lite.trainer.statistics import rollout_metrics
 from mindrlhf_lite.types import FinishReason, Outcome, Prompt, RolloutGroup, SamplingParams, ScoredGroup
 
@@ -44,3 +53,121 @@ def test_else_they_are_not_known(more):
     completion = completion_of(output(-0.5), SamplingParams(4, **more))
     assert completion.logprobs is None and completion.engine_logprobs.tolist() == [-0.5]
     assert "rollout/sampling_gap_mean" not in metrics_of(completion)
+
+
+CONFIG = ModelConfig(128, 64, 96, 2, 8, 2, head_dim=8, tie_word_embeddings=False)
+NUM_KV_HEADS, HEAD_DIM = 2, 8
+
+
+class Loader:
+    """A model that keeps and cuts as vllm-mindspore 0.5.1's Qwen2 on one of `degree` tensor ranks: q, k, v in one
+    parameter, gate and up in another, written in place; the others are given new data.
+    """
+
+    def __init__(self, whole, degree, rank):
+        self.degree, self.rank, self.parameters = degree, rank, {}
+        fused: dict[str, list[str]] = {}
+        for name in whole:
+            own = name
+            for one in ("q_proj", "k_proj", "v_proj"):
+                own = own.replace(f".{one}", ".qkv_proj")
+            for one in ("gate_proj", "up_proj"):
+                own = own.replace(f".{one}", ".gate_up_proj")
+            fused.setdefault(own, []).append(name)
+        self.offsets = {}
+        for own, names in fused.items():
+            parts = [self.cut(name, whole[name]) for name in names]
+            starts = np.cumsum([0, *(part.shape[0] for part in parts)])
+            self.offsets.update(dict(zip(names, zip([own] * len(names), starts.tolist()))))
+            zeros = np.zeros((starts[-1], *parts[0].shape[1:]), np.float16)
+            self.parameters[own] = Parameter(Tensor(zeros), name=own, requires_grad=False)
+        self.parameters["rotary.cos"] = Parameter(Tensor(np.ones(3, np.float16)), name="rotary.cos")
+
+    def cut(self, name, tensor):
+        """Tensor: anything that is sliced."""
+        if ".k_proj" in name or ".v_proj" in name:
+            copies = max(1, self.degree // NUM_KV_HEADS)
+            rows = max(1, NUM_KV_HEADS // self.degree) * HEAD_DIM
+            return tensor[self.rank // copies * rows : (self.rank // copies + 1) * rows]
+        if "o_proj" in name or "down_proj" in name:
+            columns = (64 if "o_proj" in name else 96) // self.degree
+            return tensor[:, self.rank * columns : (self.rank + 1) * columns]
+        if "norm" in name:
+            return tensor[:]
+        rows = {"q_proj": 64, "gate_proj": 96, "up_proj": 96, "embed_tokens": 128, "lm_head": 128}
+        (share,) = (count // self.degree for part, count in rows.items() if part in name)
+        return tensor[self.rank * share : (self.rank + 1) * share]
+
+    def get_params_dict(self):
+        return self.parameters
+
+    def load_weights(self, weights):
+        for name, tensor in weights:
+            own, start = self.offsets[name]
+            values = ms.from_numpy(self.cut(name, tensor))
+            if own == name:
+                self.parameters[own].set_data(values)
+            else:
+                self.parameters[own][start : start + values.shape[0]] = values
+
+
+def whole_tensors(seed):
+    rng = np.random.default_rng(seed)
+    return {spec.name: rng.standard_normal(spec.shape).astype(np.float16) for spec in parameter_specs(CONFIG)}
+
+
+def share_of(whole, buffers):
+    arrays = fill_buffers(buffers, lambda name, box: whole[name][tuple(slice(*each) for each in box)])
+    return {name: Parameter(Tensor(array), name=name, requires_grad=False) for name, array in arrays.items()}
+
+
+@pytest.mark.parametrize(("degree", "rank"), [(1, 0), (2, 1), (4, 1), (4, 2), (8, 7)])
+def test_the_loader_finds_its_part_in_what_the_rank_holds(degree, rank):
+    strategy, whole = Strategy(ParallelDims(1, degree, 1)), whole_tensors(0)
+    buffers = buffers_of_rank(CONFIG, strategy, rank)
+    loader = Loader(whole, degree, rank)
+    copy = WeightCopy(loader, CONFIG, buffers, np.float16)
+    assert {each.name for each in copy.parameters} == set(loader.parameters) - {"rotary.cos"}
+    copy.load(share_of(whole, buffers))
+    for name, (own, start) in loader.offsets.items():
+        wanted = loader.cut(name, whole[name])
+        np.testing.assert_array_equal(loader.parameters[own].asnumpy()[start : start + len(wanted)], wanted)
+
+
+def test_a_loader_that_cuts_otherwise_is_refused():
+    buffers = buffers_of_rank(CONFIG, Strategy(ParallelDims(1, 2, 1)), 0)
+    whole = whole_tensors(0)
+    copy = WeightCopy(Loader(whole, 2, 1), CONFIG, buffers, np.float16)
+    with pytest.raises(RuntimeError, match=r"vllm-mindspore wants \d+:\d+ of .*, and this rank holds 0:"):
+        copy.load(share_of(whole, buffers))
+    with pytest.raises(RuntimeError, match=r"wants 0:\d+ of .*, and this rank holds 0:"):  # the whole of a split one
+        WeightCopy(Loader(whole, 1, 0), CONFIG, buffers, np.float16).load(share_of(whole, buffers))
+
+
+def test_its_copy_and_its_cache_have_memory_while_they_are_needed():
+    """Through a step's phases: what the loader replaces by new data is let go too, and comes back filled."""
+    buffers, whole = buffers_of_rank(CONFIG, Strategy(ParallelDims(1, 1, 1)), 0), whole_tensors(1)
+    loader, cache = Loader(whole, 1, 0), Tensor(np.ones((4, 2, 8), np.float16))
+    copy = WeightCopy(loader, CONFIG, buffers, np.float16)
+    residency = Residency(phases(0, engine_copies_weights=True), HostStore())
+    share = share_of(whole, buffers)
+    residency.add("rollout", list(share.values()), Contents.REBUILT)
+    residency.add("engine_weights", copy.parameters, Contents.REBUILT)
+    residency.add("kv_cache", [cache], Contents.SCRATCH)
+    assert [residency.state(name) for name in ("rollout", "engine_weights", "kv_cache")] == [State.EMPTY] * 3
+    for seed in (1, 2):
+        whole = whole_tensors(seed)
+        with residency.phase("reshard"):
+            for name, parameter in share.items():
+                parameter.asnumpy()[...] = share_of(whole, buffers)[name].asnumpy()
+            copy.load(share)
+        with residency.phase("generate"):
+            assert not residency.has_memory("rollout") and residency.has_memory("kv_cache")
+            for name, (own, start) in loader.offsets.items():
+                found = loader.parameters[own].asnumpy()[start : start + len(whole[name])]
+                np.testing.assert_array_equal(found, whole[name])
+            assert (cache.asnumpy() == 0).all()
+        with residency.phase("update"):
+            assert not any(map(residency.has_memory, ("rollout", "engine_weights", "kv_cache")))
+    with pytest.raises(RuntimeError, match="contents are gone"), residency.phase("generate"):
+        pass

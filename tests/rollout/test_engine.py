@@ -181,16 +181,6 @@ def test_new_weights_are_used_at_once(engine, model):
         assert [g[0].token_ids for g in after] == [g[0].token_ids for g in fresh] != [g[0].token_ids for g in before]
 
 
-def test_sleep_and_wake(engine):
-    batch, sampling = requests(3), SamplingParams(5)
-    before = engine.generate(batch, sampling)
-    engine.sleep()
-    with pytest.raises(RuntimeError, match="wake"):
-        engine.generate(batch, sampling)
-    engine.wake()
-    assert [g[0].token_ids for g in engine.generate(batch, sampling)] == [g[0].token_ids for g in before]
-
-
 def test_prompts_that_leave_no_room_are_refused(engine):
     for length in (0, LENGTH):
         with pytest.raises(ValueError, match="max_model_len"):

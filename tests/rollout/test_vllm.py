@@ -219,13 +219,13 @@ def test_updated_weights_are_used_and_old_prefixes_forgotten(folder, requests):
     assert after == tokens(make_engine(folder, new_weights).generate(requests, GREEDY)) and after != before
 
 
-def test_sleep_frees_the_cache_and_wake_restores_it(engine, requests, by_transformers):
-    engine.sleep()
-    engine.sleep()
-    assert engine.cache_parameters == []
+def test_vllms_own_sleep_frees_the_cache_and_its_wake_up_restores_it(engine, requests, by_transformers):
+    vllm = engine._engine
+    vllm.sleep()
+    assert engine.cache_parameters == [] and vllm.is_sleeping()
     with pytest.raises(RuntimeError, match="sleeps"):
-        engine.generate(requests, GREEDY)
-    engine.wake()
+        engine.generate(requests[:1], GREEDY)
+    vllm.wake_up()
     assert engine.cache_parameters and tokens(engine.generate(requests[:8], GREEDY)) == by_transformers[:8]
 
 

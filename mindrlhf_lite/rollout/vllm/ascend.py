@@ -3,47 +3,76 @@ was at hand.
 
 Written against vLLM 0.11.0's offline interface (EngineArgs, LLMEngine, the executor "external_launcher", the
 environment variables of torchrun) and the source of vllm-mindspore 0.5.1: its native backend's `load_weights` takes
-Hugging Face names and whole numpy arrays. What is not Ascend's, gathering whole tensors from tensor ranks, is tested on
-CPU.
+Hugging Face names and what safetensors' slices are, and cuts this rank's part out of each. What is not Ascend's is
+tested on CPU, against a loader that cuts as that one does.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from mindspore import Parameter
+from mindspore import Parameter, Tensor
 from mindspore.common.np_dtype import bfloat16
 
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.models.decoder import Decoder
-from mindrlhf_lite.parallel.layout import Buffer, part_view, slices
-from mindrlhf_lite.parallel.mesh import Axis, RoleMesh, gather_objects
+from mindrlhf_lite.parallel.layout import FUSED, Box, Buffer, part_view
+from mindrlhf_lite.parallel.mesh import RoleMesh
 from mindrlhf_lite.rollout.protocol import Progress
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import parameter_specs
+from mindrlhf_lite.swap.stores import move_to_device
 from mindrlhf_lite.types import Completion, FinishReason, GenerateRequest, SamplingParams
 
 _NUMPY_TYPES = {"bfloat16": bfloat16, "float16": np.float16}
 
 
-def whole_tensors(
-    config: ModelConfig, weights: Mapping[str, Parameter], buffers: Sequence[Buffer], axis: Axis | None
-) -> Iterator[tuple[str, np.ndarray]]:
-    """(Hugging Face name, float32 tensor) of a model without pipeline stages, one at a time; all ranks of the tensor
-    axis iterate together.
+@dataclass(frozen=True)
+class OwnPart:
+    """A tensor of which this rank holds a part, for a loader that cuts the same part out of it, as out of a slice of a
+    safetensors file: nothing passes between ranks.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    box: Box
+    values: np.ndarray  # of the box
+
+    def __getitem__(self, region: slice | tuple[slice, ...]) -> np.ndarray:
+        """Raises:
+        RuntimeError: the loader wants what this rank does not hold.
+        """
+        given = region if isinstance(region, tuple) else (region,)
+        wanted = (*given, *(slice(None) for _ in self.shape[len(given) :]))
+        cut = []
+        for (start, stop), part, extent in zip(self.box, wanted, self.shape, strict=True):
+            first, last, _ = part.indices(extent)
+            if not start <= first <= last <= stop:
+                raise RuntimeError(
+                    f"vllm-mindspore wants {first}:{last} of {self.name}, and this rank holds {start}:{stop}: it lays "
+                    "the model out otherwise than generate_config.parallel_config"
+                )
+            cut.append(slice(first - start, last - start))
+        return np.ascontiguousarray(self.values[tuple(cut)])
+
+
+def own_parts(
+    config: ModelConfig, weights: Mapping[str, Parameter], buffers: Sequence[Buffer], dtype: Any
+) -> Iterator[tuple[str, OwnPart]]:
+    """(Hugging Face name, this rank's part of the tensor) of every tensor, one at a time.
 
     Args: weights, buffers: this rank's share and its layout.
     """
-    places = {part.tensor: (buffer.name, part) for buffer in buffers for part in buffer.parts}
-    for spec in parameter_specs(config):
-        name, part = places[spec.name]
-        whole = np.zeros(spec.shape, np.float32)
-        for box, values in gather_objects(axis, (part.box, part_view(weights[name].asnumpy(), part))):
-            whole[slices(box)] = values
-        yield spec.name, whole
+    shapes = {spec.name: spec.shape for spec in parameter_specs(config)}
+    for buffer in buffers:
+        values = weights[buffer.name].asnumpy()
+        for part in buffer.parts:
+            own = part_view(values, part).astype(dtype)
+            yield part.tensor, OwnPart(part.tensor, shapes[part.tensor], part.box, own)
 
 
 def export_torchrun_variables() -> None:
@@ -59,10 +88,11 @@ def export_torchrun_variables() -> None:
 class AscendVllmEngine:
     """RolloutEngine over vllm-mindspore, one engine a rank in lockstep over the tensor ranks.
 
-    A reshard writes this rank's share into `model`, as for every engine; `weights_changed` hands it on, whole tensor by
-    whole tensor, to vllm-mindspore's loader, which keeps its own share in its own layout: rollout weights lie in memory
-    twice. That loader calls `set_data`, which a compiled graph does not notice on CPU (docs/design.md), so the engine
-    runs eagerly. Random streams are vLLM's.
+    A reshard writes this rank's share into `model`, as for every engine; `weights_changed` hands it on to
+    vllm-mindspore's loader, which keeps its own copy in its own layout. vllm-mindspore has no sleep mode: its copy and
+    its KV cache are parameters and tensors like any other, whose memory swapping gives back while they are not needed.
+    The loader calls `set_data`, which a compiled graph does not notice on CPU (docs/design.md), so the engine runs
+    eagerly. Random streams are vLLM's.
 
     Args:
         model, buffers, mesh: where the reshard lands, the layout of this rank's share, and its tensor ranks.
@@ -78,13 +108,12 @@ class AscendVllmEngine:
         from vllm import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
-        self.model, self._buffers, self._mesh, self._max_model_len = model, buffers, mesh, limits["max_model_len"]
         # its kernels take no float32
-        self._dtype = "float16" if model.precision.compute == "float16" else "bfloat16"
+        dtype = "float16" if model.precision.compute == "float16" else "bfloat16"
         arguments = EngineArgs(
             model=folder,
             skip_tokenizer_init=True,
-            dtype=self._dtype,
+            dtype=dtype,
             tensor_parallel_size=mesh.dims.tensor,
             distributed_executor_backend="external_launcher",
             enforce_eager=True,
@@ -92,28 +121,27 @@ class AscendVllmEngine:
             disable_log_stats=True,
             **limits,
         )
-        self._engine = LLMEngine.from_engine_args(arguments)
+        engine = LLMEngine.from_engine_args(arguments)
+        runner = engine.engine_core.engine_core.model_executor.driver_worker.worker.model_runner
+        self._engine, self.model, self._max_model_len = engine, model, limits["max_model_len"]
+        self._copy = WeightCopy(runner.model, model.config, buffers, _NUMPY_TYPES[dtype])
+        self._caches = [tensor for layer in runner.kv_caches for tensor in layer]
 
     @property
-    def cache_parameters(self) -> list[Parameter]:
-        """None: vllm-mindspore owns the KV cache."""
-        return []
+    def cache_parameters(self) -> list[Tensor]:
+        """vllm-mindspore's keys and values of all layers."""
+        return self._caches
+
+    @property
+    def own_weights(self) -> list[Parameter]:
+        return self._copy.parameters
 
     def named_weights(self) -> dict[str, Parameter]:
         return self.model.named_weights()
 
     def weights_changed(self) -> None:
-        runner = self._engine.engine_core.engine_core.model_executor.driver_worker.worker.model_runner
-        tensors = whole_tensors(self.model.config, self.named_weights(), self._buffers, self._mesh.tensor)
-        runner.model.load_weights((name, tensor.astype(_NUMPY_TYPES[self._dtype])) for name, tensor in tensors)
+        self._copy.load(self.named_weights())
         self._engine.reset_prefix_cache()
-
-    def sleep(self) -> None:
-        self._engine.sleep()
-
-    def wake(self) -> None:
-        if self._engine.is_sleeping():
-            self._engine.wake_up()
 
     def generate(
         self, requests: Sequence[GenerateRequest], sampling: SamplingParams, progress: Progress | None = None
@@ -141,6 +169,29 @@ class AscendVllmEngine:
                 if progress:
                     progress(1)
         return [[completion for completion in group if completion is not None] for group in results]
+
+
+class WeightCopy:
+    """The weights of a model of vllm-mindspore's.
+
+    Args: model: that model: `load_weights` fills it, `get_params_dict` has its parameters by name, fused linears under
+    names of their own.
+    """
+
+    def __init__(self, model: Any, config: ModelConfig, buffers: Sequence[Buffer], dtype: Any):
+        self._model, self._config, self._buffers, self._dtype = model, config, buffers, dtype
+        fused = {own: name for name, owns in FUSED.items() for own in owns}
+        loaded = set()
+        for name in (part.tensor for buffer in buffers for part in buffer.parts):
+            own = next((own for own in fused if own in name), "")
+            loaded.add(name.replace(own, fused[own]) if own else name)
+        there = {id(each): each for name, each in model.get_params_dict().items() if name in loaded}
+        self.parameters: list[Parameter] = list(there.values())
+
+    def load(self, weights: Mapping[str, Parameter]) -> None:
+        """Args: weights: this rank's share by buffer name."""
+        self._model.load_weights(own_parts(self._config, weights, self._buffers, self._dtype))
+        move_to_device(self.parameters)  # the loader left some on the host
 
 
 def _params(sampling: SamplingParams, request: GenerateRequest, number: int) -> Any:

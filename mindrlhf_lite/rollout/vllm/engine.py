@@ -87,6 +87,10 @@ class VllmEngine:
         """The KV cache, which means nothing between calls of `generate`."""
         return list(self._runner.caches or ())
 
+    @property
+    def own_weights(self) -> list[Parameter]:
+        return []
+
     def named_weights(self) -> dict[str, Parameter]:
         return self.model.named_weights()
 
@@ -97,20 +101,9 @@ class VllmEngine:
                 "vLLM still holds blocks of unfinished requests: weights must not change during generate()"
             )
 
-    def sleep(self) -> None:
-        if not self._engine.is_sleeping():
-            self.weights_changed()
-            self._engine.sleep()
-
-    def wake(self) -> None:
-        if self._engine.is_sleeping():
-            self._engine.wake_up()
-
     def generate(
         self, requests: Sequence[GenerateRequest], sampling: SamplingParams, progress: Progress | None = None
     ) -> list[list[Completion]]:
-        if self._engine.is_sleeping():
-            raise RuntimeError("the engine sleeps: call wake() before generate()")
         for index, request in enumerate(requests):
             if not 0 < len(request.prompt_ids) < self.options.max_model_len:
                 raise ValueError(
