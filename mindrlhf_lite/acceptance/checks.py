@@ -1,4 +1,5 @@
-"""What can be checked of a device in one process: `python -m mindrlhf_lite.acceptance.checks NAME DEVICE OUT.npz`.
+"""What can be checked of a device in one process: `python -m mindrlhf_lite.acceptance.checks NAME DEVICE OUT.npz`; for
+the check "vllm" followed by a Hugging Face folder.
 
 A check returns arrays, which must be the same on CPU and on the device (whole numbers exactly, others up to a
 tolerance), and figures, which are reported and go to OUT.json. `tools/ascend_kit.sh` runs each on both, in processes of
@@ -24,11 +25,12 @@ Found = tuple[dict[str, np.ndarray], dict[str, Any]]
 @dataclass(frozen=True)
 class Check:
     """`run` takes the device. `tolerance`: of the largest difference, relative to the array's largest number; 0: bit
-    for bit. Where bfloat16 is emulated on CPU, it differs by half of what is allowed.
+    for bit; None: there is nothing to compare, the device's figures are reported. Where bfloat16 is emulated on CPU, it
+    differs by half of what is allowed.
     """
 
     run: Callable[[str], Found]
-    tolerance: float
+    tolerance: float | None
     says: str
 
 
@@ -157,6 +159,86 @@ def _model(compute: str, device: str) -> Found:
     return found, {"decoded tokens a second, 8 at a time, tiny model": round(tokens / seconds, 1)}
 
 
+def _decoding(device: str) -> Found:
+    """How fast a model of Qwen2.5-0.5B's shape, of zeros, decodes in bfloat16; two layers of it where none computes."""
+    import mindspore as ms
+
+    from mindrlhf_lite.models.decoder import Decoder
+    from mindrlhf_lite.models.precision import Precision
+    from mindrlhf_lite.parallel.mesh import is_simulated
+    from mindrlhf_lite.rollout.native import NativeEngine
+    from mindrlhf_lite.shapes.model_config import ModelConfig
+    from mindrlhf_lite.types import GenerateRequest, SamplingParams
+
+    is_device = ms.get_context("device_target") == "Ascend"
+    layers, slots, prompt, new = (24, 64, 512, 64) if is_device and not is_simulated() else (2, 8, 64, 8)
+    config, rng = ModelConfig(151936, 896, 4864, layers, 14, 2, head_dim=64), np.random.default_rng(0)
+    figures, first = {}, np.zeros((0,), np.float32)
+    for name, is_fused in (("fused kernels", True), ("plain operators", False)) if is_device else (("CPU", False),):
+        precision = Precision.here("bfloat16", is_fused=is_fused)
+        engine = NativeEngine(Decoder(config, None, False, prompt + new, precision=precision), slots, prompt + new)
+        requests = [GenerateRequest(tuple(map(int, rng.integers(1, 1000, prompt)))) for _ in range(slots)]
+        engine.generate(requests, SamplingParams(2))
+        seconds = []
+        for tokens in (2, new):  # the difference leaves the prefill out
+            start = time.perf_counter()
+            first = engine.generate(requests, SamplingParams(tokens))[0][0].engine_logprobs
+            seconds.append(time.perf_counter() - start)
+        rate = slots * (new - 2) / max(seconds[1] - seconds[0], 1e-9)
+        figures[f"decoded tokens a second, {layers} layers, {slots} at a time, {name}"] = round(rate, 1)
+        figures[f"prefilled tokens a second, {name}"] = round(slots * prompt / seconds[0], 1)
+    return {"logprobs": first}, figures
+
+
+def _vllm(model: str, device: str) -> Found:
+    """The logprobs that vLLM reports for what it draws greedily, and what the native engine's model gives the same
+    tokens; with the weights that it loaded, and with others that are handed on in memory.
+    """
+    import mindspore as ms
+    from mindspore import Tensor, ops
+
+    from mindrlhf_lite.inference import load_model_folder, score_sequences
+    from mindrlhf_lite.models.decoder import Decoder
+    from mindrlhf_lite.models.precision import FLOAT32, Precision
+    from mindrlhf_lite.types import GenerateRequest, SamplingParams, TrainSequence
+
+    is_device, folder, length = ms.get_context("device_target") == "Ascend", load_model_folder(model), 64
+    precision = Precision.here("bfloat16") if is_device else FLOAT32
+    own = Decoder(folder.config, folder.weights, False, length, precision=precision)
+    engine: Any
+    if is_device:
+        from mindrlhf_lite.parallel.mesh import ALONE
+        from mindrlhf_lite.rollout.vllm.ascend import AscendVllmEngine
+
+        limits = {"max_model_len": length, "max_num_seqs": 8, "max_num_batched_tokens": 512, "block_size": 16}
+        engine = AscendVllmEngine(own, own.buffers, ALONE, model, {**limits, "gpu_memory_utilization": 0.3})
+    else:
+        from mindrlhf_lite.rollout.vllm.engine import VllmEngine, VllmOptions
+
+        engine = VllmEngine(own, model, VllmOptions(length, 8, 512, 16, 0))
+    rng = np.random.default_rng(0)
+    requests = [GenerateRequest(tuple(map(int, rng.integers(1, folder.config.vocab_size, 8)))) for _ in range(8)]
+    reported, scored = [], []
+    for turn in range(2):
+        if turn:  # weights that no file has
+            for name, values in folder.weights.items():
+                moved = values * (1 + 0.2 * rng.standard_normal(values.shape)).astype(np.float32)
+                folder.weights[name] = own.precision.rounded(moved).astype(np.float32)
+                ops.assign(own.named_weights()[name], Tensor(folder.weights[name], own.precision.storage))
+        engine.weights_changed()
+        completions = [group[0] for group in engine.generate(requests, SamplingParams(16, temperature=0))]
+        sequences = [
+            TrainSequence.of(np.array([*request.prompt_ids, *completion.token_ids], np.int32), 8)
+            for request, completion in zip(requests, completions, strict=True)
+        ]
+        scored += score_sequences(sequences, folder, 8)
+        reported += [completion.engine_logprobs for completion in completions]
+    apart = np.abs(np.concatenate(reported) - np.concatenate(scored))
+    figures = {"logprobs apart, largest": round(float(apart.max()), 4), "mean": round(float(apart.mean()), 5)}
+    is_far = float(apart.mean()) > (0.05 if is_device else 1e-3)
+    return {"far": np.array([int(is_far)])}, figures
+
+
 CHECKS = {
     "plain_kernels": Check(partial(_kernels, False), 2e-3, "plain operators of a layer, forward and backward, float32"),
     "fused_kernels": Check(partial(_kernels, True), 5e-2, "fused kernels in bfloat16 against plain ones in float32"),
@@ -164,15 +246,16 @@ CHECKS = {
     "sampler": Check(_sampler, 2e-3, "drawing tokens: the sum of probabilities that is reached, and greedily"),
     "model_float32": Check(partial(_model, "float32"), 5e-3, "logprobs, gradients and greedy tokens, float32"),
     "model_bfloat16": Check(partial(_model, "bfloat16"), 6e-2, "logprobs and gradients, bfloat16, fused kernels"),
+    "decoding": Check(_decoding, None, "decoding at the size of Qwen2.5-0.5B, bfloat16"),
 }
 
 
 def main() -> None:
     import mindspore as ms
 
-    name, device, out = sys.argv[1:4]
-    ms.set_context(device_target="Ascend" if device == "Ascend" else "CPU", mode=ms.GRAPH_MODE)
-    arrays, figures = CHECKS[name].run(device)
+    name, device, out, *model = sys.argv[1:]
+    ms.set_context(device_target="Ascend" if device == "Ascend" else "CPU", mode=ms.GRAPH_MODE, max_call_depth=10_000)
+    arrays, figures = _vllm(model[0], device) if name == "vllm" else CHECKS[name].run(device)
     np.savez(out, **arrays)
     Path(out).with_suffix(".json").write_text(json.dumps(figures))
 

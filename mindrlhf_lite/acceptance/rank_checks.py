@@ -1,5 +1,6 @@
 """What can be checked of several devices: three updates on fixed sequences under a layout, with swapping and a reshard,
-and how fast collectives are. Under msrun: `rank_checks.py MODEL DEVICE LAYOUT OUT.json`, LAYOUT as in dp2,tp4,pp1.
+and how fast collectives are. Under msrun: `rank_checks.py MODEL DEVICE LAYOUT TYPE OUT.json`, LAYOUT as in dp2,tp4,pp1,
+TYPE of matrix products.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 _MIB = 16
+_TIMES = 3
 
 
-def train(model: str, device: str, degrees: tuple[int, int, int], scratch: str) -> dict[str, Any]:
+def train(model: str, device: str, degrees: tuple[int, int, int], dtype: str, scratch: str) -> dict[str, Any]:
     """Losses and gradient norms of three updates; every reshard is checked by its checksums."""
     from mindrlhf_lite.config.load import build_config
     from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
@@ -29,6 +31,7 @@ def train(model: str, device: str, degrees: tuple[int, int, int], scratch: str) 
     data, tensor, stages = degrees
     settings: dict[str, Any] = {
         "actor_config.load": model,
+        "actor_config.compute_dtype": dtype,
         "context.device_target": device,
         "rl_config.output_dir": scratch,
         "rl_config.seq_length": 48,
@@ -74,25 +77,57 @@ def train(model: str, device: str, degrees: tuple[int, int, int], scratch: str) 
 
 
 def _collectives(mesh: Any) -> dict[str, Any]:
-    """GB/s of an all-reduce of 16 MiB over all ranks, as the bytes of the tensor over the time."""
-    from mindspore import Tensor, ops
+    """GB/s of what this project sends 16 MiB with, over all ranks and between two, as the bytes of the larger side over
+    the time; what the pair's communicator took of the device's memory.
+    """
+    from mindspore import Tensor, jit, ops
 
-    if mesh.world is None:
+    from mindrlhf_lite.parallel.collectives import GatherRows, ReduceScatterRows, transfer
+
+    world = mesh.world
+    if world is None:
         return {}
-    tensor, reduce = Tensor(np.ones(_MIB << 18, np.float32)), ops.AllReduce(group=mesh.world.group)
-    reduce(tensor).asnumpy()
-    start = time.perf_counter()
-    for _ in range(3):
-        total = reduce(tensor)
-    first = float(total.asnumpy()[0])
-    seconds = (time.perf_counter() - start) / 3
-    return {"all_reduce_gb_per_s": round(tensor.nbytes / 1e9 / seconds, 3), "sum_of_ones": first}
+    reduce, gather, scatter = ops.AllReduce(group=world.group), GatherRows(world), ReduceScatterRows(world)
+    whole = Tensor(np.ones((world.size, (_MIB << 18) // world.size), np.float32))
+    own = Tensor(np.ones((1, whole.shape[1]), np.float32))
+    found: dict[str, Any] = {"sum_of_ones": float(reduce(whole).asnumpy()[0, 0])}
+    calls = {"all_reduce": (reduce, whole), "all_gather": (jit(gather), own), "reduce_scatter": (jit(scatter), whole)}
+    before = _free_memory()
+    pair = mesh.pair(mesh.rank ^ 1) if mesh.rank ^ 1 < world.size else None
+    if pair is not None:
+        transfer(whole, pair, 0)
+        taken = before - _free_memory()
+        found["MiB of a pair's communicator"] = round(taken / 2**20, 1) if before else "not told"
+
+        def send(x: Tensor) -> Tensor:
+            transfer(x, pair, 0)
+            return x
+
+        calls["between_two"] = (send, whole)
+    for name, (call, tensor) in calls.items():
+        call(tensor).asnumpy()
+        start = time.perf_counter()
+        for _ in range(_TIMES):
+            result = call(tensor)
+        result.asnumpy()
+        seconds = (time.perf_counter() - start) / _TIMES
+        found[f"{name}_gb_per_s"] = round(whole.nbytes / 1e9 / seconds, 3)
+    return found
+
+
+def _free_memory() -> int:
+    """Of the device, whoever holds the rest; 0 where MindSpore does not tell."""
+    import mindspore as ms
+
+    if ms.get_context("device_target") == "CPU":
+        return 0
+    return int(ms.hal.get_device_properties(ms.get_context("device_id")).free_memory)
 
 
 def main() -> None:
-    model, device, layout, out = sys.argv[1:5]
+    model, device, layout, dtype, out = sys.argv[1:6]
     degrees = [int(part[2:]) for part in layout.split(",")]
-    found = train(model, device, (degrees[0], degrees[1], degrees[2]), str(Path(out).parent / "run"))
+    found = train(model, device, (degrees[0], degrees[1], degrees[2]), dtype, str(Path(out).parent / "run"))
     if found.pop("is_main"):
         Path(out).write_text(json.dumps(found))
 
