@@ -38,20 +38,16 @@ def simulate(rank, num_ranks, data, folder, *extra):
     """main.py on one simulated rank."""
     variables = environment(rank, num_ranks)
     variables["PYTHONPATH"] += f":{VERIFIERS}"
-    command = [sys.executable, MAIN, *arguments(data, folder / "run", ASCEND, "--rl_config.max_steps=2", *extra)]
+    command = [sys.executable, MAIN, *arguments(data, folder / "run", ASCEND, *extra)]
     folder.mkdir(exist_ok=True)
     return run(command, cwd=folder, timeout=400, **variables)
 
 
 def test_a_whole_run_with_everything_on(data, tmp_path):
     """bfloat16, several updates, swapping, the optimizer in parts, recomputation, filters, an evaluation, checkpoints,
-    the export.
+    the export, recorded experience, dumps; and the next step from its checkpoint.
     """
-    result = simulate(
-        0,
-        1,
-        data,
-        tmp_path,
+    settings = (
         "--rl_config.swap=true",
         "--rl_config.reshard_mem_opt_level=1",
         "--rl_config.batch_size=8",
@@ -65,10 +61,15 @@ def test_a_whole_run_with_everything_on(data, tmp_path):
         "--rl_config.rollout_correction=token_truncate",
         f"--rl_config.eval_dataset_file={data / 'held_out.mindrecord'}",
         "--rl_config.save_ckpt_interval=1",
+        f"--rl_config.save_data_file={tmp_path}/recorded",
+        "--msprobe_config.msprobe=true",
     )
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    for steps, more in ((1, ()), (2, ("--resume_training",))):
+        result = simulate(0, 1, data, tmp_path, f"--rl_config.max_steps={steps}", *settings, *more)
+        assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     assert [row["step"] for row in read_jsonl(tmp_path / "run/metrics.jsonl")] == [0, 1, 2]
     assert (tmp_path / "run/hf/model.safetensors").is_file() and (tmp_path / "run/checkpoints/step_2").is_dir()
+    assert list(tmp_path.glob("recorded*"))
 
 
 @pytest.mark.parametrize(
@@ -100,6 +101,7 @@ def test_whole_runs_on_a_rank_of_several(data, tmp_path, rank, ranks, actor, ref
         ranks,
         data,
         tmp_path,
+        "--rl_config.max_steps=2",
         "--actor_checkpoint_path",
         QUICKSTART_MODEL,
         *degrees("actor_config", actor),
