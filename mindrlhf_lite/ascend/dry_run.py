@@ -1,8 +1,9 @@
 """What a run would take of an Ascend device, from MindSpore's own dry run: every phase of a step is compiled for Ascend
 in a process of its own, on one simulated rank after the other; nothing is computed.
 
-Depth costs time and the host's memory and tells nothing new, so a step is compiled with one and with two layers in
-every pipeline stage, and memory is extrapolated to the model's depth.
+Depth costs time and the host's memory and tells nothing new, so a step is compiled with two and with three layers in
+every pipeline stage, and memory is extrapolated to the model's depth. (From one layer to two, what a layer leaves for a
+moment grows too.)
 """
 
 from __future__ import annotations
@@ -111,9 +112,10 @@ class CompiledRun:
     """What the dry run tells of a run, by rank: bytes at the peak of a phase, extrapolated to the model's depth."""
 
     depth: int  # layers a stage
+    compiled: tuple[int, ...]  # numbers of layers that were compiled
     peaks: dict[int, dict[str, int]]
     planned: dict[str, int]
-    kernels: dict[str, Counter[str]]  # of two layers a stage
+    kernels: dict[str, Counter[str]]  # of the most layers that were compiled
     backed_off: list[str]
     misplaced: list[str]
     notes: list[str]
@@ -136,10 +138,11 @@ class CompiledRun:
         return "\n".join(
             [
                 *self.notes,
-                f"compiled for Ascend, nothing computed ({self.depth} layers a stage, extrapolated from 1 and 2):",
+                f"compiled for Ascend, nothing computed ({self.depth} layers a stage, from "
+                f"{' and '.join(map(str, self.compiled))}):",
                 head,
                 *rows,
-                f"{total} kernels in {len(self.kernels)} graphs (two layers a stage), "
+                f"{total} kernels in {len(self.kernels)} graphs ({self.compiled[-1]} layers a stage), "
                 + (f"without one on Ascend: {backed_off}" if backed_off else "one for every operator"),
                 *([f"not in memory as its phase has it: {', '.join(self.misplaced)}"] if self.misplaced else []),
             ]
@@ -160,15 +163,19 @@ def compile_run(config: Config, shape: ModelConfig, num_ranks: int) -> CompiledR
     config = replace(config, context=replace(config.context, device_target="Ascend"))
     strategy = role_strategies(config, num_ranks).actor
     depth = max(map(len, strategy.layers_of_stage(shape.num_hidden_layers)))
+    more = min(depth, 3)
+    few = max(more - 1, 1)
     peaks: dict[int, dict[str, int]] = {}
     kernels: dict[str, Counter[str]] = {}
     backed_off, misplaced = set(), set()
     for rank in sorted({0, strategy.dims.rank(0, 0, strategy.dims.pipeline - 1)}):
-        one, two = (compile_step(*with_layers(shape, config, layers), rank, num_ranks) for layers in (1, 2))
-        peaks[rank] = {name: own + (two.peaks[name] - own) * (depth - 1) for name, own in one.peaks.items()}
-        for name, counts in two.kernels.items():
+        steps = [compile_step(*with_layers(shape, config, layers), rank, num_ranks) for layers in sorted({few, more})]
+        first, last = steps[0], steps[-1]
+        peaks[rank] = {name: own + (last.peaks[name] - own) * (depth - few) for name, own in first.peaks.items()}
+        for name, counts in last.kernels.items():
             _keep_larger(kernels, name, counts)
-        backed_off |= set(two.backed_off)
-        misplaced |= set(two.misplaced)
+        backed_off |= set(last.backed_off)
+        misplaced |= set(last.misplaced)
     planned = memory_plan(config, shape, num_ranks).phases
-    return CompiledRun(depth, peaks, planned, kernels, sorted(backed_off), sorted(misplaced), notes)
+    compiled = tuple(sorted({few, more}))
+    return CompiledRun(depth, compiled, peaks, planned, kernels, sorted(backed_off), sorted(misplaced), notes)

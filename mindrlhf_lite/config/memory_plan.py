@@ -126,18 +126,12 @@ def memory_plan(config: Config, shape: ModelConfig, world_size: int) -> MemoryPl
     )
     copies = is_shared or param != "float32"  # float32, of the rows that this rank updates
     kv_heads = max(1, shape.num_key_value_heads // strategies.rollout.dims.tensor)
-    generate = config.generate_config
+    generate, slots = config.generate_config, config.rollout_slots(strategies.rollout.dims.data)
     cache_length = rl.seq_length
     if generate.use_vllm:
         cache_length = min(generate.max_model_len or rl.seq_length, rl.seq_length)
     kv_cache = (
-        2
-        * item_bytes(rollout[0], device)
-        * config.rollout_slots(strategies.rollout.dims.data)
-        * cache_length
-        * shape.num_hidden_layers
-        * kv_heads
-        * shape.head_dim
+        2 * item_bytes(rollout[0], device) * slots * cache_length * shape.num_hidden_layers * kv_heads * shape.head_dim
     )
     if generate.use_vllm and generate.kv_cache_gb and config.context.device_target == "CPU":
         kv_cache = int(generate.kv_cache_gb * 2**30)
@@ -166,8 +160,12 @@ def memory_plan(config: Config, shape: ModelConfig, world_size: int) -> MemoryPl
         shape, strategies.reference, scored, device, of_reference, False, "", config.has_fused_kernels("ref")
     )
     activations = {
-        # logits of all slots, and what is drawn from
-        "generate": 2 * ITEM_BYTES * config.rollout_slots(strategies.rollout.dims.data) * shape.vocab_size,
+        # logits of all slots, and what is drawn from; keys and values of two layers on their way into all slots
+        "generate": slots
+        * (
+            2 * ITEM_BYTES * shape.vocab_size
+            + 4 * item_bytes(rollout[0], device) * kv_heads * shape.head_dim * generate.max_prompt_length
+        ),
         phase_of_part("step", 0): largest,  # a scaled gradient
         "update": activation_bytes(shape, strategies.actor, trained, device, item, True, keeps, fused),
         "policy": activation_bytes(shape, strategies.actor, scored, device, item, False, "", fused),
