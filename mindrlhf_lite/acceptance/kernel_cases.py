@@ -10,6 +10,7 @@ from mindspore import Parameter, Tensor, jit, mutable, nn, ops
 from mindrlhf_lite.models.kernels import Kernels
 from mindrlhf_lite.models.packed_attention import MASKED, key_rows, visibility_mask
 from mindrlhf_lite.models.precision import Precision
+from mindrlhf_lite.rollout.graphs import cache_views
 
 HEADS, KV_HEADS, HEAD_DIM, EPS = 4, 2, 16, 1e-6
 # a stream of two blocks of 8: a prompt of 3 with completions of 4 and 2, a prompt of 2 with one of 3, padding
@@ -77,21 +78,19 @@ def _decode(arrays: tuple[np.ndarray, ...], kernels: Kernels, precision: Precisi
     """(what was attended to, both caches) after the newest tokens' keys and values were written."""
     query, key, value, *old = as_tensors("decode", arrays, precision.activations)
     caches = [Parameter(each, name=f"cache_{place}", requires_grad=False) for place, each in enumerate(old)]
-    shape = kernels.cache_write.shape(3 * KV_HEADS, 8, HEAD_DIM)
-    written = tuple(cache if cache.shape == shape else cache.view(shape) for cache in caches)
-    read = tuple(cache.view(3, KV_HEADS, 8, HEAD_DIM) for cache in caches)
+    read = cache_views(caches, 3, KV_HEADS)
     mask = np.where(np.arange(8) < LENGTHS[:, None, None], np.float32(0), np.float32(MASKED))
     places = np.arange(3 * KV_HEADS) * 8 + np.repeat(LENGTHS - 1, KV_HEADS)
-    write, attend = kernels.cache_write(), kernels.decode_attention(precision, HEADS, KV_HEADS)
+    write, attend = ops.ScatterUpdate(), kernels.decode_attention(precision, HEADS, KV_HEADS)
 
     @jit
-    def step(new: tuple, read: tuple, rest: tuple, *written: Tensor) -> Tensor:
-        done = write(written, rest[0], new[1], new[2])
-        keys, values = ops.depend(read[0], done), ops.depend(read[1], done)
+    def step(new: tuple, read: tuple, rest: tuple, *caches: Parameter) -> Tensor:
+        keys = ops.depend(read[0], write(caches[0], rest[0], new[1]))
+        values = ops.depend(read[1], write(caches[1], rest[0], new[2]))
         return attend(new[0], keys, values, rest[1], rest[2])
 
     rest = (Tensor(places.astype(np.int32)), Tensor(mask), Tensor(LENGTHS))
-    return (step(mutable((query, key, value)), mutable(read), mutable(rest), *written), *caches)
+    return (step(mutable((query, key, value)), mutable(read), mutable(rest), *caches), *caches)
 
 
 def run(

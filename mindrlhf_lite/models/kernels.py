@@ -15,7 +15,6 @@ from mindspore.ops.auto_generate import (
     FlashAttentionScore,
     FlashAttentionScoreGrad,
     FusedInferAttentionScore,
-    ReshapeAndCache,
 )
 
 from mindrlhf_lite.models.packed_attention import KnownAttention, PackedAttention, chosen
@@ -25,7 +24,6 @@ from mindrlhf_lite.models.spread import spread
 _batch_matmul = ops.BatchMatMul()
 _batch_matmul_tb = ops.BatchMatMul(transpose_b=True)
 _softmax = ops.Softmax(-1)
-_scatter_update = ops.ScatterUpdate()
 _mean = ops.ReduceMean(keep_dims=True)
 _rsqrt = ops.Rsqrt()
 _halves = ops.Split(-1, 2)
@@ -201,36 +199,6 @@ class FusedKnownAttention(nn.Cell):
         )
 
 
-class CacheWrite(nn.Cell):
-    """Puts the keys and values of new tokens, [rows, head_dim] each, into caches at the rows `places` [rows]."""
-
-    def construct(self, caches: tuple[Tensor, Tensor], places: Tensor, key: Tensor, value: Tensor) -> tuple:
-        return _scatter_update(caches[0], places, key), _scatter_update(caches[1], places, value)
-
-    @staticmethod
-    def shape(pairs: int, length: int, head_dim: int) -> tuple[int, ...]:
-        """Of a cache as it takes one, for `pairs` = slots * kv_heads of so many tokens."""
-        return pairs * length, head_dim
-
-
-class FusedCacheWrite(nn.Cell):
-    """`CacheWrite` by one kernel: a slot's head is a page, of one head."""
-
-    def __init__(self) -> None:
-        super().__init__(auto_prefix=False)
-        self.write = ReshapeAndCache()
-
-    def construct(self, caches: tuple[Tensor, Tensor], places: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        rows, head_dim = key.shape
-        return self.write(
-            key.reshape(rows, 1, head_dim), value.reshape(rows, 1, head_dim), caches[0], caches[1], places
-        )
-
-    @staticmethod
-    def shape(pairs: int, length: int, head_dim: int) -> tuple[int, ...]:
-        return pairs, length, 1, head_dim
-
-
 class DecodeAttention(nn.Cell):
     """The newest token of every slot, query [slots, heads, 1, D], already scaled, attends to the slot's keys and values
     [slots, kv_heads, S, D] up to itself; lengths int64 [slots]: how many that are. Returns [slots, heads * D].
@@ -257,7 +225,11 @@ class FusedDecodeAttention(nn.Cell):
     def __init__(self, precision: Precision, num_heads: int, num_kv_heads: int):
         super().__init__(auto_prefix=False)
         self.attend = FusedInferAttentionScore(
-            num_heads=num_heads, scale_value=1.0, num_key_value_heads=num_kv_heads, input_layout="BNSD"
+            num_heads=num_heads,
+            scale_value=1.0,
+            num_key_value_heads=num_kv_heads,
+            input_layout="BNSD",
+            inner_precise=0,  # float32 within, also for float16
         )
 
     def construct(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
@@ -286,11 +258,10 @@ class Kernels:
     causal_attention: type[nn.Cell]
     packed_attention: type[nn.Cell]
     known_attention: type[nn.Cell]  # packed attention whose results are known
-    cache_write: type[CacheWrite | FusedCacheWrite]
     decode_attention: type[nn.Cell]
 
 
-PLAIN = Kernels(Norm, Rotary, Gate, CausalAttention, PackedAttention, KnownAttention, CacheWrite, DecodeAttention)
+PLAIN = Kernels(Norm, Rotary, Gate, CausalAttention, PackedAttention, KnownAttention, DecodeAttention)
 FUSED = Kernels(
     FusedNorm,
     FusedRotary,
@@ -298,7 +269,6 @@ FUSED = Kernels(
     FusedCausalAttention,
     FusedPackedAttention,
     FusedKnownAttention,
-    FusedCacheWrite,
     FusedDecodeAttention,
 )
 

@@ -38,17 +38,9 @@ def allocate_cache(model: Decoder, slots: int, cache_length: int) -> tuple[Param
     return layer_caches("key") + layer_caches("value")
 
 
-def cache_views(model: Decoder, caches: Sequence[Parameter], slots: int) -> tuple[tuple, tuple]:
-    """(every cache as attention reads it, [slots, kv_heads, length, head_dim]; every cache as it is written), on the
-    caches' memory: of no use once that is given back.
-    """
-    heads, head_dim = model.layers[0].num_kv_heads, model.config.head_dim
-    length = caches[0].shape[0] // (slots * heads)
-    written = kernels_of(model.precision, head_dim).cache_write.shape(slots * heads, length, head_dim)
-    return (
-        tuple(cache.view(slots, heads, length, head_dim) for cache in caches),
-        tuple(cache if cache.shape == written else cache.view(written) for cache in caches),
-    )
+def cache_views(caches: Sequence[Parameter], slots: int, kv_heads: int) -> tuple[Tensor, ...]:
+    """[slots, kv_heads, length, head_dim] of every cache, on its memory: of no use once that is given back."""
+    return tuple(cache.view(slots, kv_heads, -1, cache.shape[-1]) for cache in caches)
 
 
 class _PrefillBegin(nn.Cell):
@@ -111,10 +103,12 @@ class Decode(nn.Cell):
         self.num_kv_heads, self.head_dim = model.layers[0].num_kv_heads, model.config.head_dim
         kernels = kernels_of(model.precision, self.head_dim)
         self.attend = kernels.decode_attention(model.precision, model.layers[0].num_heads, self.num_kv_heads)
-        self.write = kernels.cache_write()
         self.pairs = Tensor(np.arange(slots * self.num_kv_heads, dtype=np.int32))
         self.cache_positions = Tensor(np.arange(cache_length, dtype=np.int32).reshape(1, 1, -1))
         self.stop_bias = Tensor(stop_bias[None])  # [1, V]: MASKED on stop tokens, else 0
+
+    def _write(self, cache: Parameter, places: Tensor, rows: Tensor) -> Tensor:
+        return _scatter_update(cache, places, rows.reshape(-1, self.head_dim))
 
     @jit
     def construct(
@@ -125,10 +119,10 @@ class Decode(nn.Cell):
         forbid_stop: Tensor,
         inverse_temperature: Tensor,
         views: tuple,
-        *caches: Tensor,
+        *caches: Parameter,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Args: token_ids, positions int32 [B]; uniform, forbid_stop float32 [B]; inverse_temperature [1]; views,
-        caches: of `cache_views`, as they are read and as they are written.
+        """Args: token_ids, positions int32 [B]; uniform, forbid_stop float32 [B]; inverse_temperature [1]; views: of
+        `cache_views`; caches: of `allocate_cache`.
 
         Returns: (token [B], logprob [B], policy logprob [B]), or (logits [B, V], unused, unused).
         """
@@ -141,10 +135,9 @@ class Decode(nn.Cell):
         num_layers = len(caches) // 2
         for index, layer in enumerate(self.model.layers):
             query, key, value = layer.project(x, layer.weights, tables, self.slots, 1)
-            own, new = (caches[index], caches[num_layers + index]), (self.slots * self.num_kv_heads, self.head_dim)
-            written = self.write(own, places, key.reshape(new), value.reshape(new))
             # the views are read after the caches were written
-            keys, values = ops.depend(views[index], written), ops.depend(views[num_layers + index], written)
+            keys = ops.depend(views[index], self._write(caches[index], places, key))
+            values = ops.depend(views[num_layers + index], self._write(caches[num_layers + index], places, value))
             x = layer.finish(x, self.attend(query, keys, values, mask, lengths), layer.weights)
         logits = self.model.logits(self.model.norm(x))
         drawing = self.drawing

@@ -159,8 +159,7 @@ class _Batch:
         self.decode = engine.decoder(tuple(sorted(sampling.stop_token_ids)), Drawing.of(sampling))
         self.stops = frozenset(sampling.stop_token_ids)
         self.inverse_temperature = Tensor([1.0 / sampling.temperature if sampling.temperature > 0 else 1.0], ms.float32)
-        read, self.written = cache_views(engine.model, caches, engine.num_slots)
-        self.read = mutable(read)
+        self.views = mutable(cache_views(caches, engine.num_slots, engine.model.layers[0].num_kv_heads))
         self.token_ids, self.positions = np.zeros(engine.num_slots, np.int32), np.zeros(engine.num_slots, np.int32)
 
     def run(self) -> list[list[Completion]]:
@@ -194,7 +193,7 @@ class _Batch:
             uniform[slot] = sequence.uniforms[len(sequence.token_ids)]
             forbid_stop[slot] = len(sequence.token_ids) < self.sampling.min_tokens
         arrays = (self.token_ids, self.positions, uniform, forbid_stop)
-        outputs = self.decode(*(Tensor(array) for array in arrays), self.inverse_temperature, self.read, *self.written)
+        outputs = self.decode(*(Tensor(array) for array in arrays), self.inverse_temperature, self.views, *self.caches)
         tokens, logprobs, engine_logprobs = (output.asnumpy() for output in outputs)
         if self.sampling.has_filters:
             drawn = sample(tokens[busy], [self._draw(slot, uniform[slot]) for slot in busy])

@@ -127,7 +127,7 @@ class _EmbeddingGradient(nn.Cell):
     def __init__(self, model: Decoder, accumulator: Any):
         super().__init__(auto_prefix=False)
         self.model, self.placed, self.accumulator = model, _Placed(model), accumulator
-        self.product, self.add_rows = ops.GradOperation(sens_param=True), ops.ScatterAdd()
+        self.product, self.add_rows = ops.GradOperation(sens_param=True), ops.ScatterAdd(use_locking=True)
 
     @jit
     def construct(self, token_ids: Tensor, gradient: Tensor) -> Tensor:
