@@ -9,7 +9,7 @@ from mindspore import Parameter, Tensor
 
 from mindrlhf_lite.parallel.dims import ParallelDims
 from mindrlhf_lite.parallel.layout import Strategy, buffers_of_rank, fill_buffers
-from mindrlhf_lite.rollout.vllm.ascend import WeightCopy, completion_of
+from mindrlhf_lite.rollout.vllm.ascend import WeightCopy, _Settings, completion_of
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import parameter_specs
 from mindrlhf_lite.swap.phases import phases
@@ -127,6 +127,8 @@ def test_the_loader_finds_its_part_in_what_the_rank_holds(degree, rank):
     buffers = buffers_of_rank(CONFIG, strategy, rank)
     loader = Loader(whole, degree, rank)
     copy = WeightCopy(loader, CONFIG, buffers, np.float16)
+    with pytest.raises(RuntimeError, match=r"has no lm_head.weight, nor \d+ other"):
+        WeightCopy(Loader({}, degree, rank), CONFIG, buffers, np.float16)
     assert {each.name for each in copy.parameters} == set(loader.parameters) - {"rotary.cos"}
     copy.load(share_of(whole, buffers))
     for name, (own, start) in loader.offsets.items():
@@ -171,3 +173,17 @@ def test_its_copy_and_its_cache_have_memory_while_they_are_needed():
             assert not any(map(residency.has_memory, ("rollout", "engine_weights", "kv_cache")))
     with pytest.raises(RuntimeError, match="contents are gone"), residency.phase("generate"):
         pass
+
+
+def test_vllm_has_settings_of_its_own_and_the_trainer_finds_its_back():
+    names = ("mode", "jit_config", "jit_syntax_level")
+    before, theirs = {name: ms.get_context(name) for name in names}, {"jit_level": "O0", "infer_boost": "on"}
+    settings = _Settings()
+    with settings:
+        assert ms.get_context("mode") == ms.PYNATIVE_MODE
+        ms.set_context(jit_config=theirs, jit_syntax_level=ms.STRICT)  # as its import does
+    assert {name: ms.get_context(name) for name in names} == before
+    with pytest.raises(ValueError, match="a fault"), settings:
+        assert ms.get_context("mode") == ms.PYNATIVE_MODE and ms.get_context("jit_config") == theirs
+        raise ValueError("a fault")
+    assert {name: ms.get_context(name) for name in names} == before

@@ -1,6 +1,9 @@
 """The acceptance kit, on CPU and under the dry run: it runs to its end, and says what failed."""
 
+import importlib.util
 import json
+import math
+import platform
 import shutil
 
 import pytest
@@ -38,6 +41,25 @@ def test_under_the_dry_run_nothing_is_computed(tmp_path):
     assert result.returncode == 0, result.stdout + result.stderr
     report = json.loads((tmp_path / "ascend_report.json").read_text())
     assert [check["status"] for check in report["checks"]] == ["not computed", "needs devices"]
+
+
+def test_what_a_check_did_not_expect_is_its_failure_and_nothing_is_lost(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("ascend_kit", ROOT / "tools/ascend_kit.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr("sys.argv", ["ascend_kit", "--device", "CPU", "--output", str(tmp_path)])
+    made = module.Kit(module.parse_arguments(), tmp_path)
+
+    def fails():
+        raise KeyError(f"/scratch of {platform.node()}.corp.local at 10.0.3.17:8118, '/home/anna b/model'")
+
+    made.note("first", "a comparison", "ok", 1.0, figures={"largest difference": math.inf})
+    made.attempt("second", fails)
+    text = (tmp_path / "ascend_report.json").read_text()
+    first, second = json.loads(text)["checks"]
+    assert first["figures"] == {"largest difference": "inf"} and second["status"] == "FAILED"
+    for name in ("scratch", "anna", "corp", "10.0", platform.node()):
+        assert name not in second["error"], second["error"]
 
 
 def test_an_unknown_check_is_named():

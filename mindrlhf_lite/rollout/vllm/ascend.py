@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor
 from mindspore.common.np_dtype import bfloat16
@@ -85,6 +86,42 @@ def export_torchrun_variables() -> None:
     os.environ.setdefault("MASTER_PORT", str(int(os.environ.get("MS_SCHED_PORT", "8118")) + 1))
 
 
+def _join_all_ranks() -> None:
+    """vLLM would make a process group of the tensor ranks' number with global rank numbers; one that is there already,
+    of all ranks, it divides by itself.
+    """
+    import torch.distributed
+
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group(
+            "hccl", rank=int(os.environ["RANK"]), world_size=int(os.environ["WORLD_SIZE"])
+        )
+
+
+class _Settings:
+    """MindSpore's settings while vllm-mindspore works: eager mode, and what its import sets; the trainer's own before
+    and after.
+    """
+
+    _NAMES = ("mode", "jit_config", "jit_syntax_level")
+
+    def __init__(self) -> None:
+        self._others = {**self._current(), "mode": ms.PYNATIVE_MODE}
+
+    def __enter__(self) -> None:
+        self._swap()
+
+    def __exit__(self, *error: object) -> None:
+        self._swap()
+
+    def _current(self) -> dict[str, Any]:
+        return {name: ms.get_context(name) for name in self._NAMES}
+
+    def _swap(self) -> None:
+        here, self._others = self._others, self._current()
+        ms.set_context(**here)
+
+
 class AscendVllmEngine:
     """RolloutEngine over vllm-mindspore, one engine a rank in lockstep over the tensor ranks.
 
@@ -92,7 +129,7 @@ class AscendVllmEngine:
     vllm-mindspore's loader, which keeps its own copy in its own layout. vllm-mindspore has no sleep mode: its copy and
     its KV cache are parameters and tensors like any other, whose memory swapping gives back while they are not needed.
     The loader calls `set_data`, which a compiled graph does not notice on CPU (docs/design.md), so the engine runs
-    eagerly. Random streams are vLLM's.
+    eagerly, in settings of its own (`_Settings`). Random streams are vLLM's.
 
     Args:
         model, buffers, mesh: where the reshard lands, the layout of this rank's share, and its tensor ranks.
@@ -104,10 +141,21 @@ class AscendVllmEngine:
     def __init__(self, model: Decoder, buffers: Sequence[Buffer], mesh: RoleMesh, folder: str, limits: dict[str, Any]):
         export_torchrun_variables()
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        backend = os.environ.setdefault("VLLM_MS_MODEL_BACKEND", "Native")
+        if backend.lower() != "native":
+            raise UserError(f"VLLM_MS_MODEL_BACKEND={backend}: weights are handed on to the Native backend only")
+        self._settings = _Settings()
+        with self._settings:
+            self._start(model, buffers, mesh, folder, limits)
+
+    def _start(
+        self, model: Decoder, buffers: Sequence[Buffer], mesh: RoleMesh, folder: str, limits: dict[str, Any]
+    ) -> None:
         import vllm_mindspore  # noqa: F401  # it has to be imported before vllm
         from vllm import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
+        _join_all_ranks()
         # its kernels take no float32
         dtype = "float16" if model.precision.compute == "float16" else "bfloat16"
         arguments = EngineArgs(
@@ -140,8 +188,9 @@ class AscendVllmEngine:
         return self.model.named_weights()
 
     def weights_changed(self) -> None:
-        self._copy.load(self.named_weights())
-        self._engine.reset_prefix_cache()
+        with self._settings:
+            self._copy.load(self.named_weights())
+            self._engine.reset_prefix_cache()
 
     def generate(
         self, requests: Sequence[GenerateRequest], sampling: SamplingParams, progress: Progress | None = None
@@ -160,14 +209,15 @@ class AscendVllmEngine:
                 self._engine.add_request(
                     name, {"prompt_token_ids": list(request.prompt_ids)}, _params(sampling, request, number)
                 )
-        while places:
-            for output in self._engine.step():
-                if not output.finished:
-                    continue
-                index, number = places.pop(output.request_id)
-                results[index][number] = completion_of(output.outputs[0], sampling)
-                if progress:
-                    progress(1)
+        with self._settings:
+            while places:
+                for output in self._engine.step():
+                    if not output.finished:
+                        continue
+                    index, number = places.pop(output.request_id)
+                    results[index][number] = completion_of(output.outputs[0], sampling)
+                    if progress:
+                        progress(1)
         return [[completion for completion in group if completion is not None] for group in results]
 
 
@@ -185,8 +235,10 @@ class WeightCopy:
         for name in (part.tensor for buffer in buffers for part in buffer.parts):
             own = next((own for own in fused if own in name), "")
             loaded.add(name.replace(own, fused[own]) if own else name)
-        there = {id(each): each for name, each in model.get_params_dict().items() if name in loaded}
-        self.parameters: list[Parameter] = list(there.values())
+        there = model.get_params_dict()
+        if missing := sorted(loaded - there.keys()):
+            raise RuntimeError(f"vllm-mindspore's model has no {missing[0]}, nor {len(missing) - 1} other parameters")
+        self.parameters: list[Parameter] = list({id(there[name]): there[name] for name in sorted(loaded)}.values())
 
     def load(self, weights: Mapping[str, Parameter]) -> None:
         """Args: weights: this rank's share by buffer name."""
