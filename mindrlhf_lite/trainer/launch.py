@@ -349,6 +349,11 @@ def describe(command: Command) -> str:
         f"without swapping {gib(plan.without_swap)}{verdict(plan.without_swap)}"
         + ("   (rl_config.swap is on)" if rl.swap else ""),
     ]
+    if config.engine_copies_weights:
+        lines.append(
+            "note: kv_cache is what full slots need; vLLM takes what generate_config.gpu_memory_utilization="
+            f"{config.generate_config.gpu_memory_utilization:g} of the device leaves for one"
+        )
     return "\n".join([*command.notes, *command.recipe, *lines, *filter(None, [memory_note(command)])])
 
 
