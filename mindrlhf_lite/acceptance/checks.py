@@ -163,6 +163,30 @@ def _model(compute: str, device: str) -> Found:
     return found, {"decoded tokens a second, 8 at a time, tiny model": round(tokens / seconds, 1)}
 
 
+def _optimizer(device: str) -> Found:
+    """Masters and gradient norms after three updates with given gradients."""
+    from mindspore import Tensor, ops
+
+    from mindrlhf_lite.models.decoder import Decoder
+    from mindrlhf_lite.models.precision import Precision
+    from mindrlhf_lite.shapes.model_config import ModelConfig
+    from mindrlhf_lite.shapes.parameters import parameter_specs
+    from mindrlhf_lite.trainer.optimizer import AdamW, AdamWOptions
+
+    config, rng = ModelConfig(96, 32, 64, 1, 4, 2, head_dim=8), np.random.default_rng(0)
+    weights = {spec.name: rng.standard_normal(spec.shape).astype(np.float32) for spec in parameter_specs(config)}
+    model = Decoder(config, weights, True, 8, precision=Precision.here("bfloat16"))
+    optimizer = AdamW(model, AdamWOptions(weight_decay=0.1))
+    optimizer.load_weights(weights)
+    norms = []
+    for _ in range(3):
+        for gradient in optimizer.gradients:
+            ops.assign(gradient, Tensor(rng.standard_normal(gradient.shape).astype(np.float32)))
+        norms.append(optimizer.step(1e-2))
+    found = {f"master {name}": values.copy() for name, values in optimizer.master_weights().items()}
+    return {**found, "norms": np.array(norms, np.float32)}, {}
+
+
 def _decoding(device: str) -> Found:
     """How fast a model of Qwen2.5-0.5B's shape, of zeros, decodes in bfloat16; two layers of it where none computes."""
     import mindspore as ms
@@ -251,6 +275,7 @@ CHECKS = {
     "sampler": Check(_sampler, 2e-3, "drawing tokens: the sum of probabilities that is reached, and greedily"),
     "model_float32": Check(partial(_model, "float32"), 5e-3, "logprobs, gradients and greedy tokens, float32"),
     "model_bfloat16": Check(partial(_model, "bfloat16"), 6e-2, "logprobs and gradients, bfloat16, fused kernels"),
+    "optimizer": Check(_optimizer, 1e-5, "AdamW: float32 masters of a bfloat16 model, norms of the gradients"),
     "decoding": Check(_decoding, None, "decoding at the size of Qwen2.5-0.5B, bfloat16"),
 }
 

@@ -17,12 +17,15 @@ def kit(folder, *arguments, **variables):
 
 
 def test_on_cpu_it_finds_roundings_and_nothing_else(tmp_path):
-    result = kit(tmp_path, "--device", "CPU", "--only", "fused_kernels,store,sampler,model_bfloat16")
+    result = kit(tmp_path, "--device", "CPU", "--only", "fused_kernels,store,sampler,model_bfloat16,optimizer")
     assert result.returncode == 0, result.stdout + result.stderr
     report = json.loads((tmp_path / "ascend_report.json").read_text())
-    assert [check["status"] for check in report["checks"]] == ["ok"] * 4
+    assert [check["status"] for check in report["checks"]] == ["ok"] * 5
     apart = {check["name"]: check["figures"]["largest difference"] for check in report["checks"]}
-    assert apart["store"] == apart["sampler"] == 0 and min(apart["fused_kernels"], apart["model_bfloat16"]) > 1e-3
+    assert (
+        apart["store"] == apart["sampler"] == apart["optimizer"] == 0
+        and min(apart["fused_kernels"], apart["model_bfloat16"]) > 1e-3
+    )
     text = (tmp_path / "ascend_report.md").read_text()
     assert "| store | ok |" in text and str(ROOT) not in text and str(tmp_path) not in text
 
