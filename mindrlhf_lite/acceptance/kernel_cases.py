@@ -93,6 +93,11 @@ def _decode(arrays: tuple[np.ndarray, ...], kernels: Kernels, precision: Precisi
     return (step(mutable((query, key, value)), mutable(read), mutable(rest), *caches), *caches)
 
 
+def compared(name: str, results: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What of `run`'s results is the same in every form: attention for training keeps others of its own."""
+    return (*(results if name == "decode" else results[:1]), *gradients)
+
+
 def run(
     name: str, arrays: tuple[np.ndarray, ...], kernels: Kernels, precision: Precision
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

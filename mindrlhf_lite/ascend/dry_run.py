@@ -163,19 +163,20 @@ def compile_run(config: Config, shape: ModelConfig, num_ranks: int) -> CompiledR
     config = replace(config, context=replace(config.context, device_target="Ascend"))
     strategy = role_strategies(config, num_ranks).actor
     depth = max(map(len, strategy.layers_of_stage(shape.num_hidden_layers)))
-    more = min(depth, 3)
-    few = max(more - 1, 1)
+    most = min(depth, 3)
+    compiled = tuple(range(max(most - 1, 1), most + 1))
     peaks: dict[int, dict[str, int]] = {}
     kernels: dict[str, Counter[str]] = {}
     backed_off, misplaced = set(), set()
     for rank in sorted({0, strategy.dims.rank(0, 0, strategy.dims.pipeline - 1)}):
-        steps = [compile_step(*with_layers(shape, config, layers), rank, num_ranks) for layers in sorted({few, more})]
+        steps = [compile_step(*with_layers(shape, config, layers), rank, num_ranks) for layers in compiled]
         first, last = steps[0], steps[-1]
-        peaks[rank] = {name: own + (last.peaks[name] - own) * (depth - few) for name, own in first.peaks.items()}
+        peaks[rank] = {
+            name: own + (last.peaks[name] - own) * (depth - compiled[0]) for name, own in first.peaks.items()
+        }
         for name, counts in last.kernels.items():
             _keep_larger(kernels, name, counts)
         backed_off |= set(last.backed_off)
         misplaced |= set(last.misplaced)
     planned = memory_plan(config, shape, num_ranks).phases
-    compiled = tuple(sorted({few, more}))
     return CompiledRun(depth, compiled, peaks, planned, kernels, sorted(backed_off), sorted(misplaced), notes)
