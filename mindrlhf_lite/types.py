@@ -69,6 +69,7 @@ class SamplingParams:
     frequency_penalty: float = 0.0  # subtracted once for every time a token was generated
     logit_bias: tuple[tuple[int, float], ...] = ()  # (token, what is added to its logit)
     stop_token_ids: tuple[int, ...] = ()
+    reports_tempered_policy: bool = False  # the policy whose logprobs are reported is that at `temperature`, not at 1
 
     def __post_init__(self) -> None:
         problems = []
@@ -94,6 +95,11 @@ class SamplingParams:
         """Whether the sampled distribution differs from the tempered policy by more than the stop-token mask."""
         penalties = self.repetition_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
         return self.top_k > 0 or self.top_p < 1.0 or self.min_p > 0.0 or penalties or bool(self.logit_bias)
+
+    @property
+    def policy_temperature(self) -> float:
+        """Of the policy whose logprobs an engine reports besides those of the draw."""
+        return self.temperature if self.reports_tempered_policy and self.temperature > 0 else 1.0
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,8 @@ class Completion:
     token_ids: tuple[int, ...]  # the stop token included
     # float32 [len(token_ids)], under the distribution that was sampled from; None where the engine does not report it
     logprobs: FloatArray | None
-    engine_logprobs: FloatArray  # float32 [len(token_ids)], the engine's, of the unfiltered policy at temperature 1
+    # float32 [len(token_ids)], the engine's, of the unfiltered policy at SamplingParams.policy_temperature; None likewise
+    engine_logprobs: FloatArray | None
     finish_reason: FinishReason
 
 

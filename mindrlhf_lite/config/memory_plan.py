@@ -101,7 +101,7 @@ def num_graphs(config: Config, trained: StreamShapes, scored: StreamShapes) -> i
     micro-batches.
     """
     rl = config.rl_config
-    scorers = (rl.beta > 0) + (config.updates_per_step > 1)
+    scorers = (rl.beta > 0) + config.keeps_frozen_policy
     prefill = 0 if config.generate_config.use_vllm else len(rl.length_buckets or default_buckets(rl.seq_length))
     return (
         _TRAINING_GRAPHS * trained.num_graphs
@@ -188,6 +188,6 @@ def memory_plan(config: Config, shape: ModelConfig, world_size: int) -> MemoryPl
         if not name.startswith(("restore", "save_"))  # less than an update
         and not (name == "save" and not reference_moves)
         and not (name == "reference" and rl.beta == 0)
-        and not (name == "policy" and config.updates_per_step == 1)
+        and not (name == "policy" and not config.keeps_frozen_policy)
     }
     return MemoryPlan(groups, needs, sum(groups.values()) + max(activations.values()), max(needs.values()))

@@ -193,6 +193,12 @@ class RlConfig:
         0.04, "weight of the KL to the reference; 0: no reference model is loaded", bounds=NOT_NEGATIVE
     )
     kl_estimator: str = setting("k3", "estimator of the KL of a token", KL_ESTIMATORS)
+    logprob_temperature: str = setting(
+        "sampling",
+        "temperature of the policy that is trained, and of its reference, KL and entropy: that of sampling_config, as "
+        "TRL, verl and MindSpeed-RL have it, or 1",
+        ("sampling", "1"),
+    )
     kl_in_reward: bool = setting(False, "subtract beta * KL from the reward of every token, not from the loss")
     kl_unbiased_gradient: bool = setting(
         False, "multiply the KL in the loss (k1, k3) by the policy's ratio: then its gradient is that of the KL"
@@ -209,6 +215,12 @@ class RlConfig:
     sapo_temperature_positive: float = setting(1.0, "sapo: of the gate of positive advantages", bounds=POSITIVE)
     sapo_temperature_negative: float = setting(1.05, "sapo: of the gate of negative advantages", bounds=POSITIVE)
     dppo_divergence: float = setting(0.2, "dppo: how far the probability of a token may move", bounds=POSITIVE)
+    ratio_to: str = setting(
+        "step",
+        "where a step has several updates, the policy that the loss's ratio is taken to: the one before the step, or that "
+        "of the update itself (the ratio is 1 then, and nothing is clipped)",
+        ("step", "update"),
+    )
     entropy_coeff: float = setting(0.0, "weight of the entropy bonus, averaged as the loss is", bounds=NOT_NEGATIVE)
     rollout_correction: str = setting(
         "token_truncate",
@@ -581,6 +593,11 @@ class Config:
     def updates_per_step(self) -> int:
         return self.rl_config.num_iterations * (self.completions_per_step // self.completions_per_update)
 
+    @property
+    def keeps_frozen_policy(self) -> bool:
+        """Whether the policy's logprobs before the first of several updates are kept, for the loss's ratio."""
+        return self.updates_per_step > 1 and self.rl_config.ratio_to == "step"
+
     def micro_batch_tokens(self, data_degree: int, sequences: int = 0) -> int:
         """Tokens that a micro-batch is filled with: as set, or what `sequences` of the longest need at most; 0: as many
         as an actor's micro-batch has under so many data-parallel ranks.
@@ -623,6 +640,12 @@ class Config:
     @property
     def tokenizer_dir(self) -> str:
         return self.rl_config.tokenizer_dir or self.actor_config.load
+
+    @property
+    def policy_temperature(self) -> float:
+        """By which the logits of policy and reference are divided in training."""
+        temperature = self.generate_config.sampling_config.temperature
+        return temperature if self.rl_config.logprob_temperature == "sampling" and temperature > 0 else 1.0
 
     @property
     def reports_only_policy_logprobs(self) -> bool:

@@ -189,6 +189,12 @@ def _vllm(config: Config, is_plan: bool) -> list[str]:
             "was sampled from, and with these sampling settings vLLM on Ascend reports the policy's only; set it to 0, "
             "or use_vllm to 0"
         )
+    if config.rl_config.kl_in_reward and not is_cpu and config.policy_temperature != 1.0:
+        problems.append(
+            "rl_config.kl_in_reward=true: it needs the policy's logprobs at the sampling temperature "
+            f"({config.policy_temperature:g}), and vLLM on Ascend reports those at 1; set kl_in_reward to false, "
+            "logprob_temperature to 1, or use_vllm to 0"
+        )
     if not is_cpu and not 0 < memory <= 1:
         problems.append(
             f"generate_config.gpu_memory_utilization={memory:g}: must lie in (0, 1]: the share of a device's "

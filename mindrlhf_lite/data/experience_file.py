@@ -49,7 +49,7 @@ class StepExperience:
 
     header: ExperienceHeader
     sequences: list[TrainSequence]
-    engine_logprobs: list[np.ndarray]
+    engine_logprobs: list[np.ndarray | None]
 
 
 def experience_path(pattern: str, step: int) -> Path:
@@ -105,7 +105,7 @@ def read_experience(path: str | Path) -> StepExperience:
         sequences.append(
             TrainSequence(np.array(row["token_ids"], np.int32), int(row["prompt_length"]), **arrays)  # type: ignore[arg-type]
         )
-        engine_logprobs.append(np.array(row["engine_logprobs"], np.float32))
+        engine_logprobs.append(_read(row["engine_logprobs"]))
     return StepExperience(header, sequences, engine_logprobs)
 
 

@@ -1,4 +1,5 @@
-"""Logprobs and entropy of chosen tokens from hidden states, without a [tokens, vocab] array.
+"""Logprobs and entropy of chosen tokens from hidden states, without a [tokens, vocab] array, at the temperature that
+tokens are sampled at.
 
 The head is computed in chunks of tokens, each at most `CHUNK_ELEMENTS` logits; the backward pass recomputes every
 chunk. A batch that fits in one chunk keeps its probabilities instead, which saves one matrix product. Under tensor
@@ -53,6 +54,7 @@ class TokenLogprobs(nn.Cell):
         has_entropy_gradient: whether gradients flow through the entropy; otherwise it is only a metric.
         precision: of hidden states, weight and products; all else is float32.
         is_trained: whether the weight takes gradients.
+        temperature: logits are divided by it.
     """
 
     def __init__(
@@ -63,8 +65,10 @@ class TokenLogprobs(nn.Cell):
         has_entropy_gradient: bool = False,
         precision: Precision = FLOAT32,
         is_trained: bool = True,
+        temperature: float = 1.0,
     ):
         super().__init__(auto_prefix=False)
+        self.inverse_temperature = 1.0 / temperature
         self.low, self.low_weight = to_compute(precision), weight_to_compute(precision, is_trained)
         self.has_entropy_gradient = has_entropy_gradient
         self.is_split = axis is not None
@@ -79,6 +83,8 @@ class TokenLogprobs(nn.Cell):
 
     def _logits(self, hidden: Tensor, weight: Tensor) -> Tensor:
         logits = full(self.low(_linear(hidden, self.low_weight(weight))))
+        if self.inverse_temperature != 1.0:
+            logits = logits * self.inverse_temperature
         return logits if self.bias is None else logits + spread(self.bias, logits.shape)
 
     def _one_hot(self, labels: Tensor) -> Tensor:
@@ -158,12 +164,15 @@ class TokenLogprobs(nn.Cell):
         if self.has_entropy_gradient:
             surprise = ops.log(probabilities + _TINY) + spread(entropy.reshape(-1, 1), shape)
             dlogits = dlogits - probabilities * surprise * spread(dentropy.reshape(-1, 1), shape)
+        if self.inverse_temperature != 1.0:
+            dlogits = dlogits * self.inverse_temperature
         return dlogits
 
     def bprop(
         self, hidden: Tensor, weight: Tensor, labels: Tensor, out: tuple, gradients: tuple
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """d logp / d logits = onehot(label) - p and d entropy / d logits = -p (log p + entropy), a chunk at a time. Of
+        """d logp / d logits = onehot(label) - p and d entropy / d logits = -p (log p + entropy), over temperature, a chunk
+        at a time. Of
         the hidden states' gradient every tensor rank returns its part.
         """
         count, rows = hidden.shape[0], self.rows_per_chunk
@@ -199,10 +208,12 @@ class SlotLogprobs(nn.Cell):
 
     Ranks that share a sequence's tokens compute the head for their part of the slots, and end up with all of them.
 
-    Args: has_entropy_gradient, is_trained: as of `TokenLogprobs`.
+    Args: has_entropy_gradient, is_trained, temperature: as of `TokenLogprobs`.
     """
 
-    def __init__(self, model: Decoder, has_entropy_gradient: bool = False, is_trained: bool = True):
+    def __init__(
+        self, model: Decoder, has_entropy_gradient: bool = False, is_trained: bool = True, temperature: float = 1.0
+    ):
         super().__init__(auto_prefix=False)
         mesh = model.mesh
         self.model, self.parts, self.index = model, mesh.dims.context, mesh.context_index
@@ -212,6 +223,7 @@ class SlotLogprobs(nn.Cell):
             has_entropy_gradient=has_entropy_gradient,
             precision=model.precision,
             is_trained=is_trained,
+            temperature=temperature,
         )
         self.gather_hidden = gather_tokens(mesh.context)
         self.join_logprobs, self.join_entropy = join_tokens(mesh.context), join_tokens(mesh.context)

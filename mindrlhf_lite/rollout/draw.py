@@ -26,13 +26,16 @@ class Drawing:
     in_graph: bool  # False: it returns logits
     is_greedy: bool = False
     is_scaled: bool = False  # by a temperature
+    reports_scaled_policy: bool = False  # the policy's logprobs are those at that temperature
     forbids_stops: bool = False  # until min_tokens
 
     @staticmethod
     def of(sampling: SamplingParams) -> Drawing:
         if sampling.has_filters:
             return Drawing(False)
-        return Drawing(True, sampling.temperature == 0, sampling.temperature not in (0.0, 1.0), sampling.min_tokens > 0)
+        is_scaled = sampling.temperature not in (0.0, 1.0)
+        reports_scaled = is_scaled and sampling.reports_tempered_policy
+        return Drawing(True, sampling.temperature == 0, is_scaled, reports_scaled, sampling.min_tokens > 0)
 
 
 def draw_tokens(sampled_logits: Tensor, logits: Tensor, differ: bool, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:

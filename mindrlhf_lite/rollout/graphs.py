@@ -144,10 +144,12 @@ class Decode(nn.Cell):
         if not drawing.in_graph:
             return logits, positions, positions
         allowed = logits
-        if drawing.forbids_stops:
-            allowed = logits + forbid_stop.reshape(-1, 1) * self.stop_bias
-        if drawing.is_greedy:
-            return draw_greedily(allowed, logits, drawing.forbids_stops)
         if drawing.is_scaled:
-            allowed = allowed * inverse_temperature
-        return draw_tokens(allowed, logits, drawing.forbids_stops or drawing.is_scaled, uniform)
+            allowed = logits * inverse_temperature
+        policy = allowed if drawing.reports_scaled_policy else logits
+        if drawing.forbids_stops:
+            allowed = allowed + forbid_stop.reshape(-1, 1) * self.stop_bias
+        if drawing.is_greedy:
+            return draw_greedily(allowed, policy, drawing.forbids_stops)
+        is_other = drawing.is_scaled and not drawing.reports_scaled_policy
+        return draw_tokens(allowed, policy, drawing.forbids_stops or is_other, uniform)

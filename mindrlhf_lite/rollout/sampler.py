@@ -147,7 +147,7 @@ class Sampled:
 
     token_ids: np.ndarray  # int [B]
     logprobs: np.ndarray  # float32 [B], under the filtered distribution
-    engine_logprobs: np.ndarray  # float32 [B], under softmax(logits)
+    engine_logprobs: np.ndarray  # float32 [B], under softmax(logits / policy_temperature)
 
 
 def filtered_weights(
@@ -189,6 +189,8 @@ def _sample_row(logits: np.ndarray, draw: Draw) -> tuple[int, float, float]:
         place = int(np.searchsorted(cumulative, np.float32(draw.uniform) * total, "right"))
     token = place if tokens is None else int(tokens[place])
     shifted = logits - largest
+    if draw.params.policy_temperature != 1.0:
+        shifted /= np.float32(draw.params.policy_temperature)
     policy = float(shifted[token]) - float(np.log(np.exp(shifted, out=shifted).sum()))
     return token, float(np.log(weights[place] / total)), policy
 

@@ -69,9 +69,9 @@ class Actor:
 
 
 class _LogprobHead(nn.Cell):
-    def __init__(self, model: Decoder):
+    def __init__(self, model: Decoder, temperature: float):
         super().__init__(auto_prefix=False)
-        self.slot_logprobs = SlotLogprobs(model, is_trained=False)
+        self.slot_logprobs = SlotLogprobs(model, is_trained=False, temperature=temperature)
 
     @jit
     def construct(self, stream: Tensor, predictors: Tensor, labels: Tensor) -> Tensor:
@@ -83,11 +83,12 @@ class LogprobScorer:
 
     Args:
         alike: layers whose graph serves this model too (see `StageLayers`).
+        temperature: logits are divided by it.
     """
 
-    def __init__(self, model: Decoder, alike: StageLayers | None = None):
+    def __init__(self, model: Decoder, alike: StageLayers | None = None, temperature: float = 1.0):
         self.model = model
-        self._layers, self._head = StageLayers(model, alike), _LogprobHead(model)
+        self._layers, self._head = StageLayers(model, alike), _LogprobHead(model, temperature)
 
     def score(self, batch: MicroBatch) -> list[np.ndarray]:
         """float32 logprobs of every sequence's completion tokens; nothing on ranks before the last stage."""

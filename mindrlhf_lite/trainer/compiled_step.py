@@ -77,7 +77,7 @@ def measure(config: Config, shape: ModelConfig) -> dict:
     if roles.reference is not None:
         with residency.phase("reference"):
             sequences = update.add_reference(sequences)
-    if config.updates_per_step > 1:
+    if config.keeps_frozen_policy:
         with residency.phase("policy"):
             sequences = update.add_policy(sequences)
     update.run(sequences, [np.zeros(each.completion_length, np.float32) for each in sequences])

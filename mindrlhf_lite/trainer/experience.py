@@ -99,7 +99,7 @@ class Experience:
         if rl.kl_in_reward:
             generated = [each.engine_logprobs for group in groups for each in group.group.completions]
             for index, (sequence, logprobs) in enumerate(zip(sequences, generated, strict=True)):
-                assert sequence.reference_logprobs is not None
+                assert sequence.reference_logprobs is not None and logprobs is not None  # validated
                 kl = kl_for_reward(logprobs, sequence.reference_logprobs, rl.kl_estimator)
                 penalties[index] = kl * sequence.mask
                 counted += sequence.num_counted

@@ -200,7 +200,7 @@ class GrpoTrainer:
         if self.roles.reference is not None:
             with self.clock.phase("reference", "reference", then="update"):
                 sequences = self.update.add_reference(sequences)
-        if self.config.updates_per_step > 1:
+        if self.config.keeps_frozen_policy:
             with self.clock.phase("update", "policy"):
                 sequences = self.update.add_policy(sequences)
         return sequences

@@ -338,7 +338,7 @@ def describe(command: Command) -> str:
         f"{strategies.reference.dims.describe()}, rollout {strategies.rollout.dims.describe()}",
         f"a step: {config.prompts_per_step} prompts x {rl.num_generations} completions = "
         f"{config.completions_per_step} sequences, {config.updates_per_step} update(s)"
-        + ("" if config.updates_per_step > 1 else ": on-policy, the ratio is 1 and nothing is clipped"),
+        + ("" if config.keeps_frozen_policy else ": the ratio is 1 and nothing is clipped"),
         f"a micro-batch: {config.micro_batch_tokens(strategies.actor.dims.shares):,} tokens at most",
         "memory of the fullest rank:",
         *(f"  {name:<12} {gib(size)}" for name, size in plan.groups.items()),

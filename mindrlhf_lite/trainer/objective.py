@@ -21,8 +21,8 @@ from mindrlhf_lite.trainer.batches import MicroBatch
 class Objective:
     """A token's loss: correction * loss + kl_coefficient * KL - entropy_coeff * entropy, by names of `algorithms`.
 
-    `policy_is_frozen`: whether policy logprobs were recorded before the first of several updates; otherwise the batch
-        is on-policy, the ratio is 1, and its gradient is that of the logprob.
+    `policy_is_frozen`: whether policy logprobs were recorded before the first of several updates; otherwise the ratio
+        is to the policy of the update: it is 1, and its gradient is that of the logprob.
     `has_kl`: whether the loss has a KL term; its coefficient is data of the micro-batch.
     """
 
@@ -34,6 +34,7 @@ class Objective:
     kl_has_unbiased_gradient: bool = False
     entropy_coeff: float = 0.0
     policy_is_frozen: bool = False
+    temperature: float = 1.0  # of the policy and the reference: logits are divided by it
 
     @staticmethod
     def of(config: Config) -> Objective:
@@ -53,7 +54,8 @@ class Objective:
             rl.kl_estimator,
             rl.kl_unbiased_gradient,
             rl.entropy_coeff,
-            config.updates_per_step > 1,
+            config.keeps_frozen_policy,
+            config.policy_temperature,
         )
 
 
@@ -85,7 +87,9 @@ class ObjectiveLoss(nn.Cell):
         super().__init__(auto_prefix=False)
         self.objective, self.loss = objective, LOSSES[objective.loss]
         self.inputs, self.statistics = _INPUTS, _statistics_of(objective)
-        self.slot_logprobs = SlotLogprobs(model, has_entropy_gradient=objective.entropy_coeff > 0)
+        self.slot_logprobs = SlotLogprobs(
+            model, has_entropy_gradient=objective.entropy_coeff > 0, temperature=objective.temperature
+        )
 
     def construct(self, stream: Tensor, *arrays: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Args: stream: the residual stream after the last layer; arrays: of `as_tensors`. Returns (loss times the

@@ -67,7 +67,7 @@ class Replay:
                 f"experience file {path}: {len(step.sequences)} completions, but a step of this configuration has "
                 f"chunk_size * num_rollouts * num_generations = {wanted}; give the run's own configuration"
             )
-        needs_frozen = self.config.updates_per_step > 1
+        needs_frozen = self.config.keeps_frozen_policy
         if needs_frozen and step.sequences[0].frozen_logprobs is None:
             raise UserError(
                 f"experience file {path}: without the policy's logprobs that several updates a step need: its run made "

@@ -15,6 +15,8 @@ from mindrlhf_lite.types import Prompt
 # lines about settings inside a section's parts that may differ: to train on after the end of a decay; same bits
 _FREE_LINES = ("actor_config.lr_schedule.decay_steps was ", "actor_config.optimizer.opt_offload")
 _DEFAULTS = asdict(Config())
+# what older versions did of settings that they did not have, where that is not today's default
+_AT_FIRST: dict[str, dict[str, Any]] = {"rl_config": {"logprob_temperature": "1"}}
 # settings that may differ: where things go, how often, how long
 _FREE = {
     "rl_config": {
@@ -105,12 +107,15 @@ def check_same_run(state: dict[str, Any], config: dict[str, Any], digest: str) -
     for section, values in config.items():
         free = _FREE.get(section, set()) | _ROUNDING.get(section, set())
         # a setting that an older version did not have was at what is its default
-        saved = {**_DEFAULTS[section], **state["config"].get(section, {})}
+        saved = {**_DEFAULTS[section], **_AT_FIRST.get(section, {}), **state["config"].get(section, {})}
         before = {name: value for name, value in saved.items() if name not in free}
         differences += _differences(
             before, {name: value for name, value in values.items() if name not in free}, section
         )
-    differences = [line for line in differences if not line.startswith(_FREE_LINES)]
+    free_lines = _FREE_LINES
+    if config["generate_config"]["sampling_config"]["temperature"] == 1.0:  # the same then
+        free_lines = (*free_lines, "rl_config.logprob_temperature was ")
+    differences = [line for line in differences if not line.startswith(free_lines)]
     if state["prompts_digest"] != digest:
         differences.append("the data file's prompts or gold answers are others")
     if differences:

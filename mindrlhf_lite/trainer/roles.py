@@ -137,7 +137,8 @@ def build_trained_roles(
         reference = _build_reference(config, mesh, shape, reader, actor)
         contents = Contents.CHANGES if config.ref_config.sync_ref_model else Contents.FROZEN
         residency.add("reference", reference.model.parameters_in_order, contents)
-    return TrainedRoles(shape, actor, LogprobScorer(actor.model, actor.layers), reference, residency)
+    policy = LogprobScorer(actor.model, actor.layers, config.policy_temperature)
+    return TrainedRoles(shape, actor, policy, reference, residency)
 
 
 def _build_actor(
@@ -222,7 +223,7 @@ def _build_reference(
         False,
         is_split,
     )
-    return LogprobScorer(model, actor.layers if is_alike else None)
+    return LogprobScorer(model, actor.layers if is_alike else None, config.policy_temperature)
 
 
 def build_roles(config: Config, mesh: Mesh, shape: ModelConfig | None = None) -> Roles:

@@ -23,27 +23,36 @@ def sampling_of_run(config: Config, tokenizer: Tokenizer, vocab_size: int) -> tu
         )
     penalties = (s.repetition_penalty, s.presence_penalty, s.frequency_penalty)
     training = SamplingParams(
-        s.max_tokens, s.min_tokens, s.temperature, s.top_k, s.top_p, s.min_p, *penalties, stop_token_ids=stops
+        s.max_tokens,
+        s.min_tokens,
+        s.temperature,
+        s.top_k,
+        s.top_p,
+        s.min_p,
+        *penalties,
+        stop_token_ids=stops,
+        reports_tempered_policy=config.policy_temperature != 1.0,
     )
     return training, SamplingParams(s.max_tokens, temperature=config.rl_config.eval_temperature, stop_token_ids=stops)
 
 
 OFF_POLICY_NOTE = (
-    "note: completions are not drawn from the policy itself (temperature, filters or min_tokens; see "
+    "note: completions are not drawn from the policy that is trained (filters, min_tokens, or a temperature with "
+    "rl_config.logprob_temperature=1; see "
     "rollout/sampling_gap_mean); rl_config.rollout_is_cap=2.0 corrects for it"
 )
 
 
 NOT_REPORTED_NOTE = (
-    "note: completions are not drawn from the policy itself, and this engine reports the policy's logprobs only: "
+    "note: this engine reports the logprobs of the policy at temperature 1 only, not those of the draw: "
     "rollout/sampling_gap_mean is left out, the rollout/ratio metrics say nothing, and rl_config.rollout_is_cap cannot "
-    "correct for it"
+    "correct for filters and min_tokens"
 )
 
 
 def is_off_policy(sampling: SamplingParams) -> bool:
     """Whether completions are drawn from another distribution than the policy's."""
-    return bool(sampling.has_filters or sampling.temperature != 1.0 or sampling.min_tokens)
+    return bool(sampling.has_filters or sampling.temperature != sampling.policy_temperature or sampling.min_tokens)
 
 
 def end_token_ids(sampling: SamplingParams) -> int | list[int]:

@@ -17,7 +17,11 @@ def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
     rewards = np.stack([scored.rewards for scored in groups])
     lengths = np.array([len(completion.token_ids) for completion in completions])
     outcomes = [outcome for scored in groups for outcome in scored.outcomes]
-    gaps = [each.engine_logprobs - each.logprobs for each in completions if each.logprobs is not None]
+    gaps = [
+        each.engine_logprobs - each.logprobs
+        for each in completions
+        if each.logprobs is not None and each.engine_logprobs is not None
+    ]
     metrics = {
         "reward/mean": float(rewards.mean()),
         "reward/std": float(rewards.std()),
@@ -75,10 +79,12 @@ class UpdateCounts:
     ratio_max: float = 0.0
     k3_sum: float = 0.0  # of r - 1 - log r: the divergence of the two
 
-    def compare(self, logprobs: np.ndarray, generated: np.ndarray, sampling: np.ndarray | None) -> None:
-        """Adds a sequence. Args: logprobs: the trainer's; generated: the rollout engine's, both of the policy;
-        sampling: under what was sampled from. All [C].
+    def compare(self, logprobs: np.ndarray, generated: np.ndarray | None, sampling: np.ndarray | None) -> None:
+        """Adds a sequence. Args: logprobs: the trainer's; generated: the rollout engine's, both of the policy, or None
+        where it reports none; sampling: under what was sampled from. All [C].
         """
+        if generated is None:
+            return
         difference = np.abs(logprobs - generated)
         self.logprob_diff_sum += float(difference.sum())
         self.logprob_diff_max = max(self.logprob_diff_max, float(difference.max()))

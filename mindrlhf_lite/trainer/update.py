@@ -79,20 +79,21 @@ class PolicyUpdate:
         ]
 
     def add_policy(self, sequences: Sequence[TrainSequence]) -> list[TrainSequence]:
-        """The sequences with the actor's logprobs before the first of several updates; as they are where there is only
-        one.
+        """The sequences with the actor's logprobs before the first of several updates; as they are where those are not
+        needed.
         """
-        if self.config.updates_per_step == 1:
+        if not self.config.keeps_frozen_policy:
             return list(sequences)
         scored = self.score("policy", self.roles.policy, sequences)
         return [
             replace(sequence, frozen_logprobs=logprobs) for sequence, logprobs in zip(sequences, scored, strict=True)
         ]
 
-    def run(self, sequences: Sequence[TrainSequence], rollout_logprobs: Sequence[np.ndarray]) -> UpdateCounts:
+    def run(self, sequences: Sequence[TrainSequence], rollout_logprobs: Sequence[np.ndarray | None]) -> UpdateCounts:
         """All updates of a step, each in its own residency phases. Returns what this rank has to report.
 
-        Args: rollout_logprobs: the rollout engine's policy logprobs of every sequence, for comparison only.
+        Args: rollout_logprobs: the rollout engine's policy logprobs of every sequence, for comparison only; None where it
+        reports none at the temperature of the trained policy.
         """
         counts, norms = UpdateCounts(), []
         if self.mesh.is_main:
@@ -107,6 +108,7 @@ class PolicyUpdate:
                         rollout_logprobs[start : start + self.minibatch],
                         counts,
                         is_first=iteration == start == 0,
+                        compares=iteration == 0 and not self.config.keeps_frozen_policy,
                     )
                 )
         applied = [norm for norm in norms if np.isfinite(norm)]
@@ -118,9 +120,10 @@ class PolicyUpdate:
     def _update_once(
         self,
         sequences: Sequence[TrainSequence],
-        rollout_logprobs: Sequence[np.ndarray],
+        rollout_logprobs: Sequence[np.ndarray | None],
         counts: UpdateCounts,
         is_first: bool,
+        compares: bool,
     ) -> float:
         mesh, group = self.roles.actor.mesh, self.config.rl_config.num_generations
         totals = BatchTotals(sum(sequence.num_counted for sequence in sequences), len(sequences), self.max_tokens)
@@ -148,7 +151,7 @@ class PolicyUpdate:
         if mesh.reports:
             for (indices, _), rows in zip(seen, logprobs, strict=False):
                 self.dumps.logprobs(dict(zip(indices, rows, strict=True)))
-            if self.config.updates_per_step == 1:
+            if compares:
                 for (indices, _), rows in zip(batches, logprobs, strict=True):
                     for index, row in zip(indices, rows, strict=True):
                         place = mine[index]

@@ -127,12 +127,23 @@ def test_the_command_line_speaks_the_files_language(tmp_path):
     assert config.rl_config.chunk_size == 4 and config.rl_config.output_dir == "here"
 
 
+def test_the_policy_that_mindrlhf_trains(tmp_path):
+    """It divides no logits by the temperature, and without enable_oldpolicy its ratio is to the policy of the update."""
+    text = MINDRLHF_FILE.replace("enable_oldpolicy: True", "enable_oldpolicy: False")
+    text = text.replace("temperature: 1.0", "temperature: 0.6")
+    config, translation = ours(written(tmp_path, text))
+    assert config.updates_per_step == 6 and not config.keeps_frozen_policy
+    assert config.policy_temperature == 1.0 and config.generate_config.sampling_config.temperature == 0.6
+    assert any("ratio_to: update" in line for line in translation.remarks)
+    assert ours(written(tmp_path, MINDRLHF_FILE))[0].keeps_frozen_policy
+
+
 def test_what_would_change_numbers_is_refused(tmp_path):
-    text = MINDRLHF_FILE.replace("enable_oldpolicy: True", "enable_oldpolicy: False").replace("mode: 0", "mode: 1")
+    text = MINDRLHF_FILE.replace("mode: 0", "mode: 1")
     text = text.replace("hf_safetensors", "ckpt").replace("offset: [-1, 1]", "offset: [1, 2, 3]")
     path = written(tmp_path, text)
     translation = translate(read_yaml(str(path)), str(path))
-    for wanted in ("enable_oldpolicy=False: with several updates", "context.mode=1", "load_ckpt_format='ckpt'"):
+    for wanted in ("context.mode=1", "load_ckpt_format='ckpt'"):
         assert any(wanted in line for line in translation.problems), (wanted, translation.problems)
     assert any("actor_config.offset=[1, 2, 3]: a list of 2" in line for line in translation.problems)
 

@@ -35,12 +35,14 @@ from mindrlhf_lite.types import TrainSequence
 
 SHAPE = ModelConfig(271, 32, 48, 1, 4, 2, rope_theta=10000.0, max_position_embeddings=64, tie_word_embeddings=True)
 GROUP = 3
+TEMPERED = "tempered"
 
 
 def objectives():
     """Every loss, each with another correction and another KL, so that all of them occur."""
     corrections = ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask")
     divergences = (("k3", True), ("k2", False), ("k1", True), ("abs", False), ("k3", False))
+    yield TEMPERED, Objective(has_kl=True, entropy_coeff=0.1, policy_is_frozen=True, temperature=0.7)
     for number, name in enumerate(LOSSES):
         estimator, is_unbiased = divergences[number % len(divergences)]
         yield (

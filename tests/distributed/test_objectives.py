@@ -19,7 +19,7 @@ def found(tmp_path_factory):
     return json.loads((folder / "found.json").read_text())
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", ["tempered", *LOSSES])
 def test_objective(found, name):
     whole = found[name].pop("whole")
     assert whole.pop("micro_batches") == 1 and whole["grad_norm"] > 1e-3

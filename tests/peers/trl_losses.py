@@ -25,6 +25,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 REWARDS = [3.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 1.1, 0.1, 0.0]
 LENGTHS, LONGEST, MAX_TOKENS = (2, 6, 1, 4), 6, 8
 EPSILON_LOW, EPSILON_HIGH, BETA = 0.2, 0.28, 0.3
+TEMPERATURE = 0.7
 
 # name -> what differs from plain GRPO, by TRL's names
 CASES = {
@@ -117,7 +118,6 @@ def ask_trl(numbers: dict[str, np.ndarray], changes: dict) -> tuple[float, np.nd
 
 def ask_advantages(scale_rewards: str) -> list[float]:
     """TRL's advantages of REWARDS, in groups of four."""
-    model_dir = str(Path(__file__).parents[2] / "examples/quickstart/model")
     kept = []
 
     class Watched(GRPOTrainer):
@@ -125,7 +125,14 @@ def ask_advantages(scale_rewards: str) -> list[float]:
             kept.append(inputs["advantages"])
             return super()._compute_loss(model, inputs)
 
-    trainer = Watched(
+    _train_one_step(Watched, scale_rewards=scale_rewards, max_completion_length=4)
+    return kept[0].flatten().tolist()
+
+
+def _train_one_step(kind: type, **settings) -> None:
+    """Of the quickstart's model, on three groups of four."""
+    model_dir = str(Path(__file__).parents[2] / "examples/quickstart/model")
+    trainer = kind(
         model=transformers.AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32),
         processing_class=transformers.AutoTokenizer.from_pretrained(model_dir, padding_side="left"),
         reward_funcs=lambda completions, **others: list(REWARDS),
@@ -134,9 +141,8 @@ def ask_advantages(scale_rewards: str) -> list[float]:
             output_dir=tempfile.mkdtemp(),
             per_device_train_batch_size=len(REWARDS),
             num_generations=4,
-            max_completion_length=4,
             max_steps=1,
-            scale_rewards=scale_rewards,
+            **settings,
             report_to=[],
             use_cpu=True,
             bf16=False,
@@ -147,7 +153,38 @@ def ask_advantages(scale_rewards: str) -> list[float]:
     # the generated batch is shuffled before it is cut into micro-batches; with the identity it stays in order
     trl.trainer.grpo_trainer.shuffle_sequence_dict = lambda batch: batch
     trainer.train()
-    return kept[0].flatten().tolist()
+
+
+def ask_temperature() -> dict:
+    """A first step at TEMPERATURE: its sequences, and what TRL makes of them: logprobs, entropy, loss, gradient."""
+    kept = {}
+
+    class Watched(GRPOTrainer):
+        def _compute_loss(self, model, inputs):
+            ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1)
+            mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1)
+            logprobs, entropy, _ = self._get_per_token_logps_and_entropies(
+                model, ids, mask, inputs["completion_ids"].shape[1], compute_entropy=True
+            )
+            loss = super()._compute_loss(model, inputs)
+            loss.backward(retain_graph=True)
+            parameters = dict(model.named_parameters())
+            norm = torch.sqrt(sum((each.grad**2).sum() for each in parameters.values() if each.grad is not None))
+            kept.update(
+                prompts=[p[m.bool()].tolist() for p, m in zip(inputs["prompt_ids"], inputs["prompt_mask"])],
+                completions=[c[m.bool()].tolist() for c, m in zip(inputs["completion_ids"], inputs["completion_mask"])],
+                logprobs=[row[m.bool()].tolist() for row, m in zip(logprobs, inputs["completion_mask"])],
+                entropy=[row[m.bool()].tolist() for row, m in zip(entropy, inputs["completion_mask"])],
+                advantages=inputs["advantages"].flatten().tolist(),
+                loss=loss.item(),
+                grad_norm=norm.item(),
+                final_norm_gradient=parameters["model.norm.weight"].grad.tolist(),
+            )
+            model.zero_grad()
+            return loss
+
+    _train_one_step(Watched, temperature=TEMPERATURE, max_completion_length=MAX_TOKENS, loss_type="grpo")
+    return {"temperature": TEMPERATURE, **kept}
 
 
 def main() -> None:
@@ -166,6 +203,7 @@ def main() -> None:
         "results": results,
         "rewards": REWARDS,
         "advantages": {scale: ask_advantages(scale) for scale in ("group", "batch", "none")},
+        "sampled": ask_temperature(),
     }
     with open(sys.argv[1], "w") as file:
         file.write(json.dumps(fixture) + "\n")

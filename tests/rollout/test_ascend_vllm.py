@@ -55,6 +55,12 @@ def test_else_they_are_not_known(more):
     assert "rollout/sampling_gap_mean" not in metrics_of(completion)
 
 
+def test_of_a_tempered_policy_neither_is_known():
+    completion = completion_of(output(-0.5), SamplingParams(4, temperature=0.8, reports_tempered_policy=True))
+    assert completion.logprobs is None and completion.engine_logprobs is None
+    assert "rollout/sampling_gap_mean" not in metrics_of(completion)
+
+
 CONFIG = ModelConfig(128, 64, 96, 2, 8, 2, head_dim=8, tie_word_embeddings=False)
 NUM_KV_HEADS, HEAD_DIM = 2, 8
 

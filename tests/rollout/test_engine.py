@@ -116,13 +116,17 @@ def test_samples_of_a_group_differ_and_seeds_matter(engine):
     assert [c.token_ids for c in other] != [c.token_ids for c in group]
 
 
-def test_logprobs_under_both_distributions(model, engine):
-    sampling = SamplingParams(10, temperature=0.7, stop_token_ids=(0, 1), min_tokens=3)
+@pytest.mark.parametrize("more", [{}, {"reports_tempered_policy": True}])
+@pytest.mark.parametrize("top_k", [0, 97])  # in the graph, and in the sampler (97: all there are)
+def test_logprobs_under_both_distributions(model, engine, top_k, more):
+    sampling = SamplingParams(10, temperature=0.7, stop_token_ids=(0, 1), min_tokens=3, top_k=top_k, **more)
+    temperature = 0.7 if more else 1.0
+    assert sampling.policy_temperature == temperature
     for request, group in zip(requests(5), engine.generate(requests(5), sampling), strict=True):
         completion, start = group[0], len(request.prompt_ids)
         logits = logits_of(model, request.prompt_ids + completion.token_ids)[start - 1 : -1]
         rows, ids = np.arange(len(completion.token_ids)), list(completion.token_ids)
-        np.testing.assert_allclose(completion.engine_logprobs, log_softmax(logits)[rows, ids], atol=2e-5)
+        np.testing.assert_allclose(completion.engine_logprobs, log_softmax(logits / temperature)[rows, ids], atol=2e-5)
         logits[:3, :2] = -np.inf  # stop tokens are forbidden for three tokens
         np.testing.assert_allclose(completion.logprobs, log_softmax(logits / 0.7)[rows, ids], atol=2e-5)
 

@@ -174,6 +174,8 @@ def test_preemption_changes_nothing(folder, requests, by_transformers, monkeypat
     [
         SamplingParams(NEW, stop_token_ids=(3, 4)),
         SamplingParams(NEW, temperature=0.7, min_tokens=4, stop_token_ids=tuple(range(40))),
+        SamplingParams(NEW, temperature=0.7, reports_tempered_policy=True),
+        SamplingParams(NEW, temperature=0.7, top_k=20, reports_tempered_policy=True),
         SamplingParams(
             NEW,
             top_k=20,
@@ -196,7 +198,7 @@ def test_samples_and_logprobs_equal_the_native_engine_and_the_model(engine, requ
             assert completion.token_ids == expected.token_ids and completion.finish_reason == expected.finish_reason
             np.testing.assert_allclose(completion.logprobs, expected.logprobs, atol=1e-4)
             ids, start = request.prompt_ids + completion.token_ids, len(request.prompt_ids)
-            again = log_softmax(logits_of(engine.model, ids))[
+            again = log_softmax(logits_of(engine.model, ids) / sampling.policy_temperature)[
                 np.arange(start - 1, len(ids) - 1), list(completion.token_ids)
             ]
             np.testing.assert_allclose(completion.engine_logprobs, again, atol=1e-4)

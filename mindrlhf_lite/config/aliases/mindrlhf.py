@@ -138,10 +138,8 @@ def _quantities(translation: Translation, left: dict[str, Any], values: dict[str
             translation.remark("actor_config.parallel_config.micro_batch_num", micro, str(number), why)
     if left.pop("rl_config.enable_oldpolicy", True) is False:
         if update < completions or ours.get("rl_config.num_iterations", 1) > 1:
-            translation.problems.append(
-                "rl_config.enable_oldpolicy=False: with several updates a step the ratio is taken to the policy before "
-                "them; set it to true, or batch_size so that a step is one update"
-            )
+            ours["rl_config.ratio_to"] = "update"
+            translation.remark("rl_config.enable_oldpolicy", False, "ratio_to: update", "to the policy of each update")
         else:
             translation.accepted.append("rl_config.enable_oldpolicy: false: a step is one update, and the ratio is 1")
     else:
@@ -167,6 +165,9 @@ def _actor(translation: Translation, left: dict[str, Any]) -> None:
             translation.problems.append(f"{role}_config.offset={offset!r}: a list of {stages} numbers, one a stage")
         else:
             _stage_layers(translation, role, offset)
+    if ours.get("generate_config.sampling_config.temperature", 1.0) != 1.0:
+        ours.setdefault("rl_config.logprob_temperature", "1")
+        translation.remarks.append("rl_config.logprob_temperature: 1: logits are not divided by the temperature there")
     if ours.get("ref_config.sync_ref_model"):
         ours["ref_config.ref_model_mixup_alpha"] = 1.0
     if ours.get("context.device_target", "Ascend") == "Ascend":

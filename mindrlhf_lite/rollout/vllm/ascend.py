@@ -270,8 +270,8 @@ def _params(sampling: SamplingParams, request: GenerateRequest, number: int) -> 
 
 
 def completion_of(output: Any, sampling: SamplingParams) -> Completion:
-    """vLLM's logprobs are the policy's, before temperature, penalties and filters: under the distribution that was
-    sampled from they are known where there are none of these.
+    """vLLM's logprobs are the policy's at temperature 1, before penalties and filters: under the distribution that was
+    sampled from, and of the policy at another temperature, they are known where there is none of these.
     """
     token_ids = tuple(output.token_ids)
     logprobs = np.array(
@@ -282,5 +282,6 @@ def completion_of(output: Any, sampling: SamplingParams) -> Completion:
             "the rollout model's logprobs are not finite: its weights are broken (NaN or overflow)"
         )
     is_policy = not sampling.has_filters and sampling.temperature == 1.0 and not sampling.min_tokens
+    of_policy = logprobs if sampling.policy_temperature == 1.0 else None
     reason = FinishReason.STOP if token_ids[-1] in sampling.stop_token_ids else FinishReason.LENGTH
-    return Completion(token_ids, logprobs if is_policy else None, logprobs, reason)
+    return Completion(token_ids, logprobs if is_policy else None, of_policy, reason)

@@ -154,7 +154,7 @@ class VllmEngine:
         from vllm import SamplingParams as VllmSamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        from mindrlhf_lite.rollout.vllm.runner import RANDOM_STREAM
+        from mindrlhf_lite.rollout.vllm.runner import RANDOM_STREAM, TEMPERED_POLICY
 
         return VllmSamplingParams(
             max_tokens=sampling.max_tokens,
@@ -171,5 +171,8 @@ class VllmEngine:
             ignore_eos=True,  # the stop tokens are the ones given
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
-            extra_args={RANDOM_STREAM: (*request.seed, number)},
+            extra_args={
+                RANDOM_STREAM: (*request.seed, number),
+                TEMPERED_POLICY: sampling.reports_tempered_policy,
+            },
         )

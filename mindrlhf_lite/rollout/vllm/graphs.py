@@ -64,12 +64,13 @@ class PagedForward(nn.Cell):
         last: Tensor,
         uniform: Tensor,
         inverse_temperature: Tensor,
+        policy_inverse: Tensor,
         is_greedy: Tensor,
         *caches: Parameter,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Args: token_ids, positions, slots int32 [R, T], slot = block * block_size + place in it; block_tables int32
-        [R, blocks]; last int32 [R]: row of each sequence's last token among the R*T; uniform, inverse_temperature
-        float32 [R]; is_greedy bool [R]; caches: of `allocate_cache`.
+        [R, blocks]; last int32 [R]: row of each sequence's last token among the R*T; uniform, inverse_temperature,
+        policy_inverse (of the temperature of the policy that is reported) float32 [R]; is_greedy bool [R]; caches: of `allocate_cache`.
 
         Returns: (token [R], logprob [R], policy logprob [R]), or (logits [R, V], unused, unused).
         """
@@ -94,7 +95,8 @@ class PagedForward(nn.Cell):
         if not self.samples_in_graph:
             return logits, positions, positions
         scaled = logits * inverse_temperature.reshape(-1, 1)
-        token, logprob, policy = draw_tokens(scaled, logits, True, uniform)
+        reported = logits * policy_inverse.reshape(-1, 1)
+        token, logprob, policy = draw_tokens(scaled, reported, True, uniform)
         best, best_logprob, best_policy = draw_greedily(logits, logits, False)
         return (
             ops.select(is_greedy, best, token),

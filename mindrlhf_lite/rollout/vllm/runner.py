@@ -20,7 +20,9 @@ from mindrlhf_lite.rollout.sampler import Draw, TokenHistory, log_softmax, sampl
 from mindrlhf_lite.rollout.vllm.graphs import PagedForward
 from mindrlhf_lite.types import SamplingParams
 
-RANDOM_STREAM = "mindrlhf_random_stream"  # key of SamplingParams.extra_args: (*seed, sample) of `sampler.uniforms`
+# keys of SamplingParams.extra_args
+RANDOM_STREAM = "mindrlhf_random_stream"  # (*seed, sample) of `sampler.uniforms`
+TEMPERED_POLICY = "mindrlhf_tempered_policy"  # `reports_tempered_policy`
 _GREEDY_BELOW = 1e-5  # temperatures that vLLM takes for greedy
 _LEAST_ROWS, _ROW_FACTOR = 8, 2
 _LEAST_TOKENS, _LEAST_CONTEXT = 8, 64
@@ -48,6 +50,7 @@ def convert_params(params: Any) -> SamplingParams:
         frequency_penalty=params.frequency_penalty,
         logit_bias=tuple((params.logit_bias or {}).items()),
         stop_token_ids=tuple(sorted(params.all_stop_token_ids)),
+        reports_tempered_policy=bool((params.extra_args or {}).get(TEMPERED_POLICY)),
     )
 
 
@@ -236,7 +239,9 @@ class ModelRunner:
             np.zeros(num_rows, np.int32),
             np.zeros(num_rows, np.float32),
         )
-        inverse_temperature, is_greedy = np.ones(num_rows, np.float32), np.ones(num_rows, bool)
+        inverse_temperature, policy_inverse, is_greedy = (
+            np.ones(num_rows, kind) for kind in (np.float32, np.float32, bool)
+        )
         for index, row in enumerate(group):
             request, count, start = row.request, row.count, row.request.computed
             token_ids[index, :count] = request.tokens[start : row.end]
@@ -246,12 +251,13 @@ class ModelRunner:
                 uniform[index] = request.uniforms[request.generated]
                 is_greedy[index] = request.params.temperature == 0
                 inverse_temperature[index] = 1.0 / (request.params.temperature or 1.0)
+                policy_inverse[index] = 1.0 / request.params.policy_temperature
             here = np.arange(start, row.end)
             positions[index, :count] = here
             slots[index, :count] = request.blocks[here // self.block_size] * self.block_size + here % self.block_size
         samples_in_graph = not any(row.request.needs_sampler for row in group if row.is_last_chunk)
         assert self.caches is not None
-        arrays = (token_ids, positions, slots, tables, last, uniform, inverse_temperature, is_greedy)
+        arrays = (token_ids, positions, slots, tables, last, uniform, inverse_temperature, policy_inverse, is_greedy)
         outputs = self._graphs[samples_in_graph](*(Tensor(array) for array in arrays), *self.caches)
         self._take(group, [output.asnumpy() for output in outputs], samples_in_graph)
 
