@@ -127,7 +127,7 @@ class Completion:
     token_ids: tuple[int, ...]  # the stop token included
     # float32 [len(token_ids)], under the distribution that was sampled from; None where the engine does not report it
     logprobs: FloatArray | None
-    # float32 [len(token_ids)], the engine's, of the unfiltered policy at SamplingParams.policy_temperature; None likewise
+    # float32 [len(token_ids)], the engine's, of the unfiltered policy at SamplingParams.policy_temperature, or None
     engine_logprobs: FloatArray | None
     finish_reason: FinishReason
 

@@ -217,8 +217,8 @@ class RlConfig:
     dppo_divergence: float = setting(0.2, "dppo: how far the probability of a token may move", bounds=POSITIVE)
     ratio_to: str = setting(
         "step",
-        "where a step has several updates, the policy that the loss's ratio is taken to: the one before the step, or that "
-        "of the update itself (the ratio is 1 then, and nothing is clipped)",
+        "where a step has several updates, the policy that the loss's ratio is taken to: the one before the step, or "
+        "that of the update itself (the ratio is 1 then, and nothing is clipped)",
         ("step", "update"),
     )
     entropy_coeff: float = setting(0.0, "weight of the entropy bonus, averaged as the loss is", bounds=NOT_NEGATIVE)

@@ -171,8 +171,8 @@ class TokenLogprobs(nn.Cell):
     def bprop(
         self, hidden: Tensor, weight: Tensor, labels: Tensor, out: tuple, gradients: tuple
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """d logp / d logits = onehot(label) - p and d entropy / d logits = -p (log p + entropy), over temperature, a chunk
-        at a time. Of
+        """d logp / d logits = onehot(label) - p and d entropy / d logits = -p (log p + entropy), divided by the
+        temperature, a chunk at a time. Of
         the hidden states' gradient every tensor rank returns its part.
         """
         count, rows = hidden.shape[0], self.rows_per_chunk

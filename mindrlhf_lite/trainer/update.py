@@ -92,8 +92,8 @@ class PolicyUpdate:
     def run(self, sequences: Sequence[TrainSequence], rollout_logprobs: Sequence[np.ndarray | None]) -> UpdateCounts:
         """All updates of a step, each in its own residency phases. Returns what this rank has to report.
 
-        Args: rollout_logprobs: the rollout engine's policy logprobs of every sequence, for comparison only; None where it
-        reports none at the temperature of the trained policy.
+        Args: rollout_logprobs: the rollout engine's policy logprobs of every sequence, for comparison only; None where
+        it reports none at the temperature of the trained policy.
         """
         counts, norms = UpdateCounts(), []
         if self.mesh.is_main:

@@ -128,7 +128,7 @@ def test_the_command_line_speaks_the_files_language(tmp_path):
 
 
 def test_the_policy_that_mindrlhf_trains(tmp_path):
-    """It divides no logits by the temperature, and without enable_oldpolicy its ratio is to the policy of the update."""
+    """It divides no logits by the temperature; without enable_oldpolicy its ratio is to the policy of the update."""
     text = MINDRLHF_FILE.replace("enable_oldpolicy: True", "enable_oldpolicy: False")
     text = text.replace("temperature: 1.0", "temperature: 0.6")
     config, translation = ours(written(tmp_path, text))

@@ -12,7 +12,7 @@ N, H, V = 23, 8, 31
 @pytest.mark.parametrize("temperature", [1.0, 0.7, 2.5])
 @pytest.mark.parametrize("rows_per_chunk", [7, 100])
 def test_values_and_gradients(rows_per_chunk, temperature):
-    """With p = softmax(h W^T / T): d log p[y] / dh = (onehot(y) - p) W / T, and the entropy's is -p (log p + H) W / T."""
+    """p = softmax(h W^T / T): d log p[y] / dh = (onehot(y) - p) W / T, and the entropy's is -p (log p + H) W / T."""
     rng = np.random.default_rng(0)
     hidden, weight = rng.standard_normal((N, H)).astype(np.float32), rng.standard_normal((V, H)).astype(np.float32)
     labels, upstream = rng.integers(0, V, N).astype(np.int32), rng.standard_normal(N).astype(np.float32)

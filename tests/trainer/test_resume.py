@@ -30,3 +30,14 @@ def test_what_changes_numbers_is_refused_and_what_does_not_is_not():
     check(asdict(Config()), actor_config__optimizer__opt_offload=True, rl_config__swap=True)
     with pytest.raises(UserError, match=r"actor_config.compute_dtype was 'float32', is 'bfloat16'"):
         check(asdict(Config()), actor_config__compute_dtype="bfloat16")
+
+
+def test_an_older_checkpoint_trained_the_policy_at_temperature_1():
+    before = asdict(build_config({"generate_config.sampling_config.temperature": 0.7}))
+    del before["rl_config"]["logprob_temperature"]
+    with pytest.raises(UserError, match=r"rl_config.logprob_temperature was '1', is 'sampling'"):
+        check(before, generate_config__sampling_config__temperature=0.7)
+    check(before, generate_config__sampling_config__temperature=0.7, rl_config__logprob_temperature="1")
+    at_one = asdict(Config())
+    del at_one["rl_config"]["logprob_temperature"]  # there it is the same
+    check(at_one)

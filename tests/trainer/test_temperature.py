@@ -1,5 +1,5 @@
-"""The policy that is trained is the one that is sampled: its logits are divided by the sampling temperature, as TRL, verl
-and MindSpeed-RL have it.
+"""The policy that is trained is the one that is sampled: its logits are divided by the sampling temperature, as TRL,
+verl and MindSpeed-RL have it.
 """
 
 import json
@@ -26,7 +26,7 @@ SAMPLED = json.loads((TESTS / "peers/trl_losses.json").read_text())["sampled"]  
 
 @pytest.fixture(scope="module")
 def trl_step():
-    """(model folder, sequences, micro-batch) of the step that TRL made at SAMPLED["temperature"]."""
+    """(model folder, micro-batch) of the step that TRL made at SAMPLED["temperature"]."""
     folder = load_model_folder(str(TESTS.parent / "examples/quickstart/model"))
     sequences = [
         TrainSequence.of(np.array(prompt + completion, np.int32), len(prompt), advantage)
@@ -36,11 +36,11 @@ def trl_step():
     ]
     tokens = sum(each.num_counted for each in sequences)
     shapes, totals = StreamShapes(256, 32), BatchTotals(tokens, len(sequences), 8)
-    return folder, sequences, make_microbatch(sequences, shapes, sequence_mean, totals)
+    return folder, make_microbatch(sequences, shapes, sequence_mean, totals)
 
 
 def test_logprobs_are_trls(trl_step):
-    folder, sequences, batch = trl_step
+    folder, batch = trl_step
     model = Decoder(folder.config, folder.weights, False, 32)
     found = LogprobScorer(model, temperature=SAMPLED["temperature"]).score(batch)
     for own, expected in zip(found, SAMPLED["logprobs"], strict=True):
@@ -50,7 +50,7 @@ def test_logprobs_are_trls(trl_step):
 
 
 def test_loss_gradient_and_entropy_are_trls(trl_step):
-    folder, sequences, batch = trl_step
+    folder, batch = trl_step
     model = Decoder(folder.config, folder.weights, True, 32)
     actor = Actor(model, Objective(temperature=SAMPLED["temperature"]), AdamWOptions(max_grad_norm=0.0))
     statistics, _ = actor.accumulate([batch])

@@ -70,7 +70,8 @@ class PagedForward(nn.Cell):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Args: token_ids, positions, slots int32 [R, T], slot = block * block_size + place in it; block_tables int32
         [R, blocks]; last int32 [R]: row of each sequence's last token among the R*T; uniform, inverse_temperature,
-        policy_inverse (of the temperature of the policy that is reported) float32 [R]; is_greedy bool [R]; caches: of `allocate_cache`.
+        policy_inverse (of the temperature of the policy that is reported) float32 [R]; is_greedy bool [R];
+        caches: of `allocate_cache`.
 
         Returns: (token [R], logprob [R], policy logprob [R]), or (logits [R, V], unused, unused).
         """
