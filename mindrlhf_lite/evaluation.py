@@ -1,8 +1,8 @@
 """Accuracy on held-out prompts: generate k completions each, verify, count.
 
 Accuracy is the mean over questions of the share of right completions; its 95 % interval treats questions as the
-independent units: Wilson's interval for one completion a question, the normal approximation over questions' means for
-several. Two models are compared on the same questions, question by question.
+independent units (intervals.py). Two models are compared on the same questions, question by question, as one verifier
+judged both.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ import numpy as np
 
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.intervals import clustered_interval, difference_interval, wilson_interval
 from mindrlhf_lite.rewards.runner import RewardFunction
 from mindrlhf_lite.rollout.protocol import Progress, RolloutEngine
-from mindrlhf_lite.types import GenerateRequest, Prompt, RolloutGroup, SamplingParams
+from mindrlhf_lite.types import CompletionView, FinishReason, GenerateRequest, Prompt, RolloutGroup, SamplingParams
 
-_Z95 = 1.959963984540054
 EVALUATION_STREAM = 1_000_003  # keeps evaluation's random streams apart from training's
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Example: Evaluation(num_questions=200, num_samples=1, accuracy=0.85, low=0.794, high=0.893, pass_at={1: 0.85})"""
+    """Example: Evaluation(num_questions=200, num_samples=1, accuracy=0.85, low=0.794, high=0.893, pass_at={1: 0.85},
+    verifier="qwen_accuracy_reward")
+    """
 
     num_questions: int
     num_samples: int
@@ -34,13 +36,22 @@ class Evaluation:
     low: float  # of the 95 % interval
     high: float
     pass_at: dict[int, float]
+    verifier: str = ""  # that judged the completions; empty: not known
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Evaluation:
         """Of what `as_dict` gave."""
         low, high = values["interval_95"]
         pass_at = {int(k): value for k, value in values["pass_at"].items()}
-        return Evaluation(values["num_questions"], values["num_samples"], values["accuracy"], low, high, pass_at)
+        return Evaluation(
+            values["num_questions"],
+            values["num_samples"],
+            values["accuracy"],
+            low,
+            high,
+            pass_at,
+            values.get("verifier", ""),
+        )
 
     def as_dict(self) -> dict:
         return {
@@ -49,6 +60,7 @@ class Evaluation:
             "accuracy": self.accuracy,
             "interval_95": [self.low, self.high],
             "pass_at": {str(k): value for k, value in self.pass_at.items()},
+            **({"verifier": self.verifier} if self.verifier else {}),
         }
 
 
@@ -61,33 +73,24 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     return 1.0 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
 
 
-def wilson_interval(correct: int, total: int) -> tuple[float, float]:
-    """95 % interval of a proportion (Wilson, 1927)."""
-    share, z2 = correct / total, _Z95 * _Z95
-    centre = (share + z2 / (2 * total)) / (1 + z2 / total)
-    half = _Z95 * math.sqrt(share * (1 - share) / total + z2 / (4 * total * total)) / (1 + z2 / total)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def summarise(correct: np.ndarray) -> Evaluation:
-    """Args: correct bool [questions, samples]."""
+def summarise(correct: np.ndarray, verifier: str = "") -> Evaluation:
+    """Args: correct bool [questions, samples], as `verifier` found them."""
     questions, samples = correct.shape
     shares = correct.mean(1)
     accuracy = float(shares.mean())
     if samples == 1:
         low, high = wilson_interval(int(correct.sum()), questions)
     else:
-        half = _Z95 * float(shares.std(ddof=1)) / math.sqrt(questions) if questions > 1 else 1.0
-        low, high = max(0.0, accuracy - half), min(1.0, accuracy + half)
+        low, high = clustered_interval(shares, samples)
     ks = [k for k in (1, 2, 4, 8, 16, 32, 64) if k < samples] + [samples]
     pass_at = {k: float(np.mean([pass_at_k(samples, int(row.sum()), k) for row in correct])) for k in ks}
-    return Evaluation(questions, samples, accuracy, low, high, pass_at)
+    return Evaluation(questions, samples, accuracy, low, high, pass_at, verifier)
 
 
-def by_source(correct: np.ndarray, sources: Sequence[str]) -> dict[str, Evaluation]:
+def by_source(correct: np.ndarray, sources: Sequence[str], verifier: str = "") -> dict[str, Evaluation]:
     """Evaluations of the questions of every source, in order of first appearance."""
     return {
-        source: summarise(correct[[index for index, other in enumerate(sources) if other == source]])
+        source: summarise(correct[[index for index, other in enumerate(sources) if other == source]], verifier)
         for source in dict.fromkeys(sources)
     }
 
@@ -112,8 +115,8 @@ class Comparison:
 
 def compare(first: np.ndarray, second: np.ndarray) -> Comparison:
     """A paired test of two models on the same questions: McNemar's exact test for one completion a question, else a
-    permutation test that flips the signs of the questions' differences (10,000 flips, seed 0). The interval is the
-    normal approximation over questions' differences.
+    permutation test that flips the signs of the questions' differences (10,000 flips, seed 0). The interval is
+    `difference_interval`.
 
     Args:
         first: correct bool [questions, samples].
@@ -123,7 +126,7 @@ def compare(first: np.ndarray, second: np.ndarray) -> Comparison:
 
     differences = second.mean(1) - first.mean(1)
     better, worse, mean = int((differences > 0).sum()), int((differences < 0).sum()), float(differences.mean())
-    half = _Z95 * float(differences.std(ddof=1)) / math.sqrt(len(differences)) if len(differences) > 1 else 1.0
+    low, high = difference_interval(first.mean(1), second.mean(1), first.shape[1], second.shape[1])
     if first.shape[1] == second.shape[1] == 1:
         test, p_value = "exact McNemar", stats.binomtest(better, better + worse).pvalue if better + worse else 1.0
     else:
@@ -135,7 +138,7 @@ def compare(first: np.ndarray, second: np.ndarray) -> Comparison:
             rng=np.random.default_rng(0),
         )
         test, p_value = "paired permutation", flips.pvalue
-    return Comparison(mean, max(-1.0, mean - half), min(1.0, mean + half), better, worse, float(p_value), test)
+    return Comparison(mean, low, high, better, worse, float(p_value), test)
 
 
 def generate_groups(
@@ -156,25 +159,18 @@ def generate_groups(
     ]
 
 
-def judge(groups: Sequence[RolloutGroup], reward: RewardFunction) -> np.ndarray:
-    """bool [questions, samples]: which completions the first answer-judging verifier finds correct."""
+def question_rows(groups: Sequence[RolloutGroup], reward: RewardFunction) -> list[dict[str, Any]]:
+    """An object a question, as completions/eval_N.jsonl and tools/evaluate.py hold them, judged by `reward.judge`."""
     views = [view for group in groups for view in group.views]
     golds = [group.prompt.gold for group in groups for _ in group.texts]
-    return np.array(reward.correct(reward.score(views, golds))).reshape(len(groups), -1)
-
-
-def question_rows(groups: Sequence[RolloutGroup], correct: np.ndarray) -> list[dict[str, Any]]:
-    """An object a question, as completions/eval_N.jsonl and tools/evaluate.py hold them.
-
-    Args:
-        correct: bool [questions, samples].
-    """
+    correct = np.array(reward.judged_correct(views, golds), bool).reshape(len(groups), -1)
     return [
         {
             "index": group.prompt.index,
             "source": group.prompt.source,
             "prompt": group.prompt.text,
             "gold": group.prompt.gold,
+            "verifier": reward.judge,
             "completions": [
                 {
                     "text": text,
@@ -199,3 +195,49 @@ def correctness(rows: Sequence[Mapping[str, Any]], source: str) -> np.ndarray:
     if len({len(row) for row in outcomes}) > 1:
         raise UserError(f"{source}: its questions have different numbers of completions")
     return np.array(outcomes, bool)
+
+
+def verifier_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The verifier that judged all of `question_rows`; empty where they do not say, or not the same."""
+    names = {str(row.get("verifier", "")) for row in rows}
+    return names.pop() if len(names) == 1 else ""
+
+
+def judged_differently(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]]) -> int:
+    """How many texts that two sets of `question_rows` share, of the same question, are right in one and wrong in the
+    other: as many as there are where the same model was judged by two verifiers.
+    """
+    verdicts: dict[tuple[str, str, str], bool] = {}
+    for row in first:
+        for completion in row["completions"]:
+            verdicts[(row["prompt"], row["gold"], completion["text"])] = completion["correct"]
+    return sum(
+        verdicts.get(key, completion["correct"]) != completion["correct"]
+        for row in second
+        for completion in row["completions"]
+        if (key := (row["prompt"], row["gold"], completion["text"]))
+    )
+
+
+def rejudged(rows: Sequence[Mapping[str, Any]], reward: RewardFunction) -> list[dict[str, Any]]:
+    """`question_rows` with the verdicts of `reward.judge` on the texts that they hold."""
+    views = [
+        CompletionView(
+            completion["text"],
+            completion.get("tokens", 0),
+            FinishReason(completion.get("finish_reason", FinishReason.STOP.value)),
+            row["prompt"],
+            row["source"],
+        )
+        for row in rows
+        for completion in row["completions"]
+    ]
+    verdicts = iter(reward.judged_correct(views, [row["gold"] for row in rows for _ in row["completions"]]))
+    return [
+        {
+            **row,
+            "verifier": reward.judge,
+            "completions": [{**completion, "correct": next(verdicts)} for completion in row["completions"]],
+        }
+        for row in rows
+    ]

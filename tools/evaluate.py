@@ -2,9 +2,10 @@
 """Accuracy of a model on a converted data set, with its 95 % interval, pass@k and a breakdown by source; or two models
 on the same questions.
 
---output FILE.json also writes FILE.completions.jsonl: a row a question with its completions and which of them are
-right. --compare takes two models, or such files, and tests question by question whether they differ; a run's
-completions/eval_N.jsonl are such files too.
+--output FILE.json also writes FILE.completions.jsonl: a row a question with its completions, which of them are right,
+and the verifier that said so. --compare takes two models, or such files, and tests question by question whether they
+differ; a run's completions/eval_N.jsonl are such files too. With --verifier, texts in files are judged again, by that
+one: so two runs with verifiers of their own can be compared.
 
 Examples:
   python tools/evaluate.py --model output/quickstart/hf --dataset held_out.mindrecord --k 8 --temperature 1.0 \\
@@ -13,6 +14,7 @@ Examples:
       --max_tokens 40
   python tools/evaluate.py --compare output/quickstart/completions/eval_000000.jsonl \\
       output/quickstart/completions/eval_000060.jsonl
+  python tools/evaluate.py --verifier accuracy_reward a/completions/eval_000060.jsonl b/completions/eval_000060.jsonl
 """
 
 import argparse
@@ -28,12 +30,16 @@ from mindrlhf_lite.errors import UserError
 
 if TYPE_CHECKING:
     from mindrlhf_lite.evaluation import Evaluation
+    from mindrlhf_lite.rewards.runner import RewardFunction
 
     Row = dict[str, Any]
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = tool_parser(__doc__)
+    parser.add_argument(
+        "files", nargs="*", metavar="FILE.jsonl", help="answers that are there already, instead of a model"
+    )
     parser.add_argument("--model", help="Hugging Face folder")
     parser.add_argument(
         "--compare",
@@ -47,8 +53,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--max_tokens", type=int, default=512, help="most tokens of a completion (default: 512)")
     parser.add_argument(
         "--verifier",
-        default="qwen_accuracy_reward",
-        help="built-in name or dotted path (default: qwen_accuracy_reward)",
+        help="built-in name, or a function of your own; of files it judges the texts again (default: the one that "
+        "judged a file, for models qwen_accuracy_reward)",
     )
     parser.add_argument("--max_prompts", type=int, default=0, help="first questions only; 0: all (default: 0)")
     parser.add_argument("--max_num_seqs", type=int, default=64, help="sequences decoded together (default: 64)")
@@ -57,25 +63,34 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def evaluate(model: str, args: argparse.Namespace, temperature: float) -> "list[Row]":
-    """A row a question: index, source, prompt, gold, and its completions with text, tokens, finish_reason and
+def evaluate(model: str, args: argparse.Namespace, temperature: float, verifier: str) -> "list[Row]":
+    """A row a question: index, source, prompt, gold, verifier, and its completions with text, tokens, finish_reason and
     correct.
     """
     from tqdm import tqdm
 
     from mindrlhf_lite.data.records import read_file
-    from mindrlhf_lite.evaluation import EVALUATION_STREAM, generate_groups, judge, question_rows
+    from mindrlhf_lite.evaluation import EVALUATION_STREAM, generate_groups, question_rows
     from mindrlhf_lite.inference import load_model_folder
     from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.parallel.mesh import Mesh
     from mindrlhf_lite.rewards.runner import RewardFunction
     from mindrlhf_lite.rollout.native import NativeEngine
+    from mindrlhf_lite.shapes.model_config import ModelConfig
     from mindrlhf_lite.types import SamplingParams
 
-    (header, prompts), folder = read_file(args.dataset), load_model_folder(model)
-    header.check(folder.tokenizer, model, args.dataset)
+    header, prompts = read_file(args.dataset)
     prompts = prompts[: args.max_prompts or None]
-    reward = RewardFunction([args.verifier], [1.0], timeout_s=10)
+    most = ModelConfig.from_dir(model).max_position_embeddings
+    if too_long := [prompt for prompt in prompts if len(prompt.ids) >= most]:
+        raise UserError(
+            f"{args.dataset}: {len(too_long)} prompt(s) leave no room for an answer, the first in row "
+            f"{too_long[0].row} with {len(too_long[0].ids)} tokens: {model} takes {most} (max_position_embeddings); "
+            f"convert the data with a smaller --max_prompt_length"
+        )
+    folder = load_model_folder(model)
+    header.check(folder.tokenizer, model, args.dataset)
+    reward = RewardFunction([verifier], [1.0], timeout_s=10)
     length = min(max(len(prompt.ids) for prompt in prompts) + args.max_tokens, folder.config.max_position_embeddings)
     Mesh()
     engine = NativeEngine(Decoder(folder.config, folder.weights, False, length), args.max_num_seqs, length)
@@ -85,14 +100,36 @@ def evaluate(model: str, args: argparse.Namespace, temperature: float) -> "list[
         groups = generate_groups(
             engine, folder.tokenizer, prompts, args.k, sampling, seeds, lambda count: progress.update(count) and None
         )
-    correct = judge(groups, reward)
+    rows = question_rows(groups, reward)
+    _close(reward, len(rows) * args.k)
+    return rows
+
+
+def _close(reward: "RewardFunction", count: int) -> None:
     reward.close()
     if reward.has_only_failed:
         raise UserError(
-            f"--verifier {args.verifier}: it failed on all {correct.size} completions: there is no accuracy to "
-            "report; mend it"
+            f"--verifier {reward.judge}: it failed on all {count} completions: there is no accuracy to report; mend it"
         )
-    return question_rows(groups, correct)
+
+
+def judged_again(rows: "list[Row]", verifier: str, path: str) -> "list[Row]":
+    """The rows of a file, with the verifier's own verdicts on their texts."""
+    from mindrlhf_lite.evaluation import rejudged
+    from mindrlhf_lite.rewards.runner import RewardFunction
+
+    if any("text" not in completion for row in rows for completion in row["completions"]):
+        raise UserError(f"{path}: its completions have no text: --verifier cannot judge them again")
+    reward = RewardFunction([verifier], [1.0], timeout_s=10)
+    again = rejudged(rows, reward)
+    _close(reward, sum(len(row["completions"]) for row in rows))
+    return again
+
+
+def _starts(files: list[str]) -> list[list[Path]]:
+    """The evaluations before training beside two of a run's eval_N.jsonl files, if both are there and not the same."""
+    found = [Path(path).with_name("eval_000000.jsonl") for path in files if Path(path).name.startswith("eval_")]
+    return [found] if len(set(found)) == 2 and all(path.is_file() for path in found) else []
 
 
 def read_completions(path: str) -> "list[Row]":
@@ -114,6 +151,20 @@ def read_completions(path: str) -> "list[Row]":
     return rows
 
 
+def answers(models: list[str], args: argparse.Namespace, temperature: float) -> "tuple[dict[str, list[Row]], str]":
+    """(rows by model or file, the verifier of models: --verifier, else the files' own, else the default)."""
+    from mindrlhf_lite.evaluation import verifier_of
+
+    found = {model: read_completions(model) for model in models if model.endswith(".jsonl")}
+    verifier = args.verifier or next(filter(None, map(verifier_of, found.values())), "qwen_accuracy_reward")
+    for model in models:
+        if model not in found:
+            found[model] = evaluate(model, args, temperature, verifier)
+        elif args.verifier:
+            found[model] = judged_again(found[model], verifier, model)
+    return found, verifier
+
+
 def describe(result: "Evaluation") -> str:
     return (
         f"{result.accuracy:.1%} (95 % interval {result.low:.1%} to {result.high:.1%}; {result.num_questions} "
@@ -123,11 +174,11 @@ def describe(result: "Evaluation") -> str:
 
 def report(rows: "list[Row]", name: str) -> dict:
     """Prints accuracy, pass@k and the breakdown; returns them."""
-    from mindrlhf_lite.evaluation import by_source, correctness, summarise
+    from mindrlhf_lite.evaluation import by_source, correctness, summarise, verifier_of
 
-    correct = correctness(rows, name)
-    result, parts = summarise(correct), by_source(correct, [str(row["source"]) for row in rows])
-    print(f"accuracy {describe(result)}")
+    correct, verifier = correctness(rows, name), verifier_of(rows)
+    result, parts = summarise(correct, verifier), by_source(correct, [str(row["source"]) for row in rows], verifier)
+    print(f"accuracy {describe(result)}" + (f", by {verifier}" if verifier else ""))
     print("  ".join(f"pass@{k} {value:.1%}" for k, value in result.pass_at.items()))
     if len(parts) > 1:
         width = max(len(source) for source in parts)
@@ -156,9 +207,11 @@ def main() -> None:
         raise UserError(
             "--temperature 0 with --k over 1: greedy completions are all equal; give a positive temperature"
         )
-    models = args.compare or ([args.model] if args.model else [])
-    if not models or (args.compare and args.model):
-        raise UserError("give --model DIR, or --compare A B")
+    models = args.compare or args.files or ([args.model] if args.model else [])
+    if not models or sum(map(bool, (args.compare, args.files, args.model))) > 1:
+        raise UserError("give --model DIR, or --compare A B, or files of answers (.jsonl)")
+    if strange := [path for path in args.files if not path.endswith((".jsonl", ".json"))]:
+        raise UserError(f"{strange[0]}: a file of answers (.jsonl) is needed; a model folder goes behind --model")
     if summaries := [model for model in models if model.endswith(".json")]:
         raise UserError(
             f"{summaries[0]}: holds the figures only; give its answers, "
@@ -169,16 +222,38 @@ def main() -> None:
     if not args.dataset and any(not model.endswith(".jsonl") for model in models):
         raise UserError("--dataset: needed; a MindRecord file of tools/rlhf_data.py")
 
-    settings = {"max_tokens": args.max_tokens, "temperature": temperature, "verifier": args.verifier, "seed": args.seed}
-    rows = [
-        read_completions(model) if model.endswith(".jsonl") else evaluate(model, args, temperature) for model in models
-    ]
+    if args.output and len(args.files) > 1:
+        raise UserError("--output: of one model, of one file, or of --compare")
+    rows_by_model, verifier = answers(models, args, temperature)
     if not args.compare:
-        result = report(rows[0], args.model)
-        if args.output:
-            write_result(args.output, {**result, "dataset": args.dataset, "settings": settings}, {"": rows[0]})
+        settings = {"max_tokens": args.max_tokens, "temperature": temperature, "verifier": verifier, "seed": args.seed}
+        for model, own in rows_by_model.items():
+            if len(models) > 1:
+                print(model)
+            result = report(own, model)
+            if args.output:
+                write_result(args.output, {**result, "dataset": args.dataset, "settings": settings}, {"": own})
         return
-    from mindrlhf_lite.evaluation import compare, correctness
+    from mindrlhf_lite.evaluation import compare, correctness, judged_differently, verifier_of
+
+    rows = [rows_by_model[model] for model in models]
+    judges = [verifier_of(own) for own in rows]
+    if judges[0] != judges[1] and all(judges):
+        raise UserError(
+            f"--compare: {models[0]} was judged by {judges[0]}, {models[1]} by {judges[1]}: their accuracies say "
+            f"nothing of each other; --verifier {judges[0]} judges both again"
+        )
+    if not all(judges):
+        print(
+            "note: a file does not say which verifier judged it: the two may differ; --verifier NAME judges both again"
+        )
+    if not args.verifier and (
+        count := sum(judged_differently(*(read_completions(str(path)) for path in pair)) for pair in _starts(models))
+    ):
+        raise UserError(
+            f"--compare: {count} equal answers of step 0 are right in one run and wrong in the other: they were judged "
+            "differently; --verifier NAME judges both files again"
+        )
 
     questions = [[(row["prompt"], row["gold"]) for row in side] for side in rows]
     if questions[0] != questions[1]:

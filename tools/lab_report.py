@@ -33,7 +33,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
-    from mindrlhf_lite.observe.lab_report import names_of, read_run, write_report
+    from mindrlhf_lite.observe.lab_report import write_report
+    from mindrlhf_lite.observe.runs import names_of, read_run
 
     names = args.names or names_of(args.runs)
     if len(names) != len(args.runs):

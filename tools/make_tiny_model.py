@@ -109,7 +109,7 @@ def main() -> None:
     from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
     from mindrlhf_lite.data.sources import arithmetic_rows
     from mindrlhf_lite.data.tokenizer import Tokenizer
-    from mindrlhf_lite.evaluation import generate_groups, judge, summarise
+    from mindrlhf_lite.evaluation import correctness, generate_groups, question_rows, summarise
     from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.models.hf_weights import save_hf_model
     from mindrlhf_lite.parallel.mesh import Mesh
@@ -189,9 +189,8 @@ def main() -> None:
             if (step + 1) % 50 == 0:
                 reshard.run(ResidentSource(model.named_weights()))
                 for name, sampling in (("greedy", greedy), ("sampled", sampled)):
-                    result = summarise(
-                        judge(generate_groups(engine, tokenizer, held_out, 1, sampling, eval_seeds), reward)
-                    )
+                    groups = generate_groups(engine, tokenizer, held_out, 1, sampling, eval_seeds)
+                    result = summarise(correctness(question_rows(groups, reward), "evaluation"))
                     progress.write(f"step {step + 1}: held-out accuracy, {name}: {result.accuracy:.1%}")
     save_hf_model(folder, config, model.weights_as_numpy(), tokenizer.eos_token_id, tokenizer.pad_token_id)
     reward.close()

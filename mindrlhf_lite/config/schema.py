@@ -277,6 +277,11 @@ class RlConfig:
     )
     eval_samples: int = setting(1, "completions a held-out prompt", bounds=POSITIVE)
     eval_temperature: float = setting(0.0, "sampling temperature of evaluation; 0: greedy", bounds=NOT_NEGATIVE)
+    eval_verifier: str = setting(
+        "",
+        "verifier that says what is correct in evaluations: a built-in name or a function of your own; empty: the "
+        "strictest of reward_config.verifier_function that judges answers",
+    )
     eval_max_prompts: int = setting(0, "held-out prompts used; 0: all", bounds=NOT_NEGATIVE)
     reshard_transport: str = setting(
         "auto",

@@ -258,7 +258,8 @@ def _rewards(config: Config) -> list[str]:
         )
     if len(set(reward.verifier_function)) != len(reward.verifier_function):
         problems.append(f"reward_config.verifier_function={reward.verifier_function}: names must differ")
-    for name in reward.verifier_function:
+    judge = [config.rl_config.eval_verifier] if config.rl_config.eval_verifier else []
+    for name in [*reward.verifier_function, *judge]:
         try:
             find_verifier(name)
         except ValueError as error:

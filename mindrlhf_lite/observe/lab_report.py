@@ -6,16 +6,13 @@ from __future__ import annotations
 
 import html
 import io
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.observe.runs import Point, Run, incomparable, seeds_of
 from mindrlhf_lite.observe.self_correction import RULES, SelfCorrection, find_self_correction
-from mindrlhf_lite.observe.writers import read_metrics
 
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2")
 CURVES = {
@@ -30,92 +27,6 @@ SELF_CORRECTION = ("self_correction", "share of completions that seem to correct
 _SMOOTHING = 0.3  # weight of a new value in the moving average
 _SHOWN = 3  # completions of a kind and run
 _NOT_COMPARED = ("output_dir", "save", "swap_dir")  # settings that differ between any two runs
-Point = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Run:
-    """The output folder of a run, finished or not."""
-
-    name: str
-    folder: Path
-    metrics: list[dict[str, Any]]
-    summary: dict[str, Any]  # empty while it is not finished
-
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        return _flat(self.summary.get("config", {}))
-
-    @cached_property
-    def steps(self) -> dict[int, list[dict[str, Any]]]:
-        """Rows of completions/step_N.jsonl by step."""
-        return _rows_by_step(self.folder, "step")
-
-    @cached_property
-    def evaluations(self) -> dict[int, list[dict[str, Any]]]:
-        """Rows of completions/eval_N.jsonl by step; 0: before training."""
-        return _rows_by_step(self.folder, "eval")
-
-    def points(self, key: str) -> list[Point]:
-        points = [(float(row["step"]), float(row[key])) for row in self.metrics if key in row]
-        before = self.summary.get("accuracy", {}).get("before")
-        return [(0.0, before["accuracy"]), *points] if key == "eval/accuracy" and before else points
-
-    def self_correction_points(self) -> list[Point]:
-        return [
-            (float(step), sum(find_self_correction(row["completion"]) is not None for row in rows) / len(rows))
-            for step, rows in self.steps.items()
-            if rows
-        ]
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
-    return flat
-
-
-def _rows_by_step(folder: Path, kind: str) -> dict[int, list[dict[str, Any]]]:
-    files = sorted((folder / "completions").glob(f"{kind}_*.jsonl"))
-    return {
-        int(path.stem.rpartition("_")[2]): [_json(line, path) for line in path.read_text().split("\n") if line]
-        for path in files
-    }
-
-
-def _json(text: str, path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: damaged, not valid JSON ({error.msg})") from None
-
-
-def read_run(path: str, name: str) -> Run:
-    """Raises ValueError if there is no run."""
-    metrics = read_metrics(Path(path) / "metrics.jsonl")
-    if not metrics:
-        raise UserError(f"{path}: no metrics.jsonl with at least one step there; give the output folder of a run")
-    summary = Path(path) / "summary.json"
-    return Run(name, Path(path), metrics, _json(summary.read_text(), summary) if summary.is_file() else {})
-
-
-def seeds_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs by name, in order; those of one name are seeds of one experiment."""
-    found: dict[str, list[Run]] = {}
-    for run in runs:
-        found.setdefault(run.name, []).append(run)
-    return found
-
-
-def names_of(paths: Sequence[str]) -> list[str]:
-    """The last parts of the paths that tell them apart."""
-    parts = [Path(path).resolve().parts for path in paths]
-    for length in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-length:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    raise UserError(f"{', '.join(paths)}: a run is given twice")
 
 
 # --- curves ---
@@ -302,6 +213,7 @@ th, td { border: 1px solid #ccc; padding: .25rem .6rem; text-align: left; }
 .curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(30rem, 1fr)); gap: 1rem; }
 .curves svg { width: 100%; height: auto; }
 figure { margin: 0; }
+.warning { background: #fff3e0; border-left: 4px solid #ff7f0e; padding: .4rem .8rem; }
 .run { border-left: 4px solid var(--colour); padding-left: 1rem; margin: 1.5rem 0; }
 .example { margin: .6rem 0 1rem; } .example p { margin: 0; color: #555; font-size: 13px; }
 pre { background: #f6f6f4; padding: .5rem .8rem; margin: .2rem 0; white-space: pre-wrap;
@@ -445,12 +357,12 @@ def write_report(runs: Sequence[Run], folder: Path) -> Path:
 <h1>{html.escape(title)}</h1>
 {_overview(runs)}
 {of_seeds}
+{"".join(f'<p class="warning">{html.escape(line)}</p>' for line in incomparable(firsts))}
 <h2>Settings that differ</h2>
 {_settings(firsts)}
 <h2>Curves</h2>
 <p>Strong lines are moving averages (a new value weighs {_SMOOTHING}), faint ones the values.
-Rewards of runs with different verifier weights cannot be compared;
-shares and accuracies can.</p>
+Rewards of runs with different verifier weights cannot be compared.</p>
 <div class="curves">{curves}</div>
 <h2>Completions</h2>
 <p>Best and worst by reward, in the last quarter of the steps.

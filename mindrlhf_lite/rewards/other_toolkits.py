@@ -85,19 +85,19 @@ def step(completion: CompletionView, gold: str) -> Score:
     return Score(min(1.0, count / _ENOUGH_STEPS), Outcome.CORRECT if count >= _ENOUGH_STEPS else Outcome.WRONG)
 
 
-# name: (function, least score, whether it judges the answer)
+# name: (function, least score, strictness as of `Verifier`; 0: it does not judge the answer)
 VERIFIERS = {
-    "math_17k_acc": (math_17k_acc, 0.0, True),
-    "acc_for_ppo": (math_17k_acc, 0.0, True),
-    "acc": (acc, -1.0, True),
-    "base_acc": (base_acc, 0.0, True),
-    "math_verify_reward": (base_acc, 0.0, True),
-    "acc_for_dapo": (acc_for_dapo, -1.0, True),
-    "math_dapo_reward": (acc_for_dapo, -1.0, True),
-    "format": (format, 0.0, False),
-    "strict_format": (strict_format, -0.5, False),
-    "step": (step, 0.0, False),
-    "reasoning_steps": (step, 0.0, False),
+    "math_17k_acc": (math_17k_acc, 0.0, 2),
+    "acc_for_ppo": (math_17k_acc, 0.0, 2),
+    "acc": (acc, -1.0, 2),
+    "base_acc": (base_acc, 0.0, 3),
+    "math_verify_reward": (base_acc, 0.0, 3),
+    "acc_for_dapo": (acc_for_dapo, -1.0, 2),
+    "math_dapo_reward": (acc_for_dapo, -1.0, 2),
+    "format": (format, 0.0, 0),
+    "strict_format": (strict_format, -0.5, 0),
+    "step": (step, 0.0, 0),
+    "reasoning_steps": (step, 0.0, 0),
 }
 # what others have and this toolkit does not: the nearest
 NEAREST = {

@@ -134,15 +134,19 @@ class VerifierPool:
             self._wait(deque(), lambda number, verdict: None)
         self._has_started = True
 
-    def score(self, pairs: Sequence[tuple[CompletionView, str]], on_result: OnResult) -> None:
+    def score(
+        self, pairs: Sequence[tuple[CompletionView, str]], on_result: OnResult, names: Sequence[str] = ()
+    ) -> None:
         """Calls on_result(verifier's index * len(pairs) + pair's index, verdict) for every verifier and pair, in the
         order in which they are done.
 
         What `on_result` raises ends the scoring; tasks that are under way are then given up.
+
+        Args: names: of the verifiers that score, in the order of their indices; none: all.
         """
         waiting: deque[Task] = deque(
-            (index * len(pairs) + place, index, completion, gold)
-            for index in range(len(self.names))
+            (index * len(pairs) + place, self.names.index(name), completion, gold)
+            for index, name in enumerate(names or self.names)
             for place, (completion, gold) in enumerate(pairs)
         )
         self._stuck_share = _STUCK_SHARE

@@ -16,7 +16,7 @@ import numpy as np
 
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.rewards.pool import Verdict, VerifierPool
-from mindrlhf_lite.rewards.verifiers import Verifier, find_verifier
+from mindrlhf_lite.rewards.verifiers import Verifier, find_verifier, strictest
 from mindrlhf_lite.types import CompletionView, Outcome, Score
 
 FAILURES = (Outcome.ERROR, Outcome.TIMEOUT)
@@ -88,18 +88,22 @@ class _Record:
 class RewardFunction:
     """The weighted sum of verifiers.
 
-    Args: num_workers: processes that score; 0: one a core.
+    Args:
+        num_workers: processes that score; 0: one a core.
+        judge: the verifier that says what is correct in evaluations; empty: the strictest of them.
 
     Example: RewardFunction(["accuracy_reward", "format_reward"], [1.0, 0.5], timeout_s=10)
     """
 
-    def __init__(self, names: Sequence[str], weights: Sequence[float], timeout_s: float, num_workers: int = 0):
+    def __init__(
+        self, names: Sequence[str], weights: Sequence[float], timeout_s: float, num_workers: int = 0, judge: str = ""
+    ):
         self.names, self.weights = list(names), list(weights)
-        self._pool = VerifierPool(names, timeout_s, num_workers)
-        self._records = [_Record(find_verifier(name)) for name in names]
-        self._judge = next(
-            (name for name, record in zip(names, self._records, strict=True) if record.verifier.judges_answer), names[0]
-        )
+        self.judge = judge or strictest(names)
+        every = list(dict.fromkeys([*names, self.judge]))
+        self._pool = VerifierPool(every, timeout_s, num_workers)
+        self._records = {name: _Record(find_verifier(name)) for name in every}
+        self._first = next((name for name in names if self._records[name].verifier.judges_answer), names[0])
 
     def score(self, completions: Sequence[CompletionView], golds: Sequence[str]) -> dict[str, list[Score]]:
         """Scores by verifier name, in the order of `completions`.
@@ -107,25 +111,36 @@ class RewardFunction:
         Raises:
             ValueError: a verifier is broken.
         """
+        return self._score(self.names, completions, golds)
+
+    def judged_correct(self, completions: Sequence[CompletionView], golds: Sequence[str]) -> list[bool]:
+        """Whether `judge` finds them correct. Raises as `score`."""
+        scores = self._score([self.judge], completions, golds)[self.judge]
+        return [score.outcome is Outcome.CORRECT for score in scores]
+
+    def _score(
+        self, names: Sequence[str], completions: Sequence[CompletionView], golds: Sequence[str]
+    ) -> dict[str, list[Score]]:
         pairs = list(zip(completions, golds, strict=True))
-        scores: list[list[Score | None]] = [[None] * len(pairs) for _ in self.names]
+        scores: dict[str, list[Score | None]] = {name: [None] * len(pairs) for name in names}
 
         def take(number: int, verdict: Verdict) -> None:
             index, place = divmod(number, len(pairs))
-            self._records[index].add(verdict, pairs[place][1])
-            scores[index][place] = verdict.score or Score(self._worst(index), verdict.failure or Outcome.ERROR)
+            name = names[index]
+            self._records[name].add(verdict, pairs[place][1])
+            scores[name][place] = verdict.score or Score(self._worst(name), verdict.failure or Outcome.ERROR)
 
-        self._pool.score(pairs, take)
+        self._pool.score(pairs, take, names)
         self._report()
-        return {
-            name: [score for score in of_one if score is not None]
-            for name, of_one in zip(self.names, scores, strict=True)
-        }
+        found = {name: [score for score in of_one if score is not None] for name, of_one in scores.items()}
+        assert all(len(of_one) == len(pairs) for of_one in found.values())
+        return found
 
-    def _worst(self, index: int) -> float:
+    def _worst(self, name: str) -> float:
         """The score of a verifier that adds least to the reward."""
-        verifier = self._records[index].verifier
-        return verifier.minimum if self.weights[index] >= 0 else verifier.maximum
+        verifier = self._records[name].verifier
+        weight = self.weights[self.names.index(name)] if name in self.names else 1.0
+        return verifier.minimum if weight >= 0 else verifier.maximum
 
     def rewards(self, scores: dict[str, list[Score]]) -> np.ndarray:
         """float32 weighted sums."""
@@ -134,7 +149,7 @@ class RewardFunction:
 
     def outcomes(self, scores: dict[str, list[Score]]) -> list[Outcome]:
         """Of the first verifier that judges the answer; ERROR or TIMEOUT where any verifier failed."""
-        outcomes = [score.outcome for score in scores[self._judge]]
+        outcomes = [score.outcome for score in scores[self._first]]
         for values in scores.values():
             outcomes = [
                 score.outcome if score.outcome in FAILURES else outcome
@@ -144,15 +159,11 @@ class RewardFunction:
 
     @property
     def has_only_failed(self) -> bool:
-        """Whether the verifier that judges the answer never gave a score."""
-        return not any(record.has_succeeded for record in self._records if record.verifier.name == self._judge)
-
-    def correct(self, scores: dict[str, list[Score]]) -> list[bool]:
-        """Whether the first verifier that judges the answer found it right."""
-        return [score.outcome is Outcome.CORRECT for score in scores[self._judge]]
+        """Whether `judge` never gave a score."""
+        return not self._records[self.judge].has_succeeded
 
     def _report(self) -> None:
-        for record in self._records:
+        for record in self._records.values():
             for line in record.take_report():
                 print(line, file=sys.stderr, flush=True)
 

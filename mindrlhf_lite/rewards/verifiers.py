@@ -12,7 +12,7 @@ import inspect
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,9 +44,13 @@ class Verifier:
     minimum: float = 0.0  # what a failure counts as
     maximum: float = 1.0
     judges_answer: bool = True  # its outcomes are the run's reward/outcome counts
+    # how much of a form it asks for besides the answer: 0 not known (a function of one's own), 1 a number anywhere, 2
+    # an answer, 3 an answer inside tags
+    strictness: int = 0
 
     def score(self, completion: CompletionView, gold: str) -> Score:
-        """The function's score: a Score with a float in it, a number (or bool) as one that is correct if positive.
+        """The function's score: a Score with a float in it, a number (or bool) as one that is correct if it is the
+        largest that there is.
 
         Raises:
             ValueError: it is no finite number, or lies outside the declared range.
@@ -64,14 +68,15 @@ class Verifier:
             if not isinstance(value.outcome, Outcome):
                 raise ValueError(f"the verifier returned the outcome {value.outcome!r}, which is no Outcome")
             return Score(number, value.outcome)
-        return Score(number, Outcome.CORRECT if number > 0 else Outcome.WRONG)
+        is_full = math.isclose(number, self.maximum, rel_tol=1e-9, abs_tol=1e-9 * (self.maximum - self.minimum))
+        return Score(number, Outcome.CORRECT if is_full else Outcome.WRONG)
 
 
 def verifier(
     minimum: float = 0.0, maximum: float = 1.0, judges_answer: bool = True
 ) -> Callable[[ScoreFunction], ScoreFunction]:
     """Declares the range of a verifier's scores, and whether it judges the answer (and not, say, the format). Without
-    it: 0 to 1, and it does.
+    it: 0 to 1, and it does. Only the maximum counts as correct, unless the verifier returns a `Score` that says more.
 
     Example:
         @verifier(minimum=-1.0, maximum=1.0)
@@ -140,17 +145,25 @@ def kk_reward(completion: CompletionView, gold: str) -> Score:
 
 
 BUILT_IN: dict[str, Verifier] = {
-    "accuracy_reward": Verifier("accuracy_reward", accuracy_reward),
-    "qwen_accuracy_reward": Verifier("qwen_accuracy_reward", qwen_accuracy_reward),
-    "math_reward": Verifier("math_reward", qwen_accuracy_reward),  # another name of the same
-    "r1_accuracy_reward": Verifier("r1_accuracy_reward", r1_accuracy_reward, minimum=-1.0),
+    "accuracy_reward": Verifier("accuracy_reward", accuracy_reward, strictness=1),
+    "qwen_accuracy_reward": Verifier("qwen_accuracy_reward", qwen_accuracy_reward, strictness=2),
+    "math_reward": Verifier("math_reward", qwen_accuracy_reward, strictness=2),  # another name of the same
+    "r1_accuracy_reward": Verifier("r1_accuracy_reward", r1_accuracy_reward, minimum=-1.0, strictness=3),
     "format_reward": Verifier("format_reward", format_reward, judges_answer=False),
-    "kk_reward": Verifier("kk_reward", kk_reward),
+    "kk_reward": Verifier("kk_reward", kk_reward, strictness=2),
     **{
-        name: Verifier(name, function, minimum=least, judges_answer=judges)
-        for name, (function, least, judges) in VERIFIERS.items()
+        name: Verifier(name, function, minimum=least, judges_answer=strictness > 0, strictness=strictness)
+        for name, (function, least, strictness) in VERIFIERS.items()
     },
 }
+
+
+def strictest(names: Sequence[str]) -> str:
+    """The one of the verifiers that judge answers by which evaluations go: the strictest, of equal ones the first;
+    where none judges answers, the first of all.
+    """
+    found = [find_verifier(name) for name in names]
+    return max(found, key=lambda each: (each.judges_answer, each.strictness)).name
 
 
 def find_verifier(name: str) -> Verifier:

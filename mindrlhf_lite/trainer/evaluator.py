@@ -11,7 +11,6 @@ from mindrlhf_lite.evaluation import (
     Evaluation,
     correctness,
     generate_groups,
-    judge,
     question_rows,
     summarise,
 )
@@ -60,11 +59,11 @@ class Evaluator:
             seeds = [(rl.seed, EVALUATION_STREAM, prompt.index) for prompt in prompts]
             groups = generate_groups(self.roles.rollout, self.tokenizer, prompts, rl.eval_samples, self.sampling, seeds)
         groups = groups[mesh.at.tensor :: mesh.dims.tensor]
-        own = question_rows(groups, judge(groups, self.reward)) if groups else []
+        own = question_rows(groups, self.reward) if groups else []
         rows = sorted(
             (row for share in gather_objects(self.mesh.world, own) for row in share), key=lambda row: row["index"]
         )
-        result = summarise(correctness(rows, "evaluation"))
+        result = summarise(correctness(rows, "evaluation"), self.reward.judge)
         if rl.save_prompt_completions_data and self.mesh.is_main:
             write_completions(Path(self.config.completions_dir), f"eval_{step:06d}", rows)
         self.results["before" if step == 0 else "after" if step >= self.last_step else f"step_{step}"] = result

@@ -243,4 +243,10 @@ def _reward_of_run(config: Config, mesh: Mesh) -> RewardFunction:
     reward = config.reward_config
     ranks_here = gather_objects(mesh.world, mesh.host).count(mesh.host)
     workers = reward.num_workers or max(1, len(os.sched_getaffinity(0)) // ranks_here)
-    return RewardFunction(reward.verifier_function, reward.verifier_weight, reward.verifier_timeout_s, workers)
+    return RewardFunction(
+        reward.verifier_function,
+        reward.verifier_weight,
+        reward.verifier_timeout_s,
+        workers,
+        config.rl_config.eval_verifier if config.rl_config.eval_dataset_file else "",
+    )

@@ -45,6 +45,7 @@ _FREE = {
         "eval_interval",
         "eval_samples",
         "eval_temperature",
+        "eval_verifier",
         "eval_max_prompts",
         "swap",
         "swap_dir",
@@ -112,7 +113,7 @@ def check_same_run(state: dict[str, Any], config: dict[str, Any], digest: str) -
         differences += _differences(
             before, {name: value for name, value in values.items() if name not in free}, section
         )
-    free_lines = _FREE_LINES
+    free_lines: tuple[str, ...] = _FREE_LINES
     if config["generate_config"]["sampling_config"]["temperature"] == 1.0:  # the same then
         free_lines = (*free_lines, "rl_config.logprob_temperature was ")
     differences = [line for line in differences if not line.startswith(free_lines)]

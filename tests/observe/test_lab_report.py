@@ -14,11 +14,10 @@ from mindrlhf_lite.observe.lab_report import (
     best_and_worst,
     mean_and_range,
     most_improved,
-    names_of,
-    read_run,
     self_corrections,
     smooth,
 )
+from mindrlhf_lite.observe.runs import incomparable, names_of, read_run
 from mindrlhf_lite.observe.self_correction import RECOMPUTED, find_self_correction
 from mindrlhf_lite.observe.writers import write_completions
 
@@ -154,6 +153,34 @@ def test_names_that_tell_runs_apart():
     assert names_of(["/x/a", "/x/b"]) == ["a", "b"] and names_of(["/x/a", "/y/a"]) == ["x/a", "y/a"]
     with pytest.raises(ValueError, match="twice"):
         names_of(["/x/a", "/x/a"])
+
+
+def judged(folder, name, verdicts, settings=None):
+    """A run whose evaluation before training gave three texts these verdicts."""
+    run = make_run(folder / name, 0.0, settings or {})
+    rows = answers(["1", "15", "3"])
+    for row, verdict in zip(rows, verdicts, strict=True):
+        row["completions"][0]["correct"], row["verifier"] = verdict, name
+    write_completions(run / "completions", "eval_000000", rows)
+    return read_run(str(run), name)
+
+
+def test_what_cannot_be_compared_is_said(tmp_path):
+    strict, partial = judged(tmp_path, "strict", [False, True, False]), judged(tmp_path, "partial", [True, True, False])
+    first, second, third = incomparable([strict, partial])
+    assert "different verifiers (strict by strict; partial by partial)" in first
+    assert "1 equal answers are right in one of strict and partial" in second and "--verifier NAME" in third
+    assert incomparable([strict]) == [] and incomparable([strict, strict]) == []
+    other = judged(tmp_path, "other", [False, True, False], {"reward_config": {"verifier_function": ["a"]}})
+    same = judged(tmp_path, "same", [False, True, False], {"reward_config": {"verifier_function": ["b"]}})
+    assert any("Verifiers of the reward differ" in line for line in incomparable([other, same]))
+
+
+def test_ranks_are_a_setting(tmp_path):
+    run = make_run(tmp_path / "run", 0.0, {})
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps({**summary, "world_size": 4}))
+    assert read_run(str(run), "run").settings == {"ranks": 4}
 
 
 @pytest.fixture(scope="module")

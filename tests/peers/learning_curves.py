@@ -5,7 +5,8 @@
         --recipe dapo 'runs/ours_dapo_[0-9]' 'runs/trl_dapo_*.json'
 
 Runs here are output folders with metrics.jsonl; TRL's are what tests/peers/trl_quickstart.py wrote. Bands are 95 %
-intervals of the mean over seeds (Student's t). Exit code 1 if they do not overlap at some evaluation.
+intervals of the mean over seeds (Student's t), and so are those of the difference (Welch's t), which say how large a
+difference the seeds leave possible. Exit code 1 if a difference's interval leaves zero out at some evaluation.
 """
 
 import argparse
@@ -39,6 +40,13 @@ def band(values: np.ndarray) -> tuple[float, float, float]:
     return mean, max(0.0, mean - half), min(1.0, mean + half)
 
 
+def difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
+    """(first mean - second mean, low, high) of one value a seed each, by Welch's t."""
+    found = stats.ttest_ind(first, second, equal_var=False)
+    low, high = found.confidence_interval(0.95)
+    return float(first.mean() - second.mean()), float(low), float(high)
+
+
 def until(run: Run, wanted: float) -> tuple[int, float] | None:
     """(steps, seconds of steps) until an evaluation reached `wanted`."""
     accuracy, seconds = run
@@ -54,6 +62,7 @@ class Curves:
     runs: dict[str, list[Run]]
     steps: list[int] = field(init=False)
     bands: dict[str, list[tuple[float, float, float]]] = field(init=False)
+    differences: list[tuple[float, float, float]] = field(init=False)  # ours - theirs
 
     def __post_init__(self) -> None:
         self.steps = sorted(set.intersection(*(set(accuracy) for own in self.runs.values() for accuracy, _ in own)))
@@ -61,24 +70,30 @@ class Curves:
             name: [band(np.array([accuracy[step] for accuracy, _ in own])) for step in self.steps]
             for name, own in self.runs.items()
         }
+        self.differences = [
+            difference(*(np.array([accuracy[step] for accuracy, _ in own]) for own in self.runs.values()))
+            for step in self.steps
+        ]
 
     def say(self, wanted: float) -> int:
-        """Prints the table. Returns at how many steps the bands are apart."""
+        """Prints the table. Returns at how many steps the difference's interval leaves zero out."""
         print(
             f"### {self.recipe}\n| step | "
             + " | ".join(f"{name} ({len(own)} seeds)" for name, own in self.runs.items())
+            + " | difference"
         )
-        print("|---|---|---|")
+        print("|---|---|---|---|")
         apart = 0
-        for step, ours, theirs in zip(self.steps, *self.bands.values(), strict=True):
-            apart += ours[1] > theirs[2] or theirs[1] > ours[2]
+        for step, ours, theirs, between in zip(self.steps, *self.bands.values(), self.differences, strict=True):
+            apart += not between[1] <= 0 <= between[2]
             cells = [f"{100 * mean:.1f} % ({100 * low:.1f} to {100 * high:.1f})" for mean, low, high in (ours, theirs)]
-            print(f"| {step} | {cells[0]} | {cells[1]} |")
+            mean, low, high = (100 * value for value in between)
+            print(f"| {step} | {cells[0]} | {cells[1]} | {mean:+.1f} ({low:+.1f} to {high:+.1f}) |")
         for name, own in self.runs.items():
             reached = [until(run, wanted) for run in own]
             steps, seconds = ([each and round(each[i]) for each in reached] for i in (0, 1))
             print(f"{name}: {wanted:.0%} in {steps} steps, {seconds} s")
-        print(f"bands are apart at {apart} of {len(self.steps)} evaluations")
+        print(f"the difference's interval leaves zero out at {apart} of {len(self.steps)} evaluations")
         return apart
 
 

@@ -13,6 +13,7 @@ from helpers import ROOT, clean_environment
 from mindrlhf_lite.job.processes import Process
 from mindrlhf_lite.rewards.pool import VerifierPool
 from mindrlhf_lite.rewards.runner import GIVE_UP_AFTER, RewardFunction
+from mindrlhf_lite.rewards.verifiers import strictest
 from mindrlhf_lite.trainer.experience import advantages_of
 from mindrlhf_lite.types import CompletionView, FinishReason, Outcome, Prompt, RolloutGroup, Score, ScoredGroup
 
@@ -38,9 +39,37 @@ def scores(name, texts, timeout_s=10.0, weight=1.0):
 
 def test_a_users_function_by_dotted_path():
     assert scores("user_verifiers.length_reward", ["abc", ""]) == [
-        Score(3.0, Outcome.CORRECT),
+        Score(3.0, Outcome.WRONG),  # of at most 100
         Score(0.0, Outcome.WRONG),
     ]
+
+
+def test_correct_is_the_top_of_the_range():
+    """0.3 for nearly right is no right answer; a verifier that means otherwise returns a Score."""
+    outcomes = [score.outcome for score in scores("user_verifiers.partial_credit", ["full", "near", "far"])]
+    assert outcomes == [Outcome.CORRECT, Outcome.WRONG, Outcome.WRONG]
+    assert [score.outcome for score in scores("user_verifiers.says_what_is_correct", ["a", "b"])] == [
+        Outcome.CORRECT,
+        Outcome.WRONG,
+    ]
+    assert scores("user_verifiers.sums_up_to_one", ["a"])[0].outcome is Outcome.CORRECT  # 0.1 + 0.2 + ... is not 1.0
+
+
+def test_evaluations_go_by_the_strictest_verifier():
+    assert strictest(["user_verifiers.partial_credit", "format_reward", "accuracy_reward"]) == "accuracy_reward"
+    assert strictest(["qwen_accuracy_reward", "r1_accuracy_reward"]) == "r1_accuracy_reward"
+    assert strictest(["format_reward", "user_verifiers.partial_credit"]) == "user_verifiers.partial_credit"
+    assert strictest(["format_reward"]) == "format_reward"
+
+
+def test_a_judge_of_its_own():
+    """It says what is correct in evaluations and takes no part in rewards."""
+    reward = RewardFunction(
+        ["user_verifiers.partial_credit"], [1.0], 10, num_workers=1, judge="user_verifiers.says_what_is_correct"
+    )
+    assert reward.score(views(["near", "a"]), ["1", "1"]).keys() == {"user_verifiers.partial_credit"}
+    assert reward.judged_correct(views(["near", "a"]), ["1", "1"]) == [False, True]
+    reward.close()
 
 
 def test_what_a_verifier_sees():
@@ -185,7 +214,6 @@ def test_weighted_sum_and_outcomes():
     ]  # of accuracy, not of format
     result["format_reward"][1] = Score(0.0, Outcome.TIMEOUT)  # but a failure of any verifier is counted
     assert [o.value for o in reward.outcomes(result)] == ["correct", "timeout", "unparsed"]
-    assert reward.correct(result) == [True, True, False]
     reward.close()
 
 

@@ -6,11 +6,24 @@ import sys
 import time
 
 from mindrlhf_lite.rewards import verifier
+from mindrlhf_lite.types import Outcome, Score
 
 
 @verifier(minimum=0.0, maximum=100.0)
 def length_reward(completion, gold):
     return len(completion.text)
+
+
+def partial_credit(completion, gold):
+    return {"full": 1.0, "near": 0.3}.get(completion.text, 0.0)
+
+
+def says_what_is_correct(completion, gold):
+    return Score(0.5, Outcome.CORRECT if completion.text == "a" else Outcome.WRONG)
+
+
+def sums_up_to_one(completion, gold):
+    return sum([0.1] * 10)
 
 
 def sees_everything(completion, gold):
@@ -76,7 +89,7 @@ def hangs_with_a_child(completion, gold):
 def dies_on_bad(completion, gold):
     if "bad" in completion.text:
         os._exit(3)
-    return 0.5
+    return 1.0
 
 
 def returns_nan(completion, gold):

@@ -128,6 +128,44 @@ def test_evaluate(quickstart_model, sums, tmp_path):
     assert refused.returncode == 2 and "all equal" in refused.stderr
 
 
+def answered(path, verifier, verdicts, texts=("17", "18", "about 18")):
+    rows = [
+        {
+            "prompt": f"q{number}",
+            "gold": "18",
+            "source": "",
+            **({"verifier": verifier} if verifier else {}),
+            "completions": [{"text": text, "tokens": 2, "finish_reason": "stop", "correct": verdict}],
+        }
+        for number, (text, verdict) in enumerate(zip(texts, verdicts, strict=True))
+    ]
+    path.parent.mkdir(exist_ok=True)
+    return write_rows(path, rows)
+
+
+def test_answers_are_compared_under_one_verifier(tmp_path):
+    """Partial credit that counted as correct, against a strict verifier: nothing is compared until one judges both."""
+    strict = answered(tmp_path / "a" / "eval_000009.jsonl", "accuracy_reward", [False, True, False])
+    lax = answered(tmp_path / "b" / "eval_000009.jsonl", "mine.partial", [True, True, True])
+    refused = run_python("tools/evaluate.py", "--compare", strict, lax)
+    assert refused.returncode == 2 and "--verifier accuracy_reward judges both again" in refused.stderr
+    again = run_python("tools/evaluate.py", "--verifier", "accuracy_reward", "--compare", strict, lax)
+    assert again.returncode == 0 and "better on 0 questions, worse on 0" in again.stdout, again.stdout + again.stderr
+    each = run_python("tools/evaluate.py", strict, lax, "--verifier", "qwen_accuracy_reward")
+    assert each.stdout.count(", by qwen_accuracy_reward") == 2 and each.stdout.count("accuracy 66.7%") == 2
+    kept = run_python("tools/evaluate.py", lax, "--output", tmp_path / "out.json")
+    assert "accuracy 100.0%" in kept.stdout and "by mine.partial" in kept.stdout
+    assert json.loads((tmp_path / "out.json").read_text())["verifier"] == "mine.partial"
+    # the same name, and yet another verifier: step 0 tells
+    answered(tmp_path / "a" / "eval_000000.jsonl", "accuracy_reward", [False, True, False])
+    answered(tmp_path / "b" / "eval_000000.jsonl", "accuracy_reward", [False, True, True])
+    answered(tmp_path / "b" / "eval_000009.jsonl", "accuracy_reward", [True, True, True])
+    refused = run_python("tools/evaluate.py", "--compare", strict, lax)
+    assert refused.returncode == 2 and "1 equal answers of step 0" in refused.stderr
+    unsaid = answered(tmp_path / "c" / "old.jsonl", "", [False, True, True])
+    assert "does not say which verifier" in run_python("tools/evaluate.py", "--compare", strict, unsaid).stdout
+
+
 def test_compare_pairs_the_questions(quickstart_model, sums, tmp_path):
     """A model against itself, and against a record in which some answers were changed."""
     base = run_python(

@@ -1,0 +1,135 @@
+"""Output folders of runs as they are read again, and what of several can be compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.evaluation import judged_differently, verifier_of
+from mindrlhf_lite.observe.self_correction import find_self_correction
+from mindrlhf_lite.observe.writers import read_metrics
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The output folder of a run, finished or not."""
+
+    name: str
+    folder: Path
+    metrics: list[dict[str, Any]]
+    summary: dict[str, Any]  # empty while it is not finished
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The configuration by full key, and the number of ranks."""
+        ranks = {"ranks": self.summary["world_size"]} if "world_size" in self.summary else {}
+        return {**_flat(self.summary.get("config", {})), **ranks}
+
+    @property
+    def eval_verifiers(self) -> set[str]:
+        """Those that judged its evaluations, as far as the files say."""
+        said = [result.get("verifier", "") for result in self.summary.get("accuracy", {}).values()]
+        return {name for name in [*said, *map(verifier_of, self.evaluations.values())] if name}
+
+    @cached_property
+    def steps(self) -> dict[int, list[dict[str, Any]]]:
+        """Rows of completions/step_N.jsonl by step."""
+        return _rows_by_step(self.folder, "step")
+
+    @cached_property
+    def evaluations(self) -> dict[int, list[dict[str, Any]]]:
+        """Rows of completions/eval_N.jsonl by step; 0: before training."""
+        return _rows_by_step(self.folder, "eval")
+
+    def points(self, key: str) -> list[Point]:
+        points = [(float(row["step"]), float(row[key])) for row in self.metrics if key in row]
+        before = self.summary.get("accuracy", {}).get("before")
+        return [(0.0, before["accuracy"]), *points] if key == "eval/accuracy" and before else points
+
+    def self_correction_points(self) -> list[Point]:
+        return [
+            (float(step), sum(find_self_correction(row["completion"]) is not None for row in rows) / len(rows))
+            for step, rows in self.steps.items()
+            if rows
+        ]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat
+
+
+def _rows_by_step(folder: Path, kind: str) -> dict[int, list[dict[str, Any]]]:
+    files = sorted((folder / "completions").glob(f"{kind}_*.jsonl"))
+    return {
+        int(path.stem.rpartition("_")[2]): [_json(line, path) for line in path.read_text().split("\n") if line]
+        for path in files
+    }
+
+
+def _json(text: str, path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: damaged, not valid JSON ({error.msg})") from None
+
+
+def read_run(path: str, name: str) -> Run:
+    """Raises ValueError if there is no run."""
+    metrics = read_metrics(Path(path) / "metrics.jsonl")
+    if not metrics:
+        raise UserError(f"{path}: no metrics.jsonl with at least one step there; give the output folder of a run")
+    summary = Path(path) / "summary.json"
+    return Run(name, Path(path), metrics, _json(summary.read_text(), summary) if summary.is_file() else {})
+
+
+def seeds_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs by name, in order; those of one name are seeds of one experiment."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run.name, []).append(run)
+    return found
+
+
+def names_of(paths: Sequence[str]) -> list[str]:
+    """The last parts of the paths that tell them apart."""
+    parts = [Path(path).resolve().parts for path in paths]
+    for length in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise UserError(f"{', '.join(paths)}: a run is given twice")
+
+
+def incomparable(runs: Sequence[Run]) -> list[str]:
+    """Why accuracies, or shares of right completions, of these runs say nothing of each other."""
+    found = []
+    judges = {run.name: ", ".join(sorted(run.eval_verifiers)) for run in runs if run.eval_verifiers}
+    if len(set(judges.values())) > 1:
+        who = "; ".join(f"{name} by {judge}" for name, judge in judges.items())
+        found.append(f"Held-out accuracies were judged by different verifiers ({who}): they cannot be compared.")
+    starts = [run for run in runs if 0 in run.evaluations]
+    for run in starts[1:]:
+        if count := judged_differently(starts[0].evaluations[0], run.evaluations[0]):
+            found.append(
+                f"Before training, {count} equal answers are right in one of {starts[0].name} and {run.name} and wrong "
+                "in the other: their verifiers differ, whatever their names, and accuracies cannot be compared."
+            )
+    verifiers = {str(run.settings.get("reward_config.verifier_function", "")) for run in runs if run.settings}
+    if len(verifiers) > 1:
+        found.append(
+            "Verifiers of the reward differ (below): rewards, and shares of right completions in training, cannot be "
+            "compared."
+        )
+    if found[:1] and "differ" in found[0]:
+        found.append("tools/evaluate.py --verifier NAME A.jsonl B.jsonl judges saved answers again, by one verifier.")
+    return found
