@@ -163,7 +163,8 @@ def question_rows(groups: Sequence[RolloutGroup], reward: RewardFunction) -> lis
     """An object a question, as completions/eval_N.jsonl and tools/evaluate.py hold them, judged by `reward.judge`."""
     views = [view for group in groups for view in group.views]
     golds = [group.prompt.gold for group in groups for _ in group.texts]
-    correct = np.array(reward.judged_correct(views, golds), bool).reshape(len(groups), -1)
+    group_size = len(groups[0].texts) if groups else 1
+    correct = np.array(reward.judged_correct(views, golds, group_size), bool).reshape(len(groups), -1)
     return [
         {
             "index": group.prompt.index,
@@ -171,6 +172,7 @@ def question_rows(groups: Sequence[RolloutGroup], reward: RewardFunction) -> lis
             "prompt": group.prompt.text,
             "gold": group.prompt.gold,
             "verifier": reward.judge,
+            **({"columns": dict(group.prompt.columns)} if group.prompt.columns else {}),
             "completions": [
                 {
                     "text": text,
@@ -228,11 +230,13 @@ def rejudged(rows: Sequence[Mapping[str, Any]], reward: RewardFunction) -> list[
             FinishReason(completion.get("finish_reason", FinishReason.STOP.value)),
             row["prompt"],
             row["source"],
+            row.get("columns", {}),
         )
         for row in rows
         for completion in row["completions"]
     ]
-    verdicts = iter(reward.judged_correct(views, [row["gold"] for row in rows for _ in row["completions"]]))
+    golds, size = [row["gold"] for row in rows for _ in row["completions"]], len(rows[0]["completions"]) if rows else 1
+    verdicts = iter(reward.judged_correct(views, golds, size))
     return [
         {
             **row,

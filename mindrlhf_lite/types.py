@@ -6,8 +6,10 @@ logarithms in float32.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 import numpy as np
 
@@ -49,6 +51,7 @@ class Prompt:
     gold: str  # the gold answer, verbatim
     row: int  # row number in the source file, from 1
     source: str = ""  # what accuracy is broken down by: subject, or name of the source file
+    columns: Mapping[str, Any] = field(default_factory=dict)  # more of the source's row, for verifiers: JSON values
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,7 @@ class CompletionView:
     finish_reason: FinishReason = FinishReason.STOP
     prompt: str = ""  # as rendered
     source: str = ""  # of the question: subject, or name of its file
+    columns: Mapping[str, Any] = field(default_factory=dict)  # of the question: rlhf_data.py --keep_columns
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,12 @@ class RolloutGroup:
         """The completions as verifiers see them."""
         return [
             CompletionView(
-                text, len(completion.token_ids), completion.finish_reason, self.prompt.text, self.prompt.source
+                text,
+                len(completion.token_ids),
+                completion.finish_reason,
+                self.prompt.text,
+                self.prompt.source,
+                self.prompt.columns,
             )
             for text, completion in zip(self.texts, self.completions, strict=True)
         ]

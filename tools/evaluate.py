@@ -77,6 +77,7 @@ def evaluate(model: str, args: argparse.Namespace, temperature: float, verifier:
     from mindrlhf_lite.rewards.runner import RewardFunction
     from mindrlhf_lite.rollout.native import NativeEngine
     from mindrlhf_lite.shapes.model_config import ModelConfig
+    from mindrlhf_lite.trainer.verifier_trial import trial_of
     from mindrlhf_lite.types import SamplingParams
 
     header, prompts = read_file(args.dataset)
@@ -88,9 +89,9 @@ def evaluate(model: str, args: argparse.Namespace, temperature: float, verifier:
             f"{too_long[0].row} with {len(too_long[0].ids)} tokens: {model} takes {most} (max_position_embeddings); "
             f"convert the data with a smaller --max_prompt_length"
         )
+    reward = RewardFunction([verifier], [1.0], timeout_s=10, trial=trial_of(prompts[0]))
     folder = load_model_folder(model)
     header.check(folder.tokenizer, model, args.dataset)
-    reward = RewardFunction([verifier], [1.0], timeout_s=10)
     length = min(max(len(prompt.ids) for prompt in prompts) + args.max_tokens, folder.config.max_position_embeddings)
     Mesh()
     engine = NativeEngine(Decoder(folder.config, folder.weights, False, length), args.max_num_seqs, length)

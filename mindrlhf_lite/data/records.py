@@ -1,7 +1,8 @@
 """MindRecord files of prompts: writing (all or nothing) and reading.
 
-A row: prompt_ids int32 (padded on the right if a pad id was given), prompt_length, text, gold, row, source. Masks never
-come from the pad id: the true length is its own column. The first row is a header: prompt_length 0, and JSON in `text`.
+A row: prompt_ids int32 (padded on the right if a pad id was given), prompt_length, text, gold, row, source, columns.
+Masks never come from the pad id: the true length is its own column. The first row is a header: prompt_length 0, and
+JSON in `text`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _SCHEMA = {
     "gold": {"type": "string"},
     "row": {"type": "int32"},
     "source": {"type": "string"},
+    "columns": {"type": "string"},  # JSON object; files of older versions lack it
 }
 _HEADER = "mindrlhf_lite header"
 
@@ -79,7 +81,8 @@ def _as_row(prompt: Prompt, padding: Padding | None) -> dict:
     ids = np.array(prompt.ids or (0,), np.int32)  # an empty array cannot be written
     if padding is not None:
         ids = np.pad(ids, (0, padding.length - len(ids)), constant_values=padding.token_id)
-    texts = {"text": prompt.text, "gold": prompt.gold, "source": prompt.source}
+    columns = json.dumps(dict(prompt.columns), ensure_ascii=False)
+    texts = {"text": prompt.text, "gold": prompt.gold, "source": prompt.source, "columns": columns}
     return {"prompt_ids": ids, "prompt_length": len(prompt.ids), "row": prompt.row, **texts}
 
 
@@ -134,7 +137,7 @@ def read_header(path: str | Path) -> Header | None:
 
 
 def _as_prompt(index: int, row: dict, path: Path) -> Prompt:
-    missing = [name for name in _SCHEMA if name not in row]
+    missing = [name for name in _SCHEMA if name not in row and name != "columns"]
     if missing:
         raise UserError(
             f"dataset_file {path}: rows lack {', '.join(missing)}; convert the data with this version's "
@@ -143,4 +146,5 @@ def _as_prompt(index: int, row: dict, path: Path) -> Prompt:
     texts = (row[name] for name in ("text", "gold", "source"))
     text, gold, source = map(text_of, texts)
     ids = tuple(int(token) for token in row["prompt_ids"][: int(row["prompt_length"])])
-    return Prompt(index=index, ids=ids, text=text, gold=gold, row=int(row["row"]), source=source)
+    columns = json.loads(text_of(row["columns"])) if "columns" in row else {}
+    return Prompt(index, ids, text, gold, int(row["row"]), source, columns)

@@ -13,15 +13,15 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.own_python import module_command
+from mindrlhf_lite.rewards.verifiers import find_verifier
 from mindrlhf_lite.rewards.worker import LENGTH, Task, as_frame, read_frame
 from mindrlhf_lite.types import CompletionView, Outcome, Score
 
@@ -81,6 +81,10 @@ class _Worker:
             self.received = self.received[end:]
         return values
 
+    def limit_s(self, timeout_s: float) -> float:
+        """Seconds for what it is at: a call for several completions may take as many times as long."""
+        return timeout_s * (len(self.tasks[0].numbers) if self.tasks else 1)
+
     def end(self, has_ended: bool = False) -> str:
         """Kills it with all that it started. Returns how it ended, if it had already (`has_ended`: its stream says so;
         it may take a moment).
@@ -118,13 +122,22 @@ class VerifierPool:
         names: built-in verifiers, or dotted paths.
         timeout_s: limit of one score.
         num_workers: processes while none is stuck; 0: one a core.
+        trial: a completion and its gold answer, which a user's verifiers have to score before anything else; None: they
+            are not tried.
 
     Raises:
-        ValueError: a verifier cannot be found or imported.
+        ValueError: a verifier cannot be found or imported, or fails on the trial.
     """
 
-    def __init__(self, names: Sequence[str], timeout_s: float, num_workers: int = 0):
-        self.names, self.timeout_s = list(names), timeout_s
+    def __init__(
+        self,
+        names: Sequence[str],
+        timeout_s: float,
+        num_workers: int = 0,
+        trial: tuple[CompletionView, str] | None = None,
+    ):
+        self.names, self.timeout_s, self._trial = list(names), timeout_s, trial
+        self._takes_group = [find_verifier(name).takes_group for name in names]
         self.num_workers = num_workers or len(os.sched_getaffinity(0))
         self._workers: list[_Worker] = []
         for _ in range(self.num_workers):
@@ -135,20 +148,29 @@ class VerifierPool:
         self._has_started = True
 
     def score(
-        self, pairs: Sequence[tuple[CompletionView, str]], on_result: OnResult, names: Sequence[str] = ()
+        self,
+        pairs: Sequence[tuple[CompletionView, str]],
+        on_result: OnResult,
+        names: Sequence[str] = (),
+        group_size: int = 1,
     ) -> None:
         """Calls on_result(verifier's index * len(pairs) + pair's index, verdict) for every verifier and pair, in the
         order in which they are done.
 
         What `on_result` raises ends the scoring; tasks that are under way are then given up.
 
-        Args: names: of the verifiers that score, in the order of their indices; none: all.
+        Args:
+            names: of the verifiers that score, in the order of their indices; none: all.
+            group_size: so many pairs in a row are of one question.
         """
-        waiting: deque[Task] = deque(
-            (index * len(pairs) + place, self.names.index(name), completion, gold)
-            for index, name in enumerate(names or self.names)
-            for place, (completion, gold) in enumerate(pairs)
-        )
+        waiting: deque[Task] = deque()
+        for index, name in enumerate(names or self.names):
+            verifier = self.names.index(name)
+            size = group_size if self._takes_group[verifier] else 1
+            for start in range(0, len(pairs), size):
+                completions, golds = zip(*pairs[start : start + size], strict=True)
+                first = index * len(pairs) + start
+                waiting.append(Task(tuple(range(first, first + len(golds))), verifier, completions, golds))
         self._stuck_share = _STUCK_SHARE
         try:
             while waiting or any(worker.tasks for worker in self._workers):
@@ -171,27 +193,25 @@ class VerifierPool:
         return [worker.process.pid for worker in self._workers]
 
     def _start(self) -> None:
-        root = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-        command = [sys.executable, "-m", "mindrlhf_lite.rewards.worker"]
         # in a session of its own: Ctrl-C is for the run, and whatever a verifier starts is in its process group
         process = subprocess.Popen(
-            command,
+            module_command("mindrlhf_lite.rewards.worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path},
             start_new_session=True,
         )
         worker = _Worker(process, time.monotonic() + START_SECONDS)
         self._workers.append(worker)
         with contextlib.suppress(OSError):  # it ended at once: its stream says so
-            worker.send((self.names, [os.getcwd()]))
+            worker.send((self.names, self._trial))
 
     def _hand_out(self, waiting: deque[Task]) -> None:
         """Tasks to idle workers; more workers where some are stuck."""
         now = time.monotonic()
-        limit = self._stuck_share * self.timeout_s
-        stuck = sum(bool(worker.tasks) and now - worker.since > limit for worker in self._workers)
+        stuck = sum(
+            bool(worker.tasks) and now - worker.since > self._stuck_share * worker.limit_s(self.timeout_s)
+            for worker in self._workers
+        )
         wanted = min(self.num_workers + stuck, max(MAX_WORKERS, self.num_workers))
         while waiting and len(self._workers) < wanted:
             self._start()
@@ -199,7 +219,7 @@ class VerifierPool:
             if worker.is_ready and not worker.tasks and waiting:
                 count = max(1, min(_BATCH, len(waiting) // (2 * len(self._workers))))
                 worker.tasks.extend(waiting.popleft() for _ in range(count))
-                worker.since, worker.deadline = now, now + self.timeout_s
+                worker.since, worker.deadline = now, now + worker.limit_s(self.timeout_s)
                 with contextlib.suppress(OSError):
                     worker.send(list(worker.tasks))
 
@@ -221,7 +241,7 @@ class VerifierPool:
         for worker in [
             worker for worker in self._workers if now > worker.deadline and (worker.tasks or not worker.is_ready)
         ]:
-            problem = f"timeout: no score within {self.timeout_s:g} s"
+            problem = f"timeout: no score within {worker.limit_s(self.timeout_s):g} s"
             worker.end()
             self._stuck_share = _STUCK_SHARE_AFTER_TIMEOUT
             self._replace(
@@ -242,21 +262,28 @@ class VerifierPool:
                 waiting,
                 on_result,
                 Verdict(None, Outcome.ERROR, f"exit: its process ended{how}"),
-                f"died while it was imported{how}",
+                f"died while it was imported or tried{how}",
             )
             return
         for value in values:
             worker.since = time.monotonic()
-            worker.deadline = worker.since + self.timeout_s
             if not worker.is_ready:
-                if value is not None:
+                if value is not None and not self._has_started:
                     self.close()
                     raise UserError(value)
                 worker.is_ready, self._failed_starts = True, 0
                 continue
-            number, score, problem = value
+            numbers, scores, problem = value
+            if not worker.tasks or worker.tasks[0].numbers != numbers:  # a process that a verifier started answers too
+                worker.end()
+                out_of_turn = "exit: its process answered out of turn (does it fork, and go on in the child?)"
+                verdict = Verdict(None, Outcome.ERROR, out_of_turn)
+                self._replace(worker, waiting, on_result, verdict, "answered out of turn")
+                return
             worker.tasks.popleft()
-            on_result(number, Verdict(score) if score is not None else Verdict(None, Outcome.ERROR, problem))
+            worker.deadline = worker.since + worker.limit_s(self.timeout_s)
+            for place, number in enumerate(numbers):
+                on_result(number, Verdict(scores[place]) if scores else Verdict(None, Outcome.ERROR, problem))
 
     def _replace(
         self, worker: _Worker, waiting: deque[Task], on_result: OnResult, verdict: Verdict, at_start: str
@@ -271,5 +298,5 @@ class VerifierPool:
         waiting.extendleft(reversed(worker.tasks))
         if len(self._workers) < self.num_workers:
             self._start()
-        if failed is not None:
-            on_result(failed[0], verdict)
+        for number in failed.numbers if failed is not None else ():
+            on_result(number, verdict)

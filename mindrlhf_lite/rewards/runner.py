@@ -91,35 +91,47 @@ class RewardFunction:
     Args:
         num_workers: processes that score; 0: one a core.
         judge: the verifier that says what is correct in evaluations; empty: the strictest of them.
+        trial: see `VerifierPool`.
 
     Example: RewardFunction(["accuracy_reward", "format_reward"], [1.0, 0.5], timeout_s=10)
     """
 
     def __init__(
-        self, names: Sequence[str], weights: Sequence[float], timeout_s: float, num_workers: int = 0, judge: str = ""
+        self,
+        names: Sequence[str],
+        weights: Sequence[float],
+        timeout_s: float,
+        num_workers: int = 0,
+        judge: str = "",
+        trial: tuple[CompletionView, str] | None = None,
     ):
         self.names, self.weights = list(names), list(weights)
         self.judge = judge or strictest(names)
         every = list(dict.fromkeys([*names, self.judge]))
-        self._pool = VerifierPool(every, timeout_s, num_workers)
+        self._pool = VerifierPool(every, timeout_s, num_workers, trial)
         self._records = {name: _Record(find_verifier(name)) for name in every}
         self._first = next((name for name in names if self._records[name].verifier.judges_answer), names[0])
 
-    def score(self, completions: Sequence[CompletionView], golds: Sequence[str]) -> dict[str, list[Score]]:
-        """Scores by verifier name, in the order of `completions`.
+    def score(
+        self, completions: Sequence[CompletionView], golds: Sequence[str], group_size: int = 1
+    ) -> dict[str, list[Score]]:
+        """Scores by verifier name, in the order of `completions`. Args: group_size: so many in a row are of one
+        question.
 
         Raises:
             ValueError: a verifier is broken.
         """
-        return self._score(self.names, completions, golds)
+        return self._score(self.names, completions, golds, group_size)
 
-    def judged_correct(self, completions: Sequence[CompletionView], golds: Sequence[str]) -> list[bool]:
-        """Whether `judge` finds them correct. Raises as `score`."""
-        scores = self._score([self.judge], completions, golds)[self.judge]
+    def judged_correct(
+        self, completions: Sequence[CompletionView], golds: Sequence[str], group_size: int = 1
+    ) -> list[bool]:
+        """Whether `judge` finds them correct. Arguments and errors as of `score`."""
+        scores = self._score([self.judge], completions, golds, group_size)[self.judge]
         return [score.outcome is Outcome.CORRECT for score in scores]
 
     def _score(
-        self, names: Sequence[str], completions: Sequence[CompletionView], golds: Sequence[str]
+        self, names: Sequence[str], completions: Sequence[CompletionView], golds: Sequence[str], group_size: int
     ) -> dict[str, list[Score]]:
         pairs = list(zip(completions, golds, strict=True))
         scores: dict[str, list[Score | None]] = {name: [None] * len(pairs) for name in names}
@@ -130,7 +142,7 @@ class RewardFunction:
             self._records[name].add(verdict, pairs[place][1])
             scores[name][place] = verdict.score or Score(self._worst(name), verdict.failure or Outcome.ERROR)
 
-        self._pool.score(pairs, take, names)
+        self._pool.score(pairs, take, names, group_size)
         self._report()
         found = {name: [score for score in of_one if score is not None] for name, of_one in scores.items()}
         assert all(len(of_one) == len(pairs) for of_one in found.values())

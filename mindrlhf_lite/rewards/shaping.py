@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,27 +9,19 @@ import numpy as np
 
 from mindrlhf_lite.algorithms.shaping import overlong_punishment
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.rewards.own_functions import find_function
 from mindrlhf_lite.types import CompletionView, FinishReason
 
 
 def find_shaping(name: str) -> Callable[[float, CompletionView], float] | None:
-    """The function of a dotted path; None for an empty one.
+    """The function that a name stands for (see `own_functions`); None for an empty one.
 
     Raises:
-        ValueError: it cannot be imported.
+        ValueError: it cannot be found or imported.
     """
     if not name:
         return None
-    module, _, attribute = name.rpartition(".")
-    if os.getcwd() not in sys.path:  # as `python script.py` in that folder would find it
-        sys.path.append(os.getcwd())
-    try:
-        function = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # a user's module may fail in any way while it is imported
-        raise UserError(f"shaping function {name!r} cannot be imported: {type(error).__name__}: {error}") from None
-    if not callable(function):
-        raise UserError(f"shaping function {name!r} is not callable")
-    return function
+    return find_function(name, "shaping function")
 
 
 @dataclass(frozen=True)

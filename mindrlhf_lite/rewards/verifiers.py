@@ -7,11 +7,7 @@ the same for all (agreement.py).
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import math
-import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,9 +23,11 @@ from mindrlhf_lite.rewards.final_answer import (
 )
 from mindrlhf_lite.rewards.knights import knight_statements
 from mindrlhf_lite.rewards.other_toolkits import NEAREST, VERIFIERS
+from mindrlhf_lite.rewards.own_functions import find_function
+from mindrlhf_lite.rewards.signatures import as_group_function
 from mindrlhf_lite.types import CompletionView, FinishReason, Outcome, Score
 
-ScoreFunction = Callable[[CompletionView, str], Any]
+ScoreFunction = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -40,22 +38,35 @@ class Verifier:
     """
 
     name: str
-    function: ScoreFunction
+    function: ScoreFunction  # of one completion, or of a group (see `signatures`) where `is_own`
     minimum: float = 0.0  # what a failure counts as
     maximum: float = 1.0
     judges_answer: bool = True  # its outcomes are the run's reward/outcome counts
     # how much of a form it asks for besides the answer: 0 not known (a function of one's own), 1 a number anywhere, 2
     # an answer, 3 an answer inside tags
     strictness: int = 0
+    is_own: bool = False  # a user's, in the one form that `signatures` gives all of them
+    takes_group: bool = False  # it has to see all completions of a question
 
     def score(self, completion: CompletionView, gold: str) -> Score:
-        """The function's score: a Score with a float in it, a number (or bool) as one that is correct if it is the
-        largest that there is.
+        """`scores` of one completion."""
+        return self.scores([completion], [gold])[0]
+
+    def scores(self, completions: Sequence[CompletionView], golds: Sequence[str]) -> list[Score]:
+        """The function's scores, one a completion: a Score with a float in it, a number (or bool) as one that is
+        correct if it is the largest that there is.
 
         Raises:
-            ValueError: it is no finite number, or lies outside the declared range.
+            ValueError: there are not as many, or one is no finite number, or lies outside the declared range.
         """
-        value = self.function(completion, gold)
+        if not self.is_own:
+            return [self._as_score(self.function(*pair)) for pair in zip(completions, golds, strict=True)]
+        values = list(self.function(completions, golds))
+        if len(values) != len(completions):
+            raise ValueError(f"the verifier returned {len(values)} scores of {len(completions)} completions")
+        return [self._as_score(value) for value in values]
+
+    def _as_score(self, value: Any) -> Score:
         number = float(value.value if isinstance(value, Score) else value)
         if not math.isfinite(number):
             raise ValueError(f"the verifier returned {value!r}")
@@ -73,10 +84,11 @@ class Verifier:
 
 
 def verifier(
-    minimum: float = 0.0, maximum: float = 1.0, judges_answer: bool = True
+    minimum: float = 0.0, maximum: float = 1.0, judges_answer: bool = True, whole_group: bool = False
 ) -> Callable[[ScoreFunction], ScoreFunction]:
     """Declares the range of a verifier's scores, and whether it judges the answer (and not, say, the format). Without
     it: 0 to 1, and it does. Only the maximum counts as correct, unless the verifier returns a `Score` that says more.
+    With whole_group it takes all completions of a question at once, and returns a score for each.
 
     Example:
         @verifier(minimum=-1.0, maximum=1.0)
@@ -89,7 +101,7 @@ def verifier(
         )
 
     def declare(function: ScoreFunction) -> ScoreFunction:
-        function.verifier_range = (minimum, maximum, judges_answer)  # type: ignore[attr-defined]
+        function.verifier_range = (minimum, maximum, judges_answer, whole_group)  # type: ignore[attr-defined]
         return function
 
     return declare
@@ -167,44 +179,21 @@ def strictest(names: Sequence[str]) -> str:
 
 
 def find_verifier(name: str) -> Verifier:
-    """A built-in by name, or a user's function by dotted path ("package.module.function").
+    """A built-in by name, or a user's function (see `own_functions`, and `signatures` for how it is called).
 
     Raises:
-        ValueError: neither exists, or it cannot be called with a completion and a gold answer; the reason is in the
-            message.
+        ValueError: neither exists, or it can be called in none of the ways; the reason is in the message.
     """
     if name in BUILT_IN:
         return BUILT_IN[name]
-    module, _, attribute = name.rpartition(".")
     if name in NEAREST:
         raise UserError(f"verifier {name!r} is not there: nearest is {NEAREST[name]}")
-    if not module:
+    if "." not in name:
         raise UserError(
-            f"verifier {name!r} is unknown: use one of {', '.join(BUILT_IN)}, or the dotted path of your own function"
+            f"verifier {name!r} is unknown: use one of {', '.join(BUILT_IN)}, or name your own function as "
+            "FILE.py:function, or by its dotted path"
         )
-    if os.getcwd() not in sys.path:  # as `python script.py` in that folder would find it
-        sys.path.append(os.getcwd())
-    try:
-        function = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # a user's module may fail in any way while it is imported
-        raise UserError(f"verifier {name!r} cannot be imported: {type(error).__name__}: {error}") from None
-    if not callable(function):
-        raise UserError(f"verifier {name!r} is not callable")
-    _check_signature(name, function)
-    minimum, maximum, judges_answer = getattr(function, "verifier_range", (0.0, 1.0, True))
-    return Verifier(name, function, minimum, maximum, judges_answer)
-
-
-def _check_signature(name: str, function: Callable[..., Any]) -> None:
-    try:
-        parameters = inspect.signature(function).parameters
-        inspect.signature(function).bind(None, None)
-    except ValueError:  # a builtin without a signature
-        return
-    except TypeError:
-        raise UserError(f"verifier {name!r} must take (completion, gold); it takes ({', '.join(parameters)})") from None
-    if next(iter(parameters), "") == "completions":
-        raise UserError(
-            f"verifier {name!r} takes ({', '.join(parameters)}): a verifier scores one completion, def "
-            "f(completion, gold) -> number, with completion.text (docs/guides/r1_zero.md)"
-        )
+    function = find_function(name, "verifier")
+    minimum, maximum, judges_answer, whole_group = getattr(function, "verifier_range", (0.0, 1.0, True, False))
+    of_group, takes_group = as_group_function(name, function, whole_group)
+    return Verifier(name, of_group, minimum, maximum, judges_answer, is_own=True, takes_group=takes_group)

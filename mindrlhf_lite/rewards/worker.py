@@ -1,8 +1,10 @@
-"""The process in which verifiers run, so that one that hangs can be killed: `python -m mindrlhf_lite.rewards.worker`.
+"""The process in which verifiers run, so that one that hangs can be killed.
 
-Protocol, frames (see `write_frame`) over stdin and stdout: first (verifiers' names, folders to import from), answered
-by None or an error text. Then lists of tasks (number, verifier's index, completion view, gold), each task answered by
-(number, Score or None, what went wrong or None) as soon as it is done.
+Protocol, frames (see `as_frame`) over stdin and stdout: first (verifiers' names, trial), answered by None or an error
+text. Then lists of tasks, each answered by (numbers, Scores or None, what went wrong or None) as soon as it is done.
+
+Before the first task every verifier scores a made-up completion, on which no clock runs: so what it imports or loads at
+its first call takes nothing from a completion's time, and one that cannot score at all is known before training.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ import pickle
 import select
 import signal
 import struct
-import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from mindrlhf_lite.job.signals import listen_to_signals_again
@@ -25,7 +27,25 @@ from mindrlhf_lite.types import CompletionView, Score
 _PR_SET_PDEATHSIG = 1
 LENGTH = struct.Struct("<I")
 
-Task = tuple[int, int, CompletionView, str]
+
+@dataclass(frozen=True)
+class Task:
+    """One call of a verifier: of one completion, or of all of a question.
+
+    Example: Task((7,), 0, (CompletionView("18"),), ("18",))
+    """
+
+    numbers: tuple[int, ...]  # the scores' places
+    verifier: int  # its index
+    completions: tuple[CompletionView, ...]
+    golds: tuple[str, ...]
+
+
+Trial = tuple[CompletionView, str]
+_FORMULA: Trial = (
+    CompletionView("\\boxed{\\frac{2}{\\sqrt{2}}}"),
+    "\\sqrt{2}",
+)  # equal, but not as text: loads math-verify
 
 
 def as_frame(value: Any) -> bytes:
@@ -46,12 +66,16 @@ def read_frame(read: Callable[[int], bytes]) -> Any:
     return pickle.loads(data)
 
 
-def score_one(verifier: Verifier, completion: CompletionView, gold: str) -> tuple[Score | None, str | None]:
-    """The verifier's score of one completion, or its error."""
+def score_task(verifier: Verifier, task: Task) -> tuple[list[Score] | None, str | None]:
+    """The verifier's scores, or its error."""
+    ours = os.getpid()
     try:
-        return verifier.score(completion, gold), None
+        result: tuple[list[Score] | None, str | None] = verifier.scores(task.completions, task.golds), None
     except BaseException as error:  # a user's verifier, which may even exit, or a parser on hostile text
-        return None, f"{type(error).__name__}: {str(error)[:500]}"
+        result = None, f"{type(error).__name__}: {str(error)[:500]}"
+    if os.getpid() != ours:  # a child that the verifier forked, and that came back here: the answer is its parent's
+        os._exit(0)
+    return result
 
 
 def _end_with_parent() -> None:
@@ -81,18 +105,33 @@ def _end_group_with_this_process() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
+def _try_out(verifiers: list[Verifier], trial: Trial | None) -> str | None:
+    """Lets every verifier score something. Returns which of a user's own failed, and how."""
+    for verifier in verifiers:
+        completion, gold = trial if trial is not None and verifier.is_own else _FORMULA
+        if not verifier.is_own or trial is not None:
+            _, problem = score_task(verifier, Task((0,), 0, (completion,), (gold,)))
+            if problem is not None and verifier.is_own:
+                return (
+                    f"verifier {verifier.name!r} fails on a made-up completion, {completion.text[:200]!r} with the "
+                    f"gold answer {gold[:80]!r}: {problem}; a verifier returns a score for any text"
+                )
+    return None
+
+
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
-    names, path = read_frame(requests.read)
-    sys.path[:0] = path
+    names, trial = read_frame(requests.read)
+    verifiers: list[Verifier] = []
     try:
-        verifiers, problem = [find_verifier(name) for name in names], None
+        verifiers = [find_verifier(name) for name in names]
+        problem = _try_out(verifiers, trial)
     except ValueError as error:
-        verifiers, problem = [], str(error)
+        problem = str(error)
     replies.write(as_frame(problem))
     replies.flush()
     while verifiers:
-        for number, index, completion, gold in read_frame(requests.read):
-            replies.write(as_frame((number, *score_one(verifiers[index], completion, gold))))
+        for task in read_frame(requests.read):
+            replies.write(as_frame((task.numbers, *score_task(verifiers[task.verifier], task))))
             replies.flush()
 
 

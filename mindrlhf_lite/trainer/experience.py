@@ -125,7 +125,7 @@ def score_groups(
     """
     views = [view for group in groups for view in group.views]
     golds = [group.prompt.gold for group in groups for _ in group.texts]
-    scores = reward.score(views, golds)
+    scores = reward.score(views, golds, len(groups[0].texts) if groups else 1)
     verified, outcomes = reward.rewards(scores), reward.outcomes(scores)
     rewards = shaping.shaped(verified, views)
     scored, start = [], 0

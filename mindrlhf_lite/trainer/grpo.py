@@ -57,7 +57,8 @@ from mindrlhf_lite.trainer.sampling import (
 )
 from mindrlhf_lite.trainer.schedule import LearningRate
 from mindrlhf_lite.trainer.update import PolicyUpdate
-from mindrlhf_lite.types import ScoredGroup, StepMetrics, TrainSequence
+from mindrlhf_lite.trainer.verifier_trial import trial_of
+from mindrlhf_lite.types import CompletionView, ScoredGroup, StepMetrics, TrainSequence
 
 
 class GrpoTrainer:
@@ -68,7 +69,7 @@ class GrpoTrainer:
         started, start_rss = time.perf_counter(), max(gather_objects(mesh.world, rss_gb()))
         self.config, self.mesh, self.tokenizer = config, mesh, Tokenizer(config.tokenizer_dir)
         prompts, held_out = prompts_of_run(config, self.tokenizer)
-        self.reward = _reward_of_run(config, mesh)
+        self.reward = _reward_of_run(config, mesh, trial_of(prompts[0]))
         self.last_step = rl.max_steps or max(1, rl.epochs * len(prompts) // config.prompts_per_step)
         self.roles = build_roles(config, mesh)
         sampling, eval_sampling = sampling_of_run(config, self.tokenizer, self.roles.model_config.vocab_size)
@@ -238,7 +239,7 @@ class GrpoTrainer:
         self.report.finish(self.evaluator.results, self.roles.residency.largest_phase_bytes)
 
 
-def _reward_of_run(config: Config, mesh: Mesh) -> RewardFunction:
+def _reward_of_run(config: Config, mesh: Mesh, trial: tuple[CompletionView, str]) -> RewardFunction:
     """The verifiers, in as many processes as this rank has cores."""
     reward = config.reward_config
     ranks_here = gather_objects(mesh.world, mesh.host).count(mesh.host)
@@ -249,4 +250,5 @@ def _reward_of_run(config: Config, mesh: Mesh) -> RewardFunction:
         reward.verifier_timeout_s,
         workers,
         config.rl_config.eval_verifier if config.rl_config.eval_dataset_file else "",
+        trial,
     )

@@ -39,6 +39,7 @@ from mindrlhf_lite.observe.host_monitor import MemoryIsShort
 from mindrlhf_lite.parallel.layout import Strategy
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects, launched_rank, launched_world_size
 from mindrlhf_lite.shapes.parameters import count_parameters
+from mindrlhf_lite.trainer.verifier_trial import trial_problems
 
 # how MindSpore says on CPU, outside and inside of a graph, that a collective was given up
 _GAVE_UP = re.compile(
@@ -280,6 +281,8 @@ def data_mistakes(command: Command) -> list[str]:
     if not config.actor_config.load:
         return []
     problems = data_problems(config)
+    if command.is_dry_run and not problems:  # a run's ranks try them too, before they load a model
+        problems = trial_problems(config)
     if config.context.device_target == "Ascend" and not command.is_dry_run and not has_ascend():
         problems.append(
             "context.device_target='Ascend': this host has no Ascend device (/dev/davinci_manager); use CPU, or "

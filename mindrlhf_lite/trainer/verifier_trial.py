@@ -1,0 +1,31 @@
+"""A completion made up of a data file's first row, which a user's verifiers have to score before a run begins."""
+
+from __future__ import annotations
+
+from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.data.records import read_prompts
+from mindrlhf_lite.rewards.pool import VerifierPool
+from mindrlhf_lite.rewards.verifiers import BUILT_IN
+from mindrlhf_lite.types import CompletionView, Prompt
+
+
+def trial_of(prompt: Prompt) -> tuple[CompletionView, str]:
+    """The gold answer given back in tags, and the gold answer."""
+    text = f"<think></think><answer>{prompt.gold}</answer>"
+    return CompletionView(
+        text, len(text), prompt=prompt.text, source=prompt.source, columns=prompt.columns
+    ), prompt.gold
+
+
+def trial_problems(config: Config) -> list[str]:
+    """What is wrong with the verifiers of a user's own, at most one; nothing is started where all are built in."""
+    names = dict.fromkeys([*config.reward_config.verifier_function, config.rl_config.eval_verifier])
+    own = [name for name in names if name and name not in BUILT_IN]
+    if not own or not config.rl_config.dataset_file:
+        return []
+    try:
+        trial = trial_of(read_prompts(config.rl_config.dataset_file)[0])
+        VerifierPool(own, config.reward_config.verifier_timeout_s, 1, trial).close()
+    except ValueError as error:
+        return [f"reward_config: {error}"]
+    return []
