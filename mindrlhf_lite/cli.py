@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.job.signals import Ended, announce, end_on_signals
+from mindrlhf_lite.text_file import let_console_show_anything
 
 USER_ERROR = 2
 _NEEDED = ("mindspore", "numpy", "yaml", "tokenizers", "transformers", "safetensors", "jinja2", "tqdm")
@@ -40,9 +41,10 @@ def fail(message: str) -> NoReturn:
 
 
 def prepare_process() -> None:
-    """Before anything heavy is imported: says which environment to activate where this Python lacks what is needed, and
-    quiets the frameworks.
+    """Before anything heavy is imported: lets the console show any text, says which environment to activate where this
+    Python lacks what is needed, and quiets the frameworks.
     """
+    let_console_show_anything()
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         fail(
@@ -62,6 +64,7 @@ def leave_torch_out() -> None:
 
 def run_tool(main: Callable[[], None], uses_torch: bool = False) -> None:
     """Runs a tool's main(); a UserError and a full or unwritable disk become messages."""
+    let_console_show_anything()
     if not {"-h", "--help"} & set(sys.argv[1:]):
         prepare_process()
         end_on_signals()

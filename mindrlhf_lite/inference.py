@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,10 @@ import numpy as np
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
 from mindrlhf_lite.data.tokenizer import Tokenizer, stop_token_ids
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.json_file import parse_json
 from mindrlhf_lite.models.hf_weights import load_weights
 from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.text_file import read_text
 from mindrlhf_lite.types import TrainSequence
 
 
@@ -42,17 +43,14 @@ def read_rows(path: str) -> list[dict[str, Any]]:
     if not Path(path).is_file():
         raise UserError(f"--input {path}: no such file")
     rows = []
-    try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")  # splitlines() would also cut at U+2028 inside texts
-    except UnicodeDecodeError:
-        raise UserError(f"--input {path}: not UTF-8 text") from None
-    for number, line in enumerate(lines, 1):
+    # splitlines() would also cut at U+2028 inside texts
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}:{number}: not valid JSON ({error.msg})") from None
+            row = parse_json(line)
+        except ValueError as error:
+            raise UserError(f"{path}:{number}: {error}") from None
         if not isinstance(row, dict):
             raise UserError(f"{path}:{number}: a JSON object is needed, not {type(row).__name__}")
         rows.append(row)

@@ -31,6 +31,7 @@ sys.path.insert(0, str(ROOT))
 
 from mindrlhf_lite.cli import run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.text_file import read_text, write_text
 
 REWARD = """from mindrlhf_lite.rewards import verifier
 
@@ -96,7 +97,7 @@ def prompts_of(args: argparse.Namespace, model: str) -> list:
 
     tokenizer, rng = Tokenizer(model), random.Random(0)
     if args.data:
-        questions = [json.loads(line)["question"] for line in Path(args.data).read_text().splitlines()]
+        questions = [json.loads(line)["question"] for line in read_text(args.data).splitlines()]
         template = load_template("chat", tokenizer)
         texts = [template.render(question, "") for question in questions]
     else:
@@ -153,7 +154,7 @@ def main() -> None:
     others = dict(word.split("=", 1) for word in args.set)
     with tempfile.TemporaryDirectory() as folder:
         write_prompts(Path(folder) / "prompts.mindrecord", prompts)
-        (Path(folder) / "bench_reward.py").write_text(REWARD)
+        write_text(Path(folder) / "bench_reward.py", REWARD)
         os.chdir(folder)
         config = build_config(
             {

@@ -94,7 +94,7 @@ def main() -> None:
         return
     for mode in ("kept", "select", "recomputed"):
         result = subprocess.run(
-            [sys.executable, __file__, *sys.argv[1:], "--only", mode], capture_output=True, text=True
+            [sys.executable, __file__, *sys.argv[1:], "--only", mode], capture_output=True, encoding="utf-8"
         )
         if result.returncode:
             raise UserError(f"the measurement with activations {mode} failed:\n{result.stderr[-3000:]}")

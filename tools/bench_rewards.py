@@ -20,6 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.text_file import write_text
 
 VERIFIERS = ("accuracy_reward", "qwen_accuracy_reward", "math_reward", "r1_accuracy_reward", "format_reward")
 _HANGS = """import time
@@ -69,7 +70,7 @@ def main() -> None:
         )
     if args.hangs:
         with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "bench_hangs.py").write_text(_HANGS)
+            write_text(Path(folder) / "bench_hangs.py", _HANGS)
             os.environ["PYTHONPATH"] = folder  # of the workers
             sys.path.insert(0, folder)
             pool = VerifierPool(["bench_hangs.hangs"], args.timeout, args.workers)

@@ -103,7 +103,7 @@ def main() -> None:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
-                    text=True,
+                    encoding="utf-8",
                     env={**os.environ, **KEEP_MEMORY},
                 )
             )

@@ -20,6 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.text_file import write_text
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
@@ -35,10 +36,10 @@ def write_tokenizer(folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     symbols = [bytes_to_unicode()[byte] for byte in range(256)] + [merge.replace(" ", "") for merge in MERGES]
-    (folder / "vocab.json").write_text(
-        json.dumps({symbol: index for index, symbol in enumerate(symbols)}, ensure_ascii=False)
+    write_text(
+        folder / "vocab.json", json.dumps({symbol: index for index, symbol in enumerate(symbols)}, ensure_ascii=False)
     )
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(MERGES) + "\n")
+    write_text(folder / "merges.txt", "#version: 0.2\n" + "\n".join(MERGES) + "\n")
     added = {
         str(len(symbols) + index): {
             "content": token,
@@ -64,7 +65,7 @@ def write_tokenizer(folder: Path) -> None:
         "tokenizer_class": "Qwen2Tokenizer",
         "add_prefix_space": False,
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1))
+    write_text(folder / "tokenizer_config.json", json.dumps(config, indent=1))
 
 
 def worked_sum(question: str, remembers_carry: Callable[[], bool]) -> str:

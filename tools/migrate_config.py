@@ -27,6 +27,7 @@ from mindrlhf_lite.config.aliases.toolkits import translate
 from mindrlhf_lite.config.aliases.translation import Translation
 from mindrlhf_lite.config.load import ConfigError, collect, read_yaml
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.text_file import read_text, write_text
 
 
 def main() -> None:
@@ -57,7 +58,7 @@ def main() -> None:
         _, problems = collect(values)
         if problems:
             raise ConfigError(problems)
-        text = Path(args.config).read_text()
+        text = read_text(args.config)
         _say(args.quiet, [f"{args.config}: a configuration of this toolkit: nothing to do"])
     else:
         problems = [*translation.problems, *collect(translation.values)[1]]
@@ -69,7 +70,7 @@ def main() -> None:
             raise ConfigError(problems)
     if args.output:
         Path(args.output).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.output).write_text(text)
+        write_text(args.output, text)
         _say(args.quiet, [f"wrote {args.output}"])
     else:
         print(text, end="")

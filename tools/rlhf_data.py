@@ -180,9 +180,10 @@ def read_config(path: str, known: set[str]) -> list[str]:
 
     from mindrlhf_lite.config.aliases.tables import MINDSPEED_RL, find_row
     from mindrlhf_lite.strict_yaml import load_yaml
+    from mindrlhf_lite.text_file import read_text
 
     try:
-        values = load_yaml(Path(path).read_text())
+        values = load_yaml(read_text(path))
     except yaml.YAMLError as error:
         raise UserError(f"--config {path}: not valid YAML ({error})") from None
     if not isinstance(values, dict):

@@ -16,6 +16,7 @@ import yaml
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.strict_yaml import load_yaml
+from mindrlhf_lite.text_file import read_text
 
 _BUILT_IN = Path(__file__).with_name("templates.yaml")
 _QUESTION, _SYSTEM = "{question}", "{system}"
@@ -49,7 +50,7 @@ def load_template(name: str, tokenizer: Tokenizer) -> Template:
     if not source.is_file():
         raise UserError(f"--prompt_type {name}: no file {source}")
     try:
-        templates = load_yaml(source.read_text(encoding="utf-8"))
+        templates = load_yaml(read_text(source))
     except yaml.YAMLError as error:
         raise UserError(f"--prompt_type {name}: {source} is not valid YAML ({error})") from None
     if not isinstance(templates, dict):

@@ -13,6 +13,7 @@ from mindrlhf_lite.json_file import read_json
 from mindrlhf_lite.models.tensor_files import Progress, TensorFile, TensorToWrite, read_header, write_safetensors
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import ParameterSpec, parameter_specs
+from mindrlhf_lite.text_file import write_text
 
 MAX_FILE_BYTES = 4 << 30
 _TORCH_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -184,12 +185,13 @@ def write_hf_model(
     if len(files) > 1:
         weight_map = {tensor: name for name, tensors in zip(names, files, strict=True) for tensor in tensors}
         total = sum(_ITEM_BYTES[dtype(name)] * int(np.prod(shape, dtype=np.int64)) for name, shape in shapes.items())
-        (folder / "model.safetensors.index.json").write_text(
-            json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=1)
+        write_text(
+            folder / "model.safetensors.index.json",
+            json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=1),
         )
     eos = eos_token_id if eos_token_id is None or isinstance(eos_token_id, int) else list(eos_token_id)
     values = {**config.to_hf(eos, pad_token_id), "torch_dtype": _TORCH_NAMES[dtype("model.embed_tokens.weight")]}
-    (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n")
+    write_text(folder / "config.json", json.dumps(values, indent=2) + "\n")
 
 
 def save_hf_model(
