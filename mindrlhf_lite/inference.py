@@ -69,7 +69,7 @@ def ids_of(row: dict[str, Any], kind: str, tokenizer: Tokenizer, where: str, voc
     if ids is None:
         if not isinstance(row.get(kind), str):
             raise UserError(f"{where}: needs {kind!r} (text) or '{kind}_ids' (list of token ids)")
-        ids = tokenizer.encode(row[kind])
+        ids = tokenizer.encode(row[kind]) if kind == "prompt" else tokenizer.encode_continuation(row[kind])
     if (
         not isinstance(ids, list)
         or not ids

@@ -176,7 +176,7 @@ def main() -> None:
             sequences = [
                 TrainSequence.of(np.array(prompt + target, np.int32), len(prompt), advantage=1.0)
                 for prompt, target in zip(
-                    tokenizer.encode_batch(questions), tokenizer.encode_batch(targets), strict=True
+                    tokenizer.encode_batch(questions), tokenizer.encode_continuation_batch(targets), strict=True
                 )
             ]
             totals = BatchTotals(sum(s.completion_length for s in sequences), len(sequences), MAX_COMPLETION)

@@ -72,7 +72,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--prompt_type",
         default="plain",
-        help="template: plain, qwen, qwen_r1, chat, r1_zero, or FILE.yaml:NAME (default: plain)",
+        help="template: plain, qwen, qwen_r1, chat, r1_zero, chat:NAME (of several chat templates that the tokenizer "
+        "names), or FILE.yaml:NAME (default: plain)",
     )
     parser.add_argument(
         "--max_prompt_length",

@@ -2,7 +2,7 @@
 
 A template is a text with {question}, and {system} where rows bring their own system message; or a mapping of the turns
 system, user and assistant (the beginning of the answer), which `chat_template` turns into text: chatml (Qwen's form,
-the default) or tokenizer (what the tokenizer's files say).
+the default), tokenizer (what the tokenizer's files say), or tokenizer:NAME (of several that they name).
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from mindrlhf_lite.text_file import read_text
 
 _BUILT_IN = Path(__file__).with_name("templates.yaml")
 _QUESTION, _SYSTEM = "{question}", "{system}"
-_TURNS, _FORMS = ("system", "user", "assistant"), ("chatml", "tokenizer")
+_OWN = "tokenizer"  # the chat template of the tokenizer's files
+_TURNS, _FORMS = ("system", "user", "assistant"), ("chatml", _OWN)
 _PROBE = "Wie viele Murmeln bleiben übrig? 7"
 
 
@@ -40,13 +41,16 @@ class Template:
 
 
 def load_template(name: str, tokenizer: Tokenizer) -> Template:
-    """The template called `name`, or the one in a YAML file given as FILE.yaml:NAME.
+    """The template called `name`, the one in a YAML file given as FILE.yaml:NAME, or the tokenizer's own chat template
+    of a name, given as chat:NAME.
 
     Raises:
         ValueError: no such template, or one that loses the question.
     """
     path, _, key = name.rpartition(":")
     source = Path(path) if path else _BUILT_IN
+    if path == "chat" and not source.exists():
+        return _checked(name, _of_turns(name, {"user": _QUESTION, "chat_template": f"{_OWN}:{key}"}, tokenizer))
     if not source.is_file():
         raise UserError(f"--prompt_type {name}: no file {source}")
     try:
@@ -64,6 +68,10 @@ def load_template(name: str, tokenizer: Tokenizer) -> Template:
         template = _of_turns(name, given, tokenizer)
     else:
         raise UserError(f"--prompt_type {name}: must be a text or a mapping of {', '.join(_TURNS)}")
+    return _checked(name, template)
+
+
+def _checked(name: str, template: Template) -> Template:
     if template.render(_PROBE, "").count(_PROBE) != 1:
         raise UserError(
             f"--prompt_type {name}: the prompt does not hold the question exactly once; put {_QUESTION} in, once"
@@ -86,11 +94,14 @@ def _of_turns(name: str, turns: Mapping[str, str], tokenizer: Tokenizer) -> Temp
             f"--prompt_type {name}: {', '.join(sorted(map(str, unknown)))} is unknown; known: "
             f"{', '.join(_TURNS)}, chat_template"
         )
-    if form not in _FORMS or not all(isinstance(text, str) for text in turns.values()):
-        raise UserError(f"--prompt_type {name}: turns must be texts, and chat_template one of {', '.join(_FORMS)}")
+    if not all(isinstance(text, str) for text in turns.values()) or form.partition(":")[0] not in _FORMS:
+        raise UserError(
+            f"--prompt_type {name}: turns must be texts, and chat_template one of {', '.join(_FORMS)}, {_OWN}:NAME"
+        )
     if turns.get("user", "").count(_QUESTION) != 1:
         raise UserError(f"--prompt_type {name}: the user's turn must hold {_QUESTION} exactly once")
-    if form == "tokenizer" and not tokenizer.has_chat_template:
+    is_own, own_name = form.partition(":")[0] == _OWN, form.partition(":")[2] or None
+    if is_own and not tokenizer.has_chat_template:
         raise UserError(
             f"--prompt_type {name}: the tokenizer's files hold no chat_template; use chat_template: chatml, or a text"
         )
@@ -99,8 +110,8 @@ def _of_turns(name: str, turns: Mapping[str, str], tokenizer: Tokenizer) -> Temp
         system = own_system or turns.get("system", "")
         messages = [{"role": "system", "content": system}] if system else []
         messages.append({"role": "user", "content": _fill(turns["user"], question, own_system)})
-        if form == "tokenizer":
-            text = tokenizer.apply_chat_template(messages)
+        if is_own:
+            text = tokenizer.apply_chat_template(messages, own_name)
         else:
             text = (
                 "".join(f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n" for message in messages)
