@@ -332,7 +332,12 @@ def main() -> None:
     padding = None if args.pad_token_id is None else Padding(args.pad_token_id, args.max_prompt_length)
     counts = dict(Counter(prompt.source for prompt in prompts))
     header = Header(
-        str(args.tokenizer_dir or args.vocab_path), converter.tokenizer.fingerprint(), args.prompt_type, counts, longest
+        str(args.tokenizer_dir or args.vocab_path),
+        converter.tokenizer.fingerprint(),
+        args.prompt_type,
+        counts,
+        longest,
+        max(max(prompt.ids) for prompt in prompts),
     )
     write_prompts(args.output_path, prompts, padding, header)
     print(

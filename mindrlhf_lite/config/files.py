@@ -91,7 +91,7 @@ def data_problems(config: Config) -> list[str]:
     except ValueError as error:
         return [f"rl_config.tokenizer_dir={config.tokenizer_dir!r}: {error}"]
     vocab_size = ModelConfig.from_dir(config.actor_config.load).vocab_size
-    if tokenizer.size > vocab_size:
+    if tokenizer.num_ordinary > vocab_size:  # a pad token beyond the embedding is no harm: it is never used
         problems.append(
             f"rl_config.tokenizer_dir={config.tokenizer_dir!r}: {tokenizer.size} ids, but the model's vocabulary "
             f"has {vocab_size}; give the model's own"
@@ -114,6 +114,11 @@ def data_problems(config: Config) -> list[str]:
             problems.append(
                 f"{key}={path!r}: its longest prompt has {header.longest} tokens, over "
                 f"generate_config.max_prompt_length={generate.max_prompt_length}; raise it, or convert again"
+            )
+        if header.largest_id >= vocab_size:
+            problems.append(
+                f"{key}={path!r}: a prompt has token id {header.largest_id}, but the model's vocabulary has "
+                f"{vocab_size}; choose a template without that token"
             )
         num_prompts = sum(header.counts.values())
         if key == "rl_config.dataset_file" and 0 < num_prompts < config.prompts_per_step:

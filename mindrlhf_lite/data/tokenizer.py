@@ -126,6 +126,12 @@ class Tokenizer:
         return len(self._tokenizer)
 
     @property
+    def num_ordinary(self) -> int:
+        """One more than the largest id that text without special or added tokens can have."""
+        added = self._tokenizer.added_tokens_decoder
+        return 1 + max((token for token in self._tokenizer.get_vocab().values() if token not in added), default=-1)
+
+    @property
     def eos_token_id(self) -> int | None:
         return self._tokenizer.eos_token_id
 
