@@ -14,6 +14,7 @@ from mindrlhf_lite.data.tokenizer import Tokenizer, stop_token_ids
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.json_file import parse_json
 from mindrlhf_lite.models.hf_weights import load_weights
+from mindrlhf_lite.progress import Progress
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.text_file import read_text
 from mindrlhf_lite.types import TrainSequence
@@ -97,8 +98,6 @@ def as_train_sequences(rows: Sequence[dict[str, Any]], source: str, folder: Mode
 
 def score_sequences(sequences: Sequence[TrainSequence], folder: ModelFolder, rows_at_once: int) -> list[np.ndarray]:
     """Logprobs of every sequence's completion tokens, float32, in order; shows a progress bar."""
-    from tqdm import tqdm
-
     from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.shapes.streams import StreamShapes
     from mindrlhf_lite.trainer.actor import LogprobScorer
@@ -108,7 +107,7 @@ def score_sequences(sequences: Sequence[TrainSequence], folder: ModelFolder, row
     shapes = StreamShapes(rows_at_once * longest, longest)
     scorer = LogprobScorer(Decoder(folder.config, folder.weights, False, longest))
     results: list[np.ndarray] = [np.empty(0, np.float32)] * len(sequences)
-    with tqdm(total=len(sequences), unit="row", desc="scoring") as progress:
+    with Progress(len(sequences), "row", "scoring") as progress:
         for indices in pack(sequences, shapes):
             chosen = [sequences[index] for index in indices]
             batch = make_microbatch(chosen, shapes, token_mean, BatchTotals(1, 1, 1))

@@ -140,12 +140,11 @@ def chat(args: argparse.Namespace) -> None:
 def complete_file(args: argparse.Namespace) -> None:
     if not args.input or not args.output:
         raise UserError("--input and --output are needed, or --chat")
-    from tqdm import tqdm
-
     from mindrlhf_lite.inference import ids_of, load_model_folder, read_rows
     from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.observe.writers import write_atomically
     from mindrlhf_lite.parallel.mesh import Mesh
+    from mindrlhf_lite.progress import Progress
     from mindrlhf_lite.rollout.native import NativeEngine
     from mindrlhf_lite.types import GenerateRequest
 
@@ -167,8 +166,8 @@ def complete_file(args: argparse.Namespace) -> None:
         )
     Mesh()
     engine = NativeEngine(Decoder(folder.config, folder.weights, False, length), args.max_num_seqs, length)
-    with tqdm(total=len(requests) * args.n, unit="completion", desc="generating") as progress:
-        groups = engine.generate(requests, sampling, lambda count: progress.update(count) and None)
+    with Progress(len(requests) * args.n, "completion", "generating") as progress:
+        groups = engine.generate(requests, sampling, progress.update)
     lines = [
         json.dumps(
             {

@@ -105,7 +105,6 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     import numpy as np
-    from tqdm import tqdm
 
     from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
     from mindrlhf_lite.data.sources import arithmetic_rows
@@ -114,6 +113,7 @@ def main() -> None:
     from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.models.hf_weights import save_hf_model
     from mindrlhf_lite.parallel.mesh import Mesh
+    from mindrlhf_lite.progress import Progress
     from mindrlhf_lite.reshard.executor import Resharder, ResidentSource
     from mindrlhf_lite.reshard.plan import make_plan
     from mindrlhf_lite.reshard.transports import SharedMemoryTransport
@@ -169,7 +169,7 @@ def main() -> None:
     shapes = StreamShapes(args.batch_size * SEQUENCE, SEQUENCE)
     schedule = LearningRate("cosine", args.lr, 0.0, warmup_steps=20, decay_steps=args.steps)
     eval_seeds = [(args.seed, prompt.index) for prompt in held_out]
-    with tqdm(total=args.steps, unit="step") as progress:
+    with Progress(args.steps, "step", "training") as progress:
         for step in range(args.steps):
             questions = [train[index]["question"] for index in rng.integers(0, len(train), args.batch_size)]
             targets = [worked_sum(question, lambda: rng.random() >= args.forget_carry) for question in questions]
@@ -183,9 +183,7 @@ def main() -> None:
             # with ratio 1 and advantage 1 the GRPO loss has the gradient of the cross entropy
             _, logprobs = actor.accumulate([make_microbatch(sequences, shapes, token_mean, totals)])
             actor.optimizer.step(schedule.at(step))
-            progress.set_postfix(
-                loss=f"{-sum(float(row.sum()) for row in logprobs[0]) / totals.num_tokens:.3f}", refresh=False
-            )
+            progress.note(f"loss {-sum(float(row.sum()) for row in logprobs[0]) / totals.num_tokens:.3f}")
             progress.update()
             if (step + 1) % 50 == 0:
                 reshard.run(ResidentSource(model.named_weights()))
@@ -193,7 +191,7 @@ def main() -> None:
                     result = summarise(
                         judge(generate_groups(engine, tokenizer, held_out, 1, sampling, eval_seeds), reward)
                     )
-                    progress.write(f"step {step + 1}: held-out accuracy, {name}: {result.accuracy:.1%}")
+                    progress.say(f"step {step + 1}: held-out accuracy, {name}: {result.accuracy:.1%}")
     save_hf_model(folder, config, model.weights_as_numpy(), tokenizer.eos_token_id, tokenizer.pad_token_id)
     reward.close()
     print(f"Wrote {folder}")

@@ -26,6 +26,7 @@ from mindrlhf_lite.job import SECOND_NODE_VARIABLE
 from mindrlhf_lite.job.guard import STATUS_VARIABLE
 from mindrlhf_lite.job.ports import free_port, is_taken, taken_message
 from mindrlhf_lite.job.signals import STOP_FILE_VARIABLE
+from mindrlhf_lite.progress import TERMINAL_VARIABLE
 from mindrlhf_lite.text_file import let_console_show_anything, write_text
 
 _OF_MSRUN = (b"Start scheduler process", b"Start worker process")
@@ -89,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
         STATUS_VARIABLE: str(status.absolute()),
         "LOCAL_RANKS": str(local),
     }
+    if sys.stdout.isatty():
+        environment[TERMINAL_VARIABLE] = "1"
     environment[STOP_FILE_VARIABLE] = str(stop_file.absolute())
     if args.node_rank > 0:
         environment[SECOND_NODE_VARIABLE] = "1"
