@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,24 @@ from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.text_file import read_text
 
 
-def parse_json(text: str | bytes) -> Any:
-    """What `json.loads` gives.
+class NotJson(ValueError):
+    """A text is no JSON; `line` says where."""
+
+    def __init__(self, message: str, line: int):
+        super().__init__(message)
+        self.line = line
+
+
+def parse_json(text: str | bytes, make_object: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """What `json.loads` gives. Args: make_object: of its keys and values, in place of a dict.
 
     Raises:
         ValueError: in words, whatever is wrong with it: also of nesting and of numbers too long for Python.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=make_object)
     except json.JSONDecodeError as error:
-        raise ValueError(f"not valid JSON ({error.msg} at column {error.colno})") from None
+        raise NotJson(f"not valid JSON ({error.msg} at column {error.colno})", error.lineno) from None
     except UnicodeDecodeError:
         raise ValueError("not valid UTF-8") from None
     except RecursionError:

@@ -25,6 +25,9 @@ _TURNS, _FORMS = ("system", "user", "assistant"), ("chatml", _OWN)
 _PROBE = "Wie viele Murmeln bleiben übrig? 7"
 
 
+Turns = tuple[tuple[str, str], ...]
+
+
 def _fill(text: str, question: str, system: str) -> str:
     """Puts row texts in; other braces (as in \\boxed{}) stay, also those that the texts themselves hold."""
     before, slot, after = text.partition(_QUESTION)
@@ -38,6 +41,8 @@ class Template:
     name: str
     render: Callable[[str, str], str]  # question, the row's system message -> prompt
     takes_system: bool
+    # the same of a row that is a conversation, with its earlier (role, content); None: the template has no place for it
+    render_turns: Callable[[str, str, Turns], str] | None = None
 
 
 def load_template(name: str, tokenizer: Tokenizer) -> Template:
@@ -106,9 +111,10 @@ def _of_turns(name: str, turns: Mapping[str, str], tokenizer: Tokenizer) -> Temp
             f"--prompt_type {name}: the tokenizer's files hold no chat_template; use chat_template: chatml, or a text"
         )
 
-    def render(question: str, own_system: str) -> str:
+    def render(question: str, own_system: str, before: Turns = ()) -> str:
         system = own_system or turns.get("system", "")
         messages = [{"role": "system", "content": system}] if system else []
+        messages += [{"role": role, "content": content} for role, content in before]
         messages.append({"role": "user", "content": _fill(turns["user"], question, own_system)})
         if is_own:
             text = tokenizer.apply_chat_template(messages, own_name)
@@ -119,4 +125,4 @@ def _of_turns(name: str, turns: Mapping[str, str], tokenizer: Tokenizer) -> Temp
             )
         return text + turns.get("assistant", "")
 
-    return Template(name, render, takes_system=True)
+    return Template(name, render, takes_system=True, render_turns=render)
