@@ -16,7 +16,7 @@ from mindrlhf_lite.json_file import parse_json
 from mindrlhf_lite.models.hf_weights import load_weights
 from mindrlhf_lite.progress import Progress
 from mindrlhf_lite.shapes.model_config import ModelConfig
-from mindrlhf_lite.text_file import read_text
+from mindrlhf_lite.text_file import check_is_text, read_text
 from mindrlhf_lite.types import TrainSequence
 
 
@@ -70,6 +70,7 @@ def ids_of(row: dict[str, Any], kind: str, tokenizer: Tokenizer, where: str, voc
     if ids is None:
         if not isinstance(row.get(kind), str):
             raise UserError(f"{where}: needs {kind!r} (text) or '{kind}_ids' (list of token ids)")
+        check_is_text(row[kind], f"{where}: {kind}")
         ids = tokenizer.encode(row[kind]) if kind == "prompt" else tokenizer.encode_continuation(row[kind])
     if (
         not isinstance(ids, list)

@@ -39,6 +39,15 @@ def read_log(path: str | Path) -> str:
     return Path(path).read_text(encoding=_ENCODING_WITH_MARK, errors="replace")
 
 
+def check_is_text(text: str, what: str) -> None:
+    """Raises UserError where UTF-8 cannot hold a text: JSON may bring half a surrogate pair as "\\ud83d"."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = ascii(text[error.start])[1:-1]
+        raise UserError(f"{what} holds {half}, half a surrogate pair, which is no character") from None
+
+
 def open_to_write(path: str | Path, mode: str = "w") -> TextIO:
     """Modes "w" and "a". Half a surrogate pair, which UTF-8 cannot hold, is written as \\udXXX instead of an error half
     way through a run.

@@ -24,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.cli import COUNT, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.text_file import read_text, write_text
 
@@ -41,11 +41,11 @@ MODES = {
 
 def parse_arguments() -> argparse.Namespace:
     parser = tool_parser(__doc__)
-    parser.add_argument("--ranks", type=int, default=1, help="default: 1")
-    parser.add_argument("--hidden", type=int, default=3072, help="hidden size (default: 3072)")
-    parser.add_argument("--layers", type=int, default=4, help="default: 4")
+    parser.add_argument("--ranks", type=COUNT, default=1, help="default: 1")
+    parser.add_argument("--hidden", type=COUNT, default=3072, help="hidden size (default: 3072)")
+    parser.add_argument("--layers", type=COUNT, default=4, help="default: 4")
     parser.add_argument(
-        "--steps", type=int, default=3, help="steps; the first one compiles and its time is left out (default: 3)"
+        "--steps", type=COUNT, default=3, help="steps; the first one compiles and its time is left out (default: 3)"
     )
     parser.add_argument("--swap_dir", default="", help="folder of the spill files (default: a temporary folder)")
     return parser.parse_args()

@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.cli import COUNT, DIGITS, POSITIVE, SEED, real_number, run_tool, tool_parser
 from mindrlhf_lite.text_file import write_text
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -89,15 +89,18 @@ def worked_sum(question: str, remembers_carry: Callable[[], bool]) -> str:
 def parse_arguments() -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument("--output", required=True, help="folder to write, in Hugging Face format")
-    parser.add_argument("--seed", type=int, default=0, help="weights and batches (default: 0)")
-    parser.add_argument("--digits", type=int, default=2, help="digits of each number (default: 2)")
+    parser.add_argument("--seed", type=SEED, default=0, help="weights and batches (default: 0)")
+    parser.add_argument("--digits", type=DIGITS, default=2, help="digits of each number (default: 2)")
     parser.add_argument(
-        "--forget_carry", type=float, default=0.7, help="probability that the tutor forgets a carry (default: 0.7)"
+        "--forget_carry",
+        type=real_number(0, 1),
+        default=0.7,
+        help="probability that the tutor forgets a carry (default: 0.7)",
     )
-    parser.add_argument("--steps", type=int, default=320, help="training steps (default: 320)")
-    parser.add_argument("--batch_size", type=int, default=128, help="sums a step (default: 128)")
+    parser.add_argument("--steps", type=COUNT, default=320, help="training steps (default: 320)")
+    parser.add_argument("--batch_size", type=COUNT, default=128, help="sums a step (default: 128)")
     parser.add_argument(
-        "--lr", type=float, default=1.5e-3, help="peak learning rate; falls to 0 by a cosine (default: 1.5e-3)"
+        "--lr", type=POSITIVE, default=1.5e-3, help="peak learning rate; falls to 0 by a cosine (default: 1.5e-3)"
     )
     return parser.parse_args()
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.cli import COUNT_OR_NONE, run_tool, tool_parser
 from mindrlhf_lite.config.aliases.document import LANGUAGES, key_tables
 from mindrlhf_lite.config.aliases.migrate import shortest_yaml
 from mindrlhf_lite.config.aliases.toolkits import translate
@@ -34,7 +34,9 @@ def main() -> None:
     parser = tool_parser(__doc__)
     parser.add_argument("config", metavar="IN.yaml", nargs="?", help="the configuration to translate")
     parser.add_argument("--output", metavar="OUT.yaml", help="file to write (default: the console)")
-    parser.add_argument("--devices", type=int, default=0, help="ranks, where a file gives no data_parallel degree")
+    parser.add_argument(
+        "--devices", type=COUNT_OR_NONE, default=0, help="ranks, where a file gives no data_parallel degree"
+    )
     parser.add_argument("--quiet", action="store_true", help="no remarks")
     parser.add_argument(
         "--table", action="store_true", help="print what becomes of every key of both toolkits, and stop"

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import fail, run_tool, tool_parser
+from mindrlhf_lite.cli import COUNT, COUNT_OR_NONE, DIGITS, POSITIVE, SEED, TOKEN_ID, fail, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--file_path", nargs="+", help="source files (.jsonl, .json, .csv, .parquet)")
     parser.add_argument(
         "--ratios",
-        type=float,
+        type=POSITIVE,
         nargs="+",
         help="shares of the files in the result, until one is used up (default: all rows of all files)",
     )
@@ -78,19 +78,19 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--max_prompt_length",
-        type=int,
+        type=COUNT,
         default=1024,
         help="longest prompt in tokens; longer ones are bad rows (default: 1024)",
     )
     parser.add_argument(
         "--seq_length",
-        type=int,
+        type=COUNT,
         default=2048,
         help="prompt + completion of the later run in tokens; must exceed --max_prompt_length (default: 2048)",
     )
     parser.add_argument(
         "--pad_token_id",
-        type=int,
+        type=TOKEN_ID,
         help="pad prompt_ids to --max_prompt_length with this id (default: no padding; this project needs none)",
     )
     parser.add_argument(
@@ -101,7 +101,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--verifier_timeout_s",
-        type=float,
+        type=POSITIVE,
         default=10.0,
         help="seconds that each may take for one of them (default: 10)",
     )
@@ -113,14 +113,19 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="keep the first of questions that differ in white space only; other gold answers are reported",
     )
-    parser.add_argument("--sample", type=int, default=0, help="use so many rows, chosen by --seed; 0: all (default: 0)")
-    parser.add_argument("--workers", type=int, default=1, help="processes that tokenize and check (default: 1)")
     parser.add_argument(
-        "--log_interval", type=int, default=0, help="rows between lines of progress; 0: a progress bar (default: 0)"
+        "--sample", type=COUNT_OR_NONE, default=0, help="use so many rows, chosen by --seed; 0: all (default: 0)"
+    )
+    parser.add_argument("--workers", type=COUNT, default=1, help="processes that tokenize and check (default: 1)")
+    parser.add_argument(
+        "--log_interval",
+        type=COUNT_OR_NONE,
+        default=0,
+        help="rows between lines of progress; 0: a progress bar (default: 0)",
     )
     parser.add_argument(
         "--inspect",
-        type=int,
+        type=COUNT_OR_NONE,
         nargs="?",
         const=3,
         default=0,
@@ -128,14 +133,14 @@ def make_parser() -> argparse.ArgumentParser:
         help="print N prompts (3 if not given), bad rows and lengths; no MindRecord",
     )
     parser.add_argument(
-        "--num_rows", type=int, default=2000, help="generated arithmetic: number of rows (default: 2000)"
+        "--num_rows", type=COUNT, default=2000, help="generated arithmetic: number of rows (default: 2000)"
     )
     parser.add_argument(
-        "--digits", type=int, default=2, help="generated arithmetic: digits of each number (default: 2)"
+        "--digits", type=DIGITS, default=2, help="generated arithmetic: digits of each number (default: 2)"
     )
     parser.add_argument(
         "--seed",
-        type=int,
+        type=SEED,
         default=0,
         help="of sampling, mixing, and of generated arithmetic's held-out sums and order (default: 0)",
     )
@@ -183,8 +188,6 @@ def parse_arguments() -> argparse.Namespace:
             f"--ratios {' '.join(map(str, args.ratios))}: one positive number for each of the "
             f"{len(args.file_path or [])} files of --file_path is needed"
         )
-    if min(args.workers, 1) < 1 or min(args.sample, args.inspect, args.log_interval) < 0:
-        raise UserError("--workers must be at least 1; --sample, --inspect and --log_interval must not be negative")
     return args
 
 

@@ -18,6 +18,7 @@ from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.rewards.boxes import last_boxed
 from mindrlhf_lite.rewards.knights import knight_statements
 from mindrlhf_lite.rewards.numbers import parse_quantity
+from mindrlhf_lite.text_file import check_is_text
 
 
 @dataclass(frozen=True)
@@ -191,12 +192,7 @@ def _text(value: Mapping[str, Any], fields: Sequence[str]) -> str:
 
 
 def _whole(text: str, field: str) -> str:
-    """The same text, which UTF-8 can hold: JSON may bring half a surrogate pair as \\ud83d."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        half = ascii(text[error.start])[1:-1]
-        raise UserError(f"field {field} holds {half}, half a surrogate pair, which is no character") from None
+    check_is_text(text, f"field {field}")
     return text
 
 
