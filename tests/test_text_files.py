@@ -154,3 +154,22 @@ def test_a_tool_in_an_ascii_locale_ends_in_words(tmp_path):
     environment = {**clean_environment(), "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     result = python(environment, ROOT / "tools/rlhf_data.py", "--config", os.fsencode(tmp_path).decode() + "/数.yaml")
     assert result.returncode == 2 and b"Traceback" not in result.stderr and b"No such file" in result.stderr
+
+
+def test_a_verifier_may_print_what_the_console_lacks(gbk, tmp_path):
+    (tmp_path / "prints.py").write_text(
+        "def verify(completion, gold):\n    print('\\ufffd', completion)\n    return 1.0\n", encoding="utf-8"
+    )
+    script = (
+        "from mindrlhf_lite.rewards.pool import VerifierPool\n"
+        "from mindrlhf_lite.types import CompletionView\n"
+        "if __name__ == '__main__':\n"
+        "    pool, verdicts = VerifierPool(['prints.verify'], 60, 1), []\n"
+        "    pool.score([(CompletionView('\\U0001f600'), '1')], lambda place, verdict: verdicts.append(verdict))\n"
+        "    pool.close()\n"
+        "    print(verdicts[0].problem or verdicts[0].score.value)\n"
+    )
+    (tmp_path / "run.py").write_text(script, encoding="utf-8")
+    environment = {**gbk, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}
+    result = python(environment, tmp_path / "run.py")
+    assert result.stdout.strip() == b"1.0", result.stderr

@@ -16,6 +16,7 @@ NUM_SHOWN = 5
 def main() -> None:
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit(f"usage: python {sys.argv[0]} FOLDER\n\n{__doc__}")
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal need not know what a model writes
     folder = Path(sys.argv[1])
     if not (folder / "summary.json").is_file():
         sys.exit(f"error: {folder}: no summary.json there; give the output folder of a run that is done")

@@ -55,7 +55,8 @@ def file_problems(config: Config, needs_prompts: bool = True) -> list[str]:
             f"rl_config.output_dir={rl.output_dir!r}: a run is there already; continue it with "
             "--resume_training, or give another folder"
         )
-    if config.generate_config.load not in ("", config.actor_config.load):
+    rollout = config.generate_config.load
+    if rollout and Path(rollout).resolve() != Path(config.actor_config.load).resolve():
         problems.append(
             f"generate_config.load={config.generate_config.load!r}: rollouts use the actor's weights; leave it empty"
         )

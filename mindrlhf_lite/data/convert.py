@@ -120,10 +120,12 @@ class Crew:
         self.converter, self.pool, self.log_interval = converter, pool, log_interval
 
     def check(self, questions: Sequence[Question]) -> list[BadRow | None]:
-        return self._run(questions, self.converter.check, _check_in_worker, "checking", "checked")
+        progress = Progress(len(questions), "row", "checking", says_end=not self.log_interval)
+        return self._run(questions, self.converter.check, _check_in_worker, progress)
 
     def tokenize(self, questions: Sequence[Question]) -> list[Prompt | BadRow]:
-        return self._run(questions, self.converter.tokenize, _tokenize_in_worker, "tokenizing", "tokenized")
+        progress = Progress(len(questions), "row", "tokenizing", is_shown=not self.log_interval)
+        return self._run(questions, self.converter.tokenize, _tokenize_in_worker, progress, self.log_interval)
 
     def tokenize_good(self, questions: Sequence[Question], problems: Sequence[BadRow | None]) -> list[Prompt | BadRow]:
         """Prompts, or bad rows, of the questions that have no problem; the problems of the others."""
@@ -132,17 +134,17 @@ class Crew:
         return [next(tokenized) if problem is None else problem for problem in problems]
 
     def _run(
-        self, questions: Sequence[Question], here: Callable, in_worker: Callable, doing: str, has_done: str
+        self, questions: Sequence[Question], here: Callable, in_worker: Callable, bar: Progress, log_interval: int = 0
     ) -> list[Any]:
         batches = [questions[start : start + _BATCH] for start in range(0, len(questions), _BATCH)]
         done: list[Any] = []
-        with Progress(len(questions), "row", doing, is_shown=not self.log_interval) as progress:
+        with bar as progress:
             for results in self.pool.imap(in_worker, batches) if self.pool else map(here, batches):
                 before = len(done)
                 done += results
                 progress.update(len(results))
-                if self.log_interval and len(done) // self.log_interval > before // self.log_interval:
-                    print(f"{has_done} {len(done)} of {len(questions)} rows", flush=True)
+                if log_interval and len(done) // log_interval > before // log_interval:
+                    print(f"tokenized {len(done)} of {len(questions)} rows", flush=True)
         return done
 
 

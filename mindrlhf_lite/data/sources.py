@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ import numpy as np
 from mindrlhf_lite.data.files import read_rows
 from mindrlhf_lite.data.messages import Turns, are_messages, turns_of
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.json_file import parse_json
 from mindrlhf_lite.rewards.boxes import last_boxed
 from mindrlhf_lite.rewards.knights import knight_statements
 from mindrlhf_lite.rewards.numbers import parse_quantity
@@ -115,9 +115,9 @@ def parse_map_keys(given: str | Mapping[str, str]) -> dict[str, str]:
         ValueError: not such a mapping, or an unknown key.
     """
     try:
-        values = json.loads(given) if isinstance(given, str) else dict(given)
-    except json.JSONDecodeError as error:
-        raise UserError(f"--map_keys {given}: not valid JSON ({error.msg})") from None
+        values = parse_json(given) if isinstance(given, str) else dict(given)
+    except ValueError as error:
+        raise UserError(f"--map_keys {given}: {error}") from None
     if not isinstance(values, dict) or not all(isinstance(field, str) for field in values.values()):
         raise UserError(f"--map_keys {given}: must map {', '.join(_MAP_KEYS)} to names of fields")
     if unknown := set(values) - set(_MAP_KEYS):
