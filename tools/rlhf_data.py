@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mindrlhf_lite.types import Prompt
 
 _BAD_ROWS_SHOWN = 20
+_SOON_CHECKED = 1000  # rows; of more, what is wrong already is said before their answers are checked
 _DATASET_TYPES = ["gsm8k", "deepscaler", "math", "simplerl", "openr1math", "kk", "verl", "trl", "arithmetic", "custom"]
 _LONGEST_OF_MINDSPEED_RL = 2048  # tokens of a prompt: its files do not say, its runs do
 # MindSpeed-RL's names
@@ -357,6 +358,14 @@ def convert(
         keep(path, key, found)
         return f"what was found out is kept in {path}: the next conversion of the same rows goes on from there"
 
+    if bad and not args.skip_bad_rows and len(questions) > _SOON_CHECKED:
+        first = bad[0]
+        print(
+            f"{len(bad)} bad row(s) so far, the first {first.file}:{first.row}: {first.reason}; the answers of the "
+            f"other {len(questions)} are being checked",
+            file=sys.stderr,
+            flush=True,
+        )
     before = take_up(path, key)
     if before is not None:
         print(f"going on from {path}")
