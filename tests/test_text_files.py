@@ -173,3 +173,16 @@ def test_a_verifier_may_print_what_the_console_lacks(gbk, tmp_path):
     environment = {**gbk, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}
     result = python(environment, tmp_path / "run.py")
     assert result.stdout.strip() == b"1.0", result.stderr
+
+
+def test_a_conversation_may_be_utf_8_in_an_ascii_locale(quickstart_model):
+    environment = {**clean_environment(), "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, ROOT / "tools/generate.py", "--model", quickstart_model, "--chat", "--max_tokens", "2"]
+    result = subprocess.run(
+        [*map(str, command), "--prompt_type", "plain"],
+        input="训 1+2=\n".encode() + b"\xff\n",
+        capture_output=True,
+        env=environment,
+        timeout=300,
+    )
+    assert result.returncode == 0 and result.stderr.decode().count("not UTF-8 text") == 1, result.stderr

@@ -125,8 +125,7 @@ def chat(args: argparse.Namespace) -> None:
     turn = 0
     while True:
         try:
-            question = input("> " if sys.stdin.isatty() else "")
-            question.encode()
+            question = typed("> " if sys.stdin.isatty() else "")
         except EOFError:
             return
         except UnicodeError:
@@ -150,6 +149,20 @@ def chat(args: argparse.Namespace) -> None:
                 print()
             except ValueError as error:
                 print(f"error: {error}", file=sys.stderr)
+
+
+def typed(prompt: str) -> str:
+    """A line of standard input, which may be UTF-8 also where the locale says ASCII.
+
+    Raises:
+        UnicodeError: it is no text.
+    """
+    line = input(prompt)
+    try:
+        line.encode()
+    except UnicodeEncodeError:  # bytes that the locale's encoding lacks
+        return line.encode(sys.stdin.encoding, "surrogateescape").decode()
+    return line
 
 
 def complete_file(args: argparse.Namespace) -> None:
