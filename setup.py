@@ -6,7 +6,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 version = re.search(
-    r'__version__ = "(.+)"', Path(__file__).with_name("mindrlhf_lite").joinpath("__init__.py").read_text()
+    r'__version__ = "(.+)"',
+    Path(__file__).with_name("mindrlhf_lite").joinpath("__init__.py").read_text(encoding="utf-8"),
 ).group(1)
 
 setup(

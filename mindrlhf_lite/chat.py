@@ -65,7 +65,7 @@ class Conversation:
 
     @property
     def _knows_chatml(self) -> bool:
-        return len(self.tokenizer.encode(_CHATML_START)) == 1
+        return len(self.tokenizer.encode(_CHATML_START)) == len(self.tokenizer.encode("")) + 1  # besides BOS
 
     def prompt(self) -> str:
         """The text that the model continues, after a user's turn."""

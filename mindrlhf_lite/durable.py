@@ -66,3 +66,15 @@ def remove(folder: Path) -> None:
     aside = set_aside(folder)
     if aside is not None:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def why_not_a_folder(path: Path) -> str:
+    """Why nothing can be written into a folder that may not be there yet; empty if it can."""
+    if path.exists() and not path.is_dir():
+        return "it is a file"
+    there = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
+    if not there.is_dir():
+        return f"{there} is a file"
+    if not os.access(there, os.W_OK | os.X_OK):
+        return f"{there} is not writable"
+    return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,11 @@ import numpy as np
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
 from mindrlhf_lite.data.tokenizer import Tokenizer, stop_token_ids
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.json_file import parse_json
 from mindrlhf_lite.models.hf_weights import load_weights
+from mindrlhf_lite.progress import Progress
 from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.text_file import check_is_text, read_text
 from mindrlhf_lite.types import TrainSequence
 
 
@@ -42,17 +44,14 @@ def read_rows(path: str) -> list[dict[str, Any]]:
     if not Path(path).is_file():
         raise UserError(f"--input {path}: no such file")
     rows = []
-    try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")  # splitlines() would also cut at U+2028 inside texts
-    except UnicodeDecodeError:
-        raise UserError(f"--input {path}: not UTF-8 text") from None
-    for number, line in enumerate(lines, 1):
+    # splitlines() would also cut at U+2028 inside texts
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}:{number}: not valid JSON ({error.msg})") from None
+            row = parse_json(line)
+        except ValueError as error:
+            raise UserError(f"{path}:{number}: {error}") from None
         if not isinstance(row, dict):
             raise UserError(f"{path}:{number}: a JSON object is needed, not {type(row).__name__}")
         rows.append(row)
@@ -71,7 +70,8 @@ def ids_of(row: dict[str, Any], kind: str, tokenizer: Tokenizer, where: str, voc
     if ids is None:
         if not isinstance(row.get(kind), str):
             raise UserError(f"{where}: needs {kind!r} (text) or '{kind}_ids' (list of token ids)")
-        ids = tokenizer.encode(row[kind])
+        check_is_text(row[kind], f"{where}: {kind}")
+        ids = tokenizer.encode(row[kind]) if kind == "prompt" else tokenizer.encode_continuation(row[kind])
     if (
         not isinstance(ids, list)
         or not ids
@@ -99,8 +99,6 @@ def as_train_sequences(rows: Sequence[dict[str, Any]], source: str, folder: Mode
 
 def score_sequences(sequences: Sequence[TrainSequence], folder: ModelFolder, rows_at_once: int) -> list[np.ndarray]:
     """Logprobs of every sequence's completion tokens, float32, in order; shows a progress bar."""
-    from tqdm import tqdm
-
     from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.shapes.streams import StreamShapes
     from mindrlhf_lite.trainer.actor import LogprobScorer
@@ -110,7 +108,7 @@ def score_sequences(sequences: Sequence[TrainSequence], folder: ModelFolder, row
     shapes = StreamShapes(rows_at_once * longest, longest)
     scorer = LogprobScorer(Decoder(folder.config, folder.weights, False, longest))
     results: list[np.ndarray] = [np.empty(0, np.float32)] * len(sequences)
-    with tqdm(total=len(sequences), unit="row", desc="scoring") as progress:
+    with Progress(len(sequences), "row", "scoring") as progress:
         for indices in pack(sequences, shapes):
             chosen = [sequences[index] for index in indices]
             batch = make_microbatch(chosen, shapes, token_mean, BatchTotals(1, 1, 1))

@@ -3,10 +3,38 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.text_file import read_text
+
+
+class NotJson(ValueError):
+    """A text is no JSON; `line` says where."""
+
+    def __init__(self, message: str, line: int):
+        super().__init__(message)
+        self.line = line
+
+
+def parse_json(text: str | bytes, make_object: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """What `json.loads` gives. Args: make_object: of its keys and values, in place of a dict.
+
+    Raises:
+        ValueError: in words, whatever is wrong with it: also of nesting and of numbers too long for Python.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=make_object)
+    except json.JSONDecodeError as error:
+        raise NotJson(f"not valid JSON ({error.msg} at column {error.colno})", error.lineno) from None
+    except UnicodeDecodeError:
+        raise ValueError("not valid UTF-8") from None
+    except RecursionError:
+        raise ValueError("not valid JSON (nested too deeply)") from None
+    except ValueError:  # int() of more digits than sys.get_int_max_str_digits()
+        raise ValueError("it holds a number of too many digits; put it in quotes") from None
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
@@ -16,13 +44,13 @@ def read_json(path: str | Path) -> dict[str, Any]:
         UserError: there is none, and why.
     """
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = parse_json(read_text(path))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
-    except ValueError as error:  # of JSON, or of UTF-8
-        raise UserError(f"{path}: not valid JSON ({error})") from None
-    except RecursionError:
-        raise UserError(f"{path}: not valid JSON (nested too deeply)") from None
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: a JSON object is needed")
     return values

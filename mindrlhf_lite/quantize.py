@@ -28,6 +28,7 @@ import yaml
 from mindrlhf_lite.checkpoint.transform import open_checkpoint, write_mindformers
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.models.mindformers import mindformers_problem, mindformers_settings
+from mindrlhf_lite.text_file import open_to_write, write_text
 
 _HEAD = "lm_head"
 _LENGTH = 8  # of the forward pass that the observers need
@@ -100,8 +101,9 @@ def quantize(model_dir: str | Path, output_dir: str | Path, keep: tuple[str, ...
         **settings,
         "quantization_config": {**method, "modules_to_not_convert": list(keep), "algorithm_args": {}},
     }
-    (output / "model.yaml").write_text(
-        yaml.safe_dump({"model": {"model_config": quantized, "arch": {"type": "LlamaForCausalLM"}}}, sort_keys=False)
+    write_text(
+        output / "model.yaml",
+        yaml.safe_dump({"model": {"model_config": quantized, "arch": {"type": "LlamaForCausalLM"}}}, sort_keys=False),
     )
     int8 = [parameter for parameter in parameters.values() if parameter.dtype == ms.int8]
     int8_bytes = sum(parameter.nbytes for parameter in int8)
@@ -115,7 +117,7 @@ def _without_their_logs(folder: str) -> Iterator[None]:
     warnings.simplefilter(
         "ignore", DeprecationWarning
     )  # RoundToNearest gives way to PTQ, which has no LlamaForCausalLM
-    with open(Path(folder) / "stdout", "w") as sink, contextlib.redirect_stdout(sink):
+    with open_to_write(Path(folder) / "stdout") as sink, contextlib.redirect_stdout(sink):
         yield
     logging.raiseExceptions = False  # their handler keeps the closed file
 

@@ -29,4 +29,9 @@ def load_yaml(text: str) -> Any:
     Raises:
         yaml.YAMLError: not YAML, or a key stands twice; `problem_mark` says where.
     """
-    return yaml.load(text, Loader=_StrictLoader)
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
+    except ValueError as error:  # a number of thousands of digits, a date that is none
+        raise yaml.YAMLError(f"a value cannot be read: {error}") from None

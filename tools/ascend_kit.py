@@ -39,6 +39,7 @@ sys.path.insert(0, str(ROOT))
 from mindrlhf_lite.acceptance.checks import CHECKS
 from mindrlhf_lite.cli import run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.text_file import read_text, write_text
 
 MODEL = ROOT / "examples/quickstart/model"
 NAMES = (*CHECKS, "memory", "vllm", "layouts", "training")
@@ -89,8 +90,8 @@ class Kit:
     def write(self) -> None:
         """The report of what is done: after every check, so that nothing is lost with a later one."""
         report, output = {"about": self.about, "checks": self.results}, Path(self.args.output)
-        (output / "ascend_report.json").write_text(json.dumps(report, indent=1) + "\n")
-        (output / "ascend_report.md").write_text(as_markdown(report))
+        write_text(output / "ascend_report.json", json.dumps(report, indent=1) + "\n")
+        write_text(output / "ascend_report.md", as_markdown(report))
 
     def attempt(self, name: str, check: Callable[[], None]) -> None:
         """Runs a check; what it did not expect is its failure, and the next one's turn."""
@@ -117,7 +118,7 @@ class Kit:
             start_new_session=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
             errors="replace",
         ) as process:
             try:
@@ -143,7 +144,7 @@ class Kit:
         try:
             limit = SECONDS_OF_A_LONG_ONE if check.tolerance is None else SECONDS_A_CHECK
             self.run([*module, "emulated" if device == "CPU" else "Ascend", "device.npz"], device, limit)
-            ours, figures = _load(self.scratch / "device.npz"), json.loads((self.scratch / "device.json").read_text())
+            ours, figures = _load(self.scratch / "device.npz"), json.loads(read_text(self.scratch / "device.json"))
             if check.tolerance is None:
                 status, told = ("not computed", {}) if device == "dry" else ("ok", figures)
                 self.note(name, check.says, status, time.perf_counter() - start, figures=told)
@@ -188,7 +189,7 @@ class Kit:
             if self.args.device == "Ascend":
                 (self.scratch / "request").write_bytes(pickle.dumps(StepRequest(config, shape)))
                 self.run([sys.executable, "-m", "mindrlhf_lite.trainer.compiled_step", "request", "report"], "Ascend")
-                found["device"] = json.loads((self.scratch / "report").read_text())["phases"]
+                found["device"] = json.loads(read_text(self.scratch / "report"))["phases"]
         except (RuntimeError, OSError, ValueError, subprocess.TimeoutExpired) as error:
             self.note("memory", says, "FAILED", time.time() - start, error=without_names(str(error)))
             return
@@ -212,7 +213,7 @@ class Kit:
             module = [sys.executable, "-m", "mindrlhf_lite.acceptance.checks", "vllm", device, "vllm.npz"]
             try:
                 self.run([*module, os.path.abspath(self.args.model)], device, SECONDS_OF_A_LONG_ONE)
-                figures = json.loads((self.scratch / "vllm.json").read_text())
+                figures = json.loads(read_text(self.scratch / "vllm.json"))
                 is_far = bool(_load(self.scratch / "vllm.npz")["far"][0])
             except (RuntimeError, OSError, ValueError) as error:
                 self.note("vllm", says, "FAILED", time.time() - start, error=without_names(str(error)))
@@ -258,7 +259,7 @@ class Kit:
         ]
         job = ["-m", "mindrlhf_lite.job", f"--ranks={ranks}", f"--log_dir={self.scratch / 'log'}"] if ranks > 1 else []
         self.run([sys.executable, *job, *script], device)
-        return dict(json.loads(out.read_text()))
+        return dict(json.loads(read_text(out)))
 
     def training(self) -> None:
         """Twenty steps of the quickstart."""
@@ -272,8 +273,8 @@ class Kit:
         try:
             script = ["bash", str(ROOT / "examples/quickstart/run_grpo.sh"), "--ranks", "1", "--output", str(run)]
             self.run([*script, *settings], self.args.device, SECONDS_OF_A_LONG_ONE)
-            accuracy = json.loads((run / "summary.json").read_text())["accuracy"]["after"]["accuracy"]
-            rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+            accuracy = json.loads(read_text(run / "summary.json"))["accuracy"]["after"]["accuracy"]
+            rows = [json.loads(line) for line in read_text(run / "metrics.jsonl").splitlines()]
             steps = sorted(row["time_s/step"] for row in rows if "time_s/step" in row)
             median = steps[len(steps) // 2]
         except (RuntimeError, OSError, ValueError, LookupError) as error:
@@ -330,7 +331,7 @@ def about(device: str) -> dict[str, Any]:
     home = Path(os.environ.get("ASCEND_HOME_PATH", ""))
     for file in (home / "version.cfg", home / "opp/version.info"):
         if os.environ.get("ASCEND_HOME_PATH") and file.is_file():
-            found["CANN"] = " ".join(re.findall(r"[\d.]+[\w.]*", file.read_text())[:2])
+            found["CANN"] = " ".join(re.findall(r"[\d.]+[\w.]*", read_text(file))[:2])
     return found
 
 

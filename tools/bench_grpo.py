@@ -29,8 +29,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.cli import COUNT, COUNT_OR_NONE, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.text_file import read_text, write_text
 
 REWARD = """from mindrlhf_lite.rewards import verifier
 
@@ -48,20 +49,24 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", required=True, help="Hugging Face folder")
     parser.add_argument("--data", help="JSON lines with a question each, asked by the model's chat template")
     parser.add_argument(
-        "--steps", type=int, default=6, help="steps; the first one compiles and is left out (default: 6)"
+        "--steps", type=COUNT, default=6, help="steps; the first one compiles and is left out (default: 6)"
     )
-    parser.add_argument("--prompts", type=int, default=16, help="prompts a step (default: 16)")
-    parser.add_argument("--generations", type=int, default=8, help="completions a prompt (default: 8)")
-    parser.add_argument("--max_new_tokens", type=int, default=64, help="tokens of a completion, at most (default: 64)")
-    parser.add_argument("--min_new_tokens", type=int, help="and at least (default: max_new_tokens)")
+    parser.add_argument("--prompts", type=COUNT, default=16, help="prompts a step (default: 16)")
+    parser.add_argument("--generations", type=COUNT, default=8, help="completions a prompt (default: 8)")
+    parser.add_argument(
+        "--max_new_tokens", type=COUNT, default=64, help="tokens of a completion, at most (default: 64)"
+    )
+    parser.add_argument("--min_new_tokens", type=COUNT_OR_NONE, help="and at least (default: max_new_tokens)")
     parser.add_argument(
         "--lengths",
         choices=("generated", "log_uniform"),
         default="generated",
         help="log_uniform: completions are cut to 5 to max_new_tokens tokens, log-uniform (default: generated)",
     )
-    parser.add_argument("--micro_batch_num", type=int, default=4, help="micro-batches an update (default: 4)")
-    parser.add_argument("--micro_batch_tokens", type=int, default=0, help="their tokens; 0: by micro_batch_num")
+    parser.add_argument("--micro_batch_num", type=COUNT, default=4, help="micro-batches an update (default: 4)")
+    parser.add_argument(
+        "--micro_batch_tokens", type=COUNT_OR_NONE, default=0, help="their tokens; 0: by micro_batch_num"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="any other setting")
     return parser.parse_args()
 
@@ -96,7 +101,7 @@ def prompts_of(args: argparse.Namespace, model: str) -> list:
 
     tokenizer, rng = Tokenizer(model), random.Random(0)
     if args.data:
-        questions = [json.loads(line)["question"] for line in Path(args.data).read_text().splitlines()]
+        questions = [json.loads(line)["question"] for line in read_text(args.data).splitlines()]
         template = load_template("chat", tokenizer)
         texts = [template.render(question, "") for question in questions]
     else:
@@ -153,7 +158,7 @@ def main() -> None:
     others = dict(word.split("=", 1) for word in args.set)
     with tempfile.TemporaryDirectory() as folder:
         write_prompts(Path(folder) / "prompts.mindrecord", prompts)
-        (Path(folder) / "bench_reward.py").write_text(REWARD)
+        write_text(Path(folder) / "bench_reward.py", REWARD)
         os.chdir(folder)
         config = build_config(
             {

@@ -19,18 +19,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.cli import COUNT, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = tool_parser(__doc__)
-    parser.add_argument("--layers", type=int, default=12, help="default: 12")
+    parser.add_argument("--layers", type=COUNT, default=12, help="default: 12")
     parser.add_argument(
-        "--hidden", type=int, default=256, help="hidden size; the MLP is three times as wide (default: 256)"
+        "--hidden", type=COUNT, default=256, help="hidden size; the MLP is three times as wide (default: 256)"
     )
-    parser.add_argument("--rows", type=int, default=32, help="sequences (default: 32)")
-    parser.add_argument("--length", type=int, default=256, help="tokens of a sequence (default: 256)")
+    parser.add_argument("--rows", type=COUNT, default=32, help="sequences (default: 32)")
+    parser.add_argument("--length", type=COUNT, default=256, help="tokens of a sequence (default: 256)")
     parser.add_argument(
         "--only",
         choices=("kept", "select", "recomputed"),
@@ -94,7 +94,7 @@ def main() -> None:
         return
     for mode in ("kept", "select", "recomputed"):
         result = subprocess.run(
-            [sys.executable, __file__, *sys.argv[1:], "--only", mode], capture_output=True, text=True
+            [sys.executable, __file__, *sys.argv[1:], "--only", mode], capture_output=True, encoding="utf-8"
         )
         if result.returncode:
             raise UserError(f"the measurement with activations {mode} failed:\n{result.stderr[-3000:]}")

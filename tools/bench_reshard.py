@@ -23,7 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.cli import COUNT, run_tool, tool_parser
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -31,8 +31,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--src", default="dp=1,tp=2,pp=2", help="source strategy (default: dp=1,tp=2,pp=2)")
     parser.add_argument("--dst", default="dp=2,tp=2", help="destination strategy (default: dp=2,tp=2)")
     parser.add_argument("--model_config", help="YAML of model_configs/; default: a model of 473 MB")
-    parser.add_argument("--bucket_mb", type=int, default=8, help="default: 8")
-    parser.add_argument("--repeat", type=int, default=9, help="reshards timed with each transport (default: 9)")
+    parser.add_argument("--bucket_mb", type=COUNT, default=8, help="default: 8")
+    parser.add_argument("--repeat", type=COUNT, default=9, help="reshards timed with each transport (default: 9)")
     return parser.parse_args()
 
 

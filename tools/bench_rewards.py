@@ -19,7 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.cli import COUNT, COUNT_OR_NONE, POSITIVE, run_tool, tool_parser
+from mindrlhf_lite.text_file import write_text
 
 VERIFIERS = ("accuracy_reward", "qwen_accuracy_reward", "math_reward", "r1_accuracy_reward", "format_reward")
 _HANGS = """import time
@@ -33,12 +34,14 @@ def hangs(completion, gold):
 
 def parse_arguments() -> argparse.Namespace:
     parser = tool_parser(__doc__)
-    parser.add_argument("--completions", type=int, default=1024, help="default: 1024")
-    parser.add_argument("--tokens", type=int, default=512, help="of a completion, about (default: 512)")
-    parser.add_argument("--workers", type=int, default=0, help="processes; 0: one a core (default: 0)")
-    parser.add_argument("--turns", type=int, default=5, help="timed batches of each verifier (default: 5)")
-    parser.add_argument("--hangs", type=int, default=0, help="also: so many completions on which a verifier hangs")
-    parser.add_argument("--timeout", type=float, default=10.0, help="seconds a score may take (default: 10)")
+    parser.add_argument("--completions", type=COUNT, default=1024, help="default: 1024")
+    parser.add_argument("--tokens", type=COUNT, default=512, help="of a completion, about (default: 512)")
+    parser.add_argument("--workers", type=COUNT_OR_NONE, default=0, help="processes; 0: one a core (default: 0)")
+    parser.add_argument("--turns", type=COUNT, default=5, help="timed batches of each verifier (default: 5)")
+    parser.add_argument(
+        "--hangs", type=COUNT_OR_NONE, default=0, help="also: so many completions on which a verifier hangs"
+    )
+    parser.add_argument("--timeout", type=POSITIVE, default=10.0, help="seconds a score may take (default: 10)")
     return parser.parse_args()
 
 
@@ -69,7 +72,7 @@ def main() -> None:
         )
     if args.hangs:
         with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "bench_hangs.py").write_text(_HANGS)
+            write_text(Path(folder) / "bench_hangs.py", _HANGS)
             os.environ["PYTHONPATH"] = folder  # of the workers
             sys.path.insert(0, folder)
             pool = VerifierPool(["bench_hangs.hangs"], args.timeout, args.workers)

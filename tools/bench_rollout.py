@@ -29,7 +29,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.cli import COUNT, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
 
 NEW_TOKENS, STOP_TOKENS, VOCABULARY = 128, 20, 2048
@@ -44,10 +44,10 @@ def parse_arguments() -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument("--engines", default="native,vllm,transformers", help="default: native,vllm,transformers")
     parser.add_argument("--model", help="Hugging Face folder; default: a random model of --hidden and --layers")
-    parser.add_argument("--hidden", type=int, default=256, help="hidden size (default: 256)")
-    parser.add_argument("--layers", type=int, default=4, help="default: 4")
-    parser.add_argument("--prompts", type=int, default=128, help="default: 128")
-    parser.add_argument("--turns", type=int, default=5, help="timed turns; the median is reported (default: 5)")
+    parser.add_argument("--hidden", type=COUNT, default=256, help="hidden size (default: 256)")
+    parser.add_argument("--layers", type=COUNT, default=4, help="default: 4")
+    parser.add_argument("--prompts", type=COUNT, default=128, help="default: 128")
+    parser.add_argument("--turns", type=COUNT, default=5, help="timed turns; the median is reported (default: 5)")
     parser.add_argument(
         "--serve", help=argparse.SUPPRESS
     )  # a folder: be the one engine of --engines, generate once for every line of standard input
@@ -103,7 +103,7 @@ def main() -> None:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
-                    text=True,
+                    encoding="utf-8",
                     env={**os.environ, **KEEP_MEMORY},
                 )
             )
@@ -179,8 +179,10 @@ def transformers_engine(folder: str, prompts: list) -> Callable[[], int]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or len(os.sched_getaffinity(0)))
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    from mindrlhf_lite.rollout.sampler import allowed_threads
+
+    torch.set_num_threads(allowed_threads() or len(os.sched_getaffinity(0)))
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, dtype=torch.float32).eval()
     width = max(map(len, prompts))
     ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])

@@ -24,8 +24,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.cli import COUNT, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.text_file import read_text, write_text
 
 MODES = {
     "off": [],
@@ -40,11 +41,11 @@ MODES = {
 
 def parse_arguments() -> argparse.Namespace:
     parser = tool_parser(__doc__)
-    parser.add_argument("--ranks", type=int, default=1, help="default: 1")
-    parser.add_argument("--hidden", type=int, default=3072, help="hidden size (default: 3072)")
-    parser.add_argument("--layers", type=int, default=4, help="default: 4")
+    parser.add_argument("--ranks", type=COUNT, default=1, help="default: 1")
+    parser.add_argument("--hidden", type=COUNT, default=3072, help="hidden size (default: 3072)")
+    parser.add_argument("--layers", type=COUNT, default=4, help="default: 4")
     parser.add_argument(
-        "--steps", type=int, default=3, help="steps; the first one compiles and its time is left out (default: 3)"
+        "--steps", type=COUNT, default=3, help="steps; the first one compiles and its time is left out (default: 3)"
     )
     parser.add_argument("--swap_dir", default="", help="folder of the spill files (default: a temporary folder)")
     return parser.parse_args()
@@ -74,11 +75,11 @@ def measure(folder: Path, name: str, ranks: int, settings: list[str]) -> dict[st
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(folder),
     }
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+    result = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", env=environment)
     if result.returncode:
         raise UserError(f"the run with swapping {name} failed:\n{(result.stdout + result.stderr)[-3000:]}")
-    rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()][1:]
-    memory = json.loads((output / "summary.json").read_text())["memory"]
+    rows = [json.loads(line) for line in read_text(output / "metrics.jsonl").splitlines()][1:]
+    memory = json.loads(read_text(output / "summary.json"))["memory"]
     return {
         "peak_rss_gib": round(memory["peak_rss_gb"], 2),
         "growth_gib": round(memory["peak_rss_gb"] - memory["start_rss_gb"], 2),
@@ -127,10 +128,11 @@ def main() -> None:
             for i, (text, ids) in enumerate(zip(texts, tokenizer.encode_batch(texts), strict=True))
         ]
         write_prompts(folder / "prompts.mindrecord", prompts)
-        (folder / "bench_reward.py").write_text(
+        write_text(
+            folder / "bench_reward.py",
             "from mindrlhf_lite.rewards import verifier\n"
             "@verifier(minimum=0.0, maximum=2.0)\n"
-            "def last_token(completion, gold):\n    return len(completion.text) % 3\n"
+            "def last_token(completion, gold):\n    return len(completion.text) % 3\n",
         )
         values = {
             "rl_config.dataset_file": folder / "prompts.mindrecord",
@@ -149,7 +151,7 @@ def main() -> None:
             "monitor_config.plots": "false",
             "monitor_config.progress_bar": "false",
         }
-        (folder / "empty.yaml").write_text("rl_config: {}\n")
+        write_text(folder / "empty.yaml", "rl_config: {}\n")
         settings = ["--config", str(folder / "empty.yaml"), *(f"--{key}={value}" for key, value in values.items())]
         report: dict = {"weights_gib": round(4 * count_parameters(shape) / 2**30, 2), "ranks": args.ranks}
         for mode, extra in MODES.items():

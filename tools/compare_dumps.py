@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.cli import COUNT_OR_NONE, NOT_NEGATIVE, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.observe.compare import Difference, compare, entries_of, read_step, steps_of
 
@@ -34,9 +34,11 @@ def main() -> None:
     parser.add_argument(
         "--hf", metavar="MODEL", help="in B's place: Hugging Face folder of the weights before the step"
     )
-    parser.add_argument("--step", type=int, help="only this step (default: all that both have; with --hf the first)")
     parser.add_argument(
-        "--tolerance", type=float, default=1e-4, help="relative difference that is none (default: 1e-4)"
+        "--step", type=COUNT_OR_NONE, help="only this step (default: all that both have; with --hf the first)"
+    )
+    parser.add_argument(
+        "--tolerance", type=NOT_NEGATIVE, default=1e-4, help="relative difference that is none (default: 1e-4)"
     )
     parser.add_argument("--all", action="store_true", help="list every tensor")
     args = parser.parse_args()

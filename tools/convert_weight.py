@@ -87,13 +87,12 @@ def paths(args: argparse.Namespace) -> tuple[str, str]:
 def main() -> None:
     args = parse_arguments()
     source_path, destination = paths(args)
-    from tqdm import tqdm
-
     from mindrlhf_lite.checkpoint import transform as conversion
     from mindrlhf_lite.config.model_file import read_model_file
     from mindrlhf_lite.data.tokenizer import copy_first_tokenizer
     from mindrlhf_lite.models.tensor_files import DTYPES
     from mindrlhf_lite.observe.host import peak_rss_gb
+    from mindrlhf_lite.progress import Progress
 
     conversion.check_is_new(Path(destination))
     if Path(source_path).suffix in conversion.MINDFORMERS_SUFFIXES:
@@ -119,7 +118,7 @@ def main() -> None:
     if strategy and is_mindformers:
         raise UserError(f"--dst_strategy {args.dst_strategy}: rank files go into a folder, not into {destination}")
     dtype = DTYPES[args.dtype] if args.dtype else None
-    with tqdm(total=conversion.number_of_tensors(source.config, strategy), unit="tensor") as progress:
+    with Progress(conversion.number_of_tensors(source.config, strategy), "tensor", "converting") as progress:
         if is_mindformers:
             conversion.write_mindformers(source, destination, progress.update, dtype)
         else:

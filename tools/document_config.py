@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT))
 from mindrlhf_lite.cli import run_tool, tool_parser
 from mindrlhf_lite.config.aliases.document import key_tables
 from mindrlhf_lite.config.load import FLAGS, known_keys, setting_types
+from mindrlhf_lite.text_file import read_text, write_text
 
 _MARK = "<!-- keys -->"  # what follows it is written here
 
@@ -53,11 +54,11 @@ def main() -> None:
     texts = {ROOT / "docs" / "config.md": document()}
     for language, name in (("en", "migration.md"), ("zh", "migration_CN.md")):
         path = ROOT / "docs" / name
-        texts[path] = path.read_text().partition(_MARK)[0] + _MARK + "\n\n" + key_tables(language) + "\n"
+        texts[path] = read_text(path).partition(_MARK)[0] + _MARK + "\n\n" + key_tables(language) + "\n"
     for path, text in texts.items():
         if not args.check:
-            path.write_text(text)
-        elif not path.is_file() or path.read_text() != text:
+            write_text(path, text)
+        elif not path.is_file() or read_text(path) != text:
             print(f"{path} is not current; run python tools/document_config.py")
             sys.exit(1)
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.cli import COUNT, COUNT_OR_NONE, NOT_NEGATIVE, SEED, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,17 +48,19 @@ def parse_arguments() -> argparse.Namespace:
         help="two models instead of --model: Hugging Face folders, or .jsonl files of answers",
     )
     parser.add_argument("--dataset", help="MindRecord file of tools/rlhf_data.py")
-    parser.add_argument("--k", type=int, default=1, help="completions a question (default: 1)")
-    parser.add_argument("--temperature", type=float, help="default: 0 (greedy) for --k 1, else 1.0")
-    parser.add_argument("--max_tokens", type=int, default=512, help="most tokens of a completion (default: 512)")
+    parser.add_argument("--k", type=COUNT, default=1, help="completions a question (default: 1)")
+    parser.add_argument("--temperature", type=NOT_NEGATIVE, help="default: 0 (greedy) for --k 1, else 1.0")
+    parser.add_argument("--max_tokens", type=COUNT, default=512, help="most tokens of a completion (default: 512)")
     parser.add_argument(
         "--verifier",
         help="built-in name, or a function of your own; of files it judges the texts again (default: the one that "
         "judged a file, for models qwen_accuracy_reward)",
     )
-    parser.add_argument("--max_prompts", type=int, default=0, help="first questions only; 0: all (default: 0)")
-    parser.add_argument("--max_num_seqs", type=int, default=64, help="sequences decoded together (default: 64)")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument(
+        "--max_prompts", type=COUNT_OR_NONE, default=0, help="first questions only; 0: all (default: 0)"
+    )
+    parser.add_argument("--max_num_seqs", type=COUNT, default=64, help="sequences decoded together (default: 64)")
+    parser.add_argument("--seed", type=SEED, default=0, help="default: 0")
     parser.add_argument("--output", help="JSON file for the result")
     return parser.parse_args()
 

@@ -24,7 +24,17 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.cli import (
+    COUNT,
+    COUNT_OR_NONE,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SEED,
+    TOKEN_ID,
+    real_number,
+    run_tool,
+    tool_parser,
+)
 from mindrlhf_lite.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,23 +55,28 @@ def parse_arguments() -> argparse.Namespace:
         "model",
     )
     parser.add_argument(
-        "--max_length", type=int, default=2048, help="with --chat: tokens of prompt and answer together (default: 2048)"
+        "--max_length",
+        type=COUNT,
+        default=2048,
+        help="with --chat: tokens of prompt and answer together (default: 2048)",
     )
-    parser.add_argument("--temperature", type=float, default=1.0, help="0: greedy (default: 1.0)")
-    parser.add_argument("--top_k", type=int, default=0, help="0: all (default: 0)")
-    parser.add_argument("--top_p", type=float, default=1.0, help="default: 1.0")
-    parser.add_argument("--repetition_penalty", type=float, default=1.0, help="default: 1.0")
-    parser.add_argument("--max_tokens", type=int, default=128, help="most tokens of a completion (default: 128)")
-    parser.add_argument("--min_tokens", type=int, default=0, help="no stop token before this many (default: 0)")
+    parser.add_argument("--temperature", type=NOT_NEGATIVE, default=1.0, help="0: greedy (default: 1.0)")
+    parser.add_argument("--top_k", type=COUNT_OR_NONE, default=0, help="0: all (default: 0)")
+    parser.add_argument("--top_p", type=real_number(0, 1, False), default=1.0, help="default: 1.0")
+    parser.add_argument("--repetition_penalty", type=POSITIVE, default=1.0, help="default: 1.0")
+    parser.add_argument("--max_tokens", type=COUNT, default=128, help="most tokens of a completion (default: 128)")
+    parser.add_argument(
+        "--min_tokens", type=COUNT_OR_NONE, default=0, help="no stop token before this many (default: 0)"
+    )
     parser.add_argument(
         "--stop_token_ids",
-        type=int,
+        type=TOKEN_ID,
         nargs="*",
         help="tokens that end a completion (default: those of the model's own files)",
     )
-    parser.add_argument("--n", type=int, default=1, help="completions a prompt (default: 1)")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
-    parser.add_argument("--max_num_seqs", type=int, default=16, help="sequences decoded together (default: 16)")
+    parser.add_argument("--n", type=COUNT, default=1, help="completions a prompt (default: 1)")
+    parser.add_argument("--seed", type=SEED, default=0, help="default: 0")
+    parser.add_argument("--max_num_seqs", type=COUNT, default=16, help="sequences decoded together (default: 16)")
     return parser.parse_args()
 
 
@@ -110,8 +125,7 @@ def chat(args: argparse.Namespace) -> None:
     turn = 0
     while True:
         try:
-            question = input("> " if sys.stdin.isatty() else "")
-            question.encode()
+            question = typed("> " if sys.stdin.isatty() else "")
         except EOFError:
             return
         except UnicodeError:
@@ -137,15 +151,28 @@ def chat(args: argparse.Namespace) -> None:
                 print(f"error: {error}", file=sys.stderr)
 
 
+def typed(prompt: str) -> str:
+    """A line of standard input, which may be UTF-8 also where the locale says ASCII.
+
+    Raises:
+        UnicodeError: it is no text.
+    """
+    line = input(prompt)
+    try:
+        line.encode()
+    except UnicodeEncodeError:  # bytes that the locale's encoding lacks
+        return line.encode(sys.stdin.encoding, "surrogateescape").decode()
+    return line
+
+
 def complete_file(args: argparse.Namespace) -> None:
     if not args.input or not args.output:
         raise UserError("--input and --output are needed, or --chat")
-    from tqdm import tqdm
-
     from mindrlhf_lite.inference import ids_of, load_model_folder, read_rows
     from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.observe.writers import write_atomically
     from mindrlhf_lite.parallel.mesh import Mesh
+    from mindrlhf_lite.progress import Progress
     from mindrlhf_lite.rollout.native import NativeEngine
     from mindrlhf_lite.types import GenerateRequest
 
@@ -166,9 +193,10 @@ def complete_file(args: argparse.Namespace) -> None:
             f"max_position_embeddings={folder.config.max_position_embeddings}"
         )
     Mesh()
-    engine = NativeEngine(Decoder(folder.config, folder.weights, False, length), args.max_num_seqs, length)
-    with tqdm(total=len(requests) * args.n, unit="completion", desc="generating") as progress:
-        groups = engine.generate(requests, sampling, lambda count: progress.update(count) and None)
+    num_slots = min(args.max_num_seqs, len(requests) * args.n)
+    engine = NativeEngine(Decoder(folder.config, folder.weights, False, length), num_slots, length)
+    with Progress(len(requests) * args.n, "completion", "generating") as progress:
+        groups = engine.generate(requests, sampling, progress.update)
     lines = [
         json.dumps(
             {
@@ -188,8 +216,6 @@ def complete_file(args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = parse_arguments()
-    if args.n < 1 or args.max_num_seqs < 1:
-        raise UserError("--n and --max_num_seqs must be at least 1")
     if args.chat:
         chat(args)
     else:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.cli import SEED, run_tool, tool_parser
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -22,7 +22,7 @@ def parse_arguments() -> argparse.Namespace:
         "--tokenizer_dir", required=True, help="folder with the tokenizer's files, which are copied beside the weights"
     )
     parser.add_argument("--output", required=True, help="folder to write, in Hugging Face format")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--seed", type=SEED, default=0, help="default: 0")
     return parser.parse_args()
 
 

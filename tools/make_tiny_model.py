@@ -19,7 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.cli import COUNT, DIGITS, POSITIVE, SEED, real_number, run_tool, tool_parser
+from mindrlhf_lite.text_file import write_text
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
@@ -35,10 +36,10 @@ def write_tokenizer(folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     symbols = [bytes_to_unicode()[byte] for byte in range(256)] + [merge.replace(" ", "") for merge in MERGES]
-    (folder / "vocab.json").write_text(
-        json.dumps({symbol: index for index, symbol in enumerate(symbols)}, ensure_ascii=False)
+    write_text(
+        folder / "vocab.json", json.dumps({symbol: index for index, symbol in enumerate(symbols)}, ensure_ascii=False)
     )
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(MERGES) + "\n")
+    write_text(folder / "merges.txt", "#version: 0.2\n" + "\n".join(MERGES) + "\n")
     added = {
         str(len(symbols) + index): {
             "content": token,
@@ -64,7 +65,7 @@ def write_tokenizer(folder: Path) -> None:
         "tokenizer_class": "Qwen2Tokenizer",
         "add_prefix_space": False,
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1))
+    write_text(folder / "tokenizer_config.json", json.dumps(config, indent=1))
 
 
 def worked_sum(question: str, remembers_carry: Callable[[], bool]) -> str:
@@ -88,15 +89,18 @@ def worked_sum(question: str, remembers_carry: Callable[[], bool]) -> str:
 def parse_arguments() -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument("--output", required=True, help="folder to write, in Hugging Face format")
-    parser.add_argument("--seed", type=int, default=0, help="weights and batches (default: 0)")
-    parser.add_argument("--digits", type=int, default=2, help="digits of each number (default: 2)")
+    parser.add_argument("--seed", type=SEED, default=0, help="weights and batches (default: 0)")
+    parser.add_argument("--digits", type=DIGITS, default=2, help="digits of each number (default: 2)")
     parser.add_argument(
-        "--forget_carry", type=float, default=0.7, help="probability that the tutor forgets a carry (default: 0.7)"
+        "--forget_carry",
+        type=real_number(0, 1),
+        default=0.7,
+        help="probability that the tutor forgets a carry (default: 0.7)",
     )
-    parser.add_argument("--steps", type=int, default=320, help="training steps (default: 320)")
-    parser.add_argument("--batch_size", type=int, default=128, help="sums a step (default: 128)")
+    parser.add_argument("--steps", type=COUNT, default=320, help="training steps (default: 320)")
+    parser.add_argument("--batch_size", type=COUNT, default=128, help="sums a step (default: 128)")
     parser.add_argument(
-        "--lr", type=float, default=1.5e-3, help="peak learning rate; falls to 0 by a cosine (default: 1.5e-3)"
+        "--lr", type=POSITIVE, default=1.5e-3, help="peak learning rate; falls to 0 by a cosine (default: 1.5e-3)"
     )
     return parser.parse_args()
 
@@ -104,7 +108,6 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     import numpy as np
-    from tqdm import tqdm
 
     from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
     from mindrlhf_lite.data.sources import arithmetic_rows
@@ -113,6 +116,7 @@ def main() -> None:
     from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.models.hf_weights import save_hf_model
     from mindrlhf_lite.parallel.mesh import Mesh
+    from mindrlhf_lite.progress import Progress
     from mindrlhf_lite.reshard.executor import Resharder, ResidentSource
     from mindrlhf_lite.reshard.plan import make_plan
     from mindrlhf_lite.reshard.transports import SharedMemoryTransport
@@ -168,30 +172,28 @@ def main() -> None:
     shapes = StreamShapes(args.batch_size * SEQUENCE, SEQUENCE)
     schedule = LearningRate("cosine", args.lr, 0.0, warmup_steps=20, decay_steps=args.steps)
     eval_seeds = [(args.seed, prompt.index) for prompt in held_out]
-    with tqdm(total=args.steps, unit="step") as progress:
+    with Progress(args.steps, "step", "training") as progress:
         for step in range(args.steps):
             questions = [train[index]["question"] for index in rng.integers(0, len(train), args.batch_size)]
             targets = [worked_sum(question, lambda: rng.random() >= args.forget_carry) for question in questions]
             sequences = [
                 TrainSequence.of(np.array(prompt + target, np.int32), len(prompt), advantage=1.0)
                 for prompt, target in zip(
-                    tokenizer.encode_batch(questions), tokenizer.encode_batch(targets), strict=True
+                    tokenizer.encode_batch(questions), tokenizer.encode_continuation_batch(targets), strict=True
                 )
             ]
             totals = BatchTotals(sum(s.completion_length for s in sequences), len(sequences), MAX_COMPLETION)
             # with ratio 1 and advantage 1 the GRPO loss has the gradient of the cross entropy
             _, logprobs = actor.accumulate([make_microbatch(sequences, shapes, token_mean, totals)])
             actor.optimizer.step(schedule.at(step))
-            progress.set_postfix(
-                loss=f"{-sum(float(row.sum()) for row in logprobs[0]) / totals.num_tokens:.3f}", refresh=False
-            )
+            progress.note(f"loss {-sum(float(row.sum()) for row in logprobs[0]) / totals.num_tokens:.3f}")
             progress.update()
             if (step + 1) % 50 == 0:
                 reshard.run(ResidentSource(model.named_weights()))
                 for name, sampling in (("greedy", greedy), ("sampled", sampled)):
                     groups = generate_groups(engine, tokenizer, held_out, 1, sampling, eval_seeds)
                     result = summarise(correctness(question_rows(groups, reward), "evaluation"))
-                    progress.write(f"step {step + 1}: held-out accuracy, {name}: {result.accuracy:.1%}")
+                    progress.say(f"step {step + 1}: held-out accuracy, {name}: {result.accuracy:.1%}")
     save_hf_model(folder, config, model.weights_as_numpy(), tokenizer.eos_token_id, tokenizer.pad_token_id)
     reward.close()
     print(f"Wrote {folder}")

@@ -20,20 +20,23 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.cli import COUNT_OR_NONE, run_tool, tool_parser
 from mindrlhf_lite.config.aliases.document import LANGUAGES, key_tables
 from mindrlhf_lite.config.aliases.migrate import shortest_yaml
 from mindrlhf_lite.config.aliases.toolkits import translate
 from mindrlhf_lite.config.aliases.translation import Translation
 from mindrlhf_lite.config.load import ConfigError, collect, read_yaml
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.text_file import read_text, write_text
 
 
 def main() -> None:
     parser = tool_parser(__doc__)
     parser.add_argument("config", metavar="IN.yaml", nargs="?", help="the configuration to translate")
     parser.add_argument("--output", metavar="OUT.yaml", help="file to write (default: the console)")
-    parser.add_argument("--devices", type=int, default=0, help="ranks, where a file gives no data_parallel degree")
+    parser.add_argument(
+        "--devices", type=COUNT_OR_NONE, default=0, help="ranks, where a file gives no data_parallel degree"
+    )
     parser.add_argument("--quiet", action="store_true", help="no remarks")
     parser.add_argument(
         "--table", action="store_true", help="print what becomes of every key of both toolkits, and stop"
@@ -57,7 +60,7 @@ def main() -> None:
         _, problems = collect(values)
         if problems:
             raise ConfigError(problems)
-        text = Path(args.config).read_text()
+        text = read_text(args.config)
         _say(args.quiet, [f"{args.config}: a configuration of this toolkit: nothing to do"])
     else:
         problems = [*translation.problems, *collect(translation.values)[1]]
@@ -69,7 +72,7 @@ def main() -> None:
             raise ConfigError(problems)
     if args.output:
         Path(args.output).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.output).write_text(text)
+        write_text(args.output, text)
         _say(args.quiet, [f"wrote {args.output}"])
     else:
         print(text, end="")

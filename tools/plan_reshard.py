@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.cli import POSITIVE, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
 
 
@@ -28,10 +28,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model_config", required=True, help="YAML of model_configs/, or a Hugging Face folder")
     parser.add_argument("--src", required=True, help="strategy that the weights are in, e.g. dp=1,tp=4,pp=2")
     parser.add_argument("--dst", required=True, help="strategy that they go to")
-    parser.add_argument("--bucket_mb", type=float, default=8, help="bucket size in MiB (default: 8)")
-    parser.add_argument("--link_gb_per_s", type=float, default=25, help="GB/s that a rank receives (default: 25)")
+    parser.add_argument("--bucket_mb", type=POSITIVE, default=8, help="bucket size in MiB (default: 8)")
+    parser.add_argument("--link_gb_per_s", type=POSITIVE, default=25, help="GB/s that a rank receives (default: 25)")
     parser.add_argument(
-        "--memory_gb_per_s", type=float, default=800, help="GB/s that a rank copies in its memory (default: 800)"
+        "--memory_gb_per_s", type=POSITIVE, default=800, help="GB/s that a rank copies in its memory (default: 800)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args()

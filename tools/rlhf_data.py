@@ -32,15 +32,17 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import fail, run_tool, tool_parser
+from mindrlhf_lite.cli import COUNT, COUNT_OR_NONE, DIGITS, POSITIVE, SEED, TOKEN_ID, fail, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
 
 if TYPE_CHECKING:
+    from mindrlhf_lite.data.convert import Converter
     from mindrlhf_lite.data.sources import BadRow, Question
     from mindrlhf_lite.types import Prompt
 
 _BAD_ROWS_SHOWN = 20
-_DATASET_TYPES = ["gsm8k", "deepscaler", "math", "simplerl", "openr1math", "kk", "arithmetic", "custom"]
+_SOON_CHECKED = 1000  # rows; of more, what is wrong already is said before their answers are checked
+_DATASET_TYPES = ["gsm8k", "deepscaler", "math", "simplerl", "openr1math", "kk", "verl", "trl", "arithmetic", "custom"]
 _LONGEST_OF_MINDSPEED_RL = 2048  # tokens of a prompt: its files do not say, its runs do
 # MindSpeed-RL's names
 _CONFIG_NAMES = {"input": "file_path", "tokenizer_name_or_path": "tokenizer_dir", "output_prefix": "output_path"}
@@ -55,12 +57,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dataset_type",
         choices=_DATASET_TYPES,
-        help="form of the source rows; custom with --map_keys; arithmetic without --file_path is generated",
+        help="form of the source rows (default: verl's or TRL's, where the first row has it); custom with --map_keys; "
+        "arithmetic without --file_path is generated",
     )
     parser.add_argument("--file_path", nargs="+", help="source files (.jsonl, .json, .csv, .parquet)")
     parser.add_argument(
         "--ratios",
-        type=float,
+        type=POSITIVE,
         nargs="+",
         help="shares of the files in the result, until one is used up (default: all rows of all files)",
     )
@@ -71,24 +74,24 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="replace --output_path if it is there")
     parser.add_argument(
         "--prompt_type",
-        default="plain",
-        help="template: plain, qwen, qwen_r1, chat, r1_zero, or FILE.yaml:NAME (default: plain)",
+        help="template: plain, qwen, qwen_r1, chat, r1_zero, chat:NAME (of several chat templates that the tokenizer "
+        "names), or FILE.yaml:NAME (default: plain; chat for rows that are messages)",
     )
     parser.add_argument(
         "--max_prompt_length",
-        type=int,
+        type=COUNT,
         default=1024,
         help="longest prompt in tokens; longer ones are bad rows (default: 1024)",
     )
     parser.add_argument(
         "--seq_length",
-        type=int,
+        type=COUNT,
         default=2048,
         help="prompt + completion of the later run in tokens; must exceed --max_prompt_length (default: 2048)",
     )
     parser.add_argument(
         "--pad_token_id",
-        type=int,
+        type=TOKEN_ID,
         help="pad prompt_ids to --max_prompt_length with this id (default: no padding; this project needs none)",
     )
     parser.add_argument(
@@ -99,7 +102,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--verifier_timeout_s",
-        type=float,
+        type=POSITIVE,
         default=10.0,
         help="seconds that each may take for one of them (default: 10)",
     )
@@ -111,14 +114,19 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="keep the first of questions that differ in white space only; other gold answers are reported",
     )
-    parser.add_argument("--sample", type=int, default=0, help="use so many rows, chosen by --seed; 0: all (default: 0)")
-    parser.add_argument("--workers", type=int, default=1, help="processes that tokenize and check (default: 1)")
     parser.add_argument(
-        "--log_interval", type=int, default=0, help="rows between lines of progress; 0: a progress bar (default: 0)"
+        "--sample", type=COUNT_OR_NONE, default=0, help="use so many rows, chosen by --seed; 0: all (default: 0)"
+    )
+    parser.add_argument("--workers", type=COUNT, default=1, help="processes that tokenize and check (default: 1)")
+    parser.add_argument(
+        "--log_interval",
+        type=COUNT_OR_NONE,
+        default=0,
+        help="rows between lines of progress; 0: a progress bar (default: 0)",
     )
     parser.add_argument(
         "--inspect",
-        type=int,
+        type=COUNT_OR_NONE,
         nargs="?",
         const=3,
         default=0,
@@ -126,14 +134,14 @@ def make_parser() -> argparse.ArgumentParser:
         help="print N prompts (3 if not given), bad rows and lengths; no MindRecord",
     )
     parser.add_argument(
-        "--num_rows", type=int, default=2000, help="generated arithmetic: number of rows (default: 2000)"
+        "--num_rows", type=COUNT, default=2000, help="generated arithmetic: number of rows (default: 2000)"
     )
     parser.add_argument(
-        "--digits", type=int, default=2, help="generated arithmetic: digits of each number (default: 2)"
+        "--digits", type=DIGITS, default=2, help="generated arithmetic: digits of each number (default: 2)"
     )
     parser.add_argument(
         "--seed",
-        type=int,
+        type=SEED,
         default=0,
         help="of sampling, mixing, and of generated arithmetic's held-out sums and order (default: 0)",
     )
@@ -153,11 +161,18 @@ def parse_arguments() -> argparse.Namespace:
         args = parser.parse_args([*read_config(args.config, set(vars(args)) - {"config"}), *sys.argv[1:]])
     if args.map_keys and not args.dataset_type:
         args.dataset_type = "custom"
+    if args.file_path and not args.map_keys and args.dataset_type in (None, "custom"):
+        from mindrlhf_lite.data.sources import recognised_type
+
+        args.dataset_type = recognised_type(Path(args.file_path[0]))
+        print(f"{args.file_path[0]}: read as --dataset_type {args.dataset_type}")
     for name in ("dataset_type", *([] if args.inspect else ["output_path"])):
         if getattr(args, name) is None:
             raise UserError(f"--{name} is needed")
     if args.tokenizer_dir is None and args.vocab_path is None:
         raise UserError("--tokenizer_dir is needed (or --vocab_path and --merges_file_path)")
+    from mindrlhf_lite.data.rows import output_problem
+
     if args.seq_length <= args.max_prompt_length:
         raise UserError(
             f"--seq_length {args.seq_length}: must exceed --max_prompt_length {args.max_prompt_length} to leave "
@@ -165,12 +180,15 @@ def parse_arguments() -> argparse.Namespace:
         )
     if args.file_path is None and args.dataset_type != "arithmetic":
         raise UserError(f"--file_path is needed for --dataset_type {args.dataset_type}")
+    if not args.inspect and (reason := output_problem(args.output_path)):
+        raise UserError(f"--output_path {args.output_path}: {reason}")
     if not args.inspect and not args.overwrite and Path(args.output_path).exists():
         raise UserError(f"--output_path {args.output_path}: exists already; give another name, or --overwrite")
-    if args.ratios and args.file_path is None:
-        raise UserError("--ratios: give the files that they belong to by --file_path")
-    if min(args.workers, 1) < 1 or min(args.sample, args.inspect, args.log_interval) < 0:
-        raise UserError("--workers must be at least 1; --sample, --inspect and --log_interval must not be negative")
+    if args.ratios and len(args.ratios) != len(args.file_path or []):
+        raise UserError(
+            f"--ratios {' '.join(map(str, args.ratios))}: one positive number for each of the "
+            f"{len(args.file_path or [])} files of --file_path is needed"
+        )
     return args
 
 
@@ -180,9 +198,10 @@ def read_config(path: str, known: set[str]) -> list[str]:
 
     from mindrlhf_lite.config.aliases.tables import MINDSPEED_RL, find_row
     from mindrlhf_lite.strict_yaml import load_yaml
+    from mindrlhf_lite.text_file import read_text
 
     try:
-        values = load_yaml(Path(path).read_text())
+        values = load_yaml(read_text(path))
     except yaml.YAMLError as error:
         raise UserError(f"--config {path}: not valid YAML ({error})") from None
     if not isinstance(values, dict):
@@ -275,62 +294,133 @@ def inspect(prompts: list, count: int, output: Path | None) -> None:
     print(f"--- histogram in {path}")
 
 
-def main() -> None:
-    args = parse_arguments()
-    from mindrlhf_lite.data.convert import Conversion, convert_questions
-    from mindrlhf_lite.data.records import Header, Padding, write_prompts
-    from mindrlhf_lite.data.sources import DATASET_TYPES, BadRow, Question
-    from mindrlhf_lite.types import Prompt
+def open_converter(args: argparse.Namespace, prompt_type: str) -> "Converter":
+    from mindrlhf_lite.data.convert import Conversion
+    from mindrlhf_lite.data.sources import DATASET_TYPES
 
-    files = (args.tokenizer_dir, args.vocab_path, args.merges_file_path)
     verifiers = tuple(filter(None, map(str.strip, args.verifier_function.split(","))))
-    converter = Conversion(
-        args.prompt_type,
-        *files,
+    return Conversion(
+        prompt_type,
+        args.tokenizer_dir,
+        args.vocab_path,
+        args.merges_file_path,
         args.max_prompt_length,
         DATASET_TYPES[args.dataset_type].verifiers,
         verifiers,
         args.verifier_timeout_s,
     ).open()
+
+
+def with_template_of_messages(
+    args: argparse.Namespace, converter: "Converter", questions: "list[Question]"
+) -> "Converter":
+    """The tokenizer's chat template where no template was asked for and rows are conversations."""
+    if args.prompt_type is not None or not any(question.is_chat for question in questions):
+        return converter
+    if not converter.tokenizer.has_chat_template:
+        print("the rows are messages, and the tokenizer has no chat template: the last user message is the prompt")
+        return converter
+    print("the rows are messages: rendered with the tokenizer's chat template (--prompt_type chat)")
+    return open_converter(args, "chat")
+
+
+def stop_at_bad_rows(args: argparse.Namespace, bad: "list[BadRow]", unchecked: str = "", kept: str = "") -> list[str]:
+    """Lines about bad rows; ends the process unless they may be left out."""
+    rows = sorted(bad, key=lambda row: (row.file, row.row))
+    lines = [f"{row.file}:{row.row}: {row.reason}" for row in rows[:_BAD_ROWS_SHOWN]]
+    if len(rows) > _BAD_ROWS_SHOWN:
+        lines.append(f"... and {len(rows) - _BAD_ROWS_SHOWN} more")
+    if rows and not args.skip_bad_rows and not args.inspect:
+        what = f"{len(rows)} bad row(s), nothing written; mend the file, or leave them out with --skip_bad_rows"
+        fail("\n".join(filter(None, [*lines, what, unchecked, kept])))
+    return lines
+
+
+def convert(
+    args: argparse.Namespace, converter: "Converter", parts: "list[list[Question | BadRow]]"
+) -> "list[list[Prompt | BadRow]]":
+    """Prompts and bad rows of every source, in order. What is cheap to check is checked of all rows first.
+
+    Raises:
+        SystemExit: bad rows, and --skip_bad_rows is not given.
+    """
+    from mindrlhf_lite.data.convert import crew, without_unsatisfied
+    from mindrlhf_lite.data.kept import WORTH_KEEPING_S, Kept, keep, kept_path, key_of, take_up
+    from mindrlhf_lite.data.sources import BadRow, Question
+
+    questions = [row for part in parts for row in part if isinstance(row, Question)]
+    bad = [row for part in parts for row in part if isinstance(row, BadRow)]
+    path, key, start = kept_path(args.output_path or "inspected"), key_of(converter, questions), time.perf_counter()
+
+    def kept(found: Kept) -> str:
+        if not args.output_path or time.perf_counter() - start < WORTH_KEEPING_S:
+            return ""
+        keep(path, key, found)
+        return f"what was found out is kept in {path}: the next conversion of the same rows goes on from there"
+
+    if bad and not args.skip_bad_rows and len(questions) > _SOON_CHECKED:
+        first = bad[0]
+        print(
+            f"{len(bad)} bad row(s) so far, the first {first.file}:{first.row}: {first.reason}; the answers of the "
+            f"other {len(questions)} are being checked",
+            file=sys.stderr,
+            flush=True,
+        )
+    before = take_up(path, key)
+    if before is not None:
+        print(f"going on from {path}")
+    with crew(converter, len(questions), args.workers, args.log_interval) as processes:
+        problems = before.problems if before else processes.check(questions)
+        found = [*bad, *(problem for problem in problems if problem)]
+        if found and not args.skip_bad_rows and not args.inspect:
+            stop_at_bad_rows(args, found, "(prompts are tokenized when these are mended)", kept(Kept(problems)))
+        if args.sample > problems.count(None):
+            raise UserError(f"--sample {args.sample}: there are {problems.count(None)} usable rows to choose from")
+        tokenized = before.results if before else None
+        tokenized = tokenized or processes.tokenize_good(questions, problems)
+    results = without_unsatisfied(tokenized, questions, converter.settings, args.workers)
+    found = [*bad, *(row for row in results if isinstance(row, BadRow))]
+    if found and not args.skip_bad_rows and not args.inspect:
+        stop_at_bad_rows(args, found, kept=kept(Kept(problems, tokenized)))
+    path.unlink(missing_ok=True)
+    in_order = iter(results)
+    return [[row if isinstance(row, BadRow) else next(in_order) for row in part] for part in parts]
+
+
+def main() -> None:
+    args = parse_arguments()
+    from mindrlhf_lite.data.records import Header, Padding, write_prompts
+    from mindrlhf_lite.data.sources import BadRow, Question
+    from mindrlhf_lite.types import Prompt
+
+    converter = open_converter(args, args.prompt_type or "plain")
     parts = read_sources(args)
     questions = [row for part in parts for row in part if isinstance(row, Question)]
+    converter = with_template_of_messages(args, converter, questions)
     start = time.perf_counter()
-    results = convert_questions(converter, questions, args.workers, args.log_interval)
+    checked = convert(args, converter, parts)
     seconds = time.perf_counter() - start
-    by_question = dict(zip(map(id, questions), results, strict=True))
-    checked = [[by_question.get(id(row), row) for row in part] for part in parts]
-    bad = sorted(
-        (row for part in checked for row in part if isinstance(row, BadRow)), key=lambda row: (row.file, row.row)
-    )
-
-    source = ", ".join(args.file_path or ["generated arithmetic"])
-    lines = [f"{row.file}:{row.row}: {row.reason}" for row in bad]
-    shown = lines[:_BAD_ROWS_SHOWN] + (
-        [f"... and {len(lines) - _BAD_ROWS_SHOWN} more"] if len(lines) > _BAD_ROWS_SHOWN else []
-    )
-    if lines and not args.skip_bad_rows and not args.inspect:
-        fail(
-            "\n".join(
-                [
-                    *shown,
-                    f"{len(lines)} bad row(s), nothing written; mend the file, or leave them out with --skip_bad_rows",
-                ]
-            )
-        )
+    bad = [row for part in checked for row in part if isinstance(row, BadRow)]
+    lines = stop_at_bad_rows(args, bad)
     usable = [[row for row in part if isinstance(row, Prompt)] for part in checked]
     if not any(usable):
-        fail("\n".join([*shown, f"{source}: no usable row, nothing written"]))
+        source = ", ".join(args.file_path or ["generated arithmetic"])
+        fail("\n".join([*lines, f"{source}: no usable row, nothing written"]))
     if lines:
-        print("\n".join(shown), f"Skipped bad rows: {len(lines)}", sep="\n")
+        print("\n".join(lines), f"Skipped bad rows: {len(bad)}", sep="\n")
     prompts = [replace(prompt, index=index) for index, prompt in enumerate(choose(args, usable))]
     if args.inspect:
         inspect(prompts, args.inspect, Path(args.output_path) if args.output_path else None)
         return
     longest = max(len(prompt.ids) for prompt in prompts)
     padding = None if args.pad_token_id is None else Padding(args.pad_token_id, args.max_prompt_length)
-    counts = dict(Counter(prompt.source for prompt in prompts))
     header = Header(
-        str(args.tokenizer_dir or args.vocab_path), converter.tokenizer.fingerprint(), args.prompt_type, counts, longest
+        str(args.tokenizer_dir or args.vocab_path),
+        converter.tokenizer.fingerprint(),
+        converter.settings.prompt_type,
+        dict(Counter(prompt.source for prompt in prompts)),
+        longest,
+        max(max(prompt.ids) for prompt in prompts),
     )
     write_prompts(args.output_path, prompts, padding, header)
     print(

@@ -14,8 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import run_tool, tool_parser
-from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.cli import COUNT, run_tool, tool_parser
 
 
 def main() -> None:
@@ -23,10 +22,8 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="Hugging Face folder")
     parser.add_argument("--input", required=True, help=".jsonl file of rows")
     parser.add_argument("--output", required=True, help=".jsonl file to write")
-    parser.add_argument("--batch_size", type=int, default=8, help="rows a forward pass (default: 8)")
+    parser.add_argument("--batch_size", type=COUNT, default=8, help="rows a forward pass (default: 8)")
     args = parser.parse_args()
-    if args.batch_size < 1:
-        raise UserError(f"--batch_size {args.batch_size}: must be at least 1")
     from mindrlhf_lite.inference import as_train_sequences, load_model_folder, read_rows, score_sequences
     from mindrlhf_lite.observe.writers import write_atomically
     from mindrlhf_lite.parallel.mesh import Mesh

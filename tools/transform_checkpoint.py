@@ -34,8 +34,6 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
-    from tqdm import tqdm
-
     from mindrlhf_lite.checkpoint.transform import (
         check_is_new,
         number_of_tensors,
@@ -45,13 +43,14 @@ def main() -> None:
     )
     from mindrlhf_lite.data.tokenizer import copy_first_tokenizer
     from mindrlhf_lite.observe.host import peak_rss_gb
+    from mindrlhf_lite.progress import Progress
 
     check_is_new(Path(args.dst_checkpoint))
     source = open_checkpoint(
         args.src_checkpoint, read_strategy(args.src_strategy, "--src_strategy") if args.src_strategy else None
     )
     strategy = None if args.dst_strategy == "full" else read_strategy(args.dst_strategy, "--dst_strategy")
-    with tqdm(total=number_of_tensors(source.config, strategy), unit="tensor") as progress:
+    with Progress(number_of_tensors(source.config, strategy), "tensor", "converting") as progress:
         transform(source, args.dst_checkpoint, strategy, progress.update)
     copy_first_tokenizer([args.src_checkpoint], args.dst_checkpoint)
     print(f"wrote {args.dst_checkpoint} ({args.dst_strategy}); peak memory {peak_rss_gb():.2f} GiB")

@@ -31,7 +31,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, pairs in (("train", train), ("held_out", held_out)):
         rows = (json.dumps({"question": QUESTION.format(a=a, b=b), "answer": str(a + b)}) for a, b in pairs)
-        (folder / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
+        (folder / f"{name}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

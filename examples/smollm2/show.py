@@ -16,10 +16,11 @@ NUM_SHOWN = 5
 def main() -> None:
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit(f"usage: python {sys.argv[0]} FOLDER\n\n{__doc__}")
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal need not know what a model writes
     folder = Path(sys.argv[1])
     if not (folder / "summary.json").is_file():
         sys.exit(f"error: {folder}: no summary.json there; give the output folder of a run that is done")
-    accuracy = json.loads((folder / "summary.json").read_text())["accuracy"]
+    accuracy = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["accuracy"]
     if "before" not in accuracy or "after" not in accuracy:
         sys.exit(f"error: {folder}: the run had no evaluation (rl_config.eval_interval)")
     for name in ("before", "after"):
@@ -29,7 +30,8 @@ def main() -> None:
             f"{accuracy[name]['num_questions']} held-out questions)"
         )
     files = sorted((folder / "completions").glob("eval_*.jsonl"))
-    before, after = ([json.loads(line) for line in file.read_text().splitlines()] for file in (files[0], files[-1]))
+    texts = (file.read_text(encoding="utf-8") for file in (files[0], files[-1]))
+    before, after = ([json.loads(line) for line in text.split("\n") if line] for text in texts)
     for old, new in list(zip(before, after, strict=True))[:NUM_SHOWN]:
         print(f"\ngold {old['gold']}: {' '.join(old['prompt'].split())}")
         for name, row in (("before", old), ("after", new)):

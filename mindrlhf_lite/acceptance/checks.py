@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from mindrlhf_lite.text_file import write_text
+
 Found = tuple[dict[str, np.ndarray], dict[str, Any]]
 
 
@@ -288,7 +290,7 @@ def main() -> None:
     ms.set_context(device_target="Ascend" if device == "Ascend" else "CPU", mode=ms.GRAPH_MODE, max_call_depth=10_000)
     arrays, figures = _vllm(model[0], device) if name == "vllm" else CHECKS[name].run(device)
     np.savez(out, **arrays)
-    Path(out).with_suffix(".json").write_text(json.dumps(figures))
+    write_text(Path(out).with_suffix(".json"), json.dumps(figures))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from mindrlhf_lite.text_file import write_text
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 _MIB, _TIMES = {"CPU": 16, "Ascend": 64}, {"CPU": 3, "Ascend": 20}
@@ -134,7 +136,7 @@ def main() -> None:
     degrees = [int(part[2:]) for part in layout.split(",")]
     found = train(model, device, (degrees[0], degrees[1], degrees[2]), dtype, str(Path(out).parent / "run"))
     if found.pop("is_main"):
-        Path(out).write_text(json.dumps(found))
+        write_text(out, json.dumps(found))
 
 
 if __name__ == "__main__":

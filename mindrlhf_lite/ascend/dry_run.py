@@ -25,6 +25,7 @@ from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.text_file import open_to_write, read_log, read_text
 
 # lines of MindSpore's log: which graph is compiled, which kernel an operator of it gets, and that it has none
 _GRAPH = re.compile(r"start compile function graph: (?:\d+_)*(\w+?)_\d+\b")
@@ -65,15 +66,15 @@ def compile_step(config: Config, shape: ModelConfig, rank: int, num_ranks: int, 
         package = Path(__file__).resolve().parents[2]
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(package), variables.get("PYTHONPATH", "")]))
         command = [sys.executable, "-m", "mindrlhf_lite.trainer.compiled_step", "request", "report"]
-        with (folder / "log").open("w") as log:  # MindSpore writes files where it runs
+        with open_to_write(folder / "log") as log:  # MindSpore writes files where it runs
             code = subprocess.run(
                 command, cwd=folder, env=variables, stdout=log, stderr=subprocess.STDOUT, timeout=timeout, check=False
             ).returncode
-        text = (folder / "log").read_text(errors="replace")
+        text = read_log(folder / "log")
         if code:
             said = [line for line in text.splitlines() if not line.startswith("[")]
             raise UserError(f"--compile: rank {rank} ended with {code}:\n" + "\n".join(said[-30:]))
-        report = json.loads((folder / "report").read_text())
+        report = json.loads(read_text(folder / "report"))
     return CompiledStep(report["phases"], report["misplaced"], *_kernels(text))
 
 

@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.text_file import write_text
 
 SOC = "Ascend910B2"
 CANN_VERSION = "8.5.0"  # one that MindSpore 2.9 accepts
@@ -86,7 +87,9 @@ def _mindspore_home() -> Path:
 
 
 def _lines(*command: str | Path) -> list[str]:
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False).stdout.splitlines()
+    return subprocess.run(
+        list(map(str, command)), capture_output=True, encoding="utf-8", errors="replace", check=False
+    ).stdout.splitlines()
 
 
 def _build(home: Path, folder: Path) -> None:
@@ -97,7 +100,7 @@ def _build(home: Path, folder: Path) -> None:
     libraries = folder / "lib64"
     libraries.mkdir()
     source = folder / "stand_ins.c"
-    source.write_text(_source(sorted(symbols)))
+    write_text(source, _source(sorted(symbols)))
     first = libraries / "libascendcl.so"
     flags = ["-O1", "-shared", "-fPIC", "-w", "-fno-builtin", "-Wl,-soname,libascendcl.so"]
     subprocess.run(["gcc", *flags, "-o", str(first), str(source)], check=True)
@@ -106,7 +109,7 @@ def _build(home: Path, folder: Path) -> None:
     hccl = folder / "python/hccl"
     hccl.mkdir(parents=True)
     (hccl / "__init__.py").touch()
-    (hccl / "sys_version.py").write_text(f'__sys_version__ = "{CANN_VERSION}"\n')
+    write_text(hccl / "sys_version.py", f'__sys_version__ = "{CANN_VERSION}"\n')
 
 
 def _missing_symbols(home: Path, plugins: list[Path]) -> set[str]:

@@ -19,6 +19,7 @@ import numpy as np
 
 from mindrlhf_lite.durable import flush, make_folder, place, remove
 from mindrlhf_lite.models.tensor_files import TensorToWrite, open_tensor_file, write_ckpt, write_safetensors
+from mindrlhf_lite.text_file import read_text, write_text
 
 _STATE, _MANIFEST = "state.json", "manifest.json"
 Gather = Callable[[Any], list[Any]]  # every rank's value, in rank order, on all ranks
@@ -157,13 +158,13 @@ class CheckpointStore:
         return path.name, path.stat().st_size, _sha256(path)
 
     def _finish(self, checkpoint: Checkpoint, scratch: Path, final: Path, files: list[tuple[str, int, str]]) -> None:
-        (scratch / _STATE).write_text(json.dumps({"step": checkpoint.step, **checkpoint.state}, indent=1))
+        write_text(scratch / _STATE, json.dumps({"step": checkpoint.step, **checkpoint.state}, indent=1))
         checkpoint.write_more(scratch)
         known = {name for name, _, _ in files}
         others = [path for path in sorted(scratch.rglob("*")) if path.is_file() and path.name not in known]
         files = [*files, *((str(path.relative_to(scratch)), path.stat().st_size, _sha256(path)) for path in others)]
         manifest = {"files": {name: {"bytes": size, "sha256": digest} for name, size, digest in files}}
-        (scratch / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+        write_text(scratch / _MANIFEST, json.dumps(manifest, indent=1))
         place(scratch, final)
         for step in [older for older in self.steps() if older < checkpoint.step][self.keep - 1 :]:
             remove(self.folder / f"step_{step}")
@@ -172,7 +173,7 @@ class CheckpointStore:
         """Why checkpoint `step` cannot be used, naming the file; None if it is whole."""
         folder = self.folder / f"step_{step}"
         try:
-            files = json.loads((folder / _MANIFEST).read_text())["files"]
+            files = json.loads(read_text(folder / _MANIFEST))["files"]
             known = {name: (int(values["bytes"]), str(values["sha256"])) for name, values in files.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             return f"{folder / _MANIFEST} cannot be read ({error!r})"
@@ -198,7 +199,7 @@ class CheckpointStore:
             problem = self.problem(step)
             if problem is None:
                 folder = self.folder / f"step_{step}"
-                return SavedCheckpoint(step, json.loads((folder / _STATE).read_text()), folder), damaged
+                return SavedCheckpoint(step, json.loads(read_text(folder / _STATE)), folder), damaged
             damaged.append(f"checkpoint step_{step} is damaged: {problem}")
         return None, damaged
 

@@ -40,6 +40,7 @@ from mindrlhf_lite.models.tensor_files import (
 from mindrlhf_lite.parallel.layout import Box, Buffer, Strategy, buffers_of_rank, fill_buffers, parse_strategy
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import parameter_specs
+from mindrlhf_lite.text_file import write_text
 
 MINDFORMERS_SUFFIXES = (".ckpt", ".safetensors")
 STRATEGY_FILE, MODEL_FILE = "strategy.json", "config.json"
@@ -254,9 +255,9 @@ def _write_shards(
             for buffer in buffers_of_rank(source.config, strategy, rank)
         ]
         write_safetensors(folder / rank_file(rank), tensors, progress=progress)
-    (folder / STRATEGY_FILE).write_text(json.dumps(strategy_to_json(strategy), indent=1) + "\n")
-    (folder / MODEL_FILE).write_text(
-        json.dumps(source.config.to_hf(source.end_token_ids, source.pad_token_id), indent=1) + "\n"
+    write_text(folder / STRATEGY_FILE, json.dumps(strategy_to_json(strategy), indent=1) + "\n")
+    write_text(
+        folder / MODEL_FILE, json.dumps(source.config.to_hf(source.end_token_ids, source.pad_token_id), indent=1) + "\n"
     )
 
 

@@ -4,7 +4,6 @@ with key, value and fix.
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -12,8 +11,11 @@ from pathlib import Path
 from mindrlhf_lite.config.memory_plan import ITEM_BYTES
 from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.data.experience_file import experience_path
 from mindrlhf_lite.data.records import read_header
+from mindrlhf_lite.data.rows import output_problem
 from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.durable import why_not_a_folder
 from mindrlhf_lite.models.hf_weights import check_names_and_shapes, tensor_shapes
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import count_parameters, parameter_specs
@@ -53,7 +55,8 @@ def file_problems(config: Config, needs_prompts: bool = True) -> list[str]:
             f"rl_config.output_dir={rl.output_dir!r}: a run is there already; continue it with "
             "--resume_training, or give another folder"
         )
-    if config.generate_config.load not in ("", config.actor_config.load):
+    rollout = config.generate_config.load
+    if rollout and Path(rollout).resolve() != Path(config.actor_config.load).resolve():
         problems.append(
             f"generate_config.load={config.generate_config.load!r}: rollouts use the actor's weights; leave it empty"
         )
@@ -63,22 +66,12 @@ def file_problems(config: Config, needs_prompts: bool = True) -> list[str]:
         problems.append(
             f"rl_config.tokenizer_dir={config.tokenizer_dir!r}: neither tokenizer.json nor vocab.json there"
         )
+    if rl.save_data_file and (reason := output_problem(experience_path(rl.save_data_file, config.rl_config.max_steps))):
+        problems.append(f"rl_config.save_data_file={rl.save_data_file!r}: {reason}")
     for key, path in (("rl_config.output_dir", rl.output_dir), ("actor_config.save", config.actor_config.save)):
-        if path and (reason := _why_not_a_folder(Path(path))):
+        if path and (reason := why_not_a_folder(Path(path))):
             problems.append(f"{key}={path!r}: {reason}; give another folder")
     return problems
-
-
-def _why_not_a_folder(path: Path) -> str:
-    """Why nothing can be written into a folder that may not be there yet; empty if it can."""
-    if path.exists() and not path.is_dir():
-        return "it is a file"
-    there = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
-    if not there.is_dir():
-        return f"{there} is a file"
-    if not os.access(there, os.W_OK | os.X_OK):
-        return f"{there} is not writable"
-    return ""
 
 
 def data_problems(config: Config) -> list[str]:
@@ -91,7 +84,7 @@ def data_problems(config: Config) -> list[str]:
     except ValueError as error:
         return [f"rl_config.tokenizer_dir={config.tokenizer_dir!r}: {error}"]
     vocab_size = ModelConfig.from_dir(config.actor_config.load).vocab_size
-    if tokenizer.size > vocab_size:
+    if tokenizer.num_ordinary > vocab_size:  # a pad token beyond the embedding is no harm: it is never used
         problems.append(
             f"rl_config.tokenizer_dir={config.tokenizer_dir!r}: {tokenizer.size} ids, but the model's vocabulary "
             f"has {vocab_size}; give the model's own"
@@ -114,6 +107,11 @@ def data_problems(config: Config) -> list[str]:
             problems.append(
                 f"{key}={path!r}: its longest prompt has {header.longest} tokens, over "
                 f"generate_config.max_prompt_length={generate.max_prompt_length}; raise it, or convert again"
+            )
+        if header.largest_id >= vocab_size:
+            problems.append(
+                f"{key}={path!r}: a prompt has token id {header.largest_id}, but the model's vocabulary has "
+                f"{vocab_size}; choose a template without that token"
             )
         num_prompts = sum(header.counts.values())
         if key == "rl_config.dataset_file" and 0 < num_prompts < config.prompts_per_step:

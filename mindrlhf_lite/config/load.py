@@ -19,6 +19,7 @@ from mindrlhf_lite.config.aliases.tables import MINDRLHF, MINDSPEED_RL, find_row
 from mindrlhf_lite.config.schema import FLOAT_TYPES, Config
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.strict_yaml import load_yaml
+from mindrlhf_lite.text_file import read_text
 
 # names of MindFormers' model files that are taken in the sections of the roles
 _ROLES = ("actor_config", "ref_config", "generate_config")
@@ -93,9 +94,9 @@ def read_yaml(path: str) -> dict[str, Any]:
     if not Path(path).is_file():
         raise ConfigError([f"--config {path}: no such file"])
     try:
-        values = load_yaml(Path(path).read_text())
-    except UnicodeDecodeError:
-        raise ConfigError([f"{path}: not UTF-8 text"]) from None
+        values = load_yaml(read_text(path))
+    except UserError as error:
+        raise ConfigError([str(error)]) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else path

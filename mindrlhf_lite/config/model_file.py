@@ -20,6 +20,7 @@ from mindrlhf_lite.models.megatron import is_megatron, shape_from_megatron
 from mindrlhf_lite.models.mindformers import shape_from_mindformers, strategies_from_mindformers
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.strict_yaml import load_yaml
+from mindrlhf_lite.text_file import read_text
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ def read_model_file(path: str) -> ModelFile:
     if not Path(path).is_file():
         raise UserError(f"model_config {path}: no such file or folder")
     try:
-        values = load_yaml(Path(path).read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = load_yaml(read_text(path))
+    except yaml.YAMLError as error:
         raise UserError(f"model_config {path}: not valid YAML ({getattr(error, 'problem', error)})") from None
     if is_megatron(values):
         return ModelFile(shape_from_megatron(next(iter(values.values())), path))

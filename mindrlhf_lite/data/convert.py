@@ -1,19 +1,24 @@
-"""Source rows to prompts: choose, check every row, render, tokenize, in one process or several."""
+"""Source rows to prompts: choose, check every row, render, tokenize, in one process or several.
+
+What is cheap to find out about all rows is found out first: structure and gold answers before anything is tokenized.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from mindrlhf_lite.data.sources import BadRow, Question
 from mindrlhf_lite.data.templates import Template, load_template
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.progress import Progress
 from mindrlhf_lite.rewards.golds import TIMEOUT_S, Asked, gold_problem, unsatisfied
 from mindrlhf_lite.rewards.verifiers import find_verifier
 from mindrlhf_lite.types import Prompt
@@ -49,26 +54,38 @@ class Converter:
     tokenizer: Tokenizer
     template: Template
 
-    def run(self, questions: Sequence[Question]) -> list[Prompt | BadRow]:
+    def check(self, questions: Sequence[Question]) -> list[BadRow | None]:
+        """What is wrong with each question, but for its length; None: nothing."""
+        reasons = map(self._problem, questions)
+        return [
+            None if reason is None else BadRow(question.row, reason, question.file)
+            for question, reason in zip(questions, reasons, strict=True)
+        ]
+
+    def tokenize(self, questions: Sequence[Question]) -> list[Prompt | BadRow]:
         """One prompt or bad row a question, in order; a prompt that is too long is a bad row, never cut."""
         results: list[Prompt | BadRow] = []
-        texts = [self.template.render(question.text, question.system) for question in questions]
+        texts, limit = [self._render(question) for question in questions], self.settings.max_prompt_length
         for question, text, ids in zip(questions, texts, self.tokenizer.encode_batch(texts), strict=True):
-            reason = self._problem(question, len(ids))
-            if reason is None:
-                results.append(Prompt(0, tuple(ids), text, question.gold, question.row, question.source))
-            else:
+            if len(ids) > limit:
+                reason = f"the prompt has {len(ids)} tokens, over --max_prompt_length {limit}"
                 results.append(BadRow(question.row, reason, question.file))
+            else:
+                results.append(Prompt(0, tuple(ids), text, question.gold, question.row, question.source))
         return results
 
-    def _problem(self, question: Question, length: int) -> str | None:
-        if length > self.settings.max_prompt_length:
-            return f"the prompt has {length} tokens, over --max_prompt_length {self.settings.max_prompt_length}"
+    def _render(self, question: Question) -> str:
+        if question.before and self.template.render_turns is not None:
+            return self.template.render_turns(question.text, question.system, question.before)
+        return self.template.render(question.text, question.system)
+
+    def _problem(self, question: Question) -> str | None:
+        name = self.template.name
+        if question.before and self.template.render_turns is None:
+            return f"the row has {len(question.before)} earlier messages, which template {name} would lose; use chat"
         if question.system and not self.template.takes_system:
-            return (
-                f"the row has a system message, which template {self.template.name} would lose; put {{system}} in, "
-                "or leave it out of --map_keys"
-            )
+            out = "use chat" if question.is_chat else "leave it out of --map_keys"
+            return f"the row has a system message, which template {name} would lose; put {{system}} in, or {out}"
         if reason := gold_problem(question.gold, self.settings.verifiers):
             return f"the gold answer {question.gold[:80]!r} can be verified by nothing: {reason}"
         return None
@@ -83,31 +100,76 @@ def _start_worker(settings: Conversion) -> None:
     _converter = settings.open()
 
 
-def _run_in_worker(questions: Sequence[Question]) -> list[Prompt | BadRow]:
+def _check_in_worker(questions: Sequence[Question]) -> list[BadRow | None]:
     assert _converter is not None
-    return _converter.run(questions)
+    return _converter.check(questions)
+
+
+def _tokenize_in_worker(questions: Sequence[Question]) -> list[Prompt | BadRow]:
+    assert _converter is not None
+    return _converter.tokenize(questions)
+
+
+class Crew:
+    """The processes that check and tokenize; results do not depend on their number.
+
+    Args: log_interval: rows between lines of progress; 0: a progress bar.
+    """
+
+    def __init__(self, converter: Converter, pool: Any = None, log_interval: int = 0):
+        self.converter, self.pool, self.log_interval = converter, pool, log_interval
+
+    def check(self, questions: Sequence[Question]) -> list[BadRow | None]:
+        progress = Progress(len(questions), "row", "checking", says_end=not self.log_interval)
+        return self._run(questions, self.converter.check, _check_in_worker, progress)
+
+    def tokenize(self, questions: Sequence[Question]) -> list[Prompt | BadRow]:
+        progress = Progress(len(questions), "row", "tokenizing", is_shown=not self.log_interval)
+        return self._run(questions, self.converter.tokenize, _tokenize_in_worker, progress, self.log_interval)
+
+    def tokenize_good(self, questions: Sequence[Question], problems: Sequence[BadRow | None]) -> list[Prompt | BadRow]:
+        """Prompts, or bad rows, of the questions that have no problem; the problems of the others."""
+        good = [question for question, problem in zip(questions, problems, strict=True) if problem is None]
+        tokenized = iter(self.tokenize(good))
+        return [next(tokenized) if problem is None else problem for problem in problems]
+
+    def _run(
+        self, questions: Sequence[Question], here: Callable, in_worker: Callable, bar: Progress, log_interval: int = 0
+    ) -> list[Any]:
+        batches = [questions[start : start + _BATCH] for start in range(0, len(questions), _BATCH)]
+        done: list[Any] = []
+        with bar as progress:
+            for results in self.pool.imap(in_worker, batches) if self.pool else map(here, batches):
+                before = len(done)
+                done += results
+                progress.update(len(results))
+                if log_interval and len(done) // log_interval > before // log_interval:
+                    print(f"tokenized {len(done)} of {len(questions)} rows", flush=True)
+        return done
+
+
+@contextmanager
+def crew(converter: Converter, num_questions: int, workers: int = 1, log_interval: int = 0) -> Iterator[Crew]:
+    """A `Crew` of at most `workers` processes."""
+    num_batches = -(-num_questions // _BATCH)
+    if workers <= 1 or num_batches <= 1:
+        yield Crew(converter, None, log_interval)
+        return
+    context = multiprocessing.get_context("spawn")  # tokenizers' threads do not survive a fork
+    with context.Pool(min(workers, num_batches), _start_worker, (converter.settings,)) as pool:
+        yield Crew(converter, pool, log_interval)
 
 
 def convert_questions(
     converter: Converter, questions: Sequence[Question], workers: int = 1, log_interval: int = 0
 ) -> list[Prompt | BadRow]:
-    """A prompt or a bad row for every question, in order. The result does not depend on the number of processes.
-
-    Args: log_interval: rows between lines of progress; 0: a progress bar.
-    """
-    batches = [questions[start : start + _BATCH] for start in range(0, len(questions), _BATCH)]
-    done: list[Prompt | BadRow] = []
-    with tqdm(total=len(questions), unit="row", desc="tokenizing", disable=log_interval > 0) as progress:
-        for results in _results(converter, batches, workers):
-            before = len(done)
-            done += results
-            progress.update(len(results))
-            if log_interval and len(done) // log_interval > before // log_interval:
-                print(f"tokenized {len(done)} of {len(questions)} rows", flush=True)
-    return _without_unsatisfied(done, questions, converter.settings, workers)
+    """A prompt or a bad row for every question, in order. Arguments as of `crew`."""
+    with crew(converter, len(questions), workers, log_interval) as processes:
+        results = processes.tokenize_good(questions, processes.check(questions))
+    return without_unsatisfied(results, questions, converter.settings, workers)
 
 
-def _without_unsatisfied(
+def without_unsatisfied(
     results: Sequence[Prompt | BadRow], questions: Sequence[Question], settings: Conversion, workers: int
 ) -> list[Prompt | BadRow]:
     """With a bad row instead of every prompt whose gold answer a verifier finds right in no form."""
@@ -128,17 +190,6 @@ def _without_unsatisfied(
         else result
         for question, result in zip(questions, results, strict=True)
     ]
-
-
-def _results(
-    converter: Converter, batches: Sequence[Sequence[Question]], workers: int
-) -> Iterator[list[Prompt | BadRow]]:
-    if workers <= 1 or len(batches) <= 1:
-        yield from map(converter.run, batches)
-        return
-    context = multiprocessing.get_context("spawn")  # tokenizers' threads do not survive a fork
-    with context.Pool(min(workers, len(batches)), _start_worker, (converter.settings,)) as pool:
-        yield from pool.imap(_run_in_worker, batches)
 
 
 def without_duplicates(prompts: Iterable[Prompt]) -> tuple[list[Prompt], int, list[Prompt]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.json_file import NotJson, parse_json
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
@@ -35,6 +36,9 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 def _starts_with_bracket(path: Path) -> bool:
     with path.open("rb") as file:
+        start = file.read(len(BOM_UTF8))
+        if start != BOM_UTF8:
+            file.seek(0)
         while byte := file.read(1):
             if not byte.isspace():
                 return byte == b"["
@@ -42,29 +46,41 @@ def _starts_with_bracket(path: Path) -> bool:
 
 
 def _checked(value: Any) -> dict[str, Any] | ValueError:
-    return value if isinstance(value, dict) else ValueError(f"a JSON object is needed, not {type(value).__name__}")
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, ValueError):
+        return value
+    return ValueError(f"a JSON object is needed, not {type(value).__name__}")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | ValueError:
+    """A JSON object; an error in its place where a key stands twice: which of the two is meant nobody knows."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        return ValueError(f"the key {twice!r} stands twice in one object")
+    return found
 
 
 def _line_rows(path: Path) -> Iterator[Row]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            if not line.strip():
+            if not line.removeprefix(BOM_UTF8).strip():
                 continue
             try:
-                yield number, _checked(json.loads(line))
-            except json.JSONDecodeError as error:
-                yield number, ValueError(f"not valid JSON ({error.msg} at column {error.colno})")
-            except UnicodeDecodeError:
-                yield number, ValueError("not valid UTF-8")
+                yield number, _checked(parse_json(line, _object))
+            except ValueError as error:
+                yield number, error
 
 
 def _list_rows(path: Path) -> Iterator[Row]:
     try:
-        values = json.loads(path.read_bytes())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not valid JSON ({error.msg} at column {error.colno})") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not valid UTF-8") from None
+        values = parse_json(path.read_bytes(), _object)
+    except NotJson as error:
+        raise UserError(f"{path}:{error.line}: {error}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
     for number, value in enumerate(values, 1):
         yield number, _checked(value)
 
@@ -95,7 +111,10 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     except ArrowInvalid as error:
         raise UserError(f"{path}: not a Parquet file ({str(error).splitlines()[0]})") from None
     number = 0
-    for batch in file.iter_batches(1024):
-        for row in batch.to_pylist():
-            number += 1
-            yield number, row
+    try:
+        for batch in file.iter_batches(1024):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+    except (ArrowInvalid, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: damaged behind row {number} ({str(error).splitlines()[0]})") from None

@@ -53,6 +53,7 @@ class Header:
     template: str = ""
     counts: dict[str, int] = field(default_factory=dict)  # rows by source
     longest: int = 0  # tokens of the longest prompt
+    largest_id: int = -1  # of all prompts' tokens; -1: unknown
 
     def check(self, tokenizer: Tokenizer, name: str, path: str | Path) -> None:
         """Raises ValueError if the prompts were made with another tokenizer."""

@@ -13,11 +13,33 @@ from pathlib import Path
 from typing import Any
 
 from mindrlhf_lite.data.seal import index_of, seal, under_its_old_name
-from mindrlhf_lite.durable import place
+from mindrlhf_lite.durable import place, why_not_a_folder
 from mindrlhf_lite.errors import UserError
 
 _WRITE_BATCH = 1024
+_REFUSED_TEXT = "\\ / : * ? \" < > | ` & ; '"  # mindspore.mindrecord's check_filename
+_REFUSED = frozenset(_REFUSED_TEXT.replace(" ", ""))
+_LONGEST_NAME = 255 - len(".db-journal")  # a file's name in bytes, on Linux
 _FULL_BYTES = 1 << 20  # a disk with less left is why writing failed
+
+
+def output_problem(path: str | Path) -> str:
+    """Why no MindRecord file of this name can be written, to be asked before there are rows; empty: it can."""
+    name = Path(path).name
+    if Path(path).is_dir() or not name:
+        return "it is a folder; give the name of a file"
+    if refused := sorted(set(name) & _REFUSED):
+        return f"MindRecord takes no {' '.join(refused)} in a file's name; its name may hold none of {_REFUSED_TEXT}"
+    if name != name.strip(" "):
+        return "MindRecord takes no name that begins or ends with a space"
+    try:
+        length = len(str(path).encode()) and len(name.encode())
+    except UnicodeEncodeError:
+        return "MindRecord takes no path that is not UTF-8"
+    if length > _LONGEST_NAME:
+        return f"its name has {length} bytes, and MindRecord's index needs one of at most {_LONGEST_NAME}"
+    reason = why_not_a_folder(Path(path).parent)
+    return f"{Path(path).parent}: {reason}" if reason else ""
 
 
 def write_rows(path: Path, schema: Mapping[str, Any], name: str, rows: Iterable[dict], header: dict[str, Any]) -> None:
@@ -27,6 +49,8 @@ def write_rows(path: Path, schema: Mapping[str, Any], name: str, rows: Iterable[
     """
     from mindspore.mindrecord import FileWriter
 
+    if problem := output_problem(path):
+        raise UserError(f"{path}: {problem}")
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = tempfile.mkdtemp(prefix=".mindrecord-", dir=path.parent)
     written = Path(scratch) / path.name

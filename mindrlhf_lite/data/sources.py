@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mindrlhf_lite.data.files import read_rows
+from mindrlhf_lite.data.messages import Turns, are_messages, turns_of
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.json_file import parse_json
 from mindrlhf_lite.rewards.boxes import last_boxed
 from mindrlhf_lite.rewards.knights import knight_statements
 from mindrlhf_lite.rewards.numbers import parse_quantity
+from mindrlhf_lite.text_file import check_is_text
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Question:
     system: str = ""  # the row's own system message
     file: str = ""
     source: str = ""  # what accuracy is broken down by
+    before: tuple[tuple[str, str], ...] = ()  # (role, content) of earlier turns, where the row is a conversation
+    is_chat: bool = False  # the row's prompt is a list of messages
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,10 @@ DATASET_TYPES: dict[str, DatasetType] = {
     "openr1math": DatasetType(("problem",), ("answer",), source=("source", "problem_type")),
     "kk": DatasetType(("quiz",), ("solution_text_format", "solution_text"), gold=_statements, verifiers="statements"),
     "arithmetic": DatasetType(("question",), ("answer",), gold=_number),
+    "verl": DatasetType(("prompt",), ("reward_model.ground_truth",), source=("data_source",)),
+    "trl": DatasetType(
+        ("prompt", "messages"), ("answer", "ground_truth", "solution"), source=("source",), gold=_boxed_or_verbatim
+    ),
     "custom": DatasetType((), ()),
 }
 _MAP_KEYS = ("prompt", "response", "system", "source", "query")
@@ -105,9 +115,9 @@ def parse_map_keys(given: str | Mapping[str, str]) -> dict[str, str]:
         ValueError: not such a mapping, or an unknown key.
     """
     try:
-        values = json.loads(given) if isinstance(given, str) else dict(given)
-    except json.JSONDecodeError as error:
-        raise UserError(f"--map_keys {given}: not valid JSON ({error.msg})") from None
+        values = parse_json(given) if isinstance(given, str) else dict(given)
+    except ValueError as error:
+        raise UserError(f"--map_keys {given}: {error}") from None
     if not isinstance(values, dict) or not all(isinstance(field, str) for field in values.values()):
         raise UserError(f"--map_keys {given}: must map {', '.join(_MAP_KEYS)} to names of fields")
     if unknown := set(values) - set(_MAP_KEYS):
@@ -127,24 +137,76 @@ def dataset_type(name: str, map_keys: Mapping[str, str]) -> DatasetType:
     return found
 
 
-def _find(value: Mapping[str, Any], fields: Sequence[str]) -> Any:
+_ABSENT = object()
+_SHOWN = 200  # characters of a value in a message
+
+
+def _at(value: Mapping[str, Any], field: str) -> Any:
+    """A field by its name, else by a dotted path into objects and lists ("reward_model.ground_truth")."""
+    found: Any = value
+    if field in value:
+        return value[field]
+    for name in field.split("."):
+        if isinstance(found, Mapping) and name in found:
+            found = found[name]
+        elif isinstance(found, list) and name.isdecimal() and int(name) < len(found):
+            found = found[int(name)]
+        else:
+            return _ABSENT
+    return found
+
+
+def _find(value: Mapping[str, Any], fields: Sequence[str]) -> tuple[str, Any]:
+    """(name, value) of the first field that the row has; ("", None) where it has none."""
     for field in fields:
-        if value.get(field) is not None:
-            return value[field]
-    return None
+        if (found := _at(value, field)) is not _ABSENT and found is not None:
+            if isinstance(found, ValueError):  # an object in which a key stands twice
+                raise found
+            return field, found
+    return "", None
+
+
+def _words(fields: Sequence[str]) -> str:
+    return " or ".join(map(repr, fields))
+
+
+def _needed(value: Mapping[str, Any], fields: Sequence[str]) -> tuple[str, Any]:
+    name, found = _find(value, fields)
+    if found is None:
+        absent = all(_at(value, field) is _ABSENT for field in fields)
+        there = f"; the row has {', '.join(map(repr, value))}" if value else ""
+        raise UserError(f"field {_words(fields)} is {'missing' + there if absent else 'null'}")
+    return name, found
 
 
 def _text(value: Mapping[str, Any], fields: Sequence[str]) -> str:
-    found = _find(value, fields)
-    if found is None:
-        absent = not any(field in value for field in fields)
-        there = f"; the row has {', '.join(map(repr, value))}" if value else ""
-        raise UserError(f"field {' or '.join(map(repr, fields))} is {'missing' + there if absent else 'null'}")
-    if isinstance(found, int | float) and not isinstance(found, bool):
+    found = _needed(value, fields)[1]
+    if isinstance(found, int | float | Decimal) and not isinstance(found, bool):
+        if not math.isfinite(found):
+            raise UserError(f"field {_words(fields)} is {found}, which is no number")
         found = str(found)
     if not isinstance(found, str) or not found.strip():
-        raise UserError(f"field {' or '.join(map(repr, fields))} is {found!r}, a non-empty string is needed")
-    return found.strip()
+        shown = repr(found) if len(repr(found)) < _SHOWN else f"{repr(found)[:_SHOWN]}..."
+        raise UserError(f"field {_words(fields)} is {shown}, a non-empty string is needed")
+    return _whole(found.strip(), _words(fields))
+
+
+def _whole(text: str, field: str) -> str:
+    check_is_text(text, f"field {field}")
+    return text
+
+
+def _turns(value: Mapping[str, Any], kind: DatasetType) -> Turns | None:
+    """The conversation in the prompt's field; None where it is a text."""
+    field, found = _needed(value, kind.prompt)
+    if not are_messages(found):
+        return None
+    turns = turns_of(found, may_answer=field.rpartition(".")[2] == "messages")
+    if not turns.question:
+        raise UserError(f"field {field!r}: the last user message is empty")
+    for text in (turns.question, turns.system, *(content for _, content in turns.before)):
+        _whole(text, repr(field))
+    return turns
 
 
 def as_question(row: int, value: Mapping[str, Any], kind: DatasetType, file: str = "") -> Question:
@@ -153,15 +215,44 @@ def as_question(row: int, value: Mapping[str, Any], kind: DatasetType, file: str
     Raises:
         ValueError: a field is missing or empty, or there is no gold answer in it.
     """
-    source = _find(value, kind.source)
-    system, query = _find(value, kind.system), _find(value, kind.query)
+    turns = _turns(value, kind)
+    source, system, query = (_find(value, fields)[1] for fields in (kind.source, kind.system, kind.query))
+    question = _text(value, kind.prompt) if turns is None else turns.question
+    own_system = _whole(system.strip(), _words(kind.system)) if isinstance(system, str) else ""
     return Question(
         row,
-        "\n".join([_text(value, kind.prompt), *([query.strip()] if isinstance(query, str) and query.strip() else [])]),
+        "\n".join([question, *([_whole(query.strip(), _words(kind.query))] if _is_text(query) else [])]),
         kind.gold(_text(value, kind.response)),
-        system.strip() if isinstance(system, str) else "",
+        own_system or (turns.system if turns else ""),
         file,
-        str(source) if source is not None else Path(file).stem,
+        _whole(str(source), _words(kind.source)) if source is not None else Path(file).stem,
+        turns.before if turns else (),
+        turns is not None,
+    )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def recognised_type(path: Path) -> str:
+    """Which of verl's and TRL's layouts the first row of a file has: its prompt is a list of messages.
+
+    Raises:
+        ValueError: it has neither, or could be read in two ways.
+    """
+    row = next((value for _, value in read_rows(path)), None)
+    fields = row if isinstance(row, dict) else {}
+    asks = [name for name in DATASET_TYPES["trl"].prompt if are_messages(fields.get(name))]
+    answers = [name for name in DATASET_TYPES["trl"].response if fields.get(name) is not None]
+    if asks and _at(fields, "reward_model.ground_truth") is not _ABSENT:
+        return "verl"
+    if len(asks) == len(answers) == 1:
+        return "trl"
+    has = f"; its rows have {', '.join(map(repr, fields))}" if fields else ""
+    raise UserError(
+        f"{path}: not a layout that is known by itself{has}; say which it is by --dataset_type, or which fields hold "
+        'question and answer, e.g. --map_keys \'{"prompt": "problem", "response": "answer"}\''
     )
 
 

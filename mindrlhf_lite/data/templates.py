@@ -2,7 +2,7 @@
 
 A template is a text with {question}, and {system} where rows bring their own system message; or a mapping of the turns
 system, user and assistant (the beginning of the answer), which `chat_template` turns into text: chatml (Qwen's form,
-the default) or tokenizer (what the tokenizer's files say).
+the default), tokenizer (what the tokenizer's files say), or tokenizer:NAME (of several that they name).
 """
 
 from __future__ import annotations
@@ -16,11 +16,16 @@ import yaml
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.strict_yaml import load_yaml
+from mindrlhf_lite.text_file import read_text
 
 _BUILT_IN = Path(__file__).with_name("templates.yaml")
 _QUESTION, _SYSTEM = "{question}", "{system}"
-_TURNS, _FORMS = ("system", "user", "assistant"), ("chatml", "tokenizer")
+_OWN = "tokenizer"  # the chat template of the tokenizer's files
+_TURNS, _FORMS = ("system", "user", "assistant"), ("chatml", _OWN)
 _PROBE = "Wie viele Murmeln bleiben übrig? 7"
+
+
+Turns = tuple[tuple[str, str], ...]
 
 
 def _fill(text: str, question: str, system: str) -> str:
@@ -36,20 +41,25 @@ class Template:
     name: str
     render: Callable[[str, str], str]  # question, the row's system message -> prompt
     takes_system: bool
+    # the same of a row that is a conversation, with its earlier (role, content); None: the template has no place for it
+    render_turns: Callable[[str, str, Turns], str] | None = None
 
 
 def load_template(name: str, tokenizer: Tokenizer) -> Template:
-    """The template called `name`, or the one in a YAML file given as FILE.yaml:NAME.
+    """The template called `name`, the one in a YAML file given as FILE.yaml:NAME, or the tokenizer's own chat template
+    of a name, given as chat:NAME.
 
     Raises:
         ValueError: no such template, or one that loses the question.
     """
     path, _, key = name.rpartition(":")
     source = Path(path) if path else _BUILT_IN
+    if path == "chat" and not source.exists():
+        return _checked(name, _of_turns(name, {"user": _QUESTION, "chat_template": f"{_OWN}:{key}"}, tokenizer))
     if not source.is_file():
         raise UserError(f"--prompt_type {name}: no file {source}")
     try:
-        templates = load_yaml(source.read_text(encoding="utf-8"))
+        templates = load_yaml(read_text(source))
     except yaml.YAMLError as error:
         raise UserError(f"--prompt_type {name}: {source} is not valid YAML ({error})") from None
     if not isinstance(templates, dict):
@@ -63,6 +73,10 @@ def load_template(name: str, tokenizer: Tokenizer) -> Template:
         template = _of_turns(name, given, tokenizer)
     else:
         raise UserError(f"--prompt_type {name}: must be a text or a mapping of {', '.join(_TURNS)}")
+    return _checked(name, template)
+
+
+def _checked(name: str, template: Template) -> Template:
     if template.render(_PROBE, "").count(_PROBE) != 1:
         raise UserError(
             f"--prompt_type {name}: the prompt does not hold the question exactly once; put {_QUESTION} in, once"
@@ -85,21 +99,25 @@ def _of_turns(name: str, turns: Mapping[str, str], tokenizer: Tokenizer) -> Temp
             f"--prompt_type {name}: {', '.join(sorted(map(str, unknown)))} is unknown; known: "
             f"{', '.join(_TURNS)}, chat_template"
         )
-    if form not in _FORMS or not all(isinstance(text, str) for text in turns.values()):
-        raise UserError(f"--prompt_type {name}: turns must be texts, and chat_template one of {', '.join(_FORMS)}")
+    if not all(isinstance(text, str) for text in turns.values()) or form.partition(":")[0] not in _FORMS:
+        raise UserError(
+            f"--prompt_type {name}: turns must be texts, and chat_template one of {', '.join(_FORMS)}, {_OWN}:NAME"
+        )
     if turns.get("user", "").count(_QUESTION) != 1:
         raise UserError(f"--prompt_type {name}: the user's turn must hold {_QUESTION} exactly once")
-    if form == "tokenizer" and not tokenizer.has_chat_template:
+    is_own, own_name = form.partition(":")[0] == _OWN, form.partition(":")[2] or None
+    if is_own and not tokenizer.has_chat_template:
         raise UserError(
             f"--prompt_type {name}: the tokenizer's files hold no chat_template; use chat_template: chatml, or a text"
         )
 
-    def render(question: str, own_system: str) -> str:
+    def render(question: str, own_system: str, before: Turns = ()) -> str:
         system = own_system or turns.get("system", "")
         messages = [{"role": "system", "content": system}] if system else []
+        messages += [{"role": role, "content": content} for role, content in before]
         messages.append({"role": "user", "content": _fill(turns["user"], question, own_system)})
-        if form == "tokenizer":
-            text = tokenizer.apply_chat_template(messages)
+        if is_own:
+            text = tokenizer.apply_chat_template(messages, own_name)
         else:
             text = (
                 "".join(f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n" for message in messages)
@@ -107,4 +125,4 @@ def _of_turns(name: str, turns: Mapping[str, str], tokenizer: Tokenizer) -> Temp
             )
         return text + turns.get("assistant", "")
 
-    return Template(name, render, takes_system=True)
+    return Template(name, render, takes_system=True, render_turns=render)

@@ -1,19 +1,31 @@
-"""The tokenizer of a Qwen2-style folder, through transformers' fast tokenizers (no torch needed)."""
+"""Text to token ids and back, through transformers' fast tokenizers (no torch needed)."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from mindrlhf_lite.data.tokenizer_reader import NAMED_TEMPLATES, TOKENIZER_FILES, read_tokenizer
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.json_file import read_json
 
-_FILES = ("tokenizer.json", "vocab.json")
+_PROBE = "1+1"
 _SPLITTING_PROBE = "It's 1,234.5 kg\n\n  <think>\\frac{1}{2}</think> \u4f60\u597d \u00dcbung <|im_end|>"
+
+
+_TAG = re.compile(r"</?([A-Za-z][\w.:-]*)>|\[/?(THINK)\]")
+# written like tags, but marks of turns and of padding, which stand for no text
+_MARKS = {"s", "bos", "eos", "pad", "unk", "mask", "cls", "sep", "eod", "eot", "eos_token", "bos_token", "pad_token"}
+_MARKS |= {"start_of_turn", "end_of_turn", "end_of_utterance", "end_of_text", "start_of_text", "unused", "blank"}
+
+
+def _is_tag(text: str) -> bool:
+    found = _TAG.fullmatch(text)
+    return found is not None and (found[1] or "").lower().rstrip("0123456789") not in _MARKS
 
 
 class Tokenizer:
@@ -29,54 +41,78 @@ class Tokenizer:
     """
 
     def __init__(self, tokenizer_dir: str | None = None, vocab_path: str | None = None, merges_path: str | None = None):
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-        if tokenizer_dir is not None:
-            folder = Path(tokenizer_dir)
-            if not any((folder / name).is_file() for name in _FILES):
-                raise UserError(f"tokenizer_dir {tokenizer_dir}: neither tokenizer.json nor vocab.json there")
-        else:
-            for flag, path in (("--vocab_path", vocab_path), ("--merges_file_path", merges_path)):
-                if path is None or not Path(path).is_file():
-                    raise UserError(f"{flag} {path}: no such file")
-        from transformers import AutoTokenizer, Qwen2TokenizerFast
-
-        try:
-            if tokenizer_dir is not None:
-                self._tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir, local_files_only=True)
-            else:
-                self._tokenizer = Qwen2TokenizerFast(vocab_file=vocab_path, merges_file=merges_path)
-        except Exception as error:  # the library raises many kinds on broken files
-            raise UserError(f"cannot read the tokenizer of {tokenizer_dir or vocab_path}: {error}") from None
+        self._tokenizer = read_tokenizer(tokenizer_dir, vocab_path, merges_path)
+        with_special = self._tokenizer(_PROBE)["input_ids"]
+        plain = self._tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
+        self._begin: list[int] = next(
+            (with_special[:start] for start in range(len(with_special)) if with_special[start:][: len(plain)] == plain),
+            [],
+        )  # what the tokenizer puts before every text by itself: Llama's <|begin_of_text|>, nothing for Qwen
+        self._silent = self._unseen_ids(tokenizer_dir)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text; special tokens written in the text (as <|im_end|>) are recognised, none are added."""
-        return self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        """Ids of each text as the beginning of a sequence, that is of a prompt: with the token before it that the
+        tokenizer adds by itself (BOS), once, also where a template has written it already. Special tokens written in
+        the text (as <|im_end|>) are recognised; nothing is added behind it.
+        """
+        begin = self._begin
+        return [ids if ids[: len(begin)] == begin else [*begin, *ids] for ids in self.encode_continuation_batch(texts)]
 
     def encode(self, text: str) -> list[int]:
         return self.encode_batch([text])[0]
 
+    def encode_continuation_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text as what follows other text, that is of a completion: nothing is added."""
+        return self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+
+    def encode_continuation(self, text: str) -> list[int]:
+        return self.encode_continuation_batch([text])[0]
+
     def decode(self, ids: Sequence[int]) -> str:
-        """Text without special tokens."""
-        return self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        """Text without special tokens, but with tags such as <think> and </answer>, also where they are special tokens:
+        verifiers look for them.
+        """
+        seen = [token for token in ids if token not in self._silent]
+        return self._tokenizer.decode(seen, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    def _unseen_ids(self, folder: str | None) -> frozenset[int]:
+        """Special tokens that are no text: those with a role, the model's end tokens, and all that look like no tag."""
+        own = self._tokenizer
+        added = {token: str(entry.content) for token, entry in own.added_tokens_decoder.items() if entry.special}
+        special = added | dict(zip(own.all_special_ids, own.all_special_tokens, strict=True))
+        roles = {own.bos_token_id, own.eos_token_id, own.pad_token_id, own.unk_token_id, *self._begin}
+        roles |= {own.cls_token_id, own.sep_token_id, own.mask_token_id}
+        ends = set() if folder is None else set(_end_ids_of_model(Path(folder)) or ())
+        return frozenset(token for token, text in special.items() if token in roles | ends or not _is_tag(text))
 
     @property
     def has_chat_template(self) -> bool:
         return bool(self._tokenizer.chat_template)
 
-    def apply_chat_template(self, messages: Sequence[dict[str, str]]) -> str:
+    def apply_chat_template(self, messages: Sequence[dict[str, str]], name: str | None = None) -> str:
         """The prompt that the tokenizer's chat template makes of messages {"role", "content"}, up to where the answer
         starts.
 
-        Raises:
-            ValueError: the template refuses the messages.
-        """
-        from jinja2 import TemplateError
+        Args: name: of several named templates; None: the only one, or the one named default.
 
+        Raises:
+            ValueError: the template refuses the messages or fails, there is none of this name, or none is the default.
+        """
+        templates = self._tokenizer.chat_template
+        named = templates if isinstance(templates, dict) else {"default": templates}
+        if (name or "default") not in named:
+            wanted = f"none is called {name!r}" if name else "none of them is the default"
+            raise UserError(
+                f"the tokenizer has the chat templates {', '.join(sorted(named))}; {wanted}; choose one by "
+                "--prompt_type chat:NAME"
+            )
         try:
-            return self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-        except TemplateError as error:
-            raise UserError(f"the tokenizer's chat template: {error}") from None
+            return self._tokenizer.apply_chat_template(
+                list(messages), chat_template=named[name or "default"], tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # a template is a program of others: it may raise anything
+            said = " ".join(str(error).split())[:300]
+            raise UserError(f"the tokenizer's chat template fails: {said or type(error).__name__}") from None
 
     def fingerprint(self) -> str:
         """SHA-256 of every token with its id, and of the ids of a text that the way of splitting shows in."""
@@ -88,6 +124,12 @@ class Tokenizer:
     def size(self) -> int:
         """One more than the largest id."""
         return len(self._tokenizer)
+
+    @property
+    def num_ordinary(self) -> int:
+        """One more than the largest id that text without special or added tokens can have."""
+        added = self._tokenizer.added_tokens_decoder
+        return 1 + max((token for token in self._tokenizer.get_vocab().values() if token not in added), default=-1)
 
     @property
     def eos_token_id(self) -> int | None:
@@ -126,12 +168,20 @@ def stop_token_ids(model_dir: str | Path, tokenizer: Tokenizer) -> tuple[int, ..
     """The tokens that end a completion: eos_token_id of generation_config.json, else of config.json, else the
     tokenizer's.
     """
+    found = _end_ids_of_model(Path(model_dir))
+    if found is not None:
+        return found
+    return () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+
+
+def _end_ids_of_model(folder: Path) -> tuple[int, ...] | None:
+    """eos_token_id of generation_config.json, else of config.json; None where neither says."""
     for name in ("generation_config.json", "config.json"):
-        path = Path(model_dir) / name
+        path = folder / name
         found = read_json(path).get("eos_token_id") if path.is_file() else None
         if found is not None:
             return tuple(found) if isinstance(found, list) else (found,)
-    return () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+    return None
 
 
 TOKENIZER_FOLDER = "tokenizer"  # in a checkpoint of a run, beside its files
@@ -145,7 +195,9 @@ def copy_tokenizer(source: str | Path, destination: str | Path) -> bool:
     for name in _BESIDE_THE_WEIGHTS:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, Path(destination) / name)
-    return any((folder / name).is_file() for name in _FILES)
+    if (folder / NAMED_TEMPLATES).is_dir():
+        shutil.copytree(folder / NAMED_TEMPLATES, Path(destination) / NAMED_TEMPLATES, dirs_exist_ok=True)
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
 def copy_first_tokenizer(sources: Sequence[str | None], destination: str | Path) -> None:

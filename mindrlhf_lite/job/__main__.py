@@ -26,6 +26,8 @@ from mindrlhf_lite.job import SECOND_NODE_VARIABLE
 from mindrlhf_lite.job.guard import STATUS_VARIABLE
 from mindrlhf_lite.job.ports import free_port, is_taken, taken_message
 from mindrlhf_lite.job.signals import STOP_FILE_VARIABLE
+from mindrlhf_lite.progress import TERMINAL_VARIABLE
+from mindrlhf_lite.text_file import let_console_show_anything, write_text
 
 _OF_MSRUN = (b"Start scheduler process", b"Start worker process")
 
@@ -88,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
         STATUS_VARIABLE: str(status.absolute()),
         "LOCAL_RANKS": str(local),
     }
+    if sys.stdout.isatty():
+        environment[TERMINAL_VARIABLE] = "1"
     environment[STOP_FILE_VARIABLE] = str(stop_file.absolute())
     if args.node_rank > 0:
         environment[SECOND_NODE_VARIABLE] = "1"
@@ -103,8 +107,8 @@ def run(args: argparse.Namespace) -> int:
             print("\nSIGTERM: the run stops after this step, with a checkpoint", file=sys.stderr, flush=True)
             return
         if not received:
-            status.write_text(
-                f"{'interrupted' if number == signal.SIGINT else f'stopped by {signal.Signals(number).name}'}\n"
+            write_text(
+                status, f"{'interrupted' if number == signal.SIGINT else f'stopped by {signal.Signals(number).name}'}\n"
             )
         received.append(number)
         job.terminate()  # the guard ends the ranks, and says so
@@ -121,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
     if received:
         code = 128 + received[0]
     elif status.is_file():
-        code = int(status.read_text())  # what the guard found
+        code = int(status.read_text(encoding="ascii"))  # what the guard found
     elif code != 0:
         print(
             f"error: msrun ended with exit code {code}; see {log_dir}/msrun.log and {log_dir}/worker_0.log",
@@ -153,4 +157,5 @@ def _copy(source: IO[bytes]) -> None:
 
 
 if __name__ == "__main__":
+    let_console_show_anything()
     sys.exit(run(parse_arguments()))

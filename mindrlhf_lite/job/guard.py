@@ -34,6 +34,7 @@ from mindrlhf_lite.job.processes import Process
 from mindrlhf_lite.job.resume import ResumeHint
 from mindrlhf_lite.job.signals import listen_to_signals_again
 from mindrlhf_lite.job.whereabouts import last_noted
+from mindrlhf_lite.text_file import write_text
 
 STATUS_VARIABLE = "MINDRLHF_JOB_STATUS"
 _POLL_S, _TOGETHER_S, _TAIL_S, _SIBLINGS_S = 0.1, 0.01, 0.3, 10.0
@@ -119,7 +120,7 @@ class Guard:
         if written in (0, self._old_news):
             return ""
         with contextlib.suppress(OSError):
-            return path.read_text(errors="replace").strip()
+            return path.read_text(encoding="utf-8", errors="replace").strip()
         return ""
 
     def _tell_other_hosts(self, message: str) -> None:
@@ -127,7 +128,7 @@ class Guard:
             folder, host = Path(self.hint.output_dir), socket.gethostname()
             with contextlib.suppress(OSError):  # they learn it from the scheduler, later
                 scratch = folder / f"{_NEWS}.{host}"
-                scratch.write_text(message or f"a rank on {host} failed; its log there says why")
+                write_text(scratch, message or f"a rank on {host} failed; its log there says why")
                 os.replace(scratch, folder / _NEWS)
 
     @property
@@ -187,7 +188,7 @@ class Guard:
             stderr = Path(f"/proc/{self.msrun.pid}/fd/2")
             if stat.S_ISREG(stderr.stat().st_mode):
                 pattern = rf"Worker process {member.process.pid} exit with exception\. Error code: (-?\d+)"
-                if found := re.search(pattern, stderr.read_text(errors="replace")):
+                if found := re.search(pattern, stderr.read_text(encoding="utf-8", errors="replace")):
                     return int(found[1])
         log = self._log_of(member)
         if _error_lines(log):
@@ -264,14 +265,14 @@ class Guard:
         if text:
             self._say(text)
         if path := os.environ.get(STATUS_VARIABLE):
-            Path(path).write_text(f"{code}\n")
+            write_text(path, f"{code}\n")
         self.msrun.end(signal.SIGTERM)
         self._clear()
 
     def _reason(self) -> str:
         """Why `mindrlhf_lite.job` ended msrun, if it did."""
         path = os.environ.get(STATUS_VARIABLE)
-        return Path(path).read_text().strip() if path and Path(path).is_file() else ""
+        return Path(path).read_text(encoding="utf-8").strip() if path and Path(path).is_file() else ""
 
     def _say(self, text: str) -> None:
         with contextlib.suppress(OSError):  # nobody listens any more

@@ -55,7 +55,10 @@ class Process:
     def children(self) -> list[Process]:
         """In the order of their birth; also those that ended and were not asked for."""
         try:
-            pids = [int(word) for word in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+            pids = [
+                int(word)
+                for word in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="ascii").split()
+            ]
         except OSError:  # it ended, or the kernel has no such file
             pids = [
                 int(entry.name)
@@ -89,7 +92,7 @@ class _Stat:
 
 def _stat(pid: int) -> _Stat | None:
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     before, _, after = text.rpartition(")")  # a name may hold anything

@@ -35,5 +35,5 @@ class Whereabouts:
 def last_noted(log: Path) -> str:
     """What the rank with this log noted last, or ""."""
     with contextlib.suppress(OSError):
-        return _path_of(log).read_text(errors="replace").strip()
+        return _path_of(log).read_text(encoding="utf-8", errors="replace").strip()
     return ""

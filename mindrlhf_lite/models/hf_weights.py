@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from mindrlhf_lite.json_file import read_json
 from mindrlhf_lite.models.tensor_files import Progress, TensorFile, TensorToWrite, read_header, write_safetensors
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import ParameterSpec, parameter_specs
+from mindrlhf_lite.text_file import write_text
 
 MAX_FILE_BYTES = 4 << 30
 _TORCH_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -20,9 +22,20 @@ _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 Read = Callable[[str, tuple[tuple[int, int], ...]], np.ndarray]  # values of a box of a tensor
 
 
+_SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+# tables that older versions of transformers saved beside the weights; they are computed from the config
+_COMPUTED = re.compile(
+    r"(^|\.)(rotary_emb\.((original_)?inv_freq|(cos|sin)_cached)|(self_attn|attn|attention)\.(masked_)?bias|masked_bias)$"
+)
+
+
 def weight_files(model_dir: Path) -> list[Path]:
-    """The safetensors files of a model folder, the index's where there is one."""
-    index = model_dir / "model.safetensors.index.json"
+    """The safetensors files of a model folder: model.safetensors, or those that an index names. Where there are both,
+    the index is of an older model in several files: transformers and vLLM take model.safetensors too.
+    """
+    single, index = model_dir / _SINGLE, model_dir / _INDEX
+    if single.is_file():
+        return [single]
     if index.is_file():
         names = read_json(index).get("weight_map")
         if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
@@ -32,9 +45,7 @@ def weight_files(model_dir: Path) -> list[Path]:
         if missing:
             raise UserError(f"{model_dir}: the index names files that are not there: {', '.join(missing)}")
         return [model_dir / name for name in names]
-    if (model_dir / "model.safetensors").is_file():
-        return [model_dir / "model.safetensors"]
-    raise UserError(f"{model_dir}: neither model.safetensors nor model.safetensors.index.json there")
+    raise UserError(f"{model_dir}: neither {_SINGLE} nor {_INDEX} there")
 
 
 def check_names_and_shapes(found: Mapping[str, tuple[int, ...]], specs: list[ParameterSpec], source: str) -> None:
@@ -115,13 +126,13 @@ def load_weights(model_dir: str | Path, config: ModelConfig) -> dict[str, np.nda
 
 
 def tensor_shapes(folder: Path, config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Shapes by name from the files' headers, without a tied lm_head.weight."""
+    """Shapes by name from the files' headers, without a tied lm_head.weight, and without tables that are no weights."""
     tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
     return {
         name: entry.shape
         for path in weight_files(folder)
         for name, entry in read_header(path).items()
-        if name not in tied
+        if name not in tied and not _COMPUTED.search(name)
     }
 
 
@@ -170,7 +181,7 @@ def write_hf_model(
     folder.mkdir(parents=True, exist_ok=True)
     files = _files(config, dtype, max_file_bytes)
     names = (
-        ["model.safetensors"]
+        [_SINGLE]
         if len(files) == 1
         else [f"model-{i + 1:05d}-of-{len(files):05d}.safetensors" for i in range(len(files))]
     )
@@ -180,16 +191,18 @@ def write_hf_model(
             [whole_tensor(tensor, tensor, shapes[tensor], read, dtype(tensor)) for tensor in tensors],
             progress=progress,
         )
-    (folder / "model.safetensors.index.json").unlink(missing_ok=True)  # of an older model in several files
+    (folder / _INDEX).unlink(missing_ok=True)  # of an older model in several files
     if len(files) > 1:
+        (folder / _SINGLE).unlink(missing_ok=True)  # of an older model in one file, which would win
         weight_map = {tensor: name for name, tensors in zip(names, files, strict=True) for tensor in tensors}
         total = sum(_ITEM_BYTES[dtype(name)] * int(np.prod(shape, dtype=np.int64)) for name, shape in shapes.items())
-        (folder / "model.safetensors.index.json").write_text(
-            json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=1)
+        write_text(
+            folder / _INDEX,
+            json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=1),
         )
     eos = eos_token_id if eos_token_id is None or isinstance(eos_token_id, int) else list(eos_token_id)
     values = {**config.to_hf(eos, pad_token_id), "torch_dtype": _TORCH_NAMES[dtype("model.embed_tokens.weight")]}
-    (folder / "config.json").write_text(json.dumps(values, indent=2) + "\n")
+    write_text(folder / "config.json", json.dumps(values, indent=2) + "\n")
 
 
 def save_hf_model(

@@ -11,6 +11,7 @@ from typing import Any
 
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.observe.dump import ACTIVATION, GRADIENT, KEY_DATA, LOGPROBS, WEIGHT
+from mindrlhf_lite.text_file import read_text
 
 _ORDER = (KEY_DATA, WEIGHT, ACTIVATION, LOGPROBS, GRADIENT)
 Key = tuple[str, str, str]  # stage, name, part
@@ -104,7 +105,7 @@ def read_step(folder: Path, step: int) -> list[dict[str, Any]]:
     lines = []
     for path in sorted((folder / f"step_{step:06d}").glob("rank_*.jsonl")):
         try:
-            lines += [json.loads(line) for line in path.read_text().splitlines()]
+            lines += [json.loads(line) for line in read_text(path).splitlines()]
         except (ValueError, OSError) as error:
             raise UserError(f"{path}: not a dump ({error})") from None
     return lines

@@ -8,9 +8,8 @@ import statistics
 import sys
 import time
 
-from tqdm import tqdm
-
 from mindrlhf_lite.job.whereabouts import Whereabouts
+from mindrlhf_lite.progress import Progress
 from mindrlhf_lite.types import StepMetrics
 
 _COMPILES = ("evaluate", "generate", "reference", "update")  # phases whose graphs are compiled when they first run
@@ -30,13 +29,14 @@ class Console:
         self._step_seconds: list[float] = []  # of this process's steps, without the first, which compiles
         self._has_stepped, self._has_announced, self._started = False, False, time.perf_counter()
         self._step, self._whereabouts = first_step - 1, Whereabouts()
-        self._bar = tqdm(
-            total=last_step,
+        self._bar = Progress(
+            last_step,
+            "step",
+            "grpo",
             initial=first_step - 1,
-            unit="step",
-            desc="grpo",
-            disable=not (is_main and progress_bar),
             file=sys.stdout,
+            is_shown=is_main and progress_bar,
+            says_end=False,
             ascii=True,
             ncols=110,
             mininterval=0.5,
@@ -46,8 +46,7 @@ class Console:
     def say(self, text: str) -> None:
         """One line above the progress bar."""
         if self.is_main:
-            self._bar.write(text, file=sys.stdout)
-            sys.stdout.flush()
+            self._bar.say(text)
 
     def phase(self, name: str) -> None:
         """What the run is doing now, shown on the bar; the first time in words, because compiling takes long."""
@@ -56,7 +55,7 @@ class Console:
             self.say("compiling graphs: the first step takes several times as long as the others")
         text = f"{name}, compiling" if name in _COMPILES and not self._has_stepped else name
         self._whereabouts.note(f"step {self._step}, {text}")
-        self._bar.set_description(f"grpo {text:<9}", refresh=True)
+        self._bar.describe(f"grpo {text:<9}")
 
     def begin(self, step: int) -> None:
         """The phases from now on are this step's."""
@@ -80,10 +79,9 @@ class Console:
                 f"kl {v.get('reward/kl', v['loss/kl']):.4f} | grad {v['policy/grad_norm']:.3f} | tokens "
                 f"{v['completion/mean_tokens']:.1f} | {v['time_s/step']:.2f} s"
             )
-        self._bar.set_postfix_str(
+        self._bar.note(
             f"{self._estimate(metrics.step)}reward {v['reward/mean']:.3f}, {v['completion/mean_tokens']:.0f} "
-            f"tokens, {v['speed/generated_tokens_per_s']:.0f} tok/s",
-            refresh=False,
+            f"tokens, {v['speed/generated_tokens_per_s']:.0f} tok/s"
         )
         self._bar.update()
 

@@ -28,7 +28,9 @@ def hf_lines(folder: str, lines: Sequence[Mapping[str, Any]]) -> list[dict[str, 
     completions = [line for line in lines if (line["stage"], line["name"]) == (KEY_DATA, "token_ids")]
     if not completions:
         raise UserError("the dump holds no completions: msprobe_config.key_data_dump makes it so")
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, trust_remote_code=False, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
     found: list[dict[str, Any]] = []
 
     def add(stage: str, name: str, part: str, values: np.ndarray, **more: Any) -> None:

@@ -47,7 +47,9 @@ def memory_usage() -> Usage:
 def _usages() -> Iterator[Usage]:
     info = {
         name: int(text.split()[0]) * 1024
-        for name, _, text in (line.partition(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        for name, _, text in (
+            line.partition(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        )
     }
     yield Usage((info["MemTotal"] - info["MemAvailable"]) / _GIB, info["MemTotal"] / _GIB, "this host")
     for folder in _cgroups():
@@ -57,7 +59,7 @@ def _usages() -> Iterator[Usage]:
                 yield Usage((used - _cached(folder)) / _GIB, limit / _GIB, f"the cgroup {folder}")
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit != resource.RLIM_INFINITY:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
         yield Usage(pages * resource.getpagesize() / _GIB, limit / _GIB, "this process's address space (ulimit -v)")
 
 
@@ -67,7 +69,7 @@ _V1 = ("memory.usage_in_bytes", "memory.limit_in_bytes")
 def _cgroups() -> list[Path]:
     """Folders of the memory cgroups of this process, and of those around them, of version 1 and 2."""
     found = []
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
+    for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):
             continue
@@ -79,7 +81,7 @@ def _cgroups() -> list[Path]:
 
 def _number(path: Path) -> int | None:
     try:
-        text = path.read_text().strip()
+        text = path.read_text(encoding="ascii").strip()
     except OSError:
         return None
     return int(text) if text.isdigit() else None
@@ -88,7 +90,7 @@ def _number(path: Path) -> int | None:
 def _cached(folder: Path) -> int:
     """Bytes of files that the kernel drops when memory is short."""
     try:
-        words = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        words = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
     except (OSError, ValueError):
         return 0
     return int(words.get("total_inactive_file", words.get("inactive_file", 0)))
@@ -170,7 +172,7 @@ class HostMonitor:
 
 def _cpu_seconds() -> tuple[float, float]:
     """(seconds that this host's processors were busy, seconds of all of them), since some moment."""
-    numbers = [float(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    numbers = [float(word) for word in Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:9]]
     idle = numbers[3] + numbers[4]
     ticks = os.sysconf("SC_CLK_TCK")
     return (sum(numbers) - idle) / ticks, sum(numbers) / ticks

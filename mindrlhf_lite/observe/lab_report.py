@@ -13,6 +13,7 @@ from typing import Any
 
 from mindrlhf_lite.observe.runs import Point, Run, incomparable, seeds_of
 from mindrlhf_lite.observe.self_correction import RULES, SelfCorrection, find_self_correction
+from mindrlhf_lite.text_file import write_text
 
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2")
 CURVES = {
@@ -373,5 +374,5 @@ is found (words, not proof; read them):</p>
 </body></html>
 """
     path = folder / "report.html"
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return path

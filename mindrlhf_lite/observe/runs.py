@@ -13,6 +13,7 @@ from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.evaluation import judged_differently, verifier_of
 from mindrlhf_lite.observe.self_correction import find_self_correction
 from mindrlhf_lite.observe.writers import read_metrics
+from mindrlhf_lite.text_file import read_text
 
 Point = tuple[float, float]
 
@@ -71,7 +72,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _rows_by_step(folder: Path, kind: str) -> dict[int, list[dict[str, Any]]]:
     files = sorted((folder / "completions").glob(f"{kind}_*.jsonl"))
     return {
-        int(path.stem.rpartition("_")[2]): [_json(line, path) for line in path.read_text().split("\n") if line]
+        int(path.stem.rpartition("_")[2]): [_json(line, path) for line in read_text(path).split("\n") if line]
         for path in files
     }
 
@@ -89,7 +90,7 @@ def read_run(path: str, name: str) -> Run:
     if not metrics:
         raise UserError(f"{path}: no metrics.jsonl with at least one step there; give the output folder of a run")
     summary = Path(path) / "summary.json"
-    return Run(name, Path(path), metrics, _json(summary.read_text(), summary) if summary.is_file() else {})
+    return Run(name, Path(path), metrics, _json(read_text(summary), summary) if summary.is_file() else {})
 
 
 def seeds_of(runs: Sequence[Run]) -> dict[str, list[Run]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mindrlhf_lite.durable import flush
+from mindrlhf_lite.text_file import open_to_write, read_text
 from mindrlhf_lite.types import ScoredGroup, StepMetrics, TrainSequence
 
 
@@ -17,7 +18,7 @@ def write_atomically(path: Path, text: str) -> None:
     """Writes beside the file, then renames: readers see the old or the new content, never half of it."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("w") as file:
+        with open_to_write(temporary) as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -32,7 +33,7 @@ def write_atomically(path: Path, text: str) -> None:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """All rows of a metrics.jsonl; a last line cut short by a crash is left out."""
     rows = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
+    for line in read_text(path).split("\n") if path.is_file() else []:
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
@@ -54,7 +55,7 @@ class MetricsWriter:
         path = output_dir / "metrics.jsonl"
         kept = [row for row in read_metrics(path) if row["step"] <= last_step] if last_step else []
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
-        self._file = path.open("a")
+        self._file = open_to_write(path, "a")
         self._tensorboard = None
         if tensorboard is not None:
             from tensorboardX import SummaryWriter

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 
 from mindrlhf_lite.job.signals import listen_to_signals_again
 from mindrlhf_lite.rewards.verifiers import Verifier, find_verifier
+from mindrlhf_lite.text_file import let_console_show_anything
 from mindrlhf_lite.types import CompletionView, Score
 
 _PR_SET_PDEATHSIG = 1
@@ -142,6 +143,7 @@ def main() -> None:
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what a verifier starts must not read the requests
     os.dup2(2, 1)  # nor what it prints mix with the replies
+    let_console_show_anything()
     with contextlib.suppress(EOFError, BrokenPipeError):  # the run has ended, perhaps in the middle of a request
         serve(requests, replies)
 

@@ -196,6 +196,15 @@ def _sample_row(logits: np.ndarray, draw: Draw) -> tuple[int, float, float]:
 
 
 _pool: ThreadPoolExecutor | None = None
+_MOST_THREADS = 64
+
+
+def allowed_threads() -> int | None:
+    """OMP_NUM_THREADS as OpenMP reads it: of a list ("4,2", by level of nesting) the first number counts; what is empty
+    or no positive number is as if it were not set: None.
+    """
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isascii() and first.isdecimal() and 0 < len(first) < 10 and int(first) > 0 else None
 
 
 def sample(logits: np.ndarray, draws: Sequence[Draw]) -> Sampled:
@@ -203,7 +212,7 @@ def sample(logits: np.ndarray, draws: Sequence[Draw]) -> Sampled:
     uniform; the most probable one at temperature 0.
     """
     global _pool
-    threads = min(len(os.sched_getaffinity(0)), int(os.environ.get("OMP_NUM_THREADS", "64")))
+    threads = min(len(os.sched_getaffinity(0)), allowed_threads() or _MOST_THREADS)
     if logits.size < _PARALLEL_LOGITS or threads < 2:
         rows = [_sample_row(row, draw) for row, draw in zip(logits, draws, strict=True)]
     else:

@@ -144,7 +144,11 @@ class ModelConfig:
         return cls.from_hf(read_json(path), str(path))
 
     def to_hf(self, eos_token_id: int | list[int] | None, pad_token_id: int | None) -> dict[str, Any]:
-        """A config.json that transformers and vLLM load."""
+        """A config.json that transformers and vLLM load. A pad token that only the tokenizer has, with an id beyond the
+        embedding, is left out: transformers would refuse the folder.
+        """
+        if pad_token_id is not None and pad_token_id >= self.vocab_size:
+            pad_token_id = None
         values = asdict(self)
         values["rope_scaling"] = {"rope_type": "llama3", **asdict(self.rope_scaling)} if self.rope_scaling else None
         values.update(

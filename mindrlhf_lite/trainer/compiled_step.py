@@ -23,6 +23,7 @@ from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.swap.phases import phase_of_part
+from mindrlhf_lite.text_file import write_text
 from mindrlhf_lite.types import GenerateRequest, SamplingParams, TrainSequence
 
 _NEW_TOKENS = 2  # of a decoding step there is one graph, however many tokens follow
@@ -30,7 +31,7 @@ _NEW_TOKENS = 2  # of a decoding step there is one graph, however many tokens fo
 
 def main() -> None:
     request: StepRequest = pickle.loads(Path(sys.argv[1]).read_bytes())
-    Path(sys.argv[2]).write_text(json.dumps(measure(request.config, request.shape)))
+    write_text(sys.argv[2], json.dumps(measure(request.config, request.shape)))
 
 
 def measure(config: Config, shape: ModelConfig) -> dict:

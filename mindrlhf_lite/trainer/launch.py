@@ -39,6 +39,7 @@ from mindrlhf_lite.observe.host_monitor import MemoryIsShort
 from mindrlhf_lite.parallel.layout import Strategy
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects, launched_rank, launched_world_size
 from mindrlhf_lite.shapes.parameters import count_parameters
+from mindrlhf_lite.text_file import write_text
 from mindrlhf_lite.trainer.verifier_trial import trial_problems
 
 # how MindSpore says on CPU, outside and inside of a graph, that a collective was given up
@@ -407,7 +408,7 @@ def _actor_strategy(command: Command) -> Strategy:
 
 def _write_strategy(path: Path, strategy: Strategy) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(strategy_to_json(strategy), indent=1) + "\n")
+    write_text(path, json.dumps(strategy_to_json(strategy), indent=1) + "\n")
     return path
 
 
@@ -531,7 +532,7 @@ def _keep_trace(output: Path, rank: int) -> Path | None:
     path = output / f"error_rank_{rank}.txt"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(traceback.format_exc())
+        write_text(path, traceback.format_exc())
     except OSError:
         return None
     return path

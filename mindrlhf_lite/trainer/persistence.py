@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from mindrlhf_lite.evaluation import Evaluation
 from mindrlhf_lite.observe.host import versions
 from mindrlhf_lite.parallel.layout import Strategy, fill_buffers
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
-from mindrlhf_lite.trainer.resume import check_same_run, is_exact
+from mindrlhf_lite.trainer.resume import check_same_run, is_exact, model_fingerprints
 from mindrlhf_lite.trainer.roles import Roles, TrainedRoles
 from mindrlhf_lite.trainer.update import PolicyUpdate
 
@@ -79,6 +80,7 @@ class Persistence:
             "reference_strategy": strategy_to_json(self._reference_strategy()),
             "model": self.roles.model_config.to_hf(self.end_token_ids, self.tokenizer.pad_token_id),
             "config": asdict(self.config),
+            "models": self._models,
             "versions": versions(),
             "evaluations": {name: result.as_dict() for name, result in progress.evaluations.items()},
         }
@@ -90,6 +92,10 @@ class Persistence:
                 tensors.update(self._reference_tensors())
             checkpoint = Checkpoint(step, state, tensors, lambda folder: self.tokenizer.save(folder / TOKENIZER_FOLDER))
             self.store.save(checkpoint, self.mesh.rank, self._gather)
+
+    @cached_property
+    def _models(self) -> dict[str, str]:
+        return model_fingerprints(asdict(self.config)) if self.mesh.is_main else {}  # the main rank writes the state
 
     def _reference_strategy(self) -> Strategy:
         return role_strategies(self.config, self.mesh.world_size).reference

@@ -6,6 +6,7 @@ from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.records import read_file
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.types import Prompt
 
 
@@ -33,5 +34,11 @@ def _read(path: str, config: Config, tokenizer: Tokenizer) -> list[Prompt]:
         raise UserError(
             f"dataset_file {path}: row {row} has {length} tokens, over "
             f"generate_config.max_prompt_length={limit}; raise it, or convert again"
+        )
+    vocab_size = ModelConfig.from_dir(config.actor_config.load).vocab_size
+    if beyond := [prompt for prompt in prompts if max(prompt.ids, default=-1) >= vocab_size][:1]:
+        raise UserError(
+            f"dataset_file {path}: row {beyond[0].row} has token id {max(beyond[0].ids)}, but the model's vocabulary "
+            f"has {vocab_size}; choose a template without that token"
         )
     return prompts

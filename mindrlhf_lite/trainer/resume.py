@@ -10,6 +10,7 @@ from typing import Any
 
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.models.fingerprint import model_fingerprint
 from mindrlhf_lite.types import Prompt
 
 # lines about settings inside a section's parts that may differ: to train on after the end of a decay; same bits
@@ -54,10 +55,10 @@ _FREE = {
         "reshard_check_interval",
         "reshard_mem_opt_level",
     },
-    "actor_config": {"save", "model_config"},
+    "actor_config": {"save", "model_config", "load"},  # of load counts what is in the folder: `_model_differences`
     "reward_config": {"verifier_timeout_s", "num_workers"},
-    "ref_config": {"model_config"},
-    "generate_config": {"model_config"},
+    "ref_config": {"model_config", "load"},
+    "generate_config": {"model_config", "load"},  # empty, or the actor's
     **{section: set(_DEFAULTS[section]) for section in ("monitor_config", "profiler_config", "msprobe_config")},
     "context": {
         "num_threads",
@@ -82,6 +83,40 @@ def prompts_digest(prompts: Sequence[Prompt]) -> str:
     for prompt in prompts:
         digest.update(json.dumps([prompt.ids, prompt.gold]).encode())
     return digest.hexdigest()
+
+
+def model_folders(config: dict[str, Any]) -> dict[str, str]:
+    """The folders that actor and reference start from, by the setting that names them."""
+    actor = config["actor_config"]["load"]
+    return {"actor_config.load": actor, "ref_config.load": config["ref_config"]["load"] or actor}
+
+
+def model_fingerprints(config: dict[str, Any]) -> dict[str, str]:
+    """`model_fingerprint` of each of `model_folders`; a checkpoint keeps them."""
+    folders = model_folders(config)
+    of_folder = {folder: model_fingerprint(folder) for folder in set(folders.values())}
+    return {key: of_folder[folder] for key, folder in folders.items()}
+
+
+def _model_differences(state: dict[str, Any], config: dict[str, Any]) -> list[str]:
+    """Lines for folders that hold other models than those of the checkpoint; their paths may be others."""
+    before, now = model_folders(state["config"]), model_folders(config)
+    lines = []
+    for key, folder in now.items():
+        saved = state.get("models", {}).get(key)  # none in checkpoints of older versions
+        if saved is None and (folder == before[key] or _hold_the_same(folder, before[key])):
+            continue
+        if saved is not None and saved == model_fingerprint(folder):
+            continue
+        lines.append(f"{key} was {before[key]!r}, is {folder!r}, which holds another model")
+    return lines
+
+
+def _hold_the_same(folder: str, other: str) -> bool:
+    try:
+        return model_fingerprint(folder) == model_fingerprint(other)
+    except (ValueError, OSError):  # the folder of an older run need not be there any more
+        return False
 
 
 def _differences(old: Any, new: Any, key: str) -> list[str]:
@@ -117,6 +152,7 @@ def check_same_run(state: dict[str, Any], config: dict[str, Any], digest: str) -
     if config["generate_config"]["sampling_config"]["temperature"] == 1.0:  # the same then
         free_lines = (*free_lines, "rl_config.logprob_temperature was ")
     differences = [line for line in differences if not line.startswith(free_lines)]
+    differences += _model_differences(state, config)
     if state["prompts_digest"] != digest:
         differences.append("the data file's prompts or gold answers are others")
     if differences:

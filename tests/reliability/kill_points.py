@@ -40,6 +40,7 @@ from reliability.shim import built, faults
 
 from mindrlhf_lite.checkpoint.store import CheckpointStore
 from mindrlhf_lite.job.processes import Process
+from mindrlhf_lite.progress import TERMINAL_VARIABLE
 
 PHASES = ("generate", "reward", "reference", "update", "reshard", "save", "evaluate")
 # of each rank, and how many of them happen within about three steps; rank 1 writes one file a step
@@ -131,7 +132,10 @@ class Job:
                 data, output, *LAYOUT, f"--rl_config.eval_dataset_file={data / 'held_out.mindrecord'}", *extra
             )
         ]
-        environment = clean_environment(PYTHONPATH=VERIFIERS, TEST_JOB=self.mark, **environment)
+        # the bar says every phase at once, lines do so rarely
+        environment = clean_environment(
+            PYTHONPATH=VERIFIERS, TEST_JOB=self.mark, **{TERMINAL_VARIABLE: "1"}, **environment
+        )
         self.console = log_dir.with_suffix(".console")
         streams = {"stdout": self.console.open("w"), "stderr": subprocess.STDOUT}
         self.process = subprocess.Popen(command, cwd=log_dir.parent, **streams, env=environment)

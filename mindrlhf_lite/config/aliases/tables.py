@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mindrlhf_lite.strict_yaml import load_yaml
+from mindrlhf_lite.text_file import read_text
 
 MINDRLHF, MINDSPEED_RL = "MindRLHF", "MindSpeed-RL"
 _FILES = {MINDRLHF: "mindrlhf.yaml", MINDSPEED_RL: "mindspeed_rl.yaml"}
@@ -73,7 +74,7 @@ def _equal(value: Any, other: Any) -> bool:
 @cache
 def table(toolkit: str) -> dict[str, Row]:
     """All rows of a toolkit, by full key."""
-    values = load_yaml((Path(__file__).parent / _FILES[toolkit]).read_text())
+    values = load_yaml(read_text(Path(__file__).parent / _FILES[toolkit]))
     rows: dict[str, Row] = {}
     for section, entries in values.items():
         for keys, entry in entries.items():

@@ -1,0 +1,70 @@
+"""Text files are UTF-8, whatever the locale says; a byte order mark (Notepad, PowerShell, Excel write one) is passed
+over. Everything here that reads or writes text does it by these functions; tests/test_text_files.py looks.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TextIO
+
+from mindrlhf_lite.errors import UserError
+
+ENCODING, _ENCODING_WITH_MARK = "utf-8", "utf-8-sig"
+_UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a UTF-8 file, with line ends as "\\n".
+
+    Raises:
+        UserError: it is in another encoding, and where that shows.
+        OSError: it cannot be read.
+    """
+    data = Path(path).read_bytes()
+    if data.startswith(_UTF_16_MARKS):
+        raise UserError(f"{path}: not UTF-8 text, but UTF-16; save it as UTF-8")
+    try:
+        text = data.decode(_ENCODING_WITH_MARK)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}: not UTF-8 text (byte 0x{data[error.start]:02x} in line {line}); save it as UTF-8"
+        ) from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_log(path: str | Path) -> str:
+    """The text of a file that any program may have written: what is not UTF-8 becomes U+FFFD."""
+    return Path(path).read_text(encoding=_ENCODING_WITH_MARK, errors="replace")
+
+
+def check_is_text(text: str, what: str) -> None:
+    """Raises UserError where UTF-8 cannot hold a text: JSON may bring half a surrogate pair as "\\ud83d"."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = ascii(text[error.start])[1:-1]
+        raise UserError(f"{what} holds {half}, half a surrogate pair, which is no character") from None
+
+
+def open_to_write(path: str | Path, mode: str = "w") -> TextIO:
+    """Modes "w" and "a". Half a surrogate pair, which UTF-8 cannot hold, is written as \\udXXX instead of an error half
+    way through a run.
+    """
+    return open(path, mode, encoding=ENCODING, errors="backslashreplace")  # type: ignore[return-value]
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes a UTF-8 file as a whole, in place; `write_atomically` is for files that others may be reading."""
+    with open_to_write(path) as file:
+        file.write(text)
+
+
+def let_console_show_anything() -> None:
+    """What the terminal's encoding lacks is shown as \\uXXXX from now on. Without this, a completion with a character
+    that GBK or ASCII lacks ends a run.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not where a test, or a notebook, put another object there
+            stream.reconfigure(errors="backslashreplace")
