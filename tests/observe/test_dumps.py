@@ -41,7 +41,7 @@ def test_shares_add_up_however_a_tensor_is_cut():
     whole = entries_of(lines_of(values, [(0, 8)]))
     parts = entries_of(lines_of(values, [(0, 3), (3, 8), (0, 3)]))  # a copy of the first
     (difference,) = compare(whole, parts, 1)
-    assert 0 < difference.value < 1e-14  # sums in another order
+    assert 0 <= difference.value < 1e-14  # sums in another order: on some processors the same bits
     assert next(iter(compare(whole, entries_of(lines_of(values, [(0, 8)])), 1))).value == 0
 
 
