@@ -5,11 +5,12 @@ keep quiet.
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib.util
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from mindrlhf_lite.errors import UserError
@@ -77,7 +78,21 @@ NOT_NEGATIVE = real_number()
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        fail(f"{message} (--help lists the options)")
+        given = [word for word in message.split() if word.startswith("-")]
+        near = nearest_flag(given, self._option_string_actions) if message.startswith("unrecognized") else ""
+        fail(message + (f"; did you mean {near}?" if near else "") + " (--help lists the options)")
+
+
+def nearest_flag(given: Iterable[str], known: Iterable[str]) -> str:
+    """The flag among `known` that the first of `given` that is near one was meant to be; empty if none is. Dashes and
+    underscores are the same.
+    """
+    by_name = {name.lstrip("-").replace("-", "_"): name for name in known if name.startswith("--")}
+    for flag in given:
+        name = flag.partition("=")[0].lstrip("-").replace("-", "_")
+        if close := difflib.get_close_matches(name, by_name, 1, 0.75):
+            return by_name[close[0]]
+    return ""
 
 
 def tool_parser(doc: str) -> argparse.ArgumentParser:

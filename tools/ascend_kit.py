@@ -172,7 +172,7 @@ class Kit:
         from mindrlhf_lite.ascend.dry_run import StepRequest, compile_step
         from mindrlhf_lite.config.memory_plan import memory_plan
         from mindrlhf_lite.config.model_file import read_model_file
-        from mindrlhf_lite.trainer.launch import parse_command_line
+        from mindrlhf_lite.trainer.command_line import parse_command_line
 
         says, start = f"GiB of a step of Qwen2.5-0.5B's shape within {NEAR_THE_PLAN:.0%} of the plan", time.time()
         if self.args.device == "CPU":

@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument(
         "--table", action="store_true", help="print what becomes of every key of both toolkits, and stop"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace the file of --output")
     parser.add_argument("--language", choices=LANGUAGES, default="en", help="of --table (default: en)")
     args = parser.parse_args()
     if args.table:
@@ -70,6 +71,8 @@ def main() -> None:
         _say(args.quiet, remarks(translation))
         if problems:
             raise ConfigError(problems)
+    if args.output and Path(args.output).exists() and not args.overwrite:
+        raise UserError(f"--output {args.output}: it is there already; --overwrite replaces it")
     if args.output:
         Path(args.output).parent.mkdir(parents=True, exist_ok=True)
         write_text(args.output, text)

@@ -34,6 +34,7 @@ while [ $# -gt 0 ]; do
 done
 [[ "$ranks" =~ ^[1-9][0-9]*$ ]] || { echo "error: --ranks $ranks: a positive number is needed" >&2; exit 2; }
 caller="$PWD"
+export MINDRLHF_CALLED_FROM="$caller"  # verifiers of your own are looked for there
 cd "$root"
 bash build.sh
 export PATH="$root/.venv/bin:$PATH"
@@ -47,7 +48,11 @@ bash examples/quickstart/make_data.sh "$data"
 
 arguments=(--config "$root/examples/quickstart/grpo_config.yaml" --actor_checkpoint_path "$model" --dataset_file "$data/train.mindrecord"
     --rl_config.eval_dataset_file="$data/held_out.mindrecord" --rl_config.output_dir="$output" "${resume[@]}" "${overrides[@]}")
-# mistakes in the settings end here, before any rank starts
-MS_WORKER_NUM="$ranks" python examples/qwen_grpo/main.py "${arguments[@]}" --dry_run
+case " ${overrides[*]} " in
+    *" --dry_run "* | *" --only_save_strategy "*) ;; # nothing is started
+    *)  # mistakes in the settings end here, before any rank starts
+        MS_WORKER_NUM="$ranks" python examples/qwen_grpo/main.py "${arguments[@]}" --dry_run
+        export MINDRLHF_PLAN_SHOWN=1 ;;
+esac
 export MINDRLHF_RESUME_COMMAND="bash examples/quickstart/run_grpo.sh$(printf ' %q' --ranks "$ranks" --resume "$output" "${overrides[@]}")"
-exec python -m mindrlhf_lite.job --ranks "$ranks" --log_dir "$output/msrun_log" examples/qwen_grpo/main.py "${arguments[@]}"
+exec python tools/start_job.py --ranks "$ranks" --log_dir "$output/msrun_log" examples/qwen_grpo/main.py "${arguments[@]}"

@@ -14,7 +14,7 @@ Without MODEL: the quickstart's model and data on 4 ranks; actor dp=1,tp=2,pp=2,
   DATASET    MindRecord file of tools/rlhf_data.py
   RANKS      ranks to start (default: 1 with MODEL, else 4)
   CONFIG     YAML (default: grpo_config.yaml with MODEL, else four_ranks.yaml, both in examples/qwen_grpo)
-  LOG_DIR    where every rank's log goes (default: msrun_log; follow one with tail -f msrun_log/worker_0.log)
+  LOG_DIR    where every rank's log goes (default: msrun_log in the output folder; follow one with tail -f .../worker_0.log)
   SAVE_CHECKPOINT_DIR  folder of checkpoints (default: the configuration's)
 
 QWEN_MODEL_PATH and DATASET_FILE, as scripts of MindRLHF call them, are MODEL and DATASET. CONFIG may be a YAML of MindRLHF or MindSpeed-RL.
@@ -48,7 +48,16 @@ fi
 [ -z "${QWEN_MODEL_PATH:-}" ] || files+=(--tokenizer_dir "$QWEN_MODEL_PATH")  # there the model's folder holds it
 
 arguments=(--config "$config" --actor_checkpoint_path "$MODEL" "${files[@]}" "$@")
-# mistakes in the settings end here, before any rank starts
-MS_WORKER_NUM="$ranks" python "$root/examples/qwen_grpo/main.py" "${arguments[@]}" --dry_run
+case " $* " in
+    *" --dry_run "* | *" --only_save_strategy "*) ;; # nothing is started
+    *)  # mistakes in the settings end here, before any rank starts
+        MS_WORKER_NUM="$ranks" python "$root/examples/qwen_grpo/main.py" "${arguments[@]}" --dry_run
+        export MINDRLHF_PLAN_SHOWN=1 ;;
+esac
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-exec python -m mindrlhf_lite.job --ranks "$ranks" --log_dir "${LOG_DIR:-msrun_log}" "$root/examples/qwen_grpo/main.py" "${arguments[@]}"
+# logs lie beside the run's files
+output="$(sed -n 's/^ *output_dir: *//p' "$config" | head -n 1)"
+for argument in "${arguments[@]}"; do
+    case "$argument" in --rl_config.output_dir=*) output="${argument#*=}" ;; esac
+done
+exec python "$root/tools/start_job.py" --ranks "$ranks" --log_dir "${LOG_DIR:-${output:-output}/msrun_log}" "$root/examples/qwen_grpo/main.py" "${arguments[@]}"

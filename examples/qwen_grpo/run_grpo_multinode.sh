@@ -19,7 +19,7 @@ rl_config.swap_dir's parent) must be one that all nodes see; so must MODEL and D
   MODEL, DATASET  (or QWEN_MODEL_PATH, DATASET_FILE) Hugging Face folder of the starting model and MindRecord file (default: the quickstart's, with four_ranks.yaml)
   CONFIG          YAML (default: grpo_config.yaml with MODEL, else four_ranks.yaml)
   DEVICE          CPU (default) or Ascend (not run by this project's tests)
-  LOG_DIR         where this node's ranks log (default: msrun_log/node_NODE_RANK)
+  LOG_DIR         where this node's ranks log (default: msrun_log/node_NODE_RANK in the output folder)
   SOCKET_IFNAME   network interface between the nodes, for HCCL, Gloo and vLLM (default: they choose)
   SAVE_CHECKPOINT_DIR  folder of checkpoints, one that all nodes see (default: the configuration's)
   CLUSTER_TIMEOUT seconds that a node waits for the others (default: 600)
@@ -68,8 +68,16 @@ ranks=$((NNODES * NPUS_PER_NODE))
 [ -z "${SAVE_CHECKPOINT_DIR:-}" ] || files+=(--save_checkpoint_dir "$SAVE_CHECKPOINT_DIR")
 [ -z "${QWEN_MODEL_PATH:-}" ] || files+=(--tokenizer_dir "$QWEN_MODEL_PATH")  # there the model's folder holds it
 arguments=(--config "$config" --actor_checkpoint_path "$MODEL" "${files[@]}" --context.device_target="$DEVICE" "$@")
-# mistakes in the settings end here, before any rank starts
-MS_WORKER_NUM="$ranks" python "$root/examples/qwen_grpo/main.py" "${arguments[@]}" --dry_run
+case " $* " in
+    *" --dry_run "* | *" --only_save_strategy "*) ;; # nothing is started
+    *)  # mistakes in the settings end here, before any rank starts
+        MS_WORKER_NUM="$ranks" python "$root/examples/qwen_grpo/main.py" "${arguments[@]}" --dry_run
+        export MINDRLHF_PLAN_SHOWN=1 ;;
+esac
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-exec python -m mindrlhf_lite.job --ranks "$ranks" --local_ranks "$NPUS_PER_NODE" --node_rank "$NODE_RANK" --master_addr "$MASTER_ADDR" --master_port "$MASTER_PORT" \
-    --cluster_time_out "$CLUSTER_TIMEOUT" --log_dir "${LOG_DIR:-msrun_log/node_$NODE_RANK}" "$root/examples/qwen_grpo/main.py" "${arguments[@]}"
+output="$(sed -n 's/^ *output_dir: *//p' "$config" | head -n 1)"
+for argument in "${arguments[@]}"; do
+    case "$argument" in --rl_config.output_dir=*) output="${argument#*=}" ;; esac
+done
+exec python "$root/tools/start_job.py" --ranks "$ranks" --local_ranks "$NPUS_PER_NODE" --node_rank "$NODE_RANK" --master_addr "$MASTER_ADDR" --master_port "$MASTER_PORT" \
+    --cluster_time_out "$CLUSTER_TIMEOUT" --log_dir "${LOG_DIR:-${output:-output}/msrun_log/node_$NODE_RANK}" "$root/examples/qwen_grpo/main.py" "${arguments[@]}"

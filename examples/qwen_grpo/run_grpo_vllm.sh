@@ -29,7 +29,7 @@ Installs vLLM into .venv first (bash build.sh --vllm) if it is not there.
   SAVE_CHECKPOINT_DIR  folder of checkpoints (default: the configuration's)
 
 All of these are taken from the environment, also by the names that scripts of MindRLHF use: QWEN_MODEL_PATH (MODEL), DATASET_FILE (DATASET). CONFIG may be
-a YAML of MindRLHF or MindSpeed-RL. A rank's log is LOG_DIR/worker_N.log (default: msrun_log).
+a YAML of MindRLHF or MindSpeed-RL. A rank's log is LOG_DIR/worker_N.log (default: msrun_log in the output folder).
 
 examples:
   bash examples/qwen_grpo/run_grpo_vllm.sh --rl_config.max_steps=20 --rl_config.output_dir=output/vllm

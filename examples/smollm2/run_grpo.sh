@@ -38,6 +38,7 @@ done
 case "$output" in "") output="$root/output/smollm2/seed${seed}_$(date +%Y%m%d_%H%M%S)" ;; /*) ;; *) output="$PWD/$output" ;; esac
 [ "${#resume[@]}" = 0 ] || [ -d "$output/checkpoints" ] || { echo "error: --resume $output: no checkpoints there" >&2; exit 2; }
 [ -z "${SMOLLM2_CACHE:-}" ] || SMOLLM2_CACHE="$(realpath -m "$SMOLLM2_CACHE")"
+export MINDRLHF_CALLED_FROM="$PWD"  # verifiers of your own are looked for there
 cd "$root"
 bash build.sh
 export PATH="$root/.venv/bin:$PATH"

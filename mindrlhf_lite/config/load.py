@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 
 import yaml
 
+from mindrlhf_lite.cli import nearest_flag
 from mindrlhf_lite.config.aliases.tables import MINDRLHF, MINDSPEED_RL, find_row, table
 from mindrlhf_lite.config.schema import FLOAT_TYPES, Config
 from mindrlhf_lite.errors import UserError
@@ -41,6 +42,13 @@ FLAGS = {
     "model_name": "rl_config.model_name",
     "tokenizer_type": "rl_config.tokenizer_type",
 }
+
+
+# flags of main.py that are no settings
+OTHER_FLAGS = (
+    *("config", "preset", "dry_run", "devices", "device_memory_gb", "compile", "only_save_strategy"),
+    "resume_training",
+)
 
 
 class ConfigError(UserError):
@@ -123,9 +131,14 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
         key, has_value, text = arguments[index].lstrip("-").partition("=")
         index += 1
         if not has_value:
-            if index == len(arguments):
-                problems.append(f"--{key}: a value is missing; write --{key}=VALUE")
-                break
+            if index == len(arguments) or arguments[index].startswith("--"):
+                near = "" if key in types else nearest_flag([key], _every_flag())
+                problems.append(
+                    f"--{key}: unknown; did you mean {near}?"
+                    if near
+                    else f"--{key}: a value is missing; write --{key}=VALUE"
+                )
+                continue
             text = arguments[index]
             index += 1
         key = FLAGS.get(key, key)
@@ -139,6 +152,10 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     if problems:
         raise ConfigError(problems)
     return overrides
+
+
+def _every_flag() -> list[str]:
+    return [f"--{name}" for name in (*FLAGS, *OTHER_FLAGS)]
 
 
 def build_config(values: dict[str, Any]) -> Config:
@@ -201,6 +218,8 @@ def _unknown(key: str, value: Any, known: list[str]) -> str:
             what = f"{row.ours} here" if row.kind == "to" else row.text
             return f"{key}={value!r}: a key of {toolkit}: {what} (docs/migration.md)"
     section = key.rpartition(".")[0]
+    if not section and (flag := nearest_flag([key], _every_flag())):
+        return f"--{key}: unknown; did you mean {flag}?"
     there = [k.rpartition(".")[2] for k in (*known, *table(MINDRLHF)) if section and k.rpartition(".")[0] == section]
     near = [f"{section}.{close}" for close in difflib.get_close_matches(name, there, 1, 0.8)]
     near = near or [k for k in known if k.endswith("." + name)][:1]

@@ -35,6 +35,27 @@ class ModelFile:
     param_dtype: str = ""
 
 
+_KEYS = tuple(f"{role}.model_config" for role in ("actor_config", "ref_config", "generate_config"))
+
+
+def beside(values: dict[str, Any], path: str) -> tuple[dict[str, Any], list[str]]:
+    """The settings of a file, with the places of model files that are not there from the current folder, but are named
+    relative to the file's folder or one above it, or lie beside it; and a note on each.
+    """
+    found, notes = dict(values), []
+    for key in _KEYS:
+        name = values.get(key)
+        if not isinstance(name, str) or not name or Path(name).exists():
+            continue
+        above = Path(path).resolve().parents
+        candidates = [*(folder / name for folder in above), above[0] / Path(name).name]
+        place = next((candidate for candidate in candidates if candidate.exists()), None)
+        if place is not None:
+            found[key] = str(place)
+            notes.append(f"note: {key}={name!r} is not in {Path.cwd()}: {place} is taken, seen from {path}")
+    return found, notes
+
+
 def read_model_file(path: str) -> ModelFile:
     """Reads a YAML of model_configs/ or of MindFormers, or config.json of a folder.
 

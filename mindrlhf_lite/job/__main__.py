@@ -1,7 +1,9 @@
 """Starts a job under msrun, shows what its ranks say, ends it as a whole. The scripts in examples/ call it.
 
-msrun's own messages go to LOG_DIR/msrun.log. Exit codes: 0 done, 1 a rank failed, 2 the user's settings or data are
-wrong, 130 and 143 stopped by Ctrl-C and SIGTERM.
+msrun's own messages go to LOG_DIR/msrun.log. With an option of the script that starts nothing (--dry_run,
+--only_save_strategy, --help) the script alone runs, once, for so many ranks.
+
+Exit codes: 0 done, 1 a rank failed, 2 the user's settings or data are wrong, 130 and 143 stopped by Ctrl-C and SIGTERM.
 
 Examples:
   python -m mindrlhf_lite.job --ranks 2 --log_dir msrun_log examples/qwen_grpo/main.py --config grpo_config.yaml
@@ -29,6 +31,7 @@ from mindrlhf_lite.job.signals import STOP_FILE_VARIABLE
 from mindrlhf_lite.progress import TERMINAL_VARIABLE
 from mindrlhf_lite.text_file import let_console_show_anything, write_text
 
+_STARTS_NOTHING = frozenset({"--dry_run", "--only_save_strategy", "-h", "--help"})
 _OF_MSRUN = (b"Start scheduler process", b"Start worker process")
 
 
@@ -53,6 +56,9 @@ def parse_arguments() -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     """The job's exit code."""
     local = args.local_ranks or args.ranks
+    if _STARTS_NOTHING & set(args.arguments):
+        environment = {**os.environ, "MS_WORKER_NUM": str(args.ranks), "LOCAL_RANKS": str(local)}
+        return subprocess.call([sys.executable, args.script, *args.arguments], env=environment)
     if not 1 <= local <= args.ranks:
         fail(f"--ranks {args.ranks} --local_ranks {local}: at least one rank, and no more here than in all")
     if args.master_port == 0 and local != args.ranks:

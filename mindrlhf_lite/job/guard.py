@@ -34,6 +34,7 @@ from mindrlhf_lite.job.processes import Process
 from mindrlhf_lite.job.resume import ResumeHint
 from mindrlhf_lite.job.signals import listen_to_signals_again
 from mindrlhf_lite.job.whereabouts import last_noted
+from mindrlhf_lite.own_python import module_command
 from mindrlhf_lite.text_file import write_text
 
 STATUS_VARIABLE = "MINDRLHF_JOB_STATUS"
@@ -50,12 +51,8 @@ def start_guard() -> subprocess.Popen[bytes] | None:
     """
     if os.environ.get("MS_ROLE") != "MS_WORKER" or os.environ.get("DEVICE_ID") != "0":
         return None
-    command = [sys.executable, "-m", "mindrlhf_lite.job.guard", str(os.getppid()), os.path.realpath("/proc/self/fd/1")]
-    root = str(Path(__file__).resolve().parents[2])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
-    return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True, env=environment
-    )
+    command = [*module_command("mindrlhf_lite.job.guard"), str(os.getppid()), os.path.realpath("/proc/self/fd/1")]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
 
 
 def tell(guard: subprocess.Popen[bytes] | None, hint: ResumeHint) -> None:

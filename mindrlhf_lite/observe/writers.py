@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mindrlhf_lite.durable import flush
 from mindrlhf_lite.text_file import open_to_write, read_text
 from mindrlhf_lite.types import ScoredGroup, StepMetrics, TrainSequence
@@ -28,6 +30,13 @@ def write_atomically(path: Path, text: str) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def short(value: float | np.floating) -> float:
+    """A number that was computed in float32, without the digits that float32 does not have: 0.3, not
+    0.30000001192092896.
+    """
+    return float(str(np.float32(value)))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -93,10 +102,10 @@ def completion_rows(groups: Iterable[ScoredGroup], sequences: Iterable[TrainSequ
                     "prompt": prompt.text,
                     "completion": text,
                     "gold": prompt.gold,
-                    "reward": float(scored.rewards[index]),
+                    "reward": short(scored.rewards[index]),
                     "rewards": {name: scores[index].value for name, scores in scored.scores.items()},
                     "outcome": scored.outcomes[index].value,
-                    "advantage": float(sequence.advantages.mean()),
+                    "advantage": short(sequence.advantages.mean()),
                     "tokens": len(completion.token_ids),
                     "counted_tokens": sequence.num_counted,
                     "finish_reason": completion.finish_reason.value,

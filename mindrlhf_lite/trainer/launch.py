@@ -1,8 +1,7 @@
-"""The command line of main.py: configuration first, process groups only after it is valid, errors with their rank."""
+"""What main.py does: configuration first, process groups only after it is valid, errors with their rank."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -10,22 +9,18 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from mindrlhf_lite.checkpoint.strategies import strategy_to_json
 from mindrlhf_lite.cli import USER_ERROR, fail, leave_torch_out
-from mindrlhf_lite.config.aliases.toolkits import translate
 from mindrlhf_lite.config.files import data_problems
-from mindrlhf_lite.config.load import FLAGS, ConfigError, collect, parse_overrides, read_yaml, without_effect
-from mindrlhf_lite.config.memory_plan import memory_plan
-from mindrlhf_lite.config.micro_batches import with_micro_batches, with_number
-from mindrlhf_lite.config.model_file import read_model_file, with_types_of_models
-from mindrlhf_lite.config.presets import PRESETS, preset_settings, without_objective
+from mindrlhf_lite.config.load import ConfigError
+from mindrlhf_lite.config.memory_plan import MemoryPlan, memory_plan
+from mindrlhf_lite.config.micro_batches import with_number
+from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
-from mindrlhf_lite.config.validate import find_problems
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.job import SECOND_NODE_VARIABLE
 from mindrlhf_lite.job.guard import start_guard, tell
@@ -37,9 +32,10 @@ from mindrlhf_lite.job.whereabouts import Whereabouts
 from mindrlhf_lite.observe.host import memory_limit_gb
 from mindrlhf_lite.observe.host_monitor import MemoryIsShort
 from mindrlhf_lite.parallel.layout import Strategy
-from mindrlhf_lite.parallel.mesh import Mesh, gather_objects, launched_rank, launched_world_size
+from mindrlhf_lite.parallel.mesh import Mesh, gather_objects, launched_rank
 from mindrlhf_lite.shapes.parameters import count_parameters
 from mindrlhf_lite.text_file import write_text
+from mindrlhf_lite.trainer.command_line import Command, parse_command_line, ranks_of_this_host
 from mindrlhf_lite.trainer.verifier_trial import trial_problems
 
 # how MindSpore says on CPU, outside and inside of a graph, that a collective was given up
@@ -47,233 +43,8 @@ _GAVE_UP = re.compile(
     r"(?:AllReduce|AllGather|Broadcast|Ring \w+).*failed|Launch kernel failed:.*/(?:All|Reduce|Broad)\w+-"
 )
 
-_ASCEND_MEMORY_GB = 64.0  # of a 910B, where --device_memory_gb does not say otherwise
-
-EXAMPLES = """examples:
-  msrun --worker_num=2 --local_worker_num=2 --join=True examples/qwen_grpo/main.py --config grpo_config.yaml
-  python examples/qwen_grpo/main.py --config grpo_config.yaml --rl_config.max_steps=3      (one rank, no msrun)
-  python examples/qwen_grpo/main.py --config grpo_config.yaml --dry_run                    (check, print the plan, stop)
-  ... main.py --config grpo_config.yaml --model_config model_configs/qwen2_5_7b.yaml --dry_run --devices 8 \\
-      --device_memory_gb 64 --compile
-  ... main.py --config grpo_config.yaml --preset dapo --rl_config.epsilon_high=0.3
-  ... main.py --config grpo_config.yaml --verifier_function accuracy_reward,format_reward --verifier_weight 1.0,0.5
-Every key of the YAML can be given as --section.key=value; docs/config.md lists them all."""
-
-
-@dataclass(frozen=True)
-class Command:
-    """What the command line asks for. `num_ranks`: of msrun, or of --devices for a plan."""
-
-    config: Config
-    num_ranks: int
-    is_dry_run: bool = False
-    compiles: bool = False
-    only_saves_strategy: bool = False
-    device_memory_gb: float = 0.0
-    notes: tuple[str, ...] = ()  # what is worth saying and no mistake
-    recipe: tuple[str, ...] = ()  # of --preset, a line a setting
-
-
 Work = Callable[[Config, Mesh], None]
-
-
-def parse_command_line(arguments: Sequence[str], needs_prompts: bool = True) -> Command:
-    """The validated command.
-
-    Args: needs_prompts: whether there must be a file of prompts.
-
-    Raises:
-        ConfigError: every problem found, together.
-    """
-    parser = argparse.ArgumentParser(
-        prog="main.py",
-        description="GRPO training.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", required=True, help="YAML file")
-    parser.add_argument(
-        "--preset",
-        help=f"a recipe, {', '.join(PRESETS)}: the file's settings of the objective give way to it and to defaults; "
-        "keys of the command line replace both (--dry_run prints it)",
-    )
-    parser.add_argument(
-        "--dry_run",
-        action="store_true",
-        help="check the configuration, print the run's sizes and memory plan, and stop",
-    )
-    parser.add_argument(
-        "--devices",
-        type=int,
-        help="with --dry_run or --only_save_strategy: for N devices instead of the ranks that msrun starts",
-    )
-    parser.add_argument(
-        "--device_memory_gb",
-        type=float,
-        default=0.0,
-        help="with --dry_run: say which phases exceed this many GiB a device; exit code 1 if the run would",
-    )
-    parser.add_argument(
-        "--compile",
-        action="store_true",
-        help="with --dry_run: also compile every phase of a step for Ascend, without one, and say what memory it takes "
-        "and which operators have no kernel there (minutes; needs gcc and binutils, or CANN)",
-    )
-    parser.add_argument(
-        "--only_save_strategy",
-        action="store_true",
-        help="write the actor's parallel strategy to OUTPUT/strategy.json, for tools/transform_checkpoint.py, and stop",
-    )
-    parser.add_argument(
-        "--resume_training",
-        nargs="?",
-        const="true",
-        metavar="true|false",
-        help="continue from the newest complete checkpoint",
-    )
-    for flag, key in FLAGS.items():
-        parser.add_argument(f"--{flag}", help=f"short for --{key}=VALUE")
-    known, rest = parser.parse_known_args(arguments)
-    num_ranks = known.devices or launched_world_size()
-    values = read_yaml(known.config)
-    preset: dict[str, Any] = {}
-    if known.preset is not None:
-        preset = preset_settings(known.preset)
-        values = {**without_objective(values), **preset}
-    given = [f"--{FLAGS[flag]}={getattr(known, flag)}" for flag in FLAGS if getattr(known, flag) is not None]
-    if known.resume_training is not None:
-        given.append(f"--rl_config.resume_training={known.resume_training}")
-    overrides = parse_overrides([*given, *rest])
-    translation = translate(values, known.config, overrides, num_ranks)
-    notes: tuple[str, ...] = ()
-    if translation is None:
-        notes = tuple(f"note: {line}" for line in without_effect(values))
-    else:
-        if refused := [*translation.problems, *collect(translation.values)[1]]:
-            raise ConfigError(refused)
-        values = translation.values
-        overrides = {key: values[key] for key in overrides if key in values}
-    proposed, more = _proposed_strategies(
-        overrides.get("actor_config.model_config") or values.get("actor_config.model_config"), num_ranks
-    )
-    if translation is not None:
-        notes = (f"note: {known.config}: {translation.summary()}",)
-        # there the configuration's own step and degrees count
-        proposed = {
-            key: value
-            for key, value in proposed.items()
-            if key not in values and ".parallel_config." not in key and not key.startswith("rl_config.")
-        }
-        values, absent = _without_absent_models(values) if known.dry_run else (values, ())
-        notes = (*notes, *absent)
-    values = {**values, **proposed, **overrides}
-    if known.compile:
-        values["context.device_target"] = "Ascend"
-    try:
-        values = with_types_of_models(values)
-    except ValueError as error:
-        raise ConfigError([str(error)]) from None
-    config, problems = collect(values)
-    rejected = [
-        line.partition("=")[0] for line in problems
-    ]  # their defaults stand in: what is said about those is not the user's
-    actor = config.actor_config
-    if known.dry_run and actor.load and not actor.model_config and not Path(actor.load).exists():
-        raise ConfigError(
-            [
-                f"actor_config.load={actor.load!r}: not on this host; for a plan without it give --model_config FILE "
-                "(model_configs/*.yaml, the model's own YAML, or a folder with its config.json)"
-            ]
-        )
-    config, is_plan, absent = _without_absent_files(config, known.dry_run)
-    notes = (*notes, *more, *absent)
-    found = find_problems(config, num_ranks, is_plan or known.only_save_strategy, needs_prompts)
-    problems += [line for line in found if line.partition("=")[0] not in rejected]
-    if known.devices is not None and (known.devices < 1 or not (known.dry_run or known.only_save_strategy)):
-        problems.append(
-            f"--devices {known.devices}: a positive number, and only with --dry_run or --only_save_strategy"
-        )
-    if known.compile and not known.dry_run:
-        problems.append("--compile: only with --dry_run")
-    if problems:
-        raise ConfigError(problems)
-    if path := config.actor_config.load or config.actor_config.model_config:
-        rank_gib = _memory_of_a_rank(config, num_ranks, known.device_memory_gb)
-        config = with_micro_batches(config, read_model_file(path).shape, num_ranks, rank_gib)
-    recipe = tuple(
-        f"  {key}: {overrides.get(key, value)}" + (f"   (instead of {value})" if key in overrides else "")
-        for key, value in preset.items()
-    )
-    return Command(
-        config,
-        num_ranks,
-        known.dry_run,
-        known.compile,
-        known.only_save_strategy,
-        known.device_memory_gb,
-        notes,
-        (f"preset {known.preset}:", *recipe) if preset else (),
-    )
-
-
-def _without_absent_models(values: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """(the settings without model files of reference and rollout that are not on this host, notes)."""
-    absent = [
-        key
-        for key in ("ref_config.model_config", "generate_config.model_config")
-        if values.get(key) and not Path(str(values[key])).exists()
-    ]
-    notes = tuple(f"note: {key}={values[key]!r} is not on this host: its types are not known" for key in absent)
-    return {key: value for key, value in values.items() if key not in absent}, notes
-
-
-def _without_absent_files(config: Config, is_dry_run: bool) -> tuple[Config, bool, tuple[str, ...]]:
-    """(the configuration, whether it is a plan that needs no files, notes): a dry run with a model_config needs no
-    weights, and so none that are not on this host.
-    """
-    actor = config.actor_config
-    notes: tuple[str, ...] = ()
-    if not (is_dry_run and actor.model_config):
-        return config, False, ()
-    if actor.load and not Path(actor.load).exists():
-        notes = (f"note: actor_config.load={actor.load!r} is not on this host: a plan by model_config alone",)
-        actor = replace(actor, load="")
-    if actor.load:
-        return config, False, ()
-    ref = config.ref_config
-    if ref.load and not Path(ref.load).exists():
-        ref = replace(ref, load="")
-    generate = replace(config.generate_config, load="")
-    return replace(config, actor_config=actor, ref_config=ref, generate_config=generate), True, notes
-
-
-def _memory_of_a_rank(config: Config, num_ranks: int, device_memory_gb: float) -> float:
-    """GiB that a rank can have."""
-    if config.context.device_target != "CPU":
-        return device_memory_gb or _ASCEND_MEMORY_GB
-    return device_memory_gb or memory_limit_gb() / _ranks_of_this_host(num_ranks)
-
-
-def _ranks_of_this_host(num_ranks: int) -> int:
-    return int(os.environ.get("LOCAL_RANKS") or num_ranks)
-
-
-def _proposed_strategies(path: str | None, num_ranks: int) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """(what a model file proposes for this number of ranks, what to say if it proposes nothing for it)."""
-    if not path:
-        return {}, ()
-    try:
-        strategies = read_model_file(path).strategies
-    except ValueError as error:
-        raise ConfigError([f"actor_config.{error}".replace("model_config ", "model_config=", 1)]) from None
-    if num_ranks in strategies or not strategies:
-        return strategies.get(num_ranks, {}), ()
-    there = ", ".join(map(str, sorted(strategies)))
-    return {}, (
-        f"note: {path} has strategies for {there} devices, none for {num_ranks}: the configuration's own (or "
-        "data parallelism) are used",
-    )
+PLAN_SHOWN_VARIABLE = "MINDRLHF_PLAN_SHOWN"  # set by a script that has shown the plan of the run that it starts
 
 
 def data_mistakes(command: Command) -> list[str]:
@@ -306,7 +77,7 @@ def memory_note(command: Command) -> str:
         return ""
     shape = read_model_file(config.actor_config.load or config.actor_config.model_config).shape
     plan = memory_plan(config, shape, command.num_ranks)
-    local, limit = _ranks_of_this_host(command.num_ranks), memory_limit_gb()
+    local, limit = ranks_of_this_host(command.num_ranks), memory_limit_gb()
     needed = local * (plan.with_swap if config.rl_config.swap else plan.without_swap) / 2**30
     if needed <= limit:
         return ""
@@ -346,12 +117,7 @@ def describe(command: Command) -> str:
         f"a micro-batch: {config.micro_batch_tokens(strategies.actor.dims.shares):,} tokens at most",
         "memory of the fullest rank:",
         *(f"  {name:<12} {gib(size)}" for name, size in plan.groups.items()),
-        "by phase, with swapping (activations estimated):",
-        *(f"  {name:<12} {gib(size)}{verdict(size)}" for name, size in plan.phases.items()),
-        f"  {'peak':<12} {gib(plan.with_swap)}{verdict(plan.with_swap)}"
-        + ("" if rl.swap else "   (rl_config.swap is off)"),
-        f"without swapping {gib(plan.without_swap)}{verdict(plan.without_swap)}"
-        + ("   (rl_config.swap is on)" if rl.swap else ""),
+        *(_with_swap if rl.swap else _without_swap)(plan, gib, verdict),
     ]
     if config.engine_copies_weights:
         lines.append(
@@ -359,6 +125,23 @@ def describe(command: Command) -> str:
             f"{config.generate_config.gpu_memory_utilization:g} of the device leaves for one"
         )
     return "\n".join([*command.notes, *command.recipe, *lines, *filter(None, [memory_note(command)])])
+
+
+def _with_swap(plan: MemoryPlan, gib: Callable[[int], str], verdict: Callable[[int], str]) -> list[str]:
+    return [
+        "by phase, with swapping (activations estimated):",
+        *(f"  {name:<12} {gib(size)}{verdict(size)}" for name, size in plan.phases.items()),
+        f"  {'peak':<12} {gib(plan.with_swap)}{verdict(plan.with_swap)}",
+        f"without swapping (rl_config.swap=false) {gib(plan.without_swap)}{verdict(plan.without_swap)}",
+    ]
+
+
+def _without_swap(plan: MemoryPlan, gib: Callable[[int], str], verdict: Callable[[int], str]) -> list[str]:
+    return [
+        f"  {'peak':<12} {gib(plan.without_swap)}{verdict(plan.without_swap)}   (activations estimated)",
+        f"with rl_config.swap=true the peak would be {gib(plan.with_swap).strip()}{verdict(plan.with_swap)}, by phase:",
+        *(f"  {name:<12} {gib(size)}" for name, size in plan.phases.items()),
+    ]
 
 
 def exceeds_device_memory(command: Command) -> bool:
@@ -474,7 +257,7 @@ def _run(command: Command, work: Work, rank: int, guard: subprocess.Popen[bytes]
     say_when_ended(hint)
     if config.rl_config.on_sigterm == "save":
         save_on_sigterm()
-    if rank == 0:
+    if rank == 0 and not os.environ.get(PLAN_SHOWN_VARIABLE):
         for note in filter(None, (*command.notes, *command.recipe, memory_note(command))):
             print(note, flush=True)
     try:

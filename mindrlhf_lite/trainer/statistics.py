@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mindrlhf_lite.algorithms.advantage import has_no_signal
+from mindrlhf_lite.observe.writers import short
 from mindrlhf_lite.types import FinishReason, Outcome, ScoredGroup
 
 
 def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
     """Rewards, outcomes and lengths of all groups of a step; shares are of all its completions."""
     completions = [completion for scored in groups for completion in scored.group.completions]
-    rewards = np.stack([scored.rewards for scored in groups])
+    # as they are written, without the noise of float32
+    rewards = np.array([[short(reward) for reward in scored.rewards] for scored in groups])
     lengths = np.array([len(completion.token_ids) for completion in completions])
     outcomes = [outcome for scored in groups for outcome in scored.outcomes]
     gaps = [

@@ -12,7 +12,7 @@ from helpers import ROOT, make_sums, run, run_python
 
 from mindrlhf_lite.config.load import FLAGS, ConfigError, build_config, known_keys, parse_overrides, read_yaml
 from mindrlhf_lite.config.validate import find_problems
-from mindrlhf_lite.trainer.launch import parse_command_line
+from mindrlhf_lite.trainer.command_line import parse_command_line
 
 MAIN = "examples/qwen_grpo/main.py"
 
@@ -401,3 +401,18 @@ def test_types_of_every_role_and_names_of_mindformers():
         build_config({"actor_config.compute_dtype": "bf16loat"})
     with pytest.raises(ConfigError, match="softmax_compute_type='fp8'"):
         build_config({"actor_config.softmax_compute_type": "fp8"})
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["--dry-run"], "--dry_run"),
+        (["--dryrun", "--devices", "2"], "--dry_run"),
+        (["--verifer_function=x"], "--verifier_function"),
+        (["--rl_config.max_step=3"], "rl_config.max_steps"),
+    ],
+)
+def test_a_flag_that_is_nearly_one_is_known(tmp_path, typed, meant):
+    (tmp_path / "c.yaml").write_text("rl_config: {}\n")
+    with pytest.raises(ConfigError, match=f"did you mean {meant}"):
+        parse_command_line(["--config", str(tmp_path / "c.yaml"), *typed])

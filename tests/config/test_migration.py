@@ -4,6 +4,7 @@ The short files here are written for the tests, with keys of those toolkits; the
 """
 
 import re
+import shutil
 import textwrap
 
 import pytest
@@ -331,6 +332,67 @@ def test_dapo_of_mindspeed_rl(tmp_path):
     assert rl.dynamic_sampling.enabled and rl.dynamic_sampling.max_attempts == 1000 and rl.chunk_size == 8
     assert rl.overlong.buffer == 64.0 and rl.overlong.penalty == 0.1
     assert rl.micro_batch_tokens == 4096 and config.actor_config.parallel_config.micro_batch_num == 0
+
+
+def test_the_shortest_file_of_mindspeed_rl_is_known(tmp_path):
+    """A model, Megatron's switch and nothing else."""
+    path = written(
+        tmp_path, "defaults:\n  - model:\n      - tiny_1b\nactor_config: {model: tiny_1b, use_mcore_models: true}\n"
+    )
+    translation = translate(read_yaml(str(path)), str(path))
+    assert translation is not None and translation.toolkit == MINDSPEED_RL
+
+
+def test_a_file_of_verl_is_one_line(tmp_path):
+    path = written(
+        tmp_path,
+        "actor_rollout_ref: {actor: {optim: {lr: 1.0e-6}, strategy: fsdp}}\nalgorithm: {adv_estimator: grpo}\n",
+    )
+    result = run_python(MAIN, "--config", path, "--dry_run")
+    assert (
+        result.returncode == 2
+        and "1 problem(s)" in result.stderr
+        and "configuration of verl (3 settings)" in result.stderr
+    )
+
+
+def test_a_problem_names_the_files_own_key(tmp_path):
+    path = written(tmp_path, MINDSPEED_FILE.replace("global_batch_size: 16", "global_batch_size: -8"))
+    result = run_python(MAIN, "--config", path, "--dry_run", "--devices", 16)
+    assert (
+        "rl_config.chunk_size=-8: must be positive (in the file: megatron_training.global_batch_size" in result.stderr
+    )
+
+
+def test_a_plan_for_other_devices_is_proposed(tmp_path):
+    result = run_python(MAIN, "--config", written(tmp_path, MINDSPEED_FILE), "--dry_run")
+    wanted = re.search(r"for a plan of these degrees: --dry_run --devices (\d+)", result.stderr)
+    assert wanted, result.stderr
+    again = run_python(MAIN, "--config", written(tmp_path, MINDSPEED_FILE), "--dry_run", "--devices", wanted[1])
+    assert "rank(s) are running" not in again.stderr, again.stderr
+
+
+def test_model_files_are_found_from_the_files_own_folder(tmp_path, monkeypatch):
+    model = tmp_path / "theirs/model_configs/small.yaml"
+    model.parent.mkdir(parents=True)
+    shutil.copyfile(ROOT / "model_configs/qwen2_5_0_5b.yaml", model)
+    text = "actor_config: {model_config: ./model_configs/small.yaml}\n"
+    for folder in ("theirs", "theirs/configs/deep"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        path = written(tmp_path / folder, text)
+        result = run_python(MAIN, "--config", path, "--dry_run")
+        assert result.returncode == 0 and f"{model} is taken" in result.stdout, result.stdout + result.stderr
+
+
+def test_one_problem_hides_no_other(tmp_path):
+    """A model file that is not there, a key that has no counterpart, and a number out of range."""
+    text = MINDRLHF_FILE.replace("mode: 0", "mode: 1").replace("num_generations: 4", "num_generations: 1")
+    path = written(tmp_path, text)
+    result = run_python(
+        MAIN, "--config", path, "--dry_run", "--devices", 8, "--model_config", tmp_path / "nowhere.yaml"
+    )
+    for wanted in ("nowhere.yaml: no such file", "context.mode=1", "num_generations=1: a group needs"):
+        assert wanted in result.stderr, result.stderr
 
 
 def test_a_missing_model_file_is_named(tmp_path):

@@ -133,6 +133,7 @@ class _Worked:
         self.ours[key] = value
         if source in self.left and source not in self.assumed and not key.startswith("ref_config.parallel"):
             name = source.replace("megatron.", "megatron_training.")
+            self.translation.origins[key] = name
             self.translation.remark(name, self.left[source], f"{key}: {value}", note)
 
     def _layout(self) -> None:

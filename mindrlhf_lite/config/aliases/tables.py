@@ -10,12 +10,17 @@ from typing import Any
 from mindrlhf_lite.strict_yaml import load_yaml
 from mindrlhf_lite.text_file import read_text
 
-MINDRLHF, MINDSPEED_RL = "MindRLHF", "MindSpeed-RL"
+MINDRLHF, MINDSPEED_RL, VERL = "MindRLHF", "MindSpeed-RL", "verl"
 _FILES = {MINDRLHF: "mindrlhf.yaml", MINDSPEED_RL: "mindspeed_rl.yaml"}
 _KINDS = ("to", "work", "accept", "lacks", "refuse")
 # keys that no configuration of this toolkit has, and most of theirs have
 _MARKS = {
-    MINDSPEED_RL: ("megatron_training.",),
+    VERL: ("actor_rollout_ref.",),
+    # the shortest files have a model and Megatron's switches only
+    MINDSPEED_RL: (
+        *("megatron_training.", "actor_config.model", "actor_config.use_mcore_models"),
+        *(f"rl_config.{name}" for name in ("actor_resource.", "reference_resource.", "reward_resource.")),
+    ),
     MINDRLHF: (
         *(f"rl_config.{name}" for name in ("use_parallel", "parallel_mode", "sink_size", "align_type")),
         *(f"rl_config.{name}" for name in ("load_ckpt_format", "gen_experience_kwargs", "enable_reshard_optimizer")),

@@ -6,7 +6,7 @@ from typing import Any
 
 from mindrlhf_lite.config.aliases.mindrlhf import translate_mindrlhf
 from mindrlhf_lite.config.aliases.mindspeed_rl import translate_mindspeed_rl
-from mindrlhf_lite.config.aliases.tables import MINDRLHF, find_row, toolkit_of
+from mindrlhf_lite.config.aliases.tables import MINDRLHF, VERL, find_row, toolkit_of
 from mindrlhf_lite.config.aliases.translation import Translation, defaults_of_ours
 
 
@@ -23,6 +23,13 @@ def translate(
     toolkit, overrides, known = toolkit_of(values), overrides or {}, defaults_of_ours()
     if toolkit is None:
         return None
+    if toolkit == VERL:
+        why = (
+            f"{path}: a configuration of verl ({len(values)} settings), which this version does not read; begin with "
+            "examples/qwen_grpo/grpo_config.yaml (docs/config.md lists its keys; verl's parquet files are read by "
+            "tools/rlhf_data.py)"
+        )
+        return Translation(VERL, problems=[why], is_unreadable=True)
     if toolkit == MINDRLHF:
         translation = translate_mindrlhf({**values, **overrides}, num_ranks)
         rows = {key: find_row(toolkit, key) for key in overrides}

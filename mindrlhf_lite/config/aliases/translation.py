@@ -32,12 +32,16 @@ class Translation:
     num_same: int = 0
     assumed: set[str] = field(default_factory=set)  # keys that are not given
     worked: dict[str, tuple[Any, Row]] = field(default_factory=dict)  # given ones that are worked out
+    origins: dict[str, str] = field(default_factory=dict)  # of ours, the key that the file has for it
+    is_unreadable: bool = False  # nothing is translated: `problems` says why
 
     def take(self, key: str, value: Any, row: Row) -> None:
         """A setting by its row; those that are worked out from several are left to the toolkit's own module."""
         if row.kind in ("same", "to"):
             translated = row.translated(value)
             self.values[row.ours] = translated
+            if row.ours != key:
+                self.origins[row.ours] = key
             if row.ours == key and translated == value:
                 self.num_same += 1
             else:
@@ -100,7 +104,9 @@ def assume_defaults(
             left[key] = row.default
             translation.assumed.add(key)
         else:
-            translation.values.setdefault(row.ours, row.translated(row.default))
+            if row.ours not in translation.values:
+                translation.values[row.ours] = row.translated(row.default)
+                translation.origins[row.ours] = f"{key}, which is {_text(row.default)} where it is not given"
 
 
 def take_all(translation: Translation, values: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
