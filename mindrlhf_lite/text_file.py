@@ -22,8 +22,7 @@ def read_text(path: str | Path) -> str:
         OSError: it cannot be read.
     """
     data = Path(path).read_bytes()
-    if data.startswith(_UTF_16_MARKS):
-        raise UserError(f"{path}: not UTF-8 text, but UTF-16; save it as UTF-8")
+    check_is_not_utf_16(path, data)
     try:
         text = data.decode(_ENCODING_WITH_MARK)
     except UnicodeDecodeError as error:
@@ -32,6 +31,12 @@ def read_text(path: str | Path) -> str:
             f"{path}: not UTF-8 text (byte 0x{data[error.start]:02x} in line {line}); save it as UTF-8"
         ) from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def check_is_not_utf_16(path: str | Path, start: bytes) -> None:
+    """Raises UserError where a file's first bytes are the mark of UTF-16, which PowerShell's ">" writes."""
+    if start.startswith(_UTF_16_MARKS):
+        raise UserError(f"{path}: not UTF-8 text, but UTF-16; save it as UTF-8")
 
 
 def read_log(path: str | Path) -> str:

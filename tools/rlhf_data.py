@@ -345,50 +345,37 @@ def convert(
         SystemExit: bad rows, and --skip_bad_rows is not given.
     """
     from mindrlhf_lite.data.convert import crew, without_unsatisfied
-    from mindrlhf_lite.data.kept import WORTH_KEEPING_S, Kept, keep, kept_path, key_of, take_up
+    from mindrlhf_lite.data.kept import Keeper, Kept
     from mindrlhf_lite.data.sources import BadRow, Question
 
     questions = [row for part in parts for row in part if isinstance(row, Question)]
     bad = [row for part in parts for row in part if isinstance(row, BadRow)]
-    path, key, start = kept_path(args.output_path or "inspected"), key_of(converter, questions), time.perf_counter()
-
-    def kept(found: Kept) -> str:
-        if not args.output_path or time.perf_counter() - start < WORTH_KEEPING_S:
-            return ""
-        keep(path, key, found)
-        return f"what was found out is kept in {path}: the next conversion of the same rows goes on from there"
-
-    if bad and not args.skip_bad_rows and len(questions) > _SOON_CHECKED:
-        first = bad[0]
-        print(
-            f"{len(bad)} bad row(s) so far, the first {first.file}:{first.row}: {first.reason}; the answers of the "
-            f"other {len(questions)} are being checked",
-            file=sys.stderr,
-            flush=True,
-        )
-    before = take_up(path, key)
-    if before is not None:
-        print(f"going on from {path}")
+    stops = not args.skip_bad_rows and not args.inspect
+    if bad and stops and len(questions) > _SOON_CHECKED:
+        first = f"{bad[0].file}:{bad[0].row}: {bad[0].reason}"
+        more = f"the answers of the other {len(questions)} are being checked"
+        print(f"{len(bad)} bad row(s) so far, the first {first}; {more}", file=sys.stderr, flush=True)
+    keeper = Keeper(args.output_path, converter, questions)
+    before = keeper.take_up()
     with crew(converter, len(questions), args.workers, args.log_interval) as processes:
         problems = before.problems if before else processes.check(questions)
         found = [*bad, *(problem for problem in problems if problem)]
-        if found and not args.skip_bad_rows and not args.inspect:
-            stop_at_bad_rows(args, found, "(prompts are tokenized when these are mended)", kept(Kept(problems)))
+        if found and stops:
+            stop_at_bad_rows(args, found, "(prompts are tokenized when these are mended)", keeper.keep(Kept(problems)))
         if args.sample > problems.count(None):
             raise UserError(f"--sample {args.sample}: there are {problems.count(None)} usable rows to choose from")
-        tokenized = before.results if before else None
-        tokenized = tokenized or processes.tokenize_good(questions, problems)
+        tokenized = (before.results if before else None) or processes.tokenize_good(questions, problems)
     results = without_unsatisfied(tokenized, questions, converter.settings, args.workers)
     found = [*bad, *(row for row in results if isinstance(row, BadRow))]
-    if found and not args.skip_bad_rows and not args.inspect:
-        stop_at_bad_rows(args, found, kept=kept(Kept(problems, tokenized)))
-    path.unlink(missing_ok=True)
+    if found and stops:
+        stop_at_bad_rows(args, found, kept=keeper.keep(Kept(problems, tokenized)))
     in_order = iter(results)
     return [[row if isinstance(row, BadRow) else next(in_order) for row in part] for part in parts]
 
 
 def main() -> None:
     args = parse_arguments()
+    from mindrlhf_lite.data.kept import kept_path
     from mindrlhf_lite.data.records import Header, Padding, write_prompts
     from mindrlhf_lite.data.sources import BadRow, Question
     from mindrlhf_lite.types import Prompt
@@ -423,6 +410,7 @@ def main() -> None:
         max(max(prompt.ids) for prompt in prompts),
     )
     write_prompts(args.output_path, prompts, padding, header)
+    kept_path(args.output_path).unlink(missing_ok=True)
     print(
         f"Wrote {args.output_path} (longest prompt: {longest} tokens; {len(questions) / seconds:.0f} "
         f"rows/s)\nTotal number of samples: {len(prompts)}"

@@ -10,6 +10,7 @@ from typing import Any
 
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.json_file import NotJson, parse_json
+from mindrlhf_lite.text_file import check_is_not_utf_16
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
@@ -29,6 +30,8 @@ def read_rows(path: Path) -> Iterator[Row]:
         raise UserError(f"{path}: unknown kind of file; {', '.join(SUFFIXES)} are understood")
     if kind == ".parquet":
         return _parquet_rows(path)
+    with path.open("rb") as file:
+        check_is_not_utf_16(path, file.read(2))
     if kind == ".csv":
         return _csv_rows(path)
     return _list_rows(path) if kind == ".json" and _starts_with_bracket(path) else _line_rows(path)

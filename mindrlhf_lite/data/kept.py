@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -28,6 +29,31 @@ class Kept:
 
     problems: list[BadRow | None]
     results: list[Prompt | BadRow] | None = None
+
+
+class Keeper:
+    """Keeps, and finds again, what a conversion into `output` found out; without an output nothing is."""
+
+    def __init__(self, output: str | None, converter: Converter, questions: Sequence[Question]):
+        self.path = kept_path(output) if output else None
+        self.key, self._start = key_of(converter, questions), time.perf_counter()
+
+    def take_up(self) -> Kept | None:
+        found = take_up(self.path, self.key) if self.path else None
+        if found is not None:
+            print(f"going on from {self.path}")
+        return found
+
+    def keep(self, found: Kept) -> str:
+        """A line about where it is; empty where it was no work, or there is no room."""
+        if self.path is None or time.perf_counter() - self._start < WORTH_KEEPING_S:
+            return ""
+        try:
+            keep(self.path, self.key, found)
+        except OSError:  # what is wrong with the rows is to be said all the same
+            self.path.unlink(missing_ok=True)
+            return ""
+        return f"what was found out is kept in {self.path}: the next conversion of the same rows goes on from there"
 
 
 def kept_path(output: str | Path) -> Path:

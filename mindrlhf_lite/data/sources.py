@@ -236,13 +236,12 @@ def _is_text(value: Any) -> bool:
 
 
 def recognised_type(path: Path) -> str:
-    """Which of verl's and TRL's layouts the first row of a file has: its prompt is a list of messages.
+    """Which of verl's and TRL's layouts the first good row of a file has: its prompt is a list of messages.
 
     Raises:
         ValueError: it has neither, or could be read in two ways.
     """
-    row = next((value for _, value in read_rows(path)), None)
-    fields = row if isinstance(row, dict) else {}
+    fields: dict[str, Any] = next((value for _, value in read_rows(path) if isinstance(value, dict)), {})
     asks = [name for name in DATASET_TYPES["trl"].prompt if are_messages(fields.get(name))]
     answers = [name for name in DATASET_TYPES["trl"].response if fields.get(name) is not None]
     if asks and _at(fields, "reward_model.ground_truth") is not _ABSENT:

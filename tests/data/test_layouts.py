@@ -153,6 +153,19 @@ def test_a_list_may_begin_with_a_byte_order_mark(tmp_path, space):
     assert [row for _, row in read_rows(path)] == [{"a": 1}, {"a": 2}]
 
 
+@pytest.mark.parametrize("kind", ["json", "jsonl", "csv"])
+def test_a_file_in_utf_16_is_one_mistake_not_many_bad_rows(tmp_path, kind):
+    (tmp_path / f"a.{kind}").write_text('[{"a": 1}]', encoding="utf-16")
+    with pytest.raises(UserError, match="but UTF-16; save it as UTF-8"):
+        list(read_rows(tmp_path / f"a.{kind}"))
+
+
+def test_a_layout_is_known_by_the_first_row_that_can_be_read(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("{\n" + json.dumps(VERL) + "\n")
+    assert recognised_type(path) == "verl"
+
+
 @pytest.mark.parametrize("character", "\\:*?\"<>|`&;'")
 def test_a_name_that_mindrecord_does_not_take_is_said(tmp_path, character):
     path = tmp_path / f"a{character}b.mindrecord"
