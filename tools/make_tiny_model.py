@@ -110,7 +110,7 @@ def main() -> None:
     import numpy as np
 
     from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
-    from mindrlhf_lite.data.sources import arithmetic_rows
+    from mindrlhf_lite.data.sources import arithmetic_rows, num_arithmetic_rows
     from mindrlhf_lite.data.tokenizer import Tokenizer
     from mindrlhf_lite.evaluation import correctness, generate_groups, question_rows, summarise
     from mindrlhf_lite.models.decoder import Decoder
@@ -160,7 +160,8 @@ def main() -> None:
         make_plan(config, model.strategy, model.strategy), 0, None, engine.named_weights(), SharedMemoryTransport(None)
     )
 
-    train = list(arithmetic_rows(min(200_000, 10 ** (2 * args.digits) * 4 // 5), 0, "train", args.digits))
+    num_train = min(200_000, num_arithmetic_rows(0, "train", args.digits))
+    train = list(arithmetic_rows(num_train, 0, "train", args.digits))
     held_out = [
         Prompt(index, tuple(tokenizer.encode(row["question"])), row["question"], row["answer"], index + 1)
         for index, row in enumerate(arithmetic_rows(256, 0, "held_out", args.digits))

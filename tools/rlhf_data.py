@@ -70,6 +70,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--map_keys", help='JSON: which fields hold what, {"prompt": .., "response": .., "system": .., "source": ..}'
     )
+    parser.add_argument(
+        "--keep_columns",
+        default="",
+        help="more fields of the rows, separated by commas, also by dotted paths: verifiers see them as "
+        "completion.columns",
+    )
     parser.add_argument("--output_path", help="MindRecord file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace --output_path if it is there")
     parser.add_argument(
@@ -149,7 +155,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--split",
         choices=["train", "held_out"],
         default="train",
-        help="generated arithmetic: the splits share no sum (default: train)",
+        help="generated arithmetic: the splits share no sum, in neither order (default: train)",
     )
     return parser
 
@@ -242,7 +248,8 @@ def read_sources(args: argparse.Namespace) -> "list[list[Question | BadRow]]":
     """The rows of every source."""
     from mindrlhf_lite.data.sources import arithmetic_rows, as_question, dataset_type, parse_map_keys, read_questions
 
-    kind = dataset_type(args.dataset_type, parse_map_keys(args.map_keys or {}))
+    keep = tuple(filter(None, map(str.strip, args.keep_columns.split(","))))
+    kind = dataset_type(args.dataset_type, parse_map_keys(args.map_keys or {}), keep)
     if args.file_path is None:
         rows = arithmetic_rows(args.num_rows, args.seed, args.split, args.digits)
         return [[as_question(number, row, kind, "generated arithmetic") for number, row in enumerate(rows, 1)]]

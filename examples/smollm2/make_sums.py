@@ -23,10 +23,11 @@ def main() -> None:
     one_digit = [(a, b) for a in range(100) for b in range(10)]
     rng.shuffle(two_digits)
     rng.shuffle(one_digit)
-    held_out, train = (
-        two_digits[:NUM_HELD_OUT],
-        two_digits[NUM_HELD_OUT : NUM_HELD_OUT + NUM_TRAIN] + one_digit[:NUM_EASY],
-    )
+    held_out = two_digits[:NUM_HELD_OUT]
+    known = {frozenset(pair) for pair in held_out}  # a + b and b + a are one sum
+    apart = [pair for pair in two_digits[NUM_HELD_OUT:] if frozenset(pair) not in known]
+    easy = [pair for pair in one_digit if frozenset(pair) not in known]
+    train = apart[:NUM_TRAIN] + easy[:NUM_EASY]
     rng.shuffle(train)
     folder.mkdir(parents=True, exist_ok=True)
     for name, pairs in (("train", train), ("held_out", held_out)):

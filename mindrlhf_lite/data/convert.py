@@ -71,7 +71,9 @@ class Converter:
                 reason = f"the prompt has {len(ids)} tokens, over --max_prompt_length {limit}"
                 results.append(BadRow(question.row, reason, question.file))
             else:
-                results.append(Prompt(0, tuple(ids), text, question.gold, question.row, question.source))
+                results.append(
+                    Prompt(0, tuple(ids), text, question.gold, question.row, question.source, question.columns)
+                )
         return results
 
     def _render(self, question: Question) -> str:

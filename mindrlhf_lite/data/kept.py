@@ -92,7 +92,7 @@ def keep(path: Path, key: str, kept: Kept) -> None:
 def _without_ids(result: Prompt | BadRow) -> list:
     if isinstance(result, BadRow):
         return ["bad", *astuple(result)]
-    return ["prompt", result.text, result.gold, result.row, result.source]
+    return ["prompt", result.text, result.gold, result.row, result.source, dict(result.columns)]
 
 
 def take_up(path: Path, key: str) -> Kept | None:
@@ -113,6 +113,6 @@ def take_up(path: Path, key: str) -> Kept | None:
         if kind == "bad":
             results.append(BadRow(*values))
         else:
-            text, gold, number, source = values
-            results.append(Prompt(0, tuple(map(int, row)), text, gold, number, source))
+            text, gold, number, source, columns = values
+            results.append(Prompt(0, tuple(map(int, row)), text, gold, number, source, columns))
     return Kept(problems, results)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class Question:
     source: str = ""  # what accuracy is broken down by
     before: tuple[tuple[str, str], ...] = ()  # (role, content) of earlier turns, where the row is a conversation
     is_chat: bool = False  # the row's prompt is a list of messages
+    columns: dict[str, Any] = field(default_factory=dict)  # kept for verifiers: JSON values by name
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class DatasetType:
     system: tuple[str, ...] = ()
     source: tuple[str, ...] = ()
     query: tuple[str, ...] = ()  # what may follow the question, on a line of its own
+    keep: tuple[str, ...] = ()  # more fields, for verifiers
     gold: Callable[[str], str] = _verbatim
     verifiers: str = (
         "math"  # which kind of verifier has to understand the gold: math, or statements of knights and knaves
@@ -125,10 +128,12 @@ def parse_map_keys(given: str | Mapping[str, str]) -> dict[str, str]:
     return {key: field for key, field in values.items() if field}
 
 
-def dataset_type(name: str, map_keys: Mapping[str, str]) -> DatasetType:
-    """The type called `name`, with fields named by the user in place of its own."""
+def dataset_type(name: str, map_keys: Mapping[str, str], keep: Sequence[str] = ()) -> DatasetType:
+    """The type called `name`, with fields named by the user in place of its own. Args: keep: more of them, which
+    verifiers see.
+    """
     fields: dict[str, Any] = {key: (field,) for key, field in map_keys.items()}
-    found = replace(DATASET_TYPES[name], **fields)
+    found = replace(DATASET_TYPES[name], keep=tuple(keep), **fields)
     if not found.prompt or not found.response:
         raise UserError(
             f'--dataset_type {name}: say which fields hold question and answer, e.g. --map_keys \'{{"prompt": '
@@ -158,11 +163,11 @@ def _at(value: Mapping[str, Any], field: str) -> Any:
 
 def _find(value: Mapping[str, Any], fields: Sequence[str]) -> tuple[str, Any]:
     """(name, value) of the first field that the row has; ("", None) where it has none."""
-    for field in fields:
-        if (found := _at(value, field)) is not _ABSENT and found is not None:
+    for name in fields:
+        if (found := _at(value, name)) is not _ABSENT and found is not None:
             if isinstance(found, ValueError):  # an object in which a key stands twice
                 raise found
-            return field, found
+            return name, found
     return "", None
 
 
@@ -228,7 +233,18 @@ def as_question(row: int, value: Mapping[str, Any], kind: DatasetType, file: str
         _whole(str(source), _words(kind.source)) if source is not None else Path(file).stem,
         turns.before if turns else (),
         turns is not None,
+        {name: _kept(value, name) for name in kind.keep},
     )
+
+
+def _kept(value: Mapping[str, Any], name: str) -> Any:
+    """A field for verifiers, as JSON holds it."""
+    found = _needed(value, (name,))[1]
+    try:
+        text = json.dumps(found, ensure_ascii=False, allow_nan=False, default=str)
+    except ValueError as error:
+        raise UserError(f"field {name!r}, which --keep_columns names, cannot be kept: {error}") from None
+    return json.loads(_whole(text, repr(name)))
 
 
 def _is_text(value: Any) -> bool:
@@ -267,19 +283,32 @@ def read_questions(path: Path, kind: DatasetType) -> Iterator[Question | BadRow]
 
 
 def arithmetic_rows(count: int, seed: int, split: str, digits: int = 2) -> Iterator[dict[str, str]]:
-    """`count` distinct sums of two numbers of up to `digits` digits; the train and held-out splits share no sum.
-
-    Every pair (a, b) belongs to one split by a fixed seeded shuffle of all pairs: the first fifth is held out.
+    """`count` distinct sums of two numbers of up to `digits` digits; the train split has no sum of the held-out one, in
+    neither order of its numbers.
     """
-    limit = 10**digits
-    order = np.random.default_rng(seed).permutation(limit * limit)
-    held_out = limit * limit // 5
-    pairs = order[:held_out] if split == "held_out" else order[held_out:]
+    pairs = _pairs(seed, split, digits)
     if count > len(pairs):
         raise UserError(
             f"--num_rows {count}: the {split} split of {digits}-digit sums has {len(pairs)} rows; ask for fewer "
             "or more digits"
         )
-    for pair in pairs[:count]:
-        a, b = divmod(int(pair), limit)
+    for a, b in pairs[:count]:
         yield {"question": f"{a}+{b}=", "answer": str(a + b)}
+
+
+def num_arithmetic_rows(seed: int, split: str, digits: int = 2) -> int:
+    """How many sums a split of `arithmetic_rows` has."""
+    return len(_pairs(seed, split, digits))
+
+
+def _pairs(seed: int, split: str, digits: int) -> np.ndarray:
+    """int [N, 2]: of a seeded shuffle of all pairs (a, b) the first fifth is held out; the others train, without those
+    that are a held-out one the other way round.
+    """
+    limit = 10**digits
+    order = np.random.default_rng(seed).permutation(limit * limit)
+    held_out, others = np.split(order, [limit * limit // 5])
+    if split == "held_out":
+        return np.stack(np.divmod(held_out, limit), 1)
+    a, b = np.divmod(others, limit)
+    return np.stack([a, b], 1)[~np.isin(b * limit + a, held_out)]

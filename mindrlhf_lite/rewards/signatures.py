@@ -72,7 +72,7 @@ def _as_verl(function: Callable[..., Any], parameters: Any) -> Callable[[Complet
             "data_source": completion.source,
             "solution_str": completion.text,
             "ground_truth": gold,
-            "extra_info": dict(completion.columns),
+            "extra_info": completion.columns.get("extra_info", dict(completion.columns)),
         }
         result = function(**{key: value for key, value in given.items() if takes_any or key in parameters})
         return result["score"] if isinstance(result, dict) else result

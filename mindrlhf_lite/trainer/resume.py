@@ -81,7 +81,8 @@ def prompts_digest(prompts: Sequence[Prompt]) -> str:
     """SHA-256 over token ids and gold answers, in order."""
     digest = hashlib.sha256()
     for prompt in prompts:
-        digest.update(json.dumps([prompt.ids, prompt.gold]).encode())
+        more = [dict(prompt.columns)] if prompt.columns else []  # verifiers see them
+        digest.update(json.dumps([prompt.ids, prompt.gold, *more]).encode())
     return digest.hexdigest()
 
 

@@ -285,3 +285,22 @@ def test_a_second_conversion_goes_on_from_what_is_kept(tmp_path, quickstart_mode
     assert "going on from" in shown.out and "tokenizing" not in shown.err and "checking" not in shown.err
     assert len(read_file(tmp_path / "o.mindrecord")[1]) == 5
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.jsonl", "o.mindrecord", "o.mindrecord.db"]
+
+
+def test_columns_that_verifiers_see(tmp_path, quickstart_model):
+    """By name and by dotted path, with JSON values of any kind; a row that lacks one is a bad row."""
+    rows = [
+        {"question": "1+2=", "answer": "3", "level": 2, "extra_info": {"tags": ["easy", "心"]}},
+        {"question": "2+2=", "answer": "4", "level": None, "extra_info": {"tags": []}},
+    ]
+    source = tmp_path / "rows.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    options = ("--tokenizer_dir", quickstart_model, "--dataset_type", "custom", "--file_path", source)
+    options += ("--map_keys", '{"prompt": "question", "response": "answer"}', "--max_prompt_length", 8)
+    options += ("--seq_length", 48, "--output_path", tmp_path / "rows.mindrecord")
+    kept = ("--keep_columns", "level, extra_info.tags")
+    refused = run_python("tools/rlhf_data.py", *options, *kept)
+    assert refused.returncode == 2 and "rows.jsonl:2: field 'level' is null" in refused.stderr
+    assert run_python("tools/rlhf_data.py", *options, *kept, "--skip_bad_rows").returncode == 0
+    (prompt,) = read_prompts(tmp_path / "rows.mindrecord")
+    assert prompt.columns == {"level": 2, "extra_info.tags": ["easy", "心"]}
