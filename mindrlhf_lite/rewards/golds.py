@@ -11,7 +11,8 @@ from typing import Any
 from tqdm import tqdm
 
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.rewards.agreement import parsed_formula, same_answer
+from mindrlhf_lite.rewards.agreement import same_answer
+from mindrlhf_lite.rewards.formulas import parsed_formula
 from mindrlhf_lite.rewards.knights import knight_statements
 from mindrlhf_lite.rewards.numbers import parse_quantity
 from mindrlhf_lite.rewards.plain_form import has_balanced_braces, plain_form

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from mindrlhf_lite.rewards.plain_math import as_latex, one_matrix
+
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
 _VULGAR = {
@@ -45,7 +47,6 @@ _SIGNS = {
     "∙": r"\cdot ",
     "⋅": r"\cdot ",
     "π": r"\pi ",
-    "√": r"\sqrt",
     "∞": r"\infty ",
     "°": r"^\circ ",
     "º": r"^\circ ",
@@ -84,7 +85,7 @@ _BARE_DOLLAR = re.compile(r"\\\$")
 _MARKDOWN = re.compile(r"(\*\*|__|`)(.+?)\1", re.DOTALL)
 _EMPHASIS = re.compile(r"(?<![^\s(])\*([^*\s][^*]*)\*(?![\w*])")
 _EN_DASH = re.compile(r"\u2013(?=\d)")
-_NEGATIVE = re.compile(r"\bnegative\s+(?=[\d.\\])|(?:^|(?<=is )|(?<== ))minus\s+(?=[\d.\\])", re.IGNORECASE)
+_NEGATIVE = re.compile(r"(?:[负負]|マイナス|마이너스)\s*(?=[\d.\\])|\bnegative\s+(?=[\d.\\])|(?:^|(?<=is )|(?<== ))minus\s+(?=[\d.\\])", re.IGNORECASE)
 _OHM = re.compile(r"(?<=\d)\s*\\Omega(?![A-Za-z])")
 _BLANKS = re.compile(r"\s+")
 _DRESS = re.compile(r"\\(?:math(?:bf|rm|it|sf|tt)|text(?:bf|rm|it)?|boldsymbol|bm|boxed)\s*(?=\{)")
@@ -115,9 +116,8 @@ def plain_form(answer: str) -> str:
         text, found = _TEXT.subn(r" \1 ", text)
         if not found:
             break
-    text = _NEGATIVE.sub(
-        "-", _OHM.sub(" ohm", text.replace("\\varnothing", "\\emptyset").replace("{bmatrix}", "{pmatrix}"))
-    )
+    text = _OHM.sub(" ohm", text.replace("\\varnothing", "\\emptyset"))
+    text = as_latex(one_matrix(_NEGATIVE.sub("-", text)))
     text = _BLANKS.sub(" ", text).strip().strip('"').rstrip(".,;:。 ").lstrip("= ").strip()
     return _without_braces(text)
 
