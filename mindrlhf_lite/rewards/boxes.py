@@ -65,6 +65,9 @@ _WORD_BEHIND = re.compile(r"[A-Za-z]+")
 # of what stands glued to a box: a word of a sentence, no factor
 _WORD_BEFORE = re.compile(r"(?:^|[\s.,:;(*])(?:is|are|was|be|to|get|gets|has|have|so|equals?|thus|hence|[Tt]hen|[A-Z]?[a-z]{4,})$")
 _NO_WORDS = re.compile(r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?$|(?:sqrt|negative|minus|plus|times|half|twice|over)$", re.I)
+_OPERATION_BEHIND = re.compile(
+    r"[\s$]*(?:times|squared|cubed|plus|minus|divided by|multiplied by|to the power|choose|factorial|modulo)\b", re.IGNORECASE
+)
 _MODULUS = re.compile(r"[\s$\\,;)]*(\\pmod\s*(?:\{[^{}]*\}|\d)|(?:\\text\s*\{\s*)?\(\s*\\?(?:bmod|mod)(?:\s|\\[ ,])*\}?\s*[$\s]*\d+[$\s]*\))")
 _SCALED = re.compile(rf"[\s$]*({SCALE_WORD})s?\b", re.IGNORECASE)
 # behind an answer: it is no answer, or another one's part
@@ -150,6 +153,8 @@ def _is_part(before: str, behind: str) -> bool:
         return True
     word = _WORD_BEHIND.match(behind)
     if word and (len(word.group()) == 1 or (changes_the_value([word.group()]) and not COUNTS_TIMES.match(behind))):
+        return True
+    if _OPERATION_BEHIND.match(behind) and not COUNTS_TIMES.match(behind.lstrip("$")):
         return True
     return _HEDGED.match(behind) is not None or DENIED_BEHIND.match(behind) is not None
 

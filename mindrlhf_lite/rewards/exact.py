@@ -91,7 +91,7 @@ def letters(expression: Any) -> set[str]:
 
 
 def _is_imaginary_unit(symbol: Any) -> bool:
-    return symbol.name == "i" and symbol.is_real is False  # what the parser makes of i among complex numbers
+    return bool(symbol.name == "i")
 
 
 def _coordinate(index: int, point: int) -> Any:
