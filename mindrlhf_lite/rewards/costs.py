@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import re
+from fractions import Fraction
 from typing import Any
 
+from mindrlhf_lite.rewards.exact import NoNumber, letters, value_of
 from mindrlhf_lite.rewards.plain_form import has_balanced_braces
 
 _MAX_DIGITS = 6000  # of a number, or of its numerator and denominator
@@ -92,22 +94,25 @@ class _Digits:
         import sympy
 
         base = parts[0] if len(parts) == 2 else 0.5  # exp has no base
-        largest = _magnitude(node.args[-1], parts[-1])
+        largest = _magnitude(node.args[-1])
         if isinstance(node, sympy.Pow) and node.base.free_symbols and isinstance(node.base, sympy.Add):
             if largest > _MAX_EXPANSION:
                 raise Costly("an expansion")
         return max(1.0, base) * largest
 
 
-def _magnitude(node: Any, digits: float) -> float:
-    """At most how large the value of an exponent is."""
-    import sympy
+def _magnitude(node: Any) -> float:
+    """How large an exponent is, with 2 for its letters; its own parts have been checked."""
+    import mpmath
 
-    if isinstance(node, sympy.Rational):
-        return max(1.0, abs(int(node.p)) / int(node.q))
-    if digits > math.log10(_MAX_DIGITS) + 2:
+    try:
+        with mpmath.workdps(20):
+            value = abs(value_of(node, dict.fromkeys(letters(node), Fraction(2))))
+    except (NoNumber, ArithmeticError, ValueError):
+        return 1.0
+    if value > _MAX_DIGITS * _MAX_DIGITS:
         raise Costly("a tower of powers")
-    return float(10**digits)
+    return max(1.0, float(value))
 
 
 def _factorial_digits(digits: float) -> float:

@@ -75,6 +75,13 @@ def answer_block(text: str) -> str | None:
     return text[start + len("<answer>") : end] if start >= 0 else None
 
 
+def with_opened_thought(text: str, prompt: str) -> str:
+    """The completion with the <think> that its prompt ended with, as the templates of R1's distilled models do: what it
+    begins with is a thought. Only the end of the prompt counts; what it says of tags before is instruction.
+    """
+    return f"<think>{text}" if prompt.rstrip().endswith("<think>") else text
+
+
 def has_think_answer_format(text: str) -> bool:
     """Whether the whole text is one <think>..</think> followed by one <answer>..</answer> with something in it, white
     space aside.

@@ -33,7 +33,7 @@ def same_formula(candidate: str, gold: str) -> bool:
         return False  # n! is not N!, which math-verify takes for the same
     if len(candidate) > max(_LONGEST_FORMULA, 4 * len(gold)):
         return False
-    expected = _parsed_gold(gold)
+    expected = bounded_formula(gold)
     found = bounded_formula(candidate) if expected is not None else None
     return expected is not None and found is not None and _same_expression(expected, found)
 
@@ -59,11 +59,7 @@ def _letters(formula: str) -> set[str]:
     return set(re.findall("[A-Za-z]", _COMMAND.sub("", formula)))
 
 
-@lru_cache(maxsize=1024)
-def _parsed_gold(gold: str) -> Any:
-    return bounded_formula(gold)
-
-
+@lru_cache(maxsize=2048)
 def bounded_formula(text: str) -> Any:
     """`parsed_formula`, or None where it would take long to evaluate."""
     if text_is_costly(text) or (expression := parsed_formula(text)) is None:

@@ -56,6 +56,11 @@ class Node:
         return self.kind not in ("", "list", "set")
 
 
+def leaves(node: Node) -> list[str]:
+    """The texts of all single values in it."""
+    return [text for part in node.parts for text in leaves(part)] if node.kind else [node.text]
+
+
 SameLeaf = Callable[[str, str], bool]
 
 
