@@ -37,6 +37,7 @@ _NAME = re.compile(
     r"(?:m?\s*\\angle\s*)?\\?[A-Za-z][A-Za-z ]*'*(?:_\s*(?:\{[^{}]*\}|\w))?(?:\s*\([^()]{0,20}\))?"
     r"|\|[A-Z]{1,3}\||\\overline\s*\{[A-Z]{2}\}|\[[A-Z]{2,6}\]"
 )
+_DENIAL = re.compile(r"(?:not|no|never|either|neither)\b", re.IGNORECASE)
 _LABEL = re.compile(r"[A-Za-z][A-Za-z ]{0,40}:\s*|\([A-J]\)\s*(?=\S)")  # "Total: 18", "(C) 18"
 _ARITHMETIC = re.compile(r"(?:[\d\s+\-*/().,^{}%$]|\\(?:times|cdot|frac|div|sqrt))+")
 _EQUALS = re.compile(r"(?<![<>!\\=])=(?!=)")
@@ -78,11 +79,25 @@ def agrees(answer: Answer | None, gold: str) -> bool | None:
         place = phrase.rfind(spans[-1])
         before, behind = phrase[:place], phrase[place + len(spans[-1]) :]
         if is_part_of_more(before.rstrip("$\\([ "), behind.lstrip("$\\)] ")):
-            return False
+            return len(spans) > 1 and _are_listed(phrase, spans, gold)
+        if len(spans) > 1 and _are_listed(phrase, spans, gold):
+            return True
         if _gold_quantity(gold) is None or not any(character.isdigit() for character in behind):
             is_said = len(set(map(plain_form, spans))) == 1 or value_said_last(phrase, spans)
             return is_said and bool(same_answer(spans[-1], gold))
     return quantity_agrees(phrase, gold) if _gold_quantity(gold) is not None else verdict
+
+
+def _are_listed(phrase: str, spans: list[str], gold: str) -> bool:
+    """Whether the formulas of a sentence, with what joins them, are the list that the gold answer is: "So $x = 2$ and
+    $y = 3$."
+    """
+    if read(plain_form(gold)).kind != "list":
+        return False
+    start, end = phrase.find(spans[0]), phrase.rfind(spans[-1]) + len(spans[-1])
+    before = phrase[:start].rstrip("$\\([ ")
+    is_denied = is_part_of_more(before, phrase[end:].lstrip("$\\)] "))
+    return not is_denied and bool(same_answer(phrase[start:end].replace("$", " "), gold))
 
 
 def _is_list_of_quantities(text: str) -> bool:
@@ -187,11 +202,15 @@ def _is_quantity(text: str, expected: Quantity, gold: str) -> bool | None:
         return verdict
     *others, last = [side.strip() for side in _EQUALS.split(text)]
     if others:  # "x = 9 + 9 = 18": names, and what has the same value
-        same = all(_NAME.fullmatch(side) or _is_value(side, expected, gold) for side in others)
+        same = all(_is_left_side(side) or _is_value(side, expected, gold) for side in others)
         return same and bool(last) and _is_quantity(last, expected, gold)
     if _NO_NUMBER.search(text) or _is_prose(_without_unit(text)):
         return False
     return same_formula(_without_unit(text), _ungrouped(gold))
+
+
+def _is_left_side(side: str) -> bool:
+    return _NAME.fullmatch(side) is not None and _DENIAL.match(side) is None
 
 
 def _is_value(side: str, expected: Quantity, gold: str) -> bool:

@@ -21,7 +21,7 @@ _STATEMENT = re.compile(
     r"(?:\bis\b|\bwas\b|\bequals\b|\bwould be\b|\bwill be\b|:|：|=|→|->))[\s:：*]*|" + STATEMENT,
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"(?:[.?]|(?<![\d)\]}])!)(?=\s|\*|$)|[\n。！？；]")  # 4! is a number
+_SENTENCE_END = re.compile(r"(?:[.?]|(?<![\d)\]}\\])!)(?=\s|\*|$)|[\n。！？；]")  # 4! is a number
 _REFUSAL = re.compile(
     r"\b(?:can(?:no|')t|cannot|unable|do(?:es)? not know|don't know|not sure|not possible|impossible|no "
     r"answer|unknown|insufficient|not enough|sorry|unclear|give up|undetermined"

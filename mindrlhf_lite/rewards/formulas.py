@@ -18,6 +18,8 @@ from mindrlhf_lite.rewards.exact import proportional, same_value
 _LONGEST_FORMULA = 300
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _EXACT_DIGITS = 14  # of a decimal that is to equal a formula, to math-verify
+_OF_AN_ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
+_DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*°")
 _BASE = re.compile(r"\d\s*_")
 
 
@@ -62,6 +64,8 @@ def _letters(formula: str) -> set[str]:
 @lru_cache(maxsize=2048)
 def bounded_formula(text: str) -> Any:
     """`parsed_formula`, or None where it would take long to evaluate."""
+    if _OF_AN_ANGLE.search(text):
+        text = _DEGREES.sub(r"(\\frac{\1\\pi}{180})", text)
     if text_is_costly(text) or (expression := parsed_formula(text)) is None:
         return None
     try:

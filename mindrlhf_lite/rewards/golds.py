@@ -113,6 +113,7 @@ _APPROXIMATE = re.compile(
 )
 _OR_SO = re.compile(r"\d\s*(?:or so|or thereabouts|-?ish|左右|前後|정도)$", re.IGNORECASE)
 _MALFORMED = re.compile(r"\d\s*\.\.+\s*\d|\d\.\d+\.\d|\d\s*[@#~]\s*\d|\d,,\d|[-+]{2,}\d|^\d*\.$")
+_FORMULA = re.compile(r"[\w\s\\{}()\[\]^+\-*/=<>.,:;|&°!'%$]+")
 _UNIT_WORD = re.compile(r"(?<=[\d}])\s*[A-Za-z]{3,}")
 
 
@@ -174,4 +175,5 @@ def _is_readable(text: str) -> bool:
         parse_quantity(text) is not None
         or re.fullmatch(r"[^\W_][\w .:'/-]*", text) is not None
         or parsed_formula(text) is not None
+        or (_COMMAND.search(text) is not None and _FORMULA.fullmatch(text) is not None)  # \\tan 15°, which is no LaTeX
     )

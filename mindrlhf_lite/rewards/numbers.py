@@ -91,7 +91,7 @@ _BEFORE_NUMBER_WORD = re.compile(
 _NOUN = re.compile(r"\s+(?!(?:and|or|point|times|plus|minus|percent|hundred|thousand|million)\b)[A-Za-z]{2,}")
 _MAX_UNIT_WORDS = 6
 _BEFORE_UNIT = re.compile(r"\s+per\s+\d+\s+|\s*-\s*|\s*")
-_IN_PARENTHESES = re.compile(r"\s*\(([A-Za-z][A-Za-z .'\-]{0,40})\)")
+_IN_PARENTHESES = re.compile(rf"\s*\(([A-Za-z{east_asian.LETTERS}][A-Za-z{east_asian.LETTERS} .'/\-]{{0,40}})\)")
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,9 @@ def _decimal(text: str) -> Fraction:
 def _end_of_unit(text: str, start: int) -> int:
     """Where the words of a unit end that begin at `start`; `start` if there is none."""
     if parenthesised := _IN_PARENTHESES.match(text, start):
-        return parenthesised.end() if not changes_the_value(parenthesised.group(1).split()) else start
+        name = parenthesised.group(1)
+        is_other = changes_the_value(name.split()) or east_asian.is_changed_behind(name)
+        return start if is_other or east_asian.multiplier_behind(name) else parenthesised.end()
     end, place, words = start, start, 0
     joint = _BEFORE_UNIT.match(text, start)
     assert joint is not None

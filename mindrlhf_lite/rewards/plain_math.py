@@ -11,7 +11,7 @@ _ROOTS = {"√": r"\sqrt", "∛": r"\sqrt[3]", "∜": r"\sqrt[4]"}
 _ROOT_WORD = re.compile(r"(?<![A-Za-z\\])(sqrt|cbrt)\s*(?=(\(|\{|\d+(?:\.\d+)?|(?<=\s)[A-Za-z](?![A-Za-z])))")
 _ROOT_WORDS = {"sqrt": r"\sqrt", "cbrt": r"\sqrt[3]"}
 _FUNCTION = re.compile(
-    r"(?<![A-Za-z\\])(sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|sinh|cosh|tanh|ln|log|exp)(?=\s*\(|\^)"
+    r"(?<![A-Za-z\\])(sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|sinh|cosh|tanh|ln|log|exp)(?=\s*\(|\^|_\s*[\w{]|\s+\d)"
 )
 _CONSTANT = re.compile(r"(?<![A-Za-z\\])(pi|theta|infinity|infty)(?![A-Za-z])")
 _CONSTANTS = {"pi": r"\pi ", "theta": r"\theta ", "infinity": r"\infty ", "infty": r"\infty "}

@@ -29,6 +29,7 @@ _MEMBER = re.compile(r"^\s*(\\?[A-Za-z]+(?:_\w)?)\s*\\in(?![A-Za-z])\s*")
 _BUILDER = re.compile(r"^\\\{\s*(\\?[A-Za-z]+)\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?:\||:|\\mid(?![A-Za-z]))\s*(.*)\\\}$")
 _VARIABLE = re.compile(r"\\?[A-Za-z]+(?:_\{?\w\}?)?")
 _ABSOLUTE = re.compile(r"\|\s*([A-Za-z])\s*(?:([-+])\s*([^|]+?)\s*)?\|")
+_WITHOUT = re.compile(r"\\mathbb\s*\{?\s*R\s*\}?\s*(?:\\setminus|\\backslash|-|\\)\s*\\\{([^{}]*)\\\}")
 _ALL = re.compile(r"(?:\\mathbb\s*\{?\s*R\s*\}?|\\R|ℝ|(?:all )?reals?|all real numbers?|the real numbers?)", re.I)
 
 End = Any  # a Fraction, an mpmath number, or an infinite float
@@ -99,6 +100,8 @@ def region(text: str) -> Region | None:
         variable, text = member[1], text[member.end() :]
     if _ALL.fullmatch(text):
         return Region(variable, (Piece(-math.inf, False, math.inf, False),), False)
+    if without := _WITHOUT.fullmatch(text):
+        return _without_points(variable, without[1])
     if not _RELATION.search(text) and not ("," in text and re.match(r"\s*[(\[\]]", text)):
         return None
     found: list[Piece] = []
@@ -109,8 +112,20 @@ def region(text: str) -> Region | None:
             return None
         variable, pieces = read[0] or variable, read[1]
         found += pieces
+    if len(parts) > 1 and not _RELATION.search(text) and "\\cup" not in text:
+        return None  # (1, 2) or (3, 4) are pairs
     is_brackets = len(parts) == 1 and not _RELATION.search(text)
     return Region(variable, tuple(_merged(found)), is_brackets)
+
+
+def _without_points(variable: str, points: str) -> Region | None:
+    """All numbers but a few: those between them."""
+    ends = [_end(point) for point in points.split(",")]
+    if not all(isinstance(end, Fraction) for end in ends):
+        return None
+    bounds = [-math.inf, *sorted(ends), math.inf]
+    pieces = [Piece(low, False, high, False) for low, high in zip(bounds, bounds[1:], strict=False) if low != high]
+    return Region(variable, tuple(pieces), False)
 
 
 def _conjunction(text: str) -> tuple[str, list[Piece]] | None:

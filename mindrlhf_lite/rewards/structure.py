@@ -22,13 +22,14 @@ _MOST_PARTS = 64
 _MAX_DEPTH = 6
 _OPENING, _CLOSING = ("\\{", "\\langle", "(", "[", "{"), ("\\}", "\\rangle", ")", "]", "}")
 _JOINER = re.compile(rf"\s*[,;、]\s*(?:(?:and|or)\b\s*)?|\s+(?:and|or)(?![A-Za-z])\s*|\s*(?:{JOINED.pattern})\s*(?=[-\d\\(A-Za-z])")
-_THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")
+_THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
 _NAME = re.compile(
     rf"(?:m?\s*\\angle\s*)?(?:\\[A-Za-z]+|[A-Za-z{LETTERS}][A-Za-z {LETTERS}]*)'*(?:\s*_\s*(?:\{{[^{{}}]*\}}|\w))?'*(?:\s*\([^()=,]{{1,20}}\))?"
 )
 _NO_NAME = re.compile(
     r"\\(?:frac|sqrt|pi|sin|cos|tan|log|ln|infty|pm|mp|cdot|times|text|overline|sum|int|lim|begin|exp|max|min|cot|sec|csc)(?![A-Za-z])"
-    r"|(?:i|e)$"
+    r"|(?:i|e)$|(?:not|no|never|either|neither|less|more|least|most|about|than|if)\b",
+    re.IGNORECASE,
 )
 _EQUALS = re.compile(r"(?<![<>!\\=:])=(?!=)|\\in(?![A-Za-z])\s*(?=\\\{|[(\[])")
 _COLON = re.compile(rf"([A-Za-z{LETTERS}][A-Za-z {LETTERS}]{{1,30}}):\s*(?=\S)")
@@ -146,6 +147,8 @@ def _value(text: str, depth: int) -> Node:
     if opened and closed and depth < _MAX_DEPTH and _closes_at_end(text):
         inside = text[len(opened) : len(text) - len(closed)]
         parts = split(inside)
+        if opened == "(" and len(parts) == 1 and _bracket(inside.strip(), _OPENING) and _closes_at_end(inside.strip()):
+            return _value(inside, depth + 1)
         if opened == "\\{":
             nodes = [node for part in parts for node in _alternatives(_part(part, depth + 1))]
             return Node("set", tuple(nodes)) if inside.strip() else Node("", text="\\emptyset")
@@ -162,7 +165,7 @@ def _bracket(text: str, signs: tuple[str, ...], at_end: bool = False) -> str:
 def split(text: str) -> list[str]:
     """The parts of a list, at its joiners outside of all brackets; a comma that only groups digits joins nothing."""
     kept = text
-    if ", " in text or ";" in text:  # then "1,234, 5" has two parts
+    if re.search(r", |;|\d\s+(?:and|or)\b", text):  # then "1,234, 5" has two parts
         kept = _THOUSANDS.sub(lambda match: match.group().replace(",", "\0"), text)
     return [part.replace("\0", ",") for part in _top_level(kept, _JOINER)]
 
