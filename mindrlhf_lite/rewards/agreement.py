@@ -1,5 +1,5 @@
-r"""Whether an answer agrees with the gold one: as quantities, as words, as sets of numbers (regions.py), as several values
-(structure.py), or, for everything else, as formulas (formulas.py).
+r"""Whether an answer agrees with the gold one: as quantities, as words, as sets of numbers (regions.py), as several
+values (structure.py), or, for everything else, as formulas (formulas.py).
 """
 
 from __future__ import annotations
@@ -54,11 +54,15 @@ _GROUPING = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _LIST_BEFORE = re.compile(
     r".*\b(?:answers?|solutions?|roots?|values?|zeros?|numbers?)\b[^.:=]{0,40}?(?:\bare\b|\bis\b|:)\s*", re.I
 )
-_YES_OR_NO = re.compile(r"(yes|no|true|false)\b(?:\s*[,.;:!-]+\s*|\s+(?=it|they|he|she|there|because|since|the)\b|$)(.*)", re.I | re.S)
+_YES_OR_NO = re.compile(
+    r"(yes|no|true|false)\b(?:\s*[,.;:!-]+\s*|\s+(?=it|they|he|she|there|because|since|the)\b|$)(.*)", re.I | re.S
+)
 _TAKES_BACK = re.compile(r"\b(?:but|or|maybe|perhaps|unless|however|sometimes|not always|only if)\b", re.I)
 _OPPOSITE = {"yes": r"no\b|\bnot|n't\b|false", "no": "yes|true", "true": r"no\b|\bnot|n't\b|false", "false": "yes|true"}
 # the left side of an equation that says of what the right side is the value, though it is no single name
-_ASKED = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|log|ln|lim|sum|int|max|min|overline|vec)(?![A-Za-z]).*[A-Za-z].*|.*[A-Za-z].*[+-].*[A-Za-z].*")
+_ASKED = re.compile(
+    r"\\(?:sin|cos|tan|cot|sec|csc|log|ln|lim|sum|int|max|min|overline|vec)(?![A-Za-z]).*[A-Za-z].*|.*[A-Za-z].*[+-].*[A-Za-z].*"
+)
 
 
 def agrees(answer: Answer | None, gold: str) -> bool | None:
@@ -254,7 +258,9 @@ def _is_prose(text: str) -> bool:
 
 def _is_sentence(text: str) -> bool:
     """Whether there are words beside the formula, other than those that join several."""
-    return east_asian.has_letters(text) or any(word.lower() not in _FUNCTIONS | _JOINING for word in _SHORT_WORDS.findall(text))
+    return east_asian.has_letters(text) or any(
+        word.lower() not in _FUNCTIONS | _JOINING for word in _SHORT_WORDS.findall(text)
+    )
 
 
 def _without_unit(text: str) -> str:

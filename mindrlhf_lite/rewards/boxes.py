@@ -24,17 +24,21 @@ _BRACELESS = re.compile(
 )
 # between two boxes: only what sets the type, words that join, and what the second one is called
 _SPACING = re.compile(
-    r"\\(?:q?quad|[,;:! ]|hspace\*?\{[^{}]*\}|left|right)|\\\\|\\[()\[\]]|\$|[()&~\s]|\\(?:text|textrm|mathrm|mbox)\s*(?=\{)|[{}]|\*\*"
+    r"\\(?:q?quad|[,;:! ]|hspace\*?\{[^{}]*\}|left|right)|\\\\|\\[()\[\]]|\$|[()&~\s]"
+    r"|\\(?:text|textrm|mathrm|mbox)\s*(?=\{)|[{}]|\*\*"
 )
 _WORD_JOINER = rf"(?:and|or|as well as|together with|resp|respectively|\\(?:wedge|land|lor|vee)|{JOINED.pattern})"
 _JOINED = re.compile(
     rf" *(?:[,;/|]|{_WORD_JOINER})(?: *(?:[,;]|{_WORD_JOINER}))*"
     r"(?: *(?:also|maybe|perhaps|possibly|similarly|likewise|(?P<so>then|so|hence|thus|therefore))(?![A-Za-z]),?)*"
-    r"(?: *(?:the |an)?(?:other|second|third|next|last|larger|smaller|greater|latter)(?: [a-z]+){0,2} (?:is|=|equals|being))?"
+    r"(?: *(?:the |an)?(?:other|second|third|next|last|larger|smaller|greater|latter)"
+    r"(?: [a-z]+){0,2} (?:is|=|equals|being))?"
     r"(?: *(?P<name>[^=,;.]{1,24}?) *=)? *",
     re.IGNORECASE,
 )
-_ONLY_SPACING = re.compile(r"(?:[\s$]|\\[()\[\]])*\\q?quad(?:\\q?quad|[\s$]|\\[()\[\]])*(?P<name>[^=,;.\n$\\]{1,24}?\s*=\s*)?")
+_ONLY_SPACING = re.compile(
+    r"(?:[\s$]|\\[()\[\]])*\\q?quad(?:\\q?quad|[\s$]|\\[()\[\]])*(?P<name>[^=,;.\n$\\]{1,24}?\s*=\s*)?"
+)
 _LONGEST_JOINT = 100
 _NAME_BEFORE = re.compile(r"(?:^|[\s$({,;:&]|\\q?quad)(\\?[A-Za-z]{1,10}(?:_\{?\w+\}?)?'*)\s*&?=\s*[$ ]*$")
 _OPERATORS = r"times|cdot|div|pm|mp|neq?|leq?|geq?|lt|gt|not|log|ln|sin|cos|tan|sqrt|[dtc]?frac"
@@ -63,12 +67,20 @@ _HEDGED = re.compile(
 )
 _WORD_BEHIND = re.compile(r"[A-Za-z]+")
 # of what stands glued to a box: a word of a sentence, no factor
-_WORD_BEFORE = re.compile(r"(?:^|[\s.,:;(*])(?:is|are|was|be|to|get|gets|has|have|so|equals?|thus|hence|[Tt]hen|[A-Z]?[a-z]{4,})$")
-_NO_WORDS = re.compile(r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?$|(?:sqrt|negative|minus|plus|times|half|twice|over)$", re.I)
-_OPERATION_BEHIND = re.compile(
-    r"[\s$]*(?:times|squared|cubed|plus|minus|divided by|multiplied by|to the power|choose|factorial|modulo)\b", re.IGNORECASE
+_WORD_BEFORE = re.compile(
+    r"(?:^|[\s.,:;(*])(?:is|are|was|be|to|get|gets|has|have|so|equals?|thus|hence|[Tt]hen|[A-Z]?[a-z]{4,})$"
 )
-_MODULUS = re.compile(r"[\s$\\,;)]*(\\pmod\s*(?:\{[^{}]*\}|\d)|(?:\\text\s*\{\s*)?\(\s*\\?(?:bmod|mod)(?:\s|\\[ ,])*\}?\s*[$\s]*\d+[$\s]*\))")
+_NO_WORDS = re.compile(
+    r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?$|(?:sqrt|negative|minus|plus|times|half|twice|over)$", re.I
+)
+_OPERATION_BEHIND = re.compile(
+    r"[\s$]*(?:times|squared|cubed|plus|minus|divided by|multiplied by|to the power|choose|factorial|modulo)\b",
+    re.IGNORECASE,
+)
+_MODULUS = re.compile(
+    r"[\s$\\,;)]*(\\pmod\s*(?:\{[^{}]*\}|\d)"
+    r"|(?:\\text\s*\{\s*)?\(\s*\\?(?:bmod|mod)(?:\s|\\[ ,])*\}?\s*[$\s]*\d+[$\s]*\))"
+)
 _SCALED = re.compile(rf"[\s$]*({SCALE_WORD})s?\b", re.IGNORECASE)
 # behind an answer: it is no answer, or another one's part
 DENIED_BEHIND = re.compile(

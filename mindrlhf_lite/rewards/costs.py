@@ -95,9 +95,9 @@ class _Digits:
 
         base = parts[0] if len(parts) == 2 else 0.5  # exp has no base
         largest = _magnitude(node.args[-1])
-        if isinstance(node, sympy.Pow) and node.base.free_symbols and isinstance(node.base, sympy.Add):
-            if largest > _MAX_EXPANSION:
-                raise Costly("an expansion")
+        is_sum = isinstance(node, sympy.Pow) and isinstance(node.base, sympy.Add) and bool(node.base.free_symbols)
+        if is_sum and largest > _MAX_EXPANSION:
+            raise Costly("an expansion")
         return max(1.0, base) * largest
 
 

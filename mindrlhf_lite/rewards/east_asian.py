@@ -1,7 +1,7 @@
 """Chinese, Japanese and Korean around a number: units, multipliers, statements, joiners and denials.
 
-There are no blanks between words, so what changes a value is searched for in the run of letters behind the number. Numbers
-written in characters are not read.
+There are no blanks between words, so what changes a value is searched for in the run of letters behind the number.
+Numbers written in characters are not read.
 """
 
 from __future__ import annotations
@@ -39,11 +39,13 @@ _CHANGES_AT_ONCE = re.compile(
 )
 _CHANGES = re.compile(
     r"以上|以下|以内|以內|以外|未満|未满|不到|左右|上下|程度|前後|ほど|くらい|ぐらい|より|이상(?!한)|이하|미만|초과|정도|가량|쯤|보다"
-    r"|不是|不对|不對|不正确|错|錯|误|誤|間違|ではな|じゃな|ではあり|じゃあり|아니|아닙|아닌|틀[렸립린]|平方根|立方根|的平方|的立方|的倒数|的一半|的.倍|の平方|の倍|의 ?제곱|의 ?두"
+    r"|不是|不对|不對|不正确|错(?!题)|錯|误|誤|間違|ではな|じゃな|ではあり|じゃあり|아니|아닙|아닌|틀[렸립린]"
+    r"|平方根|立方根|的平方|的立方|的倒数|的一半|的.倍|の平方|の倍|의 ?제곱|의 ?두"
     r"|[吗嗎]|ですか|でしょうか|니까|인가요|倍以|不足|亏|欠|赤字|或|または|もしくは|또는|혹은"
 )
 _JOINERS = (
-    r"(?:以及|或者|或|和|与|與|及び|及|跟|、|または|もしくは|あるいは|そして|と|や|또는|혹은|그리고|이나|이랑|하고|와|과)"
+    r"(?:以及|或者|或|和|与|與|及び|及|跟|、|または|もしくは|あるいは|そして|と|や"
+    r"|또는|혹은|그리고|이나|이랑|하고|와|과)"
 )
 JOINED = re.compile(_JOINERS)
 _JOINS_A_NUMBER = re.compile(rf"[^\d.。]{{0,10}}{_JOINERS}\s*[$¥\\(-]{{0,3}}\d")
@@ -104,8 +106,8 @@ def scaled(text: str, end: int, value: Fraction) -> tuple[Fraction, int] | None:
 
 
 def end_of_unit(text: str, start: int) -> int | None:
-    """Where a unit in one of the three scripts ends that begins at `start`; `start`: there is none; None: it changes the
-    value before it.
+    """Where a unit in one of the three scripts ends that begins at `start`; `start`: there is none; None: it changes
+    the value before it.
     """
     run = _RUN.match(text, start)
     if run is None:

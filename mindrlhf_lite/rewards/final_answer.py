@@ -7,8 +7,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from mindrlhf_lite.rewards.east_asian import LETTERS, STATEMENT, is_part_before
 from mindrlhf_lite.rewards.boxes import BOXES, DENIED_BEHIND, last_box, text_behind_boxes
+from mindrlhf_lite.rewards.east_asian import LETTERS, STATEMENT, is_part_before
 from mindrlhf_lite.rewards.numbers import Quantity, quantity_at
 from mindrlhf_lite.rewards.phrases import last_line, without_aside
 from mindrlhf_lite.rewards.plain_form import has_balanced_braces, plain_form
@@ -34,7 +34,9 @@ _SPAN = re.compile(
     r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<![\\$\w])\$(?!\s*\d[\d,.]*\s)([^$\n]+?)(?<!\\)\$(?!\d)", re.DOTALL
 )
 # no letter before it, but those of scripts that have no blanks between words
-_NUMBER_START = re.compile(rf"(?<![^\W{LETTERS}])(?<![.\\])(?:\d|\.\d)|(?<![^\W{LETTERS}])(?<!\.)\\frac(?![A-Za-z])|(?<=>>)\d")
+_NUMBER_START = re.compile(
+    rf"(?<![^\W{LETTERS}])(?<![.\\])(?:\d|\.\d)|(?<![^\W{LETTERS}])(?<!\.)\\frac(?![A-Za-z])|(?<=>>)\d"
+)
 _SIGN_BEFORE = re.compile(rf"(?:^|(?<=[\s=(:,{LETTERS}]))(?:[-+]\s?)?(?:US\$|Rs\.?\s?|[$€£¥₹₩]\s?)?(?:[-+]\s?)?$")
 # what stands right before the last number of a sentence that it is not the answer of
 _PART_OF_MORE = re.compile(
@@ -129,8 +131,8 @@ def final_answer(text: str, is_cut: bool = False) -> Answer | None:
         if _is_retracted(behind):
             return _ending(behind, is_cut)
         return Answer(line, False) if line and not (is_cut and part.endswith(line)) else None
-    if not is_cut and (line := last_line(part)):
-        return Answer(line, True)
+    if not is_cut and (aligned := last_line(part)):
+        return Answer(aligned, True)
     answer = _stated(part, is_cut)
     return answer and Answer(without_aside(answer.text), answer.is_exact)
 

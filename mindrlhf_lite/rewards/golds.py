@@ -104,7 +104,8 @@ _COMMAND, _WORD = re.compile(r"\\[A-Za-z]+"), re.compile(r"[A-Za-z]{2,}")
 _PROSE = 4  # so many words are no answer that a model would give word by word
 # what tables and programs write where there is nothing; "none" and "undefined" may be answers
 _MISSING = re.compile(
-    r"[-+]?nan|[-+]?Infinity|[-+]inf|inf|null|nil|NoneType|n\.?/?a\.?|tbd|todo|unknown|missing|#[A-Z/0!?]+|<[a-z_ ]+>|\[[a-z_ ]+\]|-|\?+"
+    r"[-+]?nan|[-+]?Infinity|[-+]inf|inf|null|nil|NoneType|n\.?/?a\.?|tbd|todo|unknown|missing"
+    r"|#[A-Z/0!?]+|<[a-z_ ]+>|\[[a-z_ ]+\]|-|\?+"
 )
 _MISSING_IN_ANY_CASE = re.compile(r"nan|null|n/a|tbd|todo|#[a-z/0]+[!?]?", re.IGNORECASE)
 _APPROXIMATE = re.compile(

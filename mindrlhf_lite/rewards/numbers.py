@@ -86,8 +86,11 @@ COUNTS_TIMES = re.compile(
     re.IGNORECASE,
 )
 _BEFORE_NUMBER_WORD = re.compile(
-    r"\d\s*[A-Za-z]+(?:\s+[A-Za-z]+)?\s+(?:in|for|over|within|after|during|every|per|each|across)\s+$", re.IGNORECASE
+    r"\d\s*[A-Za-z]+(?:\s+[A-Za-z]+)?\s+(?:in|for|over|within|after|during|every|per|each|across"
+    r"|the|these|those|all|his|her|their|our)\s+$",
+    re.IGNORECASE,
 )
+_WORDS_APART = 3  # between a number and one in words: then it is another one
 _NOUN = re.compile(r"\s+(?!(?:and|or|point|times|plus|minus|percent|hundred|thousand|million)\b)[A-Za-z]{2,}")
 _MAX_UNIT_WORDS = 6
 _BEFORE_UNIT = re.compile(r"\s+per\s+\d+\s+|\s*-\s*|\s*")
@@ -220,7 +223,7 @@ def _end_of_unit(text: str, start: int) -> int:
     while words < _MAX_UNIT_WORDS and (word := _WORD.match(text, place)):
         name = word.group().rstrip(".")
         if (
-            (changes_the_value([name]) and not COUNTS_TIMES.match(text, place) and not _is_in_phrase(text, word))
+            (changes_the_value([name]) and not COUNTS_TIMES.match(text, place) and not _is_in_phrase(text, word, words))
             or (is_glued and name not in _GLUED)
             or (len(name) == 1 and not _may_stand_alone(text, word, place))
         ):
@@ -238,11 +241,12 @@ def _end_of_unit(text: str, start: int) -> int:
     return end
 
 
-def _is_in_phrase(text: str, word: re.Match[str]) -> bool:
+def _is_in_phrase(text: str, word: re.Match[str], words: int) -> bool:
     """Whether a number in words belongs to what the unit is measured in: 120 dollars in two days."""
     if not re.fullmatch(NUMBER_WORD, word.group(), re.IGNORECASE):
         return False
-    return _BEFORE_NUMBER_WORD.search(text[: word.start()]) is not None and _NOUN.match(text, word.end()) is not None
+    is_apart = words >= _WORDS_APART or _BEFORE_NUMBER_WORD.search(text[: word.start()]) is not None
+    return is_apart and _NOUN.match(text, word.end()) is not None
 
 
 def _may_stand_alone(text: str, word: re.Match[str], place: int) -> bool:

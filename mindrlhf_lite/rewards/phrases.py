@@ -15,23 +15,39 @@ _ASIDE = re.compile(
     rf"(?<=[\w%°$)}}])\s*(?:,\s*|\(\s*|\s[-–—]+\s|\s(?=which|not\b|rather|instead|as opposed|compared))"
     r"(?:which|that|and)?\s*(?:is|are|was|were)?\s*(?:also|still|just|exactly|clearly|obviously|indeed|much|only|far|well)?\s*"
     r"(?:(?:less|more|greater|fewer|larger|smaller|bigger|lower|higher|longer|shorter|better|closer|older|younger)\s+(?:than|to)"
-    r"|not|rather than|instead of|as opposed to|compared (?:to|with)|(?:well )?(?:below|above|under|over|within|beyond))\s+"
+    r"|not|rather than|instead of|as opposed to|compared (?:to|with)"
+    r"|(?:well )?(?:below|above|under|over|within|beyond))\s+"
     rf"(?:the\s+|about\s+|an?\s+)?(?:\w+\s+(?:of\s+)?)?{_AMOUNT}[^.;]{{0,40}}$",
     re.IGNORECASE,
 )
 _WORD_BEFORE_DIGIT = re.compile(r"\d")
-_SAYS = re.compile(r"(?:\b(?:is|are|equals|be|becomes|gives|get|was|equal to|as)|[=:]|[是为為等于]+|は|은|는|이|가)[\s$\\(]*$", re.IGNORECASE)
+_SAYS = re.compile(
+    r"(?:\b(?:is|are|equals|be|becomes|gives|get|was|equal to|as"
+    r"|(?:is|are) (?:the|an?) (?:open |closed |half-open |ordered |real )?(?:interval|set|point|pair|triple|vector"
+    r"|matrix|number|value|line|fraction|expression|polynomial|function|list|integers?|numbers|values|solutions?))|[=:]|[是为為等于]+|は|은|는|이|가)[\s$\\(]*$",
+    re.IGNORECASE,
+)
 _DISTORTED = re.compile(
-    r"\b(?:twice|thrice|half|double|triple|third|quarter|square|cube|root|not|never|or|either|if and only if|unless|less|more|than|at least|at most"
+    r"\b(?:twice|thrice|half|double|triple|third|quarter|square|cube|root|not|never|or|either"
+    r"|if and only if|unless|less|more|than|at least|at most"
     r"|opposite|negative|reciprocal|inverse)\b|n't\b|或|不|または|또는",
     re.IGNORECASE,
 )
-_CONDITION = re.compile(r"\b(?:when|for|where|at|if|since|because|from|given|with|let|as|using|substituting|setting)\s*(?:that\s+)?[\s$\\(]*$|[当當若设設]\s*$", re.IGNORECASE)
+_CONDITION = re.compile(
+    r"\b(?:when|for|where|at|if|since|because|from|given|with|let|as|using|substituting|setting)\s*(?:that\s+)?[\s$\\(]*$|[当當若设設]\s*$",
+    re.IGNORECASE,
+)
 _TIMES = re.compile(r"(?<=[\d)%])\s*[xX]\s*(?=[-$(]?\s*\d)")
 _PERCENT_OF = re.compile(r"(\d+(?:\.\d+)?)\s*(?:%|percent)\s*of\s*(?=[-$(]?\s*\d)", re.IGNORECASE)
-_UNIT_IN_SUM = re.compile(r"(?<=\d)\s*(?:dollars?|cents?|units?|cm|m|km|kg|g|hours?|minutes?|days?|weeks?|[a-z]+s)\b(?!\s*of\b)", re.IGNORECASE)
+_UNIT_IN_SUM = re.compile(
+    r"(?<=\d)\s*(?:dollars?|cents?|units?|cm|m|km|kg|g|hours?|minutes?|days?|weeks?|[a-z]+s)\b(?!\s*of\b)",
+    re.IGNORECASE,
+)
 
-_ENVIRONMENT = re.compile(r"\\begin\s*\{(align|aligned|gather|gathered|equation|split|eqnarray|multline)\*?\}(.*?)\\end\s*\{\1\*?\}", re.DOTALL)
+_ENVIRONMENT = re.compile(
+    r"\\begin\s*\{(align|aligned|gather|gathered|equation|split|eqnarray|multline)\*?\}(.*?)\\end\s*\{\1\*?\}",
+    re.DOTALL,
+)
 _NUMBERED = re.compile(r"\s*(\\?[A-Za-z](?:_\w+)?)\s*&?=\s*&?\s*-?[\d.,]+\s*[,.]?\s*")
 
 
@@ -64,8 +80,8 @@ def as_arithmetic(side: str) -> str:
 
 
 def last_line(text: str) -> str | None:
-    r"""What the last aligned formula of a text ends with, where nothing but signs follows it: "= 20" of "x &= 5 + 15 \\\\
-    &= 20". None: there is none, or its lines are values of several names.
+    r"""What the last aligned formula of a text ends with, where nothing but signs follows it: "20" of
+    "x &= 5 + 15 \\ &= 20". None: there is none, or its lines are values of several names.
     """
     *_, found = [None, *_ENVIRONMENT.finditer(text)]
     if found is None or re.search(r"\w", text[found.end() :]):

@@ -73,6 +73,8 @@ _NOTHING = re.compile(
     r"\\!|\\(?:display|text|script)style\b|\\limits\b|\\(?:left|right)(?![A-Za-z])\.?|\\(?:[bB]igg?)[lrm]?(?![A-Za-z])|\\mathstrut\b|\\phantom\{[^{}]*\}|\\(?:text)?color\s*\{[^{}]*\}|\\(?:tiny|small|large|Large|LARGE|huge|Huge)\b|\\bf\b|\\rm\b|\\it\b"
 )
 _THIN_COMMA = re.compile(r"(?<=\d),\\!\s*(?=\d{3})")
+_BRACED_COMMA = re.compile(r"\s*\{\s*,\s*\}\s*(?=\d)|\{,\}")
+_UNFINISHED = re.compile(r",\s*(?:\.\.\.|\\[lc]?dots(?![A-Za-z]))[\s.]*$")  # 1, 2, ... is no list of two
 _FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 _TEXT = re.compile(
     r"\\(?:text|textbf|textit|textrm|textnormal|texttt|textsf|mathrm|mathbf|mathit|mathsf|mathtt|mbox|hbox|operatorname\*?|emph|bm|boldsymbol|underline|fbox|boxed)\s*\{([^{}]*)\}"
@@ -85,7 +87,10 @@ _BARE_DOLLAR = re.compile(r"\\\$")
 _MARKDOWN = re.compile(r"(\*\*|__|`)(.+?)\1", re.DOTALL)
 _EMPHASIS = re.compile(r"(?<![^\s(])\*([^*\s][^*]*)\*(?![\w*])")
 _EN_DASH = re.compile(r"\u2013(?=\d)")
-_NEGATIVE = re.compile(r"(?:[负負]|マイナス|마이너스)\s*(?=[\d.\\])|\bnegative\s+(?=[\d.\\])|(?:^|(?<=is )|(?<== ))minus\s+(?=[\d.\\])", re.IGNORECASE)
+_NEGATIVE = re.compile(
+    r"(?:[负負]|マイナス|마이너스)\s*(?=[\d.\\])|\bnegative\s+(?=[\d.\\])|(?:^|(?<=is )|(?<== ))minus\s+(?=[\d.\\])",
+    re.IGNORECASE,
+)
 _OHM = re.compile(r"(?<=\d)\s*\\Omega(?![A-Za-z])")
 _BLANKS = re.compile(r"\s+")
 _DRESS = re.compile(r"\\(?:math(?:bf|rm|it|sf|tt)|text(?:bf|rm|it)?|boldsymbol|bm|boxed)\s*(?=\{)")
@@ -107,7 +112,8 @@ def plain_form(answer: str) -> str:
     text = _NOTHING.sub("", _THIN_COMMA.sub(",", text))
     text = _DOLLARS.sub(r" \1 ", text)
     text = _BARE_DOLLAR.sub("$", text)
-    text = text.replace("{,}", ",").replace("\\%", "%").replace("\\#", "#").replace("\\_", "_").replace("\\&", "&")
+    text = _BRACED_COMMA.sub(",", text)
+    text = text.replace("\\%", "%").replace("\\#", "#").replace("\\_", "_").replace("\\&", "&")
     text = text.replace("\\pounds", "£").replace("\\euro", "€")
     text = _SPACES.sub(" ", text)
     text = _FRACTION.sub(r"\\frac", text)
@@ -118,8 +124,9 @@ def plain_form(answer: str) -> str:
             break
     text = _OHM.sub(" ohm", text.replace("\\varnothing", "\\emptyset"))
     text = as_latex(one_matrix(_NEGATIVE.sub("-", text)))
-    text = _BLANKS.sub(" ", text).strip().strip('"').rstrip(".,;:。 ").lstrip("= ").strip()
-    return _without_braces(text)
+    text = _BLANKS.sub(" ", text).strip().strip('"')
+    dots = ", ..." if _UNFINISHED.search(text) else ""
+    return _without_braces(text.rstrip(".,;:。 ").lstrip("= ").strip()) + dots
 
 
 def _without_braces(text: str) -> str:

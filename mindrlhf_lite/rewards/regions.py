@@ -1,4 +1,5 @@
-r"""Sets of real numbers, written as intervals or as inequalities: (-2, 1), -2 < x < 1, x < 2 or x > 3, x \ne 0, |x| < 2.
+r"""Sets of real numbers, written as intervals or as inequalities: (-2, 1), -2 < x < 1, x < 2 or x > 3, x \ne 0,
+|x| < 2.
 
 Only what has ends that are numbers is read; the brackets of one interval could be those of a pair, so two of those are
 not compared here.
@@ -19,14 +20,28 @@ from mindrlhf_lite.rewards.numbers import parse_quantity
 
 _LONGEST = 200
 _RELATION = re.compile(r"(<|>|\\(?:leqslant|geqslant|leq?|geq?|lt|gt|neq?)(?![A-Za-z])|≤|≥)")
-_OF_SIGN = {"<": "<", ">": ">", "lt": "<", "gt": ">", "le": "<=", "leq": "<=", "leqslant": "<=", "ge": ">=",
-            "geq": ">=", "geqslant": ">=", "ne": "!=", "neq": "!="}  # fmt: skip
+_OF_SIGN = {
+    "<": "<",
+    ">": ">",
+    "lt": "<",
+    "gt": ">",
+    "le": "<=",
+    "leq": "<=",
+    "leqslant": "<=",
+    "ge": ">=",
+    "geq": ">=",
+    "geqslant": ">=",
+    "ne": "!=",
+    "neq": "!=",
+}
 _TURNED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!="}
 _UNION = re.compile(r"\\cup(?![A-Za-z])|\s*,?\s*(?:\bor\b|\\vee(?![A-Za-z])|\\lor(?![A-Za-z])|或者?|または|또는)\s*")
 _BOTH = re.compile(r"\s*,?\s*(?:\band\b|\\wedge(?![A-Za-z])|\\land(?![A-Za-z])|且|かつ|그리고)\s*|\s*,\s*(?:\\text)?")
 _INTERVAL = re.compile(r"\s*([(\[\]])\s*([^()\[\]]*(?:\([^()]*\)[^()\[\],]*)*),\s*(.*?)\s*([)\[\]])\s*")
 _MEMBER = re.compile(r"^\s*(\\?[A-Za-z]+(?:_\w)?)\s*\\in(?![A-Za-z])\s*")
-_BUILDER = re.compile(r"^\\\{\s*(\\?[A-Za-z]+)\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?:\||:|\\mid(?![A-Za-z]))\s*(.*)\\\}$")
+_BUILDER = re.compile(
+    r"^\\\{\s*(\\?[A-Za-z]+)\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?:\||:|\\mid(?![A-Za-z]))\s*(.*)\\\}$"
+)
 _VARIABLE = re.compile(r"\\?[A-Za-z]+(?:_\{?\w\}?)?")
 _ABSOLUTE = re.compile(r"\|\s*([A-Za-z])\s*(?:([-+])\s*([^|]+?)\s*)?\|")
 _WITHOUT = re.compile(r"\\mathbb\s*\{?\s*R\s*\}?\s*(?:\\setminus|\\backslash|-|\\)\s*\\\{([^{}]*)\\\}")
@@ -120,8 +135,9 @@ def region(text: str) -> Region | None:
 
 def _without_points(variable: str, points: str) -> Region | None:
     """All numbers but a few: those between them."""
-    ends = [_end(point) for point in points.split(",")]
-    if not all(isinstance(end, Fraction) for end in ends):
+    read = [_end(point) for point in points.split(",")]
+    ends = [end for end in read if isinstance(end, Fraction)]
+    if len(ends) < len(read):
         return None
     bounds = [-math.inf, *sorted(ends), math.inf]
     pieces = [Piece(low, False, high, False) for low, high in zip(bounds, bounds[1:], strict=False) if low != high]
@@ -185,7 +201,7 @@ def _inequality(text: str) -> tuple[str, list[Piece]] | None:
 
 
 def _is_variable(text: str) -> bool:
-    return _VARIABLE.fullmatch(text) is not None and text not in ("e", "i", "\\pi", "\\infty") or (
+    return (_VARIABLE.fullmatch(text) is not None and text not in ("e", "i", "\\pi", "\\infty")) or (
         _ABSOLUTE.fullmatch(text) is not None
     )
 

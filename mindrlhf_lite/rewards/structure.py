@@ -21,10 +21,13 @@ _LONGEST = 600
 _MOST_PARTS = 64
 _MAX_DEPTH = 6
 _OPENING, _CLOSING = ("\\{", "\\langle", "(", "[", "{"), ("\\}", "\\rangle", ")", "]", "}")
-_JOINER = re.compile(rf"\s*[,;、]\s*(?:(?:and|or)\b\s*)?|\s+(?:and|or)(?![A-Za-z])\s*|\s*(?:{JOINED.pattern})\s*(?=[-\d\\(A-Za-z])")
+_JOINER = re.compile(
+    rf"\s*[,;、]\s*(?:(?:and|or)\b\s*)?|\s+(?:and|or)(?![A-Za-z])\s*|\s*(?:{JOINED.pattern})\s*(?=[-\d\\(A-Za-z])"
+)
 _THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
 _NAME = re.compile(
-    rf"(?:m?\s*\\angle\s*)?(?:\\[A-Za-z]+|[A-Za-z{LETTERS}][A-Za-z {LETTERS}]*)'*(?:\s*_\s*(?:\{{[^{{}}]*\}}|\w))?'*(?:\s*\([^()=,]{{1,20}}\))?"
+    rf"(?:m?\s*\\angle\s*)?(?:\\[A-Za-z]+|[A-Za-z{LETTERS}][A-Za-z {LETTERS}]*)'*"
+    rf"(?:\s*_\s*(?:\{{[^{{}}]*\}}|\w))?'*(?:\s*\([^()=,]{{1,20}}\))?"
 )
 _NO_NAME = re.compile(
     r"\\(?:frac|sqrt|pi|sin|cos|tan|log|ln|infty|pm|mp|cdot|times|text|overline|sum|int|lim|begin|exp|max|min|cot|sec|csc)(?![A-Za-z])"

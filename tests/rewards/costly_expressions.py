@@ -1,10 +1,10 @@
-r"""Formulas of chance that would cost much to evaluate, as answers: towers of powers, factorials of factorials, binomials
-of large numbers, deep nesting, long sums. None may take long, or much memory, or be paid.
+r"""Formulas of chance that would cost much to evaluate, as answers: towers of powers, factorials of factorials,
+binomials of large numbers, deep nesting, long sums. None may take long, or much memory.
 
     python tests/rewards/costly_expressions.py --count 2000
 
-Exit code 1: some took more processor time than --limit seconds, or the process grew by more than --megabytes. Prints the
-slowest. Golds are small numbers and short formulas, which no such formula equals but by chance.
+Exit code 1: some took more processor time than --limit seconds, or the process grew by more than --megabytes. Prints
+the slowest.
 """
 
 from __future__ import annotations
@@ -24,7 +24,27 @@ from mindrlhf_lite.types import CompletionView
 
 _GOLDS = ("18", "\\frac{1}{2}", "2\\sqrt{3}", "x^2+1", "1, 2", "(0, 1)", "x > 3", "\\log 2")
 _FRAMES = ("\\boxed{{{}}}", "#### {}", "The answer is ${}$.", "<think></think><answer>{}</answer>", "So ${} = 18$.")
-_LEAVES = ("9", "2", "0", "-3", "x", "n", "\\pi", "e", "i", "99", "10^7", "12345", "9!", "0.001", "\\infty", "987654321", "1.5", "2^{64}", "10^{10}")  # fmt: skip
+_LEAVES = (
+    "9",
+    "2",
+    "0",
+    "-3",
+    "x",
+    "n",
+    "\\pi",
+    "e",
+    "i",
+    "99",
+    "10^7",
+    "12345",
+    "9!",
+    "0.001",
+    "\\infty",
+    "987654321",
+    "1.5",
+    "2^{64}",
+    "10^{10}",
+)
 
 
 def formula(rng: random.Random, depth: int) -> str:
@@ -34,23 +54,51 @@ def formula(rng: random.Random, depth: int) -> str:
     a, b = formula(rng, depth - 1), formula(rng, rng.randint(0, depth - 1))
     return rng.choice(
         [
-            f"({a})!", f"({a})!!", f"{a}^{{{b}}}", f"({a})^{{{b}}}", f"\\binom{{{a}}}{{{b}}}", f"\\frac{{{a}}}{{{b}}}",
-            f"\\log({a})", f"\\log_{{{b}}} ({a})", f"\\sqrt[{b}]{{{a}}}", f"\\sqrt{{{a}}}", f"\\sin({a})", f"\\tan({a})",
-            f"e^{{{a}}}", f"({a}+{b})^{{{rng.choice([7, 30, 99, 1000])}}}", f"({a})({b})", f"{a} \\cdot {b}", f"{a}+{b}",
-            f"\\sum_{{k=1}}^{{{a}}} {b}", f"\\prod_{{k=1}}^{{{a}}} k^{{{b}}}", f"\\int_0^{{{a}}} x^{{{b}}} dx", f"\\gcd({a}, {b})",
-            f"\\lfloor {a} \\rfloor", f"|{a}|", f"\\lim_{{x \\to {a}}} x^{{{b}}}", f"{a} \\bmod {b}", f"({a}, {b})", f"\\{{{a}, {b}\\}}",
-            f"{a} < x < {b}", f"x = {a}", f"\\left({a}\\right)^{{-{b}}}", f"\\begin{{pmatrix}} {a} & {b} \\\\ 1 & 2 \\end{{pmatrix}}",
-            f"\\pm {a}", f"({a} choose {b})", f"\\cos({a})^{{{b}}}", f"\\arctan({a})", f"{a}%", f"\\lceil {a} \\rceil",
+            f"({a})!",
+            f"({a})!!",
+            f"{a}^{{{b}}}",
+            f"({a})^{{{b}}}",
+            f"\\binom{{{a}}}{{{b}}}",
+            f"\\frac{{{a}}}{{{b}}}",
+            f"\\log({a})",
+            f"\\log_{{{b}}} ({a})",
+            f"\\sqrt[{b}]{{{a}}}",
+            f"\\sqrt{{{a}}}",
+            f"\\sin({a})",
+            f"\\tan({a})",
+            f"e^{{{a}}}",
+            f"({a}+{b})^{{{rng.choice([7, 30, 99, 1000])}}}",
+            f"({a})({b})",
+            f"{a} \\cdot {b}",
+            f"{a}+{b}",
+            f"\\sum_{{k=1}}^{{{a}}} {b}",
+            f"\\prod_{{k=1}}^{{{a}}} k^{{{b}}}",
+            f"\\int_0^{{{a}}} x^{{{b}}} dx",
+            f"\\gcd({a}, {b})",
+            f"\\lfloor {a} \\rfloor",
+            f"|{a}|",
+            f"\\lim_{{x \\to {a}}} x^{{{b}}}",
+            f"{a} \\bmod {b}",
+            f"({a}, {b})",
+            f"\\{{{a}, {b}\\}}",
+            f"{a} < x < {b}",
+            f"x = {a}",
+            f"\\left({a}\\right)^{{-{b}}}",
+            f"\\begin{{pmatrix}} {a} & {b} \\\\ 1 & 2 \\end{{pmatrix}}",
+            f"\\pm {a}",
+            f"({a} choose {b})",
+            f"\\cos({a})^{{{b}}}",
+            f"\\arctan({a})",
+            f"{a}%",
+            f"\\lceil {a} \\rceil",
         ]
-    )  # fmt: skip
+    )
 
 
 def completions(count: int, seed: int = 0) -> list[tuple[str, str]]:
     """(completion, gold)"""
     rng = random.Random(seed)
-    return [
-        (rng.choice(_FRAMES).format(formula(rng, rng.randint(1, 5))), rng.choice(_GOLDS)) for _ in range(count)
-    ]
+    return [(rng.choice(_FRAMES).format(formula(rng, rng.randint(1, 5))), rng.choice(_GOLDS)) for _ in range(count)]
 
 
 def seconds(completion: str, gold: str) -> float:
@@ -86,7 +134,10 @@ def main() -> None:
     slow = [row for row in taken if row[0] > args.limit]
     for row in sorted(taken, reverse=True)[:8]:
         print(f"{row[0]:7.2f} s  {row[1]!r}, gold {row[2]!r}")
-    print(f"{len(taken)} formulas, {sum(row[0] for row in taken):.0f} s, {len(slow)} took over {args.limit:g} s; {grown} MB more")
+    print(
+        f"{len(taken)} formulas, {sum(row[0] for row in taken):.0f} s, {len(slow)} took over {args.limit:g} s; "
+        f"{grown} MB more"
+    )
     sys.exit(bool(slow) or grown > args.megabytes)
 
 

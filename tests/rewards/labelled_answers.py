@@ -317,7 +317,9 @@ def count_forms(draws: int, show: int) -> None:
             mistakes[form, is_right].append((text, gold))
     total: Counter[tuple[bool, bool]] = sum(counts.values(), Counter())
     for form, count in [*counts.items(), ("all forms", total)]:
-        paid, refused = (f"{count[label, False]} of {count[label, False] + count[label, True]:,}" for label in (False, True))
+        paid, refused = (
+            f"{count[label, False]} of {count[label, False] + count[label, True]:,}" for label in (False, True)
+        )
         print(f"{form:32} wrong ones paid {paid:>14}, right ones refused {refused:>14}")
     for (form, is_right), found in mistakes.items():
         for text, gold in found[:show]:

@@ -1,6 +1,6 @@
-r"""Right and wrong completions in forms of answers that GSM8K's and MATH's own golds do not bring: Chinese, Japanese and
-Korean, named values, tiny values, several boxes, words behind numbers, sentences with formulas, lists and sets, intervals,
-yes and no, complex numbers, remainders, mathematics in plain text.
+r"""Right and wrong completions in forms of answers that GSM8K's and MATH's own golds do not bring: Chinese, Japanese
+and Korean, named values, tiny values, several boxes, words behind numbers, sentences with formulas, remainders; the
+rest in labelled_sets.py.
 
 Each form has right ones and, beside them, wrong twins that look alike. The values are of chance, with a seed.
 """
@@ -9,35 +9,146 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from itertools import permutations
 
-Twin = tuple[str, str, str, bool]  # (form, completion, gold, is_right)
+from rewards.labelled_sets import Twin, box, intervals, lists, other_forms
 
 _UNITS = {
-    "Chinese": "元 个 美元 公里 千米 千克 平方米 个苹果 岁 天 小时 分钟 只 本书 名学生 棵树 米/秒 厘米 立方厘米 度 升".split(),
-    "Japanese": "円 個 人 本 枚 キロ メートル 時間 日 歳 冊 匹 回 平方メートル 分 秒 通り ドル".split(),
-    "Korean": "원 개 명 달러 킬로미터 시간 일 살 권 마리 번 제곱미터 분 초 가지 그루 대 송이".split(),
+    "Chinese": [
+        "元",
+        "个",
+        "美元",
+        "公里",
+        "千米",
+        "千克",
+        "平方米",
+        "个苹果",
+        "岁",
+        "天",
+        "小时",
+        "分钟",
+        "只",
+        "本书",
+        "名学生",
+        "棵树",
+        "米/秒",
+        "厘米",
+        "立方厘米",
+        "度",
+        "升",
+    ],
+    "Japanese": [
+        "円",
+        "個",
+        "人",
+        "本",
+        "枚",
+        "キロ",
+        "メートル",
+        "時間",
+        "日",
+        "歳",
+        "冊",
+        "匹",
+        "回",
+        "平方メートル",
+        "分",
+        "秒",
+        "通り",
+        "ドル",
+    ],
+    "Korean": [
+        "원",
+        "개",
+        "명",
+        "달러",
+        "킬로미터",
+        "시간",
+        "일",
+        "살",
+        "권",
+        "마리",
+        "번",
+        "제곱미터",
+        "분",
+        "초",
+        "가지",
+        "그루",
+        "대",
+        "송이",
+    ],
 }
 _STATEMENTS = {
     "Chinese": [
-        "答案是{}", "答案为：{}", "答案：{}", "因此，答案是{}。", "所以她每天赚{}。", "所以一共有{}。", "他总共需要{}！", "答：一共{}。", "最终答案是 {}",
-        "2+3=5，所以最后得到{}。", "综上，小明还剩{}。\n",
+        "答案是{}",
+        "答案为：{}",
+        "答案：{}",
+        "因此，答案是{}。",
+        "所以她每天赚{}。",
+        "所以一共有{}。",
+        "他总共需要{}！",
+        "答：一共{}。",
+        "最终答案是 {}",
+        "2+3=5，所以最后得到{}。",
+        "综上，小明还剩{}。\n",
     ],
-    "Japanese": ["答えは{}です。", "したがって、答えは{}。", "答え：{}", "正解は{}です", "合計は{}になります。", "よって {} となります。"],
+    "Japanese": [
+        "答えは{}です。",
+        "したがって、答えは{}。",
+        "答え：{}",
+        "正解は{}です",
+        "合計は{}になります。",
+        "よって {} となります。",
+    ],
     "Korean": ["정답은 {}입니다.", "따라서 답은 {}이다.", "답: {}", "정답: {}", "그래서 모두 {}입니다.", "총 {}"],
-}  # fmt: skip
+}
 _DISTORTED = {
     "Chinese": [
-        "{}万", "{}亿元", "{}百万", "{}的平方", "{}分之一", "{}个半", "{}多个", "{}以上", "{}和{o}", "{}或{o}", "{o}或{}", "不是{}", "第{}", "{}次方",
-        "{o}至{}", "大于{}", "{o}除以{}", "3分之{}", "{}千元",
+        "{}万",
+        "{}亿元",
+        "{}百万",
+        "{}的平方",
+        "{}分之一",
+        "{}个半",
+        "{}多个",
+        "{}以上",
+        "{}和{o}",
+        "{}或{o}",
+        "{o}或{}",
+        "不是{}",
+        "第{}",
+        "{}次方",
+        "{o}至{}",
+        "大于{}",
+        "{o}除以{}",
+        "3分之{}",
+        "{}千元",
     ],
-    "Japanese": ["{}万円", "{}億", "{}の2乗", "{}以上", "{}と{o}", "{}または{o}", "{}ではない", "{}未満", "{}より大きい", "{o}から{}", "3分の{}"],
-    "Korean": ["{}만 원", "{}억", "{}의 제곱", "{} 이상", "{}와 {o}", "{} 또는 {o}", "{}이 아닙니다", "{} 미만", "{}천 원", "{o}에서 {}"],
-}  # fmt: skip
-
-
-def box(content: str) -> str:
-    return f"So \\boxed{{{content}}}."
+    "Japanese": [
+        "{}万円",
+        "{}億",
+        "{}の2乗",
+        "{}以上",
+        "{}と{o}",
+        "{}または{o}",
+        "{}ではない",
+        "{}未満",
+        "{}より大きい",
+        "{o}から{}",
+        "3分の{}",
+    ],
+    "Korean": [
+        "{}만 원",
+        "{}억",
+        "{}의 제곱",
+        "{} 이상",
+        "{}와 {o}",
+        "{} 또는 {o}",
+        "{}이 아닙니다",
+        "{} 미만",
+        "{}천 원",
+        "{o}에서 {}",
+    ],
+}
 
 
 def east_asian(rng: random.Random) -> Iterator[Twin]:
@@ -51,7 +162,14 @@ def east_asian(rng: random.Random) -> Iterator[Twin]:
             yield f"{form}: unit in a box", box(content), other, False
         yield f"{form}: unit in the gold", box(gold), f"{gold}{unit}", True
         yield f"{form}: unit in the gold", box(gold), f"{other}{unit}", False
-        for part in (gold, f"{gold}{unit}", f"\\boxed{{{gold}}}", f"\\boxed{{{gold}}}{unit}", f"${gold}$", f"$\\boxed{{{gold}}}$ {unit}"):
+        for part in (
+            gold,
+            f"{gold}{unit}",
+            f"\\boxed{{{gold}}}",
+            f"\\boxed{{{gold}}}{unit}",
+            f"${gold}$",
+            f"$\\boxed{{{gold}}}$ {unit}",
+        ):
             yield f"{form}: stated", statement.format(part), gold, True
             yield f"{form}: stated", statement.format(part), other, False
         yield f"{form}: ####", f"#### {gold}{unit}", gold, True
@@ -63,11 +181,23 @@ def east_asian(rng: random.Random) -> Iterator[Twin]:
         boxed = distorted.format(f"\\boxed{{{gold}}}", o=other)
         yield f"{form}: around a box", f"所以{boxed}", gold, False
         letter = rng.choice("ABCDE")
-        text = {"Chinese": "故选\\boxed{{{}}}。", "Japanese": "答えは\\boxed{{{}}}です。", "Korean": "정답은 \\boxed{{{}}}입니다."}
+        text = {
+            "Chinese": "故选\\boxed{{{}}}。",
+            "Japanese": "答えは\\boxed{{{}}}です。",
+            "Korean": "정답은 \\boxed{{{}}}입니다.",
+        }
         yield f"{form}: option", text[language].format(letter), letter, True
         yield f"{form}: option", text[language].format(letter), "F", False
     number = rng.randint(2, 99)
-    for sign, factor in (("万", 10**4), ("亿", 10**8), ("億円", 10**8), ("百万", 10**6), ("만", 10**4), ("억 원", 10**8), ("千", 1000)):
+    for sign, factor in (
+        ("万", 10**4),
+        ("亿", 10**8),
+        ("億円", 10**8),
+        ("百万", 10**6),
+        ("만", 10**4),
+        ("억 원", 10**8),
+        ("千", 1000),
+    ):
         yield "multipliers", box(f"{number}{sign}"), str(number * factor), True
         yield "multipliers", box(f"{number}{sign}"), str(number), False
         yield "multipliers", f"答案是\\boxed{{{number}}}{sign}", str(number * factor), True
@@ -75,7 +205,13 @@ def east_asian(rng: random.Random) -> Iterator[Twin]:
 
 
 def _values(rng: random.Random, count: int) -> list[str]:
-    pool = [str(rng.randint(-20, 20)) for _ in range(8)] + ["\\frac{1}{2}", "\\sqrt{3}", "-\\frac{7}{3}", "2\\sqrt{5}", "\\pi"]
+    pool = [str(rng.randint(-20, 20)) for _ in range(8)] + [
+        "\\frac{1}{2}",
+        "\\sqrt{3}",
+        "-\\frac{7}{3}",
+        "2\\sqrt{5}",
+        "\\pi",
+    ]
     return rng.sample(list(dict.fromkeys(pool)), count)
 
 
@@ -97,7 +233,14 @@ def named(rng: random.Random) -> Iterator[Twin]:
     if "_" not in names[0] and "\\" not in names[0]:
         head = f"({','.join(names)})"
         pair, turned = f"({', '.join(values)})", f"({', '.join(swapped)})"
-        for text, is_right in ((f"{head}={pair}", True), (pair, True), (joint.join(pairs), True), (f"{head}={turned}", False), (turned, False), (joint.join(wrong), False)):  # fmt: skip
+        for text, is_right in (
+            (f"{head}={pair}", True),
+            (pair, True),
+            (joint.join(pairs), True),
+            (f"{head}={turned}", False),
+            (turned, False),
+            (joint.join(wrong), False),
+        ):
             for about in (pair, f"{head}={pair}"):
                 yield "names of a pair", box(text), about, is_right
         yield "names of a pair", box(f"({','.join(names[::-1])})=({','.join(values[::-1])})"), f"{head}={pair}", True
@@ -121,35 +264,87 @@ def tiny(rng: random.Random) -> Iterator[Twin]:
         (f"{base}^{{-{power}}}", f"\\left(\\frac{{1}}{{{base}}}\\right)^{{{power}}}", f"{base}^{{-{power - 1}}}"),
         (f"\\frac{{1}}{{{number}!}}", f"\\frac{{{number + 1}}}{{{number + 1}!}}", f"\\frac{{1}}{{{number + 1}!}}"),
         (f"e^{{-{power}}}", f"\\frac{{1}}{{e^{{{power}}}}}", f"e^{{-{power + 1}}}"),
-        (f"1-\\frac{{1}}{{{base}^{{{power}}}}}", f"\\frac{{{base}^{{{power}}}-1}}{{{base}^{{{power}}}}}", f"1-\\frac{{1}}{{{base}^{{{power + 9}}}}}"),
+        (
+            f"1-\\frac{{1}}{{{base}^{{{power}}}}}",
+            f"\\frac{{{base}^{{{power}}}-1}}{{{base}^{{{power}}}}}",
+            f"1-\\frac{{1}}{{{base}^{{{power + 9}}}}}",
+        ),
         (f"(\\frac{{1}}{{2^{{{power}}}}}, 1)", f"(2^{{-{power}}}, 1)", f"(2^{{-{power + 1}}}, 1)"),
         (f"\\frac{{x}}{{2^{{{power}}}}}", f"2^{{-{power}}}x", f"2^{{-{power + 2}}}x"),
         (f"\\pi \\cdot 10^{{-{power}}}", f"\\frac{{\\pi}}{{10^{{{power}}}}}", f"\\pi \\cdot 10^{{-{power + 1}}}"),
-        (f"\\frac{{\\sqrt{{2}}}}{{3^{{{power}}}}}", f"\\sqrt{{2}} \\cdot 3^{{-{power}}}", f"\\frac{{\\sqrt{{3}}}}{{3^{{{power}}}}}"),
+        (
+            f"\\frac{{\\sqrt{{2}}}}{{3^{{{power}}}}}",
+            f"\\sqrt{{2}} \\cdot 3^{{-{power}}}",
+            f"\\frac{{\\sqrt{{3}}}}{{3^{{{power}}}}}",
+        ),
         (f"\\{{2^{{-{power}}}, 0\\}}", f"\\{{0, \\frac{{1}}{{2^{{{power}}}}}\\}}", f"\\{{0, 2^{{-{power + 3}}}\\}}"),
-    ):  # fmt: skip
+    ):
         yield "tiny values", box(right), gold, True
         yield "tiny values", box(wrong), gold, False
 
 
 def boxes(rng: random.Random) -> Iterator[Twin]:
     one, two = rng.sample(range(2, 99), 2)
-    joint = rng.choice([" \\quad \\text{and} \\quad ", " and ", " \\text{ or } ", "$ and $", ", \\quad ", ",\\; ", " \\\\ \\text{and} \\\\ ", "$, and the other is $", "\\text{ as well as }", " 和 ", "、"])  # fmt: skip
+    joint = rng.choice(
+        [
+            " \\quad \\text{and} \\quad ",
+            " and ",
+            " \\text{ or } ",
+            "$ and $",
+            ", \\quad ",
+            ",\\; ",
+            " \\\\ \\text{and} \\\\ ",
+            "$, and the other is $",
+            "\\text{ as well as }",
+            " 和 ",
+            "、",
+        ]
+    )
     text = f"So $\\boxed{{{one}}}{joint}\\boxed{{{two}}}$."
-    for gold, is_right in ((f"{one}, {two}", True), (f"{two}, {one}", True), (str(two), False), (str(one), False), (f"{one}, {two + 1}", False)):  # fmt: skip
+    for gold, is_right in (
+        (f"{one}, {two}", True),
+        (f"{two}, {one}", True),
+        (str(two), False),
+        (str(one), False),
+        (f"{one}, {two + 1}", False),
+    ):
         yield "two boxes", text, gold, is_right
     text = f"So $x=\\boxed{{{one}}}{joint}y=\\boxed{{{two}}}$."
-    for gold, is_right in ((f"x={one}, y={two}", True), (f"({one},{two})", True), (f"x={two}, y={one}", False), (str(two), False), (f"y={two}", False), (f"({two},{one})", False)):  # fmt: skip
+    for gold, is_right in (
+        (f"x={one}, y={two}", True),
+        (f"({one},{two})", True),
+        (f"x={two}, y={one}", False),
+        (str(two), False),
+        (f"y={two}", False),
+        (f"({two},{one})", False),
+    ):
         yield "two boxes with names", text, gold, is_right
     yield "a box before", f"First \\boxed{{{one}}}. Then the answer is \\boxed{{{two}}}.", str(two), True
     yield "a box before", f"First \\boxed{{{one}}}. Then the answer is \\boxed{{{two}}}.", str(one), False
-    for text in (f"\\boxed {one}", f"$\\boxed {one}$", f"\\boxed{one}.", f"the answer is\\boxed{{{one}}}", f"so\\boxed{{{one}}}"):
+    for text in (
+        f"\\boxed {one}",
+        f"$\\boxed {one}$",
+        f"\\boxed{one}.",
+        f"the answer is\\boxed{{{one}}}",
+        f"so\\boxed{{{one}}}",
+    ):
         yield "box without braces or blank", text, str(one), True
         yield "box without braces or blank", text, str(one // 10 if one > 9 else one + 1), False
-    for text in (f"2\\boxed{{{one}}}", f"x\\boxed{{{one}}}", f"ab\\boxed{{{one}}}", f"\\boxed {one}x", f"sin\\boxed{{{one}}}"):
+    for text in (
+        f"2\\boxed{{{one}}}",
+        f"x\\boxed{{{one}}}",
+        f"ab\\boxed{{{one}}}",
+        f"\\boxed {one}x",
+        f"sin\\boxed{{{one}}}",
+    ):
         yield "factor of a box", text, str(one), False
     modulus = rng.randint(one + 1, 200)
-    for text in (f"\\boxed{{{one}}} \\pmod{{{modulus}}}", f"x \\equiv \\boxed{{{one}}} \\pmod{{{modulus}}}", box(f"{one} \\pmod{{{modulus}}}"), box(f"{one} \\text{{ (mod }} {modulus})")):  # fmt: skip
+    for text in (
+        f"\\boxed{{{one}}} \\pmod{{{modulus}}}",
+        f"x \\equiv \\boxed{{{one}}} \\pmod{{{modulus}}}",
+        box(f"{one} \\pmod{{{modulus}}}"),
+        box(f"{one} \\text{{ (mod }} {modulus})"),
+    ):
         yield "remainder", text, str(one), True
         yield "remainder", text, f"{one} \\pmod{{{modulus}}}", True
         yield "remainder", text, f"{one} \\pmod{{{modulus + 1}}}", False
@@ -159,7 +354,7 @@ def boxes(rng: random.Random) -> Iterator[Twin]:
 
 def behind_numbers(rng: random.Random) -> Iterator[Twin]:
     number, other = rng.randint(2, 400), rng.randint(401, 900)
-    word = rng.choice("two three five seven ten twelve".split())
+    word = rng.choice(["two", "three", "five", "seven", "ten", "twelve"])
     for text, is_right in (
         (box(f"{number} \\text{{ times}}"), True),
         (box(f"{number} times a day"), True),
@@ -224,138 +419,6 @@ def sentences(rng: random.Random) -> Iterator[Twin]:
         (f"{percent}% of ${share}", share, False),
     ):
         yield "sentences with formulas", text, str(gold), is_right
-
-
-def lists(rng: random.Random) -> Iterator[Twin]:
-    a, b, c = rng.sample(range(2, 40), 3)
-    gold = f"{a}, {b}"
-    for text in (f"{a} and {b}", f"{b} \\text{{ and }} {a}", f"\\{{{b}, {a}\\}}", f"{a}; {b}", f"x={a} \\text{{ or }} x={b}", f"x = {b}, {a}"):
-        yield "lists", box(text), gold, True
-        yield "lists", box(text), f"{a} \\text{{ and }} {b}", True
-        yield "lists", box(text), f"{a}, {c}", False
-        yield "lists", box(text), str(b), False
-    yield "lists", f"The answer is {a} and {b}.", gold, True
-    yield "lists", f"The solutions are ${a}$ and ${b}$.", f"{a}, {c}", False
-    yield "lists", box(f"{a}, {b}, {c}"), gold, False
-    yield "lists", box(f"{a}, {a}"), gold, False
-    for text, about, is_right in (
-        (f"\\pm {a}", f"{a}, -{a}", True),
-        (f"x = \\pm {a}", f"-{a}, {a}", True),
-        (f"{a}, -{a}", f"\\pm {a}", True),
-        (f"{a} \\pm \\sqrt{{{b}}}", f"{a}+\\sqrt{{{b}}}, {a}-\\sqrt{{{b}}}", True),
-        (f"\\frac{{{a} \\pm \\sqrt{{{b}}}}}{{2}}", f"\\frac{{{a}-\\sqrt{{{b}}}}}{{2}}, \\frac{{{a}+\\sqrt{{{b}}}}}{{2}}", True),
-        (str(a), f"{a}, -{a}", False),
-        (f"\\pm {a}", str(a), False),
-        (f"\\pm {b}", f"{a}, -{a}", False),
-        (f"{a}+\\sqrt{{{b}}}", f"{a} \\pm \\sqrt{{{b}}}", False),
-        (f"{a} \\pm \\sqrt{{{c}}}", f"{a} \\pm \\sqrt{{{b}}}", False),
-    ):  # fmt: skip
-        yield "plus and minus", box(text), about, is_right
-    pairs = [(a, b), (b, c), (c, a)]
-    text = [f"({one}, {two})" for one, two in pairs]
-    turned = [f"({two}, {one})" for one, two in pairs]
-    mixed = [f"({pairs[k][0]}, {pairs[(k + 1) % 3][1]})" for k in range(3)]
-    for order in rng.sample(list(permutations(range(3))), 3):
-        again = [text[place] for place in order]
-        yield "brackets in brackets", box(", ".join(again)), ", ".join(text), True
-        yield "brackets in brackets", box("\\{" + ",".join(again) + "\\}"), "\\{" + ", ".join(text) + "\\}", True
-        yield "brackets in brackets", box("\\{" + ",".join(again) + "\\}"), ", ".join(text), True
-    for wrong in (turned, mixed, [*text[:2], turned[2]], text[:2], [text[0]] * 3):
-        yield "brackets in brackets", box(", ".join(wrong)), ", ".join(text), False
-        yield "brackets in brackets", box("\\{" + ",".join(wrong) + "\\}"), "\\{" + ", ".join(text) + "\\}", False
-    nested, other = f"(({a}, {b}), {c})", f"({a}, ({b}, {c}))"
-    yield "brackets in brackets", box(nested), nested, True
-    yield "brackets in brackets", box(other), nested, False
-    yield "brackets in brackets", box(f"\\{{\\{{{b}, {a}\\}}, \\{{{c}\\}}\\}}"), f"\\{{\\{{{a},{b}\\}},\\{{{c}\\}}\\}}", True
-    yield "brackets in brackets", box(f"\\{{\\{{{a}, {c}\\}}, \\{{{b}\\}}\\}}"), f"\\{{\\{{{a},{b}\\}},\\{{{c}\\}}\\}}", False
-
-
-def intervals(rng: random.Random) -> Iterator[Twin]:
-    low, high = sorted(rng.sample(range(-20, 20), 2))
-    x = rng.choice(["x", "t", "a", "\\theta"])
-    for text, about, is_right in (
-        (f"{low}<{x}<{high}", f"({low},{high})", True),
-        (f"{high}>{x}>{low}", f"({low},{high})", True),
-        (f"{low}\\le {x}<{high}", f"[{low},{high})", True),
-        (f"[{low}, {high})", f"{low} \\leq {x} < {high}", True),
-        (f"{x} > {low} \\text{{ and }} {x} < {high}", f"({low},{high})", True),
-        (f"{x}<{high}", f"(-\\infty,{high})", True),
-        (f"{high} > {x}", f"(-\\infty,{high})", True),
-        (f"{x} \\geq {low}", f"[{low},\\infty)", True),
-        (f"{x}<{low}\\text{{ or }}{x}>{high}", f"(-\\infty,{low})\\cup({high},\\infty)", True),
-        (f"{x} > {high} \\text{{ or }} {x} < {low}", f"(-\\infty,{low})\\cup({high},\\infty)", True),
-        (f"(-\\infty,{low}] \\cup ({high},\\infty)", f"{x} \\le {low} \\text{{ or }} {x} > {high}", True),
-        (f"{x} \\neq {low}", f"(-\\infty,{low})\\cup({low},\\infty)", True),
-        (f"{x} \\in ({low},{high})", f"{low}<{x}<{high}", True),
-        (f"{low}\\le {x}<{high}", f"({low},{high})", False),
-        (f"{low}<{x}\\le {high}", f"[{low},{high})", False),
-        (f"{x}>{high}", f"(-\\infty,{high})", False),
-        (f"{x}\\le {high}", f"(-\\infty,{high})", False),
-        (f"{low}<{x}<{high + 1}", f"({low},{high})", False),
-        (f"{x}<{low}\\text{{ or }}{x}\\ge {high}", f"(-\\infty,{low})\\cup({high},\\infty)", False),
-        (f"{low}<{x}<{high}", f"(-\\infty,{low})\\cup({high},\\infty)", False),
-        (f"{x} > {high}", f"(-\\infty,{low})\\cup({high},\\infty)", False),
-        (f"({low},{high}]", f"{low} \\leq {x} < {high}", False),
-        (f"{low}<y<{high}", f"{low}<{x}<{high}", False),
-        (str(high), f"{x}<{high}", False),
-    ):
-        yield "intervals and inequalities", box(text), about, is_right
-
-
-def other_forms(rng: random.Random) -> Iterator[Twin]:
-    number, square = rng.randint(2, 9), rng.choice([2, 3, 5, 6, 7, 10, 11, 13])
-    for text, about, is_right in (
-        ("Yes, it is", "Yes", True),
-        ("\\text{No, it is not}", "\\text{No}", True),
-        ("Yes", "Yes, it is", True),
-        ("Yes, because the sum is even", "Yes", True),
-        ("\\text{False, since } 2 > 1", "False", True),
-        ("Yes, it is", "No", False),
-        ("Yes or no", "Yes", False),
-        ("Yes, but not always", "Yes", False),
-        ("No, yes", "No", False),
-        ("It is not", "Yes", False),
-    ):
-        yield "yes and no", box(text), about, is_right
-    for text, about, is_right in (
-        (f"{number}e^{{i\\pi}}", f"-{number}", True),
-        (f"{number}\\sqrt{{2}} e^{{i\\pi/4}}", f"{number}+{number}i", True),
-        (f"{number} e^{{\\frac{{i \\pi}}{{2}}}}", f"{number}i", True),
-        (f"{number}\\operatorname{{cis}}(\\pi/2)", f"{number}i", True),
-        (f"{number}\\text{{cis}} 90^\\circ", f"{number}i", True),
-        (f"{number}(\\cos \\pi + i \\sin \\pi)", f"-{number}", True),
-        (f"{number}+{number}i", f"{number}\\sqrt{{2}} e^{{i\\pi/4}}", True),
-        (f"{number}e^{{i\\pi}}", str(number), False),
-        (f"{number}e^{{i\\pi/4}}", f"{number}+{number}i", False),
-        (f"{number}\\sqrt{{2}} e^{{-i\\pi/4}}", f"{number}+{number}i", False),
-        (f"{number}\\operatorname{{cis}}(\\pi/3)", f"{number}i", False),
-        (f"{number}-{number}i", f"{number}+{number}i", False),
-    ):
-        yield "complex numbers", box(text), about, is_right
-    matrix = f"\\begin{{pmatrix}} {number} & 1 \\\\ 0 & {square} \\end{{pmatrix}}"
-    for text, about, is_right in (
-        (f"{number}pi", f"{number}\\pi", True),
-        (f"{number}*pi", f"{number}\\pi", True),
-        (f"pi/{number}", f"\\frac{{\\pi}}{{{number}}}", True),
-        (f"sqrt({square})", f"\\sqrt{{{square}}}", True),
-        (f"\u221a{square}", f"\\sqrt{{{square}}}", True),
-        (f"{number}\u221a{square}", f"{number}\\sqrt{{{square}}}", True),
-        (f"({number}+sqrt({square}))/2", f"\\frac{{{number}+\\sqrt{{{square}}}}}{{2}}", True),
-        (f"{square}^(1/2)", f"\\sqrt{{{square}}}", True),
-        (f"x**{number}", f"x^{{{number}}}", True),
-        (f"ln({number})", f"\\ln {number}", True),
-        ("infinity", "\\infty", True),
-        (f"\\left(\\begin{{array}}{{cc}} {number} & 1 \\\\ 0 & {square} \\end{{array}}\\right)", matrix, True),
-        (f"\\begin{{bmatrix}} {number} & 1 \\\\ 0 & {square} \\end{{bmatrix}}", matrix, True),
-        (f"{number}pi", str(number), False),
-        (f"sqrt({square})", str(square), False),
-        (f"\u221a{square}{number}", f"\\sqrt{{{square}}}", False),
-        (f"{number}\u221a{square}", f"\\sqrt{{{square}}}", False),
-        (f"x*{number}", f"x^{{{number}}}" if number != 1 else "y", False),
-        (f"\\begin{{bmatrix}} {number} & 0 \\\\ 1 & {square} \\end{{bmatrix}}", matrix, False),
-        (f"\\begin{{bmatrix}} 1 & {number} \\\\ 0 & {square} \\end{{bmatrix}}", matrix, False),
-    ):
-        yield "mathematics in plain text", box(text), about, is_right
 
 
 FORMS: tuple[Callable[[random.Random], Iterator[Twin]], ...] = (

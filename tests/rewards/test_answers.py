@@ -45,7 +45,21 @@ from mindrlhf_lite.types import CompletionView
         ("负7", -7),
         ("2ダース", 24),
         ("60 千米/小时", 60),
-        *((text, None) for text in ("7个半", "7多个", "7的平方", "7の2乗", "7以上", "7和8", "7または8", "7의 제곱", "3成", "2万五千")),
+        *(
+            (text, None)
+            for text in (
+                "7个半",
+                "7多个",
+                "7的平方",
+                "7の2乗",
+                "7以上",
+                "7和8",
+                "7または8",
+                "7의 제곱",
+                "3成",
+                "2万五千",
+            )
+        ),
     ],
 )
 def test_quantities_in_chinese_japanese_and_korean(text, value):
@@ -79,8 +93,19 @@ def test_formulas_by_value(mine, gold, is_same):
 
 @pytest.mark.parametrize(
     "formula",
-    [r"\binom{10^6}{3}", r"\binom{123456}{7}", "((8!)!)!", "(8!)!", r"\gcd(9!, 8)", "(" * 40 + "x" + ")" * 40, "7^{7^{7^7}}", r"\ln((9!)!)", "(x+1)^{900}", "(3^{99999})^{99999}"],
-)  # fmt: skip
+    [
+        r"\binom{10^6}{3}",
+        r"\binom{123456}{7}",
+        "((8!)!)!",
+        "(8!)!",
+        r"\gcd(9!, 8)",
+        "(" * 40 + "x" + ")" * 40,
+        "7^{7^{7^7}}",
+        r"\ln((9!)!)",
+        "(x+1)^{900}",
+        "(3^{99999})^{99999}",
+    ],
+)
 def test_costly_formulas_are_refused_before_they_are_evaluated(formula):
     assert text_is_costly(formula) or not same_formula(formula, "2")
 
@@ -88,7 +113,9 @@ def test_costly_formulas_are_refused_before_they_are_evaluated(formula):
 def test_costly_formulas_of_chance():
     """A small part of `tests/rewards/costly_expressions.py`; the limit is the script's, in processor time."""
     script = Path(__file__).with_name("costly_expressions.py")
-    ran = subprocess.run([sys.executable, script, "--count", "120", "--seed", "3"], capture_output=True, text=True, timeout=300)
+    ran = subprocess.run(
+        [sys.executable, script, "--count", "120", "--seed", "3"], capture_output=True, text=True, timeout=300
+    )
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
@@ -214,16 +241,58 @@ def test_sentences():
 
 @pytest.mark.parametrize(
     "gold",
-    ["nan", "NaN", "-Infinity", "null", "N/A", "n/a", "#VALUE!", "#N/A", "TBD", "around 40", "≈ 7", "~7", "\\approx 7", "约7", "7 or so", "3 cats and 4 dogs", "$3 apples, 4 pears$", "1..5", "1.2.3", "3,,4", "?", "C) 7"],
-)  # fmt: skip
+    [
+        "nan",
+        "NaN",
+        "-Infinity",
+        "null",
+        "N/A",
+        "n/a",
+        "#VALUE!",
+        "#N/A",
+        "TBD",
+        "around 40",
+        "≈ 7",
+        "~7",
+        "\\approx 7",
+        "约7",
+        "7 or so",
+        "3 cats and 4 dogs",
+        "$3 apples, 4 pears$",
+        "1..5",
+        "1.2.3",
+        "3,,4",
+        "?",
+        "C) 7",
+    ],
+)
 def test_golds_that_nothing_satisfies(gold):
     assert gold_problem(gold)
 
 
 @pytest.mark.parametrize(
     "gold",
-    ["7", "7元", "\\infty", "infinity", "none", "undefined", "no solution", "Friday", "5:30 p.m.", "4:3", "June 3", "x=2, y=3", "(-\\infty, 2]", "\\tan 15^\\circ", "3 \\text{ and } 4", "\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}", "1\\pm\\sqrt{2}", "5 feet 6 inches"],
-)  # fmt: skip
+    [
+        "7",
+        "7元",
+        "\\infty",
+        "infinity",
+        "none",
+        "undefined",
+        "no solution",
+        "Friday",
+        "5:30 p.m.",
+        "4:3",
+        "June 3",
+        "x=2, y=3",
+        "(-\\infty, 2]",
+        "\\tan 15^\\circ",
+        "3 \\text{ and } 4",
+        "\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}",
+        "1\\pm\\sqrt{2}",
+        "5 feet 6 inches",
+    ],
+)
 def test_golds_that_are_fine(gold):
     assert gold_problem(gold) is None
 
