@@ -52,7 +52,9 @@ _SINGLE = re.compile(r"\{([A-Za-z0-9])\}")  # 2^{n} is 2^n; 2^{n-1} keeps its br
 _ONLY_WORDS = re.compile(r"[A-Za-z][A-Za-z.' -]*")
 _GROUPING = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _LIST_BEFORE = re.compile(
-    r".*\b(?:answers?|solutions?|roots?|values?|zeros?|numbers?)\b[^.:=]{0,40}?(?:\bare\b|\bis\b|:)\s*", re.I
+    r".*\b(?:answers?|solutions?|roots?|values?|zeros?|numbers?)\b[^.:=]{0,40}?(?:\bare\b|\bis\b|:)\s*"
+    r"|.*(?:值|解|答案|根|答え|답)(?:分别|分別)?(?:是|为|為|は|은|는|:|：)\s*",
+    re.IGNORECASE,
 )
 _YES_OR_NO = re.compile(
     r"(yes|no|true|false)\b(?:\s*[,.;:!-]+\s*|\s+(?=it|they|he|she|there|because|since|the)\b|$)(.*)", re.I | re.S

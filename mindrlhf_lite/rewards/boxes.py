@@ -9,6 +9,7 @@ import re
 from mindrlhf_lite.rewards.east_asian import (
     JOINED,
     JOINS_AT_ONCE,
+    LETTERS,
     is_changed_behind,
     is_letter,
     is_part_before,
@@ -29,7 +30,7 @@ _SPACING = re.compile(
 )
 _WORD_JOINER = rf"(?:and|or|as well as|together with|resp|respectively|\\(?:wedge|land|lor|vee)|{JOINED.pattern})"
 _JOINED = re.compile(
-    rf" *(?:[,;/|]|{_WORD_JOINER})(?: *(?:[,;]|{_WORD_JOINER}))*"
+    rf" *(?:[,;/|，；]|{_WORD_JOINER})(?: *(?:[,;，；]|{_WORD_JOINER}))*"
     r"(?: *(?:also|maybe|perhaps|possibly|similarly|likewise|(?P<so>then|so|hence|thus|therefore))(?![A-Za-z]),?)*"
     r"(?: *(?:the |an)?(?:other|second|third|next|last|larger|smaller|greater|latter)"
     r"(?: [a-z]+){0,2} (?:is|=|equals|being))?"
@@ -40,7 +41,9 @@ _ONLY_SPACING = re.compile(
     r"(?:[\s$]|\\[()\[\]])*\\q?quad(?:\\q?quad|[\s$]|\\[()\[\]])*(?P<name>[^=,;.\n$\\]{1,24}?\s*=\s*)?"
 )
 _LONGEST_JOINT = 100
-_NAME_BEFORE = re.compile(r"(?:^|[\s$({,;:&]|\\q?quad)(\\?[A-Za-z]{1,10}(?:_\{?\w+\}?)?'*)\s*&?=\s*[$ ]*$")
+_NAME_BEFORE = re.compile(
+    rf"(?:^|[\s$({{,;:&，；{LETTERS}]|\\q?quad)(\\?[A-Za-z]{{1,10}}(?:_\{{?\w+\}}?)?'*)\s*&?=\s*[$ ]*$"
+)
 _OPERATORS = r"times|cdot|div|pm|mp|neq?|leq?|geq?|lt|gt|not|log|ln|sin|cos|tan|sqrt|[dtc]?frac"
 _COMMAND = re.compile(r"\\([A-Za-z]+)\*?[\s$]*$")
 _COMMAND_AROUND = re.compile(r"(?:\\([A-Za-z]+)\*?(?:\[[^\]]*\])?|([\^_]))\s*\{\s*$|\\[dtc]?frac\s*\{[^{}]*\}\s*\{\s*$")

@@ -182,11 +182,18 @@ def _power(parts: list[Value]) -> Value:
         return base ** int(exponent)
     if base == 0:
         return Fraction(0) if _floating(exponent).real > 0 else _no_number()
-    if isinstance(base, Fraction) and base < 0 and isinstance(exponent, Fraction) and exponent.denominator % 2:
+    if isinstance(exponent, Fraction) and exponent.denominator % 2 and _is_negative(base):
         # the cube root of -8 is -2 at school
         root = mpmath.power(_floating(-base), _floating(exponent))
         return root * (-1 if exponent.numerator % 2 else 1)
     return mpmath.power(_floating(base), _floating(exponent))
+
+
+def _is_negative(value: Value) -> bool:
+    import mpmath
+
+    floating = _floating(value)
+    return bool(mpmath.im(floating) == 0 and mpmath.re(floating) < 0)
 
 
 def _no_number() -> Value:

@@ -31,7 +31,9 @@ _REFUSAL = re.compile(
 _RETRACTED = re.compile(r"\b(?:wait|actually|correction|scratch that|I mean|my mistake|I was wrong)\b", re.I)
 _REASON = re.compile(r"\s+(?:because|since)\b|\s*\((?:see|from|as|by)\b")
 _SPAN = re.compile(
-    r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<![\\$\w])\$(?!\s*\d[\d,.]*\s)([^$\n]+?)(?<!\\)\$(?!\d)", re.DOTALL
+    r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)"
+    rf"|(?<![\\$])(?<![^\W{LETTERS}])\$(?!\s*\d[\d,.]*\s)([^$\n]+?)(?<!\\)\$(?!\d)",
+    re.DOTALL,
 )
 # no letter before it, but those of scripts that have no blanks between words
 _NUMBER_START = re.compile(

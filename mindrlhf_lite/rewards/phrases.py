@@ -14,13 +14,15 @@ _AMOUNT = rf"(?:[-+]?[$€£¥]?\s*\d[\d.,]*%?|{NUMBER_WORD})"
 _ASIDE = re.compile(
     rf"(?<=[\w%°$)}}])\s*(?:,\s*|\(\s*|\s[-–—]+\s|\s(?=which|not\b|rather|instead|as opposed|compared))"
     r"(?:which|that|and)?\s*(?:is|are|was|were)?\s*(?:also|still|just|exactly|clearly|obviously|indeed|much|only|far|well)?\s*"
-    r"(?:(?:less|more|greater|fewer|larger|smaller|bigger|lower|higher|longer|shorter|better|closer|older|younger)\s+(?:than|to)"
+    rf"(?:{_AMOUNT}\s+(?:\w+\s+)?)?(?:(?:less|more|greater|fewer|larger|smaller|bigger|lower|higher|longer|shorter|better|closer|older|younger)\s+(?:than|to)"
     r"|not|rather than|instead of|as opposed to|compared (?:to|with)"
     r"|(?:well )?(?:below|above|under|over|within|beyond))\s+"
-    rf"(?:the\s+|about\s+|an?\s+)?(?:\w+\s+(?:of\s+)?)?{_AMOUNT}[^.;]{{0,40}}$",
+    rf"(?:the\s+|about\s+|an?\s+)?(?:[\w']+\s+(?:of\s+)?){{0,3}}{_AMOUNT}[^.;]{{0,40}}$",
     re.IGNORECASE,
 )
-_WORD_BEFORE_DIGIT = re.compile(r"\d")
+_EAST_ASIAN_ASIDE = re.compile(
+    r"\s*(?:[,，(（]\s*(?:而|并)?(?:不是|非|不等于)|而(?:不是|非))\s*[(（$]*(?:\d|[A-J](?![A-Za-z]))[^。]{0,12}$"
+)
 _SAYS = re.compile(
     r"(?:\b(?:is|are|equals|be|becomes|gives|get|was|equal to|as"
     r"|(?:is|are) (?:the|an?) (?:open |closed |half-open |ordered |real )?(?:interval|set|point|pair|triple|vector"
@@ -53,8 +55,9 @@ _NUMBERED = re.compile(r"\s*(\\?[A-Za-z](?:_\w+)?)\s*&?=\s*&?\s*-?[\d.,]+\s*[,.]
 
 def without_aside(phrase: str) -> str:
     """ "42, which is less than 50" is 42."""
-    aside = _ASIDE.search(phrase)
-    return phrase[: aside.start()] if aside and _WORD_BEFORE_DIGIT.search(phrase[: aside.start()]) else phrase
+    aside = _ASIDE.search(phrase) or _EAST_ASIAN_ASIDE.search(phrase)
+    is_behind_a_value = aside is not None and re.search(r"\d|[A-J]$", phrase[: aside.start()]) is not None
+    return phrase[: aside.start()] if aside and is_behind_a_value else phrase
 
 
 def value_said_last(phrase: str, spans: list[str]) -> bool:
