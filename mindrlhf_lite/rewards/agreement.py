@@ -56,6 +56,11 @@ _LIST_BEFORE = re.compile(
     r"|.*(?:值|解|答案|根|答え|답)(?:分别|分別)?(?:是|为|為|は|은|는|:|：)\s*",
     re.IGNORECASE,
 )
+_LEAD = re.compile(
+    r"(?:(?:and|so|thus|hence|therefore|then|finally|we (?:get|have|find|obtain|see)|it follows|this (?:gives|means|is)"
+    r"|which (?:gives|means|is)|that is|所以|因此|故|解得|得|よって|したがって|따라서)(?: that)?[,:，：]?\s*)+(?![A-Za-z]{2})",
+    re.IGNORECASE,
+)
 _YES_OR_NO = re.compile(
     r"(yes|no|true|false)\b(?:\s*[,.;:!-]+\s*|\s+(?=it|they|he|she|there|because|since|the)\b|$)(.*)", re.I | re.S
 )
@@ -79,6 +84,8 @@ def agrees(answer: Answer | None, gold: str) -> bool | None:
         return False
     if not verdict and read(plain_form(gold)).kind and (lead := _LIST_BEFORE.match(phrase)):
         verdict = same_answer(phrase[lead.end() :], gold)  # "The solutions are 1 and 2"
+    if not verdict and (lead := _LEAD.match(phrase)):
+        verdict = same_answer(phrase[lead.end() :], gold)  # "So x > 3"
     if verdict or not _is_sentence(plain_form(phrase)):
         return verdict
     if spans := math_spans(phrase):
@@ -209,7 +216,7 @@ def _is_quantity(text: str, expected: Quantity, gold: str) -> bool | None:
     *others, last = [side.strip() for side in _EQUALS.split(text)]
     if others:  # "x = 9 + 9 = 18": names, and what has the same value
         same = all(_is_left_side(side) or _is_value(side, expected, gold) for side in others)
-        return same and bool(last) and _is_quantity(last, expected, gold)
+        return same and bool(last) and _is_quantity(as_arithmetic(last), expected, gold)
     if _NO_NUMBER.search(text) or _is_prose(_without_unit(text)):
         return False
     return same_formula(_without_unit(text), _ungrouped(gold))

@@ -152,7 +152,9 @@ def _stated(part: str, is_cut: bool) -> Answer | None:
     rest = part[start:].strip()
     if statement is not None:
         end = _SENTENCE_END.search(rest)
-        phrase = _REASON.split(rest[: end.start()] if end else rest, maxsplit=1)[0].strip("* ")
+        sentence = rest[: end.start()] if end else rest
+        phrase = _REASON.split(sentence, maxsplit=1)[0].strip("* ")
+        phrase = phrase if has_balanced_braces(phrase) else sentence
         following = rest[end.end() :] if end else ""
         if _is_retracted(following):
             return _ending(following, is_cut)

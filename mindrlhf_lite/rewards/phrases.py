@@ -39,7 +39,8 @@ _CONDITION = re.compile(
     r"\b(?:when|for|where|at|if|since|because|from|given|with|let|as|using|substituting|setting)\s*(?:that\s+)?[\s$\\(]*$|[当當若设設]\s*$",
     re.IGNORECASE,
 )
-_TIMES = re.compile(r"(?<=[\d)%])\s*[xX]\s*(?=[-$(]?\s*\d)")
+_TIMES = re.compile(r"(?<=[\d)%])\s*[xX]\s*(?=[-$(]?\s*\.?\d)")
+_FRACTION_OF = re.compile(r"(\d+\s*/\s*\d+|\\frac\{\d+\}\{\d+\})\s+of\s+(?=[-$(]?\s*\d)", re.IGNORECASE)
 _PERCENT_OF = re.compile(r"(\d+(?:\.\d+)?)\s*(?:%|percent)\s*of\s*(?=[-$(]?\s*\d)", re.IGNORECASE)
 _UNIT_IN_SUM = re.compile(
     r"(?<=\d)\s*(?:dollars?|cents?|units?|cm|m|km|kg|g|hours?|minutes?|days?|weeks?|[a-z]+s)\b(?!\s*of\b)",
@@ -50,7 +51,7 @@ _ENVIRONMENT = re.compile(
     r"\\begin\s*\{(align|aligned|gather|gathered|equation|split|eqnarray|multline)\*?\}(.*?)\\end\s*\{\1\*?\}",
     re.DOTALL,
 )
-_NUMBERED = re.compile(r"\s*(\\?[A-Za-z](?:_\w+)?)\s*&?=\s*&?\s*-?[\d.,]+\s*[,.]?\s*")
+_NUMBERED = re.compile(r"\s*(\\?[A-Za-z](?:_\w+)?)\s*&?=\s*&?\s*(-?\d(?:[\d.,]*\d)?)\s*[,.]?\s*")
 
 
 def without_aside(phrase: str) -> str:
@@ -79,19 +80,21 @@ def value_said_last(phrase: str, spans: list[str]) -> bool:
 def as_arithmetic(side: str) -> str:
     """One side of an equation in words as a formula: 4 x $5 is 4 \\times 5, 80% of $400 is (80/100) \\times 400."""
     side = _PERCENT_OF.sub(r"(\1/100) \\times ", _TIMES.sub(r" \\times ", side))
+    side = _FRACTION_OF.sub(r"(\1) \\times ", side)
     return _UNIT_IN_SUM.sub("", side)
 
 
 def last_line(text: str) -> str | None:
     r"""What the last aligned formula of a text ends with, where nothing but signs follows it: "20" of
-    "x &= 5 + 15 \\ &= 20". None: there is none, or its lines are values of several names.
+    "x &= 5 + 15 \\ &= 20"; of lines that give values to several names all of them, "x=2, y=3". None: there is none.
     """
     *_, found = [None, *_ENVIRONMENT.finditer(text)]
     if found is None or re.search(r"\w", text[found.end() :]):
         return None
-    lines = [line for line in re.split(r"\\\\(?:\[[^\]]*\])?", found[2]) if line.strip(" &\n")]
-    names = {match[1] for line in lines if (match := _NUMBERED.fullmatch(line))}
-    if not lines or len(names) > 1 or "=" not in lines[-1]:
+    lines = [line.strip(" &\n") for line in re.split(r"\\\\(?:\[[^\]]*\])?", found[2]) if line.strip(" &\n")]
+    named = {match[1]: match[2] for line in lines if (match := _NUMBERED.fullmatch(line))}
+    if len(named) > 1:
+        return ", ".join(f"{name}={value}" for name, value in named.items())
+    if not lines or "=" not in lines[-1] or lines[-1].endswith("="):
         return None
-    side = lines[-1].rpartition("=")[2].replace("&", " ").strip()
-    return None if lines[-1].rstrip().endswith("=") or lines[-1].count("\\text{or}") else side
+    return lines[-1].rpartition("=")[2].replace("&", " ").strip()

@@ -205,8 +205,16 @@ def _closes_at_end(text: str) -> bool:
 
 def same_structure(found: Node, gold: Node, same_leaf: SameLeaf) -> bool:
     """Whether two answers say the same values, of the same names where both name them, in the same order where that
-    matters.
+    matters. A set of one value is that value.
     """
+    return _same(_of_one(found), _of_one(gold), same_leaf)
+
+
+def _of_one(node: Node) -> Node:
+    return node.parts[0] if node.kind in ("set", "list") and len(node.parts) == 1 else node
+
+
+def _same(found: Node, gold: Node, same_leaf: SameLeaf) -> bool:
     if names_by_part(found) and names_by_part(gold):
         return _same_named(found, gold, same_leaf)
     if _are_other_names(found.name, gold.name):
@@ -219,16 +227,12 @@ def same_structure(found: Node, gold: Node, same_leaf: SameLeaf) -> bool:
     mine, other = _comparable(found), _comparable(gold)
     if not mine.kind and not other.kind:
         return same_leaf(mine.text, other.text)
-    if not mine.kind or not other.kind:  # {5} is 5
-        several, leaf = (mine, other) if mine.kind else (other, mine)
-        if several.kind not in ("set", "list") or len(several.parts) != 1:
-            return False
-        pair = (several.parts[0], leaf) if mine.kind else (leaf, several.parts[0])
-        return same_structure(*pair, same_leaf)
+    if not mine.kind or not other.kind:
+        return False
     if len(mine.parts) != len(other.parts) or not _are_of_kinds(mine, other):
         return False
     if _is_in_order(found, gold, mine, other):
-        return all(same_structure(*pair, same_leaf) for pair in zip(mine.parts, other.parts, strict=True))
+        return all(_same(*pair, same_leaf) for pair in zip(mine.parts, other.parts, strict=True))
     return _same_in_any_order(mine.parts, other.parts, same_leaf)
 
 
@@ -263,7 +267,7 @@ def _same_named(found: Node, gold: Node, same_leaf: SameLeaf) -> bool:
     if mine.keys() != other.keys():
         return False
     unnamed = {name: replace(part, name="") for name, part in mine.items()}
-    return all(same_structure(unnamed[name], replace(part, name=""), same_leaf) for name, part in other.items())
+    return all(_same(unnamed[name], replace(part, name=""), same_leaf) for name, part in other.items())
 
 
 def _are_of_kinds(mine: Node, other: Node) -> bool:
@@ -286,7 +290,7 @@ def _is_in_order(found: Node, gold: Node, mine: Node, other: Node) -> bool:
 def _same_in_any_order(mine: tuple[Node, ...], other: tuple[Node, ...], same_leaf: SameLeaf) -> bool:
     left = list(other)
     for part in mine:
-        place = next((index for index, each in enumerate(left) if same_structure(part, each, same_leaf)), None)
+        place = next((index for index, each in enumerate(left) if _same(part, each, same_leaf)), None)
         if place is None:
             return False
         del left[place]

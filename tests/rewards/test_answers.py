@@ -236,7 +236,8 @@ def test_sentences():
     assert without_aside("61 rather than 40") == "61"
     assert without_aside("less than 40") == "less than 40"
     assert last_line("\\begin{align*}\nx &= 3 + 4\\\\\n&= 7.\n\\end{align*}") == "7."
-    assert last_line("\\begin{align*}\nx &= 3\\\\\ny &= 4\n\\end{align*}") is None
+    assert last_line("\\begin{align*}\nx &= 3\\\\\ny &= 4\n\\end{align*}") == "x=3, y=4"
+    assert last_line("\\begin{align*}\nx &= 3\\\\\ny &= 4\n\\end{align*}\nSo we add them.") is None
 
 
 @pytest.mark.parametrize(
