@@ -56,7 +56,7 @@ STATEMENT = (
     r"(?:是|为|為|等于|等於|就是|は|은|는|이|가|:|：|=)|(?:^|(?<=[\n。]))\s*(?:答|解|답)\s*[:：]"
     r"|(?:故|应|應|所以|因此)?[选選][择擇项項]?\s*[:：]?(?=\s*[(（]?[A-J](?![A-Za-z])))[\s:：*]*"
 )
-_COPULA = re.compile(r"\s*(?:です|でした|である|になります|となります|だ|입니다|이다|이에요|예요|이야|임|了|。)$")
+_COPULA = re.compile(r"(?:です|でした|である|になります|となります|だ|입니다|이다|이에요|예요|이야|임|了|。)$")
 
 # right before a number: a denial, a bound, a part of an operation or of a list
 _PART_BEFORE = re.compile(
@@ -135,8 +135,8 @@ def is_part_before(before: str) -> bool:
 
 def without_copula(phrase: str) -> str:
     """The phrase without a verb at its end that only says "is"."""
-    shorter = _COPULA.sub("", phrase)
-    return shorter if shorter.strip() else phrase
+    shorter = _COPULA.sub("", phrase).rstrip()
+    return shorter or phrase
 
 
 def without_unit(formula: str) -> str:

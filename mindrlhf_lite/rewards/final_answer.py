@@ -29,7 +29,7 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 _RETRACTED = re.compile(r"\b(?:wait|actually|correction|scratch that|I mean|my mistake|I was wrong)\b", re.I)
-_REASON = re.compile(r"\s+(?:because|since)\b|\s*\((?:see|from|as|by)\b")
+_REASON = re.compile(r"(?<=\S)\s+(?:because|since)\b|\s*\((?:see|from|as|by)\b")
 _SPAN = re.compile(
     r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)"
     rf"|(?<![\\$])(?<![^\W{LETTERS}])\$(?!\s*\d[\d,.]*\s)([^$\n]+?)(?<!\\)\$(?!\d)",

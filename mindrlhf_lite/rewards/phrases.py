@@ -47,10 +47,8 @@ _UNIT_IN_SUM = re.compile(
     re.IGNORECASE,
 )
 
-_ENVIRONMENT = re.compile(
-    r"\\begin\s*\{(align|aligned|gather|gathered|equation|split|eqnarray|multline)\*?\}(.*?)\\end\s*\{\1\*?\}",
-    re.DOTALL,
-)
+_ALIGNED = ("align", "aligned", "gather", "gathered", "equation", "split", "eqnarray", "multline")
+_LAST_END = re.compile(r"\\end\s*\{([a-z]+)\*?\}[\W_]*$")
 _NUMBERED = re.compile(r"\s*(\\?[A-Za-z](?:_\w+)?)\s*&?=\s*&?\s*(-?\d(?:[\d.,]*\d)?)\s*[,.]?\s*")
 
 
@@ -88,10 +86,13 @@ def last_line(text: str) -> str | None:
     r"""What the last aligned formula of a text ends with, where nothing but signs follows it: "20" of
     "x &= 5 + 15 \\ &= 20"; of lines that give values to several names all of them, "x=2, y=3". None: there is none.
     """
-    *_, found = [None, *_ENVIRONMENT.finditer(text)]
-    if found is None or re.search(r"\w", text[found.end() :]):
+    ends = text.rfind("\\end")
+    end = _LAST_END.match(text, ends) if ends >= 0 else None
+    if end is None or end[1] not in _ALIGNED:
         return None
-    lines = [line.strip(" &\n") for line in re.split(r"\\\\(?:\[[^\]]*\])?", found[2]) if line.strip(" &\n")]
+    begins = text.rfind("\\begin", 0, ends)
+    inside = re.sub(r"^\\begin\s*\{[a-z]+\*?\}", "", text[begins:ends]) if begins >= 0 else ""
+    lines = [line.strip(" &\n") for line in re.split(r"\\\\(?:\[[^\]]*\])?", inside) if line.strip(" &\n")]
     named = {match[1]: match[2] for line in lines if (match := _NUMBERED.fullmatch(line))}
     if len(named) > 1:
         return ", ".join(f"{name}={value}" for name, value in named.items())

@@ -73,7 +73,7 @@ _NOTHING = re.compile(
     r"\\!|\\(?:display|text|script)style\b|\\limits\b|\\(?:left|right)(?![A-Za-z])\.?|\\(?:[bB]igg?)[lrm]?(?![A-Za-z])|\\mathstrut\b|\\phantom\{[^{}]*\}|\\(?:text)?color\s*\{[^{}]*\}|\\(?:tiny|small|large|Large|LARGE|huge|Huge)\b|\\bf\b|\\rm\b|\\it\b"
 )
 _THIN_COMMA = re.compile(r"(?<=\d),\\!\s*(?=\d{3})")
-_BRACED_COMMA = re.compile(r"\s*\{\s*,\s*\}\s*(?=\d)|\{,\}")
+_BRACED_COMMA = re.compile(r"\s?\{\s?,\s?\}\s?(?=\d)|\{,\}")
 _UNFINISHED = re.compile(r",\s*(?:\.\.\.|\\[lc]?dots(?![A-Za-z]))[\s.]*$")  # 1, 2, ... is no list of two
 _FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 _TEXT = re.compile(
@@ -95,6 +95,7 @@ _OHM = re.compile(r"(?<=\d)\s*\\Omega(?![A-Za-z])")
 _BLANKS = re.compile(r"\s+")
 _DRESS = re.compile(r"\\(?:math(?:bf|rm|it|sf|tt)|text(?:bf|rm|it)?|boldsymbol|bm|boxed)\s*(?=\{)")
 _MAX_NESTED = 20  # braces or parentheses around everything
+_LONGEST_FORMULA = 2000  # in which plain mathematics is looked for
 _TEXT_DEPTH = 4  # \textbf{\text{...}}
 
 
@@ -123,7 +124,8 @@ def plain_form(answer: str) -> str:
         if not found:
             break
     text = _OHM.sub(" ohm", text.replace("\\varnothing", "\\emptyset"))
-    text = as_latex(one_matrix(_NEGATIVE.sub("-", text)))
+    text = _NEGATIVE.sub("-", text)
+    text = as_latex(one_matrix(text)) if len(text) <= _LONGEST_FORMULA else text
     text = _BLANKS.sub(" ", text).strip().strip('"')
     dots = ", ..." if _UNFINISHED.search(text) else ""
     return _without_braces(text.rstrip(".,;:。 ").lstrip("= ").strip()) + dots
