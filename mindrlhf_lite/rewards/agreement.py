@@ -58,7 +58,8 @@ _LIST_BEFORE = re.compile(
 )
 _LEAD = re.compile(
     r"(?:(?:and|so|thus|hence|therefore|then|finally|we (?:get|have|find|obtain|see)|it follows|this (?:gives|means|is)"
-    r"|which (?:gives|means|is)|that is|所以|因此|故|解得|得|よって|したがって|따라서)(?: that)?[,:，：]?\s*)+(?![A-Za-z]{2})",
+    r"|which (?:gives|means|is)|that is|所以|因此|故|解得|得|よって|したがって|따라서)"
+    r"(?: that)?[,:，：]?\s*)+(?![A-Za-z]{2})",
     re.IGNORECASE,
 )
 _YES_OR_NO = re.compile(

@@ -204,7 +204,7 @@ def quantity_in(phrase: str) -> Quantity | None:
     found: Quantity | None = None
     place = 0
     while match := _NUMBER_START.search(text, place):
-        sign = _SIGN_BEFORE.search(text, 0, match.start())
+        sign = _SIGN_BEFORE.search(text, max(0, match.start() - 16), match.start())
         start = sign.start() if sign is not None else match.start()
         read = quantity_at(text, start)
         if read is None:

@@ -245,7 +245,9 @@ def _is_in_phrase(text: str, word: re.Match[str], words: int) -> bool:
     """Whether a number in words belongs to what the unit is measured in: 120 dollars in two days."""
     if not re.fullmatch(NUMBER_WORD, word.group(), re.IGNORECASE):
         return False
-    is_apart = words >= _WORDS_APART or _BEFORE_NUMBER_WORD.search(text[max(0, word.start() - 80) : word.start()]) is not None
+    is_apart = (
+        words >= _WORDS_APART or _BEFORE_NUMBER_WORD.search(text[max(0, word.start() - 80) : word.start()]) is not None
+    )
     return is_apart and _NOUN.match(text, word.end()) is not None
 
 

@@ -20,6 +20,7 @@ _ASIDE = re.compile(
     rf"(?:the\s+|about\s+|an?\s+)?(?:[\w']+\s+(?:of\s+)?){{0,3}}{_AMOUNT}[^.;]{{0,40}}$",
     re.IGNORECASE,
 )
+_LONGEST_ASIDE = 160
 _EAST_ASIAN_ASIDE = re.compile(
     r"\s*(?:[,，(（]\s*(?:而|并)?(?:不是|非|不等于)|而(?:不是|非))\s*[(（$]*(?:\d|[A-J](?![A-Za-z]))[^。]{0,12}$"
 )
@@ -54,7 +55,8 @@ _NUMBERED = re.compile(r"\s*(\\?[A-Za-z](?:_\w+)?)\s*&?=\s*&?\s*(-?\d(?:[\d.,]*\
 
 def without_aside(phrase: str) -> str:
     """ "42, which is less than 50" is 42."""
-    aside = _ASIDE.search(phrase) or _EAST_ASIAN_ASIDE.search(phrase)
+    start = max(0, len(phrase) - _LONGEST_ASIDE)
+    aside = _ASIDE.search(phrase, start) or _EAST_ASIAN_ASIDE.search(phrase, start)
     is_behind_a_value = aside is not None and re.search(r"\d|[A-J]$", phrase[: aside.start()]) is not None
     return phrase[: aside.start()] if aside and is_behind_a_value else phrase
 
