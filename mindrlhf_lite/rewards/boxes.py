@@ -6,11 +6,43 @@ from __future__ import annotations
 
 import re
 
-from mindrlhf_lite.rewards.numbers import NUMBER_WORD, SCALE_WORD, changes_the_value
+from mindrlhf_lite.rewards.east_asian import (
+    JOINED,
+    JOINS_AT_ONCE,
+    LETTERS,
+    is_changed_behind,
+    is_letter,
+    is_part_before,
+    multiplier_behind,
+)
+from mindrlhf_lite.rewards.numbers import COUNTS_TIMES, NUMBER_WORD, SCALE_WORD, changes_the_value
 
 BOXES = ("\\boxed", "\\fbox")
+# \boxed 18: to TeX that is a box of the 1, but it is never meant so
+_BRACELESS = re.compile(
+    r"\\(?:boxed|fbox)\s*((?!\s*\{)[-+]?\s*(?:\\\$)?(?:\d+(?:[.,]\d+)*|\.\d+|\\[dtc]?frac\s*(?:\{[^{}]*\}\s*|\d){2}"
+    r"|\\sqrt\s*(?:\{[^{}]*\}|\d)|\\pi(?![A-Za-z])|[A-Za-z](?![A-Za-z]))(?:\\?%)?)"
+)
+# between two boxes: only what sets the type, words that join, and what the second one is called
+_SPACING = re.compile(
+    r"\\(?:q?quad|[,;:! ]|hspace\*?\{[^{}]*\}|left|right)|\\\\|\\[()\[\]]|\$|[()&~\s]"
+    r"|\\(?:text|textrm|mathrm|mbox)\s*(?=\{)|[{}]|\*\*"
+)
+_WORD_JOINER = rf"(?:and|or|as well as|together with|resp|respectively|\\(?:wedge|land|lor|vee)|{JOINED.pattern})"
 _JOINED = re.compile(
-    r"[\s$\\()]*(?:,|;|/|\||\band\b|\bor\b|\\text\s*\{\s*(?:and|or)\s*\}|\\quad)+[\s$\\()]*(?:and\b|or\b)?[\s$\\()]*(?:(?:maybe|perhaps|possibly)[\s$\\()]*)?"
+    rf" *(?:[,;/|，；]|{_WORD_JOINER})(?: *(?:[,;，；]|{_WORD_JOINER}))*"
+    r"(?: *(?:also|maybe|perhaps|possibly|similarly|likewise|(?P<so>then|so|hence|thus|therefore))(?![A-Za-z]),?)*"
+    r"(?: *(?:the |an)?(?:other|second|third|next|last|larger|smaller|greater|latter)"
+    r"(?: [a-z]+){0,2} (?:is|=|equals|being))?"
+    r"(?: *(?P<name>[^=,;.]{1,24}?) *=)? *",
+    re.IGNORECASE,
+)
+_ONLY_SPACING = re.compile(
+    r"(?:[\s$]|\\[()\[\]])*\\q?quad(?:\\q?quad|[\s$]|\\[()\[\]])*(?P<name>[^=,;.\n$\\]{1,24}?\s*=\s*)?"
+)
+_LONGEST_JOINT = 100
+_NAME_BEFORE = re.compile(
+    rf"(?:^|[\s$({{,;:&，；{LETTERS}]|\\q?quad)(\\?[A-Za-z]{{1,10}}(?:_\{{?\w+\}}?)?'*)\s*&?=\s*[$ ]*$"
 )
 _OPERATORS = r"times|cdot|div|pm|mp|neq?|leq?|geq?|lt|gt|not|log|ln|sin|cos|tan|sqrt|[dtc]?frac"
 _COMMAND = re.compile(r"\\([A-Za-z]+)\*?[\s$]*$")
@@ -33,10 +65,25 @@ _DENIED_BEFORE = re.compile(
 _HEDGED = re.compile(
     r"[\s$\\)\]]*(?:(?:,\s*)?\b(?:or|and)\b\s*(?:maybe|perhaps|possibly|even)?|[|/+*^,;-])"
     rf"\s*[$\\(\[]*-?(?:\d|{NUMBER_WORD})"
-    r"|[\s$]*\\(?:times|cdot|div|pm|mp|sqrt|[dtc]?frac|pi|pmod|bmod)(?![A-Za-z])|\d|_|\^(?!\s*\{?\s*\\(?:circ|deg))",
+    r"|[\s$]*\\(?:times|cdot|div|pm|mp|sqrt|[dtc]?frac|pi|bmod|mod)(?![A-Za-z])|\d|_|\^(?!\s*\{?\s*\\(?:circ|deg))",
     re.IGNORECASE,
 )
 _WORD_BEHIND = re.compile(r"[A-Za-z]+")
+# of what stands glued to a box: a word of a sentence, no factor
+_WORD_BEFORE = re.compile(
+    r"(?:^|[\s.,:;(*])(?:is|are|was|be|to|get|gets|has|have|so|equals?|thus|hence|[Tt]hen|[A-Z]?[a-z]{4,})$"
+)
+_NO_WORDS = re.compile(
+    r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?$|(?:sqrt|negative|minus|plus|times|half|twice|over)$", re.I
+)
+_OPERATION_BEHIND = re.compile(
+    r"[\s$]*(?:times|squared|cubed|plus|minus|divided by|multiplied by|to the power|choose|factorial|modulo)\b",
+    re.IGNORECASE,
+)
+_MODULUS = re.compile(
+    r"[\s$\\,;)]*(\\pmod\s*(?:\{[^{}]*\}|\d)"
+    r"|(?:\\text\s*\{\s*)?\(\s*\\?(?:bmod|mod)(?:\s|\\[ ,])*\}?\s*[$\s]*\d+[$\s]*\))"
+)
 _SCALED = re.compile(rf"[\s$]*({SCALE_WORD})s?\b", re.IGNORECASE)
 # behind an answer: it is no answer, or another one's part
 DENIED_BEHIND = re.compile(
@@ -63,7 +110,8 @@ def boxes(text: str) -> list[tuple[int, int, str]]:
             start, content = opened.pop()
             if start >= 0:
                 found.append((start, index + 1, text[content:index]))
-    return found
+    found += [(match.start(), match.end(), match[1]) for match in _BRACELESS.finditer(text)]
+    return sorted(found, key=lambda box: box[1])
 
 
 def last_boxed(text: str) -> str | None:
@@ -71,18 +119,32 @@ def last_boxed(text: str) -> str | None:
     list.
     """
     row = _last_row(text)
-    return ", ".join(content for _, _, content in row) if row else None
+    return _as_list(text, row) if row else None
 
 
 def last_box(text: str) -> str | None:
     r"""`last_boxed`, or None where the text around it takes it back, or makes it a part of something: "not \boxed{1}",
-    "\boxed{1} or 2", "2\boxed{1}". A scale behind it is a part of it: "\boxed{2} million".
+    "\boxed{1} or 2", "2\boxed{1}". A scale or a modulus behind it is a part of it: "\boxed{2} million".
     """
     row = _last_row(text)
     if not row or _is_part(text[max(0, row[0][0] - 100) : row[0][0]], text[row[-1][1] : row[-1][1] + 100]):
         return None
-    scale = _SCALED.match(text, row[-1][1])
-    return ", ".join(content for _, _, content in row) + (f" {scale[1]}" if scale else "")
+    answer, end = _as_list(text, row), row[-1][1]
+    if scale := _SCALED.match(text, end):
+        return f"{answer} {scale[1]}"
+    if modulus := _MODULUS.match(text, end):
+        return f"{answer} {modulus[1]}"
+    return answer + multiplier_behind(text[end : end + 20])
+
+
+def _as_list(text: str, row: list[tuple[int, int, str]]) -> str:
+    """The contents of several boxes as a list, each with its name where every one has one: "x=2, y=3"."""
+    contents = [content for _, _, content in row]
+    if len(row) > 1:
+        names = [_NAME_BEFORE.search(text[max(0, start - 30) : start]) for start, _, _ in row]
+        if all(names) and not any("=" in content for content in contents):
+            contents = [f"{name[1]}={content}" for name, content in zip(names, contents, strict=True) if name]
+    return ", ".join(contents)
 
 
 def text_behind_boxes(text: str) -> str:
@@ -98,14 +160,23 @@ def _is_part(before: str, behind: str) -> bool:
     command = _COMMAND.search(before)
     if command and re.fullmatch(_OPERATORS, command[1]):
         return True
-    if before[-1:].isalnum() and not command:
+    if before[-1:].isalnum() and not command and not is_letter(before[-1]) and not _is_word(before):
+        return True
+    if is_part_before(before) or is_changed_behind(behind.lstrip(" $")) or JOINS_AT_ONCE.match(behind):
         return True
     if _OPERAND_BEFORE.search(before) or _DENIED_BEFORE.search(before):
         return True
     word = _WORD_BEHIND.match(behind)
-    if word and (len(word.group()) == 1 or changes_the_value([word.group()])):
+    if word and (len(word.group()) == 1 or (changes_the_value([word.group()]) and not COUNTS_TIMES.match(behind))):
+        return True
+    if _OPERATION_BEHIND.match(behind) and not COUNTS_TIMES.match(behind.lstrip("$")):
         return True
     return _HEDGED.match(behind) is not None or DENIED_BEHIND.match(behind) is not None
+
+
+def _is_word(before: str) -> bool:
+    """Whether what stands glued to a box is a word of the sentence: "the answer is\\boxed{18}", and no factor."""
+    return _WORD_BEFORE.search(before) is not None and _NO_WORDS.search(before) is None
 
 
 def _last_row(text: str) -> list[tuple[int, int, str]]:
@@ -113,10 +184,25 @@ def _last_row(text: str) -> list[tuple[int, int, str]]:
     outer = _outermost(boxes(text))
     parts = outer[-1:]
     for box in reversed(outer[:-1]):
-        if not _JOINED.fullmatch(text[box[1] : parts[0][0]]):
+        if not _is_joint(text[max(0, box[0] - 30) : box[0]], text[box[1] : parts[0][0]]):
             break
         parts.insert(0, box)
     return parts
+
+
+def _is_joint(before: str, between: str) -> bool:
+    """Whether what stands between two boxes makes one list of them. before: what stands before the first."""
+    if len(between) > _LONGEST_JOINT or "####" in between:
+        return False
+    first, second = _NAME_BEFORE.search(before), _NAME_BEFORE.search(between)
+    are_named = first is not None and second is not None and first[1] != second[1]
+    words = " ".join(_SPACING.sub(" ", between).split())
+    if joined := _JOINED.fullmatch(words):
+        return are_named or not joined["so"]
+    if _ONLY_SPACING.fullmatch(between):
+        return True
+    # lines of their own: x = ..., y = ...
+    return are_named and second is not None and not _SPACING.sub("", between[: second.start()]).strip(".")
 
 
 def _outermost(found: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:

@@ -8,7 +8,9 @@ import re
 from dataclasses import dataclass
 
 from mindrlhf_lite.rewards.boxes import BOXES, DENIED_BEHIND, last_box, text_behind_boxes
+from mindrlhf_lite.rewards.east_asian import LETTERS, STATEMENT, is_part_before
 from mindrlhf_lite.rewards.numbers import Quantity, quantity_at
+from mindrlhf_lite.rewards.phrases import last_line, without_aside
 from mindrlhf_lite.rewards.plain_form import has_balanced_braces, plain_form
 
 _FORMAT = re.compile(r"\s*<think>(.*?)</think>\s*<answer>(.*?)</answer>\s*", re.DOTALL)
@@ -16,10 +18,10 @@ _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _STATEMENT = re.compile(
     r"(?:\b(?:answer|option|choice)\b\s{0,4}(?:\([^()\n]{0,60}\)\s{0,4})?(?:to "
     r"[^.:\n]{0,80}?)?\W{0,4}?\s{0,4}"
-    r"(?:\bis\b|\bwas\b|\bequals\b|\bwould be\b|\bwill be\b|:|=|→|->)|答案[是为:：])[\s:*]*",
+    r"(?:\bis\b|\bwas\b|\bequals\b|\bwould be\b|\bwill be\b|:|：|=|→|->))[\s:：*]*|" + STATEMENT,
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"(?:[.?]|(?<![\d)\]}])!)(?=\s|\*|$)|[\n。]")  # 4! is a number
+_SENTENCE_END = re.compile(r"(?:[.?]|(?<![\d)\]}\\])!)(?=\s|\*|$)|[\n。！？；]")  # 4! is a number
 _REFUSAL = re.compile(
     r"\b(?:can(?:no|')t|cannot|unable|do(?:es)? not know|don't know|not sure|not possible|impossible|no "
     r"answer|unknown|insufficient|not enough|sorry|unclear|give up|undetermined"
@@ -27,12 +29,17 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 _RETRACTED = re.compile(r"\b(?:wait|actually|correction|scratch that|I mean|my mistake|I was wrong)\b", re.I)
-_REASON = re.compile(r"\s+(?:because|since)\b|\s*\((?:see|from|as|by)\b")
+_REASON = re.compile(r"(?<=\S)\s+(?:because|since)\b|\s*\((?:see|from|as|by)\b")
 _SPAN = re.compile(
-    r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<![\\$\w])\$(?!\s*\d[\d,.]*\s)([^$\n]+?)(?<!\\)\$(?!\d)", re.DOTALL
+    r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)"
+    rf"|(?<![\\$])(?<![^\W{LETTERS}])\$(?!\s*\d[\d,.]*\s)([^$\n]+?)(?<!\\)\$(?!\d)",
+    re.DOTALL,
 )
-_NUMBER_START = re.compile(r"(?<![\w.\\])(?:\d|\.\d)|(?<![\w.])\\frac(?![A-Za-z])|(?<=>>)\d")
-_SIGN_BEFORE = re.compile(r"(?:^|(?<=[\s=(:,]))(?:[-+]\s?)?(?:US\$|Rs\.?\s?|[$€£¥₹₩]\s?)?(?:[-+]\s?)?$")
+# no letter before it, but those of scripts that have no blanks between words
+_NUMBER_START = re.compile(
+    rf"(?<![^\W{LETTERS}])(?<![.\\])(?:\d|\.\d)|(?<![^\W{LETTERS}])(?<!\.)\\frac(?![A-Za-z])|(?<=>>)\d"
+)
+_SIGN_BEFORE = re.compile(rf"(?:^|(?<=[\s=(:,{LETTERS}]))(?:[-+]\s?)?(?:US\$|Rs\.?\s?|[$€£¥₹₩]\s?)?(?:[-+]\s?)?$")
 # what stands right before the last number of a sentence that it is not the answer of
 _PART_OF_MORE = re.compile(
     r"\d[\d.,]*\s*(?:[A-Za-z]+\s+)?(?:or|and|to|through|versus|vs\.?|less|(?:out\s+)?of)\s*$"  # 3 or 4; 18 of 20
@@ -70,6 +77,13 @@ def answer_block(text: str) -> str | None:
     end = text.rfind("</answer>")
     start = text.rfind("<answer>", 0, end) if end >= 0 else -1
     return text[start + len("<answer>") : end] if start >= 0 else None
+
+
+def with_opened_thought(text: str, prompt: str) -> str:
+    """The completion with the <think> that its prompt ended with, as the templates of R1's distilled models do: what it
+    begins with is a thought. Only the end of the prompt counts; what it says of tags before is instruction.
+    """
+    return f"<think>{text}" if prompt.rstrip().endswith("<think>") else text
 
 
 def has_think_answer_format(text: str) -> bool:
@@ -119,7 +133,10 @@ def final_answer(text: str, is_cut: bool = False) -> Answer | None:
         if _is_retracted(behind):
             return _ending(behind, is_cut)
         return Answer(line, False) if line and not (is_cut and part.endswith(line)) else None
-    return _stated(part, is_cut)
+    if not is_cut and (aligned := last_line(part)):
+        return Answer(aligned, True)
+    answer = _stated(part, is_cut)
+    return answer and Answer(without_aside(answer.text), answer.is_exact)
 
 
 def _is_retracted(following: str) -> bool:
@@ -135,7 +152,9 @@ def _stated(part: str, is_cut: bool) -> Answer | None:
     rest = part[start:].strip()
     if statement is not None:
         end = _SENTENCE_END.search(rest)
-        phrase = _REASON.split(rest[: end.start()] if end else rest, maxsplit=1)[0].strip("* ")
+        sentence = rest[: end.start()] if end else rest
+        phrase = _REASON.split(sentence, maxsplit=1)[0].strip("* ")
+        phrase = phrase if has_balanced_braces(phrase) else sentence
         following = rest[end.end() :] if end else ""
         if _is_retracted(following):
             return _ending(following, is_cut)
@@ -166,7 +185,7 @@ def _ending(text: str, is_cut: bool) -> Answer | None:
     for end in _SENTENCE_END.finditer(tail, 0, last):
         start = end.end()
     following = _SENTENCE_END.search(tail, last)
-    if following and following.group() == "?":
+    if following and following.group() in "?？":
         return None
     phrase = tail[start : following.start() if following else len(tail)].strip()
     return Answer(phrase, False) if has_balanced_braces(phrase) else None  # half a formula
@@ -185,7 +204,7 @@ def quantity_in(phrase: str) -> Quantity | None:
     found: Quantity | None = None
     place = 0
     while match := _NUMBER_START.search(text, place):
-        sign = _SIGN_BEFORE.search(text, 0, match.start())
+        sign = _SIGN_BEFORE.search(text, max(0, match.start() - 16), match.start())
         start = sign.start() if sign is not None else match.start()
         read = quantity_at(text, start)
         if read is None:
@@ -200,6 +219,8 @@ def quantity_in(phrase: str) -> Quantity | None:
 
 def is_part_of_more(before: str, behind: str) -> bool:
     """Whether what stands beside a value denies it, or makes it a part of an operation or a list."""
+    if is_part_before(before):
+        return True
     return _PART_OF_MORE.search(before[-60:]) is not None or DENIED_BEHIND.match(behind[:80]) is not None
 
 

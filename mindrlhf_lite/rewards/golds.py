@@ -11,11 +11,13 @@ from typing import Any
 from tqdm import tqdm
 
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.rewards.agreement import parsed_formula, same_answer
+from mindrlhf_lite.rewards.formulas import parsed_formula
 from mindrlhf_lite.rewards.knights import knight_statements
 from mindrlhf_lite.rewards.numbers import parse_quantity
 from mindrlhf_lite.rewards.plain_form import has_balanced_braces, plain_form
 from mindrlhf_lite.rewards.pool import Verdict, VerifierPool
+from mindrlhf_lite.rewards.regions import region
+from mindrlhf_lite.rewards.structure import leaves, read
 from mindrlhf_lite.rewards.verifiers import find_verifier
 from mindrlhf_lite.types import CompletionView, FinishReason, Outcome
 
@@ -100,6 +102,20 @@ class _Trial:
 
 _COMMAND, _WORD = re.compile(r"\\[A-Za-z]+"), re.compile(r"[A-Za-z]{2,}")
 _PROSE = 4  # so many words are no answer that a model would give word by word
+# what tables and programs write where there is nothing; "none" and "undefined" may be answers
+_MISSING = re.compile(
+    r"[-+]?nan|[-+]?Infinity|[-+]inf|inf|null|nil|NoneType|n\.?/?a\.?|tbd|todo|unknown|missing"
+    r"|#[A-Z/0!?]+|<[a-z_ ]+>|\[[a-z_ ]+\]|-|\?+"
+)
+_MISSING_IN_ANY_CASE = re.compile(r"nan|null|n/a|tbd|todo|#[a-z/0]+[!?]?", re.IGNORECASE)
+_APPROXIMATE = re.compile(
+    r"(?:about|around|approximately|approx\.?|roughly|nearly|almost|circa|ca\.|some|~|\\(?:approx|sim|simeq)(?![A-Za-z])|大?约|約|およそ|약|대략)\s*(?=[-+]?[$£€]?\s*[.\d\\])",
+    re.IGNORECASE,
+)
+_OR_SO = re.compile(r"\d\s*(?:or so|or thereabouts|-?ish|左右|前後|정도)$", re.IGNORECASE)
+_MALFORMED = re.compile(r"\d\s*\.\.+\s*\d|\d\.\d+\.\d|\d\s*[@#~]\s*\d|\d,,\d|[-+]{2,}\d|^\d*\.$")
+_FORMULA = re.compile(r"[\w\s\\{}()\[\]^+\-*/=<>.,:;|&°!'%$]+")
+_UNIT_WORD = re.compile(r"(?<=[\d}])\s*[A-Za-z]{3,}")
 
 
 def gold_problem(gold: str, kind: str = "math") -> str | None:
@@ -111,15 +127,54 @@ def gold_problem(gold: str, kind: str = "math") -> str | None:
         if said is None:
             return "it contradicts itself"
         return None if said else "it says of nobody whether they are a knight or a knave"
+    plain = plain_form(gold)
+    if _MISSING.fullmatch(plain) or _MISSING_IN_ANY_CASE.fullmatch(plain):
+        return "it stands for an answer that is missing"
+    if _APPROXIMATE.match(plain) or _APPROXIMATE.match(gold.strip()) or _OR_SO.search(plain):
+        return "it says about how much, and answers say how much"
+    if _MALFORMED.search(plain):
+        return "it is no number"
     # a quantity, or one word, which is compared as text
-    if parse_quantity(gold) is not None or plain_form(gold).isalpha():
+    if parse_quantity(gold) is not None or plain.isalpha():
         return None
     if len(_WORD.findall(_COMMAND.sub(" ", gold))) >= _PROSE:
         return "it is prose, which no model would give word by word"
-    if not re.search(r"\w", plain_form(gold)):
+    if not re.search(r"\w", plain):
         return "there is neither a letter nor a digit in it"
     if not has_balanced_braces(gold):
         return "its braces, or the brackets of a root, do not match"
-    if parsed_formula(plain_form(gold)) is not None or same_answer(gold, gold):
+    return _unreadable(plain)
+
+
+def _unreadable(plain: str) -> str | None:
+    """Why the parts of a gold answer cannot be read, or None. (Whether it is equal to itself says nothing: as text, it
+    always is.)
+    """
+    node = read(plain)
+    parts = [part.text for part in node.parts] if node.kind == "list" else [plain]
+    if len(parts) > 1 and sum(_is_amount(part) for part in parts) > 1 and len(set(map(_unit, parts))) > 1:
+        return "it holds two amounts, each with a unit of its own"
+    if all(_is_readable(part) for part in leaves(node)) or region(plain) is not None:
         return None
-    return "it is no quantity, and math-verify finds no formula in it"
+    if parsed_formula(plain) is not None:
+        return None
+    return "it is no quantity and no words, and no formula can be read in it"
+
+
+def _is_amount(text: str) -> bool:
+    return parse_quantity(text) is not None and _UNIT_WORD.search(text) is not None
+
+
+def _unit(text: str) -> str:
+    found = _UNIT_WORD.search(text)
+    return found.group().strip() if found else ""
+
+
+def _is_readable(text: str) -> bool:
+    """Whether a single value is a quantity, a formula, words, or digits and words as in a time or a date."""
+    return (
+        parse_quantity(text) is not None
+        or re.fullmatch(r"[^\W_][\w .:'/-]*", text) is not None
+        or parsed_formula(text) is not None
+        or (_COMMAND.search(text) is not None and _FORMULA.fullmatch(text) is not None)  # \\tan 15°, which is no LaTeX
+    )

@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from mindrlhf_lite.rewards import east_asian
 from mindrlhf_lite.rewards.plain_form import plain_form, without_parentheses
 
 _MAX_CHARACTERS = 400  # of one quantity: nobody writes longer ones, and thousands of digits cost time
@@ -32,10 +33,11 @@ _POWER = (
     r"(?:\s*(?:\\times|\\cdot|\*|[xX])\s*10\s*\^\s*(?:\{\s*([-+]?\s*\d{1,9})\s*\}|([-+]?\d{1,9}))|[eE]([-+]?\d{1,9}))"
 )
 
-_HEAD = re.compile(rf"\s*([-+]?)\s*({_CURRENCY})?\s*([-+]?)\s*")
+_HEAD = re.compile(rf"\s*([-+]?)\s*({_CURRENCY})?\s*([-+]?)\s*(百分之\s*)?")
 _FORMS = [
-    (re.compile(rf"(\d{{1,100}})\s*{_FRAC}"), "mixed_frac"),
-    (re.compile(r"(\d{1,100})(?: +| and )(\d{1,100})\s*/\s*(\d{1,100})(?![\d.,/])"), "mixed"),
+    (re.compile(rf"(\d{{1,100}})\s*又?\s*{_FRAC}"), "mixed_frac"),
+    (re.compile(east_asian.FRACTION), "denominator first"),
+    (re.compile(r"(\d{1,100})(?: +| and |\s*又\s*)(\d{1,100})\s*/\s*(\d{1,100})(?![\d.,/])"), "mixed"),
     (re.compile(_FRAC), "frac"),
     (re.compile(_REPEATING), "repeating"),
     (re.compile(_SLASHED), "slashed"),
@@ -77,9 +79,22 @@ _NO_UNITS = frozenset(
     short debt loss deficit owed overdrawn
     """.split()
 )
+# 88 times, 88 times a day, 88 times as many; but not 88 times 2, nor 88 times the width
+COUNTS_TIMES = re.compile(
+    r"\s*times\b(?=\s*(?:$|[.,;:!?)}]|(?:an?|per|each|every|in|as|more|larger|greater|bigger|longer|faster|higher"
+    r"|taller|heavier|older|daily|weekly|total|altogether)\b))",
+    re.IGNORECASE,
+)
+_BEFORE_NUMBER_WORD = re.compile(
+    r"\d\s*[A-Za-z]+(?:\s+[A-Za-z]+)?\s+(?:in|for|over|within|after|during|every|per|each|across"
+    r"|the|these|those|all|his|her|their|our)\s+$",
+    re.IGNORECASE,
+)
+_WORDS_APART = 3  # between a number and one in words: then it is another one
+_NOUN = re.compile(r"\s+(?!(?:and|or|point|times|plus|minus|percent|hundred|thousand|million)\b)[A-Za-z]{2,}")
 _MAX_UNIT_WORDS = 6
 _BEFORE_UNIT = re.compile(r"\s+per\s+\d+\s+|\s*-\s*|\s*")
-_IN_PARENTHESES = re.compile(r"\s*\(([A-Za-z][A-Za-z .'\-]{0,40})\)")
+_IN_PARENTHESES = re.compile(rf"\s*\(([A-Za-z{east_asian.LETTERS}][A-Za-z{east_asian.LETTERS} .'/\-]{{0,40}})\)")
 
 
 @dataclass(frozen=True)
@@ -132,19 +147,26 @@ def quantity_at(text: str, start: int) -> tuple[Quantity, int] | None:
         value, end = value * Fraction(10) ** exponent, power.end()
     sign = -1 if "-" in (head.group(1) + head.group(3)) else 1
     value, dozens = sign * value, None
-    if scale := _SCALE.match(text, end):
+    if (multiplied := east_asian.scaled(text, end, value)) is None:
+        return None
+    value, end = multiplied
+    if dozen := east_asian.DOZEN.match(text, end):
+        value, dozens, end = value * 12, value, dozen.end()
+    elif scale := _SCALE.match(text, end):
         if scale.group(1).lower() == "dozen":
             dozens = value
         value, end = value * _SCALES[scale.group(1).lower()], scale.end()
-    is_percent = False
-    if percent := _PERCENT.match(text, end):
+    is_percent = head.group(4) is not None
+    if percent := _PERCENT.match(text, end) or east_asian.PERCENT.match(text, end):
         is_percent, end = True, percent.end()
     elif degrees := _DEGREES.match(text, end):
         end = degrees.end()
     elif currency := _TRAILING_CURRENCY.match(text, end):
         end = currency.end()
-    end = _end_of_unit(text, end)
-    return (Quantity(value, is_percent, dozens), end) if _stands_alone(text, end) else None
+    unit_end = east_asian.end_of_unit(text, _end_of_unit(text, end))
+    if unit_end is None or not _stands_alone(text, unit_end):
+        return None
+    return Quantity(value, is_percent, dozens), unit_end
 
 
 def _amount(text: str, start: int) -> tuple[Fraction, int] | None:
@@ -173,6 +195,8 @@ def _value(form: str, parts: list[str]) -> Fraction | None:
     values = [_decimal(part) for part in parts]
     if form == "decimal":
         return values[0]
+    if form == "denominator first":
+        return values[1] / values[0] if values[0] else None
     if values[-1] == 0:
         return None
     if form in ("slashed", "frac"):
@@ -188,7 +212,9 @@ def _decimal(text: str) -> Fraction:
 def _end_of_unit(text: str, start: int) -> int:
     """Where the words of a unit end that begin at `start`; `start` if there is none."""
     if parenthesised := _IN_PARENTHESES.match(text, start):
-        return parenthesised.end() if not changes_the_value(parenthesised.group(1).split()) else start
+        name = parenthesised.group(1)
+        is_other = changes_the_value(name.split()) or east_asian.is_changed_behind(name)
+        return start if is_other or east_asian.multiplier_behind(name) else parenthesised.end()
     end, place, words = start, start, 0
     joint = _BEFORE_UNIT.match(text, start)
     assert joint is not None
@@ -197,7 +223,7 @@ def _end_of_unit(text: str, start: int) -> int:
     while words < _MAX_UNIT_WORDS and (word := _WORD.match(text, place)):
         name = word.group().rstrip(".")
         if (
-            changes_the_value([name])
+            (changes_the_value([name]) and not COUNTS_TIMES.match(text, place) and not _is_in_phrase(text, word, words))
             or (is_glued and name not in _GLUED)
             or (len(name) == 1 and not _may_stand_alone(text, word, place))
         ):
@@ -213,6 +239,16 @@ def _end_of_unit(text: str, start: int) -> int:
             break
         place = following.end()
     return end
+
+
+def _is_in_phrase(text: str, word: re.Match[str], words: int) -> bool:
+    """Whether a number in words belongs to what the unit is measured in: 120 dollars in two days."""
+    if not re.fullmatch(NUMBER_WORD, word.group(), re.IGNORECASE):
+        return False
+    is_apart = (
+        words >= _WORDS_APART or _BEFORE_NUMBER_WORD.search(text[max(0, word.start() - 80) : word.start()]) is not None
+    )
+    return is_apart and _NOUN.match(text, word.end()) is not None
 
 
 def _may_stand_alone(text: str, word: re.Match[str], place: int) -> bool:

@@ -11,7 +11,7 @@ import re
 
 from mindrlhf_lite.rewards.agreement import agrees, same_answer
 from mindrlhf_lite.rewards.boxes import last_boxed
-from mindrlhf_lite.rewards.final_answer import Answer, final_answer
+from mindrlhf_lite.rewards.final_answer import Answer, final_answer, with_opened_thought
 from mindrlhf_lite.types import CompletionView, FinishReason, Outcome, Score
 
 _FORMAT = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>\s*", re.DOTALL)
@@ -29,6 +29,10 @@ def _scored(verdict: bool | None, right: float, wrong: float, unread: float) -> 
     return Score(right, Outcome.CORRECT) if verdict else Score(wrong, Outcome.WRONG)
 
 
+def _text(completion: CompletionView) -> str:
+    return with_opened_thought(completion.text, completion.prompt)
+
+
 def _boxed_agrees(text: str, gold: str) -> bool | None:
     content = last_boxed(text)
     return None if content is None or not content.strip() else same_answer(content, gold)
@@ -44,12 +48,12 @@ def acc(completion: CompletionView, gold: str) -> Score:
     if "boxed" not in completion.text:
         return Score(-1.0, Outcome.UNPARSED)
     is_cut = completion.finish_reason is FinishReason.LENGTH
-    return _scored(agrees(final_answer(completion.text, is_cut), gold), 1.0, -0.5, -1.0)
+    return _scored(agrees(final_answer(_text(completion), is_cut), gold), 1.0, -0.5, -1.0)
 
 
 def base_acc(completion: CompletionView, gold: str) -> Score:
     r"""1 if the completion is <think>..</think>..<answer>.. \boxed{} ..</answer> and the box right, else 0."""
-    if _FORMAT_WITH_BOX.fullmatch(completion.text) is None:
+    if _FORMAT_WITH_BOX.fullmatch(_text(completion)) is None:
         return Score(0.0, Outcome.UNPARSED)
     return math_17k_acc(completion, gold)
 
@@ -63,12 +67,12 @@ def acc_for_dapo(completion: CompletionView, gold: str) -> Score:
 
 def format(completion: CompletionView, gold: str) -> Score:
     """1 if the completion is <think>..</think> and <answer>..</answer>, else 0."""
-    return _scored(_FORMAT.fullmatch(completion.text) is not None, 1.0, 0.0, 0.0)
+    return _scored(_FORMAT.fullmatch(_text(completion)) is not None, 1.0, 0.0, 0.0)
 
 
 def strict_format(completion: CompletionView, gold: str) -> Score:
     r"""1 if each of the four tags and \boxed{} stands once, in order, and nothing around them, else -0.5."""
-    text = completion.text.strip()
+    text = _text(completion).strip()
     places = [text.find(each) for each in _IN_ORDER]
     is_right = (
         all(text.count(each) == 1 for each in _IN_ORDER)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from mindrlhf_lite.rewards.plain_math import as_latex, one_matrix
+
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
 _VULGAR = {
@@ -45,7 +47,6 @@ _SIGNS = {
     "∙": r"\cdot ",
     "⋅": r"\cdot ",
     "π": r"\pi ",
-    "√": r"\sqrt",
     "∞": r"\infty ",
     "°": r"^\circ ",
     "º": r"^\circ ",
@@ -72,6 +73,8 @@ _NOTHING = re.compile(
     r"\\!|\\(?:display|text|script)style\b|\\limits\b|\\(?:left|right)(?![A-Za-z])\.?|\\(?:[bB]igg?)[lrm]?(?![A-Za-z])|\\mathstrut\b|\\phantom\{[^{}]*\}|\\(?:text)?color\s*\{[^{}]*\}|\\(?:tiny|small|large|Large|LARGE|huge|Huge)\b|\\bf\b|\\rm\b|\\it\b"
 )
 _THIN_COMMA = re.compile(r"(?<=\d),\\!\s*(?=\d{3})")
+_BRACED_COMMA = re.compile(r"\s?\{\s?,\s?\}\s?(?=\d)|\{,\}")
+_UNFINISHED = re.compile(r",\s*(?:\.\.\.|\\[lc]?dots(?![A-Za-z]))[\s.]*$")  # 1, 2, ... is no list of two
 _FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 _TEXT = re.compile(
     r"\\(?:text|textbf|textit|textrm|textnormal|texttt|textsf|mathrm|mathbf|mathit|mathsf|mathtt|mbox|hbox|operatorname\*?|emph|bm|boldsymbol|underline|fbox|boxed)\s*\{([^{}]*)\}"
@@ -84,11 +87,15 @@ _BARE_DOLLAR = re.compile(r"\\\$")
 _MARKDOWN = re.compile(r"(\*\*|__|`)(.+?)\1", re.DOTALL)
 _EMPHASIS = re.compile(r"(?<![^\s(])\*([^*\s][^*]*)\*(?![\w*])")
 _EN_DASH = re.compile(r"\u2013(?=\d)")
-_NEGATIVE = re.compile(r"\bnegative\s+(?=[\d.\\])|(?:^|(?<=is )|(?<== ))minus\s+(?=[\d.\\])", re.IGNORECASE)
+_NEGATIVE = re.compile(
+    r"(?:[负負]|マイナス|마이너스)\s*(?=[\d.\\])|\bnegative\s+(?=[\d.\\])|(?:^|(?<=is )|(?<== ))minus\s+(?=[\d.\\])",
+    re.IGNORECASE,
+)
 _OHM = re.compile(r"(?<=\d)\s*\\Omega(?![A-Za-z])")
 _BLANKS = re.compile(r"\s+")
 _DRESS = re.compile(r"\\(?:math(?:bf|rm|it|sf|tt)|text(?:bf|rm|it)?|boldsymbol|bm|boxed)\s*(?=\{)")
 _MAX_NESTED = 20  # braces or parentheses around everything
+_LONGEST_FORMULA = 2000  # in which plain mathematics is looked for
 _TEXT_DEPTH = 4  # \textbf{\text{...}}
 
 
@@ -106,7 +113,8 @@ def plain_form(answer: str) -> str:
     text = _NOTHING.sub("", _THIN_COMMA.sub(",", text))
     text = _DOLLARS.sub(r" \1 ", text)
     text = _BARE_DOLLAR.sub("$", text)
-    text = text.replace("{,}", ",").replace("\\%", "%").replace("\\#", "#").replace("\\_", "_").replace("\\&", "&")
+    text = _BRACED_COMMA.sub(",", text)
+    text = text.replace("\\%", "%").replace("\\#", "#").replace("\\_", "_").replace("\\&", "&")
     text = text.replace("\\pounds", "£").replace("\\euro", "€")
     text = _SPACES.sub(" ", text)
     text = _FRACTION.sub(r"\\frac", text)
@@ -115,11 +123,12 @@ def plain_form(answer: str) -> str:
         text, found = _TEXT.subn(r" \1 ", text)
         if not found:
             break
-    text = _NEGATIVE.sub(
-        "-", _OHM.sub(" ohm", text.replace("\\varnothing", "\\emptyset").replace("{bmatrix}", "{pmatrix}"))
-    )
-    text = _BLANKS.sub(" ", text).strip().strip('"').rstrip(".,;:。 ").lstrip("= ").strip()
-    return _without_braces(text)
+    text = _OHM.sub(" ohm", text.replace("\\varnothing", "\\emptyset"))
+    text = _NEGATIVE.sub("-", text)
+    text = as_latex(one_matrix(text)) if len(text) <= _LONGEST_FORMULA else text
+    text = _BLANKS.sub(" ", text).strip().strip('"')
+    dots = ", ..." if _UNFINISHED.search(text) else ""
+    return _without_braces(text.rstrip(".,;:。 ").lstrip("= ").strip()) + dots
 
 
 def _without_braces(text: str) -> str:

@@ -19,6 +19,7 @@ from mindrlhf_lite.rewards.final_answer import (
     answering_part,
     final_answer,
     has_think_answer_format,
+    with_opened_thought,
     without_thought,
 )
 from mindrlhf_lite.rewards.knights import knight_statements
@@ -117,30 +118,34 @@ def _is_cut(completion: CompletionView) -> bool:
     return completion.finish_reason is FinishReason.LENGTH
 
 
+def _text(completion: CompletionView) -> str:
+    return with_opened_thought(completion.text, completion.prompt)
+
+
 def accuracy_reward(completion: CompletionView, gold: str) -> Score:
     """1 if the number that the completion ends up with is the gold number, else 0. For data sets whose answers are
     numbers; boxes are read too.
     """
-    return _judged(number_agrees(final_answer(completion.text, _is_cut(completion)), gold))
+    return _judged(number_agrees(final_answer(_text(completion), _is_cut(completion)), gold))
 
 
 def qwen_accuracy_reward(completion: CompletionView, gold: str) -> Score:
     r"""1 if the completion's answer agrees with the gold one, else 0: that of the last \boxed{}, else behind ####, "the
     answer is", or at the end.
     """
-    return _judged(agrees(final_answer(completion.text, _is_cut(completion)), gold))
+    return _judged(agrees(final_answer(_text(completion), _is_cut(completion)), gold))
 
 
 def format_reward(completion: CompletionView, gold: str) -> Score:
     """1 if the whole completion is <think>..</think><answer>..</answer> with an answer in it, else 0. Does not look at
-    the answer.
+    the answer. A <think> that the prompt ends with counts as the completion's.
     """
-    return _judged(has_think_answer_format(completion.text))
+    return _judged(has_think_answer_format(_text(completion)))
 
 
 def r1_accuracy_reward(completion: CompletionView, gold: str) -> Score:
     r"""1 if the answer inside <answer> is right, -1 if not or if there is none: its last \boxed{}, or all of it."""
-    part = without_thought(completion.text)
+    part = without_thought(_text(completion))
     block = None if part is None else answer_block(part)
     if block is None or not block.strip():
         return _judged(None, wrong=-1.0)
@@ -151,7 +156,7 @@ def kk_reward(completion: CompletionView, gold: str) -> Score:
     """Knights and knaves: 1 if the answer (inside <answer> where there is one) says of everybody in the gold, and of
     nobody else, what they are.
     """
-    part = answering_part(completion.text)
+    part = answering_part(_text(completion))
     said = knight_statements(part) if part else {}
     return _judged(None if said == {} else said == knight_statements(gold))
 

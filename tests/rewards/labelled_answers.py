@@ -1,11 +1,11 @@
 r"""Right and wrong completions made from the gold answers of real data sets: in which forms verifiers pay for wrong
 answers, and refuse right ones.
 
-    python tests/rewards/labelled_answers.py [--rows N] [--show]
+    python tests/rewards/labelled_answers.py [--rows N] [--forms N] [--show N]
 
 Golds: GSM8K, MATH-500, and the MATH and AIME parts of DeepScaleR in ../shared/data. Every wrong form is wrong for a
 reason that its name gives; a form that happens to be right for a gold (2^2 for 4) is left out. Rows are (verifier's
-name, form, completion, gold, is_right).
+name, form, completion, gold, is_right). --forms counts the forms of labelled_forms.py as well, each by itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from fractions import Fraction
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT)]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from rewards.labelled_forms import twins
 
 from mindrlhf_lite.rewards.verifiers import BUILT_IN
 from mindrlhf_lite.types import CompletionView
@@ -304,11 +306,34 @@ def judge(row: Row) -> bool:
     return BUILT_IN[verifier].score(CompletionView(text), gold).outcome.value == "correct"
 
 
+def count_forms(draws: int, show: int) -> None:
+    """Prints, of every form of labelled_forms.py, how many wrong ones are paid and right ones refused."""
+    counts: dict[str, Counter[tuple[bool, bool]]] = defaultdict(Counter)
+    mistakes: dict[tuple[str, bool], list[tuple[str, str]]] = defaultdict(list)
+    for form, text, gold, is_right in twins(draws):
+        is_judged = judge(("qwen_accuracy_reward", form, text, gold, is_right)) is is_right
+        counts[form][is_right, is_judged] += 1
+        if not is_judged:
+            mistakes[form, is_right].append((text, gold))
+    total: Counter[tuple[bool, bool]] = sum(counts.values(), Counter())
+    for form, count in [*counts.items(), ("all forms", total)]:
+        paid, refused = (
+            f"{count[label, False]} of {count[label, False] + count[label, True]:,}" for label in (False, True)
+        )
+        print(f"{form:32} wrong ones paid {paid:>14}, right ones refused {refused:>14}")
+    for (form, is_right), found in mistakes.items():
+        for text, gold in found[:show]:
+            print(f"  {'REFUSED' if is_right else 'PAID'} {form}: gold {gold!r}: {text[-160:]!r}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100, help="golds of each data set (default: 100)")
     parser.add_argument("--show", type=int, default=0, help="mistakes shown of every form (default: 0)")
+    parser.add_argument("--forms", type=int, default=0, help="draws of each form of labelled_forms.py (default: 0)")
     args = parser.parse_args()
+    if args.forms:
+        count_forms(args.forms, args.show)
     counts: dict[tuple[str, bool], Counter[bool]] = defaultdict(Counter)
     mistakes: dict[tuple[str, str, bool], list[tuple[str, str]]] = defaultdict(list)
     for source, row in rows(ROOT.parent / "shared/data", args.rows):

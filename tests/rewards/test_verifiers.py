@@ -18,7 +18,11 @@ from mindrlhf_lite.rewards.plain_form import plain_form
 from mindrlhf_lite.rewards.verifiers import BUILT_IN, find_verifier, verifier
 from mindrlhf_lite.types import CompletionView, FinishReason
 
-ANSWERS = yaml.safe_load(Path(__file__).with_name("answers.yaml").read_text(encoding="utf-8"))
+TABLES = [
+    yaml.safe_load(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+    for name in ("answers.yaml", "answers_by_form.yaml")
+]
+ANSWERS = {kind: [row for table in TABLES for row in table[kind]] for kind in ("right", "wrong")}
 
 
 def score(name, text, gold, **view):

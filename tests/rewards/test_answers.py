@@ -1,0 +1,373 @@
+"""How answers are read and compared, module by module; what verifiers make of it is in test_verifiers.py."""
+
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from rewards.labelled_answers import judge
+from rewards.labelled_forms import twins
+
+from mindrlhf_lite.rewards.boxes import last_box, last_boxed
+from mindrlhf_lite.rewards.congruences import same_congruence
+from mindrlhf_lite.rewards.costs import text_is_costly
+from mindrlhf_lite.rewards.final_answer import with_opened_thought
+from mindrlhf_lite.rewards.formulas import same_formula
+from mindrlhf_lite.rewards.golds import gold_problem
+from mindrlhf_lite.rewards.numbers import parse_quantity
+from mindrlhf_lite.rewards.phrases import last_line, without_aside
+from mindrlhf_lite.rewards.plain_form import plain_form
+from mindrlhf_lite.rewards.regions import region, same_region
+from mindrlhf_lite.rewards.structure import read
+from mindrlhf_lite.rewards.verifiers import BUILT_IN
+from mindrlhf_lite.types import CompletionView
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("25元", 25),
+        ("25 个苹果", 25),
+        ("7千米", 7),
+        ("7千克", 7),
+        ("7千", 7000),
+        ("25万", 250_000),
+        ("3万5000元", 35_000),
+        ("1.5亿", 150_000_000),
+        ("3百万円", 3_000_000),
+        ("25만 원", 250_000),
+        ("25명입니다", 25),
+        ("7조각", 7),
+        ("5分之2", Fraction(2, 5)),
+        ("3又1/2", Fraction(7, 2)),
+        ("负7", -7),
+        ("2ダース", 24),
+        ("60 千米/小时", 60),
+        *(
+            (text, None)
+            for text in (
+                "7个半",
+                "7多个",
+                "7的平方",
+                "7の2乗",
+                "7以上",
+                "7和8",
+                "7または8",
+                "7의 제곱",
+                "3成",
+                "2万五千",
+            )
+        ),
+    ],
+)
+def test_quantities_in_chinese_japanese_and_korean(text, value):
+    found = parse_quantity(text)
+    assert found is None if value is None else found.value == value
+
+
+@pytest.mark.parametrize(
+    ("mine", "gold", "is_same"),
+    [
+        (r"\frac{1}{2^{80}}", "2^{-80}", True),
+        (r"\frac{1}{2^{80}}", "2^{-81}", False),
+        (r"\frac{3}{30!}", r"\frac{1}{10 \cdot 29!}", True),
+        ("1-10^{-30}", "1-10^{-31}", False),
+        (r"\sqrt{2}\sqrt{3}-\sqrt{6}", "0", True),
+        (r"e^{-90}", "0", False),
+        (r"3^{-50}x", "3^{-51}x", False),
+        (r"\sqrt{x^2}", "x", False),
+        (r"\sin^2 x + \cos^2 x", "1", True),  # letters on one side only: math-verify decides
+        (r"2x + 2y = 8", "x + y = 4", True),
+        ("x + y = 4", "4", False),
+        (r"1+i\sqrt{3}", r"2e^{i\frac{\pi}{3}}", True),
+        (r"1-i\sqrt{3}", r"2e^{i\frac{\pi}{3}}", False),
+        ("5i", "i \\cdot 5", True),
+        (r"\cos 60°", r"\frac{1}{2}", True),
+    ],
+)
+def test_formulas_by_value(mine, gold, is_same):
+    assert same_formula(mine, gold) is is_same
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        r"\binom{10^6}{3}",
+        r"\binom{123456}{7}",
+        "((8!)!)!",
+        "(8!)!",
+        r"\gcd(9!, 8)",
+        "(" * 40 + "x" + ")" * 40,
+        "7^{7^{7^7}}",
+        r"\ln((9!)!)",
+        "(x+1)^{900}",
+        "(3^{99999})^{99999}",
+    ],
+)
+def test_costly_formulas_are_refused_before_they_are_evaluated(formula):
+    assert text_is_costly(formula) or not same_formula(formula, "2")
+
+
+def test_costly_formulas_of_chance():
+    """A small part of `tests/rewards/costly_expressions.py`; the limit is the script's, in processor time."""
+    script = Path(__file__).with_name("costly_expressions.py")
+    ran = subprocess.run(
+        [sys.executable, script, "--count", "120", "--seed", "3"], capture_output=True, text=True, timeout=300
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("-3 < t \\le 7", [(-3, False, 7, True)]),
+        ("7 \\ge t > -3", [(-3, False, 7, True)]),
+        ("t \\ne 0", [(float("-inf"), False, 0, False), (0, False, float("inf"), False)]),
+        ("t > 1 and t < 4", [(1, False, 4, False)]),
+        ("t < 1, t > 4", [(float("-inf"), False, 1, False), (4, False, float("inf"), False)]),
+        ("[2, 5) \\cup [5, 9]", [(2, True, 9, True)]),
+        ("|t - 1| \\le 2", [(-1, True, 3, True)]),
+        ("t < 1 and u > 4", None),
+        ("(1, 2) or (3, 4)", None),
+        ("a < t < b", None),
+        ("5", None),
+    ],
+)
+def test_regions(text, pieces):
+    found = region(text)
+    read_pieces = found and [(each.low, each.has_low, each.high, each.has_high) for each in found.pieces]
+    assert read_pieces == pieces
+
+
+def test_two_intervals_in_brackets_may_be_pairs():
+    assert same_region("(1, 2)", "(1, 2)") is None
+    assert same_region("1 < x < 2", "(1, 2)") is True
+    assert same_region("1 < x < 2", "1 < y < 2") is False
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "num_parts"),
+    [
+        ("4, 6", "list", 2),
+        ("4 and 6", "list", 2),
+        ("1,234, 5", "list", 2),
+        ("(4, 6)", "()", 2),
+        ("((4, 6))", "()", 2),
+        ("[4, 6)", "[)", 2),
+        ("\\{4, (6, 7)\\}", "set", 2),
+        ("\\pm 4, 6", "list", 3),
+        ("a = 4, b = 6", "list", 2),
+        ("(a, b) = (4, 6)", "()", 2),
+        ("\\begin{pmatrix}1 & 2 \\\\ 3 & 4\\end{pmatrix}", "matrix", 2),
+        ("\\frac{4, 6}{2}", "", 0),
+        ("a + b = 4", "", 0),
+    ],
+)
+def test_structure(text, kind, num_parts):
+    node = read(text)
+    assert (node.kind, len(node.parts)) == (kind, num_parts)
+
+
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [
+        (r"$a=\boxed{4}$ and hence $b=\boxed{6}$", "a=4, b=6"),
+        (r"\boxed{4}\qquad\text{or}\qquad\boxed{6}", "4, 6"),
+        (r"\boxed{4}. After that, \boxed{6}", "6"),
+        (r"\boxed{4}, so the total is \boxed{6}", "6"),
+        (r"\boxed 46.", "46"),
+        (r"\boxed{4} \pmod{7}", r"4 \pmod{7}"),
+        (r"答案是\boxed{46}万元", "46万"),
+        (r"so\boxed{46}", "46"),
+        (r"the result is\boxed{46}", "46"),
+        (r"k\boxed{46}", None),
+        (r"不是\boxed{46}", None),
+        (r"\boxed{46} times 3", None),
+        (r"\boxed{46} times", "46"),
+    ],
+)
+def test_what_stands_around_boxes(text, content):
+    assert last_box(text) == content
+
+
+def test_boxes_in_a_row_keep_their_names():
+    assert last_boxed(r"$p = \boxed{1}, q = \boxed{2}$") == "p=1, q=2"
+
+
+@pytest.mark.parametrize(
+    ("mine", "gold", "is_same"),
+    [
+        (r"4 \pmod{7}", "4", True),
+        ("4 (mod 7)", r"4 \pmod{7}", True),
+        (r"11 \pmod{7}", r"4 \pmod{7}", True),
+        (r"11 \pmod{7}", "4", False),
+        (r"11 \pmod{7}", "11", False),
+        (r"4 \pmod{8}", r"4 \pmod{7}", False),
+        ("4", "4", None),
+        ("x", r"4 \pmod{7}", None),
+    ],
+)
+def test_remainders(mine, gold, is_same):
+    assert same_congruence(mine, gold) is is_same
+
+
+@pytest.mark.parametrize(
+    ("typed", "latex"),
+    [
+        ("3pi", "3\\pi"),
+        ("sqrt(x+1)", "\\sqrt{x+1}"),
+        ("√15", "\\sqrt{15}"),
+        ("2√(3)/5", "2\\sqrt{3}/5"),
+        ("x^(1/3)", "x^{1/3}"),
+        ("4 cis 30^\\circ", "4 e^{i(\\frac{30 \\pi}{180})}"),
+        ("\\left[\\begin{array}{c} 1 \\\\ 2 \\end{array}\\right]", "\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}"),
+        ("spiral", "spiral"),
+        ("\\sqrt{15}", "\\sqrt{15}"),
+    ],
+)
+def test_mathematics_without_latex(typed, latex):
+    assert plain_form(typed) == latex
+
+
+def test_sentences():
+    assert without_aside("61, which is more than 40") == "61"
+    assert without_aside("61 rather than 40") == "61"
+    assert without_aside("less than 40") == "less than 40"
+    assert last_line("\\begin{align*}\nx &= 3 + 4\\\\\n&= 7.\n\\end{align*}") == "7."
+    assert last_line("\\begin{align*}\nx &= 3\\\\\ny &= 4\n\\end{align*}") == "x=3, y=4"
+    assert last_line("\\begin{align*}\nx &= 3\\\\\ny &= 4\n\\end{align*}\nSo we add them.") is None
+
+
+@pytest.mark.parametrize(
+    "gold",
+    [
+        "nan",
+        "NaN",
+        "-Infinity",
+        "null",
+        "N/A",
+        "n/a",
+        "#VALUE!",
+        "#N/A",
+        "TBD",
+        "around 40",
+        "≈ 7",
+        "~7",
+        "\\approx 7",
+        "约7",
+        "7 or so",
+        "3 cats and 4 dogs",
+        "$3 apples, 4 pears$",
+        "1..5",
+        "1.2.3",
+        "3,,4",
+        "?",
+        "C) 7",
+    ],
+)
+def test_golds_that_nothing_satisfies(gold):
+    assert gold_problem(gold)
+
+
+@pytest.mark.parametrize(
+    "gold",
+    [
+        "7",
+        "7元",
+        "\\infty",
+        "infinity",
+        "none",
+        "undefined",
+        "no solution",
+        "Friday",
+        "5:30 p.m.",
+        "4:3",
+        "June 3",
+        "x=2, y=3",
+        "(-\\infty, 2]",
+        "\\tan 15^\\circ",
+        "3 \\text{ and } 4",
+        "\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}",
+        "1\\pm\\sqrt{2}",
+        "5 feet 6 inches",
+    ],
+)
+def test_golds_that_are_fine(gold):
+    assert gold_problem(gold) is None
+
+
+def test_a_prompt_may_open_the_thought():
+    opened, text = "<user>1+2=<assistant><think>\n", "1+2 is 3</think><answer>3</answer>"
+    for name in ("format_reward", "r1_accuracy_reward", "qwen_accuracy_reward", "accuracy_reward", "format"):
+        assert BUILT_IN[name].score(CompletionView(text, prompt=opened), "3").value == 1
+    unended = CompletionView("It may be <answer>3</answer>", prompt=opened)
+    assert BUILT_IN["r1_accuracy_reward"].score(unended, "3").value == -1
+    assert BUILT_IN["qwen_accuracy_reward"].score(unended, "3").value == 0
+    told = "Think in <think> and </think>, then answer. 1+2="
+    assert with_opened_thought(text, told) == text
+    assert with_opened_thought(text, "<think>\n\n</think>\n\n") == text
+
+
+def test_twins_of_every_form():
+    """A small part of what docs/reliability.md reports, form by form."""
+    found: dict[tuple[str, bool], Counter[bool]] = defaultdict(Counter)
+    mistakes = []
+    for form, text, gold, is_right in twins(4, seed=5):
+        is_judged = judge(("qwen_accuracy_reward", form, text, gold, is_right)) is is_right
+        found[form, is_right][is_judged] += 1
+        if not is_judged:
+            mistakes.append((form, text, gold, is_right))
+    assert not mistakes and len(found) > 40
+
+
+_REPEATED = [
+    "sqrt(",
+    "√(",
+    "x^(",
+    "cis(",
+    "\\begin{align*}",
+    "\\end{align*}",
+    "(\\begin{array}{c}",
+    "です",
+    "7元和",
+    "7个半",
+    "万",
+    "x=1, ",
+    "(1, ",
+    "\\{1, ",
+    "\\boxed{1}, ",
+    "\\boxed 1 ",
+    "x=\\boxed{1}, ",
+    "1 and ",
+    "\\pm 1, ",
+    "x < 1 or ",
+    "(1, 2) \\cup ",
+    "1 of ",
+    "in two ",
+    "7 times ",
+    "which is less than 7, ",
+    "so ",
+    "yes, ",
+    "{ , }",
+    "1,000, ",
+    "| x",
+    "\\in ",
+    " \\pmod{7}",
+    "不是",
+    "答案是",
+    "1 x 1 = ",
+]
+
+
+@pytest.mark.parametrize("part", _REPEATED)
+def test_what_repeats_costs_no_more_than_its_length(part):
+    """A pattern that went back at every one of them would take minutes on longer ones."""
+    repeated = part * (6000 // len(part))
+    start = time.process_time()
+    for text in (repeated, f"\\boxed{{{repeated}}}", f"#### {repeated}", f"The answer is 7{' ' * 500}{repeated}"):
+        for gold in ("7", "x=2, y=3"):
+            assert BUILT_IN["qwen_accuracy_reward"].score(CompletionView(text), gold).value in (0, 1)
+    assert time.process_time() - start < 4
