@@ -69,13 +69,12 @@ def evaluate(model: str, args: argparse.Namespace, temperature: float, verifier:
     """A row a question: index, source, prompt, gold, verifier, and its completions with text, tokens, finish_reason and
     correct.
     """
-    from tqdm import tqdm
-
     from mindrlhf_lite.data.records import read_file
     from mindrlhf_lite.evaluation import EVALUATION_STREAM, generate_groups, question_rows
     from mindrlhf_lite.inference import load_model_folder
     from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.parallel.mesh import Mesh
+    from mindrlhf_lite.progress import Progress
     from mindrlhf_lite.rewards.runner import RewardFunction
     from mindrlhf_lite.rollout.native import NativeEngine
     from mindrlhf_lite.shapes.model_config import ModelConfig
@@ -98,11 +97,9 @@ def evaluate(model: str, args: argparse.Namespace, temperature: float, verifier:
     Mesh()
     engine = NativeEngine(Decoder(folder.config, folder.weights, False, length), args.max_num_seqs, length)
     sampling = SamplingParams(args.max_tokens, temperature=temperature, stop_token_ids=folder.stop_token_ids)
-    with tqdm(total=len(prompts) * args.k, unit="completion", desc=f"evaluating {Path(model).name}") as progress:
+    with Progress(len(prompts) * args.k, "completion", f"evaluating {Path(model).name}") as progress:
         seeds = [(args.seed, EVALUATION_STREAM, prompt.index) for prompt in prompts]
-        groups = generate_groups(
-            engine, folder.tokenizer, prompts, args.k, sampling, seeds, lambda count: progress.update(count) and None
-        )
+        groups = generate_groups(engine, folder.tokenizer, prompts, args.k, sampling, seeds, progress.update)
     rows = question_rows(groups, reward)
     _close(reward, len(rows) * args.k)
     return rows

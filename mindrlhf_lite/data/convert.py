@@ -5,6 +5,7 @@ What is cheap to find out about all rows is found out first: structure and gold 
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -171,24 +172,29 @@ def convert_questions(
     return without_unsatisfied(results, questions, converter.settings, workers)
 
 
+def _asked_by(prompt: Prompt) -> tuple[str, str, str]:
+    """(gold answer, source, kept columns as JSON)."""
+    return prompt.gold, prompt.source, json.dumps(dict(prompt.columns))
+
+
 def without_unsatisfied(
     results: Sequence[Prompt | BadRow], questions: Sequence[Question], settings: Conversion, workers: int
 ) -> list[Prompt | BadRow]:
     """With a bad row instead of every prompt whose gold answer a verifier finds right in no form."""
     if not settings.verifier_names:
         return list(results)
-    # of questions with one gold answer and source, one is asked for all
-    asked = {(result.gold, result.source): result.text for result in results if isinstance(result, Prompt)}
-    tried = [Asked(gold, source, prompt) for (gold, source), prompt in asked.items()]
+    # of questions with one gold answer, source and kept columns, one is asked for all
+    asked = {_asked_by(result): result.text for result in results if isinstance(result, Prompt)}
+    tried = [Asked(gold, source, prompt, columns) for (gold, source, columns), prompt in asked.items()]
     unfound = unsatisfied(tried, settings.verifier_names, settings.verifier_timeout_s, workers)
-    found = {(each.gold, each.source): ", ".join(names) for each, names in unfound.items()}
+    found = {(each.gold, each.source, each.columns): ", ".join(names) for each, names in unfound.items()}
     return [
         BadRow(
             question.row,
-            f"the gold answer {question.gold[:80]!r} is found right in no form by {found[result.gold, result.source]}",
+            f"the gold answer {question.gold[:80]!r} is found right in no form by {found[_asked_by(result)]}",
             question.file,
         )
-        if isinstance(result, Prompt) and (result.gold, result.source) in found
+        if isinstance(result, Prompt) and _asked_by(result) in found
         else result
         for question, result in zip(questions, results, strict=True)
     ]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
-
-from tqdm import tqdm
 
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.progress import Progress
 from mindrlhf_lite.rewards.formulas import parsed_formula
 from mindrlhf_lite.rewards.knights import knight_statements
 from mindrlhf_lite.rewards.numbers import parse_quantity
@@ -34,6 +33,7 @@ class Asked:
     gold: str
     source: str = ""
     prompt: str = ""
+    columns: str = "{}"  # JSON: what of its row was kept for verifiers
 
 
 def unsatisfied(
@@ -63,7 +63,7 @@ def _unsatisfied_by(name: str, asked: Sequence[Asked], timeout_s: float, workers
     try:
         for form in _FORMS:
             left = list(trial.left)
-            with tqdm(total=len(left), unit="gold", desc=name, leave=False, disable=None) as progress:
+            with Progress(len(left), "gold answer", name, says_end=False, leave=False) as progress:
                 pool.score([(_given_back(form, each), each.gold) for each in left], partial(trial.take, left, progress))
     finally:
         pool.close()
@@ -72,7 +72,8 @@ def _unsatisfied_by(name: str, asked: Sequence[Asked], timeout_s: float, workers
 
 def _given_back(form: str, asked: Asked) -> CompletionView:
     text = form.format(asked.gold)
-    return CompletionView(text, max(1, len(text) // 3), FinishReason.STOP, asked.prompt, asked.source)
+    columns = json.loads(asked.columns)
+    return CompletionView(text, max(1, len(text) // 3), FinishReason.STOP, asked.prompt, asked.source, columns)
 
 
 @dataclass
@@ -84,7 +85,7 @@ class _Trial:
     left: dict[Asked, str]  # not found right yet: the last failure
     timeouts: int = 0  # in a row
 
-    def take(self, asked: Sequence[Asked], progress: tqdm[Any], place: int, verdict: Verdict) -> None:
+    def take(self, asked: Sequence[Asked], progress: Progress, place: int, verdict: Verdict) -> None:
         """The verdict on one form of asked[place]."""
         progress.update()
         each = asked[place]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 from mindrlhf_lite.rewards.plain_math import as_latex, one_matrix
 
@@ -94,6 +95,7 @@ _NEGATIVE = re.compile(
 _OHM = re.compile(r"(?<=\d)\s*\\Omega(?![A-Za-z])")
 _BLANKS = re.compile(r"\s+")
 _DRESS = re.compile(r"\\(?:math(?:bf|rm|it|sf|tt)|text(?:bf|rm|it)?|boldsymbol|bm|boxed)\s*(?=\{)")
+_SHORT = 200  # characters of answers whose plain form is kept
 _MAX_NESTED = 20  # braces or parentheses around everything
 _LONGEST_FORMULA = 2000  # in which plain mathematics is looked for
 _TEXT_DEPTH = 4  # \textbf{\text{...}}
@@ -103,6 +105,10 @@ def plain_form(answer: str) -> str:
     r"""The answer without dress: "\( \dfrac{3}{4}\,\text{cm} \)." gives "\frac{3}{4} cm"; "−3" gives "-3"; "$18$" gives
     "18"; "\$18" gives "$18".
     """
+    return _plain_form_of_short(answer) if len(answer) <= _SHORT else _plain_form(answer)
+
+
+def _plain_form(answer: str) -> str:
     text = _RAISED.sub(lambda match: "^{" + match.group().translate(_SUPERSCRIPTS) + "}", answer)
     text = _VULGAR_SIGN.sub(lambda match: f" {_VULGAR[match.group()]} ", text)
     text = _SIGN.sub(lambda match: _SIGNS[match.group()], text)
@@ -129,6 +135,9 @@ def plain_form(answer: str) -> str:
     text = _BLANKS.sub(" ", text).strip().strip('"')
     dots = ", ..." if _UNFINISHED.search(text) else ""
     return _without_braces(text.rstrip(".,;:。 ").lstrip("= ").strip()) + dots
+
+
+_plain_form_of_short = lru_cache(maxsize=4096)(_plain_form)  # a gold answer is read for every completion
 
 
 def _without_braces(text: str) -> str:

@@ -12,7 +12,7 @@ from helpers import ROOT, run_python
 from mindrlhf_lite.data import kept
 from mindrlhf_lite.data.convert import Conversion, convert_questions, crew
 from mindrlhf_lite.data.files import read_rows
-from mindrlhf_lite.data.records import read_file, write_prompts
+from mindrlhf_lite.data.records import read_file, read_prompts, write_prompts
 from mindrlhf_lite.data.rows import output_problem
 from mindrlhf_lite.data.sources import DATASET_TYPES, BadRow, as_question, dataset_type, read_questions, recognised_type
 from mindrlhf_lite.errors import UserError

@@ -1,6 +1,7 @@
 """examples/smollm2: what happens without a network, with a damaged package, and what is shown of a run."""
 
 import json
+import re
 
 from helpers import ROOT, read_jsonl, run
 

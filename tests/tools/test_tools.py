@@ -346,7 +346,10 @@ def test_tools_say_nothing_that_is_the_frameworks(quickstart_model, sums):
 
 
 def test_a_verifier_that_only_fails_is_no_accuracy(quickstart_model, sums, tmp_path):
-    (tmp_path / "broken.py").write_text("def reward(completion, gold):\n    raise KeyError('no such field')\n")
+    (tmp_path / "broken.py").write_text(
+        "def reward(completion, gold):\n    if '<answer>' not in completion.text:\n        raise KeyError('no such field')\n"
+        "    return 1.0\ndef never(completion, gold):\n    raise KeyError('no such field')\n"
+    )
     settings = ("--model", quickstart_model, "--dataset", sums, "--max_tokens", 4, "--verifier", "broken.reward")
     few = run(
         [sys.executable, ROOT / "tools/evaluate.py", *settings, "--max_prompts", 5],
@@ -359,5 +362,7 @@ def test_a_verifier_that_only_fails_is_no_accuracy(quickstart_model, sums, tmp_p
         and "accuracy" not in few.stdout
     ), few.stderr
     assert few.stderr.count("KeyError") == 1  # five failures, one line
+    never = run([sys.executable, ROOT / "tools/evaluate.py", *settings[:-1], "broken.py:never"], cwd=tmp_path)
+    assert never.returncode == 2 and "fails on a made-up completion" in never.stderr  # before the model is loaded
     many = run([sys.executable, ROOT / "tools/evaluate.py", *settings], cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert many.returncode == 2 and "failed on 20 completions in a row" in many.stderr, many.stderr
