@@ -80,15 +80,29 @@ if [ "$(head -n 1 "$stamp" 2>/dev/null || true)" = "$wanted" ]; then # extras in
     test=$((test | has_test)) vllm=$((vllm | has_vllm)) mindformers=$((mindformers | has_mindformers)) quantize=$((quantize | has_quantize))
 fi
 
-install() { # quietly, in the tested versions
-    "$python" -m pip install --disable-pip-version-check --progress-bar off --no-build-isolation --constraint constraints.txt "$@" |
-        grep -v "already satisfied" || [ "${PIPESTATUS[0]}" = 0 ] || fail "pip could not install $*; the message above says why (a package index is needed)"
+# what pip says, in a few lines as it goes on: packages of 5 MB and more, and how many are installed
+progress() {
+    awk '
+        /Downloading .*\(.* [kMG]?B\)/ {
+            size = $0; sub(/.*\(/, "", size); sub(/ [kMG]?B\).*/, "", size)
+            if ($0 ~ / GB\)/) size *= 1000; else if ($0 !~ / MB\)/) size = 0
+            total += size; name = $0; sub(/.*Downloading /, "", name); sub(/-[0-9].*/, "", name)
+            if (size >= 5) { printf "  fetched %s (%d MB, %d MB in all)\n", name, size, total; fflush() }
+        }
+        /^Installing collected packages/ { printf "  installing %d packages\n", gsub(/,/, ",") + 1; fflush() }
+        /^Successfully installed/ { printf "  installed\n"; fflush() }'
+}
+
+install() { # in the tested versions
+    "$python" -m pip install --disable-pip-version-check --progress-bar off --no-build-isolation --constraint constraints.txt "$@" | progress ||
+        fail "pip could not install $*; the message above says why (a package index is needed)"
 }
 
 # The registry's vLLM wheel is for CUDA. Its source package, built for the device "empty", has everything but kernels; pip refuses to
 # install that by itself, because its version is then 0.11.0+empty, so the source is fetched and built in two steps.
 build_vllm_wheel() { # into the folder $1
-    install --quiet torch==2.13.0 setuptools_scm packaging jinja2 ninja
+    echo "building vLLM without kernels, on torch (0.2 GB) and its build tools"
+    install torch==2.13.0 setuptools_scm packaging jinja2 ninja
     local scratch source
     scratch="$(mktemp -d)"
     TMPDIR="$scratch" VLLM_TARGET_DEVICE=empty "$python" -m pip download --quiet --disable-pip-version-check --no-clean --no-binary=vllm --no-deps \
@@ -107,7 +121,8 @@ if [ "$vllm" = 1 ]; then
     extras+=(vllm)
     options+=(--find-links "$prefix/.vllm_wheel")
 fi
-install --quiet setuptools wheel
+echo "installing mindrlhf_lite and what it needs: about 0.8 GB the first time (with --test or --vllm 1.5), some minutes"
+install setuptools wheel
 if [ "$vllm" = 1 ] && ! compgen -G "$prefix/.vllm_wheel/vllm-0.11.0+empty-*.whl" > /dev/null; then
     build_vllm_wheel "$prefix/.vllm_wheel"
 fi
@@ -116,7 +131,7 @@ install --editable ".${names:+[$names]}" "${options[@]}"
 "$python" -m pip check
 if [ "$quantize" = 1 ]; then
     rm -rf "$prefix/.golden_stick"
-    install --quiet --no-deps --target "$prefix/.golden_stick" mindspore_gs==1.4.1 mindone==0.5.0 prettytable==3.17.0
+    install --no-deps --target "$prefix/.golden_stick" mindspore_gs==1.4.1 mindone==0.5.0 prettytable==3.17.0
     extras+=(quantize)
 fi
 { echo "$wanted"; printf '%s\n' "${extras[@]}"; } > "$stamp" || true

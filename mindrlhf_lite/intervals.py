@@ -8,6 +8,7 @@ much less, the spread between questions says.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -69,6 +70,15 @@ def difference_interval(
     low = difference - distance(means[1] - lows[1], highs[0] - means[0])
     high = difference + distance(highs[1] - means[1], means[0] - lows[0])
     return max(-1.0, low), min(1.0, high)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """(mean, low, high) of one accuracy a seed: Student's t. Of a single one nothing is known: 0 to 1."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, 0.0, 1.0
+    half = _t95(len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return mean, max(0.0, mean - half), min(1.0, mean + half)
 
 
 def _away_from_the_ends(mean: float, questions: int) -> float:

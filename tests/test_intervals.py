@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from mindrlhf_lite.evaluation import compare, summarise
-from mindrlhf_lite.intervals import clustered_interval, difference_interval, wilson_interval
+from mindrlhf_lite.intervals import clustered_interval, difference_interval, mean_interval, wilson_interval
 
 
 def test_wilson():
@@ -90,3 +90,10 @@ def test_the_normal_approximation_was_too_narrow():
         result = summarise(right)
         new += result.low <= truth <= result.high
     assert held / RUNS < 0.9 < new / RUNS
+
+
+def test_mean_over_seeds_by_hand():
+    """0.6, 0.7, 0.8: deviation 0.1, t of 2 is 4.302653."""
+    half = 4.302653 * 0.1 / np.sqrt(3)
+    assert mean_interval([0.6, 0.7, 0.8]) == pytest.approx((0.7, 0.7 - half, 0.7 + half), abs=1e-6)
+    assert mean_interval([0.9]) == (0.9, 0.0, 1.0)

@@ -143,6 +143,16 @@ class Overlong:
         return max(1, round(self.buffer * max_tokens if self.buffer < 1 else self.buffer))
 
 
+@dataclass(frozen=True)
+class EarlyStopping:
+    """By held-out accuracy, at evaluations (`rl_config.eval_interval`)."""
+
+    patience: int = setting(
+        0, "end the run after so many evaluations in a row without a gain; 0: it goes on", bounds=NOT_NEGATIVE
+    )
+    min_delta: float = setting(0.0, "an accuracy that is higher by no more than this is no gain", bounds=AT_MOST_ONE)
+
+
 MODEL_NAMES = ("", "qwen", "qwen2", "qwen2.5", "qwen3", "llama", "llama3")
 
 
@@ -283,6 +293,10 @@ class RlConfig:
         "strictest of reward_config.verifier_function that judges answers",
     )
     eval_max_prompts: int = setting(0, "held-out prompts used; 0: all", bounds=NOT_NEGATIVE)
+    save_best: bool = setting(
+        False, "write the model of the highest held-out accuracy so far to OUTPUT/best, as a Hugging Face folder"
+    )
+    early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
     reshard_transport: str = setting(
         "auto",
         "how weights get to the rollout layout; auto: shared_memory on one CPU host, else collective",
@@ -391,7 +405,8 @@ class RefConfig:
 @dataclass(frozen=True)
 class RewardConfig:
     verifier_function: list[str] = setting(
-        ["qwen_accuracy_reward", "format_reward"], "verifiers: built-in names or dotted paths of functions"
+        ["qwen_accuracy_reward", "format_reward"],
+        "verifiers: built-in names, or functions of your own: FILE.py:function, or a dotted path",
     )
     verifier_weight: list[float] = setting([1.0, 1.0], "weight of each verifier")
     verifier_timeout_s: float = setting(10.0, "seconds a verifier may take for one completion", bounds=POSITIVE)
@@ -403,7 +418,8 @@ class RewardConfig:
     )
     shaping_function: str = setting(
         "",
-        "dotted path of a function (reward, completion) -> reward that has the last word; it sees text, num_tokens and "
+        "a function of your own (FILE.py:function), (reward, completion) -> reward, that has the last word; it sees text, "
+        "num_tokens and "
         "finish_reason",
     )
     missing_eos_penalty: float = setting(

@@ -55,6 +55,12 @@ def _ranges(config: Config) -> list[str]:
             f"rl_config.eval_interval={rl.eval_interval}: there is nothing to evaluate on; give "
             "rl_config.eval_dataset_file, or set it to 0"
         )
+    for key, is_on in (("save_best", rl.save_best), ("early_stopping.patience", rl.early_stopping.patience > 0)):
+        if is_on and not (rl.eval_dataset_file and rl.eval_interval):
+            problems.append(
+                f"rl_config.{key}: goes by held-out accuracy while training; give rl_config.eval_dataset_file and "
+                "eval_interval"
+            )
     if rl.reshard_mem_opt_level not in (0, 1):
         problems.append(f"rl_config.reshard_mem_opt_level={rl.reshard_mem_opt_level}: must be 0 or 1")
     if config.actor_config.optimizer.opt_offload and not rl.swap:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mindrlhf_lite.intervals import mean_interval
 from mindrlhf_lite.observe.runs import Point, Run, incomparable, seeds_of
 from mindrlhf_lite.observe.self_correction import RULES, SelfCorrection, find_self_correction
 from mindrlhf_lite.text_file import write_text
@@ -284,7 +285,10 @@ def _overview_of_seeds(name: str, runs: Sequence[Run]) -> tuple[str, ...]:
     before, after = ([own[key]["accuracy"] for own in accuracies if own.get(key)] for key in ("before", "after"))
     seconds = [run.summary["seconds"] for run in runs if "seconds" in run.summary]
     last = [run.metrics[-1] for run in runs]
-    spread = f" (seeds {min(after):.1%} to {max(after):.1%})" if after else ""
+    spread = ""
+    if len(after) > 1:
+        _, low, high = mean_interval(after)
+        spread = f" (mean {low:.1%} to {high:.1%}; seeds {min(after):.1%} to {max(after):.1%})"
     return (
         f"{name} ({len(runs)} seeds)",
         " ".join(sorted({str(row["step"]) for row in last})),

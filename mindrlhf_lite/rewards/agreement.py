@@ -16,6 +16,7 @@ from mindrlhf_lite.rewards.phrases import as_arithmetic, value_said_last
 from mindrlhf_lite.rewards.plain_form import plain_form, without_parentheses
 from mindrlhf_lite.rewards.regions import same_region
 from mindrlhf_lite.rewards.structure import Node, is_name, read, same_structure
+from mindrlhf_lite.rewards.unevaluated import leaves_the_work
 
 # no number has these; where the gold answer is one, neither may the candidate's formula
 _NO_NUMBER = re.compile(
@@ -73,10 +74,14 @@ _ASKED = re.compile(
 )
 
 
-def agrees(answer: Answer | None, gold: str) -> bool | None:
-    """Whether the answer is the gold one. None: there is none, or none that can be read."""
+def agrees(answer: Answer | None, gold: str, question: str = "") -> bool | None:
+    """Whether the answer is the gold one. None: there is none, or none that can be read. Args: question: as asked;
+    empty: not known.
+    """
     if answer is None:
         return None
+    if leaves_the_work(answer.text, question):
+        return False
     if answer.is_exact:
         return same_answer(answer.text, gold)
     phrase = east_asian.without_copula(answer.text)
@@ -119,10 +124,12 @@ def _is_list_of_quantities(text: str) -> bool:
     return len(parts) > 1 and all(parse_quantity(part) is not None for part in parts)
 
 
-def number_agrees(answer: Answer | None, gold: str) -> bool | None:
+def number_agrees(answer: Answer | None, gold: str, question: str = "") -> bool | None:
     """`agrees` for gold answers that are numbers; no others are found right."""
     if answer is None:
         return None
+    if leaves_the_work(answer.text, question):
+        return False
     if answer.is_exact and _gold_quantity(gold) is not None:
         return same_answer(answer.text, gold)
     return quantity_agrees(answer.text, gold)

@@ -12,6 +12,7 @@ import re
 from mindrlhf_lite.rewards.agreement import agrees, same_answer
 from mindrlhf_lite.rewards.boxes import last_boxed
 from mindrlhf_lite.rewards.final_answer import Answer, final_answer, with_opened_thought
+from mindrlhf_lite.rewards.unevaluated import leaves_the_work
 from mindrlhf_lite.types import CompletionView, FinishReason, Outcome, Score
 
 _FORMAT = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>\s*", re.DOTALL)
@@ -33,14 +34,16 @@ def _text(completion: CompletionView) -> str:
     return with_opened_thought(completion.text, completion.prompt)
 
 
-def _boxed_agrees(text: str, gold: str) -> bool | None:
+def _boxed_agrees(text: str, gold: str, question: str) -> bool | None:
     content = last_boxed(text)
-    return None if content is None or not content.strip() else same_answer(content, gold)
+    if content is None or not content.strip():
+        return None
+    return not leaves_the_work(content, question) and same_answer(content, gold)
 
 
 def math_17k_acc(completion: CompletionView, gold: str) -> Score:
     r"""1 if the last \boxed{} holds the gold answer, else 0; tags do not matter."""
-    return _scored(_boxed_agrees(completion.text, gold), 1.0, 0.0, 0.0)
+    return _scored(_boxed_agrees(completion.text, gold, completion.prompt), 1.0, 0.0, 0.0)
 
 
 def acc(completion: CompletionView, gold: str) -> Score:
@@ -48,7 +51,7 @@ def acc(completion: CompletionView, gold: str) -> Score:
     if "boxed" not in completion.text:
         return Score(-1.0, Outcome.UNPARSED)
     is_cut = completion.finish_reason is FinishReason.LENGTH
-    return _scored(agrees(final_answer(_text(completion), is_cut), gold), 1.0, -0.5, -1.0)
+    return _scored(agrees(final_answer(_text(completion), is_cut), gold, completion.prompt), 1.0, -0.5, -1.0)
 
 
 def base_acc(completion: CompletionView, gold: str) -> Score:
@@ -61,7 +64,9 @@ def base_acc(completion: CompletionView, gold: str) -> Score:
 def acc_for_dapo(completion: CompletionView, gold: str) -> Score:
     """1 if the last "Answer: ..." of the last 300 characters is right, else -1."""
     lines = _ANSWER_LINE.findall(completion.text[-_LAST_CHARACTERS:])
-    verdict = agrees(Answer(lines[-1].strip().strip("*$ ").rstrip("."), False), gold) if lines else None
+    verdict = (
+        agrees(Answer(lines[-1].strip().strip("*$ ").rstrip("."), False), gold, completion.prompt) if lines else None
+    )
     return _scored(verdict, 1.0, -1.0, -1.0)
 
 

@@ -126,14 +126,14 @@ def accuracy_reward(completion: CompletionView, gold: str) -> Score:
     """1 if the number that the completion ends up with is the gold number, else 0. For data sets whose answers are
     numbers; boxes are read too.
     """
-    return _judged(number_agrees(final_answer(_text(completion), _is_cut(completion)), gold))
+    return _judged(number_agrees(final_answer(_text(completion), _is_cut(completion)), gold, completion.prompt))
 
 
 def qwen_accuracy_reward(completion: CompletionView, gold: str) -> Score:
     r"""1 if the completion's answer agrees with the gold one, else 0: that of the last \boxed{}, else behind ####, "the
     answer is", or at the end.
     """
-    return _judged(agrees(final_answer(_text(completion), _is_cut(completion)), gold))
+    return _judged(agrees(final_answer(_text(completion), _is_cut(completion)), gold, completion.prompt))
 
 
 def format_reward(completion: CompletionView, gold: str) -> Score:
@@ -149,7 +149,7 @@ def r1_accuracy_reward(completion: CompletionView, gold: str) -> Score:
     block = None if part is None else answer_block(part)
     if block is None or not block.strip():
         return _judged(None, wrong=-1.0)
-    return _judged(agrees(final_answer(block), gold), wrong=-1.0)
+    return _judged(agrees(final_answer(block), gold, completion.prompt), wrong=-1.0)
 
 
 def kk_reward(completion: CompletionView, gold: str) -> Score:

@@ -36,6 +36,7 @@ from mindrlhf_lite.observe.host_monitor import HostMonitor, MemoryIsShort
 from mindrlhf_lite.observe.profile import DeviceTrace, StepProfiler
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.rewards.runner import RewardFunction
+from mindrlhf_lite.trainer.best import best_of, by_step, evaluations_without_gain
 from mindrlhf_lite.trainer.collection import Collection
 from mindrlhf_lite.trainer.evaluator import Evaluator
 from mindrlhf_lite.trainer.experience import Experience
@@ -115,13 +116,17 @@ class GrpoTrainer:
         is_new, is_over = self.first_step == 1, self.first_step > self.last_step
         if self.evaluator.prompts and (is_new or (is_over and "after" not in self.evaluator.results)):
             self._evaluate(self.first_step - 1)
+        if not is_new and not is_over and self._has_gained_nothing():  # it was over by early stopping
+            return self._finish(self.first_step - 1)
         with self.profiler, self.monitor, closing(self.trace):
             for step in range(self.first_step, self.last_step + 1):
                 self._step(step)
+                if self.evaluator.is_due_after(step) and self._has_gained_nothing():
+                    return self._finish(step)
                 if step < self.last_step and self._is_asked_to_stop():
                     return self._stop(step, "stopped by SIGTERM")
                 self._stop_before_memory_is_short(step)
-        return self._finish()
+        return self._finish(self.last_step)
 
     def _step(self, step: int) -> None:
         metrics = StepMetrics(step)
@@ -149,6 +154,7 @@ class GrpoTrainer:
             self.update.adapt_kl(measured)
         if self.evaluator.is_due_after(step):
             self._evaluate(step, metrics)
+            self._save_best(step)
         self.report.step(metrics, scored, sequences)
         # last: what a resumed run does not repeat is written by now
         if self.persistence.is_due_after(step, self.last_step):
@@ -211,6 +217,24 @@ class GrpoTrainer:
         self.rollout_weights.move_if_missing()
         self.report.evaluation(step, self.evaluator.run(step), metrics)
 
+    def _save_best(self, step: int) -> None:
+        """Where it is asked for, the model of the best evaluation so far, if that is this step's."""
+        found = best_of(by_step(self.evaluator.results, self.last_step))
+        if self.config.rl_config.save_best and found is not None and found.step == step:
+            self.report.console.phase("save")
+            self._export("best")
+
+    def _has_gained_nothing(self) -> bool:
+        """Whether early stopping is asked for, and it is time."""
+        stopping = self.config.rl_config.early_stopping
+        found = by_step(self.evaluator.results, self.last_step)
+        return 0 < stopping.patience <= evaluations_without_gain(found, stopping.min_delta)
+
+    def _export(self, name: str) -> None:
+        """Writes the model to OUTPUT/name."""
+        folder, dtype = Path(self.config.rl_config.output_dir) / name, self.config.rl_config.save_hf_dtype
+        Export(self.roles, self.mesh, self.tokenizer, self.end_tokens, dtype).run(folder)
+
     def _save(self, step: int) -> None:
         self.report.console.phase("save")
         self.persistence.save(step, self.progress)
@@ -227,16 +251,26 @@ class GrpoTrainer:
         self.roles.residency.close()
         self.report.stopped(step, why)
 
-    def _finish(self) -> None:
+    def _finish(self, step: int) -> None:
+        """After the last step, or an earlier one where early stopping ends the run."""
+        if step < self.last_step:
+            stopping = self.config.rl_config.early_stopping
+            self.report.console.say(
+                f"early stopping after step {step}: {stopping.patience} evaluation(s) without a gain of more than "
+                f"{stopping.min_delta:g}"
+            )
+            is_saved = step < self.first_step or self.persistence.is_due_after(step, self.last_step)
+            if self.config.rl_config.save_ckpt_interval and not is_saved:
+                self._save(step)
+            self.evaluator.results["after"] = self.evaluator.results.pop(f"step_{step}")
+        found = best_of(by_step(self.evaluator.results, step))
         self.report.console.phase("finish")
         self.reward.close()
         self.report.console.close()
         if self.config.rl_config.save_hf_model:
-            folder = Path(self.config.rl_config.output_dir) / "hf"
-            dtype = self.config.rl_config.save_hf_dtype
-            Export(self.roles, self.mesh, self.tokenizer, self.end_tokens, dtype).run(folder)
+            self._export("hf")
         self.roles.residency.close()
-        self.report.finish(self.evaluator.results, self.roles.residency.largest_phase_bytes)
+        self.report.finish(step, self.evaluator.results, found, self.roles.residency.largest_phase_bytes)
 
 
 def _reward_of_run(config: Config, mesh: Mesh, trial: tuple[CompletionView, str]) -> RewardFunction:

@@ -26,6 +26,7 @@ from mindrlhf_lite.observe.writers import (
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.reshard.executor import Moved
 from mindrlhf_lite.swap.residency import Traffic
+from mindrlhf_lite.trainer.best import Best
 from mindrlhf_lite.trainer.statistics import UpdateCounts, rollout_metrics, update_metrics
 from mindrlhf_lite.types import ScoredGroup, StepMetrics, TrainSequence
 
@@ -121,8 +122,10 @@ class Report:
                 flush=True,
             )
 
-    def finish(self, evaluations: dict[str, Evaluation], largest_phase_bytes: int) -> None:
-        """Plots and summary of a run that is over."""
+    def finish(
+        self, step: int, evaluations: dict[str, Evaluation], best: Best | None, largest_phase_bytes: int
+    ) -> None:
+        """Plots and summary of a run that is over after `step`."""
         largest, peak = (
             max(values)
             for values in zip(*gather_objects(self.mesh.world, (largest_phase_bytes, peak_rss_gb())), strict=True)
@@ -134,7 +137,8 @@ class Report:
             write_plots(read_metrics(self.output / "metrics.jsonl"), self.output / "plots")
         summary = {
             "accuracy": {name: result.as_dict() for name, result in evaluations.items()},
-            "steps": self.last_step,
+            **({"best": asdict(best)} if best else {}),
+            "steps": step,
             "seconds": time.perf_counter() - self.started,
             "seed": self.config.rl_config.seed,
             "world_size": self.mesh.world_size,

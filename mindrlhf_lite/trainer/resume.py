@@ -47,6 +47,8 @@ _FREE = {
         "eval_samples",
         "eval_temperature",
         "eval_verifier",
+        "save_best",
+        "early_stopping",
         "eval_max_prompts",
         "swap",
         "swap_dir",

@@ -16,7 +16,7 @@ from mindrlhf_lite.rewards.golds import Asked, unsatisfied
 from mindrlhf_lite.rewards.numbers import parse_quantity
 from mindrlhf_lite.rewards.plain_form import plain_form
 from mindrlhf_lite.rewards.verifiers import BUILT_IN, find_verifier, verifier
-from mindrlhf_lite.types import CompletionView, FinishReason
+from mindrlhf_lite.types import CompletionView, FinishReason, Outcome
 
 TABLES = [
     yaml.safe_load(Path(__file__).with_name(name).read_text(encoding="utf-8"))
@@ -350,3 +350,40 @@ def test_unknown_verifiers_say_what_exists():
         find_verifier("no_such_module.reward")
     with pytest.raises(ValueError, match="two finite numbers"):
         verifier(minimum=1.0, maximum=1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_paid"),
+    [
+        ("25 + 60 equals", False),  # found by a policy: SmolLM2 on sums, 2026-11-29
+        ("25 + 60", False),
+        ("60+25", False),
+        ("The answer is 25 + 60.", False),
+        ("\\boxed{25 + 60}", False),
+        ("\\boxed{(25+60)\\text{ dollars}}", False),
+        ("\\boxed{20+5+60}", False),  # a number of the question is left
+        ("\\boxed{60 \\cdot 1 + 25}", False),
+        ("\\boxed{\\frac{25+60}{1}}", False),
+        ("#### 25+60", False),
+        ("<think></think><answer>25 + 60</answer>", False),
+        ("25 + 60 = 85", True),
+        ("\\boxed{25 + 60 = 85}", True),
+        ("\\boxed{85}", True),
+        ("\\boxed{\\frac{170}{2}}", True),
+        ("\\boxed{5 \\cdot 17}", True),  # no number of the question
+    ],
+)
+def test_arithmetic_that_is_left_to_the_reader_is_no_answer(text, is_paid):
+    view = CompletionView(text, prompt="<|im_start|>user\nWhat is 25 + 60? Answer with the number only.<|im_end|>\n")
+    assert (find_verifier("qwen_accuracy_reward").score(view, "85").value == 1.0) is is_paid
+    if not is_paid:
+        for name in ("accuracy_reward", "r1_accuracy_reward", "math_17k_acc", "acc", "acc_for_dapo"):
+            verifier = find_verifier(name)
+            assert verifier.score(view, "85").outcome is not Outcome.CORRECT, name
+
+
+def test_a_formula_that_stands_in_the_question_is_no_answer():
+    asked = CompletionView("\\boxed{2^{10} - 3^4}", prompt="Compute $2^{10} - 3^{4}$.")
+    assert find_verifier("qwen_accuracy_reward").score(asked, "943").value == 0.0
+    worked = CompletionView("\\boxed{2^{10} - 3^4}", prompt="How many strings are there?")
+    assert find_verifier("qwen_accuracy_reward").score(worked, "943").value == 1.0

@@ -347,8 +347,9 @@ def test_tools_say_nothing_that_is_the_frameworks(quickstart_model, sums):
 
 def test_a_verifier_that_only_fails_is_no_accuracy(quickstart_model, sums, tmp_path):
     (tmp_path / "broken.py").write_text(
-        "def reward(completion, gold):\n    if '<answer>' not in completion.text:\n        raise KeyError('no such field')\n"
-        "    return 1.0\ndef never(completion, gold):\n    raise KeyError('no such field')\n"
+        "def reward(completion, gold):\n"
+        "    if '<answer>' not in completion.text:\n        raise KeyError('no such field')\n    return 1.0\n"
+        "def never(completion, gold):\n    raise KeyError('no such field')\n"
     )
     settings = ("--model", quickstart_model, "--dataset", sums, "--max_tokens", 4, "--verifier", "broken.reward")
     few = run(

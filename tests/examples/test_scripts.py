@@ -1,0 +1,31 @@
+"""The scripts of examples/, with options that start nothing, from a folder of somebody else's."""
+
+import pytest
+from helpers import ROOT, run, run_python
+
+SCRIPTS = ("examples/quickstart/run_grpo.sh", "examples/qwen_grpo/run_grpo.sh")
+
+
+def test_a_job_of_an_option_that_starts_nothing_runs_the_script_once(tmp_path):
+    (tmp_path / "show.py").write_text(
+        "import os, sys\nprint(os.environ['MS_WORKER_NUM'], sys.argv[1:], 'MS_ROLE' in os.environ)\n"
+    )
+    for option in ("--dry_run", "--only_save_strategy", "--help"):
+        result = run_python(
+            "tools/start_job.py", "--ranks", 3, "--log_dir", tmp_path / "log", tmp_path / "show.py", option
+        )
+        assert (result.returncode, result.stdout) == (0, f"3 ['{option}'] False\n"), result.stderr
+    assert not (tmp_path / "log").exists()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_dry_run_prints_the_plan_once_and_ends(tmp_path, script):
+    """Also where a file of the caller's hides one of Python's modules, and with a verifier in the caller's folder."""
+    (tmp_path / "random.py").write_text("raise RuntimeError('not the random of Python')\n")
+    (tmp_path / "mine.py").write_text("def short(completion, gold):\n    return float(completion.num_tokens < 9)\n")
+    own = ("--verifier_function", "accuracy_reward,mine.py:short", "--verifier_weight", "1.0,0.1")
+    result = run(["bash", ROOT / script, "--dry_run", f"--rl_config.output_dir={tmp_path}/run", *own], cwd=tmp_path)
+    assert result.returncode == 0 and result.stdout.count("a step: ") == 1, result.stdout + result.stderr
+    assert not (tmp_path / "run").exists()
+    broken = run(["bash", ROOT / script, "--dry_run", "--verifier_function", "mine.py:long"], cwd=tmp_path)
+    assert broken.returncode == 2 and "mine.py, which has no 'long'" in broken.stderr, broken.stdout + broken.stderr

@@ -1,0 +1,122 @@
+#!/usr/bin/env python3
+"""Runs a command once for every seed, and for every value of settings that are varied, one after the other; ends in one
+report with intervals over seeds.
+
+The command is one of examples/*/run_grpo.sh, or main.py: it gets --rl_config.seed, --rl_config.output_dir and the
+varied settings. Runs that are there already are not made again, one that was interrupted goes on from its checkpoint: a
+sweep that was stopped goes on by the same command.
+
+Examples:
+  python tools/sweep.py --seeds 0 1 2 --output output/sweep -- bash examples/quickstart/run_grpo.sh
+  python tools/sweep.py --seeds 0 1 2 --vary rl_config.beta=0,0.04 --output output/beta -- \\
+      bash examples/quickstart/run_grpo.sh --rl_config.max_steps=30
+"""
+
+import argparse
+import itertools
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mindrlhf_lite.cli import SEED, run_tool, tool_parser
+from mindrlhf_lite.errors import UserError
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run. Example: Planned("beta=0", 1, Path("output/beta/beta_0/seed_1"), ("--rl_config.beta=0",))"""
+
+    name: str  # of the experiment, which all its seeds share
+    seed: int
+    folder: Path
+    settings: tuple[str, ...]
+
+    @property
+    def is_done(self) -> bool:
+        return (self.folder / "summary.json").is_file()
+
+    def command(self, given: list[str]) -> list[str]:
+        goes_on = any((self.folder / "checkpoints").glob("step_*"))
+        own = (f"--rl_config.seed={self.seed}", f"--rl_config.output_dir={self.folder}")
+        return [*given, *own, *self.settings, *(["--rl_config.resume_training=true"] if goes_on else [])]
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = tool_parser(__doc__)
+    parser.add_argument("--seeds", type=SEED, nargs="+", required=True, help="one run each")
+    parser.add_argument(
+        "--vary",
+        action="append",
+        default=[],
+        metavar="KEY=A,B",
+        help="a setting and its values; more than once: all pairs",
+    )
+    parser.add_argument("--output", required=True, help="folder of the runs and of the report")
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="behind --: the command of one run")
+    return parser.parse_args()
+
+
+def plan(seeds: list[int], vary: list[str], output: Path) -> list[Planned]:
+    """Every run, experiment by experiment."""
+    axes = []
+    for text in vary:
+        key, _, values = text.partition("=")
+        if not key or not values:
+            raise UserError(f"--vary {text}: a setting and its values are needed, such as rl_config.beta=0,0.04")
+        axes.append([(key, value) for value in values.split(",")])
+    runs = []
+    for chosen in itertools.product(*axes):
+        name = ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in chosen) or "run"
+        settings = tuple(f"--{key}={value}" for key, value in chosen)
+        folder = output / re.sub(r"[^\w.,-]", "_", name) if chosen else output
+        runs += [Planned(name, seed, folder / f"seed_{seed}", settings) for seed in seeds]
+    return runs
+
+
+def report(runs: list[Planned], output: Path) -> None:
+    """The page, and a line an experiment."""
+    from mindrlhf_lite.intervals import mean_interval
+    from mindrlhf_lite.observe.lab_report import write_report
+    from mindrlhf_lite.observe.runs import read_run, seeds_of
+
+    found = [read_run(str(each.folder), each.name) for each in runs]
+    page = write_report(found, output / "report")
+    result = {}
+    for name, own in seeds_of(found).items():
+        after = [run.summary["accuracy"]["after"]["accuracy"] for run in own if "after" in run.summary["accuracy"]]
+        if not after:
+            print(f"{name}: {len(own)} run(s), without an evaluation (rl_config.eval_dataset_file)")
+            continue
+        mean, low, high = mean_interval(after)
+        result[name] = {"seeds": len(after), "accuracy": mean, "interval_95": [low, high]}
+        spread = f" (95 % interval over seeds {low:.1%} to {high:.1%})" if len(after) > 1 else ""
+        print(f"{name}: held-out accuracy {mean:.1%}{spread}, {len(after)} seed(s)")
+    (output / "sweep.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(f"wrote {page} and {output / 'sweep.json'}")
+
+
+def main() -> None:
+    args = parse_arguments()
+    given = args.command[1:] if args.command[:1] == ["--"] else args.command
+    if not given:
+        raise UserError("give the command of one run behind --, such as -- bash examples/quickstart/run_grpo.sh")
+    if len(set(args.seeds)) < len(args.seeds):
+        raise UserError(f"--seeds {' '.join(map(str, args.seeds))}: each once")
+    output = Path(args.output).absolute()
+    runs = plan(args.seeds, args.vary, output)
+    for number, each in enumerate(runs, 1):
+        print(f"run {number} of {len(runs)}: {each.name}, seed {each.seed}: {each.folder}", flush=True)
+        if each.is_done:
+            print("  is there already", flush=True)
+        elif code := subprocess.call(each.command(given)):
+            raise UserError(f"{each.name}, seed {each.seed}: its command ended with exit code {code}; then again")
+    report(runs, output)
+
+
+if __name__ == "__main__":
+    run_tool(main)
