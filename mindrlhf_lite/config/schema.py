@@ -418,9 +418,8 @@ class RewardConfig:
     )
     shaping_function: str = setting(
         "",
-        "a function of your own (FILE.py:function), (reward, completion) -> reward, that has the last word; it sees text, "
-        "num_tokens and "
-        "finish_reason",
+        "a function of your own (FILE.py:function), (reward, completion) -> reward, that has the last word; it sees "
+        "text, num_tokens and finish_reason",
     )
     missing_eos_penalty: float = setting(
         0.0, "subtracted from the reward of a completion that max_tokens cut off", bounds=NOT_NEGATIVE
