@@ -41,23 +41,32 @@ class _Record:
     def add(self, verdict: Verdict, gold: str) -> None:
         """Raises ValueError if the verifier is broken."""
         self.num_scored += 1
-        self.recent.append(verdict.score is None)
+        has_failed = verdict.score is None and not self.is_too_costly(verdict)
+        self.recent.append(has_failed)
         if verdict.score is not None:
             self.in_a_row, self.has_succeeded = 0, True
             return
-        self.in_a_row += 1
-        self.failed_golds.append(gold)
+        if has_failed:
+            self.in_a_row += 1
+            self.failed_golds.append(gold)
         kind = verdict.problem.partition(":")[0]
         self.counts[kind] += 1
         self.first.setdefault(kind, f"{verdict.problem} (gold {gold!r})")
         if verdict.failure is Outcome.TIMEOUT and self.counts[kind] == 1:  # others may follow, and take as long
             print(f"verifier {self.verifier.name}: {verdict.problem} (gold {gold!r})", file=sys.stderr, flush=True)
-        if reason := self._why_broken():
+        if has_failed and (reason := self._why_broken()):
             longer = ", or raise reward_config.verifier_timeout_s" if verdict.failure is Outcome.TIMEOUT else ""
             raise UserError(
                 f"the verifier {self.verifier.name} failed on {reason}, the last time with {verdict.problem} "
                 f"(gold {gold!r}); rewards would be noise: mend it{longer}"
             )
+
+    def is_too_costly(self, verdict: Verdict) -> bool:
+        """Whether a built-in verifier ran out of time or memory: then the completion is to blame, as a wrong answer. A
+        policy could end the run with a few such formulas else.
+        """
+        is_cost = verdict.failure is Outcome.TIMEOUT or verdict.problem.startswith("MemoryError")
+        return is_cost and not self.verifier.is_own
 
     def _why_broken(self) -> str:
         """Many failures, and not all on one question, whose gold answer may be what it cannot handle."""
@@ -140,7 +149,8 @@ class RewardFunction:
             index, place = divmod(number, len(pairs))
             name = names[index]
             self._records[name].add(verdict, pairs[place][1])
-            scores[name][place] = verdict.score or Score(self._worst(name), verdict.failure or Outcome.ERROR)
+            failure = Outcome.WRONG if self._records[name].is_too_costly(verdict) else verdict.failure
+            scores[name][place] = verdict.score or Score(self._worst(name), failure or Outcome.ERROR)
 
         self._pool.score(pairs, take, names, group_size)
         self._report()

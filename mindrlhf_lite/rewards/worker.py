@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import os
 import pickle
+import resource
 import select
 import signal
 import struct
@@ -26,6 +27,7 @@ from mindrlhf_lite.text_file import let_console_show_anything
 from mindrlhf_lite.types import CompletionView, Score
 
 _PR_SET_PDEATHSIG = 1
+_MEMORY_BYTES = 4 << 30  # address space of a process with built-in verifiers, which take a tenth of it
 LENGTH = struct.Struct("<I")
 
 
@@ -79,6 +81,13 @@ def score_task(verifier: Verifier, task: Task) -> tuple[list[Score] | None, str 
     return result
 
 
+def _limit_memory() -> None:
+    """What a completion writes must not take the host's memory: a MemoryError of this process comes first."""
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    limit = _MEMORY_BYTES if most == resource.RLIM_INFINITY else min(most, _MEMORY_BYTES)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, most))
+
+
 def _end_with_parent() -> None:
     """The system ends this process when the one that started it ends, however that happens and whatever a verifier is
     doing.
@@ -126,6 +135,8 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
     try:
         verifiers = [find_verifier(name) for name in names]
         problem = _try_out(verifiers, trial)
+        if not any(each.is_own for each in verifiers):
+            _limit_memory()
     except ValueError as error:
         problem = str(error)
     replies.write(as_frame(problem))

@@ -402,3 +402,27 @@ def test_what_a_first_call_loads_is_on_nobodys_clock(tmp_path, monkeypatch):
 def test_a_child_that_comes_back_does_not_answer(capfd):
     outcomes = [score.outcome for score in scores("user_verifiers.answers_twice_on_bad", ["a", "bad", "b", "bad", "c"])]
     assert outcomes == [Outcome.CORRECT] * 5 and "out of turn" not in capfd.readouterr().err
+
+
+def test_a_formula_that_takes_a_built_in_verifiers_time_is_a_wrong_answer(monkeypatch, tmp_path):
+    """However many there are in a row. math-verify's stand-in here takes longer than a score may on one text, and all
+    of the memory on another.
+    """
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, time\n"
+        "from importlib.abc import MetaPathFinder\n"
+        "import mindrlhf_lite.rewards.verifiers as verifiers\n"
+        "agrees = verifiers.agrees\n"
+        "def slow(answer, gold, question=''):\n"
+        "    if 'slow' in question:\n        time.sleep(9)\n"
+        "    if 'large' in question:\n        return bytearray(8 << 30)\n"
+        "    return agrees(answer, gold, question)\n"
+        "verifiers.agrees = slow\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    reward = RewardFunction(["qwen_accuracy_reward"], [1.0], 0.2, num_workers=1)
+    asked = ["slow"] * 3 + ["large"] * (GIVE_UP_AFTER + 1) + ["plain"]
+    golds = [str(number) for number in range(len(asked) - 1)] + ["18"]
+    found = reward.score([CompletionView("18", prompt=prompt) for prompt in asked], golds)["qwen_accuracy_reward"]
+    reward.close()
+    assert [score.outcome for score in found] == [Outcome.WRONG] * (len(asked) - 1) + [Outcome.CORRECT]
