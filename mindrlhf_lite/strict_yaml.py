@@ -1,4 +1,6 @@
-"""YAML as people mean it: a key that stands twice in one mapping is a mistake, not the last one's victory."""
+"""YAML as people mean it: a key that stands twice in one mapping is a mistake, not the last one's victory. Aliases may
+repeat values, but not multiply them without end: a file of 300 bytes could stand for a billion.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,8 @@ from collections.abc import Hashable
 from typing import Any
 
 import yaml
+
+_MOST_VALUES = 100_000  # of a file, each counted as often as aliases repeat it
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -30,8 +34,24 @@ def load_yaml(text: str) -> Any:
         yaml.YAMLError: not YAML, or a key stands twice; `problem_mark` says where.
     """
     try:
-        return yaml.load(text, Loader=_StrictLoader)
+        values = yaml.load(text, Loader=_StrictLoader)
+        if _count(values, _MOST_VALUES) > _MOST_VALUES:
+            raise yaml.YAMLError(f"its aliases repeat values without end, or more than {_MOST_VALUES:,} times")
+        return values
     except RecursionError:
         raise yaml.YAMLError("nested too deeply") from None
     except ValueError as error:  # a number of thousands of digits, a date that is none
         raise yaml.YAMLError(f"a value cannot be read: {error}") from None
+
+
+def _count(values: Any, most: int) -> int:
+    """How many values there are, repeated ones as often as they are; it stops beyond `most`."""
+    waiting, count = [values], 0
+    while waiting and count <= most:
+        value = waiting.pop()
+        count += 1
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return count

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from mindrlhf_lite.models.tensor_files import TensorToWrite, open_tensor_file, w
 from mindrlhf_lite.text_file import read_text, write_text
 
 _STATE, _MANIFEST = "state.json", "manifest.json"
+_STEP, _RANK_FILE = re.compile(r"step_(?:0|[1-9][0-9]{0,17})"), re.compile(r"rank_[0-9]{5,}\.[a-z]+")
 Gather = Callable[[Any], list[Any]]  # every rank's value, in rank order, on all ranks
 
 
@@ -66,6 +68,11 @@ class SavedCheckpoint:
         file = open_tensor_file(find_rank_file(self.folder, rank))
         whole = {name: tuple((0, extent) for extent in entry.shape) for name, entry in file.entries.items()}
         return {name: file.read(name, box) for name, box in whole.items()}
+
+
+def _is_below(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return bool(parts) and not name.startswith("/") and ".." not in parts and "\0" not in name
 
 
 def _alone(value: Any) -> list[Any]:
@@ -115,7 +122,8 @@ class CheckpointStore:
     def steps(self) -> list[int]:
         """Steps of the checkpoints there, newest first."""
         names = (path.name for path in self.folder.glob("step_*"))
-        return sorted((int(name[5:]) for name in names if name[5:].isdigit()), reverse=True)
+        # as `save` names them: no step_0012, no step_² (a digit to Python, and no number)
+        return sorted((int(name[5:]) for name in names if _STEP.fullmatch(name)), reverse=True)
 
     def save(self, checkpoint: Checkpoint, rank: int = 0, gather: Gather = _alone) -> Path:
         """Writes step_N, then removes all but the newest `keep`. Every rank calls it; the folder must be one that all
@@ -179,6 +187,10 @@ class CheckpointStore:
             return f"{folder / _MANIFEST} cannot be read ({error!r})"
         if missing := {_STATE} - known.keys():
             return f"{folder / _MANIFEST} does not name {', '.join(missing)}"
+        if not any(_RANK_FILE.fullmatch(name) for name in known):
+            return f"{folder / _MANIFEST} names no file of tensors"
+        if outside := [name for name in known if not _is_below(name)]:
+            return f"{folder / _MANIFEST} names {outside[0]!r}, which is no file below it"
         for name, (size, digest) in known.items():
             path = folder / name
             try:

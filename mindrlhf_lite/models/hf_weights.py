@@ -41,6 +41,8 @@ def weight_files(model_dir: Path) -> list[Path]:
         if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
             raise UserError(f"{index}: no weight_map of tensor names to files in it")
         names = sorted(set(names.values()))
+        if strange := [name for name in names if name in ("", ".", "..") or "/" in name or "\0" in name]:
+            raise UserError(f"{index}: {strange[0]!r} is no file of its folder; only those are read")
         missing = [name for name in names if not (model_dir / name).is_file()]
         if missing:
             raise UserError(f"{model_dir}: the index names files that are not there: {', '.join(missing)}")

@@ -10,6 +10,7 @@ the same tag one after the other (mindspore/train/serialization.py).
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -131,15 +132,30 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
             entries = {name: _header_entry(8 + length, **entry) for name, entry in header.items()}
         except (UnicodeDecodeError, AttributeError, TypeError, ValueError) as error:
             raise UserError(f"{path}: broken safetensors header ({error})") from None
-    end = max((offset + count for entry in entries.values() for offset, count in entry.ranges), default=0)
+    _check_ranges(path, {name: entry.ranges[0] for name, entry in entries.items()}, 8 + length, size)
+    return entries
+
+
+def _check_ranges(path: Path, ranges: dict[str, tuple[int, int]], start: int, size: int) -> None:
+    """Raises ValueError where tensors do not lie in the data, one behind another."""
+    end, before = start, ""
+    for name, (offset, count) in sorted(ranges.items(), key=lambda entry: entry[1]):
+        if count < 0 or offset < start:
+            raise UserError(f"{path}: broken safetensors header ({name} begins or ends before the data)")
+        if offset < end and count:
+            raise UserError(f"{path}: broken safetensors header ({name} overlaps {before})")
+        end, before = max(end, offset + count), name
     if end > size:
         raise UserError(f"{path}: cut short: {size} bytes, {end} expected")
-    return entries
 
 
 def _header_entry(start: int, dtype: str, shape: list[int], data_offsets: list[int]) -> TensorEntry:
     first, last = data_offsets
-    return TensorEntry(dtype, tuple(map(int, shape)), ((start + first, last - first),))
+    if any(not isinstance(extent, int) or extent < 0 for extent in shape):
+        raise ValueError(f"shape {shape}")
+    if dtype in _STORED and last - first != math.prod(shape) * np.dtype(_STORED[dtype]).itemsize:
+        raise ValueError(f"{last - first} bytes of {dtype} {shape}")
+    return TensorEntry(dtype, tuple(shape), ((start + first, last - first),))
 
 
 def _varint(file: BinaryIO) -> int:

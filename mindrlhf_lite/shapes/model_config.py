@@ -6,6 +6,7 @@ What sets the architectures apart is data here (`ARCHITECTURES`, `RopeScaling`).
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,19 @@ class RopeScaling:
     original_max_position_embeddings: int
 
 
+# beyond these a file is damaged or hostile: the parameter table alone would fill the memory
+_LIMITS = {
+    "vocab_size": 1 << 26,
+    "hidden_size": 1 << 20,
+    "intermediate_size": 1 << 22,
+    "num_hidden_layers": 10_000,
+    "num_attention_heads": 1 << 14,
+    "num_key_value_heads": 1 << 14,
+    "head_dim": 1 << 14,
+    "max_position_embeddings": 1 << 30,
+}
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Names are Hugging Face's. `head_dim` 0 means hidden_size / num_attention_heads."""
@@ -66,9 +80,17 @@ class ModelConfig:
         return ARCHITECTURES[self.model_type]
 
     def __post_init__(self) -> None:
+        for name, most in _LIMITS.items():
+            if getattr(self, name) > most:
+                raise UserError(f"{name}={getattr(self, name)}: no model has more than {most}")
+        for name in ("rms_norm_eps", "rope_theta"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise UserError(f"{name}={getattr(self, name)}: a positive number is needed")
         for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "max_position_embeddings"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: must be positive")
+        if self.head_dim < 0:
+            raise UserError(f"head_dim={self.head_dim}: must be positive")
         if self.num_attention_heads < 1 or self.num_key_value_heads < 1:
             raise UserError(
                 f"num_attention_heads={self.num_attention_heads}, "
@@ -110,6 +132,8 @@ class ModelConfig:
                 raise UserError(f"{source}: {key}={values[key]!r} is not supported; {only!r} is")
         rope = values.get("rope_parameters") or values.get("rope_scaling")
         required = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+        if values.get("head_dim") == 0:
+            raise UserError(f"{source}: head_dim=0: must be positive, or left out")
         missing = [key for key in required if key not in values]
         if missing:
             raise UserError(f"{source}: missing {', '.join(missing)}")

@@ -1,6 +1,7 @@
 """Checkpoints: whole or not there, damage named, older ones kept."""
 
 import errno
+import json
 import multiprocessing
 import os
 import signal
@@ -34,6 +35,24 @@ def flip(path):
     path.write_bytes(data)
 
 
+def keep_in_manifest(folder, *names):
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    (folder / "manifest.json").write_text(json.dumps({"files": {name: files[name] for name in names}}))
+
+
+def add_to_manifest(folder, name):
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    (folder / "manifest.json").write_text(json.dumps({"files": {**files, name: files["state.json"]}}))
+
+
+def test_folders_that_only_look_like_checkpoints_are_none(tmp_path):
+    store = CheckpointStore(tmp_path, keep=3)
+    store.save(checkpoint(12))
+    for name in ("step_\u00b2", "step_0012", "step_-3", "step_1e3", "step_", f"step_{'9' * 5000}"[:200]):
+        (tmp_path / name).mkdir()
+    assert store.steps() == [12]
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -41,6 +60,9 @@ def flip(path):
         (lambda folder: (folder / "state.json").write_text("{}"), "state.json has 2 bytes"),
         (lambda folder: (folder / "rank_00000.safetensors").unlink(), "rank_00000.safetensors is missing"),
         (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json cannot be read"),
+        (lambda folder: keep_in_manifest(folder, "state.json"), "manifest.json names no file of tensors"),
+        (lambda folder: add_to_manifest(folder, "../step_1/state.json"), "which is no file below it"),
+        (lambda folder: add_to_manifest(folder, "/etc/hostname"), "which is no file below it"),
     ],
 )
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, damage, message):

@@ -1,0 +1,95 @@
+"""Files that are made to mislead: none is taken for a model, none takes the memory or the day."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+from helpers import TINY, random_weights
+
+from mindrlhf_lite.config.load import ConfigError, read_yaml
+from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
+from mindrlhf_lite.models.tensor_files import read_header
+from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.strict_yaml import load_yaml
+
+
+def write_safetensors(path, header, data=b"\0" * 64):
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    return path
+
+
+def entry(first, last, shape=(4,), dtype="F32"):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [first, last]}
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ({"a": entry(0, 16), "b": entry(8, 24)}, "b overlaps a"),
+        ({"a": entry(-16, 0)}, "a begins or ends before the data"),
+        ({"a": entry(16, 0)}, "-16 bytes of F32"),
+        ({"a": entry(0, 64)}, "64 bytes of F32"),
+        ({"a": entry(0, 16, (-2, -2))}, "shape"),
+        ({"a": entry(0, 16, (4.0,))}, "shape"),
+        ({"a": entry(64, 80)}, "cut short"),
+    ],
+)
+def test_offsets_that_do_not_lie_one_behind_another(tmp_path, header, said):
+    with pytest.raises(UserError, match=said):
+        read_header(write_safetensors(tmp_path / "model.safetensors", header))
+
+
+def test_tensors_in_any_order_and_empty_ones_are_fine(tmp_path):
+    header = {"b": entry(16, 32), "none": entry(16, 16, (0, 4)), "a": entry(0, 16), "__metadata__": {"format": "pt"}}
+    assert set(read_header(write_safetensors(tmp_path / "model.safetensors", header))) == {"a", "b", "none"}
+
+
+@pytest.mark.parametrize(
+    "name", ["../elsewhere/model.safetensors", "/tmp/model.safetensors", "deep/model.safetensors", ".."]
+)
+def test_an_index_names_files_of_its_folder_only(tmp_path, name):
+    save_hf_model(tmp_path / "model", TINY, random_weights(TINY), 1, 0, 20_000)
+    index = tmp_path / "model/model.safetensors.index.json"
+    values = json.loads(index.read_text())
+    values["weight_map"] = dict.fromkeys(values["weight_map"], name)
+    index.write_text(json.dumps(values))
+    with pytest.raises(UserError, match="is no file of its folder"):
+        load_weights(tmp_path / "model", TINY)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_hidden_layers": 100_000_000},
+        {"vocab_size": 1 << 40},
+        {"head_dim": 0},
+        {"head_dim": -2},
+        {"rms_norm_eps": float("nan")},
+        {"rope_theta": float("inf")},
+        {"hidden_size": float("inf")},
+        {"num_attention_heads": 10**30},
+    ],
+)
+def test_shapes_that_no_model_has(change):
+    with pytest.raises(
+        UserError, match=next(iter(change)) if change.get("hidden_size") is None else "a number is none"
+    ):
+        ModelConfig.from_hf({**TINY.to_hf(1, 0), **change})
+
+
+def test_aliases_that_multiply_end_in_words(tmp_path):
+    """Nine levels of ten: 300 bytes that stand for a billion values; and a mapping that holds itself."""
+    laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9)
+    )
+    for text in (laughs, "rl_config: &me\n  itself: *me\n"):
+        with pytest.raises(yaml.YAMLError, match="aliases repeat values"):
+            load_yaml(text)
+        (tmp_path / "c.yaml").write_text(text)
+        with pytest.raises(ConfigError, match="aliases repeat values"):
+            read_yaml(str(tmp_path / "c.yaml"))
+    assert load_yaml("a: &one [1, 2]\nb: *one\nc: {<<: {d: *one}}\n")["c"] == {"d": [1, 2]}
+    assert np.isnan(load_yaml("a: .nan")["a"])
