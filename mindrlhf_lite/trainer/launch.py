@@ -24,6 +24,7 @@ from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.job import SECOND_NODE_VARIABLE
 from mindrlhf_lite.job.guard import start_guard, tell
+from mindrlhf_lite.job.lock import FolderIsTaken, lock_folder
 from mindrlhf_lite.job.ports import is_taken, taken_message
 from mindrlhf_lite.job.processes import Process
 from mindrlhf_lite.job.resume import ResumeHint
@@ -266,6 +267,7 @@ def _run(command: Command, work: Work, rank: int, guard: subprocess.Popen[bytes]
         context = config.context
         mesh = Mesh(context.device_target, context.num_threads, context.deterministic)
         apply_context(context, mesh.rank)
+        _take_output_folder(config, mesh)
         # hosts may differ in memory, and so in what they derive from it
         numbers = gather_objects(mesh.world, config.actor_config.parallel_config.micro_batch_num)
         if config.rl_config.save_strategy_dir and mesh.is_main:
@@ -284,6 +286,22 @@ def _run(command: Command, work: Work, rank: int, guard: subprocess.Popen[bytes]
         _stop(f"error: rank {rank}: {_fault(error, Path(config.rl_config.output_dir), rank)}{how}", 1)
     # what MindSpore's threads log while the interpreter ends comes past GLOG_v: "Event base dispatch success!"
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def _take_output_folder(config: Config, mesh: Mesh) -> None:
+    """Raises UserError, on every rank, where another run writes there."""
+    said = ""
+    if mesh.is_main:
+        try:
+            if lock_folder(Path(config.rl_config.output_dir)) is None:
+                print("note: this file system has no locks: nothing keeps a second run out of the output folder")
+        except FolderIsTaken as taken:
+            said = (
+                f"rl_config.output_dir={config.rl_config.output_dir}: another run is writing there ({taken}); wait for "
+                "it, or give another folder"
+            )
+    if said := gather_objects(mesh.world, said)[0]:
+        raise UserError(said)
 
 
 def _dtypes_in_words(config: Config) -> str:
