@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.job.signals import Ended, announce, end_on_signals
-from mindrlhf_lite.text_file import let_console_show_anything
+from mindrlhf_lite.text_file import let_console_show_anything, printable_lines
 
 USER_ERROR = 2
 _SHOWN = 40  # characters of what was typed
@@ -103,7 +103,7 @@ def tool_parser(doc: str) -> argparse.ArgumentParser:
 
 def fail(message: str) -> NoReturn:
     """Prints the message on stderr and ends the process with exit code 2."""
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    print(f"error: {printable_lines(message)}", file=sys.stderr, flush=True)
     sys.exit(USER_ERROR)
 
 

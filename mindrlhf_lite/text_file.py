@@ -66,6 +66,19 @@ def write_text(path: str | Path, text: str) -> None:
         file.write(text)
 
 
+def printable(text: str) -> str:
+    """A text of somebody else's (an exception's, a completion's) on one line of a console or log: line ends, escape
+    sequences and other control characters are written out. So it cannot look like another message, nor move the cursor.
+    """
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def printable_lines(text: str) -> str:
+    """`printable`, line by line; a later line that would look like a message of its own is indented."""
+    first, *others = map(printable, text.split("\n"))
+    return "\n".join([first, *(f"  {line}" if line.lstrip().startswith("error:") else line for line in others)])
+
+
 def let_console_show_anything() -> None:
     """What the terminal's encoding lacks is shown as \\uXXXX from now on. Without this, a completion with a character
     that GBK or ASCII lacks ends a run.

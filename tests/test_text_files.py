@@ -10,7 +10,7 @@ from helpers import ROOT, clean_environment
 
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.json_file import read_json
-from mindrlhf_lite.text_file import read_text, write_text
+from mindrlhf_lite.text_file import printable, printable_lines, read_text, write_text
 
 TEXT = "name: 训练 ½\r\nend: \N{GRINNING FACE}\n"
 PROJECT = [
@@ -186,3 +186,10 @@ def test_a_conversation_may_be_utf_8_in_an_ascii_locale(quickstart_model):
         timeout=300,
     )
     assert result.returncode == 0 and result.stderr.decode().count("not UTF-8 text") == 1, result.stderr
+
+
+def test_foreign_text_is_one_line_that_moves_no_cursor():
+    assert printable("a\nerror: rank 0: x\x1b[2J\u2028b\u202e 心 \ud83d") == (
+        "a\\nerror: rank 0: x\\x1b[2J\\u2028b\\u202e 心 \\ud83d"
+    )
+    assert printable_lines("two:\n  - one\nerror: rank 0: forged\r") == "two:\n  - one\n  error: rank 0: forged\\r"

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 
 from mindrlhf_lite.job.signals import listen_to_signals_again
 from mindrlhf_lite.rewards.verifiers import Verifier, find_verifier
-from mindrlhf_lite.text_file import let_console_show_anything
+from mindrlhf_lite.text_file import let_console_show_anything, printable
 from mindrlhf_lite.types import CompletionView, Score
 
 _PR_SET_PDEATHSIG = 1
@@ -75,7 +75,7 @@ def score_task(verifier: Verifier, task: Task) -> tuple[list[Score] | None, str 
     try:
         result: tuple[list[Score] | None, str | None] = verifier.scores(task.completions, task.golds), None
     except BaseException as error:  # a user's verifier, which may even exit, or a parser on hostile text
-        result = None, f"{type(error).__name__}: {str(error)[:500]}"
+        result = None, f"{type(error).__name__}: {printable(str(error)[:500])}"
     if os.getpid() != ours:  # a child that the verifier forked, and that came back here: the answer is its parent's
         os._exit(0)
     return result

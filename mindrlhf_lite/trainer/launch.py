@@ -35,7 +35,7 @@ from mindrlhf_lite.observe.host_monitor import MemoryIsShort
 from mindrlhf_lite.parallel.layout import Strategy
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects, launched_rank
 from mindrlhf_lite.shapes.parameters import count_parameters
-from mindrlhf_lite.text_file import write_text
+from mindrlhf_lite.text_file import printable_lines, write_text
 from mindrlhf_lite.trainer.command_line import Command, parse_command_line, ranks_of_this_host
 from mindrlhf_lite.trainer.verifier_trial import trial_problems
 
@@ -373,7 +373,7 @@ def _has_all_ranks_here() -> bool:
 
 def _stop(message: str, code: int) -> None:
     print(flush=True)  # ends the progress bar's line
-    print(message, file=sys.stderr, flush=True)
+    print(printable_lines(message), file=sys.stderr, flush=True)
     sys.stdout.flush()
     # peers may be waiting in a collective: a normal interpreter exit would join MindSpore's threads and wait with them
     os._exit(code)
