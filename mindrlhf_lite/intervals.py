@@ -72,12 +72,18 @@ def difference_interval(
     return max(-1.0, low), min(1.0, high)
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """(mean, low, high) of one accuracy a seed: Student's t. Of a single one nothing is known: 0 to 1."""
-    mean = float(np.mean(values))
+def mean_interval(values: Sequence[float], questions: int = 0) -> tuple[float, float, float]:
+    """(mean, low, high) of one accuracy a seed: Student's t. Of a single one nothing is known: 0 to 1. Args: questions:
+    of every evaluation: seeds that happen to agree vary at least as an accuracy on so many does; 0: not known.
+    """
+    mean = math.fsum(values) / len(values)
     if len(values) < 2:
         return mean, 0.0, 1.0
-    half = _t95(len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    variance = math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    if questions:
+        share = _away_from_the_ends(mean, questions)
+        variance = max(variance, share * (1 - share) / questions)
+    half = _t95(len(values) - 1) * math.sqrt(variance / len(values))
     return mean, max(0.0, mean - half), min(1.0, mean + half)
 
 
@@ -90,7 +96,8 @@ def _wilson(share: float, count: float, quantile: float) -> tuple[float, float]:
     square = quantile * quantile
     centre = (share + square / (2 * count)) / (1 + square / count)
     half = quantile * math.sqrt(share * (1 - share) / count + square / (4 * count * count)) / (1 + square / count)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # at the ends the two are equal, but for rounding
+    return 0.0 if share == 0 else max(0.0, centre - half), 1.0 if share == 1 else min(1.0, centre + half)
 
 
 def _t95(degrees: int) -> float:

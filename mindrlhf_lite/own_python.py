@@ -9,10 +9,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]  # where the package lies
 _CODE = (
-    "import sys; sys.path[0] = {root!r}; import runpy; runpy.run_module({name!r}, run_name='__main__', alter_sys=True)"
+    "import sys; sys.path[0] = {root!r}; import runpy; "
+    "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
 )
 
 
 def module_command(name: str) -> list[str]:
-    """What to execute, to which its arguments are added. Example: module_command("mindrlhf_lite.rewards.worker")"""
-    return [sys.executable, "-c", _CODE.format(root=str(ROOT), name=name)]
+    """What to execute, to which its arguments are added; the name is a word of it, so that `ps` shows it. Example:
+    module_command("mindrlhf_lite.rewards.worker")
+    """
+    return [sys.executable, "-c", _CODE.format(root=str(ROOT)), name]

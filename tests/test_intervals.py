@@ -97,3 +97,7 @@ def test_mean_over_seeds_by_hand():
     half = 4.302653 * 0.1 / np.sqrt(3)
     assert mean_interval([0.6, 0.7, 0.8]) == pytest.approx((0.7, 0.7 - half, 0.7 + half), abs=1e-6)
     assert mean_interval([0.9]) == (0.9, 0.0, 1.0)
+    assert mean_interval([0.7] * 3) == pytest.approx((0.7, 0.7, 0.7))
+    mean, low, high = mean_interval([0.7] * 3, 200)  # seeds that agree by chance: at least as an accuracy on 200 varies
+    assert mean == pytest.approx(0.7) and 0.61 < low < 0.63 and 0.77 < high < 0.79
+    assert wilson_interval(0, 200)[0] == 0.0 and wilson_interval(200, 200)[1] == 1.0

@@ -227,12 +227,13 @@ def main() -> None:
     rows_by_model, verifier = answers(models, args, temperature)
     if not args.compare:
         settings = {"max_tokens": args.max_tokens, "temperature": temperature, "verifier": verifier, "seed": args.seed}
+        how = {} if args.files else {"dataset": args.dataset, "settings": settings}  # of a file they are not known
         for model, own in rows_by_model.items():
             if len(models) > 1:
                 print(model)
             result = report(own, model)
             if args.output:
-                write_result(args.output, {**result, "dataset": args.dataset, "settings": settings}, {"": own})
+                write_result(args.output, {**result, **how}, {"": own})
         return
     from mindrlhf_lite.evaluation import compare, correctness, judged_differently, verifier_of
 
@@ -247,12 +248,11 @@ def main() -> None:
         print(
             "note: a file does not say which verifier judged it: the two may differ; --verifier NAME judges both again"
         )
-    if not args.verifier and (
-        count := sum(judged_differently(*(read_completions(str(path)) for path in pair)) for pair in _starts(models))
-    ):
+    pairs = [rows, *([read_completions(str(path)) for path in pair] for pair in _starts(models))]
+    if not args.verifier and (count := sum(judged_differently(*pair) for pair in pairs)):
         raise UserError(
-            f"--compare: {count} equal answers of step 0 are right in one run and wrong in the other: they were judged "
-            "differently; --verifier NAME judges both files again"
+            f"--compare: {count} equal answers, of these files or of step 0 beside them, are right in one and wrong in "
+            "the other: they were judged differently; --verifier NAME judges both again"
         )
 
     questions = [[(row["prompt"], row["gold"]) for row in side] for side in rows]

@@ -23,7 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import SEED, run_tool, tool_parser
+from mindrlhf_lite.cli import SEED, USER_ERROR, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
 
 
@@ -68,7 +68,7 @@ def plan(seeds: list[int], vary: list[str], output: Path) -> list[Planned]:
         key, _, values = text.partition("=")
         if not key or not values:
             raise UserError(f"--vary {text}: a setting and its values are needed, such as rl_config.beta=0,0.04")
-        axes.append([(key, value) for value in values.split(",")])
+        axes.append([(key, value) for value in _values(values, text)])
     runs = []
     for chosen in itertools.product(*axes):
         name = ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in chosen) or "run"
@@ -78,11 +78,45 @@ def plan(seeds: list[int], vary: list[str], output: Path) -> list[Planned]:
     return runs
 
 
+def _values(text: str, given: str) -> list[str]:
+    """The values of a --vary, as the command line takes them: a list is one of them."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(f"[{text}]")
+    except yaml.YAMLError:
+        raise UserError(f"--vary {given}: the values cannot be read; write KEY=A,B, or KEY=[1,2],[3,4]") from None
+    written = re.findall(r"\[[^\[\]]*\]|[^,\[\]]+", text)
+    if len(written) != len(values) or len(set(written)) < len(written):
+        raise UserError(
+            f"--vary {given}: {len(values)} values, each once, are needed; write KEY=A,B, or KEY=[1,2],[3,4]"
+        )
+    return written
+
+
+def check_same_sweep(output: Path, given: list[str]) -> None:
+    """Raises UserError where the folder holds the runs of another command; else keeps this one's."""
+    path = output / "sweep_command.json"
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != given:
+        raise UserError(f"--output {output}: it holds the runs of another command ({path}); give another folder")
+    output.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(given) + "\n", encoding="utf-8")
+
+
+def check_settings(runs: list[Planned], given: list[str]) -> None:
+    """A dry run of every experiment that is to be made, so that a mistake is met before hours are spent."""
+    for each in {run.name: run for run in reversed(runs) if not run.is_done}.values():
+        command = [*each.command(given), "--dry_run"]
+        found = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+        if found.returncode == USER_ERROR:
+            raise UserError(f"{each.name}: {found.stderr.decode(errors='replace').strip()}")
+
+
 def report(runs: list[Planned], output: Path) -> None:
     """The page, and a line an experiment."""
     from mindrlhf_lite.intervals import mean_interval
     from mindrlhf_lite.observe.lab_report import write_report
-    from mindrlhf_lite.observe.runs import read_run, seeds_of
+    from mindrlhf_lite.observe.runs import incomparable, read_run, seeds_of
 
     found = [read_run(str(each.folder), each.name) for each in runs]
     page = write_report(found, output / "report")
@@ -92,10 +126,13 @@ def report(runs: list[Planned], output: Path) -> None:
         if not after:
             print(f"{name}: {len(own)} run(s), without an evaluation (rl_config.eval_dataset_file)")
             continue
-        mean, low, high = mean_interval(after)
+        questions = min(run.summary["accuracy"]["after"].get("num_questions", 0) for run in own)
+        mean, low, high = mean_interval(after, questions)
         result[name] = {"seeds": len(after), "accuracy": mean, "interval_95": [low, high]}
         spread = f" (95 % interval over seeds {low:.1%} to {high:.1%})" if len(after) > 1 else ""
         print(f"{name}: held-out accuracy {mean:.1%}{spread}, {len(after)} seed(s)")
+    for line in incomparable([own[0] for own in seeds_of(found).values()]):
+        print(f"warning: {line}")
     (output / "sweep.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {page} and {output / 'sweep.json'}")
 
@@ -108,14 +145,19 @@ def main() -> None:
     if len(set(args.seeds)) < len(args.seeds):
         raise UserError(f"--seeds {' '.join(map(str, args.seeds))}: each once")
     output = Path(args.output).absolute()
-    runs = plan(args.seeds, args.vary, output)
+    runs, failed = plan(args.seeds, args.vary, output), []
+    check_same_sweep(output, given)
+    check_settings(runs, given)
     for number, each in enumerate(runs, 1):
         print(f"run {number} of {len(runs)}: {each.name}, seed {each.seed}: {each.folder}", flush=True)
         if each.is_done:
             print("  is there already", flush=True)
         elif code := subprocess.call(each.command(given)):
-            raise UserError(f"{each.name}, seed {each.seed}: its command ended with exit code {code}; then again")
-    report(runs, output)
+            failed.append(f"{each.name}, seed {each.seed}: its command ended with exit code {code}")
+    if done := [each for each in runs if each.is_done]:
+        report(done, output)
+    if failed:
+        raise UserError("\n".join([*failed, "the same command goes on with those"]))
 
 
 if __name__ == "__main__":

@@ -294,7 +294,9 @@ class RlConfig:
     )
     eval_max_prompts: int = setting(0, "held-out prompts used; 0: all", bounds=NOT_NEGATIVE)
     save_best: bool = setting(
-        False, "write the model of the highest held-out accuracy so far to OUTPUT/best, as a Hugging Face folder"
+        False,
+        "write the model of the highest held-out accuracy so far to OUTPUT/best, as a Hugging Face folder; while the "
+        "model as it was before training is the best (summary.json: best), nothing is written",
     )
     early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
     reshard_transport: str = setting(
@@ -669,8 +671,8 @@ class Config:
 
     @property
     def reports_only_policy_logprobs(self) -> bool:
-        """Whether the rollout engine draws from another distribution than the policy and does not say what its
-        logprobs were: vLLM on Ascend, with filters, penalties or a temperature.
+        """Whether the rollout engine does not say what the logprobs of the draw were, only those of the policy at
+        temperature 1: vLLM on Ascend, with filters, penalties or another temperature.
         """
         s = self.generate_config.sampling_config
         filters = (s.temperature, s.top_k, s.top_p, s.min_p, s.repetition_penalty, s.presence_penalty)

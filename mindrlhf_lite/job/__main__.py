@@ -31,7 +31,7 @@ from mindrlhf_lite.job.signals import STOP_FILE_VARIABLE
 from mindrlhf_lite.progress import TERMINAL_VARIABLE
 from mindrlhf_lite.text_file import let_console_show_anything, write_text
 
-_STARTS_NOTHING = frozenset({"--dry_run", "--only_save_strategy", "-h", "--help"})
+_STARTS_NOTHING = frozenset({"dry_run", "dryrun", "only_save_strategy", "h", "help"})  # also as they are mistyped
 _OF_MSRUN = (b"Start scheduler process", b"Start worker process")
 
 
@@ -53,10 +53,16 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _flag_name(word: str) -> str:
+    return word.partition("=")[0].lstrip("-").replace("-", "_") if word.startswith("-") else ""
+
+
 def run(args: argparse.Namespace) -> int:
     """The job's exit code."""
     local = args.local_ranks or args.ranks
-    if _STARTS_NOTHING & set(args.arguments):
+    if not Path(args.script).is_file():
+        fail(f"{args.script}: no such script")
+    if any(_flag_name(word) in _STARTS_NOTHING for word in args.arguments):
         environment = {**os.environ, "MS_WORKER_NUM": str(args.ranks), "LOCAL_RANKS": str(local)}
         return subprocess.call([sys.executable, args.script, *args.arguments], env=environment)
     if not 1 <= local <= args.ranks:

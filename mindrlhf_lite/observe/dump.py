@@ -67,6 +67,7 @@ class Dumps:
         self.config, self.mesh = config.msprobe_config, mesh
         self._folder = Path(config.msprobe_config.dump_path or f"{config.rl_config.output_dir}/dump")
         self._lines: list[str] | None = None
+        self._temperature = config.policy_temperature
         if self.config.msprobe and self.config.configurations_dump and mesh.is_main:
             self._folder.mkdir(parents=True, exist_ok=True)
             facts: dict[str, Any] = {"config": asdict(config), "versions": versions(), "git_commit": git_commit()}
@@ -101,7 +102,11 @@ class Dumps:
         if self._lines is None or not self.config.key_data_dump or not self.mesh.is_main:
             return
         for index, sequence in enumerate(sequences[: self.config.dump_sequences]):
-            more = {"values": sequence.token_ids.tolist(), "prompt_length": sequence.prompt_length}
+            more = {
+                "values": sequence.token_ids.tolist(),
+                "prompt_length": sequence.prompt_length,
+                "temperature": self._temperature,  # of the logprobs
+            }
             self._add(KEY_DATA, "token_ids", completion(index), sequence.token_ids, **more)
         self._add(KEY_DATA, "all token_ids", "", np.concatenate([each.token_ids for each in sequences]))
         if rewards is not None:

@@ -52,7 +52,7 @@ def hf_lines(folder: str, lines: Sequence[Mapping[str, Any]]) -> list[dict[str, 
     for line in completions:
         ids, prompt_length = torch.tensor([line["values"]]), line["prompt_length"]
         with torch.no_grad():
-            logits = model(ids, use_cache=False).logits[0, prompt_length - 1 : -1]
+            logits = model(ids, use_cache=False).logits[0, prompt_length - 1 : -1] / line.get("temperature", 1.0)
         logprobs = torch.log_softmax(logits, -1).gather(1, ids[0, prompt_length:, None])[:, 0].numpy()
         for name, output in outputs.items():
             rows = output.reshape(ids.shape[1], -1)[prompt_length - 1 : -1].numpy()

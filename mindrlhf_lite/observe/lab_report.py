@@ -287,7 +287,8 @@ def _overview_of_seeds(name: str, runs: Sequence[Run]) -> tuple[str, ...]:
     last = [run.metrics[-1] for run in runs]
     spread = ""
     if len(after) > 1:
-        _, low, high = mean_interval(after)
+        questions = min(own["after"].get("num_questions", 0) for own in accuracies if own.get("after"))
+        _, low, high = mean_interval(after, questions)
         spread = f" (mean {low:.1%} to {high:.1%}; seeds {min(after):.1%} to {max(after):.1%})"
     return (
         f"{name} ({len(runs)} seeds)",

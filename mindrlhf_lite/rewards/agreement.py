@@ -80,7 +80,7 @@ def agrees(answer: Answer | None, gold: str, question: str = "") -> bool | None:
     """
     if answer is None:
         return None
-    if leaves_the_work(answer.text, question):
+    if leaves_the_work(answer.text, gold, question):
         return False
     if answer.is_exact:
         return same_answer(answer.text, gold)
@@ -128,7 +128,7 @@ def number_agrees(answer: Answer | None, gold: str, question: str = "") -> bool 
     """`agrees` for gold answers that are numbers; no others are found right."""
     if answer is None:
         return None
-    if leaves_the_work(answer.text, question):
+    if leaves_the_work(answer.text, gold, question):
         return False
     if answer.is_exact and _gold_quantity(gold) is not None:
         return same_answer(answer.text, gold)

@@ -38,7 +38,7 @@ def _boxed_agrees(text: str, gold: str, question: str) -> bool | None:
     content = last_boxed(text)
     if content is None or not content.strip():
         return None
-    return not leaves_the_work(content, question) and same_answer(content, gold)
+    return not leaves_the_work(content, gold, question) and same_answer(content, gold)
 
 
 def math_17k_acc(completion: CompletionView, gold: str) -> Score:

@@ -18,7 +18,7 @@ import select
 import signal
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from mindrlhf_lite.job.signals import listen_to_signals_again
@@ -26,6 +26,7 @@ from mindrlhf_lite.rewards.verifiers import Verifier, find_verifier
 from mindrlhf_lite.text_file import let_console_show_anything, printable
 from mindrlhf_lite.types import CompletionView, Score
 
+_TRIED = 4  # made-up completions of one question
 _PR_SET_PDEATHSIG = 1
 _MEMORY_BYTES = 4 << 30  # address space of a process with built-in verifiers, which take a tenth of it
 LENGTH = struct.Struct("<I")
@@ -120,7 +121,11 @@ def _try_out(verifiers: list[Verifier], trial: Trial | None) -> str | None:
     for verifier in verifiers:
         completion, gold = trial if trial is not None and verifier.is_own else _FORMULA
         if not verifier.is_own or trial is not None:
-            _, problem = score_task(verifier, Task((0,), 0, (completion,), (gold,)))
+            views: tuple[CompletionView, ...] = (completion,)
+            if verifier.takes_group:  # of one it may not be able to say anything
+                views = (completion, replace(completion, text="", num_tokens=1)) * (_TRIED // 2)
+            places = tuple(range(len(views)))
+            _, problem = score_task(verifier, Task(places, 0, views, (gold,) * len(views)))
             if problem is not None and verifier.is_own:
                 return (
                     f"verifier {verifier.name!r} fails on a made-up completion, {completion.text[:200]!r} with the "

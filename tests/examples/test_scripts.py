@@ -15,6 +15,12 @@ def test_a_job_of_an_option_that_starts_nothing_runs_the_script_once(tmp_path):
             "tools/start_job.py", "--ranks", 3, "--log_dir", tmp_path / "log", tmp_path / "show.py", option
         )
         assert (result.returncode, result.stdout) == (0, f"3 ['{option}'] False\n"), result.stderr
+    main = (ROOT / "examples/qwen_grpo/main.py", "--config", ROOT / "examples/quickstart/grpo_config.yaml")
+    mistyped = run_python("tools/start_job.py", "--ranks", 2, *main, "--dry-run")
+    assert mistyped.returncode == 2 and "did you mean --dry_run" in mistyped.stderr
+    assert "scheduler" not in mistyped.stderr
+    missing = run_python("tools/start_job.py", "--ranks", 2, "--log_dir", tmp_path / "log", tmp_path / "none.py")
+    assert missing.returncode == 2 and "none.py: no such script" in missing.stderr
     assert not (tmp_path / "log").exists()
 
 

@@ -332,6 +332,11 @@ def own(tmp_path, monkeypatch):
         "def like_verl(data_source, solution_str, ground_truth, extra_info=None):\n"
         "    right = solution_str == ground_truth and data_source == 's'\n"
         "    return {'score': float(right), 'more': extra_info['level']}\n"
+        "@verifier(minimum=-9.0, maximum=9.0, whole_group=True)\n"
+        "def z_score(completions, golds):\n"
+        "    import statistics\n"
+        "    lengths = [len(each.text) for each in completions]\n"
+        "    return [(each - statistics.mean(lengths)) / statistics.stdev(lengths) for each in lengths]\n"
         "def fails(completion, gold):\n    return completion.txt\n"
     )
     monkeypatch.chdir(tmp_path)
@@ -367,6 +372,11 @@ def test_a_group_at_a_time(own):
     texts = ["1", "22", "333", "4444", "5", "66"]
     assert own_scores("mine.py:longest", views(texts), ["1"] * 6, 3) == [0, 0, 1, 1, 0, 0]
     assert own_scores("mine.py:longest", views(texts[:3]), ["1"] * 3, 3) == [0, 0, 1]
+
+
+def test_a_group_verifier_is_tried_on_a_group(own):
+    trial = (CompletionView("18", prompt="q"), "18")
+    assert own_scores("mine.py:z_score", views(["1", "22", "333"]), ["1"] * 3, 3, trial=trial) == [-1, 0, 1]
 
 
 def test_functions_of_trl_and_verl(own):

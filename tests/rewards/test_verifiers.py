@@ -285,6 +285,14 @@ def test_long_and_hostile_texts_are_only_wrong(name):
         assert score(name, text, "18").value in (BUILT_IN[name].minimum, WRONG.get(name))
 
 
+def test_a_formula_with_letters_is_no_number():
+    """Whatever values of the letters are tried: by math-verify this was right in one process of two."""
+    text = "inf999999999" * 5
+    for name in ("qwen_accuracy_reward", "math_reward", "math_17k_acc"):
+        assert find_verifier(name).score(CompletionView(f"\\boxed{{{text}}}"), "73.51").value == 0.0
+        assert find_verifier(name).score(CompletionView("\\boxed{73.51}"), "73.51").value == 1.0
+
+
 def test_hostile_texts_of_chance():
     for name, found in judged(hostile_texts(300, seed=1), seed=1, timeout_s=20).items():
         assert len(found) == 300
@@ -369,8 +377,15 @@ def test_unknown_verifiers_say_what_exists():
         ("25 + 60 = 85", True),
         ("\\boxed{25 + 60 = 85}", True),
         ("\\boxed{85}", True),
+        ("25 + 60 = 25 + 60", False),  # what a policy would come upon next
+        ("25 + 60 = 60 + 25", False),
+        ("x = 25 + 60", False),
+        ("80+5", False),
+        ("\\boxed{85 + 0}", False),
+        ("\\boxed{100-15}", False),
+        ("\\boxed{25.0+60.0}", False),
         ("\\boxed{\\frac{170}{2}}", True),
-        ("\\boxed{5 \\cdot 17}", True),  # no number of the question
+        ("\\boxed{\\sqrt{7225}}", True),
     ],
 )
 def test_arithmetic_that_is_left_to_the_reader_is_no_answer(text, is_paid):
@@ -387,3 +402,39 @@ def test_a_formula_that_stands_in_the_question_is_no_answer():
     assert find_verifier("qwen_accuracy_reward").score(asked, "943").value == 0.0
     worked = CompletionView("\\boxed{2^{10} - 3^4}", prompt="How many strings are there?")
     assert find_verifier("qwen_accuracy_reward").score(worked, "943").value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("question", "gold"),
+    [
+        ("Evaluate (1+2i)6-3i.", "6+9i"),
+        ("Solve $2x^2 - 3x = 5$ for all 13 ...", r"\\left( \\frac{3}{2}, -13 \\right)"),
+        ("Which of 2, 3, 1/2, 1/3 are roots?", r"2, 3, \\frac{1}{2}, \\frac{1}{3}"),
+        ("What is $2^{100} - 2$ in lowest terms?", "2^{100} - 2"),
+        ("Expand 1 - 2x.", "1 - 2x"),
+        ("Rationalise 10/sqrt 3.", r"\\frac{10}{\\sqrt{3}}"),
+        ("Which day? 2025-07-04 or 2025-07-05?", "2025-07-04"),
+        ("Who won 10-12?", "10-12"),
+        ("Which is larger, 3/4 or 2/3?", r"\\frac{3}{4}"),
+        ("Factor 24 = 2 * 12.", r"2^3 \\cdot 3"),
+        ("Is -5 + 3 less than -1?", "-2"),
+    ],
+)
+def test_a_gold_answer_given_back_is_right_whatever_was_asked(question, gold):
+    view = CompletionView(f"\\boxed{{{gold}}}", prompt=question)
+    assert find_verifier("qwen_accuracy_reward").score(view, gold).value == 1.0
+
+
+def test_real_golds_given_back_beside_their_question(shared):
+    """As with no question known: nothing is refused for it."""
+    rows = [
+        json.loads(line) for line in (shared / "data/math500/math500.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    score = find_verifier("qwen_accuracy_reward").score
+    refused = [
+        row["answer"]
+        for row in rows
+        if score(CompletionView(f"\\boxed{{{row['answer']}}}", prompt=row["problem"]), row["answer"]).value == 0
+        and score(CompletionView(f"\\boxed{{{row['answer']}}}"), row["answer"]).value == 1
+    ]
+    assert not refused

@@ -159,9 +159,12 @@ def test_answers_are_compared_under_one_verifier(tmp_path):
     # the same name, and yet another verifier: step 0 tells
     answered(tmp_path / "a" / "eval_000000.jsonl", "accuracy_reward", [False, True, False])
     answered(tmp_path / "b" / "eval_000000.jsonl", "accuracy_reward", [False, True, True])
-    answered(tmp_path / "b" / "eval_000009.jsonl", "accuracy_reward", [True, True, True])
+    other = answered(tmp_path / "c" / "eval_000009.jsonl", "accuracy_reward", [True, True, True])
+    refused = run_python("tools/evaluate.py", "--compare", strict, other)
+    assert refused.returncode == 2 and "2 equal answers" in refused.stderr
+    answered(tmp_path / "b" / "eval_000009.jsonl", "accuracy_reward", [True] * 3, ("a", "b", "c"))
     refused = run_python("tools/evaluate.py", "--compare", strict, lax)
-    assert refused.returncode == 2 and "1 equal answers of step 0" in refused.stderr
+    assert refused.returncode == 2 and "1 equal answers, of these files or of step 0" in refused.stderr
     unsaid = answered(tmp_path / "c" / "old.jsonl", "", [False, True, True])
     assert "does not say which verifier" in run_python("tools/evaluate.py", "--compare", strict, unsaid).stdout
 
@@ -184,7 +187,7 @@ def test_compare_pairs_the_questions(quickstart_model, sums, tmp_path):
     wrong = [row for row in rows if not row["completions"][0]["correct"]][:6]
     right = [row for row in rows if row["completions"][0]["correct"]][:1]
     for row in wrong + right:
-        row["completions"][0]["correct"] = row in wrong
+        row["completions"][0] |= {"correct": row in wrong, "text": "another answer"}
     better = write_rows(tmp_path / "b.completions.jsonl", rows)
     same = run_python(
         "tools/evaluate.py",
