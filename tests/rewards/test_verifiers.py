@@ -285,12 +285,11 @@ def test_long_and_hostile_texts_are_only_wrong(name):
         assert score(name, text, "18").value in (BUILT_IN[name].minimum, WRONG.get(name))
 
 
-def test_a_formula_with_letters_is_no_number():
-    """Whatever values of the letters are tried: by math-verify this was right in one process of two."""
-    text = "inf999999999" * 5
-    for name in ("qwen_accuracy_reward", "math_reward", "math_17k_acc"):
+@pytest.mark.parametrize("text", ["inf999999999" * 6, r"\infty \cdot 2", "73.51xy", r"\frac{1}{0}"])
+def test_what_has_no_value_is_no_number(text):
+    """Left to math-verify, the first was 73.51 in one process of several: it tries values by chance."""
+    for name in ("qwen_accuracy_reward", "math_17k_acc"):
         assert find_verifier(name).score(CompletionView(f"\\boxed{{{text}}}"), "73.51").value == 0.0
-        assert find_verifier(name).score(CompletionView("\\boxed{73.51}"), "73.51").value == 1.0
 
 
 def test_hostile_texts_of_chance():
@@ -408,15 +407,15 @@ def test_a_formula_that_stands_in_the_question_is_no_answer():
     ("question", "gold"),
     [
         ("Evaluate (1+2i)6-3i.", "6+9i"),
-        ("Solve $2x^2 - 3x = 5$ for all 13 ...", r"\\left( \\frac{3}{2}, -13 \\right)"),
-        ("Which of 2, 3, 1/2, 1/3 are roots?", r"2, 3, \\frac{1}{2}, \\frac{1}{3}"),
+        ("Solve $2x^2 - 3x = 5$ for all 13 ...", r"\left( \frac{3}{2}, -13 \right)"),
+        ("Which of 2, 3, 1/2, 1/3 are roots?", r"2, 3, \frac{1}{2}, \frac{1}{3}"),
         ("What is $2^{100} - 2$ in lowest terms?", "2^{100} - 2"),
         ("Expand 1 - 2x.", "1 - 2x"),
-        ("Rationalise 10/sqrt 3.", r"\\frac{10}{\\sqrt{3}}"),
+        ("Rationalise 10/sqrt 3.", r"\frac{10}{\sqrt{3}}"),
         ("Which day? 2025-07-04 or 2025-07-05?", "2025-07-04"),
         ("Who won 10-12?", "10-12"),
-        ("Which is larger, 3/4 or 2/3?", r"\\frac{3}{4}"),
-        ("Factor 24 = 2 * 12.", r"2^3 \\cdot 3"),
+        ("Which is larger, 3/4 or 2/3?", r"\frac{3}{4}"),
+        ("Factor 24 = 2 * 12.", r"2^3 \cdot 3"),
         ("Is -5 + 3 less than -1?", "-2"),
     ],
 )
