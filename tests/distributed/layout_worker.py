@@ -44,12 +44,12 @@ def main():
         config = build_config(settings)
         assert not find_problems(config, mesh.world_size), find_problems(config, mesh.world_size)
         trainer = GrpoTrainer(config, mesh)
-        trainer._finish, finish = lambda: None, trainer._finish
+        trainer._finish, finish = lambda step: None, trainer._finish
         trainer.train()
         found = probe(trainer)
         if mesh.is_main:
             np.savez(Path(config.rl_config.output_dir) / "probe.npz", **found)
-        finish()
+        finish(trainer.last_step)
 
 
 if __name__ == "__main__":
