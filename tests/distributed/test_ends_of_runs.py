@@ -139,7 +139,7 @@ def test_sigterm_saves_where_it_is_to(data, never_stopped, tmp_path, ranks):
 def test_a_verifier_that_breaks_after_its_trial_ends_the_run_with_its_error(data, tmp_path):
     (tmp_path / "broken.py").write_text(
         "def reward(completion, gold):\n"
-        "    if completion.text.startswith('<think>'):\n"  # the trial before the run
+        "    if completion.text == f'<think></think><answer>{gold}</answer>':\n"  # the trial before the run
         "        return 1.0\n"
         "    raise KeyError('no such field')\n"
     )
