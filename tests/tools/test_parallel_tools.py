@@ -34,7 +34,7 @@ def test_plan_of_7b_on_eight_ranks():
     [
         (("--src", "tp=3", "--dst", "tp=1"), "num_attention_heads 28 % model_parallel 3 = 1"),
         (("--src", "tp=4,qq=1", "--dst", "tp=1"), "qq"),
-        (("--src", "tp=4", "--dst", "tp=4", "--bucket_mb", "0"), "--bucket_mb 0.0: must be positive"),
+        (("--src", "tp=4", "--dst", "tp=4", "--bucket_mb", "0"), "--bucket_mb: 0: a number above 0 is needed"),
     ],
 )
 def test_impossible_plans(arguments, message):
