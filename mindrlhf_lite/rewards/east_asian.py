@@ -30,7 +30,6 @@ _NEXT_PART = re.compile(r"\d{1,8}(?:\.\d{1,8})?")
 _NUMERAL = re.compile("[一二三四五六七八九零两兩半几幾数數多余餘강여]|일|이(?=[십백천])|삼(?=[십백천만])")
 DOZEN = re.compile(r"\s*(?:打(?!折)|ダース)")
 PERCENT = re.compile(r"\s*(?:パーセント|퍼센트|프로(?!젝)|(?:个|個)?百分[点點])")
-PERCENT_BEFORE = re.compile(r"百分之\s*")
 FRACTION = r"(\d{1,100})\s*(?:分之|分の|분의)\s*(\d{1,100})"
 
 _CHANGES_AT_ONCE = re.compile(

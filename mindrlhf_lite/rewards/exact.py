@@ -7,11 +7,11 @@ sympy's own equality rounds absolutely (both above are 0 to it), and its `simpli
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
-_DIGITS = 60
+DIGITS = 60
 _AGREE = 40  # digits that have to agree: 20 may be lost in differences
 _OF_DECIMALS = 15  # where a decimal stands in one of them that double precision rounded
 _MAX_EXPONENT = 10**6  # of a floating-point number, in bits: e^(e^(e^20)) has more
@@ -22,6 +22,9 @@ Value = Any  # a Fraction, or an mpmath number
 
 class NoNumber(Exception):
     """It has no value: a letter without one, an unknown function, infinity."""
+
+
+UNDEFINED = (NoNumber, ZeroDivisionError, ValueError, OverflowError)  # what `value_of` raises where there is none
 
 
 def same_value(gold: Any, found: Any) -> bool | None:
@@ -42,20 +45,28 @@ def same_value(gold: Any, found: Any) -> bool | None:
         return None
     names = letters(gold) | letters(found)
     has_decimals = bool(gold.atoms(sympy.Float) or found.atoms(sympy.Float))
-    verdicts = []
-    with mpmath.workdps(_DIGITS):
-        for point in range(_NUM_POINTS if names else 1):
-            at = {name: _coordinate(index, point) for index, name in enumerate(sorted(names))}
-            try:
-                pair = value_of(gold, at), value_of(found, at)
-            except (NoNumber, ZeroDivisionError, ValueError, OverflowError):
-                continue
+    num_points = 0
+    with mpmath.workdps(DIGITS):
+        for pair in _values_at_points(gold, found, names):
             if not is_close(*pair, digits=_OF_DECIMALS if has_decimals else _AGREE):
                 return False
-            verdicts.append(True)
-    if len(verdicts) >= (_LEAST_POINTS if names else 1):
+            num_points += 1
+    if num_points >= (_LEAST_POINTS if names else 1):
         return True
     return False if is_number else None
+
+
+def _values_at_points(gold: Any, found: Any, names: set[str]) -> Iterator[tuple[Value, Value]]:
+    """Both values at a few points, or at the only one where there are no letters; points where one has none are passed
+    over.
+    """
+    for point in range(_NUM_POINTS if names else 1):
+        at = {name: _coordinate(index, point) for index, name in enumerate(sorted(names))}
+        try:
+            pair = value_of(gold, at), value_of(found, at)
+        except UNDEFINED:
+            continue
+        yield pair
 
 
 def _is_infinite(expression: Any) -> bool:
@@ -75,16 +86,11 @@ def proportional(gold: Any, found: Any) -> bool | None:
     names, ratios = letters(gold), []
     if not names or names != letters(found):
         return None
-    with mpmath.workdps(_DIGITS):
-        for point in range(_NUM_POINTS):
-            at = {name: _coordinate(index, point) for index, name in enumerate(sorted(names))}
-            try:
-                mine, other = value_of(gold, at), value_of(found, at)
-            except (NoNumber, ZeroDivisionError, ValueError, OverflowError):
-                continue
+    with mpmath.workdps(DIGITS):
+        for mine, other in _values_at_points(gold, found, names):
             if mine == 0 or other == 0:
                 return None
-            ratios.append(_floating(other) / _floating(mine))
+            ratios.append(as_mpmath(other) / as_mpmath(mine))
         return all(is_close(ratio, ratios[0]) for ratio in ratios) if len(ratios) >= _LEAST_POINTS else None
 
 
@@ -94,8 +100,8 @@ def is_close(mine: Value, other: Value, digits: int = _AGREE) -> bool:
 
     if isinstance(mine, Fraction) and isinstance(other, Fraction) and digits >= _AGREE:
         return mine == other
-    with mpmath.workdps(_DIGITS):
-        one, two = _floating(mine), _floating(other)
+    with mpmath.workdps(DIGITS):
+        one, two = as_mpmath(mine), as_mpmath(other)
         return bool(abs(one - two) <= mpmath.mpf(10) ** -digits * max(abs(one), abs(two)))
 
 
@@ -120,7 +126,7 @@ def value_of(expression: Any, at: Mapping[str, Any] | None = None) -> Value:
     """The value of a sympy expression whose letters have the values `at`.
 
     Raises:
-        NoNumber: it has none. ZeroDivisionError, ValueError, OverflowError: nor here.
+        NoNumber, ZeroDivisionError, ValueError, OverflowError (`UNDEFINED`): it has none.
     """
     import mpmath
     import sympy
@@ -146,7 +152,7 @@ def value_of(expression: Any, at: Mapping[str, Any] | None = None) -> Value:
     return _bounded(function([value_of(part, at) for part in expression.args]))
 
 
-def _floating(value: Value) -> Any:
+def as_mpmath(value: Value) -> Any:
     import mpmath
 
     return mpmath.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else value
@@ -168,10 +174,10 @@ def _sum(parts: list[Value]) -> Value:
 
     if all(isinstance(part, Fraction) for part in parts):
         return sum(parts, Fraction(0))
-    floating = [_floating(part) for part in parts]
+    floating = [as_mpmath(part) for part in parts]
     total = sum(floating[1:], floating[0])
     # \sqrt2\sqrt3 - \sqrt6 is 0, not 1e-60
-    is_noise = abs(total) < mpmath.mpf(10) ** -(_DIGITS - 8) * max(map(abs, floating))
+    is_noise = abs(total) < mpmath.mpf(10) ** -(DIGITS - 8) * max(map(abs, floating))
     return Fraction(0) if is_noise else total
 
 
@@ -181,7 +187,7 @@ def _product(parts: list[Value]) -> Value:
         for part in parts:
             result *= part
         return result
-    floating = [_floating(part) for part in parts]
+    floating = [as_mpmath(part) for part in parts]
     result = floating[0]
     for part in floating[1:]:
         result *= part
@@ -195,18 +201,18 @@ def _power(parts: list[Value]) -> Value:
     if isinstance(exponent, Fraction) and exponent.denominator == 1:
         return base ** int(exponent)
     if base == 0:
-        return Fraction(0) if _floating(exponent).real > 0 else _no_number()
+        return Fraction(0) if as_mpmath(exponent).real > 0 else _no_number()
     if isinstance(exponent, Fraction) and exponent.denominator % 2 and _is_negative(base):
         # the cube root of -8 is -2 at school
-        root = mpmath.power(_floating(-base), _floating(exponent))
+        root = mpmath.power(as_mpmath(-base), as_mpmath(exponent))
         return root * (-1 if exponent.numerator % 2 else 1)
-    return mpmath.power(_floating(base), _floating(exponent))
+    return mpmath.power(as_mpmath(base), as_mpmath(exponent))
 
 
 def _is_negative(value: Value) -> bool:
     import mpmath
 
-    floating = _floating(value)
+    floating = as_mpmath(value)
     return bool(mpmath.im(floating) == 0 and mpmath.re(floating) < 0)
 
 
@@ -230,7 +236,7 @@ def _logarithm(parts: list[Value]) -> Value:
 
     if parts[0] == 0 or (len(parts) > 1 and parts[1] == 1):
         raise NoNumber("logarithm")
-    floating = [_floating(part) for part in parts]
+    floating = [as_mpmath(part) for part in parts]
     return mpmath.log(floating[0]) / (mpmath.log(floating[1]) if len(floating) > 1 else 1)
 
 
@@ -247,7 +253,7 @@ def _floated(name: str) -> Callable[[list[Value]], Value]:
     def function(parts: list[Value]) -> Value:
         import mpmath
 
-        return getattr(mpmath, name)(*map(_floating, parts))
+        return getattr(mpmath, name)(*map(as_mpmath, parts))
 
     return function
 

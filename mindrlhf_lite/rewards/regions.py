@@ -14,7 +14,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from mindrlhf_lite.rewards.exact import NoNumber, is_close, letters, value_of
+from mindrlhf_lite.rewards.exact import DIGITS, UNDEFINED, as_mpmath, is_close, letters, value_of
 from mindrlhf_lite.rewards.formulas import bounded_formula
 from mindrlhf_lite.rewards.numbers import parse_quantity
 
@@ -243,9 +243,9 @@ def _end(text: str | None) -> End | None:
     import mpmath
 
     try:
-        with mpmath.workdps(60):
+        with mpmath.workdps(DIGITS):
             value = value_of(expression)
-    except (NoNumber, ZeroDivisionError, ValueError, OverflowError):
+    except UNDEFINED:
         return None
     return value if isinstance(value, Fraction) else (value if mpmath.im(value) == 0 else None)
 
@@ -259,14 +259,8 @@ def _less(low: End, high: End) -> bool:
 
     if isinstance(low, float) or isinstance(high, float):
         return (low if isinstance(low, float) else 0) < (high if isinstance(high, float) else 0)
-    with mpmath.workdps(60):
-        return bool(_real(low) < _real(high)) and not is_close(low, high)
-
-
-def _real(end: End) -> Any:
-    import mpmath
-
-    return mpmath.mpf(end.numerator) / end.denominator if isinstance(end, Fraction) else mpmath.re(end)
+    with mpmath.workdps(DIGITS):
+        return bool(mpmath.re(as_mpmath(low)) < mpmath.re(as_mpmath(high))) and not is_close(low, high)
 
 
 def _common(one: Piece, two: Piece) -> Piece | None:

@@ -119,18 +119,20 @@ def _end_group_with_this_process() -> None:
 def _try_out(verifiers: list[Verifier], trial: Trial | None) -> str | None:
     """Lets every verifier score something. Returns which of a user's own failed, and how."""
     for verifier in verifiers:
-        completion, gold = trial if trial is not None and verifier.is_own else _FORMULA
-        if not verifier.is_own or trial is not None:
-            views: tuple[CompletionView, ...] = (completion,)
-            if verifier.takes_group:  # of one it may not be able to say anything
-                views = (completion, replace(completion, text="", num_tokens=1)) * (_TRIED // 2)
-            places = tuple(range(len(views)))
-            _, problem = score_task(verifier, Task(places, 0, views, (gold,) * len(views)))
-            if problem is not None and verifier.is_own:
-                return (
-                    f"verifier {verifier.name!r} fails on a made-up completion, {completion.text[:200]!r} with the "
-                    f"gold answer {gold[:80]!r}: {problem}; a verifier returns a score for any text"
-                )
+        chosen = trial if verifier.is_own else _FORMULA
+        if chosen is None:
+            continue
+        completion, gold = chosen
+        views: tuple[CompletionView, ...] = (completion,)
+        if verifier.takes_group:  # of one it may not be able to say anything
+            views = (completion, replace(completion, text="", num_tokens=1)) * (_TRIED // 2)
+        places = tuple(range(len(views)))
+        _, problem = score_task(verifier, Task(places, 0, views, (gold,) * len(views)))
+        if problem is not None and verifier.is_own:
+            return (
+                f"verifier {verifier.name!r} fails on a made-up completion, {completion.text[:200]!r} with the "
+                f"gold answer {gold[:80]!r}: {problem}; a verifier returns a score for any text"
+            )
     return None
 
 
