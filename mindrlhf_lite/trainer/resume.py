@@ -104,15 +104,12 @@ def model_fingerprints(config: dict[str, Any]) -> dict[str, str]:
 def _model_differences(state: dict[str, Any], config: dict[str, Any]) -> list[str]:
     """Lines for folders that hold other models than those of the checkpoint; their paths may be others."""
     before, now = model_folders(state["config"]), model_folders(config)
-    lines = []
-    for key, folder in now.items():
-        saved = state.get("models", {}).get(key)  # none in checkpoints of older versions
-        if saved is None and (folder == before[key] or _hold_the_same(folder, before[key])):
-            continue
-        if saved is not None and saved == model_fingerprint(folder):
-            continue
-        lines.append(f"{key} was {before[key]!r}, is {folder!r}, which holds another model")
-    return lines
+    if saved := state.get("models"):
+        found = model_fingerprints(config)
+        others = [key for key in now if saved.get(key) != found[key]]
+    else:  # checkpoints of older versions have none
+        others = [key for key in now if now[key] != before[key] and not _hold_the_same(now[key], before[key])]
+    return [f"{key} was {before[key]!r}, is {now[key]!r}, which holds another model" for key in others]
 
 
 def _hold_the_same(folder: str, other: str) -> bool:
