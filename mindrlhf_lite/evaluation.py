@@ -8,7 +8,7 @@ judged both.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -209,16 +209,15 @@ def judged_differently(first: Sequence[Mapping[str, Any]], second: Sequence[Mapp
     """How many texts that two sets of `question_rows` share, of the same question, are right in one and wrong in the
     other: as many as there are where the same model was judged by two verifiers.
     """
-    verdicts: dict[tuple[str, str, str], bool] = {}
-    for row in first:
+    verdicts = dict(_verdicts(first))
+    return sum(verdicts.get(text, is_right) != is_right for text, is_right in _verdicts(second))
+
+
+def _verdicts(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[tuple[str, str, str], bool]]:
+    """((prompt, gold, text), whether it is right) of every completion."""
+    for row in rows:
         for completion in row["completions"]:
-            verdicts[(row["prompt"], row["gold"], completion["text"])] = completion["correct"]
-    return sum(
-        verdicts.get(key, completion["correct"]) != completion["correct"]
-        for row in second
-        for completion in row["completions"]
-        if (key := (row["prompt"], row["gold"], completion["text"]))
-    )
+            yield (row["prompt"], row["gold"], completion["text"]), completion["correct"]
 
 
 def rejudged(rows: Sequence[Mapping[str, Any]], reward: RewardFunction) -> list[dict[str, Any]]:

@@ -198,11 +198,12 @@ def write_result(output: str, result: dict, rows: "dict[str, list[Row]]") -> Non
     print(f"wrote {output}")
 
 
-def main() -> None:
-    args = parse_arguments()
-    if args.k < 1 or args.max_num_seqs < 1 or args.max_prompts < 0:
-        raise UserError("--k and --max_num_seqs must be at least 1, --max_prompts must not be negative")
-    temperature = args.temperature if args.temperature is not None else (0.0 if args.k == 1 else 1.0)
+def models_of(args: argparse.Namespace, temperature: float) -> list[str]:
+    """The models, or files of answers, that are asked for.
+
+    Raises:
+        UserError: options that do not go together, or a file of the wrong kind.
+    """
     if temperature == 0 and args.k > 1:
         raise UserError(
             "--temperature 0 with --k over 1: greedy completions are all equal; give a positive temperature"
@@ -221,23 +222,28 @@ def main() -> None:
         raise UserError(f"--output {args.output}: a file in a folder that is there is needed")
     if not args.dataset and any(not model.endswith(".jsonl") for model in models):
         raise UserError("--dataset: needed; a MindRecord file of tools/rlhf_data.py")
-
     if args.output and len(args.files) > 1:
         raise UserError("--output: of one model, of one file, or of --compare")
-    rows_by_model, verifier = answers(models, args, temperature)
-    if not args.compare:
-        settings = {"max_tokens": args.max_tokens, "temperature": temperature, "verifier": verifier, "seed": args.seed}
-        how = {} if args.files else {"dataset": args.dataset, "settings": settings}  # of a file they are not known
-        for model, own in rows_by_model.items():
-            if len(models) > 1:
-                print(model)
-            result = report(own, model)
-            if args.output:
-                write_result(args.output, {**result, **how}, {"": own})
-        return
-    from mindrlhf_lite.evaluation import compare, correctness, judged_differently, verifier_of
+    return models
 
-    rows = [rows_by_model[model] for model in models]
+
+def report_each(
+    args: argparse.Namespace, temperature: float, verifier: str, rows_by_model: "dict[str, list[Row]]"
+) -> None:
+    settings = {"max_tokens": args.max_tokens, "temperature": temperature, "verifier": verifier, "seed": args.seed}
+    how = {} if args.files else {"dataset": args.dataset, "settings": settings}  # of a file they are not known
+    for model, rows in rows_by_model.items():
+        if len(args.files) > 1:
+            print(model)
+        result = report(rows, model)
+        if args.output:
+            write_result(args.output, {**result, **how}, {"": rows})
+
+
+def check_comparable(models: list[str], rows: "list[list[Row]]", is_judged_again: bool) -> None:
+    """Raises UserError unless one verifier judged both sides, which answer the same questions."""
+    from mindrlhf_lite.evaluation import judged_differently, verifier_of
+
     judges = [verifier_of(own) for own in rows]
     if judges[0] != judges[1] and all(judges):
         raise UserError(
@@ -249,18 +255,22 @@ def main() -> None:
             "note: a file does not say which verifier judged it: the two may differ; --verifier NAME judges both again"
         )
     pairs = [rows, *([read_completions(str(path)) for path in pair] for pair in _starts(models))]
-    if not args.verifier and (count := sum(judged_differently(*pair) for pair in pairs)):
+    if not is_judged_again and (count := sum(judged_differently(*pair) for pair in pairs)):
         raise UserError(
             f"--compare: {count} equal answers, of these files or of step 0 beside them, are right in one and wrong in "
             "the other: they were judged differently; --verifier NAME judges both again"
         )
-
     questions = [[(row["prompt"], row["gold"]) for row in side] for side in rows]
     if questions[0] != questions[1]:
         raise UserError(
             f"--compare: {models[0]} and {models[1]} did not answer the same questions ({len(rows[0])} and "
             f"{len(rows[1])} of them)"
         )
+
+
+def report_comparison(args: argparse.Namespace, models: list[str], rows: "list[list[Row]]") -> None:
+    from mindrlhf_lite.evaluation import compare, correctness
+
     results = []
     for letter, model, side in zip("AB", models, rows, strict=True):
         print(f"{letter}: {model}")
@@ -280,6 +290,19 @@ def main() -> None:
             {"a": results[0], "b": results[1], "comparison": paired.as_dict()},
             {".a": rows[0], ".b": rows[1]},
         )
+
+
+def main() -> None:
+    args = parse_arguments()
+    temperature = args.temperature if args.temperature is not None else (0.0 if args.k == 1 else 1.0)
+    models = models_of(args, temperature)
+    rows_by_model, verifier = answers(models, args, temperature)
+    if not args.compare:
+        report_each(args, temperature, verifier, rows_by_model)
+        return
+    rows = [rows_by_model[model] for model in models]
+    check_comparable(models, rows, bool(args.verifier))
+    report_comparison(args, models, rows)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import SEED, USER_ERROR, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.text_file import read_text, write_text
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,10 @@ def _values(text: str, given: str) -> list[str]:
 def check_same_sweep(output: Path, given: list[str]) -> None:
     """Raises UserError where the folder holds the runs of another command; else keeps this one's."""
     path = output / "sweep_command.json"
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != given:
+    if path.is_file() and json.loads(read_text(path)) != given:
         raise UserError(f"--output {output}: it holds the runs of another command ({path}); give another folder")
     output.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(given) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(given) + "\n")
 
 
 def check_settings(runs: list[Planned], given: list[str]) -> None:
@@ -133,7 +134,7 @@ def report(runs: list[Planned], output: Path) -> None:
         print(f"{name}: held-out accuracy {mean:.1%}{spread}, {len(after)} seed(s)")
     for line in incomparable([own[0] for own in seeds_of(found).values()]):
         print(f"warning: {line}")
-    (output / "sweep.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_text(output / "sweep.json", json.dumps(result, indent=1) + "\n")
     print(f"wrote {page} and {output / 'sweep.json'}")
 
 
