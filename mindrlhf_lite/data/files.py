@@ -49,9 +49,7 @@ def _starts_with_bracket(path: Path) -> bool:
 
 
 def _checked(value: Any) -> dict[str, Any] | ValueError:
-    if isinstance(value, dict):
-        return value
-    if isinstance(value, ValueError):
+    if isinstance(value, dict | ValueError):
         return value
     return ValueError(f"a JSON object is needed, not {type(value).__name__}")
 

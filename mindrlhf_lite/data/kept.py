@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from functools import cached_property
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -36,10 +37,14 @@ class Keeper:
 
     def __init__(self, output: str | None, converter: Converter, questions: Sequence[Question]):
         self.path = kept_path(output) if output else None
-        self.key, self._start = key_of(converter, questions), time.perf_counter()
+        self._converter, self._questions, self._start = converter, questions, time.perf_counter()
+
+    @cached_property
+    def key(self) -> str:
+        return key_of(self._converter, self._questions)
 
     def take_up(self) -> Kept | None:
-        found = take_up(self.path, self.key) if self.path else None
+        found = take_up(self.path, self.key) if self.path and self.path.is_file() else None
         if found is not None:
             print(f"going on from {self.path}")
         return found
