@@ -44,6 +44,10 @@ rlhf_data --tokenizer_dir {model} --dataset_type arithmetic --num_rows 8 --split
     --output_path {folder}/sums.mindrecord
 rlhf_data --tokenizer_dir {folder}/of_gguf --dataset_type custom --file_path {folder}/math.jsonl --prompt_type chat \
     --map_keys {keys} --output_path {folder}/math.mindrecord
+start_job --ranks 1 --log_dir {folder}/job_log {root}/tools/evaluate.py --model {model} \
+    --dataset {folder}/sums.mindrecord --max_tokens 8 --verifier math_reward
+sweep --seeds 0 --output {folder}/runs -- bash {root}/examples/quickstart/run_grpo.sh --ranks 1 \
+    --rl_config.max_steps=1 --rl_config.eval_max_prompts=8
 evaluate --model {model} --dataset {folder}/sums.mindrecord --max_tokens 8 --verifier math_reward
 generate --model {model} --input {folder}/rows.jsonl --output {folder}/out.jsonl --max_tokens 8 --top_p 0.9
 generate --model {folder}/of_gguf --chat --max_tokens 8 --max_length 100

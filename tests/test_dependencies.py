@@ -3,6 +3,7 @@
 import ast
 import sys
 
+import plain_build
 from helpers import ROOT
 
 # by their name in setup.py
@@ -39,3 +40,7 @@ def test_every_import_is_declared():
     required = (ROOT / "setup.py").read_text().partition("install_requires=[")[2].partition("]")[0]
     missing = [name for name in sorted(names) if f'"{PACKAGES.get(name, name)}' not in required]
     assert not missing and "jinja2" in names
+
+
+def test_every_tool_has_a_main_path_in_the_plain_build(tmp_path):
+    assert plain_build.commands(tmp_path, tmp_path).keys() == {path.stem for path in (ROOT / "tools").glob("*.py")}
