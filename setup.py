@@ -32,6 +32,8 @@ setup(
         "safetensors",
         "math-verify",  # everything that is no number
         "latex2sympy2_extended",  # its parser
+        "sympy",  # what answers are compared in
+        "mpmath",
         "tqdm",  # console
         "matplotlib",  # plots
         "tensorboardX",
