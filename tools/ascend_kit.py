@@ -20,7 +20,6 @@ import importlib.util
 import json
 import math
 import os
-import pickle
 import platform
 import re
 import signal
@@ -40,6 +39,7 @@ from mindrlhf_lite.acceptance.checks import CHECKS
 from mindrlhf_lite.cli import run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.text_file import read_text, write_text
+from mindrlhf_lite.wire import to_bytes
 
 MODEL = ROOT / "examples/quickstart/model"
 NAMES = (*CHECKS, "memory", "vllm", "layouts", "training")
@@ -187,7 +187,7 @@ class Kit:
             found = {"plan": memory_plan(config, shape, 1).phases}
             found["dry run"] = compile_step(config, shape, 0, 1, SECONDS_A_CHECK).peaks
             if self.args.device == "Ascend":
-                (self.scratch / "request").write_bytes(pickle.dumps(StepRequest(config, shape)))
+                (self.scratch / "request").write_bytes(to_bytes(StepRequest(config, shape), StepRequest))
                 self.run([sys.executable, "-m", "mindrlhf_lite.trainer.compiled_step", "request", "report"], "Ascend")
                 found["device"] = json.loads(read_text(self.scratch / "report"))["phases"]
         except (RuntimeError, OSError, ValueError, subprocess.TimeoutExpired) as error:

@@ -26,6 +26,7 @@ def train(model: str, device: str, degrees: tuple[int, int, int], dtype: str, sc
     from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
     from mindrlhf_lite.trainer.roles import build_roles
     from mindrlhf_lite.trainer.schedule import LearningRate
+    from mindrlhf_lite.trainer.statistics import UpdateCounts
     from mindrlhf_lite.trainer.update import PolicyUpdate
     from mindrlhf_lite.types import TrainSequence
 
@@ -69,7 +70,7 @@ def train(model: str, device: str, degrees: tuple[int, int, int], dtype: str, sc
     generated = [np.asarray(sequence.reference_logprobs) for sequence in sequences]
     for _ in range(3):
         counts = update.run(sequences, generated)
-        told = [each.statistics["loss"] for each in gather_objects(mesh.world, counts) if each.statistics]
+        told = [each.statistics["loss"] for each in gather_objects(mesh.world, counts, UpdateCounts) if each.statistics]
         losses.append(float(sum(told)))
         norms.append(counts.grad_norm)
         with roles.residency.phase("reshard"):

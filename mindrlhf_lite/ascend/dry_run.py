@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import re
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.text_file import open_to_write, read_log, read_text
+from mindrlhf_lite.wire import to_bytes
 
 # lines of MindSpore's log: which graph is compiled, which kernel an operator of it gets, and that it has none
 _GRAPH = re.compile(r"start compile function graph: (?:\d+_)*(\w+?)_\d+\b")
@@ -61,7 +61,7 @@ def compile_step(config: Config, shape: ModelConfig, rank: int, num_ranks: int, 
     """
     with tempfile.TemporaryDirectory(prefix="compiled_step_") as scratch:
         folder = Path(scratch)
-        (folder / "request").write_bytes(pickle.dumps(StepRequest(config, shape)))
+        (folder / "request").write_bytes(to_bytes(StepRequest(config, shape), StepRequest))
         variables = {**os.environ, **environment(rank, num_ranks), **_LOG}
         package = Path(__file__).resolve().parents[2]
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(package), variables.get("PYTHONPATH", "")]))

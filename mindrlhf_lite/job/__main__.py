@@ -26,6 +26,7 @@ from typing import IO, Any
 from mindrlhf_lite.cli import USER_ERROR, fail, tool_parser
 from mindrlhf_lite.job import SECOND_NODE_VARIABLE
 from mindrlhf_lite.job.guard import STATUS_VARIABLE
+from mindrlhf_lite.job.key import KEY_VARIABLE, new_key
 from mindrlhf_lite.job.ports import free_port, is_taken, taken_message
 from mindrlhf_lite.job.signals import STOP_FILE_VARIABLE
 from mindrlhf_lite.progress import TERMINAL_VARIABLE
@@ -105,6 +106,8 @@ def run(args: argparse.Namespace) -> int:
     if sys.stdout.isatty():
         environment[TERMINAL_VARIABLE] = "1"
     environment[STOP_FILE_VARIABLE] = str(stop_file.absolute())
+    if local == args.ranks:
+        environment.setdefault(KEY_VARIABLE, new_key())
     if args.node_rank > 0:
         environment[SECOND_NODE_VARIABLE] = "1"
     with (log_dir / "msrun.log").open("wb") as log:

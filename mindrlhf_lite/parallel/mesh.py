@@ -8,17 +8,22 @@ degrees live on the same ranks; axes over the same ranks share a group.
 from __future__ import annotations
 
 import os
-import pickle
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mindrlhf_lite.job.key import find_key, forget_key, given_key, leave_key, log_folder
 from mindrlhf_lite.job.ports import free_port
 from mindrlhf_lite.parallel.arrivals import Arrivals, own_address
 from mindrlhf_lite.parallel.dims import Coordinates, ParallelDims
+from mindrlhf_lite.parallel.seal import ForgedMessage, Seal
+from mindrlhf_lite.wire import BadMessage, from_bytes, to_bytes
+
+_MOST_BYTES = 1 << 30  # of a message
 
 
 def is_simulated() -> bool:
@@ -47,6 +52,7 @@ class Axis:
     ranks: tuple[int, ...]
     index: int  # this rank's place in `ranks`
     arrivals: Arrivals | None = field(default=None, compare=False, repr=False)  # CPU only
+    seal: Seal | None = field(default=None, compare=False, repr=False)
 
     @property
     def size(self) -> int:
@@ -118,9 +124,17 @@ class Mesh:
         num_threads: threads that dispatch operators (the operators use all cores of the process); 0: one on CPU,
             MindSpore's default elsewhere.
         is_deterministic: whether kernels and collectives of a device must give the same bits every time.
+        shared_folder: which the ranks of all hosts see, for the job's key where the environment has none (`job.key`);
+            None: where their logs go.
     """
 
-    def __init__(self, device_target: str = "CPU", num_threads: int = 0, is_deterministic: bool = True):
+    def __init__(
+        self,
+        device_target: str = "CPU",
+        num_threads: int = 0,
+        is_deterministic: bool = True,
+        shared_folder: Path | None = None,
+    ):
         import mindspore as ms
 
         if device_target != "CPU":
@@ -147,7 +161,11 @@ class Mesh:
             communication.init()
             self.rank = communication.get_rank()
         self._arrivals: Arrivals | None = None
+        self._seal: Seal | None = None
         self.world = self._axis_of([range(self.world_size)])
+        if self.world is not None and not is_simulated():
+            self._seal = Seal(self._agree_on_key(self.world, shared_folder or log_folder()), self.rank)
+            self.world = self._axes[self.world.ranks] = replace(self.world, seal=self._seal)
         if self.world is not None and device_target == "CPU":
             address, port = gather_objects(self.world, (own_address(), free_port()))[0]
             self._arrivals = Arrivals(address, port, self.rank, self.world_size)
@@ -157,6 +175,19 @@ class Mesh:
     @property
     def is_main(self) -> bool:
         return self.rank == 0
+
+    def _agree_on_key(self, world: Axis, folder: Path) -> bytes:
+        """The job's key, which all ranks have when this returns."""
+        key = given_key()
+        if any(_gather_words(world, np.array([key is None], np.int32))):
+            key = leave_key(folder) if self.is_main else None
+            _gather_words(world, np.zeros(1, np.int32))  # it is there
+            key = key or find_key(folder)
+            _gather_words(world, np.zeros(1, np.int32))  # all have it
+            if self.is_main:
+                forget_key(folder)
+        assert key is not None
+        return key
 
     def _axis_of(self, partition: Sequence[Sequence[int]]) -> Axis | None:
         """The axis of the set of ranks in `partition` that holds this rank. All ranks call it in the same order, so
@@ -169,7 +200,7 @@ class Mesh:
                 if ranks not in self._axes:
                     name = "ranks_" + "_".join(map(str, ranks)) if len(ranks) < self.world_size else "all_ranks"
                     communication.create_group(name, list(ranks))
-                    self._axes[ranks] = Axis(name, ranks, ranks.index(self.rank), self._arrivals)
+                    self._axes[ranks] = Axis(name, ranks, ranks.index(self.rank), self._arrivals, self._seal)
                 return self._axes[ranks]
         return None
 
@@ -234,28 +265,45 @@ class Mesh:
         )
 
 
-def gather_objects(axis: Axis | None, value: Any) -> list[Any]:
-    """Every rank's value, in rank order, on all ranks; [value] without an axis. Values are pickled. Where ranks are
-    simulated, all have this one's.
+def gather_objects(axis: Axis | None, value: Any, kind: Any = Any) -> list[Any]:
+    """Every rank's value, in rank order, on all ranks; [value] without an axis. Where ranks are simulated, all have
+    this one's.
+
+    Args: kind: what the value is, as `wire` reads it; a JSON value, unless it is said.
+
+    Raises:
+        ForgedMessage: what arrived is no message of this job.
     """
     if axis is None or is_simulated():
         return [value] * (1 if axis is None else axis.size)
+    assert axis.seal is not None
+    axis.meet()
+    message = np.frombuffer(axis.seal.close(axis.group, to_bytes(value, kind)), np.uint8)
+    lengths = [int(length) for (length,) in _gather_words(axis, np.array([len(message)], np.int32))]
+    if not all(0 < length <= _MOST_BYTES for length in lengths):
+        raise ForgedMessage(f"messages of {lengths} bytes: another program wrote to the ports between ranks")
+    padded = np.zeros(-(-max(lengths) // 4) * 4, np.uint8)
+    padded[: len(message)] = message
+    arrived = _gather_words(axis, padded.view(np.int32))
+    return [
+        _opened(axis, rank, words.tobytes()[:length], kind)
+        for rank, words, length in zip(axis.ranks, arrived, lengths, strict=True)
+    ]
+
+
+def _opened(axis: Axis, sender: int, message: bytes, kind: Any) -> Any:
+    assert axis.seal is not None
+    try:
+        return from_bytes(axis.seal.open(axis.group, sender, message), kind)
+    except BadMessage as error:
+        raise ForgedMessage(f"rank {sender} runs another program than this one: {error}") from None
+
+
+def _gather_words(axis: Axis, words: np.ndarray) -> list[np.ndarray]:
+    """int32 words of every rank, as many of each."""
+    import mindspore as ms
     from mindspore import Tensor, mint
 
-    axis.meet()
-    payload = np.frombuffer(pickle.dumps(value), np.uint8)
-    sizes = [mint.zeros((1,), dtype=_int32()) for _ in axis.ranks]
-    mint.distributed.all_gather(sizes, Tensor(np.array([len(payload)], np.int32)), group=axis.group)
-    lengths = [int(size.asnumpy()[0]) for size in sizes]
-    words = -(-max(lengths) // 4)
-    padded = np.zeros(words * 4, np.uint8)
-    padded[: len(payload)] = payload
-    parts = [mint.zeros((words,), dtype=_int32()) for _ in axis.ranks]
-    mint.distributed.all_gather(parts, Tensor(padded.view(np.int32)), group=axis.group)
-    return [pickle.loads(part.asnumpy().tobytes()[:length]) for part, length in zip(parts, lengths, strict=True)]
-
-
-def _int32() -> Any:
-    import mindspore as ms
-
-    return ms.int32
+    parts = [mint.zeros((len(words),), dtype=ms.int32) for _ in axis.ranks]
+    mint.distributed.all_gather(parts, Tensor(words), group=axis.group)
+    return [part.asnumpy() for part in parts]

@@ -152,7 +152,9 @@ class Resharder:
             ms.runtime.synchronize()
         is_checked = is_checked and not is_simulated()  # there are no values
         sums = self._checksums(source) if is_checked else ({}, {})
-        everyone = gather_objects(self.world, sums)  # also: no rank goes on before all have read
+        everyone = gather_objects(
+            self.world, sums, tuple[dict[int, int], dict[int, int]]
+        )  # also: no rank goes on before all have read
         if is_checked:
             self._compare(everyone)
         return Moved(

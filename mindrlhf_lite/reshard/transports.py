@@ -175,7 +175,8 @@ class SharedMemoryTransport:
 
     def start(self, source: Source) -> None:
         own = {name: source.locate(name) for name in source.names()}
-        changed = gather_objects(self.world, None if own == self._own else own)  # also: every rank's weights are final
+        told = None if own == self._own else own
+        changed = gather_objects(self.world, told, dict[str, Location] | None)  # also: every rank's weights are final
         self._own = own
         self._locations = [
             old if new is None else new for old, new in zip(self._locations or changed, changed, strict=True)

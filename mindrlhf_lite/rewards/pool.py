@@ -22,8 +22,9 @@ from typing import Any
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.own_python import module_command
 from mindrlhf_lite.rewards.verifiers import find_verifier
-from mindrlhf_lite.rewards.worker import LENGTH, Task, as_frame, read_frame
+from mindrlhf_lite.rewards.worker import ANSWER, LENGTH, ORDER, Task, as_frame
 from mindrlhf_lite.types import CompletionView, Outcome, Score
+from mindrlhf_lite.wire import BadMessage, from_bytes
 
 START_SECONDS = 120.0  # importing a user's module may be slow on a busy machine
 MAX_WORKERS = 16  # while others are stuck
@@ -59,13 +60,13 @@ class _Worker:
         assert self.process.stdout
         return self.process.stdout.fileno()
 
-    def send(self, value: Any) -> None:
+    def send(self, value: Any, kind: Any) -> None:
         assert self.process.stdin
-        self.process.stdin.write(as_frame(value))
+        self.process.stdin.write(as_frame(value, kind))
         self.process.stdin.flush()
 
-    def receive(self) -> list[Any]:
-        """The values that have come. Raises EOFError if the process has ended."""
+    def receive(self) -> list[bytes]:
+        """What has come, value by value. Raises EOFError if the process has ended."""
         data = os.read(self.stream, 1 << 16)
         if not data:
             raise EOFError
@@ -76,8 +77,7 @@ class _Worker:
             end = LENGTH.size + length
             if len(self.received) < end:
                 break
-            frame = memoryview(self.received)[:end]
-            values.append(read_frame(_reader(bytes(frame))))
+            values.append(self.received[LENGTH.size : end])
             self.received = self.received[end:]
         return values
 
@@ -102,17 +102,6 @@ class _Worker:
         if code is None:
             return ""
         return f" by signal {-code}" if code < 0 else f" with code {code}"
-
-
-def _reader(data: bytes) -> Callable[[int], bytes]:
-    place = 0
-
-    def read(count: int) -> bytes:
-        nonlocal place
-        place += count
-        return data[place - count : place]
-
-    return read
 
 
 class VerifierPool:
@@ -203,7 +192,7 @@ class VerifierPool:
         worker = _Worker(process, time.monotonic() + START_SECONDS)
         self._workers.append(worker)
         with contextlib.suppress(OSError):  # it ended at once: its stream says so
-            worker.send((self.names, self._trial))
+            worker.send((self.names, self._trial), ORDER)
 
     def _hand_out(self, waiting: deque[Task]) -> None:
         """Tasks to idle workers; more workers where some are stuck."""
@@ -221,7 +210,7 @@ class VerifierPool:
                 worker.tasks.extend(waiting.popleft() for _ in range(count))
                 worker.since, worker.deadline = now, now + worker.limit_s(self.timeout_s)
                 with contextlib.suppress(OSError):
-                    worker.send(list(worker.tasks))
+                    worker.send(list(worker.tasks), list[Task])
 
     def _wait(self, waiting: deque[Task], on_result: OnResult) -> None:
         """Takes what workers answer until one does or a limit is over."""
@@ -268,12 +257,16 @@ class VerifierPool:
         for value in values:
             worker.since = time.monotonic()
             if not worker.is_ready:
-                if value is not None and not self._has_started:
+                problem = from_bytes(value, str | None)
+                if problem is not None and not self._has_started:
                     self.close()
-                    raise UserError(value)
+                    raise UserError(problem)
                 worker.is_ready, self._failed_starts = True, 0
                 continue
-            numbers, scores, problem = value
+            try:
+                numbers, scores, problem = from_bytes(value, ANSWER)
+            except BadMessage:
+                numbers = None
             if not worker.tasks or worker.tasks[0].numbers != numbers:  # a process that a verifier started answers too
                 worker.end()
                 out_of_turn = "exit: its process answered out of turn (does it fork, and go on in the child?)"

@@ -1,7 +1,7 @@
 """The process in which verifiers run, so that one that hangs can be killed.
 
-Protocol, frames (see `as_frame`) over stdin and stdout: first (verifiers' names, trial), answered by None or an error
-text. Then lists of tasks, each answered by (numbers, Scores or None, what went wrong or None) as soon as it is done.
+Protocol, frames (see `as_frame`) over stdin and stdout: first an ORDER, answered by None or an error text. Then lists
+of tasks, each answered by an ANSWER as soon as it is done.
 
 Before the first task every verifier scores a made-up completion, on which no clock runs: so what it imports or loads at
 its first call takes nothing from a completion's time, and one that cannot score at all is known before training.
@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import pickle
 import resource
 import select
 import signal
@@ -25,6 +24,7 @@ from mindrlhf_lite.job.signals import listen_to_signals_again
 from mindrlhf_lite.rewards.verifiers import Verifier, find_verifier
 from mindrlhf_lite.text_file import let_console_show_anything, printable
 from mindrlhf_lite.types import CompletionView, Score
+from mindrlhf_lite.wire import from_bytes, to_bytes
 
 _TRIED = 4  # made-up completions of one question
 _PR_SET_PDEATHSIG = 1
@@ -46,19 +46,21 @@ class Task:
 
 
 Trial = tuple[CompletionView, str]
+ORDER = tuple[list[str], Trial | None]  # verifiers' names
+ANSWER = tuple[tuple[int, ...], list[Score] | None, str | None]  # numbers, scores, what went wrong
 _FORMULA: Trial = (
     CompletionView("\\boxed{\\frac{2}{\\sqrt{2}}}"),
     "\\sqrt{2}",
 )  # equal, but not as text: loads math-verify
 
 
-def as_frame(value: Any) -> bytes:
-    """A pickled value behind its length."""
-    data = pickle.dumps(value)
+def as_frame(value: Any, kind: Any) -> bytes:
+    """A value's bytes behind their number."""
+    data = to_bytes(value, kind)
     return LENGTH.pack(len(data)) + data
 
 
-def read_frame(read: Callable[[int], bytes]) -> Any:
+def read_frame(read: Callable[[int], bytes], kind: Any) -> Any:
     """The next value. Raises EOFError at the end of the stream."""
     head = read(LENGTH.size)
     if len(head) < LENGTH.size:
@@ -67,7 +69,7 @@ def read_frame(read: Callable[[int], bytes]) -> Any:
     data = read(length)
     if len(data) < length:
         raise EOFError
-    return pickle.loads(data)
+    return from_bytes(data, kind)
 
 
 def score_task(verifier: Verifier, task: Task) -> tuple[list[Score] | None, str | None]:
@@ -137,7 +139,7 @@ def _try_out(verifiers: list[Verifier], trial: Trial | None) -> str | None:
 
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
-    names, trial = read_frame(requests.read)
+    names, trial = read_frame(requests.read, ORDER)
     verifiers: list[Verifier] = []
     try:
         verifiers = [find_verifier(name) for name in names]
@@ -146,11 +148,11 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
             _limit_memory()
     except ValueError as error:
         problem = str(error)
-    replies.write(as_frame(problem))
+    replies.write(as_frame(problem, str | None))
     replies.flush()
     while verifiers:
-        for task in read_frame(requests.read):
-            replies.write(as_frame((task.numbers, *score_task(verifiers[task.verifier], task))))
+        for task in read_frame(requests.read, list[Task]):
+            replies.write(as_frame((task.numbers, *score_task(verifiers[task.verifier], task)), ANSWER))
             replies.flush()
 
 

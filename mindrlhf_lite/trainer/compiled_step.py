@@ -3,14 +3,13 @@ nothing is computed.
 
     python -m mindrlhf_lite.trainer.compiled_step REQUEST REPORT      (ascend/dry_run.py starts it, in its environment)
 
-REQUEST is a pickled `StepRequest`; REPORT becomes JSON: the device memory that every phase took at its peak, and the
-groups of parameters that were not in memory when they should have been, or were when they should not.
+REQUEST is a `StepRequest` as wire.py writes it; REPORT becomes JSON: the device memory that every phase took at its
+peak, and the groups of parameters that were not in memory when they should have been, or were when they should not.
 """
 
 from __future__ import annotations
 
 import json
-import pickle
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,12 +24,13 @@ from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.swap.phases import phase_of_part
 from mindrlhf_lite.text_file import write_text
 from mindrlhf_lite.types import GenerateRequest, SamplingParams, TrainSequence
+from mindrlhf_lite.wire import from_bytes
 
 _NEW_TOKENS = 2  # of a decoding step there is one graph, however many tokens follow
 
 
 def main() -> None:
-    request: StepRequest = pickle.loads(Path(sys.argv[1]).read_bytes())
+    request: StepRequest = from_bytes(Path(sys.argv[1]).read_bytes(), StepRequest)
     write_text(sys.argv[2], json.dumps(measure(request.config, request.shape)))
 
 

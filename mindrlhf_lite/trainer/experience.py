@@ -84,7 +84,7 @@ class Experience:
         """All groups with their rewards, on every rank, in the order of the prompts."""
         leaves_out = self.config.reward_config.on_failure == "leave_out"
         own = score_groups(list(groups.values()), self.reward, self.shaping, leaves_out)
-        shares = gather_objects(self.mesh.world, list(zip(groups, own, strict=True)))
+        shares = gather_objects(self.mesh.world, list(zip(groups, own, strict=True)), list[tuple[int, ScoredGroup]])
         return [scored for _, scored in sorted((pair for share in shares for pair in share), key=lambda pair: pair[0])]
 
     def sequences(self, groups: Sequence[ScoredGroup]) -> list[TrainSequence]:

@@ -32,7 +32,7 @@ from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.job.resume import ResumeHint
 from mindrlhf_lite.job.signals import asks_to_stop
 from mindrlhf_lite.observe.host import rss_gb
-from mindrlhf_lite.observe.host_monitor import HostMonitor, MemoryIsShort
+from mindrlhf_lite.observe.host_monitor import HostMonitor, MemoryIsShort, Usage
 from mindrlhf_lite.observe.profile import DeviceTrace, StepProfiler
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.rewards.runner import RewardFunction
@@ -196,7 +196,11 @@ class GrpoTrainer:
         """Raises MemoryIsShort, after a checkpoint, where a rank's host monitor says so."""
         if not self.config.monitor_config.host_memory_protection:
             return
-        found = [usage for usage in gather_objects(self.mesh.world, self.monitor.exceeded()) if usage is not None]
+        found = [
+            usage
+            for usage in gather_objects(self.mesh.world, self.monitor.exceeded(), Usage | None)
+            if usage is not None
+        ]
         if found and step < self.last_step:
             self._stop(step, "stopped to keep clear of the memory's end")
             raise MemoryIsShort(self.monitor.message(max(found, key=lambda usage: usage.share)))

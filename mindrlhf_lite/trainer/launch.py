@@ -34,6 +34,7 @@ from mindrlhf_lite.observe.host import memory_limit_gb
 from mindrlhf_lite.observe.host_monitor import MemoryIsShort
 from mindrlhf_lite.parallel.layout import Strategy
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects, launched_rank
+from mindrlhf_lite.parallel.seal import ForgedMessage
 from mindrlhf_lite.shapes.parameters import count_parameters
 from mindrlhf_lite.text_file import printable_lines, write_text
 from mindrlhf_lite.trainer.command_line import Command, parse_command_line, ranks_of_this_host
@@ -265,7 +266,8 @@ def _run(command: Command, work: Work, rank: int, guard: subprocess.Popen[bytes]
         from mindrlhf_lite.trainer.device_context import apply_context
 
         context = config.context
-        mesh = Mesh(context.device_target, context.num_threads, context.deterministic)
+        folder = Path(config.rl_config.output_dir)
+        mesh = Mesh(context.device_target, context.num_threads, context.deterministic, folder)
         apply_context(context, mesh.rank)
         _take_output_folder(config, mesh)
         # hosts may differ in memory, and so in what they derive from it
@@ -280,7 +282,7 @@ def _run(command: Command, work: Work, rank: int, guard: subprocess.Popen[bytes]
         how = f"; {hint.text()}" if is_alone else ""
         if isinstance(error, MemoryIsShort):
             _stop(f"error: rank {rank}: {error}", 1)
-        if isinstance(error, FloatingPointError | OSError):
+        if isinstance(error, FloatingPointError | OSError | ForgedMessage):
             _keep_trace(Path(config.rl_config.output_dir), rank)
             _stop(f"error: rank {rank}: {error}{how}", 1)
         _stop(f"error: rank {rank}: {_fault(error, Path(config.rl_config.output_dir), rank)}{how}", 1)
@@ -322,8 +324,9 @@ def _fault(error: Exception, output: Path, rank: int) -> str:
         return f"a fault of the program: {type(error).__name__}: {first}"
     if _GAVE_UP.match(first):
         return (
-            f"another rank did not come to a collective for 30 s, and MindSpore waits no longer on CPU ({first}); its "
-            f"stack trace is in {path}"
+            f"another rank did not come to a collective for 30 s, or its message was lost (a broken network, another "
+            f"program that writes to the ports between ranks: docs/security.md); MindSpore waits no longer on CPU "
+            f"({first}); its stack trace is in {path}"
         )
     return f"a fault of the program: {type(error).__name__}: {first}; its stack trace is in {path}"
 

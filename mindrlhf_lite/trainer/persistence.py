@@ -131,7 +131,8 @@ class Persistence:
         if not self.config.rl_config.resume_training:  # config.validate has refused an output folder that holds a run
             return 1, []
         # one rank reads the checksums of all files; the others take its word
-        checkpoint, notes = gather_objects(self.mesh.world, self.store.load_newest() if self.mesh.is_main else None)[0]
+        found = self.store.load_newest() if self.mesh.is_main else (None, [])
+        checkpoint, notes = gather_objects(self.mesh.world, found, tuple[SavedCheckpoint | None, list[str]])[0]
         if checkpoint is None and notes:
             raise UserError(
                 "resume_training: no whole checkpoint is left:\n" + "\n".join(f"  - {note}" for note in notes)

@@ -26,7 +26,7 @@ from mindrlhf_lite.trainer.persistence import Persistence, Progress
 from mindrlhf_lite.trainer.resume import check_same_run
 from mindrlhf_lite.trainer.roles import build_trained_roles
 from mindrlhf_lite.trainer.schedule import LearningRate
-from mindrlhf_lite.trainer.statistics import update_metrics
+from mindrlhf_lite.trainer.statistics import UpdateCounts, update_metrics
 from mindrlhf_lite.trainer.update import PolicyUpdate
 from mindrlhf_lite.types import StepMetrics
 
@@ -121,7 +121,9 @@ class Replay:
                 self.update.dumps.key_data(step.sequences)
                 counts = self.update.run(step.sequences, step.engine_logprobs)
             seconds = time.perf_counter() - started
-            ranks, peaks = zip(*gather_objects(self.mesh.world, (counts, peak_rss_gb())), strict=True)
+            ranks, peaks = zip(
+                *gather_objects(self.mesh.world, (counts, peak_rss_gb()), tuple[UpdateCounts, float]), strict=True
+            )
             values = update_metrics(ranks, self.config.updates_per_step)
             values |= {"time_s/update": seconds, "memory/peak_rss_gb": max(peaks)}
             if self.writer is not None:

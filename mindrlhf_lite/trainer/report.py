@@ -30,6 +30,9 @@ from mindrlhf_lite.trainer.best import Best
 from mindrlhf_lite.trainer.statistics import UpdateCounts, rollout_metrics, update_metrics
 from mindrlhf_lite.types import ScoredGroup, StepMetrics, TrainSequence
 
+# what a rank tells of a step: updates, memory now and at most in GiB, the reshard, bytes swapped
+_OF_RANK = tuple[UpdateCounts, float, float, Moved, int]
+
 
 class Report:
     """One run's console and files.
@@ -73,7 +76,7 @@ class Report:
 
         Args: seconds, traffic: of `PhaseClock.take`; bound_bytes: least that a reshard can move.
         """
-        ranks = gather_objects(self.mesh.world, (counts, rss_gb(), peak_rss_gb(), moved, traffic.num_bytes))
+        ranks = gather_objects(self.mesh.world, (counts, rss_gb(), peak_rss_gb(), moved, traffic.num_bytes), _OF_RANK)
         updates, rss, peak, moves, swapped = map(list, zip(*ranks, strict=True))
         tokens = sum(len(completion.token_ids) for group in scored for completion in group.group.completions)
         copied = sum(move.copied_bytes for move in moves)

@@ -63,7 +63,7 @@ class PolicyUpdate:
         ):
             for index, logprobs in zip(indices, scorer.score(batch)):  # nothing before the last stage
                 own[mine[index]] = logprobs
-        shares = gather_objects(self.mesh.world, own if mesh.reports else {})
+        shares = gather_objects(self.mesh.world, own if mesh.reports else {}, dict[int, np.ndarray])
         scored = {index: logprobs for share in shares for index, logprobs in share.items()}
         if is_simulated():  # the ranks that have the others are not there
             scored |= {i: np.zeros(each.completion_length, np.float32) for i, each in enumerate(sequences)}

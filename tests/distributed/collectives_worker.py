@@ -1,5 +1,7 @@
 """One of two ranks of the collectives tests: values and gradients against whole arrays in float64 numpy."""
 
+import os
+import pickle
 import sys
 from pathlib import Path
 
@@ -20,7 +22,9 @@ from mindrlhf_lite.parallel.collectives import (
     leave_tensor_parallel,
     transfer,
 )
-from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
+from mindrlhf_lite.parallel.mesh import Mesh, _gather_words, gather_objects
+from mindrlhf_lite.parallel.seal import ForgedMessage
+from mindrlhf_lite.wire import to_bytes
 
 TOKENS, WIDTH, INNER, VOCABULARY = 6, 8, 10, 31
 RNG = np.random.default_rng(0)
@@ -110,7 +114,7 @@ def check_block(axis):
         found, (found_dx, found_dup, found_ddown) = gradients(
             Block(axis, is_split), 3, x, half(UP, mine), half(DOWN, mine), upstream
         )
-        total = sum(gather_objects(axis, found)) if is_split else found
+        total = sum(gather_objects(axis, found, np.ndarray)) if is_split else found
         close(total, value, f"block, {is_split=}")
         close(found_dx, half(dx, mine) if is_split else dx, f"d input, {is_split=}")
         close(found_dup, half(dup, mine), f"d column-split weight, {is_split=}")
@@ -150,7 +154,7 @@ def check_head(axis):
 def check_values(axis):
     """Without gradients, and exact: adding zeros changes nothing."""
     mine, every = random(2, 4, 3), []
-    every = gather_objects(axis, mine[axis.index])
+    every = gather_objects(axis, mine[axis.index], np.ndarray)
     assert (np.stack(every) == mine).all()
     assert (Forward(GatherRows(axis))(Tensor(mine[axis.index])).asnumpy() == np.concatenate(every)).all()
     assert (
@@ -170,6 +174,48 @@ def check_values(axis):
     assert gather_objects(axis, "x" * (1 + 1000 * axis.index)) == ["x", "x" * 1001]
 
 
+class _Bomb:
+    """Unpickled, it makes a folder."""
+
+    def __reduce__(self):
+        return os.mkdir, (sys.argv[1],)
+
+
+def check_forgeries(axis):
+    """What arrives in a message's place, and no rank of the job has sealed, is refused, and does nothing."""
+    old = axis.seal.close(axis.group, to_bytes("old"))
+    for forged in (b"\0" * 65536, pickle.dumps(_Bomb()), old):
+        if axis.index == 1:
+            say_without_seal(axis, len(forged), forged)
+        else:
+            assert "rank 1 has not this job's seal" in what_is_refused(axis)
+    for length in (0, -1, 2**31 - 1):
+        if axis.index == 1:
+            say_without_seal(axis, length)
+        else:
+            assert str(length) in what_is_refused(axis)
+    assert gather_objects(axis, axis.index) == [0, 1]
+
+
+def say_without_seal(axis, length, data=None):
+    """Takes part in a gathering with any bytes; None: none, as the length is refused."""
+    axis.seal.close(axis.group, b"")  # the seal counts what the rank would have said
+    axis.meet()
+    lengths = _gather_words(axis, np.array([length], np.int32))
+    if data is not None:
+        padded = np.zeros(-(-int(max(lengths)) // 4) * 4, np.uint8)
+        padded[: len(data)] = np.frombuffer(data, np.uint8)
+        _gather_words(axis, padded.view(np.int32))
+
+
+def what_is_refused(axis):
+    try:
+        gather_objects(axis, "data")
+    except ForgedMessage as error:
+        return str(error)
+    raise AssertionError("a forged message was taken")
+
+
 class _OfTuple(nn.Cell):
     def __init__(self, cell):
         super().__init__(auto_prefix=False)
@@ -185,6 +231,8 @@ def main():
     check_cut(axis)
     check_head(axis)
     check_values(axis)
+    check_forgeries(axis)
+    assert not Path(sys.argv[1]).exists()
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def probe(trainer):
     with trainer.roles.residency.phase("generate"):
         greedy = trainer.roles.rollout.generate(requests, SamplingParams(16, temperature=0))
     tokens = [group[0].token_ids for group in greedy]
-    assert all(other == tokens for other in gather_objects(trainer.mesh.world, tokens)), (
+    assert all(other == tokens for other in gather_objects(trainer.mesh.world, tokens, list[tuple[int, ...]])), (
         "ranks disagree on greedy rollouts"
     )
     return {"reference": logprobs, "greedy": np.array(tokens)}

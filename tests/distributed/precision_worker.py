@@ -16,6 +16,7 @@ from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.reshard.plan import holdings
 from mindrlhf_lite.trainer.roles import build_roles
 from mindrlhf_lite.trainer.schedule import LearningRate
+from mindrlhf_lite.trainer.statistics import UpdateCounts
 from mindrlhf_lite.trainer.update import PolicyUpdate
 from mindrlhf_lite.types import TrainSequence
 
@@ -23,7 +24,7 @@ from mindrlhf_lite.types import TrainSequence
 def whole(mesh, roles, weights):
     """The actor's tensors put together from all ranks' buffers."""
     shape, strategy = roles.model_config, roles.actor.model.strategy
-    everyone = gather_objects(mesh.world, {name: values.copy() for name, values in weights.items()})
+    everyone = gather_objects(mesh.world, dict(weights), dict[str, np.ndarray])
     found = {}
     for tensor, held in holdings(shape, strategy).items():
         size = np.max([[stop for _, stop in h.part.box] for h in held], axis=0)
@@ -55,7 +56,7 @@ def main():
         for _ in range(3):
             generated = [sequence.reference_logprobs for sequence in sequences]
             counts = update.run(sequences, generated)
-            found = [each for each in gather_objects(mesh.world, counts) if each.statistics]
+            found = [each for each in gather_objects(mesh.world, counts, UpdateCounts) if each.statistics]
             numbers.append([sum(each.statistics["loss"] for each in found), counts.grad_norm])
         with roles.saved() as (weights, _):
             tensors = whole(mesh, roles, weights)

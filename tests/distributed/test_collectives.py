@@ -9,7 +9,7 @@ WORKER = Path(__file__).with_name("collectives_worker.py")
 
 
 def test_values_and_gradients_on_two_ranks(tmp_path):
-    code, text, logs = start_msrun(2, tmp_path / "log", WORKER)
+    code, text, logs = start_msrun(2, tmp_path / "log", WORKER, tmp_path / "made_by_a_forger")
     assert code == 0, text[-3000:] + logs[-6000:]
 
 
