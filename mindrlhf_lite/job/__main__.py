@@ -25,8 +25,9 @@ from typing import IO, Any
 
 from mindrlhf_lite.cli import USER_ERROR, fail, tool_parser
 from mindrlhf_lite.job import SECOND_NODE_VARIABLE
-from mindrlhf_lite.job.guard import STATUS_VARIABLE
+from mindrlhf_lite.job.guard import GUARDED_VARIABLE, STATUS_VARIABLE, guard_command
 from mindrlhf_lite.job.key import KEY_VARIABLE, new_key
+from mindrlhf_lite.job.lifelines import die_with_parent
 from mindrlhf_lite.job.ports import free_port, is_taken, taken_message
 from mindrlhf_lite.job.signals import STOP_FILE_VARIABLE
 from mindrlhf_lite.progress import TERMINAL_VARIABLE
@@ -110,8 +111,24 @@ def run(args: argparse.Namespace) -> int:
         environment.setdefault(KEY_VARIABLE, new_key())
     if args.node_rank > 0:
         environment[SECOND_NODE_VARIABLE] = "1"
+    environment[GUARDED_VARIABLE] = "1"
     with (log_dir / "msrun.log").open("wb") as log:
-        job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, start_new_session=True, env=environment)
+        job = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+            env=environment,
+            preexec_fn=lambda: die_with_parent(signal.SIGTERM),  # and the guard ends the ranks
+        )
+    first_log = log_dir.absolute() / f"worker_{max(args.node_rank, 0) * local}.log"
+    guard = subprocess.Popen(
+        guard_command(job.pid, first_log),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+        env=environment,
+    )
     received: list[int] = []
 
     def stop(number: int, frame: Any) -> None:
@@ -137,6 +154,7 @@ def run(args: argparse.Namespace) -> int:
     while copier.is_alive():
         copier.join(0.2)  # signals are taken between
     code = job.wait()
+    guard.wait()
     if received:
         code = 128 + received[0]
     elif status.is_file():

@@ -1,9 +1,9 @@
 """Watches the processes that one msrun started, and ends all of them when one fails, so that nobody waits for the dead.
 
 msrun itself notices a dead rank only by its exit code, once a second, kills the others and then waits (up to 30 s) for
-its scheduler; when msrun is ended by a signal its ranks live on. The first rank of a host starts this guard in a
-session of its own before it imports anything heavy. The guard says on msrun's stdout, in one line, which rank ended how
-and how to go on; ranks that fail say why themselves.
+its scheduler; when msrun is ended by a signal its ranks live on. `mindrlhf_lite.job` starts this guard together with
+msrun; where msrun is started by hand, the first rank of a host does, before it imports anything heavy. The guard says
+on msrun's stdout, in one line, which rank ended how and how to go on; ranks that fail say why themselves.
 
 On several hosts each has a guard of its own. The one that ends its ranks leaves a file in the run's output folder,
 which all hosts see; the others look for it once a second.
@@ -35,37 +35,66 @@ from mindrlhf_lite.job.resume import ResumeHint
 from mindrlhf_lite.job.signals import listen_to_signals_again
 from mindrlhf_lite.job.whereabouts import last_noted
 from mindrlhf_lite.own_python import module_command
-from mindrlhf_lite.text_file import write_text
+from mindrlhf_lite.text_file import read_text, write_text
 
 STATUS_VARIABLE = "MINDRLHF_JOB_STATUS"
-_POLL_S, _TOGETHER_S, _TAIL_S, _SIBLINGS_S = 0.1, 0.01, 0.3, 10.0
+GUARDED_VARIABLE = "MINDRLHF_JOB_GUARDED"  # the ranks need start no guard
+_POLL_S, _TOGETHER_S, _AT_ONCE_S, _TAIL_S, _SIBLINGS_S = 0.1, 0.01, 0.1, 0.3, 10.0
 _NEWS, _NEWS_S = ".ended_on_a_host", 1.0
 _PIDFD_GETFD = 438  # Linux 5.6, all architectures
 _USER_ERROR, _FAILED, _INTERRUPTED = 2, 1, 130
 _UNSEEN = 256  # no exit code: one that nobody can tell any more
+_UNKNOWN = -1  # no rank
+_MSRUN_ENDED = "stopped: msrun was ended"
+_OF_MSRUN = re.compile(r"Worker process (\d+) exit with exception\. Error code: (-?\d+)")
 
 
-def start_guard() -> subprocess.Popen[bytes] | None:
-    """Starts the guard of this host's ranks, if this process is the first of them. It listens on its stdin for
-    `tell`.
-    """
-    if os.environ.get("MS_ROLE") != "MS_WORKER" or os.environ.get("DEVICE_ID") != "0":
-        return None
-    command = [*module_command("mindrlhf_lite.job.guard"), str(os.getppid()), os.path.realpath("/proc/self/fd/1")]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+def guard_command(msrun: int, log: Path) -> list[str]:
+    """What to run, in a session of its own. Args: msrun: its process; log: where the first rank of this host writes."""
+    return [*module_command("mindrlhf_lite.job.guard"), str(msrun), str(log)]
 
 
-def tell(guard: subprocess.Popen[bytes] | None, hint: ResumeHint) -> None:
-    """Gives the guard what to say about going on."""
-    if guard is not None and guard.stdin is not None:
-        guard.stdin.write(json.dumps(hint.as_dict()).encode() + b"\n")
-        guard.stdin.flush()
+def start_guard() -> None:
+    """In a rank: starts the guard of this host's ranks, if it is the first of them and none has been started."""
+    if not _is_first_of_host():
+        return
+    _hint_of(_own_log()).unlink(missing_ok=True)  # of an earlier job
+    if GUARDED_VARIABLE not in os.environ:
+        command = guard_command(os.getppid(), _own_log())
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+
+
+def tell_guard(hint: ResumeHint) -> None:
+    """In a rank: leaves what the guard is to say about going on."""
+    if _is_first_of_host():
+        path = _hint_of(_own_log())
+        scratch = path.with_suffix(".tmp")
+        with contextlib.suppress(OSError):  # a full disk is said where it matters
+            write_text(scratch, json.dumps(hint.as_dict()))
+            os.replace(scratch, path)
+
+
+def has_guard() -> bool:
+    """Whether somebody says how to go on when this process fails."""
+    return os.environ.get("MS_ROLE") == "MS_WORKER"
+
+
+def _is_first_of_host() -> bool:
+    return has_guard() and os.environ.get("DEVICE_ID") == "0"
+
+
+def _own_log() -> Path:
+    return Path(os.path.realpath("/proc/self/fd/1"))
+
+
+def _hint_of(log: Path) -> Path:
+    return log.with_suffix(".hint")
 
 
 @dataclass
 class _Member:
     process: Process
-    rank: int | None  # None: the scheduler
+    rank: int | None  # None: the scheduler; UNKNOWN: nobody can tell any more
     was_alive: bool = True  # when it was found
     code: int | None = None  # once it ended
     was_asked_by_msrun: bool = False  # for this code, before the guard could: the first that failed, as msrun saw it
@@ -78,20 +107,18 @@ class Guard:
     msrun: Process
     log: Path
     console: int  # file descriptor
-    hint: ResumeHint | None = None
     members: dict[int, _Member] = field(default_factory=dict)
     tails: dict[int, Process] = field(default_factory=dict)
+    _hint: ResumeHint | None = None
     _old_news: int | None = None  # when the file was written that was there before this job; 0: there was none
     _next_look: float = 0.0
     _handles: dict[int, int] = field(default_factory=dict)  # of processes, by their number: readable once they end
 
     def watch(self) -> None:
         """Returns when the job is over and nothing of it is left."""
-        started = time.monotonic()
         while True:
             self._wait()
-            if time.monotonic() - started < _SIBLINGS_S:
-                self._find_members()
+            self._find_members()
             self._read_codes()
             if any(member.code for member in self.members.values()):
                 return self._fail()
@@ -100,7 +127,7 @@ class Guard:
                 return self._end(_FAILED, f"stopped: {news}", is_news=False)
             if not self.msrun.is_alive():
                 if any(member.code is None for member in self._ranks):
-                    return self._end(_INTERRUPTED, self._reason() or "stopped: msrun was ended")
+                    return self._end(_INTERRUPTED, self._reason() or _MSRUN_ENDED)
                 return self._clear()
 
     def _news(self) -> str:
@@ -136,37 +163,66 @@ class Guard:
     def _ranks(self) -> list[_Member]:
         return [member for member in self.members.values() if member.rank is not None]
 
+    @property
+    def hint(self) -> ResumeHint | None:
+        """What the first rank has left (`tell_guard`)."""
+        if self._hint is None:
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                self._hint = ResumeHint(**json.loads(read_text(_hint_of(self.log))))
+        return self._hint
+
     def _wait(self) -> None:
-        """Returns at once when a process ends or the first rank says something, else after a moment."""
-        listens = [0] if self.hint is None else []
-        ready, _, _ = select.select([*self._handles.values(), *listens], [], [], _POLL_S)
+        """Returns at once when a process ends, else after a moment."""
+        ready, _, _ = select.select(list(self._handles.values()), [], [], _POLL_S)
         for pid in [pid for pid, handle in self._handles.items() if handle in ready]:
             os.close(self._handles.pop(pid))
-        if 0 in ready:
-            line = sys.stdin.buffer.readline()
-            if line:
-                self.hint = ResumeHint(**json.loads(line))
-            else:
-                time.sleep(_POLL_S)  # it ended, or has nothing to say
 
     def _find_members(self) -> None:
-        for child in self.msrun.children():
+        children = self.msrun.children()
+        for child in children:
             if child.name == "tail":
                 self.tails[child.pid] = child
             elif child.pid not in self.members:
                 environment = child.environment()
-                if environment.get("MS_ROLE") == "MS_WORKER":
-                    self.members[child.pid] = _Member(child, int(environment.get("RANK_ID", "0")))
-                elif os.environ.get(SECOND_NODE_VARIABLE):
-                    continue  # its scheduler ends at once: the first node's, on the same host, serves both
-                elif (
-                    environment.get("MS_ROLE") == "MS_SCHED" or not child.is_alive()
-                ):  # what ended before we looked has no environment: the scheduler
-                    self.members[child.pid] = _Member(child, None, child.is_alive())
+                role = environment.get("MS_ROLE")
+                if role == "MS_WORKER":
+                    rank: int | None = int(environment.get("RANK_ID", "0"))
+                elif role == "MS_SCHED":
+                    rank = None
+                elif not child.is_alive():  # it ended before we looked, and its environment with it
+                    rank = self._rank_by_birth(child, children)
                 else:
-                    continue
+                    continue  # it is not yet what it will be
+                if rank is None and SECOND_NODE_VARIABLE in os.environ:
+                    continue  # it ends at once: the first node's, on the same host, serves both
+                self.members[child.pid] = _Member(child, rank, child.is_alive())
                 with contextlib.suppress(OSError):  # it ended, or an old kernel: polling sees it a little later
                     self._handles[child.pid] = os.pidfd_open(child.pid)
+        for pid, code in self._codes_that_msrun_wrote().items():
+            if pid not in self.members:  # msrun has taken its end already
+                gone = Process(pid, 0, "")
+                self.members[pid] = _Member(gone, _UNKNOWN, False, code, was_asked_by_msrun=True)
+
+    def _rank_by_birth(self, child: Process, children: list[Process]) -> int | None:
+        """Msrun starts its scheduler, where it has one, and then rank after rank."""
+        family = {each.pid: each for each in (*children, *(member.process for member in self.members.values()))}
+        births = sorted((each.start, each.pid) for each in family.values() if each.name != "tail" and each.start)
+        place = births.index((child.start, child.pid))
+        for member in self._ranks:
+            if member.rank != _UNKNOWN:
+                assert member.rank is not None
+                difference = place - births.index((member.process.start, member.process.pid))
+                return member.rank + difference if difference >= -member.rank else None
+        return place - 1 if place else None
+
+    def _codes_that_msrun_wrote(self) -> dict[int, int]:
+        """{process: exit code other than 0}, where msrun's stderr is a file."""
+        with contextlib.suppress(OSError):
+            stderr = Path(f"/proc/{self.msrun.pid}/fd/2")
+            if stat.S_ISREG(stderr.stat().st_mode):
+                found = _OF_MSRUN.findall(stderr.read_text(encoding="utf-8", errors="replace"))
+                return {int(pid): int(code) for pid, code in found}
+        return {}
 
     def _read_codes(self) -> None:
         for member in self.members.values():
@@ -181,12 +237,8 @@ class Guard:
         """Of a process that msrun asked before the guard did; what it finds wrong it writes to its stderr and kills the
         other ranks. `_UNSEEN` where that is no file and the rank was in the midst of something.
         """
-        with contextlib.suppress(OSError):
-            stderr = Path(f"/proc/{self.msrun.pid}/fd/2")
-            if stat.S_ISREG(stderr.stat().st_mode):
-                pattern = rf"Worker process {member.process.pid} exit with exception\. Error code: (-?\d+)"
-                if found := re.search(pattern, stderr.read_text(encoding="utf-8", errors="replace")):
-                    return int(found[1])
+        if (code := self._codes_that_msrun_wrote().get(member.process.pid)) is not None:
+            return code
         log = self._log_of(member)
         if _error_lines(log):
             return _FAILED
@@ -197,9 +249,11 @@ class Guard:
         time.sleep(_TOGETHER_S)
         self._read_codes()
         failed = [member for member in self.members.values() if member.code]
-        if all(
-            member.code == -signal.SIGKILL for member in failed
-        ):  # after Ctrl-C msrun kills everything at once, which takes large processes a while
+        if not self.msrun.is_alive() and all(member.code in (-signal.SIGKILL, _UNSEEN) for member in failed):
+            self._end(_INTERRUPTED, self._reason() or _MSRUN_ENDED)  # its scheduler goes with it
+            return
+        if all(member.code == -signal.SIGKILL for member in failed) and self._scheduler_ends_too():
+            # after Ctrl-C msrun kills everything at once, which takes large processes a while
             self.msrun.end(signal.SIGTERM)  # before it ends by itself, as if all were well
             deadline = time.monotonic() + _TAIL_S
             while time.monotonic() < deadline and not self._all_are_dead():
@@ -216,6 +270,16 @@ class Guard:
         self.msrun.end(signal.SIGTERM)
         self._end(*self._verdict(failed))
 
+    def _scheduler_ends_too(self) -> bool:
+        """Whether the scheduler, if it is on this host, has ended by itself or ends in a moment."""
+        schedulers = [member.process for member in self.members.values() if member.rank is None]
+        deadline = time.monotonic() + _AT_ONCE_S
+        while is_there := any(process.is_alive() for process in schedulers):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_TOGETHER_S)
+        return not is_there
+
     def _all_are_dead(self) -> bool:
         """Ranks and scheduler; nobody but msrun ends all of them."""
         return not any(member.process.is_alive() for member in self.members.values())
@@ -231,7 +295,7 @@ class Guard:
             if said := _error_lines(self._log_of(member)):
                 return max(member.code or _FAILED, _FAILED), "" if member.rank is not None else said[-1]
         cause = min(failed, key=lambda member: member.rank is None)
-        name, log = "the scheduler" if cause.rank is None else f"rank {cause.rank}", self._log_of(cause)
+        name, log = _name_of(cause), self._log_of(cause)
         assert cause.code
         at = f" in {found}" if (found := last_noted(log)) else ""
         end = f"; its log, {log}, ends with{lines}" if (lines := _last_lines(log)) else f"; its log: {log}"
@@ -247,6 +311,8 @@ class Guard:
     def _log_of(self, member: _Member) -> Path:
         if member.rank is None:
             return self.log.with_name("scheduler.log")
+        if member.rank == _UNKNOWN:
+            return self.log
         stem = self.log.stem.rpartition("_")[0] or self.log.stem
         return self.log.with_name(f"{stem}_{member.rank}{self.log.suffix}")
 
@@ -280,6 +346,10 @@ class Guard:
         """Ends what followed the ranks' logs."""
         for tail in self.tails.values():
             tail.end()
+
+
+def _name_of(member: _Member) -> str:
+    return "the scheduler" if member.rank is None else "a rank" if member.rank == _UNKNOWN else f"rank {member.rank}"
 
 
 def _error_lines(log: Path) -> list[str]:

@@ -10,7 +10,6 @@ its first call takes nothing from a completion's time, and one that cannot score
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import resource
 import select
@@ -20,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
+from mindrlhf_lite.job.lifelines import die_with_parent
 from mindrlhf_lite.job.signals import listen_to_signals_again
 from mindrlhf_lite.rewards.verifiers import Verifier, find_verifier
 from mindrlhf_lite.text_file import let_console_show_anything, printable
@@ -27,7 +27,6 @@ from mindrlhf_lite.types import CompletionView, Score
 from mindrlhf_lite.wire import from_bytes, to_bytes
 
 _TRIED = 4  # made-up completions of one question
-_PR_SET_PDEATHSIG = 1
 _MEMORY_BYTES = 4 << 30  # address space of a process with built-in verifiers, which take a tenth of it
 LENGTH = struct.Struct("<I")
 
@@ -91,14 +90,6 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, most))
 
 
-def _end_with_parent() -> None:
-    """The system ends this process when the one that started it ends, however that happens and whatever a verifier is
-    doing.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # Linux only
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def _end_group_with_this_process() -> None:
     """Starts a process that waits for this one's end, and then ends what verifiers have started. It is nobody's child:
     a verifier may wait for all of its own.
@@ -157,7 +148,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
 
 
 def main() -> None:
-    _end_with_parent()
+    die_with_parent()  # whatever a verifier is doing
     _end_group_with_this_process()
     listen_to_signals_again()
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")

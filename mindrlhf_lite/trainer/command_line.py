@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mindrlhf_lite.config.aliases.toolkits import translate
 from mindrlhf_lite.config.aliases.translation import Translation
@@ -90,8 +90,14 @@ def parse_command_line(arguments: Sequence[str], needs_prompts: bool = True) -> 
     )
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """What is wrong with the options is said like what is wrong with settings: by one rank, and once."""
+        raise ConfigError([f"{message} (--help lists the options)"])
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="main.py",
         description="GRPO training.",
         epilog=EXAMPLES,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,7 +23,8 @@ from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.job import SECOND_NODE_VARIABLE
-from mindrlhf_lite.job.guard import start_guard, tell
+from mindrlhf_lite.job.guard import has_guard, start_guard, tell_guard
+from mindrlhf_lite.job.lifelines import end_rank_after_msrun, end_scheduler_after_job
 from mindrlhf_lite.job.lock import FolderIsTaken, lock_folder
 from mindrlhf_lite.job.ports import is_taken, taken_message
 from mindrlhf_lite.job.processes import Process
@@ -45,6 +46,7 @@ _GAVE_UP = re.compile(
     r"(?:AllReduce|AllGather|Broadcast|Ring \w+).*failed|Launch kernel failed:.*/(?:All|Reduce|Broad)\w+-"
 )
 
+_FIRST_RANK_S = 30.0  # it has come to its mistakes by then, and all are ended
 Work = Callable[[Config, Mesh], None]
 PLAN_SHOWN_VARIABLE = "MINDRLHF_PLAN_SHOWN"  # set by a script that has shown the plan of the run that it starts
 
@@ -218,7 +220,9 @@ def run(arguments: Sequence[str], work: Work, needs_prompts: bool = True) -> Non
         _schedule()
         return
     _leave_compile_cache_out()
-    rank, guard = launched_rank(), start_guard()
+    rank = launched_rank()
+    start_guard()
+    end_rank_after_msrun()
     try:
         command = parse_command_line(arguments, needs_prompts)
         if not command.config.generate_config.use_vllm:
@@ -226,9 +230,9 @@ def run(arguments: Sequence[str], work: Work, needs_prompts: bool = True) -> Non
         if needs_prompts and not command.only_saves_strategy and (mistakes := data_mistakes(command)):
             raise ConfigError(mistakes)
     except ConfigError as error:
-        if rank == 0:
-            fail(str(error))
-        sys.exit(USER_ERROR)
+        if rank != 0:  # the first rank says what all find; this one's end would have it killed before it can
+            time.sleep(_FIRST_RANK_S)
+        fail(f"rank {rank}: {error}" if rank else str(error))
     if command.is_dry_run:
         print(describe(command), flush=True)
         is_too_large = exceeds_device_memory(command)
@@ -237,7 +241,7 @@ def run(arguments: Sequence[str], work: Work, needs_prompts: bool = True) -> Non
         if rank == 0:
             print(f"wrote {save_strategy(command)}")
         sys.exit(0)
-    _run(command, work, rank, guard)
+    _run(command, work, rank)
 
 
 def _leave_compile_cache_out() -> None:
@@ -250,12 +254,12 @@ def _leave_compile_cache_out() -> None:
             print("note: MS_COMPILER_CACHE_ENABLE is not used: graphs from MindSpore's cache computed wrong numbers")
 
 
-def _run(command: Command, work: Work, rank: int, guard: subprocess.Popen[bytes] | None) -> None:
+def _run(command: Command, work: Work, rank: int) -> None:
     """The run itself; ends the process where it fails."""
     config = command.config
     Whereabouts().note("preparing the run")
     hint = ResumeHint.of(config.rl_config.output_dir, config.checkpoint_dir)
-    tell(guard, hint)
+    tell_guard(hint)
     say_when_ended(hint)
     if config.rl_config.on_sigterm == "save":
         save_on_sigterm()
@@ -278,7 +282,7 @@ def _run(command: Command, work: Work, rank: int, guard: subprocess.Popen[bytes]
     except UserError as error:
         _stop(f"error: rank {rank}: {error}", USER_ERROR)
     except Exception as error:  # whatever it is, one line on the console
-        is_alone = guard is None and rank == 0  # else the guard says how to go on
+        is_alone = rank == 0 and not has_guard()  # else the guard says how to go on
         how = f"; {hint.text()}" if is_alone else ""
         if isinstance(error, MemoryIsShort):
             _stop(f"error: rank {rank}: {error}", 1)
@@ -353,6 +357,7 @@ def _schedule() -> None:
     address, port = os.environ.get("MS_SCHED_HOST", "127.0.0.1"), int(os.environ.get("MS_SCHED_PORT", "0"))
     if os.environ.get(SECOND_NODE_VARIABLE):  # another node on the first one's host: that one's scheduler serves both
         return
+    end_scheduler_after_job()
     if is_taken(address, port):
         fail(taken_message("--master_port", address, port))
     if _has_all_ranks_here():

@@ -10,6 +10,7 @@ from pathlib import Path
 from helpers import clean_environment
 
 from mindrlhf_lite.job.ports import free_port
+from mindrlhf_lite.job.processes import Process
 
 VERIFIERS = str(Path(__file__).parent)
 
@@ -53,6 +54,12 @@ def _processes_of(job):
                 words = (entry / "environ").read_bytes().split(b"\0")
                 if f"TEST_JOB={job}".encode() in words:
                     yield int(entry.name), words
+
+
+def living_processes_of(job):
+    """Numbers and names of those that have not ended."""
+    found = [Process.find(pid) for pid, _ in _processes_of(job)]
+    return [f"{process.pid} {process.name}" for process in found if process is not None and process.is_alive()]
 
 
 def end_processes_of(job):

@@ -1,4 +1,4 @@
-"""What ranks and scheduler of the job tests run: the guard, and nothing that takes long to start."""
+"""What ranks and scheduler of the job tests run: guard and lifelines, and nothing that takes long to start."""
 
 import os
 import sys
@@ -7,14 +7,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mindrlhf_lite.job.guard import start_guard, tell
+from mindrlhf_lite.job.guard import start_guard, tell_guard
+from mindrlhf_lite.job.lifelines import end_rank_after_msrun, end_scheduler_after_job
 from mindrlhf_lite.job.resume import ResumeHint
 
 mode, folder = sys.argv[1], Path(sys.argv[2])
 role, rank = os.environ["MS_ROLE"], os.environ.get("RANK_ID", "0")
-guard = start_guard()
-if role == "MS_WORKER":
-    tell(guard, ResumeHint.of(str(folder), str(folder / "checkpoints")))
+if role == "MS_SCHED":
+    end_scheduler_after_job()
+else:
+    start_guard()
+    end_rank_after_msrun()
+    tell_guard(ResumeHint.of(str(folder), str(folder / "checkpoints")))
 (folder / f"{role}_{rank}").write_text(str(os.getpid()))
 if mode == "done":
     sys.exit(0)

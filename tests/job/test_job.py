@@ -19,7 +19,7 @@ from mindrlhf_lite.job.ports import free_port
 from mindrlhf_lite.job.processes import Process
 
 PROGRAM = ROOT / "tests/job/rank_program.py"
-SECONDS = 15  # for everything to be gone; msrun alone needs up to 34
+SECONDS = 10  # for everything to be gone; msrun alone needs up to 34
 
 
 class Job:
@@ -186,6 +186,32 @@ def test_a_mistake_of_one_rank_is_said_once(tmp_path, by_msrun):
         text = job.console.read_text()
         assert code == 2 or (by_msrun and code != 0), text
         assert text.count("rl_config.beta=high") == 1 and "Traceback" not in text and "go on with" not in text, text
+
+
+@pytest.mark.parametrize(
+    "killed",
+    [
+        ("launcher",),
+        ("msrun",),
+        ("MS_SCHED_0",),
+        ("guard", "MS_WORKER_0", "MS_WORKER_1"),
+        ("guard", "msrun"),
+        ("guard", "launcher"),
+        ("lifeline", "guard", "MS_WORKER_0"),
+    ],
+    ids="+".join,
+)
+def test_nothing_outlives_what_it_belongs_to(tmp_path, killed):
+    with Job(tmp_path, "sleep", by_msrun=False) as job:
+        numbers = job.wait_for_ranks()
+        (numbers["msrun"],) = (p for p in job.processes_of("--worker_num=2"))
+        (numbers["guard"],) = job.processes_of("mindrlhf_lite.job.guard")
+        (numbers["lifeline"],) = job.processes_of("mindrlhf_lite.job.lifelines")
+        numbers["launcher"] = job.process.pid
+        for name in killed:
+            os.kill(numbers[name], signal.SIGKILL)
+        assert job.ends() != 0, job.console.read_text()
+        assert "Traceback" not in job.console.read_text()
 
 
 def test_nohup_keeps_a_job_alive(tmp_path):
