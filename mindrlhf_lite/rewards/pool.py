@@ -1,8 +1,8 @@
 """Verifiers in worker processes, several at once, with a time limit for every score.
 
 A worker gets a handful of tasks at a time and answers each as it is done. One that exceeds the limit, or dies, costs
-the task that it was at: its process group is killed, with whatever the verifier has started in it, and its other tasks
-go to the others. While workers are stuck, more are started, so that a verifier that hangs on some completions holds
+the task that it was at: it is killed with whatever the verifier has started (keeper.py), and its other tasks go to the
+others. While workers are stuck, more are started, so that a verifier that hangs on some completions holds
 up only those.
 """
 
@@ -32,6 +32,7 @@ _STUCK_SHARE = 0.5  # of the limit; verifiers that merely take their time do not
 _STUCK_SHARE_AFTER_TIMEOUT = 0.1  # in a batch in which one has hung others are soon taken to hang too
 _MAX_FAILED_STARTS = 3  # in a row: where processes have started before, one that does not may lack memory for a moment
 _BATCH = 16  # tasks that a worker has at most
+_ENDING_SECONDS = 3.0
 _STOPPED_SECONDS = 2.0  # a select that overslept so long was stopped, with all of this process
 
 OnResult = Callable[[int, "Verdict"], None]
@@ -92,9 +93,12 @@ class _Worker:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(1.0 if has_ended else 0.0)
         code = self.process.returncode
-        with contextlib.suppress(ProcessLookupError):
+        self.process.terminate()  # its keeper ends what it has started
+        try:
+            self.process.wait(_ENDING_SECONDS)
+        except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+            self.process.wait()
         for stream in (self.process.stdin, self.process.stdout):
             if stream:
                 with contextlib.suppress(OSError):  # unflushed bytes to a dead process
@@ -182,7 +186,7 @@ class VerifierPool:
         return [worker.process.pid for worker in self._workers]
 
     def _start(self) -> None:
-        # in a session of its own: Ctrl-C is for the run, and whatever a verifier starts is in its process group
+        # in a session of its own: Ctrl-C is for the run
         process = subprocess.Popen(
             module_command("mindrlhf_lite.rewards.worker"),
             stdin=subprocess.PIPE,

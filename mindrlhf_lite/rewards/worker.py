@@ -12,15 +12,13 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import select
-import signal
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
-from mindrlhf_lite.job.lifelines import die_with_parent
 from mindrlhf_lite.job.signals import listen_to_signals_again
+from mindrlhf_lite.rewards.keeper import go_on_in_a_child
 from mindrlhf_lite.rewards.verifiers import Verifier, find_verifier
 from mindrlhf_lite.text_file import let_console_show_anything, printable
 from mindrlhf_lite.types import CompletionView, Score
@@ -90,25 +88,6 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, most))
 
 
-def _end_group_with_this_process() -> None:
-    """Starts a process that waits for this one's end, and then ends what verifiers have started. It is nobody's child:
-    a verifier may wait for all of its own.
-    """
-    ours = os.getpid()
-    if os.getpgrp() != ours:  # only what is in a group of its own is ours to end
-        return
-    if between := os.fork():
-        os.waitpid(between, 0)
-        return
-    handle = os.pidfd_open(ours)
-    if os.fork():
-        os._exit(0)
-    for stream in range(2):  # the pool waits for their end
-        os.close(stream)
-    select.select([handle], [], [])
-    os.killpg(0, signal.SIGKILL)
-
-
 def _try_out(verifiers: list[Verifier], trial: Trial | None) -> str | None:
     """Lets every verifier score something. Returns which of a user's own failed, and how."""
     for verifier in verifiers:
@@ -148,9 +127,8 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
 
 
 def main() -> None:
-    die_with_parent()  # whatever a verifier is doing
-    _end_group_with_this_process()
     listen_to_signals_again()
+    go_on_in_a_child()
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what a verifier starts must not read the requests
     os.dup2(2, 1)  # nor what it prints mix with the replies

@@ -197,7 +197,7 @@ def test_a_mistake_of_one_rank_is_said_once(tmp_path, by_msrun):
         ("guard", "MS_WORKER_0", "MS_WORKER_1"),
         ("guard", "msrun"),
         ("guard", "launcher"),
-        ("lifeline", "guard", "MS_WORKER_0"),
+        ("lifeline", "MS_WORKER_0"),
     ],
     ids="+".join,
 )

@@ -106,9 +106,10 @@ def test_a_hang_costs_its_own_limit(name):
     assert time.monotonic() - start < 33
 
 
-def test_what_a_timed_out_verifier_started_dies_with_it(tmp_path, monkeypatch):
+@pytest.mark.parametrize("child", ["a child", "a session", "a daemon"])
+def test_what_a_timed_out_verifier_started_dies_with_it(tmp_path, monkeypatch, child):
     monkeypatch.setenv("CHILD_FILE", str(tmp_path / "child"))
-    assert scores("user_verifiers.hangs_with_a_child", ["a"], timeout_s=3.0)[0].outcome is Outcome.TIMEOUT
+    assert scores("user_verifiers.hangs_with_a_child", [child], timeout_s=3.0)[0].outcome is Outcome.TIMEOUT
     wait_for_the_end_of(int((tmp_path / "child").read_text()))
 
 
@@ -122,11 +123,11 @@ def wait_for_the_end_of(pid):
 _SCORES = """from mindrlhf_lite.rewards.pool import VerifierPool
 from mindrlhf_lite.types import CompletionView
 pool = VerifierPool(["user_verifiers.hangs_with_a_child"], 100, num_workers=1)
-pool.score([(CompletionView("a"), "1")], print)
+pool.score([(CompletionView("a daemon"), "1")], print)
 """
 
 
-def test_what_a_verifier_started_dies_with_a_killed_rank(tmp_path, monkeypatch):
+def test_what_a_verifier_started_dies_with_a_killed_rank(tmp_path):
     """Though nobody is left who could end it."""
     file = tmp_path / "child"
     path = f"{ROOT}:{Path(__file__).parent}"
@@ -306,8 +307,7 @@ def test_a_pool_that_was_stopped_does_not_take_its_workers_for_hanging():
     worker = int(run.stdout.readline())
     time.sleep(0.3)
     for signal_name in ("SIGSTOP", "SIGCONT"):
-        for pid in (run.pid, worker):
-            subprocess.run(["kill", f"-{signal_name}", str(pid)], check=True)
+        subprocess.run(["kill", f"-{signal_name}", "--", str(run.pid), f"-{worker}"], check=True)
         time.sleep(5.0 if signal_name == "SIGSTOP" else 0)
     assert "CORRECT" in run.communicate(timeout=60)[0]
 

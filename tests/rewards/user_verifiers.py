@@ -80,10 +80,15 @@ def spins_on_bad(completion, gold):
 
 
 def hangs_with_a_child(completion, gold):
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
-    with open(os.environ["CHILD_FILE"], "w") as file:
-        file.write(str(child.pid))
-    child.wait()
+    """The child may be in a session of its own, and nobody's: what started it has ended."""
+    started = 'import os, time; print(os.getpid(), file=open({!r}, "w"), flush=True); time.sleep(1000)'
+    command, session = [sys.executable, "-c", started.format(os.environ["CHILD_FILE"])], {"start_new_session": True}
+    if completion.text == "a daemon":
+        between = "import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True, env={})"
+        subprocess.run([sys.executable, "-c", between, *command], check=True)
+    else:
+        subprocess.Popen(command, **(session if completion.text == "a session" else {}))
+    time.sleep(1000)
 
 
 def answers_twice_on_bad(completion, gold):
