@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.job.lock import hold_output
 
 _NOT_WRITTEN = (".bin", ".pth", ".pt", ".npz", ".gguf", ".onnx")
 
@@ -94,6 +95,7 @@ def main() -> None:
     from mindrlhf_lite.observe.host import peak_rss_gb
     from mindrlhf_lite.progress import Progress
 
+    hold_output(destination)
     conversion.check_is_new(Path(destination))
     if Path(source_path).suffix in conversion.MINDFORMERS_SUFFIXES:
         if not args.config_path:

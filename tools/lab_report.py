@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.job.lock import hold_output
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -36,6 +37,7 @@ def main() -> None:
     from mindrlhf_lite.observe.lab_report import write_report
     from mindrlhf_lite.observe.runs import names_of, read_run
 
+    hold_output(args.output)
     names = args.names or names_of(args.runs)
     if len(names) != len(args.runs):
         raise UserError(f"--names: {len(names)} names for {len(args.runs)} runs")

@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import SEED, run_tool, tool_parser
+from mindrlhf_lite.job.lock import hold_output
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -34,6 +35,7 @@ def main() -> None:
     from mindrlhf_lite.models.hf_weights import save_hf_model
     from mindrlhf_lite.shapes.parameters import count_parameters, initial_weights
 
+    hold_output(args.output)
     check_is_new(Path(args.output))
     config = read_model_file(args.config).shape
     tokenizer = Tokenizer(args.tokenizer_dir)

@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.job.lock import hold_output
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -40,6 +41,7 @@ def main() -> None:
     args = parse_arguments()
     from mindrlhf_lite.quantize import quantize
 
+    hold_output(args.output)
     result = quantize(args.model, args.output, tuple(args.keep))
     print(
         f"wrote {args.output}: {result.num_layers} linear layers in int8 ({result.int8_bytes / 2**20:.1f} MiB), "

@@ -34,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import COUNT, COUNT_OR_NONE, DIGITS, POSITIVE, SEED, TOKEN_ID, fail, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.job.lock import hold_output
 
 if TYPE_CHECKING:
     from mindrlhf_lite.data.convert import Converter
@@ -387,6 +388,7 @@ def main() -> None:
     from mindrlhf_lite.data.sources import BadRow, Question
     from mindrlhf_lite.types import Prompt
 
+    hold_output(args.output_path)
     converter = open_converter(args, args.prompt_type or "plain")
     parts = read_sources(args)
     questions = [row for part in parts for row in part if isinstance(row, Question)]

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import SEED, USER_ERROR, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.job.lock import hold_output
 from mindrlhf_lite.text_file import read_text, write_text
 
 
@@ -147,6 +148,7 @@ def main() -> None:
         raise UserError(f"--seeds {' '.join(map(str, args.seeds))}: each once")
     output = Path(args.output).absolute()
     runs, failed = plan(args.seeds, args.vary, output), []
+    hold_output(output)
     check_same_sweep(output, given)
     check_settings(runs, given)
     for number, each in enumerate(runs, 1):

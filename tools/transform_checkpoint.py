@@ -21,6 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.job.lock import hold_output
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -45,6 +46,7 @@ def main() -> None:
     from mindrlhf_lite.observe.host import peak_rss_gb
     from mindrlhf_lite.progress import Progress
 
+    hold_output(args.dst_checkpoint)
     check_is_new(Path(args.dst_checkpoint))
     source = open_checkpoint(
         args.src_checkpoint, read_strategy(args.src_strategy, "--src_strategy") if args.src_strategy else None

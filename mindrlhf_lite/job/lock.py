@@ -1,15 +1,19 @@
-"""One run in an output folder at a time: a lock that the first rank holds as long as its process lives.
+"""One run in an output folder at a time, and one tool at one output: locks that are held as long as a process lives.
 
 However it ends, the system takes the lock back.
 """
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import errno
 import fcntl
 import os
 import socket
 from pathlib import Path
+
+from mindrlhf_lite.errors import UserError
 
 LOCK_FILE = ".lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
@@ -27,7 +31,42 @@ def lock_folder(folder: Path) -> int | None:
         OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    return _lock(folder / LOCK_FILE)
+
+
+def hold_output(path: str | Path) -> None:
+    """Keeps other tools from this output, a file or a folder, as long as this process lives. Raises UserError where one
+    is at it. Where nothing can be written beside the output, nothing is kept: the tool will say so.
+    """
+    output = Path(os.path.abspath(path))
+    file = output.with_name(f".{output.name}.lock")
+    with contextlib.suppress(OSError):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = _lock(file)
+        except FolderIsTaken as taken:
+            raise UserError(f"{path}: another command is writing it ({taken}); wait for it, or give another") from None
+        if handle is not None:
+            atexit.register(file.unlink, missing_ok=True)
+
+
+def _lock(path: Path) -> int | None:
+    """The descriptor of a locked file. One that is removed meanwhile by whoever held it is locked by nobody else."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if not _is_locked(handle):
+            return None
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
+                break
+        os.close(handle)
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    return handle
+
+
+def _is_locked(handle: int) -> bool:
+    """False where there are no locks. The descriptor is closed where it is not locked. Raises FolderIsTaken."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -37,8 +76,6 @@ def lock_folder(folder: Path) -> int | None:
     except OSError as error:
         os.close(handle)
         if error.errno in _NO_LOCKS:
-            return None
+            return False
         raise
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-    return handle
+    return True

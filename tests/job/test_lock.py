@@ -6,12 +6,15 @@ import os
 
 import pytest
 from distributed.small_runs import data, single  # noqa: F401
+from helpers import ROOT, run_python
 
-from mindrlhf_lite.job.lock import FolderIsTaken, lock_folder
+from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.job.lock import FolderIsTaken, hold_output, lock_folder
 
 
 def hold(folder, is_held, may_end):
     lock_folder(folder)
+    hold_output(folder / "model")
     is_held.set()
     may_end.wait(60)
 
@@ -37,6 +40,19 @@ def test_the_second_is_told_who_was_first(tmp_path, holder):
     handle = lock_folder(tmp_path)
     assert handle is not None and os.pread(handle, 99, 0).startswith(f"process {os.getpid()} on ".encode())
     os.close(handle)
+
+
+def test_one_tool_at_one_output(tmp_path, holder):
+    process, may_end = holder
+    with pytest.raises(UserError, match=f"model: another command is writing it .process {process.pid} on "):
+        hold_output(tmp_path / "model")
+    arguments = ("--config", ROOT / "model_configs/qwen2_5_0_5b.yaml", "--tokenizer_dir", tmp_path)
+    result = run_python("tools/make_random_model.py", *arguments, "--output", tmp_path / "model")
+    assert result.returncode == 2 and "another command is writing it" in result.stderr
+    may_end.set()
+    process.join(60)
+    assert not (tmp_path / ".model.lock").exists()
+    hold_output(tmp_path / "model")
 
 
 def test_a_file_system_without_locks_is_no_error(tmp_path, monkeypatch):
