@@ -30,6 +30,7 @@ from mindrlhf_lite.job.processes import Process
 from mindrlhf_lite.job.resume import ResumeHint
 from mindrlhf_lite.job.signals import save_on_sigterm, say_when_ended
 from mindrlhf_lite.job.whereabouts import Whereabouts
+from mindrlhf_lite.observe.health import Unhealthy
 from mindrlhf_lite.observe.host import memory_limit_gb
 from mindrlhf_lite.observe.host_monitor import MemoryIsShort
 from mindrlhf_lite.parallel.layout import Strategy
@@ -37,6 +38,7 @@ from mindrlhf_lite.parallel.mesh import Mesh, gather_objects, launched_rank
 from mindrlhf_lite.shapes.parameters import count_parameters
 from mindrlhf_lite.text_file import printable_lines, write_text
 from mindrlhf_lite.trainer.command_line import Command, parse_command_line, ranks_of_this_host
+from mindrlhf_lite.trainer.soundness import RuinedModel
 from mindrlhf_lite.trainer.verifier_trial import trial_problems
 
 # how MindSpore says on CPU, outside and inside of a graph, that a collective was given up
@@ -280,6 +282,8 @@ def _run(command: Command, work: Work, rank: int, guard: subprocess.Popen[bytes]
         how = f"; {hint.text()}" if is_alone else ""
         if isinstance(error, MemoryIsShort):
             _stop(f"error: rank {rank}: {error}", 1)
+        if isinstance(error, RuinedModel | Unhealthy):
+            _stop(f"error: rank {rank}: {error}{how}", 1)
         if isinstance(error, FloatingPointError | OSError):
             _keep_trace(Path(config.rl_config.output_dir), rank)
             _stop(f"error: rank {rank}: {error}{how}", 1)

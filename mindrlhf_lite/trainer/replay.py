@@ -131,7 +131,8 @@ class Replay:
             self.writer.close()
         if self.config.rl_config.save_hf_model:
             folder, dtype = Path(self.config.rl_config.output_dir) / "hf", self.config.rl_config.save_hf_dtype
-            Export(self.roles, self.mesh, self.tokenizer, self.end_tokens, dtype).run(folder)
+            max_weight = self.config.monitor_config.health.max_weight
+            Export(self.roles, self.mesh, self.tokenizer, self.end_tokens, dtype, max_weight).run(folder)
         self.roles.residency.close()
 
 
