@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -45,6 +46,8 @@ from mindrlhf_lite.trainer.verifier_trial import trial_problems
 _GAVE_UP = re.compile(
     r"(?:AllReduce|AllGather|Broadcast|Ring \w+).*failed|Launch kernel failed:.*/(?:All|Reduce|Broad)\w+-"
 )
+
+_SAID_BY_FIRST_S = 10.0
 
 Work = Callable[[Config, Mesh], None]
 PLAN_SHOWN_VARIABLE = "MINDRLHF_PLAN_SHOWN"  # set by a script that has shown the plan of the run that it starts
@@ -283,6 +286,8 @@ def _run(command: Command, work: Work, rank: int, guard: subprocess.Popen[bytes]
         if isinstance(error, MemoryIsShort):
             _stop(f"error: rank {rank}: {error}", 1)
         if isinstance(error, RuinedModel | Unhealthy):
+            if rank:  # all ranks have found it: the first one says so, and the others are ended after it
+                time.sleep(_SAID_BY_FIRST_S)
             _stop(f"error: rank {rank}: {error}{how}", 1)
         if isinstance(error, FloatingPointError | OSError):
             _keep_trace(Path(config.rl_config.output_dir), rank)
