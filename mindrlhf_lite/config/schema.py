@@ -498,7 +498,7 @@ class HealthConfig:
     min_entropy: float = setting(0.01, "share of the first step's entropy that must be left; 0: none", bounds=BELOW_ONE)
     max_entropy: float = setting(
         0.5,
-        "share of the way from the first step's entropy to log(vocabulary) that it may rise; 0: any",
+        "share of log(vocabulary) that the entropy may reach, where it did not begin above; 0: any",
         bounds=AT_MOST_ONE,
     )
     max_kl: float = setting(2.0, "KL to the reference, in nats a token; 0: any", bounds=NOT_NEGATIVE)

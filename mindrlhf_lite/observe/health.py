@@ -42,12 +42,6 @@ class Sight:
         """Nats a token, in the loss or in the reward; 0 where there is none."""
         return self.row.get("policy/kl", self.row.get("reward/kl", 0.0))
 
-    @property
-    def highest_entropy(self) -> float:
-        """`max_entropy` of the way from the first step's entropy to that of a policy that knows nothing."""
-        first = self.first[ENTROPY]
-        return first + self.limits.max_entropy * (self.log_vocab - first)
-
 
 @dataclass(frozen=True)
 class Check:
@@ -71,11 +65,9 @@ def _entropy_collapsed(sight: Sight) -> bool:
 
 
 def _entropy_ran_away(sight: Sight) -> bool:
-    return (
-        sight.has_trained
-        and sight.limits.max_entropy > 0
-        and sight.row[ENTROPY] > max(sight.highest_entropy, sight.first[ENTROPY])
-    )
+    highest = sight.limits.max_entropy * sight.log_vocab
+    has_begun_below = highest > 0 and sight.first[ENTROPY] <= highest  # a random model begins above
+    return sight.has_trained and has_begun_below and sight.row[ENTROPY] > highest
 
 
 def _kl_ran_away(sight: Sight) -> bool:

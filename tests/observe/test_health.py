@@ -61,8 +61,8 @@ def test_a_healthy_run_has_nothing():
         ("dead_gradients", {"policy__grad_norm": 2e-7}, {"policy__grad_norm": 1e-7}),
         # 1 % of 0.15 is 0.0015
         ("entropy_collapse", {"policy__entropy": 0.00151}, {"policy__entropy": 0.00149}),
-        # 0.15 + 0.5 * (5.591 - 0.15) is 2.8705
-        ("entropy_runaway", {"policy__entropy": 2.870}, {"policy__entropy": 2.871}),
+        # half of 5.591 is 2.7955
+        ("entropy_runaway", {"policy__entropy": 2.795}, {"policy__entropy": 2.796}),
         ("kl_runaway", {"policy__kl": 2.0}, {"policy__kl": 2.01}),
         ("equal_rewards", {"health__taught_share": 0.01}, {"health__taught_share": 0.0}),
         ("equal_rewards", {"reward__max": 0.1}, {"reward__max": 0.0}),
@@ -122,6 +122,11 @@ def test_a_history_is_the_same_behind_a_checkpoint():
     half = History.from_dict(after(rows[:3]).as_dict())
     assert after(rows[3:], half, first_step=4) == after(rows)
     assert History.from_dict({}) == History()  # of an older version
+
+
+def test_a_random_model_begins_with_a_high_entropy():
+    history = after([{**HEALTHY, "policy/entropy": entropy} for entropy in (5.5, 5.55, 5.58, 5.59)], History())
+    assert history.found == ()
 
 
 def test_a_run_begins_with_the_first_step_that_trains():
