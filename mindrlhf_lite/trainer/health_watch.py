@@ -71,6 +71,13 @@ class HealthWatch:
         failing = self.progress.health.failing(step)
         since = min(each.first_step for each in failing)
         reasons = "; ".join(f"{each.check} since step {each.first_step}: {each.what}" for each in failing)
-        tainted = [f"step_{each}" for each in self.persistence.made_since(since)]
-        then = f"; {', '.join(tainted)} came after it began: remove them to go on from before" if tainted else ""
-        return f"stopped after step {step}, unhealthy ({reasons}){then}"
+        return f"stopped after step {step}, unhealthy ({reasons}){self._what_works(since)}"
+
+    def _what_works(self, since: int) -> str:
+        """About checkpoints that a check failed at already, where there are any."""
+        late = ", ".join(f"step_{each}" for each in self.persistence.made_since(since))
+        before = max(set(self.persistence.store.steps()) - set(self.persistence.made_since(since)), default=None)
+        if not late:
+            return ""
+        then = "none is from before" if before is None else f"remove them to go on from step_{before}"
+        return f"; of the checkpoints {late} came after it began: {then}"
