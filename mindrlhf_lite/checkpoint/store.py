@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -125,9 +125,11 @@ class CheckpointStore:
         # as `save` names them: no step_0012, no step_² (a digit to Python, and no number)
         return sorted((int(name[5:]) for name in names if _STEP.fullmatch(name)), reverse=True)
 
-    def save(self, checkpoint: Checkpoint, rank: int = 0, gather: Gather = _alone) -> Path:
-        """Writes step_N, then removes all but the newest `keep`. Every rank calls it; the folder must be one that all
-        ranks see.
+    def save(
+        self, checkpoint: Checkpoint, rank: int = 0, gather: Gather = _alone, spared: Collection[int] = ()
+    ) -> Path:
+        """Writes step_N, then removes all but the newest `keep` and those of the steps `spared`. Every rank calls it;
+        the folder must be one that all ranks see.
 
         Raises:
             OSError: on every rank, if the disk of any is full or not writable; older checkpoints are untouched, and the
@@ -137,9 +139,8 @@ class CheckpointStore:
         try:
             together(gather, rank == 0, lambda: self._clear(scratch))
             files = together(gather, True, lambda: self._write_tensors(checkpoint, scratch, final, rank))
-            together(
-                gather, rank == 0, lambda: self._finish(checkpoint, scratch, final, [file for file in files if file])
-            )
+            written = [file for file in files if file]
+            together(gather, rank == 0, lambda: self._finish(checkpoint, scratch, final, written, spared))
         finally:
             if rank == 0:
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -165,7 +166,14 @@ class CheckpointStore:
         flush(path)
         return path.name, path.stat().st_size, _sha256(path)
 
-    def _finish(self, checkpoint: Checkpoint, scratch: Path, final: Path, files: list[tuple[str, int, str]]) -> None:
+    def _finish(
+        self,
+        checkpoint: Checkpoint,
+        scratch: Path,
+        final: Path,
+        files: list[tuple[str, int, str]],
+        spared: Collection[int],
+    ) -> None:
         write_text(scratch / _STATE, json.dumps({"step": checkpoint.step, **checkpoint.state}, indent=1))
         checkpoint.write_more(scratch)
         known = {name for name, _, _ in files}
@@ -175,7 +183,8 @@ class CheckpointStore:
         write_text(scratch / _MANIFEST, json.dumps(manifest, indent=1))
         place(scratch, final)
         for step in [older for older in self.steps() if older < checkpoint.step][self.keep - 1 :]:
-            remove(self.folder / f"step_{step}")
+            if step not in spared:
+                remove(self.folder / f"step_{step}")
 
     def problem(self, step: int) -> str | None:
         """Why checkpoint `step` cannot be used, naming the file; None if it is whole."""

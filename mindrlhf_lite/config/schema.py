@@ -478,6 +478,47 @@ class GenerateConfig:
 
 
 @dataclass(frozen=True)
+class HealthConfig:
+    """When a run counts as unhealthy, and what is done then. A ruined model ends it in any case."""
+
+    on_unhealthy: str = setting(
+        "warn",
+        "what a failing check does; warn: a line when it begins, stop: ends the run after the step, without saving it, "
+        "ignore: nothing but metrics (health/...) and summary.json",
+        ("warn", "stop", "ignore"),
+    )
+    patience: int = setting(
+        5, "steps in a row until a check fails; for so many, all rewards of every group may be equal", bounds=POSITIVE
+    )
+    min_grad_norm: float = setting(
+        1e-7,
+        "the gradient norm may not be this small where there is something to learn (advantages, or a KL in the loss)",
+        bounds=NOT_NEGATIVE,
+    )
+    min_entropy: float = setting(0.01, "share of the first step's entropy that must be left; 0: none", bounds=BELOW_ONE)
+    max_entropy: float = setting(
+        0.5,
+        "share of log(vocabulary) that the entropy may reach, where it did not begin above; 0: any",
+        bounds=AT_MOST_ONE,
+    )
+    max_kl: float = setting(2.0, "KL to the reference, in nats a token; 0: any", bounds=NOT_NEGATIVE)
+    max_truncated: float = setting(
+        0.95, "share of the completions that end at max_tokens or seq_length; 0: any", bounds=AT_MOST_ONE
+    )
+    max_weight_growth: float = setting(
+        10.0,
+        "what the largest absolute weight may be multiplied by; for this check one step is enough; 0: any",
+        bounds=NOT_NEGATIVE,
+    )
+    max_weight: float = setting(
+        1e4,
+        "a larger absolute weight, or one that is not finite, ruins the model: the run ends, and nothing is saved or "
+        "exported; 0: any finite one will do",
+        bounds=NOT_NEGATIVE,
+    )
+
+
+@dataclass(frozen=True)
 class MonitorConfig:
     progress_bar: bool = setting(True, "show a progress bar on the console")
     print_interval: int = setting(1, "steps between metric lines on the console", bounds=POSITIVE)
@@ -494,6 +535,7 @@ class MonitorConfig:
     host_max_memory_threshold: float = setting(
         0.95, "share of the memory that this process can have (host, cgroup, ulimit -v)", bounds=SHARE
     )
+    health: HealthConfig = field(default_factory=HealthConfig)
 
 
 @dataclass(frozen=True)

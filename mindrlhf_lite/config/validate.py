@@ -13,6 +13,7 @@ from mindrlhf_lite.config.objectives import objective_problems
 from mindrlhf_lite.config.schema import Config, ParallelConfig
 from mindrlhf_lite.config.strategies import dims_of, role_strategies
 from mindrlhf_lite.rewards.shaping import find_shaping
+from mindrlhf_lite.rewards.sizes import LARGEST_REWARD, is_usable
 from mindrlhf_lite.rewards.verifiers import find_verifier
 from mindrlhf_lite.types import SamplingParams
 
@@ -261,6 +262,11 @@ def _rewards(config: Config) -> list[str]:
         problems.append(
             f"reward_config.verifier_weight={reward.verifier_weight}: {len(reward.verifier_function)} verifiers "
             "need as many weights"
+        )
+    if not all(map(is_usable, reward.verifier_weight)):
+        problems.append(
+            f"reward_config.verifier_weight={reward.verifier_weight}: must be numbers of at most {LARGEST_REWARD:g}, "
+            "above which rewards overflow in training"
         )
     if len(set(reward.verifier_function)) != len(reward.verifier_function):
         problems.append(f"reward_config.verifier_function={reward.verifier_function}: names must differ")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mindrlhf_lite.intervals import mean_interval
-from mindrlhf_lite.observe.runs import Point, Run, incomparable, seeds_of
+from mindrlhf_lite.observe.runs import Point, Run, incomparable, seeds_of, unhealthy
 from mindrlhf_lite.observe.self_correction import RULES, SelfCorrection, find_self_correction
 from mindrlhf_lite.text_file import write_text
 
@@ -363,7 +363,7 @@ def write_report(runs: Sequence[Run], folder: Path) -> Path:
 <h1>{html.escape(title)}</h1>
 {_overview(runs)}
 {of_seeds}
-{"".join(f'<p class="warning">{html.escape(line)}</p>' for line in incomparable(firsts))}
+{"".join(f'<p class="warning">{html.escape(line)}</p>' for line in [*unhealthy(runs), *incomparable(firsts)])}
 <h2>Settings that differ</h2>
 {_settings(firsts)}
 <h2>Curves</h2>

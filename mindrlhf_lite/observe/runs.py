@@ -111,6 +111,25 @@ def names_of(paths: Sequence[str]) -> list[str]:
     raise UserError(f"{', '.join(paths)}: a run is given twice")
 
 
+def unhealthy(runs: Sequence[Run]) -> list[str]:
+    """A line for every check of a run's health that failed; of a run that is not finished, what its metrics say."""
+    found = []
+    for run in runs:
+        failing = [row["step"] for row in run.metrics if row.get("health/failing")]
+        if "health" in run.summary:
+            found += [
+                f"{run.name} was unhealthy from step {each['first_step']} to {each['last_step']} ({each['check']}): "
+                f"{each['what']}."
+                for each in run.summary["health"]
+            ]
+        elif failing:
+            found.append(
+                f"{run.name} was unhealthy in {len(failing)} step(s), the first of them {failing[0]}; health/ in its "
+                "metrics.jsonl says how."
+            )
+    return found
+
+
 def incomparable(runs: Sequence[Run]) -> list[str]:
     """Why accuracies, or shares of right completions, of these runs say nothing of each other."""
     found = []

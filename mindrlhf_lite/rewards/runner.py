@@ -16,6 +16,7 @@ import numpy as np
 
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.rewards.pool import Verdict, VerifierPool
+from mindrlhf_lite.rewards.sizes import LARGEST_REWARD, unusable_places
 from mindrlhf_lite.rewards.verifiers import Verifier, find_verifier, strictest
 from mindrlhf_lite.types import CompletionView, Outcome, Score
 
@@ -165,9 +166,27 @@ class RewardFunction:
         return verifier.minimum if weight >= 0 else verifier.maximum
 
     def rewards(self, scores: dict[str, list[Score]]) -> np.ndarray:
-        """float32 weighted sums."""
-        columns = [[score.value for score in scores[name]] for name in self.names]
-        return (np.array(columns, np.float64).T @ np.array(self.weights)).astype(np.float32)
+        """float32 weighted sums.
+
+        Raises:
+            UserError: a score, or a sum, is too large to be trained on.
+        """
+        columns = np.array([[score.value for score in scores[name]] for name in self.names], np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+            sums = columns.T @ np.array(self.weights)
+        for place in unusable_places(np.vstack([columns, sums])):
+            raise UserError(self._too_large(sums[place], columns[:, place]))
+        return sums.astype(np.float32)
+
+    def _too_large(self, reward: float, values: np.ndarray) -> str:
+        """Of a completion's reward, by the verifier that adds most."""
+        with np.errstate(over="ignore"):
+            index = int(np.argmax(np.maximum(np.abs(values * self.weights), np.abs(values))))
+        return (
+            f"the verifier {self.names[index]} returned {values[index]:g}, weight {self.weights[index]:g} "
+            f"(reward_config.verifier_weight): with it a completion's reward is {reward:g}, and rewards above "
+            f"{LARGEST_REWARD:g} overflow in training; divide its scores, or lower its weight"
+        )
 
     def outcomes(self, scores: dict[str, list[Score]]) -> list[Outcome]:
         """Of the first verifier that judges the answer; ERROR or TIMEOUT where any verifier failed."""

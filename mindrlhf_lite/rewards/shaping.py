@@ -10,6 +10,7 @@ import numpy as np
 from mindrlhf_lite.algorithms.shaping import overlong_punishment
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.rewards.own_functions import find_function
+from mindrlhf_lite.rewards.sizes import LARGEST_REWARD, is_usable
 from mindrlhf_lite.types import CompletionView, FinishReason
 
 
@@ -38,7 +39,8 @@ class RewardShaping:
         """float32 rewards, one a completion.
 
         Raises:
-            ValueError: the user's function fails, or returns no finite number.
+            UserError: the user's function fails, or returns no finite number; or a reward is too large to be trained
+                on.
         """
         function, shaped = find_shaping(self.function), []
         for reward, completion in zip(rewards.tolist(), completions, strict=True):
@@ -47,8 +49,21 @@ class RewardShaping:
             )
             if completion.finish_reason is FinishReason.LENGTH:
                 reward -= self.missing_eos_penalty
-            shaped.append(reward if function is None else self._own(function, reward, completion))
+            result = reward if function is None else self._own(function, reward, completion)
+            if not is_usable(result):
+                raise UserError(self._too_large(reward, result))
+            shaped.append(result)
         return np.array(shaped, np.float32)
+
+    def _too_large(self, reward: float, result: float) -> str:
+        """Args: reward: with what length took from it; result: with the function's last word."""
+        who, advice = "rl_config.overlong.penalty, reward_config.missing_eos_penalty", "lower them"
+        if is_usable(reward):
+            who, advice = f"reward_config.shaping_function={self.function}", "divide what it returns"
+        return (
+            f"{who}: a completion's reward is {result:g} with it, and rewards above {LARGEST_REWARD:g} overflow in "
+            f"training; {advice}"
+        )
 
     def _own(
         self, function: Callable[[float, CompletionView], float], reward: float, completion: CompletionView

@@ -18,6 +18,7 @@ from mindrlhf_lite.durable import place
 from mindrlhf_lite.models.hf_weights import write_hf_model
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.trainer.roles import TrainedRoles
+from mindrlhf_lite.trainer.soundness import problem_of, refuse_ruined
 
 _STORED = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
@@ -31,6 +32,7 @@ class Export:
     tokenizer: Tokenizer
     end_token_ids: int | Sequence[int]
     dtype: str = "float32"  # of the tensors
+    max_weight: float = 0.0  # largest absolute one of a model that is sound; 0: any finite one
 
     def run(self, folder: Path) -> None:
         """Writes the actor's weights and the tokenizer into `folder`; into the system's scratch folder if there is no
@@ -38,6 +40,7 @@ class Export:
 
         Raises:
             OSError: on every rank, if they are not in `folder`; the message says where they are.
+            RuinedModel: on every rank, if the weights are not sound; nothing is written.
         """
         try:
             self._write(folder)
@@ -72,6 +75,7 @@ class Export:
         try:
             together(self._gather, self.mesh.is_main, prepare)
             with self.roles.saved(has_state=False) as (weights, _):
+                refuse_ruined(self.mesh, problem_of(weights, {}, self.max_weight))
                 together(self._gather, actor.mesh.at.data == 0, lambda: _write_shard(weights, scratch / "shards" / own))
             together(self._gather, self.mesh.is_main, lambda: self._write_model(scratch, folder))
         finally:

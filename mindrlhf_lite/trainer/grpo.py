@@ -41,6 +41,7 @@ from mindrlhf_lite.trainer.collection import Collection
 from mindrlhf_lite.trainer.evaluator import Evaluator
 from mindrlhf_lite.trainer.experience import Experience
 from mindrlhf_lite.trainer.export import Export
+from mindrlhf_lite.trainer.health_watch import HealthWatch
 from mindrlhf_lite.trainer.moving_reference import MovingReference
 from mindrlhf_lite.trainer.persistence import Persistence, Progress
 from mindrlhf_lite.trainer.phase_clock import PhaseClock
@@ -87,6 +88,8 @@ class GrpoTrainer:
             config, mesh, self.roles, self.update, self.tokenizer, digest, self.end_tokens, self.last_step
         )
         self.first_step, notes = self.persistence.resume(self.progress)
+        self.health = HealthWatch(config, mesh, self.progress, self.persistence, self.roles.model_config.vocab_size)
+        self.health.begin(self.update.largest_weight())
         profiler = config.profiler_config
         self.profiler = StepProfiler(profiler, Path(rl.output_dir) / "profile", mesh.rank)
         traces = Path(profiler.profile_save_path or f"{rl.output_dir}/profiler")
@@ -149,13 +152,17 @@ class GrpoTrainer:
         )
         metrics.values.update(self._own_metrics(reward_kl))
         metrics.values.update(self._host_metrics(step))
+        warnings = self.health.look(step, metrics.values, sequences)
         measured = reward_kl if self.config.rl_config.kl_in_reward else metrics.values.get("policy/kl")
         if measured is not None:  # else nothing was trained
             self.update.adapt_kl(measured)
-        if self.evaluator.is_due_after(step):
+        if self.evaluator.is_due_after(step) and not self.health.must_end:
             self._evaluate(step, metrics)
             self._save_best(step)
         self.report.step(metrics, scored, sequences)
+        for warning in warnings:
+            self.report.console.say(warning)
+        self.health.end_if_it_must(step)
         # last: what a resumed run does not repeat is written by now
         if self.persistence.is_due_after(step, self.last_step):
             self._save(step)
@@ -237,7 +244,8 @@ class GrpoTrainer:
     def _export(self, name: str) -> None:
         """Writes the model to OUTPUT/name."""
         folder, dtype = Path(self.config.rl_config.output_dir) / name, self.config.rl_config.save_hf_dtype
-        Export(self.roles, self.mesh, self.tokenizer, self.end_tokens, dtype).run(folder)
+        max_weight = self.config.monitor_config.health.max_weight
+        Export(self.roles, self.mesh, self.tokenizer, self.end_tokens, dtype, max_weight).run(folder)
 
     def _save(self, step: int) -> None:
         self.report.console.phase("save")
@@ -274,7 +282,8 @@ class GrpoTrainer:
         if self.config.rl_config.save_hf_model:
             self._export("hf")
         self.roles.residency.close()
-        self.report.finish(step, self.evaluator.results, found, self.roles.residency.largest_phase_bytes)
+        largest, health = self.roles.residency.largest_phase_bytes, self.progress.health
+        self.report.finish(step, self.evaluator.results, found, largest, health)
 
 
 def _reward_of_run(config: Config, mesh: Mesh, trial: tuple[CompletionView, str]) -> RewardFunction:

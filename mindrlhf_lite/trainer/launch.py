@@ -31,6 +31,7 @@ from mindrlhf_lite.job.processes import Process
 from mindrlhf_lite.job.resume import ResumeHint
 from mindrlhf_lite.job.signals import save_on_sigterm, say_when_ended
 from mindrlhf_lite.job.whereabouts import Whereabouts
+from mindrlhf_lite.observe.health import Unhealthy
 from mindrlhf_lite.observe.host import memory_limit_gb
 from mindrlhf_lite.observe.host_monitor import MemoryIsShort
 from mindrlhf_lite.parallel.layout import Strategy
@@ -39,6 +40,7 @@ from mindrlhf_lite.parallel.seal import ForgedMessage
 from mindrlhf_lite.shapes.parameters import count_parameters
 from mindrlhf_lite.text_file import printable_lines, write_text
 from mindrlhf_lite.trainer.command_line import Command, parse_command_line, ranks_of_this_host
+from mindrlhf_lite.trainer.soundness import RuinedModel
 from mindrlhf_lite.trainer.verifier_trial import trial_problems
 
 # how MindSpore says on CPU, outside and inside of a graph, that a collective was given up
@@ -46,7 +48,8 @@ _GAVE_UP = re.compile(
     r"(?:AllReduce|AllGather|Broadcast|Ring \w+).*failed|Launch kernel failed:.*/(?:All|Reduce|Broad)\w+-"
 )
 
-_FIRST_RANK_S = 30.0  # it has come to its mistakes by then, and all are ended
+_FIRST_RANK_S = 30.0  # the first rank has said by then what all have found, and all are ended
+
 Work = Callable[[Config, Mesh], None]
 PLAN_SHOWN_VARIABLE = "MINDRLHF_PLAN_SHOWN"  # set by a script that has shown the plan of the run that it starts
 
@@ -286,6 +289,10 @@ def _run(command: Command, work: Work, rank: int) -> None:
         how = f"; {hint.text()}" if is_alone else ""
         if isinstance(error, MemoryIsShort):
             _stop(f"error: rank {rank}: {error}", 1)
+        if isinstance(error, RuinedModel | Unhealthy):
+            if rank:  # all ranks have found it: the first one says so, and the others are ended after it
+                time.sleep(_FIRST_RANK_S)
+            _stop(f"error: rank {rank}: {error}{how}", 1)
         if isinstance(error, FloatingPointError | OSError | ForgedMessage):
             _keep_trace(Path(config.rl_config.output_dir), rank)
             _stop(f"error: rank {rank}: {error}{how}", 1)

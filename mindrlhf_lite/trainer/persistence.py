@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,11 +18,13 @@ from mindrlhf_lite.data.sampler import PromptSampler, SamplerState
 from mindrlhf_lite.data.tokenizer import TOKENIZER_FOLDER, Tokenizer
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.evaluation import Evaluation
+from mindrlhf_lite.observe.health import History
 from mindrlhf_lite.observe.host import versions
 from mindrlhf_lite.parallel.layout import Strategy, fill_buffers
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.trainer.resume import check_same_run, is_exact, model_fingerprints
 from mindrlhf_lite.trainer.roles import Roles, TrainedRoles
+from mindrlhf_lite.trainer.soundness import problem_of, refuse_ruined
 from mindrlhf_lite.trainer.update import PolicyUpdate
 
 
@@ -32,6 +34,7 @@ class Progress:
 
     sampler: PromptSampler
     evaluations: dict[str, Evaluation]
+    health: History = field(default_factory=History)
 
 
 class Persistence:
@@ -66,6 +69,9 @@ class Persistence:
         return bool(interval) and (step % interval == 0 or step == last_step)
 
     def save(self, step: int, progress: Progress) -> None:
+        """Raises RuinedModel, on every rank, if weights or moments of any are not sound; nothing is written then. The
+        newest checkpoint from before a check of `progress.health` began to fail is kept, however many follow.
+        """
         optimizer, actor = self.roles.actor.optimizer, self.roles.actor
         state = {
             "updates_done": optimizer.updates_done,
@@ -83,15 +89,30 @@ class Persistence:
             "models": self._models,
             "versions": versions(),
             "evaluations": {name: result.as_dict() for name, result in progress.evaluations.items()},
+            "health": progress.health.as_dict(),
         }
         with self.roles.saved() as (weights, moments):
+            refuse_ruined(self.mesh, problem_of(weights, moments, self._max_weight))
             tensors = prefixed("weight", weights) if actor.mesh.at.data == 0 else {}
             if actor.mesh.at.data == 0 or optimizer.strategy.splits_data:
                 tensors.update(prefixed("optimizer", moments))
             if self._reference_moves():
                 tensors.update(self._reference_tensors())
             checkpoint = Checkpoint(step, state, tensors, lambda folder: self.tokenizer.save(folder / TOKENIZER_FOLDER))
-            self.store.save(checkpoint, self.mesh.rank, self._gather)
+            self.store.save(checkpoint, self.mesh.rank, self._gather, self._spared(step, progress.health))
+
+    @property
+    def _max_weight(self) -> float:
+        return self.config.monitor_config.health.max_weight
+
+    def _spared(self, step: int, health: History) -> set[int]:
+        """The newest checkpoint from before checks began to fail that fail until now."""
+        began = [each.first_step for each in health.failing(step)]
+        return set([older for older in self.store.steps() if older < min(began)][:1]) if began else set()
+
+    def made_since(self, first_step: int) -> list[int]:
+        """Steps of the checkpoints from a step on, oldest first."""
+        return sorted(step for step in self.store.steps() if step >= first_step)
 
     @cached_property
     def _models(self) -> dict[str, str]:
@@ -141,6 +162,7 @@ class Persistence:
             return 1, [*notes, f"no checkpoint to resume from in {self.store.folder}: starting from step 1"]
         check_same_run(checkpoint.state, asdict(self.config), self.digest)
         self._restore(checkpoint)
+        progress.health = History.from_dict(checkpoint.state.get("health", {}))
         progress.sampler.restore(SamplerState(**checkpoint.state["sampler"]))
         progress.evaluations.update(
             {name: Evaluation.from_dict(values) for name, values in checkpoint.state["evaluations"].items()}
@@ -173,6 +195,7 @@ class Persistence:
             reader = ShardedReader(checkpoint.folder, config, saved, f"optimizer/{moment}.")
             filled = fill_buffers(optimizer.buffers, reader.read)
             state |= {f"{moment}.{name}": values for name, values in filled.items()}
+        self._check_sound(checkpoint, problem_of(weights, state, self._max_weight))
         self.roles.restore(weights, state)
         optimizer.updates_done = checkpoint.state["updates_done"]
         optimizer.loss_scale.restore(checkpoint.state.get("loss_scale", {}))
@@ -183,6 +206,14 @@ class Persistence:
                 reader = ShardedReader(checkpoint.folder, self.roles.model_config, saved, "reference/")
                 for name, values in fill_buffers(model.buffers, reader.read).items():
                     ops.assign(model.named_weights()[name], model.precision.stored(values))
+
+    def _check_sound(self, checkpoint: SavedCheckpoint, problem: str) -> None:
+        """Raises UserError, on every rank, for a checkpoint that an older version saved of a ruined model."""
+        problems = list(filter(None, self._gather(problem)))
+        if problems:
+            older = [step for step in self.store.steps() if step < checkpoint.step]
+            then = f"remove it to go on from step_{older[0]}" if older else "there is no older one: start a new run"
+            raise UserError(f"resume_training: {checkpoint.folder} holds a ruined model: {problems[0]}; {then}")
 
     def _gather(self, value: Any) -> list[Any]:
         return gather_objects(self.mesh.world, value)

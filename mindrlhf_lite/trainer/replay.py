@@ -26,6 +26,7 @@ from mindrlhf_lite.trainer.persistence import Persistence, Progress
 from mindrlhf_lite.trainer.resume import check_same_run
 from mindrlhf_lite.trainer.roles import build_trained_roles
 from mindrlhf_lite.trainer.schedule import LearningRate
+from mindrlhf_lite.trainer.soundness import is_sound, ruined
 from mindrlhf_lite.trainer.statistics import UpdateCounts, update_metrics
 from mindrlhf_lite.trainer.update import PolicyUpdate
 from mindrlhf_lite.types import StepMetrics
@@ -126,6 +127,8 @@ class Replay:
             )
             values = update_metrics(ranks, self.config.updates_per_step)
             values |= {"time_s/update": seconds, "memory/peak_rss_gb": max(peaks)}
+            if not is_sound(values["health/max_weight"], self.config.monitor_config.health.max_weight):
+                raise ruined(f"after step {step.header.step}, its largest weight is {values['health/max_weight']:g}")
             if self.writer is not None:
                 self.writer.write(StepMetrics(step.header.step, values))
                 print(_line(step.header.step, values), flush=True)
@@ -133,7 +136,8 @@ class Replay:
             self.writer.close()
         if self.config.rl_config.save_hf_model:
             folder, dtype = Path(self.config.rl_config.output_dir) / "hf", self.config.rl_config.save_hf_dtype
-            Export(self.roles, self.mesh, self.tokenizer, self.end_tokens, dtype).run(folder)
+            max_weight = self.config.monitor_config.health.max_weight
+            Export(self.roles, self.mesh, self.tokenizer, self.end_tokens, dtype, max_weight).run(folder)
         self.roles.residency.close()
 
 

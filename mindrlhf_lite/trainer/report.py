@@ -14,6 +14,7 @@ from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.evaluation import Evaluation
 from mindrlhf_lite.job.resume import ResumeHint
 from mindrlhf_lite.observe.console import Console
+from mindrlhf_lite.observe.health import History
 from mindrlhf_lite.observe.host import git_commit, peak_rss_gb, rss_gb, versions
 from mindrlhf_lite.observe.plots import write_plots
 from mindrlhf_lite.observe.writers import (
@@ -126,7 +127,12 @@ class Report:
             )
 
     def finish(
-        self, step: int, evaluations: dict[str, Evaluation], best: Best | None, largest_phase_bytes: int
+        self,
+        step: int,
+        evaluations: dict[str, Evaluation],
+        best: Best | None,
+        largest_phase_bytes: int,
+        health: History,
     ) -> None:
         """Plots and summary of a run that is over after `step`."""
         largest, peak = (
@@ -141,6 +147,7 @@ class Report:
         summary = {
             "accuracy": {name: result.as_dict() for name, result in evaluations.items()},
             **({"best": asdict(best)} if best else {}),
+            "health": [asdict(each) for each in health.found],
             "steps": step,
             "seconds": time.perf_counter() - self.started,
             "seed": self.config.rl_config.seed,

@@ -72,6 +72,7 @@ class UpdateCounts:
     num_padding: int = 0  # of them
     num_skipped: int = 0  # sequences left out because their gradient is zero, all updates
     num_graphs: int = 0  # shapes of micro-batches since the process began
+    largest_weight: float = 0.0  # absolute, after the last update; infinity where one is not finite
     logprob_diff_sum: float = 0.0  # of |trainer - rollout| policy logprobs, first update of every sequence only
     logprob_diff_max: float = 0.0
     num_diff_tokens: int = 0
@@ -125,6 +126,7 @@ def update_metrics(ranks: Sequence[UpdateCounts], num_updates: int) -> dict[str,
         / max(1, sum(counts.num_computed for counts in ranks)),
         "batch/skipped_sequences": float(sum(counts.num_skipped for counts in ranks)),
         "graphs/compiled": float(max(counts.num_graphs for counts in ranks)),
+        "health/max_weight": max(counts.largest_weight for counts in ranks),
         "rollout/logprob_diff_mean": sum(counts.logprob_diff_sum for counts in ranks) / compared,
         "rollout/logprob_diff_max": max(counts.logprob_diff_max for counts in ranks),
         "rollout/k3": sum(counts.k3_sum for counts in ranks) / compared,

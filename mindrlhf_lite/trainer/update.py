@@ -23,6 +23,7 @@ from mindrlhf_lite.trainer.batches import MicroBatch, make_microbatch, pack
 from mindrlhf_lite.trainer.dumping import UpdateDump
 from mindrlhf_lite.trainer.roles import TrainedRoles
 from mindrlhf_lite.trainer.schedule import LearningRate
+from mindrlhf_lite.trainer.soundness import largest_of
 from mindrlhf_lite.trainer.statistics import UpdateCounts, merged_statistics
 from mindrlhf_lite.types import TrainSequence
 
@@ -115,7 +116,15 @@ class PolicyUpdate:
         counts.grad_norm, counts.num_overflows = float(np.mean(applied or [0.0])), len(norms) - len(applied)
         if (scale := self.roles.actor.optimizer.loss_scale).is_dynamic:
             counts.loss_scale = scale.value
+        counts.largest_weight = self.largest_weight()
         return counts
+
+    def largest_weight(self) -> float:
+        """The largest absolute weight of this rank's share of the actor; infinity where one is not finite."""
+        if is_simulated():  # nothing is computed
+            return 0.0
+        with self.roles.residency.phase("policy"):
+            return largest_of(weight.asnumpy() for weight in self.roles.actor.model.parameters_in_order)
 
     def _update_once(
         self,

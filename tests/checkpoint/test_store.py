@@ -29,6 +29,16 @@ def test_round_trip_and_keep(tmp_path):
     np.testing.assert_array_equal(loaded.tensors(0)["b"], np.arange(11))
 
 
+def test_a_spared_checkpoint_is_kept_besides_the_newest(tmp_path):
+    store = CheckpointStore(tmp_path, keep=1)
+    store.save(checkpoint(2))
+    for step in (4, 6):
+        store.save(checkpoint(step), spared={2})
+    assert store.steps() == [6, 2]
+    store.save(checkpoint(8))
+    assert store.steps() == [8]
+
+
 def flip(path):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1

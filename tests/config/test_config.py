@@ -109,6 +109,13 @@ def test_unknown_keys_and_wrong_types(values, key, value, message):
         ({"actor_config.optimizer.adam_beta1": 1.0}, "adam_beta1=1.0: must lie in [0, 1)"),
         ({"actor_config.lr_schedule.min_lr": 1.0}, "must not exceed lr"),
         ({"rl_config.beta": -0.1}, "rl_config.beta=-0.1: must not be negative"),
+        ({"monitor_config.health.max_truncated": 1.5}, "health.max_truncated=1.5: must lie in [0, 1]"),
+        ({"monitor_config.health.max_weight": -1.0}, "health.max_weight=-1.0: must not be negative"),
+        ({"monitor_config.health.patience": 0}, "health.patience=0: must be positive"),
+        (
+            {"reward_config.verifier_weight": [1.0, 1e19]},
+            "verifier_weight=[1.0, 1e+19]: must be numbers of at most 1e+18",
+        ),
         ({"rl_config.epsilon_low": 1.5}, "rl_config.epsilon_low=1.5"),
         ({"rl_config.seq_length": 100000, "rl_config.length_buckets": []}, "max_position_embeddings=512"),
     ],

@@ -20,6 +20,7 @@ from distributed.small_runs import (
 from helpers import ROOT, read_jsonl, run_python
 
 from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.observe.health import CHECKS
 
 
 @pytest.mark.full  # by default tests/distributed/test_layouts.py compares updates, activations and completions
@@ -101,6 +102,8 @@ def test_files_of_a_run(data, tmp_path):
         "swap/bytes",
         "memory/rss_gb",
         "memory/peak_rss_gb",
+        *(f"health/{check.name}" for check in CHECKS),
+        *("health/failing", "health/max_weight", "health/taught_share"),
     }
     assert [row["step"] for row in rows] == [1, 2, 3] and all(expected <= row.keys() for row in rows)
     (before,) = [row for row in read_jsonl(output / "metrics.jsonl") if row["step"] == 0]
@@ -145,9 +148,16 @@ def test_files_of_a_run(data, tmp_path):
         "group",
     } <= row.keys() and len(completions(output, 2)) == 16
     summary = json.loads((output / "summary.json").read_text())
-    assert {"accuracy", "steps", "seconds", "seed", "versions", "git_commit", "config"} <= summary.keys() and summary[
-        "steps"
-    ] == 3
+    assert {
+        "accuracy",
+        "health",
+        "steps",
+        "seconds",
+        "seed",
+        "versions",
+        "git_commit",
+        "config",
+    } <= summary.keys() and summary["steps"] == 3
     # transformers loads the result and scores a completion as tools/score.py does
     torch = pytest.importorskip("torch")
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -17,7 +17,7 @@ from mindrlhf_lite.observe.lab_report import (
     self_corrections,
     smooth,
 )
-from mindrlhf_lite.observe.runs import incomparable, names_of, read_run
+from mindrlhf_lite.observe.runs import incomparable, names_of, read_run, unhealthy
 from mindrlhf_lite.observe.self_correction import RECOMPUTED, find_self_correction
 from mindrlhf_lite.observe.writers import write_completions
 
@@ -174,6 +174,19 @@ def test_what_cannot_be_compared_is_said(tmp_path):
     other = judged(tmp_path, "other", [False, True, False], {"reward_config": {"verifier_function": ["a"]}})
     same = judged(tmp_path, "same", [False, True, False], {"reward_config": {"verifier_function": ["b"]}})
     assert any("Verifiers of the reward differ" in line for line in incomparable([other, same]))
+
+
+def test_what_was_unhealthy_is_said(tmp_path):
+    run = make_run(tmp_path / "run", 0.0, {})
+    finding = {"check": "kl_runaway", "first_step": 3, "last_step": 9, "what": "the KL is 4"}
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps({**summary, "health": [finding]}))
+    assert unhealthy([read_run(str(run), "a")]) == ["a was unhealthy from step 3 to 9 (kl_runaway): the KL is 4."]
+    stopped = make_run(tmp_path / "stopped", 0.0)
+    with (stopped / "metrics.jsonl").open("a") as file:
+        file.writelines(json.dumps({"step": step, "health/failing": 1.0}) + "\n" for step in (41, 42))
+    (line,) = unhealthy([read_run(str(stopped), "b")])
+    assert line.startswith("b was unhealthy in 2 step(s), the first of them 41")
 
 
 def test_ranks_are_a_setting(tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helpers import ROOT, clean_environment
 
+from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.job.processes import Process
 from mindrlhf_lite.rewards.pool import VerifierPool
 from mindrlhf_lite.rewards.runner import GIVE_UP_AFTER, RewardFunction
@@ -202,6 +203,28 @@ def test_no_process_is_left_behind():
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        # 1e308 is no float32
+        ([1.0, 1.0], r"user_verifiers.huge_reward returned 1e\+308, weight 1 .* reward is 1e\+308, .* above 1e\+18"),
+        # 1e309 is no float64 either
+        (
+            [1.0, 10.0],
+            r"user_verifiers.huge_reward returned 1e\+308, weight 10 .* reward is inf, .* or lower its weight",
+        ),
+        # a reward of 1, but of a score whose statistics overflow
+        ([1.0, 1e-308], r"user_verifiers.huge_reward returned 1e\+308, weight 1e-308 .* reward is 2, "),
+    ],
+)
+def test_a_reward_that_overflows_names_its_verifier(weights, message):
+    reward = RewardFunction(["format_reward", "user_verifiers.huge_reward"], weights, 10, num_workers=1)
+    found = reward.score(views(["<think></think><answer>4</answer>"]), ["4"])
+    reward.close()
+    with pytest.raises(UserError, match=message):
+        reward.rewards(found)
 
 
 def test_weighted_sum_and_outcomes():

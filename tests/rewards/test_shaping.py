@@ -42,3 +42,12 @@ def test_a_users_function_has_the_last_word():
 def test_a_users_function_that_fails_is_named(name, message):
     with pytest.raises(UserError, match=f"shaping_function={name}: {message}"):
         shaped(function=name)
+
+
+def test_a_shaped_reward_that_overflows_is_refused():
+    with pytest.raises(UserError, match=r"missing_eos_penalty: a completion's reward is -1e\+300 with it.* lower them"):
+        shaped(missing_eos_penalty=1e300)
+    with pytest.raises(
+        UserError, match=r"shaping_function=user_verifiers.shapes_to_1e300: a completion's reward is 1e\+"
+    ):
+        shaped(function="user_verifiers.shapes_to_1e300")

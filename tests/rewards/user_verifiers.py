@@ -138,3 +138,12 @@ def shapes_to_nan(reward, completion):
 
 def cannot_shape(reward, completion):
     return reward / 0
+
+
+@verifier(minimum=0.0, maximum=1e308)
+def huge_reward(completion, gold):
+    return 1e308
+
+
+def shapes_to_1e300(reward, completion):
+    return 1e300
