@@ -1,7 +1,7 @@
 """Kills -9 a rank of a two-rank run again and again, resumes it, and compares what is on disk with a run that was never
 killed.
 
-    python tests/reliability/kill_points.py [--points 200] [--seed 0] [--folder DIR]
+    python tests/reliability/kill_points.py [--points 200] [--first 1] [--seed 0] [--folder DIR]
 
 One run is killed at all points in turn: in every phase of a step (generate, reward, reference, update, reshard, save,
 evaluate), some milliseconds after it began, and before or after a file operation below the program (rank 0: open,
@@ -213,8 +213,8 @@ def differences(reference: Path, killed: Path) -> tuple[int, list[str]]:
     return newest, found
 
 
-def run(num_points: int, seed: int, folder: Path, say=print) -> list[str]:
-    """Kills at all points; returns what went wrong."""
+def run(num_points: int, seed: int, folder: Path, say=print, first: int = 1) -> list[str]:
+    """Kills at all points from the `first` on; returns what went wrong."""
     data, library, wanted = make_data(folder / "data"), built(folder), points(num_points, seed)
     steps = min(STEPS, max(8, 4 * num_points))
     say(f"the run that is not killed: {steps} steps")
@@ -231,7 +231,7 @@ def run(num_points: int, seed: int, folder: Path, say=print) -> list[str]:
         return [f"the run that is not killed ended with {code}: {reference.text(0)[-2000:]}"]
     killed, wrong, newest, rng = folder / "killed", [], 0, random.Random(seed)
     settings = [f"--rl_config.max_steps={steps}", "--rl_config.save_max_ckpt_num=3", "--resume_training=true"]
-    for number, planned in enumerate(wanted, 1):
+    for number, planned in enumerate(wanted[first - 1 :], first):
         point = export_point(number, rng) if newest > EXPORTS_AFTER else planned
         shim = (
             faults(library, point.folder, point.kind, point.occurrence, point.operation, point.rank)
@@ -276,17 +276,24 @@ def ended_equal(job: Job, folder: Path) -> list[str]:
     return found
 
 
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=1, help="point to begin with, of --points")
     parser.add_argument("--folder", type=Path, help="default: a temporary one")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        start, wrong = time.monotonic(), run(args.points, args.seed, folder, lambda text: print(text, flush=True))
-    print(f"{args.points} kills in {(time.monotonic() - start) / 60:.1f} min, {len(wrong)} differences")
+        start, wrong = time.monotonic(), run(args.points, args.seed, folder, _say, args.first)
+    print(
+        f"{args.points - args.first + 1} kills in {(time.monotonic() - start) / 60:.1f} min, {len(wrong)} differences"
+    )
     sys.exit("\n".join(wrong) if wrong else 0)
 
 
