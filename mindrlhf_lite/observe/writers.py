@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mindrlhf_lite.durable import flush
+from mindrlhf_lite.observe.tensorboard import TensorBoard
 from mindrlhf_lite.text_file import open_to_write, read_text
 from mindrlhf_lite.types import ScoredGroup, StepMetrics, TrainSequence
 
@@ -65,20 +66,14 @@ class MetricsWriter:
         kept = [row for row in read_metrics(path) if row["step"] <= last_step] if last_step else []
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = open_to_write(path, "a")
-        self._tensorboard = None
-        if tensorboard is not None:
-            from tensorboardX import SummaryWriter
-
-            self._tensorboard = SummaryWriter(str(tensorboard), purge_step=last_step + 1, max_queue=queue_size)
+        self._tensorboard = TensorBoard(tensorboard, last_step + 1, queue_size) if tensorboard is not None else None
 
     def write(self, metrics: StepMetrics) -> None:
         self._file.write(json.dumps(metrics.as_row()) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())  # a checkpoint that is on disk must not outlive the rows before it
         if self._tensorboard is not None:
-            for key, value in metrics.values.items():
-                self._tensorboard.add_scalar(key, value, metrics.step)
-            self._tensorboard.flush()
+            self._tensorboard.write(metrics.step, metrics.values)
 
     def close(self) -> None:
         self._file.close()
