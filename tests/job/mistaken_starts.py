@@ -80,6 +80,7 @@ def main() -> int:
                 if found := what_is_wrong(Path(folder), number, args.by == "msrun"):
                     wrong.append(found)
                     print(found, flush=True)
+            print(f"\r{number + 1 - len(wrong)} of {number + 1}", end="", flush=True)
     finally:
         for loop in loops:
             loop.kill()
