@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 
 from mindrlhf_lite.durable import flush, make_folder, place, remove
+from mindrlhf_lite.job.resume import steps_in
 from mindrlhf_lite.models.tensor_files import TensorToWrite, open_tensor_file, write_ckpt, write_safetensors
 from mindrlhf_lite.text_file import read_text, write_text
 
 _STATE, _MANIFEST = "state.json", "manifest.json"
-_STEP, _RANK_FILE = re.compile(r"step_(?:0|[1-9][0-9]{0,17})"), re.compile(r"rank_[0-9]{5,}\.[a-z]+")
+_RANK_FILE = re.compile(r"rank_[0-9]{5,}\.[a-z]+")
 Gather = Callable[[Any], list[Any]]  # every rank's value, in rank order, on all ranks
 
 
@@ -121,9 +122,7 @@ class CheckpointStore:
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints there, newest first."""
-        names = (path.name for path in self.folder.glob("step_*"))
-        # as `save` names them: no step_0012, no step_² (a digit to Python, and no number)
-        return sorted((int(name[5:]) for name in names if _STEP.fullmatch(name)), reverse=True)
+        return steps_in(self.folder)
 
     def save(
         self, checkpoint: Checkpoint, rank: int = 0, gather: Gather = _alone, spared: Collection[int] = ()

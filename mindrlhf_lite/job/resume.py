@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 COMMAND_VARIABLE = "MINDRLHF_RESUME_COMMAND"  # set by scripts that have an option for it
+_STEP = re.compile(r"step_(0|[1-9][0-9]{0,17})")
+
+
+def steps_in(folder: str | Path) -> list[int]:
+    """Steps whose folders are in a folder of checkpoints, newest first; as they are named when they are saved: no
+    step_0012, no step_² (a digit to Python, and no number).
+    """
+    found = (_STEP.fullmatch(path.name) for path in Path(folder).glob("step_*"))
+    return sorted((int(match[1]) for match in found if match), reverse=True)
 
 
 @dataclass(frozen=True)
@@ -29,7 +39,7 @@ class ResumeHint:
 
     def text(self) -> str:
         """Example: "the newest checkpoint is after step 20; go on with: bash ... --resume output/run" """
-        steps = [int(path.name[5:]) for path in Path(self.checkpoint_dir).glob("step_*") if path.name[5:].isdigit()]
+        steps = steps_in(self.checkpoint_dir)
         if not steps:
             return "there is no checkpoint to go on from (rl_config.save_ckpt_interval sets the steps between them)"
-        return f"the newest checkpoint is after step {max(steps)}; go on with: {self.command}"
+        return f"the newest checkpoint is after step {steps[0]}; go on with: {self.command}"

@@ -20,7 +20,7 @@ from mindrlhf_lite.job.key import find_key, forget_key, given_key, leave_key, lo
 from mindrlhf_lite.job.ports import free_port
 from mindrlhf_lite.parallel.arrivals import Arrivals, own_address
 from mindrlhf_lite.parallel.dims import Coordinates, ParallelDims
-from mindrlhf_lite.parallel.seal import ForgedMessage, Seal
+from mindrlhf_lite.parallel.signing import ForgedMessage, Signer
 from mindrlhf_lite.wire import BadMessage, from_bytes, to_bytes
 
 _MOST_BYTES = 1 << 30  # of a message
@@ -52,7 +52,7 @@ class Axis:
     ranks: tuple[int, ...]
     index: int  # this rank's place in `ranks`
     arrivals: Arrivals | None = field(default=None, compare=False, repr=False)  # CPU only
-    seal: Seal | None = field(default=None, compare=False, repr=False)
+    signer: Signer | None = field(default=None, compare=False, repr=False)
 
     @property
     def size(self) -> int:
@@ -161,11 +161,11 @@ class Mesh:
             communication.init()
             self.rank = communication.get_rank()
         self._arrivals: Arrivals | None = None
-        self._seal: Seal | None = None
+        self._signer: Signer | None = None
         self.world = self._axis_of([range(self.world_size)])
         if self.world is not None and not is_simulated():
-            self._seal = Seal(self._agree_on_key(self.world, shared_folder or log_folder()), self.rank)
-            self.world = self._axes[self.world.ranks] = replace(self.world, seal=self._seal)
+            self._signer = Signer(self._agree_on_key(self.world, shared_folder or log_folder()), self.rank)
+            self.world = self._axes[self.world.ranks] = replace(self.world, signer=self._signer)
         if self.world is not None and device_target == "CPU":
             address, port = gather_objects(self.world, (own_address(), free_port()))[0]
             self._arrivals = Arrivals(address, port, self.rank, self.world_size)
@@ -200,7 +200,7 @@ class Mesh:
                 if ranks not in self._axes:
                     name = "ranks_" + "_".join(map(str, ranks)) if len(ranks) < self.world_size else "all_ranks"
                     communication.create_group(name, list(ranks))
-                    self._axes[ranks] = Axis(name, ranks, ranks.index(self.rank), self._arrivals, self._seal)
+                    self._axes[ranks] = Axis(name, ranks, ranks.index(self.rank), self._arrivals, self._signer)
                 return self._axes[ranks]
         return None
 
@@ -276,9 +276,9 @@ def gather_objects(axis: Axis | None, value: Any, kind: Any = Any) -> list[Any]:
     """
     if axis is None or is_simulated():
         return [value] * (1 if axis is None else axis.size)
-    assert axis.seal is not None
+    assert axis.signer is not None
     axis.meet()
-    message = np.frombuffer(axis.seal.close(axis.group, to_bytes(value, kind)), np.uint8)
+    message = np.frombuffer(axis.signer.sign(axis.group, to_bytes(value, kind)), np.uint8)
     lengths = [int(length) for (length,) in _gather_words(axis, np.array([len(message)], np.int32))]
     if not all(0 < length <= _MOST_BYTES for length in lengths):
         raise ForgedMessage(f"messages of {lengths} bytes: another program wrote to the ports between ranks")
@@ -292,9 +292,9 @@ def gather_objects(axis: Axis | None, value: Any, kind: Any = Any) -> list[Any]:
 
 
 def _opened(axis: Axis, sender: int, message: bytes, kind: Any) -> Any:
-    assert axis.seal is not None
+    assert axis.signer is not None
     try:
-        return from_bytes(axis.seal.open(axis.group, sender, message), kind)
+        return from_bytes(axis.signer.verified(axis.group, sender, message), kind)
     except BadMessage as error:
         raise ForgedMessage(f"rank {sender} runs another program than this one: {error}") from None
 

@@ -36,7 +36,7 @@ from mindrlhf_lite.observe.host import memory_limit_gb
 from mindrlhf_lite.observe.host_monitor import MemoryIsShort
 from mindrlhf_lite.parallel.layout import Strategy
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects, launched_rank
-from mindrlhf_lite.parallel.seal import ForgedMessage
+from mindrlhf_lite.parallel.signing import ForgedMessage
 from mindrlhf_lite.shapes.parameters import count_parameters
 from mindrlhf_lite.text_file import printable_lines, write_text
 from mindrlhf_lite.trainer.command_line import Command, parse_command_line, ranks_of_this_host

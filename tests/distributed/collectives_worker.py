@@ -23,7 +23,7 @@ from mindrlhf_lite.parallel.collectives import (
     transfer,
 )
 from mindrlhf_lite.parallel.mesh import Mesh, _gather_words, gather_objects
-from mindrlhf_lite.parallel.seal import ForgedMessage
+from mindrlhf_lite.parallel.signing import ForgedMessage
 from mindrlhf_lite.wire import to_bytes
 
 TOKENS, WIDTH, INNER, VOCABULARY = 6, 8, 10, 31
@@ -182,24 +182,24 @@ class _Bomb:
 
 
 def check_forgeries(axis):
-    """What arrives in a message's place, and no rank of the job has sealed, is refused, and does nothing."""
-    old = axis.seal.close(axis.group, to_bytes("old"))
+    """What arrives in a message's place, and no rank of the job has signed, is refused, and does nothing."""
+    old = axis.signer.sign(axis.group, to_bytes("old"))
     for forged in (b"\0" * 65536, pickle.dumps(_Bomb()), old):
         if axis.index == 1:
-            say_without_seal(axis, len(forged), forged)
+            say_unsigned(axis, len(forged), forged)
         else:
-            assert "rank 1 has not this job's seal" in what_is_refused(axis)
+            assert "rank 1 is not signed with this job's key" in what_is_refused(axis)
     for length in (0, -1, 2**31 - 1):
         if axis.index == 1:
-            say_without_seal(axis, length)
+            say_unsigned(axis, length)
         else:
             assert str(length) in what_is_refused(axis)
     assert gather_objects(axis, axis.index) == [0, 1]
 
 
-def say_without_seal(axis, length, data=None):
+def say_unsigned(axis, length, data=None):
     """Takes part in a gathering with any bytes; None: none, as the length is refused."""
-    axis.seal.close(axis.group, b"")  # the seal counts what the rank would have said
+    axis.signer.sign(axis.group, b"")  # the signer counts what the rank would have said
     axis.meet()
     lengths = _gather_words(axis, np.array([length], np.int32))
     if data is not None:

@@ -6,28 +6,30 @@ import pytest
 
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.job.key import KEY_VARIABLE, find_key, forget_key, given_key, leave_key
-from mindrlhf_lite.parallel.seal import ForgedMessage, Seal
+from mindrlhf_lite.parallel.signing import ForgedMessage, Signer
 
 
 def pair(keys=(b"k" * 32, b"k" * 32)):
-    return Seal(keys[0], 0), Seal(keys[1], 1)
+    return Signer(keys[0], 0), Signer(keys[1], 1)
 
 
 def test_every_rank_reads_every_other():
     a, b = pair()
     for data in (b"", b"first", b"second"):
-        from_a, from_b = a.close("all", data), b.close("all", data + b"!")
-        assert b.open("all", 0, from_a) == data and a.open("all", 1, from_b) == data + b"!"
+        from_a, from_b = a.sign("all", data), b.sign("all", data + b"!")
+        assert b.verified("all", 0, from_a) == data and a.verified("all", 1, from_b) == data + b"!"
 
 
-@pytest.mark.parametrize("what", ["changed", "cut", "longer", "again", "another rank's", "another group's", "no seal"])
+@pytest.mark.parametrize(
+    "what", ["changed", "cut", "longer", "again", "another rank's", "another group's", "no signature"]
+)
 def test_what_is_forged_is_refused(what):
     a, b = pair()
-    old = b.close("all", b"data")
-    a.close("all", b"")
-    assert a.open("all", 1, old) == b"data"
-    new, elsewhere = b.close("all", b"data"), b.close("two", b"data")
-    own = a.close("all", b"data")
+    old = b.sign("all", b"data")
+    a.sign("all", b"")
+    assert a.verified("all", 1, old) == b"data"
+    new, elsewhere = b.sign("all", b"data"), b.sign("two", b"data")
+    own = a.sign("all", b"data")
     forged = {
         "changed": new[:-1] + b"b",
         "cut": new[:-1],
@@ -35,18 +37,18 @@ def test_what_is_forged_is_refused(what):
         "again": old,
         "another rank's": own,
         "another group's": elsewhere,
-        "no seal": b"data",
+        "no signature": b"data",
     }[what]
     with pytest.raises(ForgedMessage, match="rank 1"):
-        a.open("all", 1, forged)
-    assert a.open("all", 1, new) == b"data"
+        a.verified("all", 1, forged)
+    assert a.verified("all", 1, new) == b"data"
 
 
 def test_another_jobs_key_opens_nothing():
     a, b = pair((b"k" * 32, b"j" * 32))
-    a.close("all", b"")
+    a.sign("all", b"")
     with pytest.raises(ForgedMessage, match=KEY_VARIABLE):
-        a.open("all", 1, b.close("all", b"data"))
+        a.verified("all", 1, b.sign("all", b"data"))
 
 
 def test_a_key_that_is_left_for_others(tmp_path):

@@ -1,5 +1,5 @@
-"""Seals on what ranks tell one another: whoever can write to their ports, and has not the job's key, cannot speak for a
-rank, nor say again what a rank has said.
+"""Signatures of what ranks tell one another: whoever can write to their ports, and has not the job's key, cannot speak
+for a rank, nor say again what a rank has said.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class ForgedMessage(Exception):
     """A message that no rank of this job sent, or not now."""
 
 
-class Seal:
+class Signer:
     """One rank's side. Every message of a group counts: its ranks gather in one order.
 
     Args: key: the job's secret; rank: this one.
@@ -24,18 +24,18 @@ class Seal:
     def __init__(self, key: bytes, rank: int):
         self._key, self._rank, self._sent = key, rank, Counter[str]()
 
-    def close(self, group: str, data: bytes) -> bytes:
-        """The next message to a group, with its seal in front."""
+    def sign(self, group: str, data: bytes) -> bytes:
+        """The next message to a group, with its signature in front."""
         self._sent[group] += 1
         return self._of(group, self._rank, data) + data
 
-    def open(self, group: str, sender: int, message: bytes) -> bytes:
+    def verified(self, group: str, sender: int, message: bytes) -> bytes:
         """The data of the message that `sender` sent with this rank's last one. Raises ForgedMessage."""
-        seal, data = message[:_BYTES], message[_BYTES:]
-        if not hmac.compare_digest(seal, self._of(group, sender, data)):
+        signature, data = message[:_BYTES], message[_BYTES:]
+        if not hmac.compare_digest(signature, self._of(group, sender, data)):
             raise ForgedMessage(
-                f"what arrived as a message of rank {sender} has not this job's seal: another program wrote to the "
-                "ports between ranks, or ranks were given different keys (MINDRLHF_JOB_KEY); docs/security.md"
+                f"what arrived as a message of rank {sender} is not signed with this job's key: another program wrote "
+                "to the ports between ranks, or ranks were given different keys (MINDRLHF_JOB_KEY); docs/security.md"
             )
         return data
 
