@@ -12,7 +12,6 @@ from helpers import ROOT, clean_environment, run_python
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.job.lock import FolderIsTaken, hold_output, lock_folder
 
-
 HOLDS = """import sys
 from pathlib import Path
 from mindrlhf_lite.job.lock import hold_output, lock_folder
