@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
-        env=environment,
+        env={**environment, "MS_WORKER_NUM": str(args.ranks)},  # whether other hosts have ranks too
     )
     received: list[int] = []
 
