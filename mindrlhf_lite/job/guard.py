@@ -207,13 +207,13 @@ class Guard:
         """Msrun starts its scheduler, where it has one, and then rank after rank."""
         family = {each.pid: each for each in (*children, *(member.process for member in self.members.values()))}
         births = sorted((each.start, each.pid) for each in family.values() if each.name != "tail" and each.start)
-        place = births.index((child.start, child.pid))
-        for member in self._ranks:
-            if member.rank != _UNKNOWN:
-                assert member.rank is not None
-                difference = place - births.index((member.process.start, member.process.pid))
-                return member.rank + difference if difference >= -member.rank else None
-        return place - 1 if place else None
+        places = {pid: place for place, (_, pid) in enumerate(births)}
+        number = self.log.stem.rpartition("_")[2]
+        first = int(number) if number.isdecimal() else 0  # of this host's ranks
+        known = [member for member in self._ranks if member.rank != _UNKNOWN]
+        offset = (known[0].rank or 0) - places[known[0].process.pid] if known else first - 1
+        rank = places[child.pid] + offset
+        return rank if rank >= first else None
 
     def _codes_that_msrun_wrote(self) -> dict[int, int]:
         """{process: exit code other than 0}, where msrun's stderr is a file."""

@@ -176,6 +176,7 @@ def test_a_killed_rank_that_is_alone_on_its_node_is_named(tmp_path):
         os.kill(numbers["MS_WORKER_1"], signal.SIGKILL)
         assert job.ends() == 1, job.console.read_text()
         assert "error: rank 1 was killed by signal 9 (SIGKILL)" in job.console.read_text()
+        assert "rank 1 was killed" in (tmp_path / ".ended_on_a_host").read_text()  # the other host's guard reads it
 
 
 @pytest.mark.parametrize("by_msrun", [True, False], ids=["msrun", "job"])
