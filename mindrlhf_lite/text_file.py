@@ -53,6 +53,13 @@ def check_is_text(text: str, what: str) -> None:
         raise UserError(f"{what} holds {half}, half a surrogate pair, which is no character") from None
 
 
+def check_is_name(text: str, what: str) -> None:
+    """`check_is_text`, of what may name a file: the system's own functions end in a trace on a zero byte."""
+    check_is_text(text, what)
+    if "\0" in text:
+        raise UserError(f"{what} holds a zero byte, which no name of a file may")
+
+
 def open_to_write(path: str | Path, mode: str = "w") -> TextIO:
     """Modes "w" and "a". Half a surrogate pair, which UTF-8 cannot hold, is written as \\udXXX instead of an error half
     way through a run.

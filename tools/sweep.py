@@ -83,8 +83,10 @@ def _values(text: str, given: str) -> list[str]:
     """The values of a --vary, as the command line takes them: a list is one of them."""
     import yaml
 
+    from mindrlhf_lite.strict_yaml import load_yaml
+
     try:
-        values = yaml.safe_load(f"[{text}]")
+        values = load_yaml(f"[{text}]")
     except yaml.YAMLError:
         raise UserError(f"--vary {given}: the values cannot be read; write KEY=A,B, or KEY=[1,2],[3,4]") from None
     written = re.findall(r"\[[^\[\]]*\]|[^,\[\]]+", text)

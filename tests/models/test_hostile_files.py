@@ -7,7 +7,7 @@ import pytest
 import yaml
 from helpers import TINY, random_weights
 
-from mindrlhf_lite.config.load import ConfigError, read_yaml
+from mindrlhf_lite.config.load import ConfigError, collect, parse_overrides, read_yaml
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
 from mindrlhf_lite.models.tensor_files import read_header
@@ -93,3 +93,49 @@ def test_aliases_that_multiply_end_in_words(tmp_path):
             read_yaml(str(tmp_path / "c.yaml"))
     assert load_yaml("a: &one [1, 2]\nb: *one\nc: {<<: {d: *one}}\n")["c"] == {"d": [1, 2]}
     assert np.isnan(load_yaml("a: .nan")["a"])
+
+
+def test_merged_mappings_do_not_multiply():
+    levels = "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 12))
+    assert load_yaml("a0: &a0 {x: 1, y: 2}\n" + levels)["a11"] == {"x": 1, "y": 2}
+    assert load_yaml("x: &x {a: 1, b: 3}\ny: {<<: *x, a: 2}")["y"] == {"a": 2, "b": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("a: " + "9" * 6000, "a number of 6,000 characters"),
+        ("a: 0x" + "f" * 6000, "a number of 6,002 characters"),
+        ("a: " + "1:" * 40_000 + "1", "a number of 80,001 characters"),
+        ("[a]: 1", "a key is a list or a mapping"),
+        ("{a: 1}: 1", "a key is a list or a mapping"),
+        ("&a [*a]: 1", "recursive"),
+        ("a: !!map [1]", "a mapping is needed"),
+        ("a: !!int ''", "a value cannot be read"),
+        ("a: !!float ''", "a value cannot be read"),
+        ("a: !!bool maybe", "a value cannot be read"),
+        ("a: !!timestamp x", "a value cannot be read"),
+        ("a: !!set [1]", "a mapping is needed"),
+        ("a: 2020-99-99", "a value cannot be read"),
+        ('a: "\\U00110000"', "a value cannot be read"),
+        ("a: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+    ],
+)
+def test_yaml_that_is_none_is_said_to_be_so(tmp_path, text, said):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        read_yaml(str(tmp_path / "c.yaml"))
+    with pytest.raises(ConfigError, match="not a valid value"):
+        parse_overrides([f"rl_config.seed={text.removeprefix('a: ')}"])
+
+
+@pytest.mark.parametrize("path", ["a\0b", "a\ud800b"])
+def test_what_no_path_may_hold_is_refused_with_the_settings(path):
+    for key, value in (("rl_config.output_dir", path), ("reward_config.verifier_function", [path])):
+        assert any(key in line and "holds" in line for line in collect({key: value})[1])
+
+
+def test_many_unknown_keys_take_no_minute():
+    _, problems = collect({f"rl_config.unknown_{number}": 1 for number in range(5000)})
+    assert len(problems) == 51 and "4,950 more unknown keys" in problems[-1]
