@@ -133,21 +133,14 @@ def _starts(files: list[str]) -> list[list[Path]]:
 
 
 def read_completions(path: str) -> "list[Row]":
-    from mindrlhf_lite.inference import read_rows
+    """The answered questions of a file: prompt, gold, and completions with correct."""
+    from mindrlhf_lite.observe.run_files import check_question, read_json_lines
 
-    rows = read_rows(path)
-    for number, row in enumerate(rows, 1):
-        completions = row.get("completions")
-        is_whole = (
-            isinstance(completions, list)
-            and completions
-            and all(isinstance(c, dict) and "correct" in c for c in completions)
-        )
-        if not is_whole or not {"prompt", "gold", "source"} <= row.keys():
-            raise UserError(
-                f"{path}: row {number} is no answered question (prompt, gold, source, completions with correct); "
-                "give a .completions.jsonl file"
-            )
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file; give a .completions.jsonl file")
+    rows = read_json_lines(Path(path), check_question)
+    if not rows:
+        raise UserError(f"{path}: it has no rows; give a .completions.jsonl file")
     return rows
 
 

@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("run", help="output folder of a run")
     args = parser.parse_args()
     from mindrlhf_lite.observe.plots import write_plots
-    from mindrlhf_lite.observe.writers import read_metrics
+    from mindrlhf_lite.observe.run_files import read_metrics
 
     rows = read_metrics(Path(args.run) / "metrics.jsonl")
     if not rows:

@@ -100,7 +100,7 @@ def _values(text: str, given: str) -> list[str]:
 def check_same_sweep(output: Path, given: list[str]) -> None:
     """Raises UserError where the folder holds the runs of another command; else keeps this one's."""
     path = output / "sweep_command.json"
-    if path.is_file() and json.loads(read_text(path)) != given:
+    if path.is_file() and read_text(path) != json.dumps(given) + "\n":
         raise UserError(f"--output {output}: it holds the runs of another command ({path}); give another folder")
     output.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(given) + "\n")
@@ -119,18 +119,19 @@ def report(runs: list[Planned], output: Path) -> None:
     """The page, and a line an experiment."""
     from mindrlhf_lite.intervals import mean_interval
     from mindrlhf_lite.observe.lab_report import write_report
+    from mindrlhf_lite.observe.run_files import accuracies
     from mindrlhf_lite.observe.runs import incomparable, read_run, seeds_of
 
     found = [read_run(str(each.folder), each.name) for each in runs]
     page = write_report(found, output / "report")
     result = {}
     for name, own in seeds_of(found).items():
-        after = [run.summary["accuracy"]["after"]["accuracy"] for run in own if "after" in run.summary["accuracy"]]
+        after = [evaluation for run in own if (evaluation := accuracies(run.summary, "after"))]
         if not after:
             print(f"{name}: {len(own)} run(s), without an evaluation (rl_config.eval_dataset_file)")
             continue
-        questions = min(run.summary["accuracy"]["after"].get("num_questions", 0) for run in own)
-        mean, low, high = mean_interval(after, questions)
+        questions = min(evaluation.get("num_questions", 0) for evaluation in after)
+        mean, low, high = mean_interval([evaluation["accuracy"] for evaluation in after], questions)
         result[name] = {"seeds": len(after), "accuracy": mean, "interval_95": [low, high]}
         spread = f" (95 % interval over seeds {low:.1%} to {high:.1%})" if len(after) > 1 else ""
         print(f"{name}: held-out accuracy {mean:.1%}{spread}, {len(after)} seed(s)")
