@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import SEED, run_tool, tool_parser
+from mindrlhf_lite.text_file import say
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -41,7 +42,7 @@ def main() -> None:
         args.output, config, initial_weights(config, args.seed), tokenizer.eos_token_id, tokenizer.pad_token_id
     )
     tokenizer.save(args.output)
-    print(f"Wrote {args.output}: {count_parameters(config):,} random parameters")
+    say(f"Wrote {args.output}: {count_parameters(config):,} random parameters")
 
 
 if __name__ == "__main__":

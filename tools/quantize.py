@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.text_file import say
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -41,7 +42,7 @@ def main() -> None:
     from mindrlhf_lite.quantize import quantize
 
     result = quantize(args.model, args.output, tuple(args.keep))
-    print(
+    say(
         f"wrote {args.output}: {result.num_layers} linear layers in int8 ({result.int8_bytes / 2**20:.1f} MiB), "
         f"the rest in float32 ({result.other_bytes / 2**20:.1f} MiB)"
     )

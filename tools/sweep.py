@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import SEED, USER_ERROR, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.text_file import read_text, write_text
+from mindrlhf_lite.text_file import read_text, say, write_text
 
 
 @dataclass(frozen=True)
@@ -128,17 +128,17 @@ def report(runs: list[Planned], output: Path) -> None:
     for name, own in seeds_of(found).items():
         after = [evaluation for run in own if (evaluation := accuracies(run.summary, "after"))]
         if not after:
-            print(f"{name}: {len(own)} run(s), without an evaluation (rl_config.eval_dataset_file)")
+            say(f"{name}: {len(own)} run(s), without an evaluation (rl_config.eval_dataset_file)")
             continue
         questions = min(evaluation.get("num_questions", 0) for evaluation in after)
         mean, low, high = mean_interval([evaluation["accuracy"] for evaluation in after], questions)
         result[name] = {"seeds": len(after), "accuracy": mean, "interval_95": [low, high]}
         spread = f" (95 % interval over seeds {low:.1%} to {high:.1%})" if len(after) > 1 else ""
-        print(f"{name}: held-out accuracy {mean:.1%}{spread}, {len(after)} seed(s)")
+        say(f"{name}: held-out accuracy {mean:.1%}{spread}, {len(after)} seed(s)")
     for line in incomparable([own[0] for own in seeds_of(found).values()]):
-        print(f"warning: {line}")
+        say(f"warning: {line}")
     write_text(output / "sweep.json", json.dumps(result, indent=1) + "\n")
-    print(f"wrote {page} and {output / 'sweep.json'}")
+    say(f"wrote {page} and {output / 'sweep.json'}")
 
 
 def main() -> None:
@@ -153,9 +153,9 @@ def main() -> None:
     check_same_sweep(output, given)
     check_settings(runs, given)
     for number, each in enumerate(runs, 1):
-        print(f"run {number} of {len(runs)}: {each.name}, seed {each.seed}: {each.folder}", flush=True)
+        say(f"run {number} of {len(runs)}: {each.name}, seed {each.seed}: {each.folder}")
         if each.is_done:
-            print("  is there already", flush=True)
+            say("  is there already")
         elif code := subprocess.call(each.command(given)):
             failed.append(f"{each.name}, seed {each.seed}: its command ended with exit code {code}")
     if done := [each for each in runs if each.is_done]:

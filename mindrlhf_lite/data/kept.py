@@ -18,6 +18,7 @@ import numpy as np
 from mindrlhf_lite import __version__
 from mindrlhf_lite.data.convert import Converter
 from mindrlhf_lite.data.sources import BadRow, Question
+from mindrlhf_lite.text_file import say
 from mindrlhf_lite.types import Prompt
 
 WORTH_KEEPING_S = 5.0
@@ -46,7 +47,7 @@ class Keeper:
     def take_up(self) -> Kept | None:
         found = take_up(self.path, self.key) if self.path and self.path.is_file() else None
         if found is not None:
-            print(f"going on from {self.path}")
+            say(f"going on from {self.path}")
         return found
 
     def keep(self, found: Kept) -> str:
