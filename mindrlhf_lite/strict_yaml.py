@@ -5,9 +5,13 @@ repeat values, but not multiply them without end: a file of 300 bytes could stan
 from __future__ import annotations
 
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Any
 
 import yaml
+
+from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.text_file import read_text
 
 _MOST_VALUES = 100_000  # of a file, each counted as often as aliases repeat it
 _LONGEST_NUMBER = (
@@ -69,6 +73,21 @@ def load_yaml(text: str) -> Any:
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         # PyYAML's own on a date that is none, "!!bool maybe", "!!int ''"
         raise yaml.YAMLError(f"a value cannot be read ({type(error).__name__}: {error})") from None
+
+
+def read_yaml_file(path: str | Path, named: str = "") -> Any:
+    """What `load_yaml` makes of a file. Args: named: the setting or option that it belongs to, for errors.
+
+    Raises:
+        UserError: it is no YAML, and where, or no text in UTF-8.
+    """
+    try:
+        return load_yaml(read_text(path))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        raise UserError(f"{named} {where}: not valid YAML ({problem})".lstrip()) from None
 
 
 def _count(values: Any, most: int) -> int:

@@ -201,16 +201,12 @@ def parse_arguments() -> argparse.Namespace:
 
 def read_config(path: str, known: set[str]) -> list[str]:
     """The settings of a YAML as command-line arguments."""
-    import yaml
-
     from mindrlhf_lite.config.aliases.tables import MINDSPEED_RL, find_row
-    from mindrlhf_lite.strict_yaml import load_yaml
-    from mindrlhf_lite.text_file import read_text
+    from mindrlhf_lite.strict_yaml import read_yaml_file
 
-    try:
-        values = load_yaml(read_text(path))
-    except yaml.YAMLError as error:
-        raise UserError(f"--config {path}: not valid YAML ({error})") from None
+    if not Path(path).is_file():
+        raise UserError(f"--config {path}: no such file")
+    values = read_yaml_file(path, "--config")
     if not isinstance(values, dict):
         raise UserError(f"--config {path}: settings by name are needed")
     arguments: list[str] = []

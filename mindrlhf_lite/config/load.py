@@ -19,8 +19,8 @@ from mindrlhf_lite.cli import nearest_flag
 from mindrlhf_lite.config.aliases.tables import MINDRLHF, MINDSPEED_RL, find_row, table
 from mindrlhf_lite.config.schema import FLOAT_TYPES, Config
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.strict_yaml import load_yaml
-from mindrlhf_lite.text_file import check_is_name, read_text
+from mindrlhf_lite.strict_yaml import load_yaml, read_yaml_file
+from mindrlhf_lite.text_file import check_is_name
 
 # names of MindFormers' model files that are taken in the sections of the roles
 _ROLES = ("actor_config", "ref_config", "generate_config")
@@ -103,13 +103,9 @@ def read_yaml(path: str) -> dict[str, Any]:
     if not Path(path).is_file():
         raise ConfigError([f"--config {path}: no such file"])
     try:
-        values = load_yaml(read_text(path))
+        values = read_yaml_file(path)
     except UserError as error:
         raise ConfigError([str(error)]) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else path
-        raise ConfigError([f"{where}: not valid YAML ({getattr(error, 'problem', error)})"]) from None
     if not isinstance(values, dict):
         raise ConfigError([f"{path}: a mapping of sections is needed (rl_config:, actor_config:, ...)"])
     return _flatten(values, "")

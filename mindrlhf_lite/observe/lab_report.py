@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import html
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -353,7 +353,14 @@ def _run_section(run: Run, colour: str) -> str:
 def write_report(runs: Sequence[Run], folder: Path) -> Path:
     """FOLDER/report.html and a PNG a curve. Returns the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    curves = "".join(f'<figure id="{name}">{svg}</figure>' for name, (_, svg) in draw_curves(runs, folder).items())
+    path = folder / "report.html"
+    write_text(path, page_of(runs, {name: svg for name, (_, svg) in draw_curves(runs, folder).items()}))
+    return path
+
+
+def page_of(runs: Sequence[Run], drawn: Mapping[str, str]) -> str:
+    """The page. Args: drawn: SVG texts of the curves by name."""
+    curves = "".join(f'<figure id="{name}">{svg}</figure>' for name, svg in drawn.items())
     groups = seeds_of(runs)
     firsts = [own[0] for own in groups.values()]
     sections = "".join(_run_section(run, COLOURS[index % len(COLOURS)]) for index, run in enumerate(firsts))
@@ -363,7 +370,7 @@ def write_report(runs: Sequence[Run], folder: Path) -> Path:
         if len(groups) < len(runs)
         else ""
     )
-    page = f"""<!DOCTYPE html>
+    return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>
 <h1>{html.escape(title)}</h1>
 {_overview(runs)}
@@ -383,6 +390,3 @@ is found (words, not proof; read them):</p>
 {sections}
 </body></html>
 """
-    path = folder / "report.html"
-    write_text(path, page)
-    return path
