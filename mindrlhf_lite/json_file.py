@@ -37,6 +37,8 @@ def parse_json(text: str | bytes, make_object: Callable[[list[tuple[str, Any]]],
         raise ValueError("not valid UTF-8") from None
     except RecursionError:
         raise ValueError("not valid JSON (nested too deeply)") from None
+    except KeyTwice:
+        raise
     except _TooDeep:
         raise ValueError("not valid JSON (nested too deeply)") from None
     except ValueError:  # int() of more digits than sys.get_int_max_str_digits()
@@ -45,6 +47,10 @@ def parse_json(text: str | bytes, make_object: Callable[[list[tuple[str, Any]]],
 
 class _TooDeep(ValueError):
     pass
+
+
+class KeyTwice(ValueError):
+    """An object has a key twice."""
 
 
 def _check_depth(text: str | bytes, values: Any) -> None:
@@ -65,6 +71,14 @@ def _check_depth(text: str | bytes, values: Any) -> None:
         ]
 
 
+def no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """`make_object` of `parse_json` for files in which a second value of a key could be meant to hide the first."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise KeyTwice(f"a key stands twice in one object, among {', '.join(map(repr, list(found)[:3]))}")
+    return found
+
+
 def read_json(path: str | Path) -> dict[str, Any]:
     """The object in a JSON file.
 
@@ -72,7 +86,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
         UserError: there is none, and why.
     """
     try:
-        values = parse_json(read_text(path))
+        values = parse_json(read_text(path), no_key_twice)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
     except UserError:

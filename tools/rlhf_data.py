@@ -235,7 +235,7 @@ def read_config(path: str, known: set[str]) -> list[str]:
             if isinstance(value, list)
             else []
             if value is True
-            else [json.dumps(value) if isinstance(value, dict) else value]
+            else [json.dumps(value, default=str) if isinstance(value, dict) else value]
         )
         arguments += [f"--{name}", *map(str, given)]
     return arguments

@@ -107,15 +107,17 @@ def take_up(path: Path, key: str) -> Kept | None:
         with np.load(path) as arrays:
             texts = json.loads(arrays["texts"].tobytes())
             ids, ends = arrays["ids"], np.cumsum(arrays["lengths"])
-    except (OSError, ValueError, KeyError, BadZipFile):  # cut short, or not ours: the work is done again
+        return _as_kept(texts, np.split(ids, ends)[: len(ends)]) if texts["key"] == key else None
+    except (OSError, ValueError, LookupError, TypeError, BadZipFile):  # cut short, or not ours: the work is done again
         return None
-    if texts.get("key") != key:
-        return None
+
+
+def _as_kept(texts: dict, ids: list[np.ndarray]) -> Kept:
     problems = [problem and BadRow(*problem) for problem in texts["problems"]]
     if texts["results"] is None:
         return Kept(problems)
     results: list[Prompt | BadRow] = []
-    for (kind, *values), row in zip(texts["results"], np.split(ids, ends)[: len(ends)], strict=True):
+    for (kind, *values), row in zip(texts["results"], ids, strict=True):
         if kind == "bad":
             results.append(BadRow(*values))
         else:

@@ -1,13 +1,18 @@
 """Files that are made to mislead: none is taken for a model, none takes the memory or the day."""
 
+import hashlib
 import json
+import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
 import yaml
 from helpers import TINY, random_weights
 
+from mindrlhf_lite.checkpoint.store import Checkpoint, CheckpointStore
 from mindrlhf_lite.config.load import ConfigError, collect, parse_overrides, read_yaml
+from mindrlhf_lite.data.records import read_file
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
 from mindrlhf_lite.models.tensor_files import read_header
@@ -35,6 +40,10 @@ def entry(first, last, shape=(4,), dtype="F32"):
         ({"a": entry(0, 16, (-2, -2))}, "shape"),
         ({"a": entry(0, 16, (4.0,))}, "shape"),
         ({"a": entry(64, 80)}, "cut short"),
+        ({"a": entry(0.0, 16.0)}, "data_offsets"),
+        ({"a": entry(0, 1e400)}, "data_offsets"),
+        ({"a": {**entry(0, 16), "more": 1}}, "unexpected keyword"),
+        ({"a": [1]}, "header"),
     ],
 )
 def test_offsets_that_do_not_lie_one_behind_another(tmp_path, header, said):
@@ -139,3 +148,42 @@ def test_what_no_path_may_hold_is_refused_with_the_settings(path):
 def test_many_unknown_keys_take_no_minute():
     _, problems = collect({f"rl_config.unknown_{number}": 1 for number in range(5000)})
     assert len(problems) == 51 and "4,950 more unknown keys" in problems[-1]
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ('{"a": ' * 5000 + "1" + "}" * 5000, "nested too deeply"),
+        ('{"a": ' + "9" * 5000 + "}", "too many digits"),
+        ('{"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}, "a": {}}', "a key stands twice"),
+        ("[]", "header"),
+    ],
+)
+def test_headers_that_are_none(tmp_path, header, said):
+    (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header.encode() + b"\0" * 64)
+    with pytest.raises(UserError, match=said):
+        read_header(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("definition", ["VIEW SHARD_NAME AS SELECT 'a' AS NAME", "TABLE t(a, b AS (a + 1))"])
+def test_an_index_of_data_holds_tables_only(tmp_path, definition):
+    """A view may compute for ever; an index is a database that anybody can write, sums included."""
+    (tmp_path / "a.mindrecord").write_bytes(b"x")
+    with closing(sqlite3.connect(tmp_path / "a.mindrecord.db")) as index:
+        index.execute(f"CREATE {definition}")
+        index.commit()
+    with pytest.raises(UserError, match="is more than a table"):
+        read_file(tmp_path / "a.mindrecord")
+
+
+@pytest.mark.parametrize("state", ["[]", "{" + '"a": {' * 500 + "}" * 501, '{"step": 1, "step": 2}', "NaN"])
+def test_a_state_whose_sums_fit_is_looked_at_all_the_same(tmp_path, state):
+    store = CheckpointStore(tmp_path, 2)
+    folder = store.save(Checkpoint(1, {}, {"a": np.zeros(3, np.float32)}))
+    (folder / "state.json").write_text(state)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    sums = {"bytes": len(state), "sha256": hashlib.sha256(state.encode()).hexdigest()}
+    manifest["files"]["state.json"] = sums
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    found, damaged = store.load_newest()
+    assert found is None and "state.json" in damaged[0]
