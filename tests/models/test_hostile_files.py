@@ -11,10 +11,13 @@ import yaml
 from helpers import TINY, random_weights
 
 from mindrlhf_lite.checkpoint.store import Checkpoint, CheckpointStore
+from mindrlhf_lite.checkpoint.transform import open_checkpoint
 from mindrlhf_lite.config.load import ConfigError, collect, parse_overrides, read_yaml
+from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.data.records import read_file
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
+from mindrlhf_lite.models.mindformers import mindformers_settings
 from mindrlhf_lite.models.tensor_files import read_header
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.strict_yaml import load_yaml
@@ -187,3 +190,49 @@ def test_a_state_whose_sums_fit_is_looked_at_all_the_same(tmp_path, state):
     (folder / "manifest.json").write_text(json.dumps(manifest))
     found, damaged = store.load_newest()
     assert found is None and "state.json" in damaged[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"stage_layers": None}, "stage_layers=None"),
+        ({"stage_layers": [1.5]}, "stage_layers"),
+        ({"stage_layers": [7, 7], "pipeline_stage": 2}, "does not fit"),
+        ({"data_parallel": 1 << 40}, "ranks; at most"),
+        ({"model_parallel": True}, "positive whole numbers"),
+        ({"vocab_emb_dp": "no"}, "true or false"),
+    ],
+)
+def test_strategies_that_no_run_had(tmp_path, change, said):
+    save_hf_model(tmp_path, TINY, random_weights(TINY), 1, 0)
+    (tmp_path / "strategy.json").write_text(json.dumps(change))
+    with pytest.raises(UserError, match=said):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("state", ["{}", '{"model": 1, "strategy": {}}', '{"model": {}, "strategy": [1]}'])
+def test_states_without_a_model(tmp_path, state):
+    (tmp_path / "state.json").write_text(state)
+    with pytest.raises(UserError, match="an object is needed"):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("strategies: [1]", "settings by number of devices"),
+        ("strategies: {two: {}}", "settings by number of devices"),
+        ("strategies: {2: 0.5}", "settings by number of devices"),
+        ("model: {model_config: {type: LlamaConfig}}\npretrained_model_dir: [x]", "a Hugging Face folder is needed"),
+        ("model: {model_config: {type: LlamaConfig}}\npretrained_model_dir: ME", "a Hugging Face folder is needed"),
+        ("model: {model_config: TINY}\nparallel_config: {data_parallel: {}}", "parallel_config.data_parallel={}"),
+        ("model: {model_config: TINY}\nrecompute_config: [1]", "recompute_config=\\[1\\]: a mapping"),
+        ("a: [", "m.yaml:1: not valid YAML"),
+    ],
+)
+def test_model_files_that_are_none(tmp_path, more, said):
+    path, shape = tmp_path / "m.yaml", json.dumps(TINY.to_hf(1, 0))
+    text = more.replace("ME", str(path)).replace("TINY", json.dumps(mindformers_settings(TINY)))
+    path.write_text(text if text.startswith(("model", "a")) else f"model: {shape}\n{text}")
+    with pytest.raises(UserError, match=said):
+        read_model_file(str(path))

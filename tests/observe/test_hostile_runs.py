@@ -1,11 +1,15 @@
 """Run folders that are damaged, or made to mislead: every reader of them ends in words, or in a whole page."""
 
 import json
+import math
 
+import numpy as np
 import pytest
 from observe.test_lab_report import answers, completion, make_run, settings
 
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.observe.compare import entries_of, read_step
+from mindrlhf_lite.observe.dump import statistics, step_file
 from mindrlhf_lite.observe.lab_report import write_report
 from mindrlhf_lite.observe.plots import write_plots
 from mindrlhf_lite.observe.run_files import check_question, read_json_lines, read_metrics
@@ -28,6 +32,7 @@ def summary(**changed):
     return json.dumps({"seconds": 1.0, "accuracy": {"after": {**whole, **changed}}})
 
 
+LINE = {"stage": "weight", "name": "a", "part": "", **statistics(np.arange(4.0))}
 ROW, ANSWER = completion("a=", "<think></think>3", 0.0), answers(["15"])[0]
 HOSTILE = [
     (METRICS, "[1]\n{}\n", ":1: an object with a step"),
@@ -84,6 +89,35 @@ def test_what_is_odd_gives_a_whole_page(tmp_path, changes):
     page = write_report([read_run(str(run), "a\ud800\x1b[2J\nb")], tmp_path / "report").read_text()
     assert page.endswith("</body></html>\n")
     assert write_plots(read_metrics(run / METRICS), tmp_path / "plots")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "17",
+        "[" * 5000,
+        json.dumps({"stage": "weight", "name": "a", "part": ""}),
+        json.dumps({**LINE, "stage": {}}),
+        json.dumps({**LINE, "stage": "none that there is"}),
+        json.dumps({**LINE, "square": -1.0}),
+        json.dumps({**LINE, "count": 10**400}),
+    ],
+)
+def test_dumps_that_are_none(tmp_path, line):
+    path = step_file(tmp_path, 1, 0)
+    path.parent.mkdir()
+    path.write_text(line)
+    with pytest.raises(UserError, match="not a dump"):
+        read_step(tmp_path, 1)
+
+
+def test_a_dump_of_a_run_that_diverged_is_compared(tmp_path):
+    path = step_file(tmp_path, 1, 0)
+    path.parent.mkdir()
+    values = ({"sum": math.inf, "max": math.inf}, {"sum": -math.inf, "min": math.nan})
+    path.write_text(lines(*({**LINE, **value, "box": [n]} for n, value in enumerate(values))))
+    (entry,) = entries_of(read_step(tmp_path, 1)).values()
+    assert math.isnan(entry.sum)
 
 
 @pytest.mark.parametrize(
