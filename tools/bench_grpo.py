@@ -106,7 +106,7 @@ def prompts_of(args: argparse.Namespace, model: str) -> list:
         if not all(isinstance(question, str) for question in questions):
             raise UserError(f"--data {args.data}: every row needs a text in the field question")
         template = load_template("chat", tokenizer)
-        texts = [template.render(question, "") for question in questions]
+        texts = [template.render(str(question), "") for question in questions]
     else:
         texts = [f"{rng.randint(10, 99)}+{rng.randint(10, 99)}=" for _ in range(512)]  # the peer's prompts
     return [
