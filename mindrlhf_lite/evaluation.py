@@ -214,10 +214,11 @@ def judged_differently(first: Sequence[Mapping[str, Any]], second: Sequence[Mapp
 
 
 def _verdicts(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[tuple[str, str, str], bool]]:
-    """((prompt, gold, text), whether it is right) of every completion."""
+    """((prompt, gold, text), whether it is right) of every completion whose text is known."""
     for row in rows:
         for completion in row["completions"]:
-            yield (row["prompt"], row["gold"], completion["text"]), completion["correct"]
+            if "text" in completion:
+                yield (row["prompt"], row["gold"], completion["text"]), completion["correct"]
 
 
 def rejudged(rows: Sequence[Mapping[str, Any]], reward: RewardFunction) -> list[dict[str, Any]]:

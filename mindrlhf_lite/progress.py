@@ -12,6 +12,8 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from mindrlhf_lite.text_file import printable, printable_text, say
+
 # set to 1 by a program that passes on to a terminal what this one writes
 TERMINAL_VARIABLE = "MINDRLHF_LITE_TERMINAL"
 LINE_EVERY_S = 30.0
@@ -44,12 +46,14 @@ class Progress:
         says_end: bool = True,
         **bar: Any,
     ):
-        self.total, self.unit, self.what, self.done = total, unit, what, initial
+        self.total, self.unit, self.what, self.done = total, unit, printable(what), initial
         self._file, self._says_end, self._note = file or sys.stderr, says_end, ""
         self._started = self._last_line = time.monotonic()
         self._writes_lines = is_shown and not ends_on_terminal(self._file)
         is_bar = is_shown and not self._writes_lines
-        self._bar = tqdm(total=total, initial=initial, unit=unit, desc=what, disable=not is_bar, file=self._file, **bar)
+        self._bar = tqdm(
+            total=total, initial=initial, unit=unit, desc=self.what, disable=not is_bar, file=self._file, **bar
+        )
 
     def update(self, count: int = 1) -> None:
         """`count` more are done."""
@@ -59,8 +63,8 @@ class Progress:
 
     def describe(self, what: str) -> None:
         """What is being done now."""
-        self.what = what
-        self._bar.set_description(what, refresh=True)
+        self.what = printable(what)
+        self._bar.set_description(self.what, refresh=True)
         self._maybe_line()
 
     def note(self, text: str) -> None:
@@ -69,8 +73,8 @@ class Progress:
         self._bar.set_postfix_str(text, refresh=False)
 
     def say(self, text: str) -> None:
-        """A line of its own on stdout, above the bar."""
-        self._bar.write(text, file=sys.stdout)
+        """Lines of their own on stdout, above the bar."""
+        self._bar.write(printable_text(text), file=sys.stdout)
         sys.stdout.flush()
 
     def close(self) -> None:
@@ -87,10 +91,9 @@ class Progress:
         self._last_line = time.monotonic()
         minutes, seconds = divmod(round(self._last_line - self._started), 60)
         figures = f", {self._note}" if self._note else ""
-        print(
+        say(
             f"{self.what.rstrip()}: {self.done} of {self.total} {self.unit}s, {minutes:02d}:{seconds:02d}{figures}",
             file=self._file,
-            flush=True,
         )
 
     def __enter__(self) -> Progress:

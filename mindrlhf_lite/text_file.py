@@ -4,6 +4,7 @@ over. Everything here that reads or writes text does it by these functions; test
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TextIO
@@ -53,6 +54,13 @@ def check_is_text(text: str, what: str) -> None:
         raise UserError(f"{what} holds {half}, half a surrogate pair, which is no character") from None
 
 
+def check_is_name(text: str, what: str) -> None:
+    """`check_is_text`, of what may name a file: the system's own functions end in a trace on a zero byte."""
+    check_is_text(text, what)
+    if "\0" in text:
+        raise UserError(f"{what} holds a zero byte, which no name of a file may")
+
+
 def open_to_write(path: str | Path, mode: str = "w") -> TextIO:
     """Modes "w" and "a". Half a surrogate pair, which UTF-8 cannot hold, is written as \\udXXX instead of an error half
     way through a run.
@@ -66,17 +74,42 @@ def write_text(path: str | Path, text: str) -> None:
         file.write(text)
 
 
+# what a rank says last begins so, and ends the job in place of the guard's own words (job/guard.py)
+_LAST_WORDS = re.compile(r"error: (?=rank )")
+_OWN_START = re.compile(r"(error: )?(rank \d+: )?")
+
+
 def printable(text: str) -> str:
-    """A text of somebody else's (an exception's, a completion's) on one line of a console or log: line ends, escape
-    sequences and other control characters are written out. So it cannot look like another message, nor move the cursor.
+    """A text of somebody else's (an exception's, a completion's, a file's name) on one line of a console or log: line
+    ends, escape sequences and other control characters are written out. So it cannot look like another message, nor
+    move the cursor.
     """
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    shown = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    return _LAST_WORDS.sub("error\\\\x3a ", shown)
 
 
 def printable_lines(text: str) -> str:
-    """`printable`, line by line; a later line that would look like a message of its own is indented."""
-    first, *others = map(printable, text.split("\n"))
-    return "\n".join([first, *(f"  {line}" if line.lstrip().startswith("error:") else line for line in others)])
+    """`printable`, line by line; a later line that would look like a message of its own is indented. The first may be
+    one.
+    """
+    first, *others = text.split("\n")
+    start = _OWN_START.match(first)[0]  # type: ignore[index]  # it matches the empty text
+    return "\n".join([start + printable(first[len(start) :]), *map(_no_message, others)])
+
+
+def _no_message(line: str) -> str:
+    shown = printable(line)
+    return f"  {shown}" if shown.lstrip().startswith("error:") else shown
+
+
+def printable_text(text: str) -> str:
+    """`printable`, line by line, of what is no message of ours: no line looks like one."""
+    return "\n".join(map(_no_message, text.split("\n")))
+
+
+def say(*lines: object, file: TextIO | None = None) -> None:
+    """Prints what may hold text of others, such as completions and names of files. Args: file: None: stdout."""
+    print(*(printable_text(str(line)) for line in lines), sep="\n", file=file, flush=True)
 
 
 def let_console_show_anything() -> None:

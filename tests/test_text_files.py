@@ -4,13 +4,14 @@ import ast
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from helpers import ROOT, clean_environment
 
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.json_file import read_json
-from mindrlhf_lite.text_file import printable, printable_lines, read_text, write_text
+from mindrlhf_lite.text_file import printable, printable_lines, read_text, say, write_text
 
 TEXT = "name: 训练 ½\r\nend: \N{GRINNING FACE}\n"
 PROJECT = [
@@ -190,6 +191,35 @@ def test_a_conversation_may_be_utf_8_in_an_ascii_locale(quickstart_model):
 
 def test_foreign_text_is_one_line_that_moves_no_cursor():
     assert printable("a\nerror: rank 0: x\x1b[2J\u2028b\u202e 心 \ud83d") == (
-        "a\\nerror: rank 0: x\\x1b[2J\\u2028b\\u202e 心 \\ud83d"
+        "a\\nerror\\x3a rank 0: x\\x1b[2J\\u2028b\\u202e 心 \\ud83d"
     )
-    assert printable_lines("two:\n  - one\nerror: rank 0: forged\r") == "two:\n  - one\n  error: rank 0: forged\\r"
+    assert printable_lines("two:\n  - one\nerror: rank 0: forged\r") == ("two:\n  - one\nerror\\x3a rank 0: forged\\r")
+    assert printable_lines("error: rank 1: it said error: rank 0: x") == "error: rank 1: it said error\\x3a rank 0: x"
+    assert printable_lines("a\nerror: b") == "a\n  error: b"
+
+
+def test_what_others_say_never_looks_like_an_error(capsys):
+    say("error: a\r\x1b[2Jb\nerror: rank 0: c", Path("error: rank 1: d"))
+    shown = capsys.readouterr().out
+    assert shown == "  error: a\\r\\x1b[2Jb\nerror\\x3a rank 0: c\nerror\\x3a rank 1: d\n"
+
+
+def prints_as_it_is(node: ast.AST) -> bool:
+    """Whether a call prints something that is neither written here nor made printable."""
+    if not isinstance(node, ast.Call) or getattr(node.func, "id", "") != "print":
+        return False
+    made = {getattr(each.func, "id", "") for each in ast.walk(node) if isinstance(each, ast.Call)}
+    return not all(isinstance(each, ast.Constant) for each in node.args) and not any(
+        name.startswith("printable") for name in made
+    )
+
+
+def test_text_of_others_is_printed_by_one_function():
+    """tools/bench_*.py print their own figures; job and trainer have messages of their own."""
+    found = []
+    for path in PROJECT:
+        place = str(path.relative_to(ROOT))
+        if not place.startswith(("tools/bench_", "mindrlhf_lite/job/", "mindrlhf_lite/trainer/", "examples/", "setup")):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            found += [f"{place}:{node.lineno}" for node in ast.walk(tree) if prints_as_it_is(node)]
+    assert not found, f"{found}: use text_file.say, or printable"

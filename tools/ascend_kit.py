@@ -38,7 +38,7 @@ sys.path.insert(0, str(ROOT))
 from mindrlhf_lite.acceptance.checks import CHECKS
 from mindrlhf_lite.cli import run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.text_file import read_text, write_text
+from mindrlhf_lite.text_file import read_text, say, write_text
 from mindrlhf_lite.wire import to_bytes
 
 MODEL = ROOT / "examples/quickstart/model"
@@ -85,7 +85,7 @@ class Kit:
             more["figures"] = {key: _as_json(value) for key, value in more["figures"].items()}
         self.results.append({"name": name, "says": says, "status": status, "seconds": round(seconds, 1), **more})
         self.write()
-        print(f"{name:<22} {status:<14} {seconds:6.1f} s  {more.get('error', '')}"[:160], flush=True)
+        say(f"{name:<22} {status:<14} {seconds:6.1f} s  {more.get('error', '')}"[:160])
 
     def write(self) -> None:
         """The report of what is done: after every check, so that nothing is lost with a later one."""
@@ -359,7 +359,7 @@ def main() -> None:
             if kit.wants(name):
                 kit.attempt(name, check)
     failed = [check["name"] for check in kit.results if check["status"] == "FAILED"]
-    print(f"report: {output / 'ascend_report.md'} and .json" + (f"; failed: {', '.join(failed)}" if failed else ""))
+    say(f"report: {output / 'ascend_report.md'} and .json" + (f"; failed: {', '.join(failed)}" if failed else ""))
     sys.exit(1 if failed else 0)
 
 

@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 
 from mindrlhf_lite.cli import COUNT, COUNT_OR_NONE, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.text_file import read_text, write_text
+from mindrlhf_lite.text_file import write_text
 
 REWARD = """from mindrlhf_lite.rewards import verifier
 
@@ -97,13 +97,16 @@ def matmul_gflops(rows: int = 1024, width: int = 1024) -> float:
 def prompts_of(args: argparse.Namespace, model: str) -> list:
     from mindrlhf_lite.data.templates import load_template
     from mindrlhf_lite.data.tokenizer import Tokenizer
+    from mindrlhf_lite.inference import read_rows
     from mindrlhf_lite.types import Prompt
 
     tokenizer, rng = Tokenizer(model), random.Random(0)
     if args.data:
-        questions = [json.loads(line)["question"] for line in read_text(args.data).splitlines()]
+        questions = [row.get("question") for row in read_rows(args.data)]
+        if not all(isinstance(question, str) for question in questions):
+            raise UserError(f"--data {args.data}: every row needs a text in the field question")
         template = load_template("chat", tokenizer)
-        texts = [template.render(question, "") for question in questions]
+        texts = [template.render(str(question), "") for question in questions]
     else:
         texts = [f"{rng.randint(10, 99)}+{rng.randint(10, 99)}=" for _ in range(512)]  # the peer's prompts
     return [

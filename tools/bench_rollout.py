@@ -182,7 +182,9 @@ def transformers_engine(folder: str, prompts: list) -> Callable[[], int]:
     from mindrlhf_lite.rollout.sampler import allowed_threads
 
     torch.set_num_threads(allowed_threads() or len(os.sched_getaffinity(0)))
-    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+    ).eval()
     width = max(map(len, prompts))
     ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])

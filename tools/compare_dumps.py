@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mindrlhf_lite.cli import COUNT_OR_NONE, NOT_NEGATIVE, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.observe.compare import Difference, compare, entries_of, read_step, steps_of
+from mindrlhf_lite.text_file import say
 
 
 def main() -> None:
@@ -78,12 +79,12 @@ def report(found: list[Difference], tolerance: float, lists_all: bool) -> int:
     for difference in found:
         worst[difference.key[0]].append(difference)
         if lists_all:
-            print(difference)
+            say(difference)
     for stage, own in worst.items():
         same, most = sum(each.value == 0 for each in own), max(own, key=lambda each: each.value)
-        print(f"{stage}: {len(own)} compared, {same} with the same bits; most: {most}")
+        say(f"{stage}: {len(own)} compared, {same} with the same bits; most: {most}")
     parted = next((each for each in found if not each.value <= tolerance), None)
-    print(f"they part first at {parted}" if parted else f"they are equal within {tolerance:g}")
+    say(f"they part first at {parted}" if parted else f"they are equal within {tolerance:g}")
     return int(parted is not None)
 
 

@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mindrlhf_lite.cli import run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.job.lock import hold_output
+from mindrlhf_lite.text_file import say
 
 _NOT_WRITTEN = (".bin", ".pth", ".pt", ".npz", ".gguf", ".onnx")
 
@@ -114,7 +115,7 @@ def main() -> None:
         model = read_model_file(args.config_path)
         source = replace(source, end_token_ids=model.end_token_ids, pad_token_id=model.pad_token_id)
     if source.left_out:
-        print(f"left out {len(source.left_out)} tensors that are no weights, such as {source.left_out[0]}")
+        say(f"left out {len(source.left_out)} tensors that are no weights, such as {source.left_out[0]}")
     strategy = conversion.read_strategy(args.dst_strategy, "--dst_strategy") if args.dst_strategy else None
     is_mindformers = Path(destination).suffix in conversion.MINDFORMERS_SUFFIXES
     if strategy and is_mindformers:
@@ -128,11 +129,11 @@ def main() -> None:
     if not is_mindformers and not source.gguf:
         copy_first_tokenizer([source_path, args.config_path], destination)
     if not strategy and not is_mindformers and source.end_token_ids is None:
-        print(
+        say(
             "warning: no end token is known, so that answers will not stop: give a Hugging Face folder by "
             "--config_path, or set eos_token_id in config.json"
         )
-    print(f"wrote {destination}; peak memory {peak_rss_gb():.2f} GiB")
+    say(f"wrote {destination}; peak memory {peak_rss_gb():.2f} GiB")
 
 
 if __name__ == "__main__":

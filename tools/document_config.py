@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 from mindrlhf_lite.cli import run_tool, tool_parser
 from mindrlhf_lite.config.aliases.document import key_tables
 from mindrlhf_lite.config.load import FLAGS, known_keys, setting_types
-from mindrlhf_lite.text_file import read_text, write_text
+from mindrlhf_lite.text_file import read_text, say, write_text
 
 _MARK = "<!-- keys -->"  # what follows it is written here
 
@@ -59,7 +59,7 @@ def main() -> None:
         if not args.check:
             write_text(path, text)
         elif not path.is_file() or read_text(path) != text:
-            print(f"{path} is not current; run python tools/document_config.py")
+            say(f"{path} is not current; run python tools/document_config.py")
             sys.exit(1)
 
 

@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import COUNT, COUNT_OR_NONE, NOT_NEGATIVE, SEED, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.text_file import say
 
 if TYPE_CHECKING:
     from mindrlhf_lite.evaluation import Evaluation
@@ -133,21 +134,14 @@ def _starts(files: list[str]) -> list[list[Path]]:
 
 
 def read_completions(path: str) -> "list[Row]":
-    from mindrlhf_lite.inference import read_rows
+    """The answered questions of a file: prompt, gold, and completions with correct."""
+    from mindrlhf_lite.observe.run_files import check_question, read_json_lines
 
-    rows = read_rows(path)
-    for number, row in enumerate(rows, 1):
-        completions = row.get("completions")
-        is_whole = (
-            isinstance(completions, list)
-            and completions
-            and all(isinstance(c, dict) and "correct" in c for c in completions)
-        )
-        if not is_whole or not {"prompt", "gold", "source"} <= row.keys():
-            raise UserError(
-                f"{path}: row {number} is no answered question (prompt, gold, source, completions with correct); "
-                "give a .completions.jsonl file"
-            )
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file; give a .completions.jsonl file")
+    rows = read_json_lines(Path(path), check_question)
+    if not rows:
+        raise UserError(f"{path}: it has no rows; give a .completions.jsonl file")
     return rows
 
 
@@ -178,12 +172,12 @@ def report(rows: "list[Row]", name: str) -> dict:
 
     correct, verifier = correctness(rows, name), verifier_of(rows)
     result, parts = summarise(correct, verifier), by_source(correct, [str(row["source"]) for row in rows], verifier)
-    print(f"accuracy {describe(result)}" + (f", by {verifier}" if verifier else ""))
-    print("  ".join(f"pass@{k} {value:.1%}" for k, value in result.pass_at.items()))
+    say(f"accuracy {describe(result)}" + (f", by {verifier}" if verifier else ""))
+    say("  ".join(f"pass@{k} {value:.1%}" for k, value in result.pass_at.items()))
     if len(parts) > 1:
         width = max(len(source) for source in parts)
         for source, part in parts.items():
-            print(f"  {source:{width}}  {describe(part)}")
+            say(f"  {source:{width}}  {describe(part)}")
     return {"model": name, **result.as_dict(), "by_source": {source: part.as_dict() for source, part in parts.items()}}
 
 
@@ -193,9 +187,9 @@ def write_result(output: str, result: dict, rows: "dict[str, list[Row]]") -> Non
     for suffix, questions in rows.items():
         path = Path(output).with_suffix(f"{suffix}.completions.jsonl")
         write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in questions))
-        print(f"wrote {path}")
+        say(f"wrote {path}")
     write_atomically(Path(output), json.dumps(result, indent=1) + "\n")
-    print(f"wrote {output}")
+    say(f"wrote {output}")
 
 
 def models_of(args: argparse.Namespace, temperature: float) -> list[str]:
@@ -234,7 +228,7 @@ def report_each(
     how = {} if args.files else {"dataset": args.dataset, "settings": settings}  # of a file they are not known
     for model, rows in rows_by_model.items():
         if len(args.files) > 1:
-            print(model)
+            say(model)
         result = report(rows, model)
         if args.output:
             write_result(args.output, {**result, **how}, {"": rows})
@@ -251,9 +245,7 @@ def check_comparable(models: list[str], rows: "list[list[Row]]", is_judged_again
             f"nothing of each other; --verifier {judges[0]} judges both again"
         )
     if not all(judges):
-        print(
-            "note: a file does not say which verifier judged it: the two may differ; --verifier NAME judges both again"
-        )
+        say("note: a file does not say which verifier judged it: the two may differ; --verifier NAME judges both again")
     pairs = [rows, *([read_completions(str(path)) for path in pair] for pair in _starts(models))]
     if not is_judged_again and (count := sum(judged_differently(*pair) for pair in pairs)):
         raise UserError(
@@ -273,17 +265,17 @@ def report_comparison(args: argparse.Namespace, models: list[str], rows: "list[l
 
     results = []
     for letter, model, side in zip("AB", models, rows, strict=True):
-        print(f"{letter}: {model}")
+        say(f"{letter}: {model}")
         results.append(report(side, model))
     counts = [len(side[0]["completions"]) for side in rows]
     if counts[0] != counts[1]:
-        print(f"note: A has {counts[0]} completions a question, B {counts[1]}: were they sampled alike?")
+        say(f"note: A has {counts[0]} completions a question, B {counts[1]}: were they sampled alike?")
     paired = compare(*(correctness(side, model) for model, side in zip(models, rows, strict=True)))
-    print(
+    say(
         f"B - A: {paired.difference:+.1%} (95 % interval {paired.low:+.1%} to {paired.high:+.1%}); B is better "
         f"on {paired.better} questions, worse on {paired.worse}"
     )
-    print(f"{paired.test} test: p = {paired.p_value:.2g}")
+    say(f"{paired.test} test: p = {paired.p_value:.2g}")
     if args.output:
         write_result(
             args.output,

@@ -36,6 +36,7 @@ from mindrlhf_lite.cli import (
     tool_parser,
 )
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.text_file import printable_lines, say
 
 if TYPE_CHECKING:
     from mindrlhf_lite.inference import ModelFolder
@@ -121,7 +122,7 @@ def chat(args: argparse.Namespace) -> None:
         if conversation.remembers
         else "no chat template: every line is continued as it is"
     )
-    print(f"{args.model} ({form}); /new starts over, /exit ends")
+    say(f"{args.model} ({form}); /new starts over, /exit ends")
     turn = 0
     while True:
         try:
@@ -144,11 +145,11 @@ def chat(args: argparse.Namespace) -> None:
                     engine,
                     sampling,
                     (args.seed, turn),
-                    lambda text: print(text, end="", flush=True),
+                    lambda text: print(printable_lines(text), end="", flush=True),
                 )
                 print()
             except ValueError as error:
-                print(f"error: {error}", file=sys.stderr)
+                print(f"error: {printable_lines(str(error))}", file=sys.stderr)
 
 
 def typed(prompt: str) -> str:
@@ -211,7 +212,7 @@ def complete_file(args: argparse.Namespace) -> None:
         for completion in group
     ]
     write_atomically(Path(args.output), "\n".join(lines) + "\n")
-    print(f"Wrote {args.output}: {len(lines)} completions")
+    say(f"Wrote {args.output}: {len(lines)} completions")
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mindrlhf_lite.cli import run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.job.lock import hold_output
+from mindrlhf_lite.text_file import say
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -41,7 +42,7 @@ def main() -> None:
     names = args.names or names_of(args.runs)
     if len(names) != len(args.runs):
         raise UserError(f"--names: {len(names)} names for {len(args.runs)} runs")
-    print(write_report([read_run(path, name) for path, name in zip(args.runs, names, strict=True)], Path(args.output)))
+    say(write_report([read_run(path, name) for path, name in zip(args.runs, names, strict=True)], Path(args.output)))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import SEED, run_tool, tool_parser
 from mindrlhf_lite.job.lock import hold_output
+from mindrlhf_lite.text_file import say
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -43,7 +44,7 @@ def main() -> None:
         args.output, config, initial_weights(config, args.seed), tokenizer.eos_token_id, tokenizer.pad_token_id
     )
     tokenizer.save(args.output)
-    print(f"Wrote {args.output}: {count_parameters(config):,} random parameters")
+    say(f"Wrote {args.output}: {count_parameters(config):,} random parameters")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import COUNT, DIGITS, POSITIVE, SEED, real_number, run_tool, tool_parser
-from mindrlhf_lite.text_file import write_text
+from mindrlhf_lite.text_file import say, write_text
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
@@ -197,7 +197,7 @@ def main() -> None:
                     progress.say(f"step {step + 1}: held-out accuracy, {name}: {result.accuracy:.1%}")
     save_hf_model(folder, config, model.weights_as_numpy(), tokenizer.eos_token_id, tokenizer.pad_token_id)
     reward.close()
-    print(f"Wrote {folder}")
+    say(f"Wrote {folder}")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from mindrlhf_lite.config.aliases.toolkits import translate
 from mindrlhf_lite.config.aliases.translation import Translation
 from mindrlhf_lite.config.load import ConfigError, collect, read_yaml
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.text_file import read_text, write_text
+from mindrlhf_lite.text_file import read_text, say, write_text
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--language", choices=LANGUAGES, default="en", help="of --table (default: en)")
     args = parser.parse_args()
     if args.table:
-        print(key_tables(args.language))
+        sys.stdout.write(key_tables(args.language) + "\n")
         return
     if not args.config:
         raise UserError("give the configuration to translate: migrate_config.py IN.yaml (--help has examples)")
@@ -78,7 +78,7 @@ def main() -> None:
         write_text(args.output, text)
         _say(args.quiet, [f"wrote {args.output}"])
     else:
-        print(text, end="")
+        sys.stdout.write(text)  # a file, as it is
 
 
 def remarks(translation: Translation) -> list[str]:
@@ -97,7 +97,7 @@ def remarks(translation: Translation) -> list[str]:
 
 def _say(is_quiet: bool, lines: list[str]) -> None:
     if not is_quiet:
-        print("\n".join(lines), file=sys.stderr, flush=True)
+        say(*lines, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import POSITIVE, run_tool, tool_parser
+from mindrlhf_lite.text_file import say
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -68,7 +69,7 @@ def main() -> None:
         "lower_bound_bytes_by_rank": bound.tolist(),
         "sent_bytes_by_rank": plan.sent_bytes.tolist(),
     }
-    print(json.dumps(result) if args.json else _table(result, args))
+    say(json.dumps(result) if args.json else _table(result, args))
 
 
 def _table(result: dict, args: argparse.Namespace) -> str:

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.text_file import say
 
 
 def main() -> None:
@@ -19,13 +20,13 @@ def main() -> None:
     parser.add_argument("run", help="output folder of a run")
     args = parser.parse_args()
     from mindrlhf_lite.observe.plots import write_plots
-    from mindrlhf_lite.observe.writers import read_metrics
+    from mindrlhf_lite.observe.run_files import read_metrics
 
     rows = read_metrics(Path(args.run) / "metrics.jsonl")
     if not rows:
         raise UserError(f"{args.run}: no metrics.jsonl with at least one step there")
     for path in write_plots(rows, Path(args.run) / "plots"):
-        print(path)
+        say(path)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import run_tool, tool_parser
 from mindrlhf_lite.job.lock import hold_output
+from mindrlhf_lite.text_file import say
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -43,7 +44,7 @@ def main() -> None:
 
     hold_output(args.output)
     result = quantize(args.model, args.output, tuple(args.keep))
-    print(
+    say(
         f"wrote {args.output}: {result.num_layers} linear layers in int8 ({result.int8_bytes / 2**20:.1f} MiB), "
         f"the rest in float32 ({result.other_bytes / 2**20:.1f} MiB)"
     )

@@ -25,6 +25,7 @@ from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.job.signals import end_on_signals
 from mindrlhf_lite.parallel.mesh import Mesh
+from mindrlhf_lite.text_file import printable, say
 
 
 def show(path: str) -> None:
@@ -32,8 +33,8 @@ def show(path: str) -> None:
     from mindrlhf_lite.data.experience_file import read_texts
 
     for row in read_texts(path):
-        print(f"--- reward {row['reward']:g}, {row['outcome']}, gold {row['gold']}")
-        print(f"{row['prompt']}>>> {row['completion']}")
+        say(f"--- reward {row['reward']:g}, {row['outcome']}, gold {printable(str(row['gold']))}")
+        say(f"{row['prompt']}>>> {row['completion']}")
 
 
 def main() -> None:

@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mindrlhf_lite.cli import COUNT, COUNT_OR_NONE, DIGITS, POSITIVE, SEED, TOKEN_ID, fail, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.job.lock import hold_output
+from mindrlhf_lite.text_file import say
 
 if TYPE_CHECKING:
     from mindrlhf_lite.data.convert import Converter
@@ -172,7 +173,7 @@ def parse_arguments() -> argparse.Namespace:
         from mindrlhf_lite.data.sources import recognised_type
 
         args.dataset_type = recognised_type(Path(args.file_path[0]))
-        print(f"{args.file_path[0]}: read as --dataset_type {args.dataset_type}")
+        say(f"{args.file_path[0]}: read as --dataset_type {args.dataset_type}")
     for name in ("dataset_type", *([] if args.inspect else ["output_path"])):
         if getattr(args, name) is None:
             raise UserError(f"--{name} is needed")
@@ -201,16 +202,12 @@ def parse_arguments() -> argparse.Namespace:
 
 def read_config(path: str, known: set[str]) -> list[str]:
     """The settings of a YAML as command-line arguments."""
-    import yaml
-
     from mindrlhf_lite.config.aliases.tables import MINDSPEED_RL, find_row
-    from mindrlhf_lite.strict_yaml import load_yaml
-    from mindrlhf_lite.text_file import read_text
+    from mindrlhf_lite.strict_yaml import read_yaml_file
 
-    try:
-        values = load_yaml(read_text(path))
-    except yaml.YAMLError as error:
-        raise UserError(f"--config {path}: not valid YAML ({error})") from None
+    if not Path(path).is_file():
+        raise UserError(f"--config {path}: no such file")
+    values = read_yaml_file(path, "--config")
     if not isinstance(values, dict):
         raise UserError(f"--config {path}: settings by name are needed")
     arguments: list[str] = []
@@ -224,7 +221,7 @@ def read_config(path: str, known: set[str]) -> list[str]:
                 arguments += ["--seq_length", str(2 * _LONGEST_OF_MINDSPEED_RL)]
             continue
         if row is not None and row.kind == "accept":
-            print(f"--config {path}: {key} is not needed here, and not read")
+            say(f"--config {path}: {key} is not needed here, and not read")
             continue
         if key == "prompt_type" and value == "empty":
             value = "plain"
@@ -239,7 +236,7 @@ def read_config(path: str, known: set[str]) -> list[str]:
             if isinstance(value, list)
             else []
             if value is True
-            else [json.dumps(value) if isinstance(value, dict) else value]
+            else [json.dumps(value, default=str) if isinstance(value, dict) else value]
         )
         arguments += [f"--{name}", *map(str, given)]
     return arguments
@@ -265,10 +262,10 @@ def choose(args: argparse.Namespace, parts: "list[list[Prompt]]") -> "list[Promp
         unique, dropped, contradicting = convert.without_duplicates(prompt for part in parts for prompt in part)
         ids = set(map(id, unique))
         parts = [[prompt for prompt in part if id(prompt) in ids] for part in parts]
-        print(f"Dropped duplicates: {dropped}")
+        say(f"Dropped duplicates: {dropped}")
         if contradicting:
             rows = ", ".join(f"{prompt.source} row {prompt.row}" for prompt in contradicting[:_BAD_ROWS_SHOWN])
-            print(f"of them {len(contradicting)} with another gold answer than the one that was kept: {rows}")
+            say(f"of them {len(contradicting)} with another gold answer than the one that was kept: {rows}")
     chosen = (
         convert.mix(parts, args.ratios, args.seed) if args.ratios else [prompt for part in parts for prompt in part]
     )
@@ -280,10 +277,10 @@ def inspect(prompts: list, count: int, output: Path | None) -> None:
     import numpy as np
 
     for prompt in prompts[:count]:
-        print(f"--- row {prompt.row}, {len(prompt.ids)} tokens, gold {prompt.gold!r}\n{prompt.text}")
+        say(f"--- row {prompt.row}, {len(prompt.ids)} tokens, gold {prompt.gold!r}\n{prompt.text}")
     lengths = np.array([len(prompt.ids) for prompt in prompts])
     median, high, longest = np.percentile(lengths, [50, 95, 100])
-    print(f"--- {len(lengths)} prompts: median {median:.0f} tokens, 95th percentile {high:.0f}, longest {longest:.0f}")
+    say(f"--- {len(lengths)} prompts: median {median:.0f} tokens, 95th percentile {high:.0f}, longest {longest:.0f}")
     if output is None:
         return
     import matplotlib
@@ -299,7 +296,7 @@ def inspect(prompts: list, count: int, output: Path | None) -> None:
     path = output.with_name(output.name + ".lengths.png")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
-    print(f"--- histogram in {path}")
+    say(f"--- histogram in {path}")
 
 
 def open_converter(args: argparse.Namespace, prompt_type: str) -> "Converter":
@@ -326,9 +323,9 @@ def with_template_of_messages(
     if args.prompt_type is not None or not any(question.is_chat for question in questions):
         return converter
     if not converter.tokenizer.has_chat_template:
-        print("the rows are messages, and the tokenizer has no chat template: the last user message is the prompt")
+        say("the rows are messages, and the tokenizer has no chat template: the last user message is the prompt")
         return converter
-    print("the rows are messages: rendered with the tokenizer's chat template (--prompt_type chat)")
+    say("the rows are messages: rendered with the tokenizer's chat template (--prompt_type chat)")
     return open_converter(args, "chat")
 
 
@@ -362,7 +359,7 @@ def convert(
     if bad and stops and len(questions) > _SOON_CHECKED:
         first = f"{bad[0].file}:{bad[0].row}: {bad[0].reason}"
         more = f"the answers of the other {len(questions)} are being checked"
-        print(f"{len(bad)} bad row(s) so far, the first {first}; {more}", file=sys.stderr, flush=True)
+        say(f"{len(bad)} bad row(s) so far, the first {first}; {more}", file=sys.stderr)
     keeper = Keeper(args.output_path, converter, questions)
     before = keeper.take_up()
     with crew(converter, len(questions), args.workers, args.log_interval) as processes:
@@ -403,7 +400,7 @@ def main() -> None:
         source = ", ".join(args.file_path or ["generated arithmetic"])
         fail("\n".join([*lines, f"{source}: no usable row, nothing written"]))
     if lines:
-        print("\n".join(lines), f"Skipped bad rows: {len(bad)}", sep="\n")
+        say(*lines, f"Skipped bad rows: {len(bad)}")
     prompts = [replace(prompt, index=index) for index, prompt in enumerate(choose(args, usable))]
     if args.inspect:
         inspect(prompts, args.inspect, Path(args.output_path) if args.output_path else None)
@@ -420,7 +417,7 @@ def main() -> None:
     )
     write_prompts(args.output_path, prompts, padding, header)
     kept_path(args.output_path).unlink(missing_ok=True)
-    print(
+    say(
         f"Wrote {args.output_path} (longest prompt: {longest} tokens; {len(questions) / seconds:.0f} "
         f"rows/s)\nTotal number of samples: {len(prompts)}"
     )

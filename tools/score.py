@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import COUNT, run_tool, tool_parser
+from mindrlhf_lite.text_file import say
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def main() -> None:
         for sequence, logprobs in zip(sequences, scored, strict=True)
     ]
     write_atomically(Path(args.output), "\n".join(lines) + "\n")
-    print(f"Wrote {args.output}: {len(lines)} rows")
+    say(f"Wrote {args.output}: {len(lines)} rows")
 
 
 if __name__ == "__main__":

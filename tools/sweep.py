@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mindrlhf_lite.cli import SEED, USER_ERROR, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.job.lock import hold_output
-from mindrlhf_lite.text_file import read_text, write_text
+from mindrlhf_lite.text_file import read_text, say, write_text
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,10 @@ def _values(text: str, given: str) -> list[str]:
     """The values of a --vary, as the command line takes them: a list is one of them."""
     import yaml
 
+    from mindrlhf_lite.strict_yaml import load_yaml
+
     try:
-        values = yaml.safe_load(f"[{text}]")
+        values = load_yaml(f"[{text}]")
     except yaml.YAMLError:
         raise UserError(f"--vary {given}: the values cannot be read; write KEY=A,B, or KEY=[1,2],[3,4]") from None
     written = re.findall(r"\[[^\[\]]*\]|[^,\[\]]+", text)
@@ -99,7 +101,7 @@ def _values(text: str, given: str) -> list[str]:
 def check_same_sweep(output: Path, given: list[str]) -> None:
     """Raises UserError where the folder holds the runs of another command; else keeps this one's."""
     path = output / "sweep_command.json"
-    if path.is_file() and json.loads(read_text(path)) != given:
+    if path.is_file() and read_text(path) != json.dumps(given) + "\n":
         raise UserError(f"--output {output}: it holds the runs of another command ({path}); give another folder")
     output.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(given) + "\n")
@@ -118,25 +120,26 @@ def report(runs: list[Planned], output: Path) -> None:
     """The page, and a line an experiment."""
     from mindrlhf_lite.intervals import mean_interval
     from mindrlhf_lite.observe.lab_report import write_report
+    from mindrlhf_lite.observe.run_files import accuracies
     from mindrlhf_lite.observe.runs import incomparable, read_run, seeds_of
 
     found = [read_run(str(each.folder), each.name) for each in runs]
     page = write_report(found, output / "report")
     result = {}
     for name, own in seeds_of(found).items():
-        after = [run.summary["accuracy"]["after"]["accuracy"] for run in own if "after" in run.summary["accuracy"]]
+        after = [evaluation for run in own if (evaluation := accuracies(run.summary, "after"))]
         if not after:
-            print(f"{name}: {len(own)} run(s), without an evaluation (rl_config.eval_dataset_file)")
+            say(f"{name}: {len(own)} run(s), without an evaluation (rl_config.eval_dataset_file)")
             continue
-        questions = min(run.summary["accuracy"]["after"].get("num_questions", 0) for run in own)
-        mean, low, high = mean_interval(after, questions)
+        questions = min(evaluation.get("num_questions", 0) for evaluation in after)
+        mean, low, high = mean_interval([evaluation["accuracy"] for evaluation in after], questions)
         result[name] = {"seeds": len(after), "accuracy": mean, "interval_95": [low, high]}
         spread = f" (95 % interval over seeds {low:.1%} to {high:.1%})" if len(after) > 1 else ""
-        print(f"{name}: held-out accuracy {mean:.1%}{spread}, {len(after)} seed(s)")
+        say(f"{name}: held-out accuracy {mean:.1%}{spread}, {len(after)} seed(s)")
     for line in incomparable([own[0] for own in seeds_of(found).values()]):
-        print(f"warning: {line}")
+        say(f"warning: {line}")
     write_text(output / "sweep.json", json.dumps(result, indent=1) + "\n")
-    print(f"wrote {page} and {output / 'sweep.json'}")
+    say(f"wrote {page} and {output / 'sweep.json'}")
 
 
 def main() -> None:
@@ -152,9 +155,9 @@ def main() -> None:
     check_same_sweep(output, given)
     check_settings(runs, given)
     for number, each in enumerate(runs, 1):
-        print(f"run {number} of {len(runs)}: {each.name}, seed {each.seed}: {each.folder}", flush=True)
+        say(f"run {number} of {len(runs)}: {each.name}, seed {each.seed}: {each.folder}")
         if each.is_done:
-            print("  is there already", flush=True)
+            say("  is there already")
         elif code := subprocess.call(each.command(given)):
             failed.append(f"{each.name}, seed {each.seed}: its command ended with exit code {code}")
     if done := [each for each in runs if each.is_done]:

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.cli import run_tool, tool_parser
 from mindrlhf_lite.job.lock import hold_output
+from mindrlhf_lite.text_file import say
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -55,7 +56,7 @@ def main() -> None:
     with Progress(number_of_tensors(source.config, strategy), "tensor", "converting") as progress:
         transform(source, args.dst_checkpoint, strategy, progress.update)
     copy_first_tokenizer([args.src_checkpoint], args.dst_checkpoint)
-    print(f"wrote {args.dst_checkpoint} ({args.dst_strategy}); peak memory {peak_rss_gb():.2f} GiB")
+    say(f"wrote {args.dst_checkpoint} ({args.dst_strategy}); peak memory {peak_rss_gb():.2f} GiB")
 
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ import numpy as np
 
 from mindrlhf_lite.durable import flush, make_folder, place, remove
 from mindrlhf_lite.job.resume import steps_in
+from mindrlhf_lite.json_file import read_json
 from mindrlhf_lite.models.tensor_files import TensorToWrite, open_tensor_file, write_ckpt, write_safetensors
-from mindrlhf_lite.text_file import read_text, write_text
+from mindrlhf_lite.text_file import write_text
 
 _STATE, _MANIFEST = "state.json", "manifest.json"
 _RANK_FILE = re.compile(r"rank_[0-9]{5,}\.[a-z]+")
@@ -189,9 +190,9 @@ class CheckpointStore:
         """Why checkpoint `step` cannot be used, naming the file; None if it is whole."""
         folder = self.folder / f"step_{step}"
         try:
-            files = json.loads(read_text(folder / _MANIFEST))["files"]
+            files = read_json(folder / _MANIFEST)["files"]
             known = {name: (int(values["bytes"]), str(values["sha256"])) for name, values in files.items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ArithmeticError, ValueError, KeyError, TypeError, AttributeError) as error:
             return f"{folder / _MANIFEST} cannot be read ({error!r})"
         if missing := {_STATE} - known.keys():
             return f"{folder / _MANIFEST} does not name {', '.join(missing)}"
@@ -210,6 +211,10 @@ class CheckpointStore:
                     return f"{path} was changed or damaged (its SHA-256 differs)"
             except OSError as error:
                 return f"{path} cannot be read ({error})"
+        try:
+            read_json(folder / _STATE)
+        except ValueError as error:  # with sums that fit: somebody else wrote it
+            return str(error)
         return None
 
     def load_newest(self) -> tuple[SavedCheckpoint | None, list[str]]:
@@ -219,7 +224,7 @@ class CheckpointStore:
             problem = self.problem(step)
             if problem is None:
                 folder = self.folder / f"step_{step}"
-                return SavedCheckpoint(step, json.loads(read_text(folder / _STATE)), folder), damaged
+                return SavedCheckpoint(step, read_json(folder / _STATE), folder), damaged
             damaged.append(f"checkpoint step_{step} is damaged: {problem}")
         return None, damaged
 

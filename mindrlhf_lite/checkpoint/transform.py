@@ -85,8 +85,11 @@ def open_checkpoint(path: str | Path, strategy: Strategy | None = None) -> OpenC
     folder = Path(path)
     if (folder / "state.json").is_file():
         state = read_json(folder / "state.json")
+        if strange := [key for key in ("model", "strategy") if not isinstance(state.get(key), dict)]:
+            raise UserError(f"{folder}/state.json: {strange[0]}={state.get(strange[0])!r}: an object is needed")
         config = ModelConfig.from_hf(state["model"], f"{folder}/state.json")
         saved = strategy or strategy_from_json(state["strategy"], f"{folder}/state.json")
+        _check_fits(saved, config, folder)
         weights = ShardedReader(folder, config, replace(saved, splits_data=False), "weight/")
         readers: dict[str, Read] = {"weight/": weights.read}
         for moment in ("adam_m", "adam_v"):
@@ -109,10 +112,17 @@ def open_checkpoint(path: str | Path, strategy: Strategy | None = None) -> OpenC
     ends = values.get("eos_token_id"), values.get("pad_token_id")
     if (folder / STRATEGY_FILE).is_file() or list(folder.glob("rank_*.safetensors")):
         written = strategy or strategy_from_json(read_json(folder / STRATEGY_FILE), f"{folder}/{STRATEGY_FILE}")
+        _check_fits(written, config, folder)
         shards = ShardedReader(folder, config, written, "weight/")
         return OpenCheckpoint(config, written, {"weight/": shards.read}, shards.dtype, *ends)
     whole = WeightReader(folder, config)
     return OpenCheckpoint(config, None, {"weight/": whole.read}, whole.dtype, *ends)
+
+
+def _check_fits(strategy: Strategy, config: ModelConfig, folder: Path) -> None:
+    """Raises ValueError where the model cannot have been saved so."""
+    if problems := strategy.problems(config):
+        raise UserError(f"{folder}: its strategy, {strategy.dims.describe()}, does not fit: {'; '.join(problems)}")
 
 
 def open_mindformers(path: str | Path, config_path: str | Path) -> OpenCheckpoint:

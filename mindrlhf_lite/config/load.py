@@ -19,12 +19,13 @@ from mindrlhf_lite.cli import nearest_flag
 from mindrlhf_lite.config.aliases.tables import MINDRLHF, MINDSPEED_RL, find_row, table
 from mindrlhf_lite.config.schema import FLOAT_TYPES, Config
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.strict_yaml import load_yaml
-from mindrlhf_lite.text_file import read_text
+from mindrlhf_lite.strict_yaml import load_yaml, read_yaml_file
+from mindrlhf_lite.text_file import check_is_name
 
 # names of MindFormers' model files that are taken in the sections of the roles
 _ROLES = ("actor_config", "ref_config", "generate_config")
 _SYNONYMS = {f"{role}.param_init_type": f"{role}.param_dtype" for role in _ROLES}
+_UNKNOWN_SHOWN = 50  # keys; each is compared with all that there are
 _ALWAYS_FLOAT32 = ("layernorm_compute_type", "softmax_compute_type", "rotary_dtype")
 
 # flags of main.py that are short names of settings
@@ -102,13 +103,9 @@ def read_yaml(path: str) -> dict[str, Any]:
     if not Path(path).is_file():
         raise ConfigError([f"--config {path}: no such file"])
     try:
-        values = load_yaml(read_text(path))
+        values = read_yaml_file(path)
     except UserError as error:
         raise ConfigError([str(error)]) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else path
-        raise ConfigError([f"{where}: not valid YAML ({getattr(error, 'problem', error)})"]) from None
     if not isinstance(values, dict):
         raise ConfigError([f"{path}: a mapping of sections is needed (rl_config:, actor_config:, ...)"])
     return _flatten(values, "")
@@ -144,7 +141,7 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
         key = FLAGS.get(key, key)
         is_list = str(types.get(key, "")).startswith("list")
         try:
-            value = yaml.safe_load(f"[{text}]" if is_list and not text.startswith("[") else text)
+            value = load_yaml(f"[{text}]" if is_list and not text.startswith("[") else text)
         except yaml.YAMLError:
             problems.append(f"{key}={text!r}: not a valid value")
             continue
@@ -176,7 +173,7 @@ def collect(values: dict[str, Any]) -> tuple[Config, list[str]]:
     Types of norms, softmax and rotary embedding are accepted and change nothing: they are float32, the most exact.
     """
     fields, types = known_keys(), setting_types()
-    problems, clean = [], {}
+    problems, clean, num_unknown = [], {}, 0
     for key, value in values.items():
         key = _SYNONYMS.get(key, key)
         if key.partition(".")[0] in _ROLES and key.partition(".")[2] in _ALWAYS_FLOAT32:
@@ -188,13 +185,17 @@ def collect(values: dict[str, Any]) -> tuple[Config, list[str]]:
             if row is not None and row.kind in ("accept", "lacks", "refuse") and row.allows(value):
                 continue
             if row is None or row.kind != "to" or row.section == "flat":
-                problems.append(_unknown(key, value, list(fields)))
+                num_unknown += 1
+                if num_unknown <= _UNKNOWN_SHOWN:
+                    problems.append(_unknown(key, value, list(fields)))
                 continue
             key, value = row.ours, row.translated(value)
         try:
             clean[key] = _convert(value, types[key], fields[key])
         except ValueError as error:
             problems.append(f"{key}={value!r}: {error}")
+    if num_unknown > _UNKNOWN_SHOWN:
+        problems.append(f"and {num_unknown - _UNKNOWN_SHOWN:,} more unknown keys; is it a configuration at all?")
     return _construct(Config, "", clean), problems
 
 
@@ -255,6 +256,8 @@ def _scalar(value: Any, wanted: type) -> Any:
     if wanted is str and value is None:
         return ""
     if isinstance(value, wanted) and not (wanted is int and isinstance(value, bool)):
+        if isinstance(value, str):
+            check_is_name(value, "the text")
         return value
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     raise UserError(f"{names[wanted]} is needed, not {type(value).__name__}")

@@ -12,15 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.json_file import read_json
 from mindrlhf_lite.models.megatron import is_megatron, shape_from_megatron
 from mindrlhf_lite.models.mindformers import shape_from_mindformers, strategies_from_mindformers
 from mindrlhf_lite.shapes.model_config import ModelConfig
-from mindrlhf_lite.strict_yaml import load_yaml
-from mindrlhf_lite.text_file import read_text
+from mindrlhf_lite.strict_yaml import read_yaml_file
 
 
 @dataclass(frozen=True)
@@ -68,10 +65,7 @@ def read_model_file(path: str) -> ModelFile:
         return ModelFile(shape, {}, values.get("eos_token_id"), values.get("pad_token_id"))
     if not Path(path).is_file():
         raise UserError(f"model_config {path}: no such file or folder")
-    try:
-        values = load_yaml(read_text(path))
-    except yaml.YAMLError as error:
-        raise UserError(f"model_config {path}: not valid YAML ({getattr(error, 'problem', error)})") from None
+    values = read_yaml_file(path, "model_config")
     if is_megatron(values):
         return ModelFile(shape_from_megatron(next(iter(values.values())), path))
     if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
@@ -87,17 +81,33 @@ def read_model_file(path: str) -> ModelFile:
         if folder and not any(
             key in model for key in ("hidden_size", "num_layers")
         ):  # newer files leave the shape to a Hugging Face folder
-            return replace(read_model_file(folder), strategies=strategies_from_mindformers(values))
+            return replace(_shape_of_folder(folder, path), strategies=strategies_from_mindformers(values, path))
         return ModelFile(
             shape_from_mindformers(model, path),
-            strategies_from_mindformers(values),
+            strategies_from_mindformers(values, path),
             model.get("eos_token_id"),
             model.get("pad_token_id"),
             str(model.get("compute_dtype") or ""),
             str(model.get("param_init_type") or ""),
         )
-    strategies = {int(devices): _flat(settings, "") for devices, settings in (values.get("strategies") or {}).items()}
+    strategies = _strategies(values.get("strategies") or {}, path)
     return ModelFile(ModelConfig.from_hf(model, path), strategies, model.get("eos_token_id"), model.get("pad_token_id"))
+
+
+def _shape_of_folder(folder: Any, path: str) -> ModelFile:
+    if not isinstance(folder, str) or not Path(folder).is_dir():
+        raise UserError(f"model_config {path}: pretrained_model_dir={folder!r}: a Hugging Face folder is needed")
+    return read_model_file(folder)
+
+
+def _strategies(given: Any, path: str) -> dict[int, dict[str, Any]]:
+    """Settings by number of devices."""
+    is_whole = isinstance(given, dict) and all(
+        isinstance(devices, int) and isinstance(settings, dict) for devices, settings in given.items()
+    )
+    if not is_whole:
+        raise UserError(f"model_config {path}: strategies: settings by number of devices are needed")
+    return {devices: _flat(settings, "") for devices, settings in given.items()}
 
 
 def _flat(values: dict[str, Any], prefix: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.progress import Progress
 from mindrlhf_lite.rewards.golds import TIMEOUT_S, Asked, gold_problem, unsatisfied
 from mindrlhf_lite.rewards.verifiers import find_verifier
+from mindrlhf_lite.text_file import say
 from mindrlhf_lite.types import Prompt
 
 _BATCH = 256
@@ -147,7 +148,7 @@ class Crew:
                 done += results
                 progress.update(len(results))
                 if log_interval and len(done) // log_interval > before // log_interval:
-                    print(f"tokenized {len(done)} of {len(questions)} rows", flush=True)
+                    say(f"tokenized {len(done)} of {len(questions)} rows")
         return done
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from mindrlhf_lite import __version__
 from mindrlhf_lite.data.convert import Converter
 from mindrlhf_lite.data.sources import BadRow, Question
+from mindrlhf_lite.text_file import say
 from mindrlhf_lite.types import Prompt
 
 WORTH_KEEPING_S = 5.0
@@ -46,7 +47,7 @@ class Keeper:
     def take_up(self) -> Kept | None:
         found = take_up(self.path, self.key) if self.path and self.path.is_file() else None
         if found is not None:
-            print(f"going on from {self.path}")
+            say(f"going on from {self.path}")
         return found
 
     def keep(self, found: Kept) -> str:
@@ -106,15 +107,17 @@ def take_up(path: Path, key: str) -> Kept | None:
         with np.load(path) as arrays:
             texts = json.loads(arrays["texts"].tobytes())
             ids, ends = arrays["ids"], np.cumsum(arrays["lengths"])
-    except (OSError, ValueError, KeyError, BadZipFile):  # cut short, or not ours: the work is done again
+        return _as_kept(texts, np.split(ids, ends)[: len(ends)]) if texts["key"] == key else None
+    except (OSError, ValueError, LookupError, TypeError, BadZipFile):  # cut short, or not ours: the work is done again
         return None
-    if texts.get("key") != key:
-        return None
+
+
+def _as_kept(texts: dict, ids: list[np.ndarray]) -> Kept:
     problems = [problem and BadRow(*problem) for problem in texts["problems"]]
     if texts["results"] is None:
         return Kept(problems)
     results: list[Prompt | BadRow] = []
-    for (kind, *values), row in zip(texts["results"], np.split(ids, ends)[: len(ends)], strict=True):
+    for (kind, *values), row in zip(texts["results"], ids, strict=True):
         if kind == "bad":
             results.append(BadRow(*values))
         else:

@@ -108,7 +108,10 @@ def read_file(path: str | Path) -> tuple[Header, list[Prompt]]:
         )
     if len(rows) == 1:
         raise UserError(f"dataset_file {path}: it has no rows")
-    return Header(**json.loads(rows[0].text)[_HEADER]), rows[1:]
+    try:
+        return _header(json.loads(rows[0].text)[_HEADER]), rows[1:]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"dataset_file {path}: its header is damaged ({error!r}); convert the data again") from None
 
 
 def read_header(path: str | Path) -> Header | None:
@@ -128,13 +131,25 @@ def read_header(path: str | Path) -> Header | None:
         values = check_seal(path)
     except BrokenSeal as error:
         raise UserError(f"dataset_file {path}: {error}") from None
+    if values is None:
+        return None
     try:
-        return Header(**values) if values is not None else None
-    except TypeError:
+        return _header(values)
+    except (TypeError, ValueError):
         raise UserError(
             f"dataset_file {path}: another version wrote it; convert the data again with this version's "
             "tools/rlhf_data.py"
         ) from None
+
+
+def _header(values: dict) -> Header:
+    """Raises TypeError or ValueError where the values are no header's."""
+    header = Header(**values)
+    texts = (header.tokenizer, header.tokenizer_sha256, header.template, *header.counts)
+    counts = (header.longest, header.largest_id, *dict(header.counts).values())
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(count, int) for count in counts):
+        raise TypeError("a text and a number are mixed up")
+    return header
 
 
 def _as_prompt(index: int, row: dict, path: Path) -> Prompt:

@@ -58,6 +58,7 @@ def check_seal(path: Path) -> dict[str, Any] | None:
         )
     try:
         with closing(_open(index_path)) as index:
+            _check_has_tables_only(index)
             name = _stored_name(index)
             if not index.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (_TABLE,)).fetchone():
                 return None
@@ -95,7 +96,17 @@ def under_its_old_name(path: Path) -> Iterator[Path]:
 
 
 def _open(index_path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{index_path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+    index = sqlite3.connect(f"{index_path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+    index.execute("PRAGMA trusted_schema = OFF")  # nothing that the file defines is run
+    return index
+
+
+def _check_has_tables_only(index: sqlite3.Connection) -> None:
+    """Raises ValueError where the database defines a program: a view in a table's place may compute for ever."""
+    for name, kind, definition in index.execute("SELECT name, type, sql FROM sqlite_master"):
+        words = str(definition or "").upper()
+        if kind not in ("table", "index") or words.startswith("CREATE VIRTUAL") or " AS " in words:
+            raise UserError(f"{name!r} is more than a table")
 
 
 def _stored_name(index: sqlite3.Connection) -> str:

@@ -241,10 +241,17 @@ def _kept(value: Mapping[str, Any], name: str) -> Any:
     """A field for verifiers, as JSON holds it."""
     found = _needed(value, (name,))[1]
     try:
-        text = json.dumps(found, ensure_ascii=False, allow_nan=False, default=str)
+        text = json.dumps(found, ensure_ascii=False, allow_nan=False, default=_as_text)
     except ValueError as error:
         raise UserError(f"field {name!r}, which --keep_columns names, cannot be kept: {error}") from None
     return json.loads(_whole(text, repr(name)))
+
+
+def _as_text(value: Any) -> str:
+    """Of what JSON lacks: a date of a Parquet file. An object in which a key stands twice is an error."""
+    if isinstance(value, ValueError):
+        raise value
+    return str(value)
 
 
 def _is_text(value: Any) -> bool:

@@ -11,12 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.strict_yaml import load_yaml
-from mindrlhf_lite.text_file import read_text
+from mindrlhf_lite.strict_yaml import read_yaml_file
 
 _BUILT_IN = Path(__file__).with_name("templates.yaml")
 _QUESTION, _SYSTEM = "{question}", "{system}"
@@ -58,10 +55,7 @@ def load_template(name: str, tokenizer: Tokenizer) -> Template:
         return _checked(name, _of_turns(name, {"user": _QUESTION, "chat_template": f"{_OWN}:{key}"}, tokenizer))
     if not source.is_file():
         raise UserError(f"--prompt_type {name}: no file {source}")
-    try:
-        templates = load_yaml(read_text(source))
-    except yaml.YAMLError as error:
-        raise UserError(f"--prompt_type {name}: {source} is not valid YAML ({error})") from None
+    templates = read_yaml_file(source, f"--prompt_type {name}:")
     if not isinstance(templates, dict):
         raise UserError(f"--prompt_type {name}: {source} must map names to templates")
     if key not in templates:

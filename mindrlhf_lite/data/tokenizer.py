@@ -12,6 +12,7 @@ from pathlib import Path
 from mindrlhf_lite.data.tokenizer_reader import NAMED_TEMPLATES, TOKENIZER_FILES, read_tokenizer
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.json_file import read_json
+from mindrlhf_lite.text_file import say
 
 _PROBE = "1+1"
 _SPLITTING_PROBE = "It's 1,234.5 kg\n\n  <think>\\frac{1}{2}</think> \u4f60\u597d \u00dcbung <|im_end|>"
@@ -203,7 +204,7 @@ def copy_tokenizer(source: str | Path, destination: str | Path) -> bool:
 def copy_first_tokenizer(sources: Sequence[str | None], destination: str | Path) -> None:
     """`copy_tokenizer` of the first source that has one; says so if none has."""
     if not any(copy_tokenizer(source, destination) for source in sources if source):
-        print(
+        say(
             f"note: no tokenizer beside {' or '.join(source for source in sources if source)}: copy the model's "
             f"tokenizer files into {destination}"
         )

@@ -154,20 +154,34 @@ def _intermediate_size(values: dict[str, Any]) -> int:
     return multiple * -(-size // multiple)
 
 
-def strategies_from_mindformers(values: dict[str, Any]) -> dict[int, dict[str, Any]]:
+def _section(values: dict[str, Any], name: str, source: str) -> dict[str, Any]:
+    found = values.get(name) or {}
+    if not isinstance(found, dict):
+        raise UserError(f"{source}: {name}={found!r}: a mapping is needed")
+    return found
+
+
+def strategies_from_mindformers(values: dict[str, Any], source: str) -> dict[int, dict[str, Any]]:
     """What a YAML's parallel_config and recompute_config propose for the actor, by the number of devices that they
     need.
+
+    Raises:
+        ValueError: a section is no mapping, or a degree no positive whole number.
     """
-    parallel = values.get("parallel_config") or {}
-    degrees = {key: int(parallel.get(key, 1)) for key in ("data_parallel", "model_parallel", "pipeline_stage")}
+    parallel = _section(values, "parallel_config", source)
+    degrees = {key: parallel.get(key, 1) for key in ("data_parallel", "model_parallel", "pipeline_stage")}
+    if strange := [key for key, degree in degrees.items() if not isinstance(degree, int) or degree < 1]:
+        raise UserError(
+            f"{source}: parallel_config.{strange[0]}={degrees[strange[0]]!r}: a positive whole number is needed"
+        )
     settings: dict[str, Any] = {f"actor_config.parallel_config.{key}": degree for key, degree in degrees.items()}
     for key in ("use_seq_parallel", "micro_batch_num", "vocab_emb_dp"):
         if key in parallel:
             settings[f"actor_config.parallel_config.{key}"] = parallel[key]
-    recompute = (values.get("recompute_config") or {}).get("recompute")
+    recompute = _section(values, "recompute_config", source).get("recompute")
     if recompute is not None:
         settings["actor_config.recompute_config.recompute"] = bool(recompute)
-    sharded = (values.get("parallel") or {}).get("enable_parallel_optimizer")
+    sharded = _section(values, "parallel", source).get("enable_parallel_optimizer")
     if sharded is not None:
         settings["actor_config.enable_parallel_optimizer"] = bool(sharded)
     return (

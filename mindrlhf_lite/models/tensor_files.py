@@ -21,6 +21,7 @@ import numpy as np
 
 from mindrlhf_lite.durable import place
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.json_file import no_key_twice, parse_json
 
 PIECE_BYTES = 16 << 20
 _CKPT_VALUE_BYTES = 512 << 20  # MindSpore's own limit of one Value
@@ -127,7 +128,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
         if size < 8 or length > size - 8:
             raise UserError(f"{path}: not a safetensors file, or cut short ({size} bytes)")
         try:
-            header = json.loads(file.read(length))
+            header = parse_json(file.read(length), no_key_twice)
             header.pop("__metadata__", None)
             entries = {name: _header_entry(8 + length, **entry) for name, entry in header.items()}
         except (UnicodeDecodeError, AttributeError, TypeError, ValueError) as error:
@@ -151,6 +152,8 @@ def _check_ranges(path: Path, ranges: dict[str, tuple[int, int]], start: int, si
 
 def _header_entry(start: int, dtype: str, shape: list[int], data_offsets: list[int]) -> TensorEntry:
     first, last = data_offsets
+    if not all(isinstance(extent, int) for extent in (first, last)):
+        raise ValueError(f"data_offsets {data_offsets}")
     if any(not isinstance(extent, int) or extent < 0 for extent in shape):
         raise ValueError(f"shape {shape}")
     if dtype in _STORED and last - first != math.prod(shape) * np.dtype(_STORED[dtype]).itemsize:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.json_file import parse_json
 from mindrlhf_lite.observe.dump import ACTIVATION, GRADIENT, KEY_DATA, LOGPROBS, WEIGHT
 from mindrlhf_lite.text_file import read_text
 
@@ -57,6 +58,13 @@ def _share(difference: float, whole: float) -> float:
     return difference / whole if whole else 0.0
 
 
+def _total(values: Iterable[float]) -> float:
+    try:
+        return math.fsum(values)
+    except (OverflowError, ValueError):  # too large together, or infinities of both signs
+        return math.nan
+
+
 def entry_of(lines: Iterable[Mapping[str, Any]]) -> Entry:
     """Of all shares of one tensor; of those that lie at one place, one counts.
 
@@ -71,8 +79,8 @@ def entry_of(lines: Iterable[Mapping[str, Any]]) -> Entry:
     shares = list(places.values())
     return Entry(
         sum(share["count"] for share in shares),
-        math.fsum(share["sum"] for share in shares),
-        math.fsum(share["square"] for share in shares),
+        _total(share["sum"] for share in shares),
+        _total(share["square"] for share in shares),
         min(share["min"] for share in shares),
         max(share["max"] for share in shares),
         tuple(sorted((place, share["crc32"]) for place, share in places.items())),
@@ -105,10 +113,33 @@ def read_step(folder: Path, step: int) -> list[dict[str, Any]]:
     lines = []
     for path in sorted((folder / f"step_{step:06d}").glob("rank_*.jsonl")):
         try:
-            lines += [json.loads(line) for line in read_text(path).splitlines()]
+            lines += [_checked(parse_json(line)) for line in read_text(path).splitlines()]
         except (ValueError, OSError) as error:
             raise UserError(f"{path}: not a dump ({error})") from None
     return lines
+
+
+_NUMBERS = ("sum", "square", "min", "max")  # NaN and infinite where a run has diverged
+_LARGEST = 1 << 63
+
+
+def _checked(line: Any) -> dict[str, Any]:
+    """Raises ValueError unless a line has what `Dumps` writes."""
+    is_whole = (
+        isinstance(line, dict)
+        and all(isinstance(line.get(key), str) for key in ("stage", "name", "part"))
+        and (line["stage"] in _ORDER or line["name"] == LOGPROBS)
+        and all(_is_whole_number(line.get(key)) for key in ("count", "crc32"))
+        and all(isinstance(line.get(key), float) or _is_whole_number(line.get(key)) for key in _NUMBERS)
+        and not line["square"] < 0
+    )
+    if not is_whole:
+        raise ValueError(f"stage, name, part, count, crc32, {', '.join(_NUMBERS)} are needed, not {str(line)[:60]}")
+    return line
+
+
+def _is_whole_number(value: Any) -> bool:
+    return isinstance(value, int) and abs(value) < _LARGEST
 
 
 @dataclass(frozen=True)

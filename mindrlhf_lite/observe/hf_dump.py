@@ -29,7 +29,7 @@ def hf_lines(folder: str, lines: Sequence[Mapping[str, Any]]) -> list[dict[str, 
     if not completions:
         raise UserError("the dump holds no completions: msprobe_config.key_data_dump makes it so")
     model = AutoModelForCausalLM.from_pretrained(
-        folder, trust_remote_code=False, dtype=torch.float32, attn_implementation="eager"
+        folder, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, attn_implementation="eager"
     ).eval()
     found: list[dict[str, Any]] = []
 

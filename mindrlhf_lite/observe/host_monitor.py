@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mindrlhf_lite.config.schema import MonitorConfig
 from mindrlhf_lite.job.resume import ResumeHint
+from mindrlhf_lite.text_file import printable_lines
 
 _GIB = float(1 << 30)
 _CHECK_SECONDS = 1.0  # between looks at the memory, where it is protected and no interval is set
@@ -132,7 +133,8 @@ class HostMonitor:
                 continue
             self._exceeded = usage
             if usage.share > (1 + self.config.host_max_memory_threshold) / 2:
-                print(f"\nerror: {self.message(usage)}; {self._hint.text()}", file=sys.stderr, flush=True)
+                message = f"error: {self.message(usage)}; {self._hint.text()}"
+                print(f"\n{printable_lines(message)}", file=sys.stderr, flush=True)
                 os._exit(1)
 
     def message(self, usage: Usage) -> str:

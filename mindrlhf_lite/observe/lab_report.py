@@ -6,15 +6,17 @@ from __future__ import annotations
 
 import html
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mindrlhf_lite.intervals import mean_interval
+from mindrlhf_lite.observe.plots import drawable
+from mindrlhf_lite.observe.run_files import accuracies
 from mindrlhf_lite.observe.runs import Point, Run, incomparable, seeds_of, unhealthy
 from mindrlhf_lite.observe.self_correction import RULES, SelfCorrection, find_self_correction
-from mindrlhf_lite.text_file import write_text
+from mindrlhf_lite.text_file import printable, write_text
 
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2")
 CURVES = {
@@ -28,6 +30,7 @@ CURVES = {
 SELF_CORRECTION = ("self_correction", "share of completions that seem to correct themselves")
 _SMOOTHING = 0.3  # weight of a new value in the moving average
 _SHOWN = 3  # completions of a kind and run
+_MOMENTS = ("before", "after")
 _NOT_COMPARED = ("output_dir", "save", "swap_dir")  # settings that differ between any two runs
 
 
@@ -51,6 +54,10 @@ def mean_and_range(lines: Sequence[Sequence[Point]]) -> list[tuple[float, float,
     return [(step, sum(own) / len(own), min(own), max(own)) for step, own in zip(steps, columns, strict=True)]
 
 
+def _drawable(points: Sequence[Point]) -> list[Point]:
+    return [(step, drawable(value)) for step, value in points]
+
+
 def draw_curves(runs: Sequence[Run], folder: Path) -> dict[str, tuple[str, str]]:
     """Writes a PNG a curve that any run has values for. Returns title and SVG text by name."""
     import matplotlib
@@ -61,7 +68,7 @@ def draw_curves(runs: Sequence[Run], folder: Path) -> dict[str, tuple[str, str]]
     pyplot.rcParams["svg.fonttype"] = "none"
     groups = seeds_of(runs)
     series: dict[str, tuple[str, list[list[list[Point]]]]] = {
-        name: (title, [[run.points(key) for run in own] for own in groups.values()])
+        name: (title, [[_drawable(run.points(key)) for run in own] for own in groups.values()])
         for name, (title, key) in CURVES.items()
     }
     series[SELF_CORRECTION[0]] = (
@@ -94,7 +101,7 @@ def draw_curves(runs: Sequence[Run], folder: Path) -> dict[str, tuple[str, str]]
                     *zip(*points, strict=True),
                     color=colour,
                     linewidth=2,
-                    label=f" {run_name}",
+                    label=f" {printable(run_name)}",
                     marker="o" if len(points) < 20 else None,
                     markersize=4,
                 )
@@ -253,8 +260,7 @@ def _overview(runs: Sequence[Run]) -> str:
             rows.append(_overview_of_seeds(name, own))
             continue
         (run,) = own
-        accuracy = run.summary.get("accuracy", {})
-        before, after = accuracy.get("before"), accuracy.get("after")
+        before, after = (accuracies(run.summary, moment) for moment in _MOMENTS)
         last = run.metrics[-1]
         rows.append(
             (
@@ -281,21 +287,20 @@ def _overview_of_seeds(name: str, runs: Sequence[Run]) -> tuple[str, ...]:
     def mean(values: list[float], form: str) -> str:
         return format(sum(values) / len(values), form) if values else "-"
 
-    accuracies = [run.summary.get("accuracy", {}) for run in runs]
-    before, after = ([own[key]["accuracy"] for own in accuracies if own.get(key)] for key in ("before", "after"))
+    before, after = ([own for own in (accuracies(run.summary, moment) for run in runs) if own] for moment in _MOMENTS)
+    shares = [own["accuracy"] for own in after]
     seconds = [run.summary["seconds"] for run in runs if "seconds" in run.summary]
     last = [run.metrics[-1] for run in runs]
     spread = ""
     if len(after) > 1:
-        questions = min(own["after"].get("num_questions", 0) for own in accuracies if own.get("after"))
-        _, low, high = mean_interval(after, questions)
-        spread = f" (mean {low:.1%} to {high:.1%}; seeds {min(after):.1%} to {max(after):.1%})"
+        _, low, high = mean_interval(shares, min(own.get("num_questions", 0) for own in after))
+        spread = f" (mean {low:.1%} to {high:.1%}; seeds {min(shares):.1%} to {max(shares):.1%})"
     return (
         f"{name} ({len(runs)} seeds)",
         " ".join(sorted({str(row["step"]) for row in last})),
         f"{mean(seconds, '.0f')} s" if len(seconds) == len(runs) else "not finished",
-        mean(before, ".1%"),
-        mean(after, ".1%") + spread,
+        mean([own["accuracy"] for own in before], ".1%"),
+        mean(shares, ".1%") + spread,
         mean([row["reward/mean"] for row in last if "reward/mean" in row], ".3f"),
         mean([row["completion/mean_tokens"] for row in last if "completion/mean_tokens" in row], ".1f"),
     )
@@ -348,7 +353,14 @@ def _run_section(run: Run, colour: str) -> str:
 def write_report(runs: Sequence[Run], folder: Path) -> Path:
     """FOLDER/report.html and a PNG a curve. Returns the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    curves = "".join(f'<figure id="{name}">{svg}</figure>' for name, (_, svg) in draw_curves(runs, folder).items())
+    path = folder / "report.html"
+    write_text(path, page_of(runs, {name: svg for name, (_, svg) in draw_curves(runs, folder).items()}))
+    return path
+
+
+def page_of(runs: Sequence[Run], drawn: Mapping[str, str]) -> str:
+    """The page. Args: drawn: SVG texts of the curves by name."""
+    curves = "".join(f'<figure id="{name}">{svg}</figure>' for name, svg in drawn.items())
     groups = seeds_of(runs)
     firsts = [own[0] for own in groups.values()]
     sections = "".join(_run_section(run, COLOURS[index % len(COLOURS)]) for index, run in enumerate(firsts))
@@ -358,7 +370,7 @@ def write_report(runs: Sequence[Run], folder: Path) -> Path:
         if len(groups) < len(runs)
         else ""
     )
-    page = f"""<!DOCTYPE html>
+    return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>
 <h1>{html.escape(title)}</h1>
 {_overview(runs)}
@@ -378,6 +390,3 @@ is found (words, not proof; read them):</p>
 {sections}
 </body></html>
 """
-    path = folder / "report.html"
-    write_text(path, page)
-    return path

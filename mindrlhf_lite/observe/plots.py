@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,14 @@ PLOTS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
+_MOST_DRAWN = 1e150  # the ticks of an axis overflow beyond
+
+
+def drawable(value: float) -> float:
+    """A value for a plot: one that has diverged out of all bounds is a gap, as NaN is."""
+    return value if abs(value) <= _MOST_DRAWN else math.nan
+
+
 def write_plots(rows: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
     """One PNG for every plot that the metrics have values for. Returns the files."""
     import matplotlib
@@ -25,7 +34,7 @@ def write_plots(rows: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, (label, keys) in PLOTS.items():
-        series = {key: [(row["step"], row[key]) for row in rows if key in row] for key in keys}
+        series = {key: [(row["step"], drawable(row[key])) for row in rows if key in row] for key in keys}
         if not any(series.values()):
             continue
         figure, axes = pyplot.subplots(figsize=(7, 4))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +11,16 @@ from typing import Any
 
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.evaluation import judged_differently, verifier_of
+from mindrlhf_lite.json_file import read_json
+from mindrlhf_lite.observe.run_files import (
+    accuracies,
+    check_completion,
+    check_evaluation,
+    check_summary,
+    read_json_lines,
+    read_metrics,
+)
 from mindrlhf_lite.observe.self_correction import find_self_correction
-from mindrlhf_lite.observe.writers import read_metrics
-from mindrlhf_lite.text_file import read_text
 
 Point = tuple[float, float]
 
@@ -42,16 +49,16 @@ class Run:
     @cached_property
     def steps(self) -> dict[int, list[dict[str, Any]]]:
         """Rows of completions/step_N.jsonl by step."""
-        return _rows_by_step(self.folder, "step")
+        return _rows_by_step(self.folder, "step", check_completion)
 
     @cached_property
     def evaluations(self) -> dict[int, list[dict[str, Any]]]:
         """Rows of completions/eval_N.jsonl by step; 0: before training."""
-        return _rows_by_step(self.folder, "eval")
+        return _rows_by_step(self.folder, "eval", check_evaluation)
 
     def points(self, key: str) -> list[Point]:
         points = [(float(row["step"]), float(row[key])) for row in self.metrics if key in row]
-        before = self.summary.get("accuracy", {}).get("before")
+        before = accuracies(self.summary, "before")
         return [(0.0, before["accuracy"]), *points] if key == "eval/accuracy" and before else points
 
     def self_correction_points(self) -> list[Point]:
@@ -69,28 +76,24 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _rows_by_step(folder: Path, kind: str) -> dict[int, list[dict[str, Any]]]:
-    files = sorted((folder / "completions").glob(f"{kind}_*.jsonl"))
-    return {
-        int(path.stem.rpartition("_")[2]): [_json(line, path) for line in read_text(path).split("\n") if line]
-        for path in files
-    }
-
-
-def _json(text: str, path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: damaged, not valid JSON ({error.msg})") from None
+def _rows_by_step(
+    folder: Path, kind: str, check: Callable[[Any, str], dict[str, Any]]
+) -> dict[int, list[dict[str, Any]]]:
+    """Of KIND_N.jsonl, N in digits (a run writes six of them); other files are not the run's."""
+    name = re.compile(rf"{kind}_([0-9]{{1,18}})\.jsonl")
+    files = {path: name.fullmatch(path.name) for path in (folder / "completions").glob(f"{kind}_*.jsonl")}
+    steps = sorted((int(found[1]), path) for path, found in files.items() if found)
+    return {step: read_json_lines(path, check) for step, path in steps}
 
 
 def read_run(path: str, name: str) -> Run:
-    """Raises ValueError if there is no run."""
+    """Raises ValueError if there is no run, or a file of it is damaged."""
     metrics = read_metrics(Path(path) / "metrics.jsonl")
     if not metrics:
         raise UserError(f"{path}: no metrics.jsonl with at least one step there; give the output folder of a run")
     summary = Path(path) / "summary.json"
-    return Run(name, Path(path), metrics, _json(read_text(summary), summary) if summary.is_file() else {})
+    found = check_summary(read_json(summary), str(summary)) if summary.is_file() else {}
+    return Run(name, Path(path), metrics, found)
 
 
 def seeds_of(runs: Sequence[Run]) -> dict[str, list[Run]]:

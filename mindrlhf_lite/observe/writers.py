@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from mindrlhf_lite.durable import flush
+from mindrlhf_lite.observe.run_files import read_metrics
 from mindrlhf_lite.observe.tensorboard import TensorBoard
-from mindrlhf_lite.text_file import open_to_write, read_text
+from mindrlhf_lite.text_file import open_to_write
 from mindrlhf_lite.types import ScoredGroup, StepMetrics, TrainSequence
 
 
@@ -38,17 +39,6 @@ def short(value: float | np.floating) -> float:
     0.30000001192092896.
     """
     return float(str(np.float32(value)))
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All rows of a metrics.jsonl; a last line cut short by a crash is left out."""
-    rows = []
-    for line in read_text(path).split("\n") if path.is_file() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
 
 
 class MetricsWriter:

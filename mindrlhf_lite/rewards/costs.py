@@ -22,6 +22,7 @@ _MAX_DEPTH = 30  # of brackets: the parser is recursive, and slow on nested ones
 _MAX_OPERATORS = 120
 
 _TOO_LONG = re.compile(r"\d{60}|!\s*!|\^\s*\{?\s*-?\d{6}")
+_LARGE_DEGREE = re.compile(r"\\sqrt\s*\[[^\]]*[\^!]")  # of a root, which the parser evaluates
 # what the parser evaluates while it reads: only with small whole numbers or letters in it
 _EAGER = re.compile(r"\\[dt]?binom|\\choose|\\(?:gcd|lcm)|\\operatorname\s*\{\s*(?:gcd|lcm)|\b(?:gcd|lcm)\b")
 _UNBOUNDED = re.compile(r"\d{4}|[\^!]|\\(?:times|cdot|prod|sum)|\d\s*\*")
@@ -35,7 +36,7 @@ class Costly(Exception):
 
 def text_is_costly(formula: str) -> bool:
     r"""Whether even to parse the formula may take long. Example: \binom{10^7}{5}."""
-    if _TOO_LONG.search(formula) or not has_balanced_braces(formula):
+    if _TOO_LONG.search(formula) or _LARGE_DEGREE.search(formula) or not has_balanced_braces(formula):
         return True
     if len(re.findall(r"[-+*/^!=<>]|\\[a-z]+", formula)) > _MAX_OPERATORS or _depth(formula) > _MAX_DEPTH:
         return True

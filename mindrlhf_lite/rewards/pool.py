@@ -13,16 +13,18 @@ import os
 import select
 import signal
 import subprocess
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.own_python import module_command
 from mindrlhf_lite.rewards.verifiers import find_verifier
 from mindrlhf_lite.rewards.worker import ANSWER, LENGTH, ORDER, Task, as_frame
+from mindrlhf_lite.text_file import printable_text
 from mindrlhf_lite.types import CompletionView, Outcome, Score
 from mindrlhf_lite.wire import BadMessage, from_bytes
 
@@ -31,6 +33,7 @@ MAX_WORKERS = 16  # while others are stuck
 _STUCK_SHARE = 0.5  # of the limit; verifiers that merely take their time do not start more processes
 _STUCK_SHARE_AFTER_TIMEOUT = 0.1  # in a batch in which one has hung others are soon taken to hang too
 _MAX_FAILED_STARTS = 3  # in a row: where processes have started before, one that does not may lack memory for a moment
+_LONGEST_LINE, _RELAY_SECONDS = 1 << 16, 1.0
 _BATCH = 16  # tasks that a worker has at most
 _ENDING_SECONDS = 3.0
 _STOPPED_SECONDS = 2.0  # a select that overslept so long was stopped, with all of this process
@@ -51,6 +54,7 @@ class Verdict:
 class _Worker:
     process: subprocess.Popen[bytes]
     deadline: float
+    relay: threading.Thread  # of what it prints
     is_ready: bool = False
     since: float = 0.0  # when it began what it is at
     tasks: deque[Task] = field(default_factory=deque)  # given and not answered
@@ -99,6 +103,7 @@ class _Worker:
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+        self.relay.join(_RELAY_SECONDS)  # what it said last
         for stream in (self.process.stdin, self.process.stdout):
             if stream:
                 with contextlib.suppress(OSError):  # unflushed bytes to a dead process
@@ -106,6 +111,16 @@ class _Worker:
         if code is None:
             return ""
         return f" by signal {-code}" if code < 0 else f" with code {code}"
+
+
+def _pass_on(printed: IO[bytes]) -> None:
+    """What verifiers, and what they start, print: completions may be in it, so it is shown as text of others. Past
+    sys.stderr, whose lock a thread must not hold when the run ends.
+    """
+    with printed:
+        while line := printed.readline(_LONGEST_LINE):
+            with contextlib.suppress(OSError):  # nobody listens: what is printed is taken all the same
+                os.write(2, f"{printable_text(line.decode(errors='replace').rstrip())}\n".encode())
 
 
 class VerifierPool:
@@ -191,9 +206,12 @@ class VerifierPool:
             module_command("mindrlhf_lite.rewards.worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             start_new_session=True,
         )
-        worker = _Worker(process, time.monotonic() + START_SECONDS)
+        relay = threading.Thread(target=_pass_on, args=(process.stderr,), daemon=True)
+        relay.start()
+        worker = _Worker(process, time.monotonic() + START_SECONDS, relay)
         self._workers.append(worker)
         with contextlib.suppress(OSError):  # it ended at once: its stream says so
             worker.send((self.names, self._trial), ORDER)

@@ -18,6 +18,7 @@ from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.rewards.pool import Verdict, VerifierPool
 from mindrlhf_lite.rewards.sizes import LARGEST_REWARD, unusable_places
 from mindrlhf_lite.rewards.verifiers import Verifier, find_verifier, strictest
+from mindrlhf_lite.text_file import say
 from mindrlhf_lite.types import CompletionView, Outcome, Score
 
 FAILURES = (Outcome.ERROR, Outcome.TIMEOUT)
@@ -54,7 +55,7 @@ class _Record:
         self.counts[kind] += 1
         self.first.setdefault(kind, f"{verdict.problem} (gold {gold!r})")
         if verdict.failure is Outcome.TIMEOUT and self.counts[kind] == 1:  # others may follow, and take as long
-            print(f"verifier {self.verifier.name}: {verdict.problem} (gold {gold!r})", file=sys.stderr, flush=True)
+            say(f"verifier {self.verifier.name}: {verdict.problem} (gold {gold!r})", file=sys.stderr)
         if has_failed and (reason := self._why_broken()):
             longer = ", or raise reward_config.verifier_timeout_s" if verdict.failure is Outcome.TIMEOUT else ""
             raise UserError(
@@ -206,7 +207,7 @@ class RewardFunction:
     def _report(self) -> None:
         for record in self._records.values():
             for line in record.take_report():
-                print(line, file=sys.stderr, flush=True)
+                say(line, file=sys.stderr)
 
     def close(self) -> None:
         self._report()

@@ -405,3 +405,11 @@ def test_mindspeed_rls_data_file_as_it_is(shared, tmp_path):
     result = run_python(*command, *paths, *keys, "--output_path", tmp_path / "b.mindrecord")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "What is 2 + 3?\nBe brief." in read_file(tmp_path / "b.mindrecord")[1][0].text
+
+
+def test_a_key_that_stands_twice_inside_a_kept_column_is_a_bad_row(tmp_path):
+    """It must not become a text about itself."""
+    (tmp_path / "a.jsonl").write_text('{"question": "1+1?", "answer": "2", "more": {"deep": {"a": 1, "a": 2}}}\n')
+    kind = dataset_type("arithmetic", {}, ("more",))
+    (row,) = read_questions(tmp_path / "a.jsonl", kind)
+    assert isinstance(row, BadRow) and "stands twice" in row.reason

@@ -261,7 +261,7 @@ def test_damaged_files_are_named(tmp_path):
     run = make_run(tmp_path / "run", 0.0)
     (run / "completions/step_000040.jsonl").write_text('{"prompt": "a')
     result = run_python("tools/lab_report.py", run, "--output", tmp_path / "report")
-    assert result.returncode == 2 and "step_000040.jsonl: damaged" in result.stderr
+    assert result.returncode == 2 and "step_000040.jsonl:1: not valid JSON" in result.stderr
 
 
 def test_mistakes_are_named(tmp_path):

@@ -1,31 +1,37 @@
 """Damaged files: every kind that the project reads, with bits flipped, bytes lost, zeroed, doubled or cut, at random
-places.
+places; JSON and YAML also with a value or key that nobody expects there (mutations.py).
 
     python tests/reliability/fuzz.py [--cases 10000] [--seed 0]
 
-A damaged file ends in a UserError, which names it, or, for a checkpoint, in the older one being used. Never in another
-exception, a crash, a hang, or, where the project wrote check sums (checkpoints, MindRecord), in other values than those
-that were written. Weights in Hugging Face's and GGUF's formats, and tokenizers, have no sums: there, what can be read
-is taken as it is.
+A damaged file ends in a UserError (or an OSError), which names it, or, for a checkpoint, in the older one being used.
+Never in another exception, a crash, a hang, or, where the project wrote check sums (checkpoints, MindRecord), in other
+values than those that were written. Weights in Hugging Face's and GGUF's formats, tokenizers, configurations and the
+files of runs have no sums: there, what can be read is taken as it is.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import random
 import shutil
 import signal
 import sys
 import tempfile
+import traceback
+import warnings
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import redirect_stderr, redirect_stdout
 from multiprocessing import get_context
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
 
-import numpy as np
+from reliability.fuzz_files import READERS, make_files
+from reliability.mutations import damaged, misleading
 
 SECONDS = 60  # of one case
 BATCH = 50  # cases of one process
@@ -42,81 +48,29 @@ KINDS = {
     "mindformers": ("weights.ckpt",),
     "gguf": ("model.gguf",),
     "tokenizer": ("hf/vocab.json", "hf/merges.txt", "hf/tokenizer_config.json"),
+    "index": ("parts/model.safetensors.index.json",),
+    "strategy": ("step/state.json", "step/config.json", "shards/strategy.json", "shards/config.json"),
+    "run": (
+        *("run/metrics.jsonl", "run/summary.json", "run/completions/step_000040.jsonl"),
+        *("run/completions/eval_000000.jsonl", "run/completions/eval_000040.jsonl"),
+    ),
+    "configuration": (
+        *("ours.yaml", "small.yaml", "theirs/mindrlhf.yaml", "theirs/mindspeed_rl.yaml", "theirs/model/small.yaml"),
+        *("theirs/mindformers.yaml", "hf/config.json"),
+    ),
+    "questions": ("data.jsonl", "data.json", "data.yaml"),
+    "experience": ("grpo_000001.mindrecord", "grpo_000001.mindrecord.db"),
+    "dump": ("dump/step_000001/rank_00000.jsonl",),
+    "answers": ("answers.jsonl",),
 }
+_TEXTS = (".json", ".jsonl", ".yaml")
+_SEALED = ("checkpoint", "mindrecord", "experience")
 
 
-def make_files(folder: Path) -> None:
-    """Small files of every kind."""
-    from gguf_files import SHAPE, write_gguf
-    from helpers import TINY, random_weights
-
-    from mindrlhf_lite.checkpoint.store import Checkpoint, CheckpointStore
-    from mindrlhf_lite.checkpoint.transform import open_checkpoint, write_mindformers
-    from mindrlhf_lite.data.records import write_prompts
-    from mindrlhf_lite.models.hf_weights import save_hf_model
-    from mindrlhf_lite.types import Prompt
-
-    quickstart = Path(__file__).resolve().parents[2] / "examples/quickstart/model"
-    save_hf_model(folder / "hf", TINY, random_weights(TINY), 3, 4)
-    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
-        shutil.copy(quickstart / name, folder / "hf" / name)
-    write_gguf(folder / "model.gguf", SHAPE, random_weights(SHAPE), "Q4_1")
-    write_mindformers(open_checkpoint(folder / "hf"), folder / "weights.ckpt", lambda count: None, None)
-    write_prompts(
-        folder / "data.mindrecord", [Prompt(n, (n + 1, n + 2), f"text {n}", str(n), n, "s") for n in range(20)]
-    )
-    store = CheckpointStore(folder / "ckpt", 2)
-    for step in (1, 2):
-        values = {"a": np.arange(3000, dtype=np.float32) * step}
-        store.save(Checkpoint(step, {"number": step}, values, lambda scratch: _copy_tokenizer(folder / "hf", scratch)))
-
-
-def _copy_tokenizer(source: Path, scratch: Path) -> None:
-    (scratch / "tokenizer").mkdir()
-    for name in ("vocab.json", "merges.txt"):
-        shutil.copy(source / name, scratch / "tokenizer" / name)
-
-
-def damaged(data: bytes, rng: random.Random) -> bytes:
-    """The bytes with one fault."""
-    place, kind = rng.randrange(len(data)), rng.randrange(6)
-    size = rng.choice([1, 4, 64, 1024])
-    if kind == 0:
-        return data[:place] + bytes([data[place] ^ (1 << rng.randrange(8))]) + data[place + 1 :]
-    if kind == 1:
-        return data[:place]
-    if kind == 2:
-        return data[:place] + bytes(min(size, len(data) - place)) + data[place + size :]
-    if kind == 3:
-        return data[:place] + data[place + size :]
-    if kind == 4:
-        return data[:place] + data[place : place + size] + data[place:]
-    return data[:place] + rng.randbytes(min(size, len(data) - place)) + data[place + size :]
-
-
-def read(kind: str, folder: Path) -> object:
-    """What the project makes of the files: comparable, where it has check sums."""
-    from mindrlhf_lite.checkpoint.store import CheckpointStore
-    from mindrlhf_lite.checkpoint.transform import open_gguf, open_mindformers, transform
-    from mindrlhf_lite.data.records import read_file
-    from mindrlhf_lite.data.tokenizer import Tokenizer
-    from mindrlhf_lite.models.hf_weights import load_weights
-    from mindrlhf_lite.shapes.model_config import ModelConfig
-
-    if kind == "checkpoint":
-        saved, _ = CheckpointStore(folder / "ckpt", 2).load_newest()
-        return saved and (saved.step, saved.state, saved.tensors(0)["a"].tobytes())
-    if kind == "mindrecord":
-        return read_file(folder / "data.mindrecord")[1]
-    if kind == "hugging_face":
-        return len(load_weights(folder / "hf", ModelConfig.from_dir(folder / "hf")))
-    if kind == "mindformers":
-        transform(open_mindformers(folder / "weights.ckpt", folder / "hf"), folder / "converted", None)
-        return None
-    if kind == "gguf":
-        transform(open_gguf(folder / "model.gguf"), folder / "converted", None)
-        return None
-    return len(Tokenizer(str(folder / "hf")).encode("12+34= <think>"))
+def _place(error: BaseException) -> str:
+    """The line of the project that an error came through last."""
+    frames = [each for each in traceback.extract_tb(error.__traceback__) if "mindrlhf_lite" in each.filename]
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "outside"
 
 
 def run_batch(template: str, kind: str, seeds: list[int]) -> list[tuple[int, str]]:
@@ -127,27 +81,29 @@ def run_batch(template: str, kind: str, seeds: list[int]) -> list[tuple[int, str
         raise TimeoutError(f"no end after {SECONDS} s")
 
     signal.signal(signal.SIGALRM, expire)
-    whole = {"checkpoint": (2, 1)}.get(kind)
+    warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as scratch:
-        expected = read(kind, Path(template)) if kind in ("checkpoint", "mindrecord") else None
+        expected = READERS[kind](Path(template)) if kind in _SEALED else None
         outcomes = []
         for seed in seeds:
             rng, folder = random.Random(seed), Path(scratch) / str(seed)
-            shutil.copytree(template, folder)
+            shutil.copytree(template, folder, copy_function=os.link)
             name = rng.choice(KINDS[kind])
             original = (folder / name).read_bytes()
-            changed = damaged(original, rng)
-            (folder / name).write_bytes(changed)
+            is_said = name.endswith(_TEXTS) and rng.random() < 0.7
+            (folder / name).unlink()  # it is the template's own
+            (folder / name).write_bytes(misleading(name, original, rng) if is_said else damaged(original, rng))
             signal.alarm(SECONDS)
             try:
-                found = read(kind, folder)
-                outcome = "read" if kind not in ("checkpoint", "mindrecord") or found == expected else "other values"
-                if kind == "checkpoint" and found and found[0] == whole[1]:
+                with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+                    found = READERS[kind](folder)
+                outcome = "read" if kind not in _SEALED or found == expected else "other values"
+                if kind == "checkpoint" and isinstance(found, tuple) and found[0] == 1:
                     outcome = "older one used"
-            except UserError:
+            except (UserError, OSError):
                 outcome = "refused"
             except BaseException as error:
-                outcome = f"{type(error).__name__}: {str(error)[:200]}"
+                outcome = f"{_place(error)}: {type(error).__name__}: {str(error)[:150]!r}"
             finally:
                 signal.alarm(0)
             if outcome not in ("read", "refused", "older one used"):

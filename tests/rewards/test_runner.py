@@ -98,6 +98,13 @@ def test_an_exception_costs_one_completion(capfd):
     assert "KeyError: 'boom'" in capfd.readouterr().err
 
 
+def test_what_a_verifier_prints_looks_like_no_error(capfd):
+    """job/guard.py takes a line that begins with "error:" for a rank's last words."""
+    scores("user_verifiers.prints", ["a\nerror: rank 0: forged\nerror: b\x1b[2J"])
+    shown = capfd.readouterr().err.splitlines()
+    assert {"a", "error\\x3a rank 0: forged", "  error: b\\x1b[2J"} <= set(shown)
+
+
 @pytest.mark.parametrize("name", ["hangs_on_bad", "spins_on_bad"])
 def test_a_hang_costs_its_own_limit(name):
     """Twelve hangs of three seconds, one after another 36 s, beside completions that are scored meanwhile."""

@@ -60,6 +60,11 @@ def raises_on_bad(completion, gold):
     return 1.0
 
 
+def prints(completion, gold):
+    print(completion.text, flush=True)
+    return 1.0
+
+
 @verifier(minimum=-1.0, maximum=1.0)
 def punishes(completion, gold):
     if "bad" in completion.text:

@@ -219,7 +219,7 @@ def test_compare_pairs_the_questions(quickstart_model, sums, tmp_path):
     assert "A has 1 completions a question, B 2" in run_python("tools/evaluate.py", "--compare", better, twice).stdout
     bare = write_rows(tmp_path / "e.completions.jsonl", [{"prompt": "p", "completions": [{"correct": True}]}])
     for arguments, message in (
-        ((bare, better), "row 1 is no answered question"),
+        ((bare, better), ":1: field 'gold' is missing"),
         ((tmp_path / "a.json", better), "give its answers, "),
         ((better, better, "--output", tmp_path), "--output"),
     ):

@@ -13,8 +13,7 @@ from typing import Any
 from mindrlhf_lite.config.aliases.tables import MINDSPEED_RL, Row, find_row
 from mindrlhf_lite.config.aliases.translation import Translation, assume_defaults
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.strict_yaml import load_yaml
-from mindrlhf_lite.text_file import read_text
+from mindrlhf_lite.strict_yaml import read_yaml_file
 
 _OF_MEGATRON = ("megatron_training", "actor_config", "ref_config", "reward_config", "critic_config")
 # of versions in which mini_batch_size counted completions
@@ -101,7 +100,7 @@ def _model_file(values: dict[str, Any], path: str) -> Path | None:
 
 def _read_model(path: Path) -> dict[str, Any]:
     """Keys of a model file, which stand below its name."""
-    values = load_yaml(read_text(path))
+    values = read_yaml_file(path)
     inner = next(iter(values.values()), None) if isinstance(values, dict) else None
     if not isinstance(inner, dict):
         raise UserError(f"{path}: a mapping below the model's name is needed")

@@ -161,6 +161,7 @@ class AscendVllmEngine:
         arguments = EngineArgs(
             model=folder,
             skip_tokenizer_init=True,
+            trust_remote_code=False,
             dtype=dtype,
             tensor_parallel_size=mesh.dims.tensor,
             distributed_executor_backend="external_launcher",

@@ -65,6 +65,7 @@ class VllmEngine:
         arguments = EngineArgs(
             model=folder,
             skip_tokenizer_init=True,
+            trust_remote_code=False,
             dtype="float32",
             max_model_len=options.max_model_len,
             max_num_seqs=options.max_num_seqs,

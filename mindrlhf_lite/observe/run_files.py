@@ -1,0 +1,170 @@
+"""What the files of a run must hold, checked as they are read: a damaged, or hostile, one is named with row and field.
+
+Fields that no reader uses are not looked at. Metrics may be NaN or infinite, as those of a diverged run are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.json_file import parse_json
+from mindrlhf_lite.text_file import read_text
+from mindrlhf_lite.types import FinishReason
+
+_SHOWN = 60  # characters of a value in a message
+_MOST = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Example: _Kind("a text", lambda value: isinstance(value, str))"""
+
+    name: str
+    holds: Callable[[Any], bool]
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, float) or (_is_int(value) and abs(value) <= _MOST)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_share(value: Any) -> bool:
+    return _is_float(value) and 0 <= value <= 1
+
+
+_TEXT = _Kind("a text", lambda value: isinstance(value, str))
+_TRUTH = _Kind("true or false", lambda value: isinstance(value, bool))
+_OBJECT = _Kind("an object", lambda value: isinstance(value, dict))
+_COUNT = _Kind("a whole number from 0 on", lambda value: _is_int(value) and 0 <= value <= _MOST)
+_NUMBER = _Kind("a finite number", lambda value: _is_float(value) and math.isfinite(value))
+_SHARE = _Kind("a number from 0 to 1", _is_share)
+_INTERVAL = _Kind(
+    "a list of two numbers from 0 to 1",
+    lambda value: isinstance(value, list) and len(value) == 2 and all(map(_is_share, value)),
+)
+_ANSWERS = _Kind("a list of at least one answer", lambda value: isinstance(value, list) and bool(value))
+_REASON = _Kind(
+    f"one of {', '.join(reason.value for reason in FinishReason)}",
+    lambda value: value in [reason.value for reason in FinishReason],
+)
+# a question mark: may be missing
+_FIELDS: dict[str, dict[str, _Kind]] = {
+    "completion": {
+        **dict.fromkeys(("prompt", "completion", "gold", "outcome"), _TEXT),
+        "reward": _NUMBER,
+        "tokens": _COUNT,
+    },
+    "question": {
+        **dict.fromkeys(("prompt", "gold", "source", "verifier?"), _TEXT),
+        "index?": _COUNT,
+        "columns?": _OBJECT,
+        "completions": _ANSWERS,
+    },
+    "numbered": {"index": _COUNT},
+    "written": {"text": _TEXT},
+    "answer": {"correct": _TRUTH, "text?": _TEXT, "tokens?": _COUNT, "finish_reason?": _REASON},
+    "summary": {"accuracy?": _OBJECT, "config?": _OBJECT, "seconds?": _NUMBER, "world_size?": _COUNT},
+    "accuracy": {"accuracy": _SHARE, "interval_95": _INTERVAL, "num_questions?": _COUNT, "verifier?": _TEXT},
+}
+
+
+def _check(values: Any, name: str, where: str) -> dict[str, Any]:
+    """Raises UserError unless the values have the fields of `name`."""
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: an object is needed, not {_short(values)}")
+    for field, kind in _FIELDS[name].items():
+        key, may_miss = field.rstrip("?"), field.endswith("?")
+        if key not in values and may_miss:
+            continue
+        if key not in values:
+            raise UserError(f"{where}: field {key!r} is missing; {kind.name} is needed")
+        if not kind.holds(values[key]):
+            raise UserError(f"{where}: {key}={_short(values[key])}: {kind.name} is needed")
+    return values
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def check_completion(row: Any, where: str) -> dict[str, Any]:
+    """A row of completions/step_N.jsonl. Raises UserError: what it lacks, behind `where`."""
+    return _check(row, "completion", where)
+
+
+def check_question(row: Any, where: str) -> dict[str, Any]:
+    """An answered question, as tools/evaluate.py takes it. Raises as `check_completion`."""
+    for number, answer in enumerate(_check(row, "question", where)["completions"], 1):
+        _check(answer, "answer", f"{where}, completion {number}")
+    return row
+
+
+def check_evaluation(row: Any, where: str) -> dict[str, Any]:
+    """A row of completions/eval_N.jsonl: a question with its number and the texts. Raises as `check_completion`."""
+    for number, answer in enumerate(check_question(row, where)["completions"], 1):
+        _check(answer, "written", f"{where}, completion {number}")
+    return _check(row, "numbered", where)
+
+
+def check_summary(values: Any, where: str) -> dict[str, Any]:
+    """A summary.json. Raises as `check_completion`."""
+    for name, evaluation in _check(values, "summary", where).get("accuracy", {}).items():
+        _check(evaluation, "accuracy", f"{where}: accuracy of {name!r}")
+    return values
+
+
+def check_metrics(row: Any, where: str) -> dict[str, Any]:
+    """A row of metrics.jsonl: numbers by name, the step among them. Raises as `check_completion`."""
+    if not isinstance(row, dict) or not _COUNT.holds(row.get("step")):
+        raise UserError(f"{where}: an object with a step, {_COUNT.name}, is needed, not {_short(row)}")
+    for key, value in row.items():
+        if not _is_float(value):
+            raise UserError(f"{where}: {key!r} is {_short(value)}; a number is needed")
+    return row
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All rows of a metrics.jsonl, none where there is no file; a last line cut short by a crash is left out.
+
+    Raises:
+        UserError: another line is no row of metrics.
+    """
+    lines = read_text(path).rstrip("\n").split("\n") if path.is_file() else []
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(check_metrics(parse_json(line), f"{path}:{number}"))
+        except UserError:
+            raise
+        except ValueError as error:
+            if number < len(lines):
+                raise UserError(f"{path}:{number}: {error}") from None
+    return rows
+
+
+def read_json_lines(path: Path, check: Callable[[Any, str], dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a file, each checked. Raises UserError: file, line, and what is wrong."""
+    rows = []
+    for number, line in enumerate(read_text(path).split("\n"), 1):  # splitlines() would also cut inside texts
+        if line.strip():
+            try:
+                rows.append(check(parse_json(line), f"{path}:{number}"))
+            except UserError:
+                raise
+            except ValueError as error:
+                raise UserError(f"{path}:{number}: {error}") from None
+    return rows
+
+
+def accuracies(summary: Mapping[str, Any], moment: str) -> dict[str, Any] | None:
+    """The evaluation "before" or "after" of a summary; None where there was none."""
+    return summary.get("accuracy", {}).get(moment)
