@@ -385,7 +385,8 @@ def main() -> None:
     from mindrlhf_lite.data.sources import BadRow, Question
     from mindrlhf_lite.types import Prompt
 
-    hold_output(args.output_path)
+    if args.output_path:
+        hold_output(args.output_path)
     converter = open_converter(args, args.prompt_type or "plain")
     parts = read_sources(args)
     questions = [row for part in parts for row in part if isinstance(row, Question)]
