@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.job.__main__ import parse_arguments, run
+from mindrlhf_lite.job.__main__ import main
 
 if __name__ == "__main__":
-    sys.exit(run(parse_arguments()))
+    main()

@@ -25,9 +25,10 @@ from typing import IO, Any
 
 from mindrlhf_lite.cli import USER_ERROR, fail, tool_parser
 from mindrlhf_lite.job import SECOND_NODE_VARIABLE
-from mindrlhf_lite.job.guard import GUARDED_VARIABLE, STATUS_VARIABLE, guard_command
+from mindrlhf_lite.job.guard import GUARDED_VARIABLE, STATUS_VARIABLE, forget_hint, guard_command
 from mindrlhf_lite.job.key import KEY_VARIABLE, new_key
 from mindrlhf_lite.job.lifelines import die_with_parent
+from mindrlhf_lite.job.limits import why_no_process
 from mindrlhf_lite.job.ports import free_port, is_taken, taken_message
 from mindrlhf_lite.job.signals import STOP_FILE_VARIABLE
 from mindrlhf_lite.progress import TERMINAL_VARIABLE
@@ -111,6 +112,8 @@ def run(args: argparse.Namespace) -> int:
         environment.setdefault(KEY_VARIABLE, new_key())
     if args.node_rank > 0:
         environment[SECOND_NODE_VARIABLE] = "1"
+    first_log = log_dir.absolute() / f"worker_{max(args.node_rank, 0) * local}.log"
+    forget_hint(first_log)
     environment[GUARDED_VARIABLE] = "1"
     with (log_dir / "msrun.log").open("wb") as log:
         job = subprocess.Popen(
@@ -121,7 +124,6 @@ def run(args: argparse.Namespace) -> int:
             env=environment,
             preexec_fn=lambda: die_with_parent(signal.SIGTERM),  # and the guard ends the ranks
         )
-    first_log = log_dir.absolute() / f"worker_{max(args.node_rank, 0) * local}.log"
     guard = subprocess.Popen(
         guard_command(job.pid, first_log),
         stdin=subprocess.DEVNULL,
@@ -189,6 +191,15 @@ def _copy(source: IO[bytes]) -> None:
             out.flush()
 
 
-if __name__ == "__main__":
+def main() -> None:
     let_console_show_anything()
-    sys.exit(run(parse_arguments()))
+    args = parse_arguments()
+    try:
+        sys.exit(run(args))
+    except OSError as error:  # no room for its logs, no further process
+        print(f"error: {why_no_process(error) or error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

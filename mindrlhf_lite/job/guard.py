@@ -58,10 +58,15 @@ def start_guard() -> None:
     """In a rank: starts the guard of this host's ranks, if it is the first of them and none has been started."""
     if not _is_first_of_host():
         return
-    _hint_of(_own_log()).unlink(missing_ok=True)  # of an earlier job
+    forget_hint(_own_log())
     if GUARDED_VARIABLE not in os.environ:
         command = guard_command(os.getppid(), _own_log())
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+
+
+def forget_hint(log: Path) -> None:
+    """Before a guard starts: what an earlier job with this log has left."""
+    _hint_of(log).unlink(missing_ok=True)
 
 
 def tell_guard(hint: ResumeHint) -> None:
@@ -157,7 +162,8 @@ class Guard:
 
     @property
     def _has_other_hosts(self) -> bool:
-        return int(os.environ.get("MS_WORKER_NUM", "1")) > len(self._ranks)
+        here = sum(member.rank != _UNKNOWN for member in self._ranks)
+        return int(os.environ.get("MS_WORKER_NUM", "1")) > here
 
     @property
     def _ranks(self) -> list[_Member]:

@@ -25,6 +25,7 @@ from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.job import SECOND_NODE_VARIABLE
 from mindrlhf_lite.job.guard import has_guard, start_guard, tell_guard
 from mindrlhf_lite.job.lifelines import end_rank_after_msrun, end_scheduler_after_job
+from mindrlhf_lite.job.limits import why_no_process
 from mindrlhf_lite.job.lock import FolderIsTaken, lock_folder
 from mindrlhf_lite.job.ports import is_taken, taken_message
 from mindrlhf_lite.job.processes import Process
@@ -293,6 +294,8 @@ def _run(command: Command, work: Work, rank: int) -> None:
             if rank:  # all ranks have found it: the first one says so, and the others are ended after it
                 time.sleep(_FIRST_RANK_S)
             _stop(f"error: rank {rank}: {error}{how}", 1)
+        if refused := why_no_process(error):
+            _stop(f"error: rank {rank}: {refused}{how}", 1)
         if isinstance(error, FloatingPointError | OSError | ForgedMessage):
             _keep_trace(Path(config.rl_config.output_dir), rank)
             _stop(f"error: rank {rank}: {error}{how}", 1)

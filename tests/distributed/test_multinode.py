@@ -13,6 +13,7 @@ import uuid
 import pytest
 from helpers import ROOT, clean_environment, make_sums, read_jsonl, run
 from jobs import end_processes_of, ranks_of
+from reliability.shim import built
 
 from mindrlhf_lite.job.ports import free_port
 
@@ -89,7 +90,10 @@ IN_NAMESPACES = pytest.mark.skipif(not namespaces_are_allowed(), reason="needs r
 
 @pytest.mark.full
 @IN_NAMESPACES
-def test_two_nodes_give_what_one_host_gives(tmp_path):
+@pytest.mark.parametrize("jump", [0, 86400, -86400])
+def test_two_nodes_give_what_one_host_gives(tmp_path, jump):
+    """Also where the clock of the second one jumps by so many seconds."""
+    clock = {"LD_PRELOAD": str(built(tmp_path)), "CLOCK_JUMP": str(jump), "CLOCK_AFTER": "15"} if jump else {}
     one = run(
         ["bash", ROOT / "examples/qwen_grpo/run_grpo.sh", *SETTINGS, f"--rl_config.output_dir={tmp_path}/one"],
         LOG_DIR=str(tmp_path / "one_log"),
@@ -101,7 +105,11 @@ def test_two_nodes_give_what_one_host_gives(tmp_path):
         jobs, mark = [], uuid.uuid4().hex
         for node in range(2):
             environment = clean_environment(
-                **common, NODE_RANK=str(node), LOG_DIR=str(tmp_path / f"log{node}"), TEST_JOB=mark
+                **common,
+                **(clock if node else {}),
+                NODE_RANK=str(node),
+                LOG_DIR=str(tmp_path / f"log{node}"),
+                TEST_JOB=mark,
             )
             log = (tmp_path / f"node{node}.log").open("w")
             jobs.append(
