@@ -1,5 +1,6 @@
 """Files that are made to mislead: none is taken for a model, none takes the memory or the day."""
 
+import datetime
 import hashlib
 import json
 import sqlite3
@@ -17,6 +18,7 @@ from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.data.records import read_file
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
+from mindrlhf_lite.models.megatron import shape_from_megatron
 from mindrlhf_lite.models.mindformers import mindformers_settings
 from mindrlhf_lite.models.tensor_files import read_header
 from mindrlhf_lite.shapes.model_config import ModelConfig
@@ -236,3 +238,10 @@ def test_model_files_that_are_none(tmp_path, more, said):
     path.write_text(text if text.startswith(("model", "a")) else f"model: {shape}\n{text}")
     with pytest.raises(UserError, match=said):
         read_model_file(str(path))
+
+
+def test_types_that_no_shape_has():
+    with pytest.raises(UserError, match=r"model_type=\[1\] is not supported"):
+        ModelConfig.from_hf({"model_type": [1]})
+    with pytest.raises(UserError, match="shape.yaml: .*a real number"):
+        shape_from_megatron({"norm_epsilon": datetime.date(2020, 1, 1)}, "shape.yaml")

@@ -33,6 +33,9 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).res
 from reliability.fuzz_files import READERS, make_files
 from reliability.mutations import damaged, misleading
 
+from mindrlhf_lite.cli import leave_torch_out
+
+leave_torch_out()  # as the tools do: an import that a case's time limit cuts short would fail all that follow
 SECONDS = 60  # of one case
 BATCH = 50  # cases of one process
 # what is read, and which of its files are damaged in turn
