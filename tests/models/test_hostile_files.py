@@ -243,5 +243,5 @@ def test_model_files_that_are_none(tmp_path, more, said):
 def test_types_that_no_shape_has():
     with pytest.raises(UserError, match=r"model_type=\[1\] is not supported"):
         ModelConfig.from_hf({"model_type": [1]})
-    with pytest.raises(UserError, match="shape.yaml: .*a real number"):
+    with pytest.raises(UserError, match=r"shape\.yaml: .*a real number"):
         shape_from_megatron({"norm_epsilon": datetime.date(2020, 1, 1)}, "shape.yaml")
