@@ -119,7 +119,7 @@ class ModelConfig:
             ValueError: an architecture or a feature that this decoder does not have, or a missing key.
         """
         model_type = values.get("model_type")
-        if model_type not in ARCHITECTURES:
+        if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
             supported = ", ".join(f"{name!r} ({architecture.models})" for name, architecture in ARCHITECTURES.items())
             raise UserError(f"{source}: model_type={model_type!r} is not supported; supported: {supported}")
         for key, only in (

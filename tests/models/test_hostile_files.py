@@ -83,6 +83,7 @@ def test_an_index_names_files_of_its_folder_only(tmp_path, name):
         {"rope_theta": float("inf")},
         {"hidden_size": float("inf")},
         {"num_attention_heads": 10**30},
+        {"model_type": ["qwen2"]},
     ],
 )
 def test_shapes_that_no_model_has(change):
@@ -228,6 +229,7 @@ def test_states_without_a_model(tmp_path, state):
         ("model: {model_config: TINY}\nparallel_config: {data_parallel: {}}", "parallel_config.data_parallel={}"),
         ("model: {model_config: TINY}\nrecompute_config: [1]", "recompute_config=\\[1\\]: a mapping"),
         ("a: [", "m.yaml:1: not valid YAML"),
+        ("a: {ffn_hidden_size: 8, rotary_base: 2020-01-01}", "m.yaml: as a config.json: missing"),
     ],
 )
 def test_model_files_that_are_none(tmp_path, more, said):
