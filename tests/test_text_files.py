@@ -154,7 +154,7 @@ def test_a_template_file_is_read_in_gbk(gbk, tmp_path, quickstart_model):
 def test_a_tool_in_an_ascii_locale_ends_in_words(tmp_path):
     environment = {**clean_environment(), "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     result = python(environment, ROOT / "tools/rlhf_data.py", "--config", os.fsencode(tmp_path).decode() + "/数.yaml")
-    assert result.returncode == 2 and b"Traceback" not in result.stderr and b"No such file" in result.stderr
+    assert result.returncode == 2 and b"Traceback" not in result.stderr and b"no such file" in result.stderr
 
 
 def test_a_verifier_may_print_what_the_console_lacks(gbk, tmp_path):

@@ -38,7 +38,7 @@ def read_tokenizer(tokenizer_dir: str | None, vocab_path: str | None = None, mer
     from transformers import Qwen2TokenizerFast
 
     try:
-        return Qwen2TokenizerFast(vocab_file=vocab_path, merges_file=merges_path)
+        return _tried(Qwen2TokenizerFast(vocab_file=vocab_path, merges_file=merges_path))
     except Exception as error:  # the library raises many kinds on broken files
         raise UserError(f"cannot read the tokenizer of {vocab_path}: {_line(error)}") from None
 
@@ -49,7 +49,7 @@ def _of_folder(folder: Path) -> Any:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     try:
-        found = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        found = _tried(AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False))
     except Exception as error:  # the library raises many kinds on broken files
         problem = error
     else:
@@ -81,7 +81,13 @@ def _of_tokenizer_json(folder: Path) -> Any:
     settings.setdefault("clean_up_tokenization_spaces", False)
     if templates := _chat_templates(folder, settings.get("chat_template")):
         settings["chat_template"] = templates
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **settings)
+    return _tried(PreTrainedTokenizerFast(tokenizer_object=backend, **settings))
+
+
+def _tried(tokenizer: Any) -> Any:
+    """The tokenizer, after its first call: not before that do settings of a wrong type (model_max_length) show."""
+    tokenizer("1+1")
+    return tokenizer
 
 
 def _values(path: Path) -> dict[str, Any]:

@@ -41,13 +41,11 @@ def shape_from_megatron(values: dict[str, Any], source: str) -> ModelConfig:
         raise UserError(f"{source}: num_experts={values['num_experts']}: models have no experts here")
     kind = "qwen3" if values.get("qk_layernorm") else "qwen2" if values.get("add_qkv_bias") else "llama"
     found: dict[str, Any] = {"model_type": kind, **_DEFAULTS}
+    found.update({ours: values[theirs] for ours, theirs in _KEYS.items() if values.get(theirs) is not None})
     found["tie_word_embeddings"] = not values.get("untie_embeddings_and_output_weights", False)
     groups = values.get("num_query_groups") if values.get("group_query_attention") else None
+    found["num_key_value_heads"] = groups or found.get("num_attention_heads")
     try:
-        for ours, theirs in _KEYS.items():
-            if (value := values.get(theirs)) is not None:
-                found[ours] = float(value) if ours in _DEFAULTS else value
-        found["num_key_value_heads"] = groups or found.get("num_attention_heads")
         return ModelConfig.from_hf(found, "as a config.json")
     except (ValueError, TypeError) as error:
         raise UserError(f"{source}: {error}") from None

@@ -168,7 +168,7 @@ class HostMonitor:
         return {
             "host/memory_used_gb": max(used for used, _ in samples),
             "host/memory_used_share": max(share for _, share in samples),
-            "host/cpu_busy_share": busy / max(total, 1e-9),
+            "host/cpu_busy_share": min(busy / max(total, 1e-9), 1.0),  # both are sums of rounded times
         }
 
 

@@ -23,6 +23,8 @@ _MAX_OPERATORS = 120
 
 _TOO_LONG = re.compile(r"\d{60}|!\s*!|\^\s*\{?\s*-?\d{6}")
 _LARGE_DEGREE = re.compile(r"\\sqrt\s*\[[^\]]*[\^!]")  # of a root, which the parser evaluates
+# a number to be rounded the parser evaluates, and towers of powers around it
+_ROUNDED, _TOWER = re.compile(r"\\l(?:ceil|floor)(?![A-Za-z])"), re.compile(r"\^\s*\{[^{}]*\^")
 # what the parser evaluates while it reads: only with small whole numbers or letters in it
 _EAGER = re.compile(r"\\[dt]?binom|\\choose|\\(?:gcd|lcm)|\\operatorname\s*\{\s*(?:gcd|lcm)|\b(?:gcd|lcm)\b")
 _UNBOUNDED = re.compile(r"\d{4}|[\^!]|\\(?:times|cdot|prod|sum)|\d\s*\*")
@@ -41,6 +43,8 @@ def text_is_costly(formula: str) -> bool:
     if len(re.findall(r"[-+*/^!=<>]|\\[a-z]+", formula)) > _MAX_OPERATORS or _depth(formula) > _MAX_DEPTH:
         return True
     if len(_EAGER.findall(formula)) > 3 or (_EAGER.search(formula) and _UNBOUNDED.search(formula)):
+        return True
+    if _ROUNDED.search(formula) and _TOWER.search(formula):
         return True
     return _REPEATED.search(formula) is not None and _MANY_TERMS.search(formula) is not None
 

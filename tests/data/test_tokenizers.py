@@ -111,6 +111,15 @@ def test_a_tokenizer_that_is_code_is_refused_in_words(tmp_path):
         Tokenizer(str(tmp_path))
 
 
+@pytest.mark.parametrize("length", [[1], "x", {}])
+def test_a_setting_of_another_type_is_said_in_a_line(tmp_path, length):
+    save_tokenizer(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": length}))
+    with pytest.raises(UserError, match="cannot read the tokenizer"):
+        Tokenizer(str(tmp_path))
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"model": 1}'])
 def test_a_broken_tokenizer_json_is_said_in_a_line(tmp_path, text):
     save_tokenizer(tmp_path)

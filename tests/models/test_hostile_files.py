@@ -18,7 +18,6 @@ from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.data.records import read_file
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
-from mindrlhf_lite.models.megatron import shape_from_megatron
 from mindrlhf_lite.models.mindformers import mindformers_settings
 from mindrlhf_lite.models.tensor_files import read_header
 from mindrlhf_lite.shapes.model_config import ModelConfig
@@ -85,6 +84,7 @@ def test_an_index_names_files_of_its_folder_only(tmp_path, name):
         {"rope_theta": float("inf")},
         {"hidden_size": float("inf")},
         {"num_attention_heads": 10**30},
+        {"model_type": ["qwen2"]},
     ],
 )
 def test_shapes_that_no_model_has(change):
@@ -230,6 +230,7 @@ def test_states_without_a_model(tmp_path, state):
         ("model: {model_config: TINY}\nparallel_config: {data_parallel: {}}", "parallel_config.data_parallel={}"),
         ("model: {model_config: TINY}\nrecompute_config: [1]", "recompute_config=\\[1\\]: a mapping"),
         ("a: [", "m.yaml:1: not valid YAML"),
+        ("a: {ffn_hidden_size: 8, rotary_base: 2020-01-01}", "m.yaml: as a config.json: missing"),
     ],
 )
 def test_model_files_that_are_none(tmp_path, more, said):
@@ -243,5 +244,3 @@ def test_model_files_that_are_none(tmp_path, more, said):
 def test_types_that_no_shape_has():
     with pytest.raises(UserError, match=r"model_type=\[1\] is not supported"):
         ModelConfig.from_hf({"model_type": [1]})
-    with pytest.raises(UserError, match=r"shape\.yaml: .*a real number"):
-        shape_from_megatron({"norm_epsilon": datetime.date(2020, 1, 1)}, "shape.yaml")

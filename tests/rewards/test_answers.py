@@ -106,6 +106,7 @@ def test_formulas_by_value(mine, gold, is_same):
         r"\sqrt[12345^{2^{64}}]{\log_{0} (e^{9})}",
         r"\sqrt{\cos((9)! \cdot n)^{\sin(2^{64})}}",
         r"\lim_{x \to 9} x^{x}",
+        r"e^{(e^{(\lceil 12345 \rceil)^{10^{10}}})!}",
         r"\lceil \sin(2^{64}) \rceil \cdot \log_{10^7} (\log(e))",
         r"\binom{\tan(\sin(99))}{0.001}",
         "(x+1)^{900}",
