@@ -1,6 +1,5 @@
 """Files that are made to mislead: none is taken for a model, none takes the memory or the day."""
 
-import datetime
 import hashlib
 import json
 import sqlite3
