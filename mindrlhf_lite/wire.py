@@ -11,9 +11,10 @@ import dataclasses
 import functools
 import json
 import math
+import re
 import struct
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -22,6 +23,11 @@ import numpy as np
 
 _HEAD = struct.Struct("<I")  # bytes of the JSON, which the arrays' bytes follow
 _PLAIN = (bool, int, float, str, type(None))
+_DTYPE = re.compile(r"[<|][biuf][0-9]{1,2}")  # of arrays, as numpy writes them
+
+Arrays = list[np.ndarray]  # met so far: a value holds their places
+Writer = Callable[[Any, Arrays], Any]  # (value, arrays) -> what JSON takes; raises TypeError
+Reader = Callable[[Any, Arrays], Any]  # the way back
 
 
 class BadMessage(ValueError):
@@ -30,11 +36,10 @@ class BadMessage(ValueError):
 
 def to_bytes(value: Any, kind: Any = Any) -> bytes:
     """What `from_bytes` makes the value of again. Raises TypeError where the value is not of the kind."""
-    arrays: list[np.ndarray] = []
-    text = json.dumps(
-        {"value": _Writer(arrays).plain(value, kind), "arrays": [[each.dtype.str, each.shape] for each in arrays]},
-        separators=(",", ":"),
-    ).encode()
+    arrays: Arrays = []
+    plain = _writer(kind)(value, arrays)
+    message = {"value": plain, "arrays": [[each.dtype.str, each.shape] for each in arrays]}
+    text = json.dumps(message, separators=(",", ":")).encode()
     return b"".join([_HEAD.pack(len(text)), text, *(each.tobytes() for each in arrays)])
 
 
@@ -44,17 +49,17 @@ def from_bytes(data: bytes, kind: Any = Any) -> Any:
         (length,) = _HEAD.unpack_from(data)
         message = json.loads(data[_HEAD.size : _HEAD.size + length])
         arrays = _arrays(message["arrays"], memoryview(data)[_HEAD.size + length :])
-        return _Reader(arrays).value(message["value"], kind)
+        return _reader(kind)(message["value"], arrays)
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadMessage(f"no value of {kind}: {type(error).__name__}: {str(error)[:200]}") from None
 
 
-def _arrays(described: Any, data: memoryview) -> list[np.ndarray]:
+def _arrays(described: Any, data: memoryview) -> Arrays:
     arrays, start = [], 0
     for name, shape in described:
-        dtype = np.dtype(str(name))
-        if dtype.kind not in "biuf" or not all(type(extent) is int and extent >= 0 for extent in shape):
+        if not _DTYPE.fullmatch(name) or not all(type(extent) is int and extent >= 0 for extent in shape):
             raise BadMessage(f"an array of {name}, shape {shape}")
+        dtype = np.dtype(name)
         size = math.prod(shape) * dtype.itemsize
         if size > len(data) - start:
             raise BadMessage("an array is cut short")
@@ -65,122 +70,148 @@ def _arrays(described: Any, data: memoryview) -> list[np.ndarray]:
     return arrays
 
 
-@functools.cache
+def _is_record(kind: Any) -> bool:
+    return dataclasses.is_dataclass(kind)
+
+
 def _fields(kind: Any) -> dict[str, Any]:
     """{field of a dataclass: its kind}."""
     hints = get_type_hints(kind)
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
-def _is_record(kind: Any) -> bool:
-    return dataclasses.is_dataclass(kind)
+def _or_none(kind: Any) -> Any:
+    """X of `X | None`; None where the kind is no such union."""
+    if get_origin(kind) not in (Union, types.UnionType):
+        return None
+    (inner,) = [each for each in get_args(kind) if each is not type(None)]
+    return inner
 
 
-def _choices(kind: Any) -> tuple[Any, ...]:
-    """The kinds that a union is of, or the one that it is."""
-    return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+def _items(kind: Any) -> tuple[Any, ...] | None:
+    """The kinds of the items of a tuple that has so many; None: any number of the first."""
+    inner = get_args(kind)
+    return inner if get_origin(kind) is tuple and inner[-1] is not Ellipsis else None
 
 
-def _of_items(kind: Any, count: int) -> tuple[Any, ...]:
-    """The kinds of a list's or a tuple's items."""
-    inner = get_args(kind) or (Any,)
-    if get_origin(kind) is tuple and inner[-1] is not Ellipsis:
-        if len(inner) != count:
-            raise TypeError(f"{count} items are not {kind}")
-        return inner
-    return (inner[0],) * count
+@functools.cache
+def _writer(kind: Any) -> Writer:
+    origin: Any = get_origin(kind) or kind
+    if inner := _or_none(kind):
+        write = _writer(inner)
+        return lambda value, arrays: None if value is None else write(value, arrays)
+    if kind is Any:
+        return lambda value, arrays: _json(value)
+    if origin is np.ndarray:
+        return _write_array
+    if origin in (list, tuple):
+        return _writer_of_items(kind)
+    if origin in (dict, Mapping):
+        key, item = map(_writer, get_args(kind))
 
+        def write_pairs(value: Any, arrays: Arrays) -> Any:
+            return [[key(k, arrays), item(v, arrays)] for k, v in _of(Mapping, value).items()]
 
-class _Writer:
-    def __init__(self, arrays: list[np.ndarray]):
-        self.arrays = arrays  # met so far: a value holds their places
-
-    def plain(self, value: Any, kind: Any) -> Any:
-        choices = _choices(kind)
-        if len(choices) > 1:
-            if value is None and type(None) in choices:
-                return None
-            (kind,) = [each for each in choices if each is not type(None)]
-        if isinstance(value, np.generic):
-            value = value.item()
-        if kind is Any:
-            return self._json(value)
-        origin: Any = get_origin(kind) or kind
-        if origin is np.ndarray and isinstance(value, np.ndarray):
-            self.arrays.append(np.ascontiguousarray(value).reshape(value.shape))
-            return len(self.arrays) - 1
-        if origin in (list, tuple) and isinstance(value, list | tuple):
-            kinds = _of_items(kind, len(value))
-            return [self.plain(item, inner) for item, inner in zip(value, kinds, strict=True)]
-        if origin in (dict, Mapping) and isinstance(value, Mapping):
-            of_key, of_value = get_args(kind)
-            return [[self.plain(key, of_key), self.plain(item, of_value)] for key, item in value.items()]
-        if not isinstance(value, origin) and not (origin is float and type(value) is int):
-            raise TypeError(f"{type(value).__name__} is not {kind}")
-        if _is_record(origin):
-            return [self.plain(getattr(value, name), inner) for name, inner in _fields(origin).items()]
-        if issubclass(origin, Enum):
-            return value.value
-        if issubclass(origin, Path):
-            return str(value)
-        if origin in _PLAIN:
-            return value
+        return write_pairs
+    if _is_record(origin):
+        fields = [(name, _writer(inner)) for name, inner in _fields(origin).items()]
+        return lambda value, arrays: [write(getattr(_of(origin, value), name), arrays) for name, write in fields]
+    if issubclass(origin, Enum):
+        return lambda value, arrays: _of(origin, value).value
+    if issubclass(origin, Path):
+        return lambda value, arrays: str(_of(Path, value))
+    if origin not in _PLAIN:
         raise TypeError(f"{kind} is no kind of message")
-
-    def _json(self, value: Any) -> Any:
-        if isinstance(value, np.generic):
-            return value.item()
-        if isinstance(value, list | tuple):
-            return [self._json(item) for item in value]
-        if isinstance(value, dict):
-            if not all(isinstance(key, str) for key in value):
-                raise TypeError("keys of a JSON value are texts")
-            return {key: self._json(item) for key, item in value.items()}
-        if isinstance(value, _PLAIN) and not isinstance(value, Enum):
-            return value
-        raise TypeError(f"{type(value).__name__} is no JSON value")
+    return lambda value, arrays: _plain(origin, value)
 
 
-class _Reader:
-    def __init__(self, arrays: list[np.ndarray]):
-        self.arrays = arrays
+def _writer_of_items(kind: Any) -> Writer:
+    if kinds := _items(kind):
+        writers = list(map(_writer, kinds))
 
-    def value(self, plain: Any, kind: Any) -> Any:
-        choices = _choices(kind)
-        if len(choices) > 1:
-            if plain is None and type(None) in choices:
-                return None
-            (kind,) = [each for each in choices if each is not type(None)]
-        if kind is Any:
-            return plain
-        origin = get_origin(kind) or kind
-        if origin is np.ndarray:
-            return self._array(plain)
-        if origin in (list, tuple):
-            kinds = _of_items(kind, len(_list(plain)))
-            return origin(self.value(item, inner) for item, inner in zip(plain, kinds, strict=True))
-        if origin in (dict, Mapping):
-            of_key, of_value = get_args(kind)
-            return {self.value(key, of_key): self.value(item, of_value) for key, item in _list(plain)}
-        if _is_record(origin):
-            fields = _fields(origin)
-            values = zip(fields.items(), _list(plain), strict=True)
-            return origin(**{name: self.value(item, inner) for (name, inner), item in values})
-        if issubclass(origin, Enum):
-            return origin(plain)
-        if issubclass(origin, Path) and type(plain) is str:
-            return Path(plain)
-        if origin in _PLAIN and (type(plain) is origin or (origin is float and type(plain) is int)):
-            return plain
-        raise TypeError(f"{type(plain).__name__} is not {kind}")
+        def write_each(value: Any, arrays: Arrays) -> Any:
+            if len(_of((list, tuple), value)) != len(writers):
+                raise TypeError(f"{len(value)} items are not {kind}")
+            return [write(item, arrays) for write, item in zip(writers, value, strict=True)]
 
-    def _array(self, place: Any) -> np.ndarray:
-        if type(place) is not int or not 0 <= place < len(self.arrays):
-            raise TypeError("no place of an array")
-        return self.arrays[place]
+        return write_each
+    write = _writer(get_args(kind)[0])
+    return lambda value, arrays: [write(item, arrays) for item in _of((list, tuple), value)]
 
 
-def _list(plain: Any) -> list[Any]:
-    if type(plain) is not list:
-        raise TypeError(f"{type(plain).__name__} is no list")
-    return plain
+def _write_array(value: Any, arrays: Arrays) -> int:
+    array = _of(np.ndarray, value)
+    arrays.append(np.ascontiguousarray(array).reshape(array.shape))
+    return len(arrays) - 1
+
+
+def _of(kind: Any, value: Any) -> Any:
+    """The value, if it is one of the kind. Raises TypeError."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{type(value).__name__} is not {kind}")
+    return value
+
+
+def _plain(kind: Any, value: Any) -> Any:
+    """A number, a text or None, if it is just of the kind, or a whole number where a real one is. Raises TypeError."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if type(value) is kind or (kind is float and type(value) is int):
+        return value
+    raise TypeError(f"{type(value).__name__} is not {kind}")
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, list | tuple):
+        return [_json(item) for item in value]
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError("keys of a JSON value are texts")
+        return {key: _json(item) for key, item in value.items()}
+    if isinstance(value, _PLAIN) and not isinstance(value, Enum):
+        return value
+    raise TypeError(f"{type(value).__name__} is no JSON value")
+
+
+@functools.cache
+def _reader(kind: Any) -> Reader:
+    origin: Any = get_origin(kind) or kind
+    if inner := _or_none(kind):
+        read = _reader(inner)
+        return lambda plain, arrays: None if plain is None else read(plain, arrays)
+    if kind is Any:
+        return lambda plain, arrays: plain
+    if origin is np.ndarray:
+        return lambda place, arrays: arrays[range(len(arrays)).index(_plain(int, place))]
+    if origin in (list, tuple):
+        return _reader_of_items(kind)
+    if origin in (dict, Mapping):
+        key, item = map(_reader, get_args(kind))
+        return lambda plain, arrays: {key(k, arrays): item(v, arrays) for k, v in _of(list, plain)}
+    if _is_record(origin):
+        readers = list(map(_reader, _fields(origin).values()))
+
+        def read_record(plain: Any, arrays: Arrays) -> Any:
+            return origin(*[read(item, arrays) for read, item in zip(readers, _of(list, plain), strict=True)])
+
+        return read_record
+    if issubclass(origin, Enum):
+        return lambda plain, arrays: origin(plain)
+    if issubclass(origin, Path):
+        return lambda plain, arrays: Path(_plain(str, plain))
+    return lambda plain, arrays: _plain(origin, plain)
+
+
+def _reader_of_items(kind: Any) -> Reader:
+    make = get_origin(kind) or kind
+    if kinds := _items(kind):
+        readers = list(map(_reader, kinds))
+
+        def read_each(plain: Any, arrays: Arrays) -> Any:
+            return make([read(item, arrays) for read, item in zip(readers, _of(list, plain), strict=True)])
+
+        return read_each
+    read = _reader(get_args(kind)[0])
+    return lambda plain, arrays: make([read(item, arrays) for item in _of(list, plain)])

@@ -1,5 +1,6 @@
 """What processes tell one another: every value comes back as it was, and bytes that are no message make nothing."""
 
+import json
 import os
 import pickle
 import random
@@ -99,6 +100,10 @@ def test_bytes_that_are_no_message(tmp_path):
                 from_bytes(other, kind)
             except BadMessage:
                 continue
+    for name in ("(", "O", "<f4,<f4", "V8", "<U4", "float32", 3, None):
+        described = json.dumps({"value": 0, "arrays": [[name, [0]]]}).encode()
+        with pytest.raises(BadMessage):
+            from_bytes(len(described).to_bytes(4, "little") + described, np.ndarray)
     with pytest.raises(BadMessage):
         from_bytes(pickle.dumps(Bomb()), ScoredGroup)
     assert not (tmp_path / "made").exists()

@@ -125,6 +125,10 @@ class CheckpointStore:
         """Steps of the checkpoints there, newest first."""
         return steps_in(self.folder)
 
+    def newest_before(self, step: int | None) -> set[int]:
+        """The newest checkpoint from before a step, if there is one and a step is given."""
+        return set([older for older in self.steps() if step is not None and older < step][:1])
+
     def save(
         self, checkpoint: Checkpoint, rank: int = 0, gather: Gather = _alone, spared: Collection[int] = ()
     ) -> Path:

@@ -79,6 +79,12 @@ def tell_guard(hint: ResumeHint) -> None:
             os.replace(scratch, path)
 
 
+def withdraw_hint() -> None:
+    """In a rank: the run cannot go on as it was."""
+    if _is_first_of_host():
+        forget_hint(_own_log())
+
+
 def has_guard() -> bool:
     """Whether somebody says how to go on when this process fails."""
     return os.environ.get("MS_ROLE") == "MS_WORKER"
@@ -329,12 +335,12 @@ class Guard:
         for member in self.members.values():
             member.process.end(is_group=member.rank is not None)
         time.sleep(_TAIL_S)  # what ranks said last is on its way through tail
-        hint = self.hint.text() if self.hint and code != _USER_ERROR else ""
-        text = "; ".join(filter(None, (message, hint)))
-        if text:
-            self._say(text)
+        can_go_on = code != _USER_ERROR and _hint_of(self.log).is_file()
+        hint = self.hint.text() if self.hint and can_go_on else ""
         if path := os.environ.get(STATUS_VARIABLE):
             write_text(path, f"{code}\n")
+        if text := "; ".join(filter(None, (message, hint))):
+            self._say(text)
         self.msrun.end(signal.SIGTERM)
         self._clear()
 
@@ -345,7 +351,7 @@ class Guard:
 
     def _say(self, text: str) -> None:
         with contextlib.suppress(OSError):  # nobody listens any more
-            os.write(self.console, f"\n{text}\n".encode())
+            os.write(self.console, f"\n{text}\n".encode(errors="backslashreplace"))
             time.sleep(_TAIL_S)
 
     def _clear(self) -> None:

@@ -58,7 +58,7 @@ def find_key(folder: Path) -> bytes:
     path, deadline = _path_in(folder), time.monotonic() + _WAIT_S
     while True:
         try:
-            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             break
         except OSError as error:
             if time.monotonic() > deadline:
@@ -69,7 +69,7 @@ def find_key(folder: Path) -> bytes:
             time.sleep(_PAUSE_S)
     with os.fdopen(handle, encoding="ascii") as file:
         found = os.fstat(file.fileno())
-        if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
             raise UserError(f"{path}: it is not this user's alone; remove it, or give {KEY_VARIABLE}")
         return file.read().encode()
 

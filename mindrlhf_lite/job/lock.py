@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import socket
+import stat
 from pathlib import Path
 
 from mindrlhf_lite.errors import UserError
@@ -53,7 +54,11 @@ def hold_output(path: str | Path) -> None:
 def _lock(path: Path) -> int | None:
     """The descriptor of a locked file. One that is removed meanwhile by whoever held it is locked by nobody else."""
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        # others may have made the file: no link is followed, no pipe waited for
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise OSError(errno.EEXIST, "no file of locks", str(path))
         if not _is_locked(handle):
             return None
         with contextlib.suppress(OSError):

@@ -160,6 +160,10 @@ class History:
         """Those that last until `step`."""
         return [each for each in self.found if each.last_step == step]
 
+    def failing_since(self, step: int) -> int | None:
+        """The first step of those in which a check has failed up to `step`, if only in this one; None: all is well."""
+        return min((step - count + 1 for count in self.in_a_row.values() if count), default=None)
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -42,6 +42,7 @@ def _is_share(value: Any) -> bool:
 
 _TEXT = _Kind("a text", lambda value: isinstance(value, str))
 _TRUTH = _Kind("true or false", lambda value: isinstance(value, bool))
+_LIST = _Kind("a list", lambda value: isinstance(value, list))
 _OBJECT = _Kind("an object", lambda value: isinstance(value, dict))
 _COUNT = _Kind("a whole number from 0 on", lambda value: _is_int(value) and 0 <= value <= _MOST)
 _NUMBER = _Kind("a finite number", lambda value: _is_float(value) and math.isfinite(value))
@@ -71,7 +72,8 @@ _FIELDS: dict[str, dict[str, _Kind]] = {
     "numbered": {"index": _COUNT},
     "written": {"text": _TEXT},
     "answer": {"correct": _TRUTH, "text?": _TEXT, "tokens?": _COUNT, "finish_reason?": _REASON},
-    "summary": {"accuracy?": _OBJECT, "config?": _OBJECT, "seconds?": _NUMBER, "world_size?": _COUNT},
+    "summary": {"accuracy?": _OBJECT, "config?": _OBJECT, "seconds?": _NUMBER, "world_size?": _COUNT, "health?": _LIST},
+    "finding": {"check": _TEXT, "first_step": _COUNT, "last_step": _COUNT, "what": _TEXT},
     "accuracy": {"accuracy": _SHARE, "interval_95": _INTERVAL, "num_questions?": _COUNT, "verifier?": _TEXT},
 }
 
@@ -119,6 +121,8 @@ def check_summary(values: Any, where: str) -> dict[str, Any]:
     """A summary.json. Raises as `check_completion`."""
     for name, evaluation in _check(values, "summary", where).get("accuracy", {}).items():
         _check(evaluation, "accuracy", f"{where}: accuracy of {name!r}")
+    for number, finding in enumerate(values.get("health", []), 1):
+        _check(finding, "finding", f"{where}: entry {number} of health")
     return values
 
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mindrlhf_lite.text_file import printable
+
 _VERSION = "brain.Event:2"  # of the format
 
 
@@ -68,5 +70,6 @@ class TensorBoard:
         try:
             yield
         except OSError as error:
-            print(f"note: {folder}: {error.strerror or error}; TensorBoard is left out from here on", flush=True)
+            what = printable(f"{folder}: {error.strerror or error}")
+            print(f"note: {what}; TensorBoard is left out from here on", flush=True)
             self.close()

@@ -7,7 +7,9 @@ degrees live on the same ranks; axes over the same ranks share a group.
 
 from __future__ import annotations
 
+import hmac
 import os
+import secrets
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -187,7 +189,9 @@ class Mesh:
             if self.is_main:
                 forget_key(folder)
         assert key is not None
-        return key
+        # of this job alone, also where one key serves many: what was said in another is not taken in this
+        drawn = _gather_words(world, np.frombuffer(secrets.token_bytes(32), np.int32))
+        return hmac.digest(key, b"".join(words.tobytes() for words in drawn), "sha256")
 
     def _axis_of(self, partition: Sequence[Sequence[int]]) -> Axis | None:
         """The axis of the set of ranks in `partition` that holds this rank. All ranks call it in the same order, so
@@ -279,6 +283,8 @@ def gather_objects(axis: Axis | None, value: Any, kind: Any = Any) -> list[Any]:
     assert axis.signer is not None
     axis.meet()
     message = np.frombuffer(axis.signer.sign(axis.group, to_bytes(value, kind)), np.uint8)
+    if len(message) > _MOST_BYTES:
+        raise ValueError(f"a message of {len(message)} bytes to other ranks; {_MOST_BYTES} are the most")
     lengths = [int(length) for (length,) in _gather_words(axis, np.array([len(message)], np.int32))]
     if not all(0 < length <= _MOST_BYTES for length in lengths):
         raise ForgedMessage(f"messages of {lengths} bytes: another program wrote to the ports between ranks")

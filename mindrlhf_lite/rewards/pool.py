@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.job.key import KEY_VARIABLE
 from mindrlhf_lite.own_python import module_command
 from mindrlhf_lite.rewards.verifiers import find_verifier
 from mindrlhf_lite.rewards.worker import ANSWER, LENGTH, ORDER, Task, as_frame
@@ -208,6 +209,7 @@ class VerifierPool:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            env={name: value for name, value in os.environ.items() if name != KEY_VARIABLE},
         )
         relay = threading.Thread(target=_pass_on, args=(process.stderr,), daemon=True)
         relay.start()
@@ -279,7 +281,10 @@ class VerifierPool:
         for value in values:
             worker.since = time.monotonic()
             if not worker.is_ready:
-                problem = from_bytes(value, str | None)
+                try:
+                    problem = from_bytes(value, str | None)
+                except BadMessage:
+                    problem = "its process answered out of turn (does it fork while it is imported?)"
                 if problem is not None and not self._has_started:
                     self.close()
                     raise UserError(problem)

@@ -13,8 +13,9 @@ import contextlib
 import os
 import resource
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from mindrlhf_lite.job.signals import listen_to_signals_again
@@ -25,7 +26,7 @@ from mindrlhf_lite.types import CompletionView, Score
 from mindrlhf_lite.wire import from_bytes, to_bytes
 
 _TRIED = 4  # made-up completions of one question
-_MEMORY_BYTES = 4 << 30  # address space of a process with built-in verifiers, which take a tenth of it
+_MEMORY_BYTES = 4 << 30  # that a built-in verifier may take for a score, besides what its process has
 LENGTH = struct.Struct("<I")
 
 
@@ -81,11 +82,17 @@ def score_task(verifier: Verifier, task: Task) -> tuple[list[Score] | None, str 
     return result
 
 
-def _limit_memory() -> None:
+@contextlib.contextmanager
+def _limited_memory() -> Iterator[None]:
     """What a completion writes must not take the host's memory: a MemoryError of this process comes first."""
-    _, most = resource.getrlimit(resource.RLIMIT_AS)
-    limit = _MEMORY_BYTES if most == resource.RLIM_INFINITY else min(most, _MEMORY_BYTES)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, most))
+    before, most = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    limits = [used + _MEMORY_BYTES, *(limit for limit in (before, most) if limit != resource.RLIM_INFINITY)]
+    resource.setrlimit(resource.RLIMIT_AS, (min(limits), most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (before, most))
 
 
 def _try_out(verifiers: list[Verifier], trial: Trial | None) -> str | None:
@@ -114,15 +121,16 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
     try:
         verifiers = [find_verifier(name) for name in names]
         problem = _try_out(verifiers, trial)
-        if not any(each.is_own for each in verifiers):
-            _limit_memory()
     except ValueError as error:
         problem = str(error)
     replies.write(as_frame(problem, str | None))
     replies.flush()
     while verifiers:
         for task in read_frame(requests.read, list[Task]):
-            replies.write(as_frame((task.numbers, *score_task(verifiers[task.verifier], task)), ANSWER))
+            verifier = verifiers[task.verifier]
+            with contextlib.nullcontext() if verifier.is_own else _limited_memory():
+                result = score_task(verifier, task)
+            replies.write(as_frame((task.numbers, *result), ANSWER))
             replies.flush()
 
 

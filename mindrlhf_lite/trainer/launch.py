@@ -23,7 +23,7 @@ from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.job import SECOND_NODE_VARIABLE
-from mindrlhf_lite.job.guard import has_guard, start_guard, tell_guard
+from mindrlhf_lite.job.guard import has_guard, start_guard, tell_guard, withdraw_hint
 from mindrlhf_lite.job.lifelines import end_rank_after_msrun, end_scheduler_after_job
 from mindrlhf_lite.job.limits import why_no_process
 from mindrlhf_lite.job.lock import FolderIsTaken, lock_folder
@@ -290,6 +290,9 @@ def _run(command: Command, work: Work, rank: int) -> None:
         how = f"; {hint.text()}" if is_alone else ""
         if isinstance(error, MemoryIsShort):
             _stop(f"error: rank {rank}: {error}", 1)
+        if isinstance(error, RuinedModel):  # the same command would end there again
+            withdraw_hint()
+            how = ""
         if isinstance(error, RuinedModel | Unhealthy):
             if rank:  # all ranks have found it: the first one says so, and the others are ended after it
                 time.sleep(_FIRST_RANK_S)

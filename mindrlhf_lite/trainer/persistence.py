@@ -99,16 +99,12 @@ class Persistence:
             if self._reference_moves():
                 tensors.update(self._reference_tensors())
             checkpoint = Checkpoint(step, state, tensors, lambda folder: self.tokenizer.save(folder / TOKENIZER_FOLDER))
-            self.store.save(checkpoint, self.mesh.rank, self._gather, self._spared(step, progress.health))
+            spared = self.store.newest_before(progress.health.failing_since(step))
+            self.store.save(checkpoint, self.mesh.rank, self._gather, spared)
 
     @property
     def _max_weight(self) -> float:
         return self.config.monitor_config.health.max_weight
-
-    def _spared(self, step: int, health: History) -> set[int]:
-        """The newest checkpoint from before checks began to fail that fail until now."""
-        began = [each.first_step for each in health.failing(step)]
-        return set([older for older in self.store.steps() if older < min(began)][:1]) if began else set()
 
     def made_since(self, first_step: int) -> list[int]:
         """Steps of the checkpoints from a step on, oldest first."""

@@ -55,6 +55,21 @@ def test_one_tool_at_one_output(tmp_path, holder):
     hold_output(tmp_path / "model")
 
 
+def test_a_lock_that_others_have_made_into_something_else(tmp_path):
+    """What a link points to is not written, and a pipe is not waited for."""
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / ".lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="symbolic links"):
+        lock_folder(tmp_path)
+    (tmp_path / ".model.lock").symlink_to(tmp_path / "precious")
+    hold_output(tmp_path / "model")
+    assert (tmp_path / "precious").read_text() == "mine"
+    os.mkfifo(tmp_path / "pipe")
+    os.replace(tmp_path / "pipe", tmp_path / ".lock")
+    with pytest.raises(OSError, match="no file of locks"):
+        lock_folder(tmp_path)
+
+
 def test_a_file_system_without_locks_is_no_error(tmp_path, monkeypatch):
     def none_here(handle, operation):
         raise OSError(37, "No locks available")

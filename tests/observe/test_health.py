@@ -3,8 +3,10 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from mindrlhf_lite.checkpoint.store import Checkpoint, CheckpointStore
 from mindrlhf_lite.config.schema import HealthConfig
 from mindrlhf_lite.observe.health import CHECKS, Finding, History, after_step, health_metrics, new_lines
 
@@ -106,6 +108,7 @@ def test_a_check_waits_is_said_once_and_begins_anew():
     dead = {**HEALTHY, "policy/grad_norm": 0.0}
     two = after([HEALTHY, dead, dead])
     assert two.found == () and two.in_a_row["dead_gradients"] == 2
+    assert two.failing_since(3) == 2 and after([dead, HEALTHY]).failing_since(2) is None
     three = after([dead], two, first_step=4)
     (line,) = new_lines(two, three, 4)
     assert line.startswith("warning: step 4 is unhealthy (dead_gradients, since step 2): the gradient norm is 0 though")
@@ -115,6 +118,17 @@ def test_a_check_waits_is_said_once_and_begins_anew():
     again = after([HEALTHY, *[dead] * 3], four, first_step=6)
     assert [(each.first_step, each.last_step) for each in again.found] == [(2, 5), (7, 9)]
     assert again.failing(9) == [again.found[1]] and again.failing(6) == []
+
+
+def test_what_was_saved_before_a_check_began_to_fail_is_kept(tmp_path):
+    """Also while nobody can know yet that it will fail for long, and where few checkpoints are kept."""
+    store, history, dead = CheckpointStore(tmp_path, 2), BEGUN, {**HEALTHY, "policy/grad_norm": 0.0}
+    for step in range(1, 10):
+        history = after([dead if step >= 4 else HEALTHY], history, replace(LIMITS, patience=5), first_step=step)
+        spared = store.newest_before(history.failing_since(step))
+        store.save(Checkpoint(step, {}, {"a": np.ones(3, np.float32)}), spared=spared)
+        assert step < 4 or 3 in store.steps(), step
+    assert store.steps() == [9, 8, 3]
 
 
 def test_a_history_is_the_same_behind_a_checkpoint():
