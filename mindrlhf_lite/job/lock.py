@@ -19,6 +19,8 @@ from mindrlhf_lite.errors import UserError
 LOCK_FILE = ".lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
+_held: set[Path] = set()  # by this process, beside outputs
+
 
 class FolderIsTaken(Exception):
     """Somebody else holds the lock; the text says who."""
@@ -41,6 +43,8 @@ def hold_output(path: str | Path) -> None:
     """
     output = Path(os.path.abspath(path))
     file = output.with_name(f".{output.name}.lock")
+    if file in _held:
+        return
     with contextlib.suppress(OSError):
         output.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -48,6 +52,7 @@ def hold_output(path: str | Path) -> None:
         except FolderIsTaken as taken:
             raise UserError(f"{path}: another command is writing it ({taken}); wait for it, or give another") from None
         if handle is not None:
+            _held.add(file)
             atexit.register(file.unlink, missing_ok=True)
 
 
