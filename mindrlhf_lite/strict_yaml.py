@@ -52,9 +52,18 @@ class _StrictLoader(yaml.SafeLoader):
             )
         return self.construct_yaml_float(node) if node.tag.endswith(":float") else self.construct_yaml_int(node)
 
+    def refuse_tag(self, node: yaml.Node) -> None:
+        raise yaml.constructor.ConstructorError(
+            problem=f"the tag {node.tag.replace('tag:yaml.org,2002:', '!!')} is not supported; "
+            "write a list or a mapping",
+            problem_mark=node.start_mark,
+        )
+
 
 for _kind in ("int", "float"):
     _StrictLoader.add_constructor(f"tag:yaml.org,2002:{_kind}", _StrictLoader.construct_number)
+for _kind in ("omap", "pairs", "set"):  # no setting needs them, and their values are none that `_count` knows
+    _StrictLoader.add_constructor(f"tag:yaml.org,2002:{_kind}", _StrictLoader.refuse_tag)
 
 
 def load_yaml(text: str) -> Any:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.errors import UserError, short_repr
 from mindrlhf_lite.json_file import parse_json
 from mindrlhf_lite.text_file import read_text
 from mindrlhf_lite.types import FinishReason
@@ -92,8 +92,7 @@ def _check(values: Any, name: str, where: str) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return short_repr(value, _SHOWN)
 
 
 def check_completion(row: Any, where: str) -> dict[str, Any]:

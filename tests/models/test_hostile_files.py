@@ -1,6 +1,5 @@
 """Files that are made to mislead: none is taken for a model, none takes the memory or the day."""
 
-import datetime
 import hashlib
 import json
 import sqlite3
@@ -109,6 +108,18 @@ def test_aliases_that_multiply_end_in_words(tmp_path):
     assert np.isnan(load_yaml("a: .nan")["a"])
 
 
+def test_pairs_do_not_multiply_in_place_of_aliases():
+    levels = "".join(f"a{n}: &a{n} !!pairs [{', '.join([f'x: *a{n - 1}'] * 9)}]\n" for n in range(1, 9))
+    with pytest.raises(yaml.YAMLError, match="!!pairs is not supported"):
+        load_yaml("a0: &a0 !!pairs [x: 1, x: 2]\n" + levels + "rl_config: {max_steps: *a7}")
+
+
+@pytest.mark.parametrize("value", ["x" * 10**6, ["x" * 10**6] * 10_000, dict.fromkeys(range(10_000), "x")])
+def test_values_are_shortened_in_messages(value):
+    (problem,) = collect({"rl_config.max_steps": value})[1]
+    assert len(problem) < 400 and "..." in problem and "a whole number is needed" in problem
+
+
 def test_merged_mappings_do_not_multiply():
     levels = "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 12))
     assert load_yaml("a0: &a0 {x: 1, y: 2}\n" + levels)["a11"] == {"x": 1, "y": 2}
@@ -130,7 +141,10 @@ def test_merged_mappings_do_not_multiply():
         ("a: !!float ''", "a value cannot be read"),
         ("a: !!bool maybe", "a value cannot be read"),
         ("a: !!timestamp x", "a value cannot be read"),
-        ("a: !!set [1]", "a mapping is needed"),
+        ("a: !!set [1]", "the tag !!set is not supported"),
+        ("a: !!set {x, y}", "the tag !!set is not supported"),
+        ("a: !!omap [x: 1]", "the tag !!omap is not supported"),
+        ("a: !!pairs [x: 1]", "the tag !!pairs is not supported"),
         ("a: 2020-99-99", "a value cannot be read"),
         ('a: "\\U00110000"', "a value cannot be read"),
         ("a: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
