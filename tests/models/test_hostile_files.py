@@ -126,6 +126,14 @@ def test_merged_mappings_do_not_multiply():
     assert load_yaml("x: &x {a: 1, b: 3}\ny: {<<: *x, a: 2}")["y"] == {"a": 2, "b": 3}
 
 
+@pytest.mark.parametrize("merge", ["*m{0}", "[*m{0}]"])
+def test_a_long_chain_of_merges_is_refused_early(merge):
+    chain = "".join(f"m{n}: &m{n} {{<<: {merge.format(n - 1)}, k{n}: 1}}\n" for n in range(1, 1000))
+    with pytest.raises(yaml.YAMLError, match=r"more than 100,000 keys") as caught:
+        load_yaml("m0: &m0 {}\n" + chain)
+    assert caught.value.problem_mark.line < 500  # not after the half million keys of all
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
