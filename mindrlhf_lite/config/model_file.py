@@ -17,6 +17,7 @@ from mindrlhf_lite.json_file import read_json
 from mindrlhf_lite.models.megatron import is_megatron, shape_from_megatron
 from mindrlhf_lite.models.mindformers import shape_from_mindformers, strategies_from_mindformers
 from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.shapes.token_ids import check_token_ids
 from mindrlhf_lite.strict_yaml import read_yaml_file
 
 
@@ -84,6 +85,7 @@ def read_model_file(path: str) -> ModelFile:
             key in model for key in ("hidden_size", "num_layers")
         ):  # newer files leave the shape to a Hugging Face folder
             return replace(_shape_of_folder(folder, path), strategies=strategies_from_mindformers(values, path))
+        check_token_ids(model, f"model_config {path}: model.model_config")
         return ModelFile(
             shape_from_mindformers(model, path),
             strategies_from_mindformers(values, path),

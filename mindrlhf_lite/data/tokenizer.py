@@ -18,6 +18,7 @@ from mindrlhf_lite.data.tokenizer_reader import (
 )
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.json_file import read_json
+from mindrlhf_lite.shapes.token_ids import check_token_ids
 from mindrlhf_lite.text_file import say
 
 _PROBE = "1+1"
@@ -188,8 +189,9 @@ def _end_ids_of_model(folder: Path) -> tuple[int, ...] | None:
     """eos_token_id of generation_config.json, else of config.json; None where neither says."""
     for name in ("generation_config.json", "config.json"):
         path = folder / name
-        found = read_json(path).get("eos_token_id") if path.is_file() else None
-        if found is not None:
+        values = read_json(path) if path.is_file() else {}
+        check_token_ids(values, str(path))
+        if (found := values.get("eos_token_id")) is not None:
             return tuple(found) if isinstance(found, list) else (found,)
     return None
 

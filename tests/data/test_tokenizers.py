@@ -130,6 +130,20 @@ def test_a_broken_tokenizer_json_is_said_in_a_line(tmp_path, text):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["generation_config.json", "config.json"])
+@pytest.mark.parametrize("value", [{"a": 1}, [1e30], [[1]], "2", True, -1, 2**40, 1.0])
+def test_end_tokens_that_are_none_are_named(tmp_path, name, value):
+    folder = save_tokenizer(tmp_path, texts={name: json.dumps({"eos_token_id": value})})
+    with pytest.raises(UserError, match=rf"{name}: eos_token_id=.*: a token id, or a list of them, is needed"):
+        Tokenizer(folder)
+
+
+@pytest.mark.parametrize("value", [None, 3, [], [3, 4]])
+def test_end_tokens_that_are_some_are_taken(tmp_path, value):
+    ids = {"eos_token_id": value, "pad_token_id": -1, "bos_token_id": None}
+    Tokenizer(save_tokenizer(tmp_path, texts={"generation_config.json": json.dumps(ids)}))
+
+
 MISSING = {"id": "<|none|>", "type_id": 0}
 PANICS = [
     {"normalizer": {"type": "Precompiled", "precompiled_charsmap": ""}},

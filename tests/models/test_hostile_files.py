@@ -84,6 +84,13 @@ def test_an_index_names_files_of_its_folder_only(tmp_path, name):
         {"hidden_size": float("inf")},
         {"num_attention_heads": 10**30},
         {"model_type": ["qwen2"]},
+        {"num_key_value_heads": 0},
+        {"tie_word_embeddings": "x"},
+        {"tie_word_embeddings": 1},
+        {"eos_token_id": {"a": 1}},
+        {"eos_token_id": [1e30]},
+        {"pad_token_id": [1]},
+        {"bos_token_id": "1"},
     ],
 )
 def test_shapes_that_no_model_has(change):
@@ -251,6 +258,7 @@ def test_states_without_a_model(tmp_path, state):
         ("model: {model_config: {type: LlamaConfig}}\npretrained_model_dir: ME", "a Hugging Face folder is needed"),
         ("model: {model_config: TINY}\nparallel_config: {data_parallel: {}}", "parallel_config.data_parallel={}"),
         ("model: {model_config: TINY}\nrecompute_config: [1]", "recompute_config=\\[1\\]: a mapping"),
+        ("model: {model_config: {eos_token_id: [x], type: LlamaConfig, hidden_size: 8}}", "model_config: eos_token_id"),
         ("a: [", "m.yaml:1: not valid YAML"),
         ("a: {ffn_hidden_size: 8, rotary_base: 2020-01-01}", "m.yaml: as a config.json: missing"),
     ],
