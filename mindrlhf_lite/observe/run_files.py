@@ -150,6 +150,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def check_is_regular(path: Path) -> None:
+    """Raises UserError for a folder, a link to nothing, and what a reader could wait at for ever (a FIFO)."""
+    if not path.is_file():
+        raise UserError(f"{path}: a regular file is needed, and this is none; remove it")
+
+
 def read_json_lines(path: Path, check: Callable[[Any, str], dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of a file, each checked. Raises UserError: file, line, and what is wrong."""
     rows = []
