@@ -20,6 +20,8 @@ _LONGEST_NUMBER = (
 
 
 class _StrictLoader(yaml.SafeLoader):
+    num_keys = 0  # of all mappings so far, each counted as often as it is merged
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         if not isinstance(node, yaml.MappingNode):  # "!!map [1]"
             raise yaml.constructor.ConstructorError(problem="a mapping is needed", problem_mark=node.start_mark)
@@ -40,7 +42,15 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """With "<<" of one mapping many times over, its keys are there once: they cannot multiply level by level."""
+        """With "<<" of one mapping many times over, its keys are there once: they cannot multiply level by level. A
+        chain of them repeats the keys of all before it: those are counted before they are copied.
+        """
+        self.num_keys += len(node.value)
+        if self.num_keys > _MOST_VALUES:
+            raise yaml.constructor.ConstructorError(
+                problem=f'its mappings hold more than {_MOST_VALUES:,} keys, with those that "<<" repeats',
+                problem_mark=node.start_mark,
+            )
         super().flatten_mapping(node)
         node.value = list({id(key): (key, value) for key, value in node.value}.values())
 
@@ -52,9 +62,18 @@ class _StrictLoader(yaml.SafeLoader):
             )
         return self.construct_yaml_float(node) if node.tag.endswith(":float") else self.construct_yaml_int(node)
 
+    def refuse_tag(self, node: yaml.Node) -> None:
+        raise yaml.constructor.ConstructorError(
+            problem=f"the tag {node.tag.replace('tag:yaml.org,2002:', '!!')} is not supported; "
+            "write a list or a mapping",
+            problem_mark=node.start_mark,
+        )
+
 
 for _kind in ("int", "float"):
     _StrictLoader.add_constructor(f"tag:yaml.org,2002:{_kind}", _StrictLoader.construct_number)
+for _kind in ("omap", "pairs", "set"):  # no setting needs them, and their values are none that `_count` knows
+    _StrictLoader.add_constructor(f"tag:yaml.org,2002:{_kind}", _StrictLoader.refuse_tag)
 
 
 def load_yaml(text: str) -> Any:

@@ -18,7 +18,7 @@ import yaml
 from mindrlhf_lite.cli import nearest_flag
 from mindrlhf_lite.config.aliases.tables import MINDRLHF, MINDSPEED_RL, find_row, table
 from mindrlhf_lite.config.schema import FLOAT_TYPES, Config
-from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.errors import UserError, short_repr
 from mindrlhf_lite.strict_yaml import load_yaml, read_yaml_file
 from mindrlhf_lite.text_file import check_is_name
 
@@ -143,7 +143,7 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
         try:
             value = load_yaml(f"[{text}]" if is_list and not text.startswith("[") else text)
         except yaml.YAMLError:
-            problems.append(f"{key}={text!r}: not a valid value")
+            problems.append(f"{key}={short_repr(text)}: not a valid value")
             continue
         overrides[key] = text if types.get(key) is str else value
     if problems:
@@ -178,7 +178,9 @@ def collect(values: dict[str, Any]) -> tuple[Config, list[str]]:
         key = _SYNONYMS.get(key, key)
         if key.partition(".")[0] in _ROLES and key.partition(".")[2] in _ALWAYS_FLOAT32:
             if value not in FLOAT_TYPES:
-                problems.append(f"{key}={value!r}: must be one of {', '.join(FLOAT_TYPES)}; float32 is used anyway")
+                problems.append(
+                    f"{key}={short_repr(value)}: must be one of {', '.join(FLOAT_TYPES)}; float32 is used anyway"
+                )
             continue
         if key not in fields:
             row = find_row(MINDRLHF, key)
@@ -193,7 +195,7 @@ def collect(values: dict[str, Any]) -> tuple[Config, list[str]]:
         try:
             clean[key] = _convert(value, types[key], fields[key])
         except ValueError as error:
-            problems.append(f"{key}={value!r}: {error}")
+            problems.append(f"{key}={short_repr(value)}: {error}")
     if num_unknown > _UNKNOWN_SHOWN:
         problems.append(f"and {num_unknown - _UNKNOWN_SHOWN:,} more unknown keys; is it a configuration at all?")
     return _construct(Config, "", clean), problems
@@ -205,19 +207,19 @@ def without_effect(values: dict[str, Any]) -> list[str]:
     for key, value in values.items():
         row = None if key in known else find_row(MINDRLHF, key)
         if row is not None and row.kind in ("accept", "lacks", "refuse") and row.allows(value):
-            lines.append(f"{key}={value!r} has no effect: {row.text}")
+            lines.append(f"{key}={short_repr(value)} has no effect: {row.text}")
     return lines
 
 
 def _unknown(key: str, value: Any, known: list[str]) -> str:
     name = key.rpartition(".")[2]
     if settings := [other for other in known if other.startswith(f"{key}.")]:
-        return f"{key}={value!r}: a section, not a setting: give its settings below it, such as {settings[0]}"
+        return f"{key}={short_repr(value)}: a section, not a setting: give its settings below it, such as {settings[0]}"
     for toolkit in (MINDRLHF, MINDSPEED_RL):
         row = find_row(toolkit, key) or find_row(toolkit, key.replace("actor_config.", "megatron."))
         if row is not None and row.section != "flat":
             what = f"{row.ours} here" if row.kind == "to" else row.text
-            return f"{key}={value!r}: a key of {toolkit}: {what} (docs/migration.md)"
+            return f"{key}={short_repr(value)}: a key of {toolkit}: {what} (docs/migration.md)"
     section = key.rpartition(".")[0]
     if not section and (flag := nearest_flag([key], _every_flag())):
         return f"--{key}: unknown; did you mean {flag}?"
@@ -225,7 +227,7 @@ def _unknown(key: str, value: Any, known: list[str]) -> str:
     near = [f"{section}.{close}" for close in difflib.get_close_matches(name, there, 1, 0.8)]
     near = near or [k for k in known if k.endswith("." + name)][:1]
     advice = f"did you mean {near[0]}?" if near else "remove it; docs/config.md lists all keys"
-    return f"{key}={value!r}: unknown key; {advice}"
+    return f"{key}={short_repr(value)}: unknown key; {advice}"
 
 
 def _convert(value: Any, wanted: Any, entry: dataclasses.Field) -> Any:

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.errors import UserError, short_repr
 from mindrlhf_lite.json_file import read_json
 from mindrlhf_lite.models.megatron import is_megatron, shape_from_megatron
 from mindrlhf_lite.models.mindformers import shape_from_mindformers, strategies_from_mindformers
 from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.shapes.token_ids import check_token_ids
 from mindrlhf_lite.strict_yaml import read_yaml_file
 
 
@@ -75,13 +76,16 @@ def read_model_file(path: str) -> ModelFile:
         )
     model = values["model"]
     if "model_config" in model and not isinstance(model["model_config"], dict):
-        raise UserError(f"model_config {path}: model.model_config must be a mapping, not {model['model_config']!r}")
+        raise UserError(
+            f"model_config {path}: model.model_config must be a mapping, not {short_repr(model['model_config'])}"
+        )
     if "model_config" in model:
         model, folder = model["model_config"], values.get("pretrained_model_dir")
         if folder and not any(
             key in model for key in ("hidden_size", "num_layers")
         ):  # newer files leave the shape to a Hugging Face folder
             return replace(_shape_of_folder(folder, path), strategies=strategies_from_mindformers(values, path))
+        check_token_ids(model, f"model_config {path}: model.model_config")
         return ModelFile(
             shape_from_mindformers(model, path),
             strategies_from_mindformers(values, path),
@@ -96,7 +100,9 @@ def read_model_file(path: str) -> ModelFile:
 
 def _shape_of_folder(folder: Any, path: str) -> ModelFile:
     if not isinstance(folder, str) or not Path(folder).is_dir():
-        raise UserError(f"model_config {path}: pretrained_model_dir={folder!r}: a Hugging Face folder is needed")
+        raise UserError(
+            f"model_config {path}: pretrained_model_dir={short_repr(folder)}: a Hugging Face folder is needed"
+        )
     return read_model_file(folder)
 
 

@@ -9,9 +9,16 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from mindrlhf_lite.data.tokenizer_reader import NAMED_TEMPLATES, TOKENIZER_FILES, read_tokenizer
+from mindrlhf_lite.data.tokenizer_reader import (
+    NAMED_TEMPLATES,
+    TOKENIZER_FILES,
+    main_file,
+    panics_as_errors,
+    read_tokenizer,
+)
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.json_file import read_json
+from mindrlhf_lite.shapes.token_ids import check_token_ids
 from mindrlhf_lite.text_file import say
 
 _PROBE = "1+1"
@@ -43,6 +50,7 @@ class Tokenizer:
 
     def __init__(self, tokenizer_dir: str | None = None, vocab_path: str | None = None, merges_path: str | None = None):
         self._tokenizer = read_tokenizer(tokenizer_dir, vocab_path, merges_path)
+        self._file = vocab_path if tokenizer_dir is None else main_file(Path(tokenizer_dir))
         with_special = self._tokenizer(_PROBE)["input_ids"]
         plain = self._tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
         self._begin: list[int] = next(
@@ -64,7 +72,8 @@ class Tokenizer:
 
     def encode_continuation_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text as what follows other text, that is of a completion: nothing is added."""
-        return self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        with panics_as_errors(self._file):
+            return self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
 
     def encode_continuation(self, text: str) -> list[int]:
         return self.encode_continuation_batch([text])[0]
@@ -74,7 +83,8 @@ class Tokenizer:
         verifiers look for them.
         """
         seen = [token for token in ids if token not in self._silent]
-        return self._tokenizer.decode(seen, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        with panics_as_errors(self._file):
+            return self._tokenizer.decode(seen, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def _unseen_ids(self, folder: str | None) -> frozenset[int]:
         """Special tokens that are no text: those with a role, the model's end tokens, and all that look like no tag."""
@@ -179,8 +189,9 @@ def _end_ids_of_model(folder: Path) -> tuple[int, ...] | None:
     """eos_token_id of generation_config.json, else of config.json; None where neither says."""
     for name in ("generation_config.json", "config.json"):
         path = folder / name
-        found = read_json(path).get("eos_token_id") if path.is_file() else None
-        if found is not None:
+        values = read_json(path) if path.is_file() else {}
+        check_token_ids(values, str(path))
+        if (found := values.get("eos_token_id")) is not None:
             return tuple(found) if isinstance(found, list) else (found,)
     return None
 

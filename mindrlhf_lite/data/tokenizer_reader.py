@@ -8,6 +8,8 @@ the special tokens and chat templates beside it.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from mindrlhf_lite.text_file import read_text
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 NAMED_TEMPLATES = "additional_chat_templates"  # a folder of NAME.jinja, as transformers writes it
+_PROBES = ("1+1", "It's 1,234.5 kg\n\n <think>\u4f60\u597d \u00dcbung</think>")
 _CONFIG, _SPECIAL, _TEMPLATE = "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"
 _ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _KEPT = (*_ROLES, "additional_special_tokens", "chat_template", "clean_up_tokenization_spaces", "model_max_length")
@@ -38,9 +41,26 @@ def read_tokenizer(tokenizer_dir: str | None, vocab_path: str | None = None, mer
     from transformers import Qwen2TokenizerFast
 
     try:
-        return _tried(Qwen2TokenizerFast(vocab_file=vocab_path, merges_file=merges_path))
+        with panics_as_errors(vocab_path):
+            return _tried(Qwen2TokenizerFast(vocab_file=vocab_path, merges_file=merges_path))
     except Exception as error:  # the library raises many kinds on broken files
         raise UserError(f"cannot read the tokenizer of {vocab_path}: {_line(error)}") from None
+
+
+@contextmanager
+def panics_as_errors(file: str | Path | None) -> Iterator[None]:
+    """Turns a panic of the Rust library, which is no Exception, into a UserError. Args: file: that it was made of."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # pyo3 lets nobody import the class
+            raise
+        raise UserError(f"{file} makes the tokenizers library panic ({_line(error)}); save it anew") from None
+
+
+def main_file(folder: Path) -> Path:
+    """The file that a folder's tokenizer is made of."""
+    return next((folder / name for name in TOKENIZER_FILES if (folder / name).is_file()), folder)
 
 
 def _of_folder(folder: Path) -> Any:
@@ -49,7 +69,8 @@ def _of_folder(folder: Path) -> Any:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     try:
-        found = _tried(AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False))
+        with panics_as_errors(main_file(folder)):
+            found = _tried(AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False))
     except Exception as error:  # the library raises many kinds on broken files
         problem = error
     else:
@@ -59,7 +80,8 @@ def _of_folder(folder: Path) -> Any:
     if not (folder / "tokenizer.json").is_file():
         raise UserError(f"cannot read the tokenizer of {folder}: {_own_code(folder) or _line(problem)}")
     try:
-        return _of_tokenizer_json(folder)
+        with panics_as_errors(main_file(folder)):
+            return _of_tokenizer_json(folder)
     except UserError as error:
         raise UserError(f"cannot read the tokenizer of {folder}: {error}") from None
     except Exception:  # as above; what the library said first is nearer to what the folder's files say
@@ -85,8 +107,11 @@ def _of_tokenizer_json(folder: Path) -> Any:
 
 
 def _tried(tokenizer: Any) -> Any:
-    """The tokenizer, after its first call: not before that do settings of a wrong type (model_max_length) show."""
-    tokenizer("1+1")
+    """The tokenizer, after its first calls: not before them do settings of a wrong type (model_max_length) show, nor
+    special tokens that the vocabulary lacks.
+    """
+    for text in _PROBES:
+        tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=False)
     return tokenizer
 
 
@@ -125,5 +150,5 @@ def _own_code(folder: Path) -> str:
     return f"{_CONFIG} names code of the folder (auto_map), which is never run; save the tokenizer with tokenizer.json"
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__

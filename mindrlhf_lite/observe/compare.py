@@ -12,6 +12,7 @@ from typing import Any
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.json_file import parse_json
 from mindrlhf_lite.observe.dump import ACTIVATION, GRADIENT, KEY_DATA, LOGPROBS, WEIGHT
+from mindrlhf_lite.observe.run_files import check_is_regular
 from mindrlhf_lite.text_file import read_text
 
 _ORDER = (KEY_DATA, WEIGHT, ACTIVATION, LOGPROBS, GRADIENT)
@@ -112,6 +113,7 @@ def read_step(folder: Path, step: int) -> list[dict[str, Any]]:
     """The lines of all ranks. Of ranks with pipeline stages, the first stages' come first."""
     lines = []
     for path in sorted((folder / f"step_{step:06d}").glob("rank_*.jsonl")):
+        check_is_regular(path)
         try:
             lines += [_checked(parse_json(line)) for line in read_text(path).splitlines()]
         except (ValueError, OSError) as error:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.errors import UserError, short_repr
 from mindrlhf_lite.json_file import parse_json
 from mindrlhf_lite.text_file import read_text
 from mindrlhf_lite.types import FinishReason
@@ -94,8 +94,7 @@ def _check(values: Any, name: str, where: str) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return short_repr(value, _SHOWN)
 
 
 def check_completion(row: Any, where: str) -> dict[str, Any]:
@@ -153,6 +152,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             if number < len(lines):
                 raise UserError(f"{path}:{number}: {error}") from None
     return rows
+
+
+def check_is_regular(path: Path) -> None:
+    """Raises UserError for a folder, a link to nothing, and what a reader could wait at for ever (a FIFO)."""
+    if not path.is_file():
+        raise UserError(f"{path}: a regular file is needed, and this is none; remove it")
 
 
 def read_json_lines(path: Path, check: Callable[[Any, str], dict[str, Any]]) -> list[dict[str, Any]]:

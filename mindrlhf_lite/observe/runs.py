@@ -16,6 +16,7 @@ from mindrlhf_lite.observe.run_files import (
     accuracies,
     check_completion,
     check_evaluation,
+    check_is_regular,
     check_summary,
     read_json_lines,
     read_metrics,
@@ -83,6 +84,8 @@ def _rows_by_step(
     name = re.compile(rf"{kind}_([0-9]{{1,18}})\.jsonl")
     files = {path: name.fullmatch(path.name) for path in (folder / "completions").glob(f"{kind}_*.jsonl")}
     steps = sorted((int(found[1]), path) for path, found in files.items() if found)
+    for _, path in steps:
+        check_is_regular(path)
     return {step: read_json_lines(path, check) for step, path in steps}
 
 

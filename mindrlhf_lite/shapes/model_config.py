@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.errors import UserError, short_repr
 from mindrlhf_lite.json_file import read_json
+from mindrlhf_lite.shapes.token_ids import check_token_ids
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class ModelConfig:
         model_type = values.get("model_type")
         if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
             supported = ", ".join(f"{name!r} ({architecture.models})" for name, architecture in ARCHITECTURES.items())
-            raise UserError(f"{source}: model_type={model_type!r} is not supported; supported: {supported}")
+            raise UserError(f"{source}: model_type={short_repr(model_type)} is not supported; supported: {supported}")
         for key, only in (
             ("hidden_act", "silu"),
             ("use_sliding_window", False),
@@ -129,16 +130,21 @@ class ModelConfig:
             ("mlp_bias", False),
         ):
             if (values.get(key) or only) != only:
-                raise UserError(f"{source}: {key}={values[key]!r} is not supported; {only!r} is")
+                raise UserError(f"{source}: {key}={short_repr(values[key])} is not supported; {only!r} is")
         rope = values.get("rope_parameters") or values.get("rope_scaling")
         required = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-        if values.get("head_dim") == 0:
-            raise UserError(f"{source}: head_dim=0: must be positive, or left out")
+        for key in ("head_dim", "num_key_value_heads"):
+            if values.get(key) == 0:
+                raise UserError(f"{source}: {key}=0: must be positive, or left out")
+        if not isinstance(values.get("tie_word_embeddings"), bool | None):
+            tied = short_repr(values["tie_word_embeddings"])
+            raise UserError(f"{source}: tie_word_embeddings={tied}: true or false is needed")
+        check_token_ids(values, source)
         missing = [key for key in required if key not in values]
         if missing:
             raise UserError(f"{source}: missing {', '.join(missing)}")
         if rope is not None and not isinstance(rope, dict):
-            raise UserError(f"{source}: rope_scaling={rope!r}: settings by name are needed")
+            raise UserError(f"{source}: rope_scaling={short_repr(rope)}: settings by name are needed")
         try:
             return cls(
                 **{key: int(values[key]) for key in required},
@@ -194,7 +200,7 @@ def _rope_scaling(rope: dict[str, Any], source: str) -> RopeScaling | None:
     if kind == "default":
         return None
     if kind != "llama3":
-        raise UserError(f"{source}: rope scaling {rope!r} is not supported; 'llama3' is")
+        raise UserError(f"{source}: rope scaling {short_repr(rope)} is not supported; 'llama3' is")
     names = [field.name for field in fields(RopeScaling)]
     if missing := [name for name in names if name not in rope]:
         raise UserError(f"{source}: rope_scaling lacks {', '.join(missing)}")

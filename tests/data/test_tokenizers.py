@@ -14,6 +14,7 @@ from tokenizers.processors import TemplateProcessing
 
 from mindrlhf_lite.data.templates import load_template
 from mindrlhf_lite.data.tokenizer import Tokenizer, copy_tokenizer
+from mindrlhf_lite.data.tokenizer_reader import panics_as_errors
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.inference import ids_of
 
@@ -127,6 +128,54 @@ def test_a_broken_tokenizer_json_is_said_in_a_line(tmp_path, text):
     with pytest.raises(UserError, match="cannot read the tokenizer") as caught:
         Tokenizer(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "config.json"])
+@pytest.mark.parametrize("value", [{"a": 1}, [1e30], [[1]], "2", True, -1, 2**40, 1.0])
+def test_end_tokens_that_are_none_are_named(tmp_path, name, value):
+    folder = save_tokenizer(tmp_path, texts={name: json.dumps({"eos_token_id": value})})
+    with pytest.raises(UserError, match=rf"{name}: eos_token_id=.*: a token id, or a list of them, is needed"):
+        Tokenizer(folder)
+
+
+@pytest.mark.parametrize("value", [None, 3, [], [3, 4]])
+def test_end_tokens_that_are_some_are_taken(tmp_path, value):
+    ids = {"eos_token_id": value, "pad_token_id": -1, "bos_token_id": None}
+    Tokenizer(save_tokenizer(tmp_path, texts={"generation_config.json": json.dumps(ids)}))
+
+
+MISSING = {"id": "<|none|>", "type_id": 0}
+PANICS = [
+    {"normalizer": {"type": "Precompiled", "precompiled_charsmap": ""}},
+    {
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": MISSING}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {},
+        }
+    },
+]
+
+
+@pytest.mark.parametrize("change", PANICS)
+@pytest.mark.parametrize("tokenizer_class", ["PreTrainedTokenizerFast", "OfItsOwn"])
+def test_a_tokenizer_json_that_makes_the_library_panic_is_named(tmp_path, change, tokenizer_class):
+    folder = save_tokenizer(tmp_path, config={"tokenizer_class": tokenizer_class})
+    values = json.loads((tmp_path / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps({**values, **change}))
+    with pytest.raises(UserError, match=r"tokenizer\.json makes the tokenizers library panic") as caught:
+        Tokenizer(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_panic_at_a_later_text_is_an_error_and_an_interrupt_stays_one():
+    panic = type("PanicException", (BaseException,), {})
+    with pytest.raises(UserError, match="makes the tokenizers library panic"), panics_as_errors("t.json"):
+        raise panic("index out of bounds")
+    for other in (KeyboardInterrupt, SystemExit):
+        with pytest.raises(other), panics_as_errors("t.json"):
+            raise other
 
 
 TAGS = ["<think>", "</think>", "<answer>", "</answer>", "<tool_call>", "</tool_call>", "[THINK]"]

@@ -84,6 +84,13 @@ def test_an_index_names_files_of_its_folder_only(tmp_path, name):
         {"hidden_size": float("inf")},
         {"num_attention_heads": 10**30},
         {"model_type": ["qwen2"]},
+        {"num_key_value_heads": 0},
+        {"tie_word_embeddings": "x"},
+        {"tie_word_embeddings": 1},
+        {"eos_token_id": {"a": 1}},
+        {"eos_token_id": [1e30]},
+        {"pad_token_id": [1]},
+        {"bos_token_id": "1"},
     ],
 )
 def test_shapes_that_no_model_has(change):
@@ -108,10 +115,30 @@ def test_aliases_that_multiply_end_in_words(tmp_path):
     assert np.isnan(load_yaml("a: .nan")["a"])
 
 
+def test_pairs_do_not_multiply_in_place_of_aliases():
+    levels = "".join(f"a{n}: &a{n} !!pairs [{', '.join([f'x: *a{n - 1}'] * 9)}]\n" for n in range(1, 9))
+    with pytest.raises(yaml.YAMLError, match="!!pairs is not supported"):
+        load_yaml("a0: &a0 !!pairs [x: 1, x: 2]\n" + levels + "rl_config: {max_steps: *a7}")
+
+
+@pytest.mark.parametrize("value", ["x" * 10**6, ["x" * 10**6] * 10_000, dict.fromkeys(range(10_000), "x")])
+def test_values_are_shortened_in_messages(value):
+    (problem,) = collect({"rl_config.max_steps": value})[1]
+    assert len(problem) < 400 and "..." in problem and "a whole number is needed" in problem
+
+
 def test_merged_mappings_do_not_multiply():
     levels = "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 12))
     assert load_yaml("a0: &a0 {x: 1, y: 2}\n" + levels)["a11"] == {"x": 1, "y": 2}
     assert load_yaml("x: &x {a: 1, b: 3}\ny: {<<: *x, a: 2}")["y"] == {"a": 2, "b": 3}
+
+
+@pytest.mark.parametrize("merge", ["*m{0}", "[*m{0}]"])
+def test_a_long_chain_of_merges_is_refused_early(merge):
+    chain = "".join(f"m{n}: &m{n} {{<<: {merge.format(n - 1)}, k{n}: 1}}\n" for n in range(1, 1000))
+    with pytest.raises(yaml.YAMLError, match=r"more than 100,000 keys") as caught:
+        load_yaml("m0: &m0 {}\n" + chain)
+    assert caught.value.problem_mark.line < 500  # not after the half million keys of all
 
 
 @pytest.mark.parametrize(
@@ -129,7 +156,10 @@ def test_merged_mappings_do_not_multiply():
         ("a: !!float ''", "a value cannot be read"),
         ("a: !!bool maybe", "a value cannot be read"),
         ("a: !!timestamp x", "a value cannot be read"),
-        ("a: !!set [1]", "a mapping is needed"),
+        ("a: !!set [1]", "the tag !!set is not supported"),
+        ("a: !!set {x, y}", "the tag !!set is not supported"),
+        ("a: !!omap [x: 1]", "the tag !!omap is not supported"),
+        ("a: !!pairs [x: 1]", "the tag !!pairs is not supported"),
         ("a: 2020-99-99", "a value cannot be read"),
         ('a: "\\U00110000"', "a value cannot be read"),
         ("a: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
@@ -228,6 +258,7 @@ def test_states_without_a_model(tmp_path, state):
         ("model: {model_config: {type: LlamaConfig}}\npretrained_model_dir: ME", "a Hugging Face folder is needed"),
         ("model: {model_config: TINY}\nparallel_config: {data_parallel: {}}", "parallel_config.data_parallel={}"),
         ("model: {model_config: TINY}\nrecompute_config: [1]", "recompute_config=\\[1\\]: a mapping"),
+        ("model: {model_config: {eos_token_id: [x], type: LlamaConfig, hidden_size: 8}}", "model_config: eos_token_id"),
         ("a: [", "m.yaml:1: not valid YAML"),
         ("a: {ffn_hidden_size: 8, rotary_base: 2020-01-01}", "m.yaml: as a config.json: missing"),
     ],

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -71,6 +72,28 @@ def test_what_cannot_be_read_is_named(tmp_path, name, content, said):
     with pytest.raises(UserError, match=said) as caught:
         write_report([read_run(str(run), "run")], tmp_path / "report")
     assert name in str(caught.value)
+
+
+MAKERS = [os.mkfifo, os.mkdir, lambda path: os.symlink("nothing", path)]
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("name", [STEP, EVAL])
+def test_what_is_no_file_is_named_and_not_waited_for(tmp_path, make, name):
+    run = make_run(tmp_path / "run", 0.0, settings(0.1, tmp_path))
+    (run / name).unlink()
+    make(run / name)
+    with pytest.raises(UserError, match=rf"{name}: a regular file is needed"):
+        write_report([read_run(str(run), "run")], tmp_path / "report")
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_dump_that_is_no_file_is_named_and_not_waited_for(tmp_path, make):
+    path = step_file(tmp_path, 1, 0)
+    path.parent.mkdir()
+    make(path)
+    with pytest.raises(UserError, match="a regular file is needed"):
+        read_step(tmp_path, 1)
 
 
 @pytest.mark.parametrize(

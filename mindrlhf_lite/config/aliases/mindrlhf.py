@@ -12,6 +12,7 @@ from typing import Any
 from mindrlhf_lite.config.aliases.tables import MINDRLHF, table
 from mindrlhf_lite.config.aliases.translation import Translation, assume_defaults, defaults_of_ours, take_all
 from mindrlhf_lite.config.model_file import read_model_file
+from mindrlhf_lite.errors import short_repr
 
 _OF_MODEL_FILES = ("generate_config.sampling_config", "generate_config")  # in the oldest files
 _OWN_NAMES = {"deepseek": "", "deepseekv3": "", "llama": "llama3"}  # families that are not looked at, or called so
@@ -162,7 +163,9 @@ def _actor(translation: Translation, left: dict[str, Any]) -> None:
         if offset in (0, [0]) or (isinstance(offset, list) and not any(offset)) or stages == 1:
             translation.accepted.append(f"{role}_config.offset: {offset}: stages are even")
         elif not isinstance(offset, list) or len(offset) != stages:
-            translation.problems.append(f"{role}_config.offset={offset!r}: a list of {stages} numbers, one a stage")
+            translation.problems.append(
+                f"{role}_config.offset={short_repr(offset)}: a list of {stages} numbers, one a stage"
+            )
         else:
             _stage_layers(translation, role, offset)
     if ours.get("generate_config.sampling_config.temperature", 1.0) != 1.0:
@@ -212,7 +215,8 @@ def _rest(translation: Translation, left: dict[str, Any]) -> None:
         ranges = [[step, step] if isinstance(step, int) else step for step in steps]
         if not all(isinstance(each, list) and [type(number) for number in each] == [int, int] for each in ranges):
             translation.problems.append(
-                f"monitor_config.host_monitor_steps={steps!r}: numbers of steps, or pairs [first, last], are needed"
+                f"monitor_config.host_monitor_steps={short_repr(steps)}: numbers of steps, or pairs [first, last], "
+                "are needed"
             )
             ranges = []
         ours["monitor_config.host_monitor_steps"] = sorted(

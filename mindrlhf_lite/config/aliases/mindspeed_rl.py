@@ -12,7 +12,7 @@ from typing import Any
 
 from mindrlhf_lite.config.aliases.tables import MINDSPEED_RL, Row, find_row
 from mindrlhf_lite.config.aliases.translation import Translation, assume_defaults
-from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.errors import UserError, short_repr
 from mindrlhf_lite.strict_yaml import read_yaml_file
 
 _OF_MEGATRON = ("megatron_training", "actor_config", "ref_config", "reward_config", "critic_config")
@@ -44,7 +44,7 @@ def translate_mindspeed_rl(values: dict[str, Any], path: str, num_ranks: int = 0
         row: Row | None = find_row(MINDSPEED_RL, key)
         name = key.replace("megatron.", "megatron_training.")
         if row is None and key.startswith("megatron."):
-            translation.problems.append(f"{name}={value!r}: unknown key")
+            translation.problems.append(f"{name}={short_repr(value)}: unknown key")
         elif row is None:
             translation.values[key] = value
         elif row.kind == "work":
@@ -214,7 +214,8 @@ class _Worked:
         ours, low, high = self.ours, self._get("rl_config.clip_ratio", 0.2), None
         if self._get("rl_config.adv_estimator", "group_norm") != "group_norm":
             self.translation.problems.append(
-                f"rl_config.adv_estimator={self.left['rl_config.adv_estimator']!r}: there is no critic; use group_norm"
+                f"rl_config.adv_estimator={short_repr(self.left['rl_config.adv_estimator'])}: there is no critic; "
+                "use group_norm"
             )
         if self.is_dapo and self._get("rl_config.clip_higher_enable", False):
             low, high = self._get("rl_config.clip_ratio_low", 0.1), self._get("rl_config.clip_ratio_high", 0.1)
@@ -273,7 +274,9 @@ class _Worked:
             self._set("rl_config.dataset_file", path, "megatron.data_path", note)
         style = ours.get("actor_config.lr_schedule.lr_decay_style")
         if style not in ("constant", "linear", "cosine"):
-            self.translation.problems.append(f"megatron_training.lr_decay_style={style!r}: constant, linear or cosine")
+            self.translation.problems.append(
+                f"megatron_training.lr_decay_style={short_repr(style)}: constant, linear or cosine"
+            )
         # a rate that is constant has no end
         if style == "constant":
             ours.pop("actor_config.lr_schedule.min_lr", None)

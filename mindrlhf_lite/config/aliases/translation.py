@@ -7,6 +7,7 @@ from typing import Any
 
 from mindrlhf_lite.config.aliases.tables import Row, find_row, table
 from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.errors import short_repr
 
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "int": ((int,), "a whole number"),
@@ -51,7 +52,7 @@ class Translation:
         elif row.kind == "lacks":
             self.missing.append(f"{key}: {_text(value)}: {row.text}")
         elif row.kind == "refuse":
-            self.problems.append(f"{key}={value!r}: {row.text}")
+            self.problems.append(f"{key}={short_repr(value)}: {row.text}")
 
     def work_out(self, key: str, value: Any, row: Row, left: dict[str, Any]) -> None:
         """Puts a setting that is to be worked out into `left`, if its type is right."""
@@ -63,7 +64,7 @@ class Translation:
             or (isinstance(value, bool) and bool not in types and types != (object,))
         ):
             if value is not None or wanted:
-                self.problems.append(f"{key}={value!r}: {name or 'a value'} is needed")
+                self.problems.append(f"{key}={short_repr(value)}: {name or 'a value'} is needed")
             return
         left[row.full_key] = value
         self.worked[key] = (value, row)
