@@ -120,8 +120,12 @@ def _make_configurations(folder: Path) -> None:
     small = json.loads((folder / "hf/config.json").read_text())
     strategy = {"actor_config": {"parallel_config": {"model_parallel": 2}}}
     _dump(folder / "small.yaml", {"model": small, "strategies": {2: strategy}})
-    _dump(theirs / "mindrlhf.yaml", _defaults_of(MINDRLHF))
-    _dump(theirs / "mindspeed_rl.yaml", {**_defaults_of(MINDSPEED_RL), "actor_config": {"model": "small"}})
+    of_mindrlhf, of_mindspeed = _defaults_of(MINDRLHF), _defaults_of(MINDSPEED_RL)
+    of_mindrlhf["rl_config"]["batch_size"] = 32
+    of_mindspeed["rl_config"]["n_samples_per_prompt"] = 4
+    of_mindspeed["generate_config"]["infer_tensor_parallel_size"] = 1
+    _dump(theirs / "mindrlhf.yaml", of_mindrlhf)
+    _dump(theirs / "mindspeed_rl.yaml", {**of_mindspeed, "actor_config": {"model": "small"}})
     (theirs / "model/small.yaml").write_text(MODEL_FILE)
     model = {"type": "LlamaConfig", "num_layers": 2, "num_heads": 4, "hidden_size": 32, "vocab_size": 64}
     parallel = {"data_parallel": 1, "model_parallel": 2, "pipeline_stage": 1}
@@ -232,7 +236,7 @@ def _configuration(folder: Path) -> None:
         path = str(folder / config)
         options = ["--dry_run", "--devices", "2", "--model_config", str(folder / model)]
         try:
-            parse_command_line(["--config", path, *options])
+            parse_command_line(["--config", path, *options], needs_prompts=False)
             translation = translate(read_yaml(path), path, num_ranks=2)
             if translation is not None:
                 shortest_yaml(translation)
