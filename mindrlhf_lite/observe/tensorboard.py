@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mindrlhf_lite.text_file import printable
+from mindrlhf_lite.text_file import say
 
 _VERSION = "brain.Event:2"  # of the format
 
@@ -70,6 +70,5 @@ class TensorBoard:
         try:
             yield
         except OSError as error:
-            what = printable(f"{folder}: {error.strerror or error}")
-            print(f"note: {what}; TensorBoard is left out from here on", flush=True)
+            say(f"note: {folder}: {error.strerror or error}; TensorBoard is left out from here on")
             self.close()
