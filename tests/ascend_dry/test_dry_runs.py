@@ -40,7 +40,7 @@ def simulate(rank, num_ranks, data, folder, *extra):
     variables["PYTHONPATH"] += f":{VERIFIERS}"
     command = [sys.executable, MAIN, *arguments(data, folder / "run", ASCEND, *extra)]
     folder.mkdir(exist_ok=True)
-    return run(command, cwd=folder, timeout=400, **variables)
+    return run(command, cwd=folder, timeout=900, **variables)
 
 
 def test_a_whole_run_with_everything_on(data, tmp_path):
