@@ -37,9 +37,14 @@ class ResumeHint:
     def as_dict(self) -> dict[str, str]:
         return asdict(self)
 
+    def newest(self) -> str:
+        """Example: "the newest checkpoint is after step 20"; "" where there is none."""
+        steps = steps_in(self.checkpoint_dir)
+        return f"the newest checkpoint is after step {steps[0]}" if steps else ""
+
     def text(self) -> str:
         """Example: "the newest checkpoint is after step 20; go on with: bash ... --resume output/run" """
-        steps = steps_in(self.checkpoint_dir)
-        if not steps:
+        newest = self.newest()
+        if not newest:
             return "there is no checkpoint to go on from (rl_config.save_ckpt_interval sets the steps between them)"
-        return f"the newest checkpoint is after step {steps[0]}; go on with: {self.command}"
+        return f"{newest}; go on with: {self.command}"

@@ -292,7 +292,7 @@ def _run(command: Command, work: Work, rank: int) -> None:
             _stop(f"error: rank {rank}: {error}", 1)
         if isinstance(error, RuinedModel):  # the same command would end there again
             withdraw_hint()
-            how = ""
+            how = f"; {newest}" if (newest := hint.newest()) else ""
         if isinstance(error, RuinedModel | Unhealthy):
             if rank:  # all ranks have found it: the first one says so, and the others are ended after it
                 time.sleep(_FIRST_RANK_S)
