@@ -105,7 +105,7 @@ def _writer(kind: Any) -> Writer:
     if origin is np.ndarray:
         return _write_array
     if origin in (list, tuple):
-        return _writer_of_items(kind)
+        return _of_items(kind, _writer, (list, tuple), list)
     if origin in (dict, Mapping):
         key, item = map(_writer, get_args(kind))
 
@@ -125,18 +125,21 @@ def _writer(kind: Any) -> Writer:
     return lambda value, arrays: _plain(origin, value)
 
 
-def _writer_of_items(kind: Any) -> Writer:
+def _of_items(kind: Any, of_kind: Callable[[Any], Writer | Reader], takes: Any, make: Callable[[list], Any]) -> Any:
+    """The writer or the reader of a list or a tuple. Args: of_kind: that of an item; takes: types of what it is given;
+    make: what it returns of the items.
+    """
     if kinds := _items(kind):
-        writers = list(map(_writer, kinds))
+        codecs = list(map(of_kind, kinds))
 
-        def write_each(value: Any, arrays: Arrays) -> Any:
-            if len(_of((list, tuple), value)) != len(writers):
+        def each(value: Any, arrays: Arrays) -> Any:
+            if len(_of(takes, value)) != len(codecs):
                 raise TypeError(f"{len(value)} items are not {kind}")
-            return [write(item, arrays) for write, item in zip(writers, value, strict=True)]
+            return make([codec(item, arrays) for codec, item in zip(codecs, value, strict=True)])
 
-        return write_each
-    write = _writer(get_args(kind)[0])
-    return lambda value, arrays: [write(item, arrays) for item in _of((list, tuple), value)]
+        return each
+    codec = of_kind(get_args(kind)[0])
+    return lambda value, arrays: make([codec(item, arrays) for item in _of(takes, value)])
 
 
 def _write_array(value: Any, arrays: Arrays) -> int:
@@ -186,7 +189,7 @@ def _reader(kind: Any) -> Reader:
     if origin is np.ndarray:
         return lambda place, arrays: arrays[range(len(arrays)).index(_plain(int, place))]
     if origin in (list, tuple):
-        return _reader_of_items(kind)
+        return _of_items(kind, _reader, list, origin)
     if origin in (dict, Mapping):
         key, item = map(_reader, get_args(kind))
         return lambda plain, arrays: {key(k, arrays): item(v, arrays) for k, v in _of(list, plain)}
@@ -202,16 +205,3 @@ def _reader(kind: Any) -> Reader:
     if issubclass(origin, Path):
         return lambda plain, arrays: Path(_plain(str, plain))
     return lambda plain, arrays: _plain(origin, plain)
-
-
-def _reader_of_items(kind: Any) -> Reader:
-    make = get_origin(kind) or kind
-    if kinds := _items(kind):
-        readers = list(map(_reader, kinds))
-
-        def read_each(plain: Any, arrays: Arrays) -> Any:
-            return make([read(item, arrays) for read, item in zip(readers, _of(list, plain), strict=True)])
-
-        return read_each
-    read = _reader(get_args(kind)[0])
-    return lambda plain, arrays: make([read(item, arrays) for item in _of(list, plain)])

@@ -43,12 +43,12 @@ class TensorBoard:
         """Nothing, once it could not be written."""
         from tensorboardX.summary import scalar
 
+        if self._records is None:
+            return
         with self._left_out_where_it_fails(self.folder):
             for key, value in values.items():
-                if self._records is not None:
-                    self._add(step=step, summary=scalar(key, value))
-            if self._records is not None:
-                self._records.flush()
+                self._add(step=step, summary=scalar(key, value))
+            self._records.flush()
 
     def close(self) -> None:
         if self._records is not None:
