@@ -74,7 +74,11 @@ CASES = (
         ),
     ),
     Case("moving_reference", ("--ref_config.sync_ref_model=true", "--ref_config.ref_model_sync_steps=2"), ranks=2),
-    Case("kl_in_reward", ("--rl_config.kl_in_reward=true", "--rl_config.loss=gspo")),
+    Case(
+        "kl_in_reward",
+        ("--rl_config.kl_in_reward=true", "--rl_config.loss=gspo", "--rl_config.advantage=rloo")
+        + ("--rl_config.loss_aggregation=sequence_mean",),
+    ),
     Case("resumed", ("--actor_config.lr_schedule.lr_decay_style=cosine",), steps=6, first_steps=4),
     Case("pipeline", ("--actor_config.parallel_config.pipeline_stage=2",), ranks=2, is_small=False),
     Case("vllm", ("--generate_config.use_vllm=1",)),
@@ -170,13 +174,17 @@ def main() -> None:
     options = parser.parse_args()
     chosen = [case for case in CASES if not options.only or case.name in options.only]
     if options.list:
-        print("\n".join(f"{case.name}: {case.ranks} rank(s), {case.steps} steps {' '.join(case.settings)}" for case in CASES))
+        print(
+            "\n".join(
+                f"{case.name}: {case.ranks} rank(s), {case.steps} steps {' '.join(case.settings)}" for case in CASES
+            )
+        )
         return
     data, failed = make_data(options.folder / "data"), 0
     for case in chosen:
         folders = [options.folder / case.name / name for name in ("there", "here")]
         with ThreadPoolExecutor(2 if case.ranks == 1 else 1) as pool:  # no more ranks than cores at once
-            list(pool.map(lambda tree, folder: run_case(case, tree, data, folder), (options.tree, ROOT), folders))
+            list(pool.map(run_case, [case] * 2, (options.tree, ROOT), [data] * 2, folders))
         found = differences(*folders)
         failed += bool(found)
         print(f"{case.name}: {'differs in ' + ', '.join(found) if found else 'equal'}", flush=True)

@@ -1,7 +1,7 @@
 """One step of a run on a simulated rank, over made-up sequences of full length: every phase is compiled for Ascend and
 nothing is computed.
 
-    python -m mindrlhf_lite.trainer.compiled_step REQUEST REPORT      (ascend/dry_run.py starts it, in its environment)
+    python -m mindrlhf_lite.ascend.compiled_step REQUEST REPORT      (ascend/dry_run.py starts it, in its environment)
 
 REQUEST is a `StepRequest` as wire.py writes it; REPORT becomes JSON: the device memory that every phase took at its
 peak, and the groups of parameters that were not in memory when they should have been, or were when they should not.
@@ -20,11 +20,11 @@ import numpy as np
 from mindrlhf_lite.ascend.dry_run import StepRequest
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
+from mindrlhf_lite.files.text_file import write_text
+from mindrlhf_lite.files.wire import from_bytes
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.swap.phases import phase_of_part
-from mindrlhf_lite.text_file import write_text
 from mindrlhf_lite.types import GenerateRequest, SamplingParams, TrainSequence
-from mindrlhf_lite.wire import from_bytes
 
 _NEW_TOKENS = 2  # of a decoding step there is one graph, however many tokens follow
 
@@ -39,9 +39,9 @@ def measure(config: Config, shape: ModelConfig) -> dict:
     import mindspore as ms
 
     from mindrlhf_lite.parallel.mesh import Mesh
+    from mindrlhf_lite.roles.build import build_roles
     from mindrlhf_lite.trainer.device_context import apply_context
-    from mindrlhf_lite.trainer.roles import build_roles
-    from mindrlhf_lite.trainer.schedule import LearningRate
+    from mindrlhf_lite.trainer.learning_rate import LearningRate
     from mindrlhf_lite.trainer.update import PolicyUpdate
 
     rl, context = config.rl_config, config.context

@@ -18,7 +18,7 @@ from mindspore import Parameter, Tensor, jit, mutable, nn, ops
 from mindrlhf_lite.models.decoder import MASKED, Decoder, DecoderLayer, causal_mask
 from mindrlhf_lite.models.kernels import kernels_of
 from mindrlhf_lite.models.zeros import zeros
-from mindrlhf_lite.rollout.draw import Drawing, draw_greedily, draw_tokens
+from mindrlhf_lite.rollout.graph_draw import Drawing, draw_greedily, draw_tokens
 
 _scatter_update = ops.ScatterUpdate()
 

@@ -14,7 +14,7 @@ from mindrlhf_lite.algorithms.ratios import importance_ratio
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.logprobs import SlotLogprobs
-from mindrlhf_lite.trainer.batches import MicroBatch
+from mindrlhf_lite.scoring.batches import MicroBatch
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from mindrlhf_lite.text_file import printable, printable_text, say
+from mindrlhf_lite.files.text_file import printable, printable_text, say
 
 # set to 1 by a program that passes on to a terminal what this one writes
 TERMINAL_VARIABLE = "MINDRLHF_LITE_TERMINAL"

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.text_file import read_text
+from mindrlhf_lite.files.text_file import read_text
 
 _MOST_VALUES = 100_000  # of a file, each counted as often as aliases repeat it
 _LONGEST_NUMBER = (

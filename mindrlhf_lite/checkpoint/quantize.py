@@ -27,8 +27,8 @@ import yaml
 
 from mindrlhf_lite.checkpoint.transform import open_checkpoint, write_mindformers
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.files.text_file import open_to_write, write_text
 from mindrlhf_lite.models.mindformers import mindformers_problem, mindformers_settings
-from mindrlhf_lite.text_file import open_to_write, write_text
 
 _HEAD = "lm_head"
 _LENGTH = 8  # of the forward pass that the observers need

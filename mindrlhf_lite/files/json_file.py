@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.text_file import read_text
+from mindrlhf_lite.files.text_file import read_text
 
 _DEEPEST = 100  # levels: what walks through a value, and Python's own repr, call themselves once a level
 

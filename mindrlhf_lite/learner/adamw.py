@@ -23,6 +23,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, jit, mutable, nn, ops
 
+from mindrlhf_lite.learner.loss_scale import LossScale
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.precision import Precision, to_storage
 from mindrlhf_lite.models.zeros import zeros
@@ -30,7 +31,6 @@ from mindrlhf_lite.parallel.collectives import GatherRows, SumOverAxis, plan_buc
 from mindrlhf_lite.parallel.layout import EMBEDDING, HEAD, buffers_at
 from mindrlhf_lite.parallel.mesh import Axis, RoleMesh
 from mindrlhf_lite.shapes.parameters import parameter_specs
-from mindrlhf_lite.trainer.loss_scale import LossScale
 
 AroundPart = Callable[[int], AbstractContextManager[None]]
 _adam_weight_decay = ops.AdamWeightDecay(use_locking=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]  # where the package lies
+ROOT = Path(__file__).resolve().parents[2]  # where the package lies
 _CODE = (
     "import sys; sys.path[0] = {root!r}; import runpy; "
     "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
@@ -16,6 +16,6 @@ _CODE = (
 
 def module_command(name: str) -> list[str]:
     """What to execute, to which its arguments are added; the name is a word of it, so that `ps` shows it. Example:
-    module_command("mindrlhf_lite.rewards.worker")
+    module_command("mindrlhf_lite.rewards.verifier_process")
     """
     return [sys.executable, "-c", _CODE.format(root=str(ROOT)), name]

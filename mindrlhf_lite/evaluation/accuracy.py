@@ -14,12 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.intervals import clustered_interval, difference_interval, wilson_interval
-from mindrlhf_lite.rewards.runner import RewardFunction
-from mindrlhf_lite.rollout.protocol import Progress, RolloutEngine
-from mindrlhf_lite.types import CompletionView, FinishReason, GenerateRequest, Prompt, RolloutGroup, SamplingParams
+from mindrlhf_lite.evaluation.intervals import clustered_interval, difference_interval, wilson_interval
+from mindrlhf_lite.rewards.reward_function import RewardFunction
+from mindrlhf_lite.types import CompletionView, FinishReason, RolloutGroup
 
 EVALUATION_STREAM = 1_000_003  # keeps evaluation's random streams apart from training's
 
@@ -139,24 +137,6 @@ def compare(first: np.ndarray, second: np.ndarray) -> Comparison:
         )
         test, p_value = "paired permutation", flips.pvalue
     return Comparison(mean, low, high, better, worse, float(p_value), test)
-
-
-def generate_groups(
-    engine: RolloutEngine,
-    tokenizer: Tokenizer,
-    prompts: Sequence[Prompt],
-    num_samples: int,
-    sampling: SamplingParams,
-    seeds: Sequence[tuple[int, ...]],
-    progress: Progress | None = None,
-) -> list[RolloutGroup]:
-    """`num_samples` completions of every prompt, decoded. Args: seeds: one a prompt."""
-    requests = [GenerateRequest(prompt.ids, num_samples, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
-    groups = engine.generate(requests, sampling, progress)
-    return [
-        RolloutGroup(prompt, completions, [tokenizer.decode(completion.token_ids) for completion in completions])
-        for prompt, completions in zip(prompts, groups, strict=True)
-    ]
 
 
 def question_rows(groups: Sequence[RolloutGroup], reward: RewardFunction) -> list[dict[str, Any]]:

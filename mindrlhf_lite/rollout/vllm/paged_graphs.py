@@ -13,7 +13,7 @@ from mindspore import Parameter, Tensor, jit, nn, ops
 from mindrlhf_lite.models.decoder import MASKED, Decoder
 from mindrlhf_lite.models.precision import full
 from mindrlhf_lite.models.spread import spread
-from mindrlhf_lite.rollout.draw import draw_greedily, draw_tokens
+from mindrlhf_lite.rollout.graph_draw import draw_greedily, draw_tokens
 
 _scatter_update = ops.ScatterUpdate()
 _batch_matmul = ops.BatchMatMul()

@@ -18,12 +18,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mindrlhf_lite.job.signals import listen_to_signals_again
+from mindrlhf_lite.commands.signals import listen_to_signals_again
+from mindrlhf_lite.files.text_file import let_console_show_anything, printable
+from mindrlhf_lite.files.wire import from_bytes, to_bytes
 from mindrlhf_lite.rewards.keeper import go_on_in_a_child
 from mindrlhf_lite.rewards.verifiers import Verifier, find_verifier
-from mindrlhf_lite.text_file import let_console_show_anything, printable
 from mindrlhf_lite.types import CompletionView, Score
-from mindrlhf_lite.wire import from_bytes, to_bytes
 
 _TRIED = 4  # made-up completions of one question
 _MEMORY_BYTES = 4 << 30  # that a built-in verifier may take for a score, besides what its process has

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
+from mindrlhf_lite.commands.progress import Progress
 from mindrlhf_lite.data.tokenizer import Tokenizer, stop_token_ids
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.json_file import parse_json
+from mindrlhf_lite.files.json_file import parse_json
+from mindrlhf_lite.files.text_file import check_is_text, read_text
 from mindrlhf_lite.models.hf_weights import load_weights
-from mindrlhf_lite.progress import Progress
 from mindrlhf_lite.shapes.model_config import ModelConfig
-from mindrlhf_lite.text_file import check_is_text, read_text
 from mindrlhf_lite.types import TrainSequence
 
 
@@ -100,9 +100,9 @@ def as_train_sequences(rows: Sequence[dict[str, Any]], source: str, folder: Mode
 def score_sequences(sequences: Sequence[TrainSequence], folder: ModelFolder, rows_at_once: int) -> list[np.ndarray]:
     """Logprobs of every sequence's completion tokens, float32, in order; shows a progress bar."""
     from mindrlhf_lite.models.decoder import Decoder
+    from mindrlhf_lite.scoring.batches import make_microbatch, pack
+    from mindrlhf_lite.scoring.scorer import LogprobScorer
     from mindrlhf_lite.shapes.streams import StreamShapes
-    from mindrlhf_lite.trainer.actor import LogprobScorer
-    from mindrlhf_lite.trainer.batches import make_microbatch, pack
 
     longest = max(len(sequence.token_ids) for sequence in sequences)
     shapes = StreamShapes(rows_at_once * longest, longest)

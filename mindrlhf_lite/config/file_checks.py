@@ -15,7 +15,7 @@ from mindrlhf_lite.data.experience_file import experience_path
 from mindrlhf_lite.data.records import read_header
 from mindrlhf_lite.data.rows import output_problem
 from mindrlhf_lite.data.tokenizer import Tokenizer
-from mindrlhf_lite.durable import why_not_a_folder
+from mindrlhf_lite.files.durable import why_not_a_folder
 from mindrlhf_lite.models.hf_weights import check_names_and_shapes, tensor_shapes
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import count_parameters, parameter_specs

@@ -14,6 +14,10 @@ import numpy as np
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.learner.adamw import OPTIMIZERS
+from mindrlhf_lite.learner.loss_scale import LossScale
+from mindrlhf_lite.learner.policy_loss import Objective
+from mindrlhf_lite.learner.trained_model import Actor
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.hf_weights import WeightReader
 from mindrlhf_lite.models.precision import Precision
@@ -29,15 +33,12 @@ from mindrlhf_lite.reshard.transports import (
 )
 from mindrlhf_lite.rollout.native import NativeEngine
 from mindrlhf_lite.rollout.protocol import RolloutEngine
+from mindrlhf_lite.scoring.scorer import LogprobScorer
+from mindrlhf_lite.scoring.stages import Keeps
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.swap.phases import optimizer_part, phase_of_part, phases
 from mindrlhf_lite.swap.residency import Contents, Residency
 from mindrlhf_lite.swap.stores import FileStore, HostStore
-from mindrlhf_lite.trainer.actor import Actor, LogprobScorer
-from mindrlhf_lite.trainer.loss_scale import LossScale
-from mindrlhf_lite.trainer.objective import Objective
-from mindrlhf_lite.trainer.optimizer import OPTIMIZERS
-from mindrlhf_lite.trainer.stages import Keeps
 
 
 @dataclass

@@ -15,9 +15,9 @@ from mindspore import Parameter, Tensor
 from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, LogprobsLists, ModelRunnerOutput
 
 from mindrlhf_lite.models.decoder import Decoder
-from mindrlhf_lite.rollout.graphs import allocate_cache
-from mindrlhf_lite.rollout.sampler import Draw, TokenHistory, log_softmax, sample, uniforms
-from mindrlhf_lite.rollout.vllm.graphs import PagedForward
+from mindrlhf_lite.rollout.host_draw import Draw, TokenHistory, log_softmax, sample, uniforms
+from mindrlhf_lite.rollout.native_graphs import allocate_cache
+from mindrlhf_lite.rollout.vllm.paged_graphs import PagedForward
 from mindrlhf_lite.types import SamplingParams
 
 # keys of SamplingParams.extra_args

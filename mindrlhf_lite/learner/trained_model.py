@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from mindspore import Tensor, jit, nn
 
+from mindrlhf_lite.learner.adamw import AdamW, AdamWOptions
+from mindrlhf_lite.learner.gradients import StagedGradients
+from mindrlhf_lite.learner.loss_scale import LossScale
+from mindrlhf_lite.learner.policy_loss import Objective, ObjectiveLoss, as_tensors
+from mindrlhf_lite.learner.statistics import merged_statistics
 from mindrlhf_lite.models.decoder import Decoder
-from mindrlhf_lite.models.logprobs import SlotLogprobs
-from mindrlhf_lite.trainer.batches import MicroBatch
-from mindrlhf_lite.trainer.loss_scale import LossScale
-from mindrlhf_lite.trainer.objective import Objective, ObjectiveLoss, as_tensors
-from mindrlhf_lite.trainer.optimizer import AdamW, AdamWOptions
-from mindrlhf_lite.trainer.stages import Keeps, StagedGradients, StageLayers, run_stages
-from mindrlhf_lite.trainer.statistics import merged_statistics
+from mindrlhf_lite.scoring.batches import MicroBatch
+from mindrlhf_lite.scoring.stages import Keeps, StageLayers
 
 
 class Actor:
@@ -66,33 +65,3 @@ class Actor:
             total = merged_statistics(total, own)
             logprobs.append(batch.split(outputs[1].asnumpy()))
         return total, logprobs
-
-
-class _LogprobHead(nn.Cell):
-    def __init__(self, model: Decoder, temperature: float):
-        super().__init__(auto_prefix=False)
-        self.slot_logprobs = SlotLogprobs(model, is_trained=False, temperature=temperature)
-
-    @jit
-    def construct(self, stream: Tensor, predictors: Tensor, labels: Tensor) -> Tensor:
-        return self.slot_logprobs(stream, predictors, labels)[0]
-
-
-class LogprobScorer:
-    """Logprobs of completion tokens under a model: the reference role, and the frozen policy of several updates.
-
-    Args:
-        alike: layers whose graph serves this model too (see `StageLayers`).
-        temperature: logits are divided by it.
-    """
-
-    def __init__(self, model: Decoder, alike: StageLayers | None = None, temperature: float = 1.0):
-        self.model = model
-        self._layers, self._head = StageLayers(model, alike), _LogprobHead(model, temperature)
-
-    def score(self, batch: MicroBatch) -> list[np.ndarray]:
-        """float32 logprobs of every sequence's completion tokens; nothing on ranks before the last stage."""
-        stream = run_stages(self._layers, batch)
-        if stream is None:
-            return []
-        return batch.split(self._head(stream, Tensor(batch.predictors), Tensor(batch.labels)).asnumpy())

@@ -17,7 +17,7 @@ import threading
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mindrlhf_lite.job.resume import ResumeHint
+from mindrlhf_lite.commands.resume_hint import ResumeHint
 
 
 class Ended(BaseException):

@@ -12,9 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mindrlhf_lite.checkpoint.strategies import strategy_to_json
-from mindrlhf_lite.cli import USER_ERROR, fail, leave_torch_out
-from mindrlhf_lite.config.files import data_problems
+from mindrlhf_lite.checkpoint.strategy_file import strategy_to_json
+from mindrlhf_lite.commands.resume_hint import ResumeHint
+from mindrlhf_lite.commands.signals import save_on_sigterm, say_when_ended
+from mindrlhf_lite.commands.tool import USER_ERROR, fail, leave_torch_out
+from mindrlhf_lite.config.file_checks import data_problems
 from mindrlhf_lite.config.load import ConfigError
 from mindrlhf_lite.config.memory_plan import MemoryPlan, memory_plan
 from mindrlhf_lite.config.micro_batches import with_number
@@ -22,6 +24,7 @@ from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.files.text_file import printable_lines, write_text
 from mindrlhf_lite.job import SECOND_NODE_VARIABLE
 from mindrlhf_lite.job.guard import has_guard, start_guard, tell_guard, withdraw_hint
 from mindrlhf_lite.job.lifelines import end_rank_after_msrun, end_scheduler_after_job
@@ -29,9 +32,8 @@ from mindrlhf_lite.job.limits import why_no_process
 from mindrlhf_lite.job.lock import FolderIsTaken, lock_folder
 from mindrlhf_lite.job.ports import is_taken, taken_message
 from mindrlhf_lite.job.processes import Process
-from mindrlhf_lite.job.resume import ResumeHint
-from mindrlhf_lite.job.signals import save_on_sigterm, say_when_ended
 from mindrlhf_lite.job.whereabouts import Whereabouts
+from mindrlhf_lite.launch.command_line import Command, parse_command_line, ranks_of_this_host
 from mindrlhf_lite.observe.health import Unhealthy
 from mindrlhf_lite.observe.host import memory_limit_gb
 from mindrlhf_lite.observe.host_monitor import MemoryIsShort
@@ -39,8 +41,6 @@ from mindrlhf_lite.parallel.layout import Strategy
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects, launched_rank
 from mindrlhf_lite.parallel.signing import ForgedMessage
 from mindrlhf_lite.shapes.parameters import count_parameters
-from mindrlhf_lite.text_file import printable_lines, write_text
-from mindrlhf_lite.trainer.command_line import Command, parse_command_line, ranks_of_this_host
 from mindrlhf_lite.trainer.soundness import RuinedModel
 from mindrlhf_lite.trainer.verifier_trial import trial_problems
 

@@ -13,9 +13,9 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
+from mindrlhf_lite.commands.signals import Ended, announce, end_on_signals
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.job.signals import Ended, announce, end_on_signals
-from mindrlhf_lite.text_file import let_console_show_anything, printable_lines
+from mindrlhf_lite.files.text_file import let_console_show_anything, printable_lines
 
 USER_ERROR = 2
 _SHOWN = 40  # characters of what was typed

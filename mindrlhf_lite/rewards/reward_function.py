@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.files.text_file import say
 from mindrlhf_lite.rewards.pool import Verdict, VerifierPool
 from mindrlhf_lite.rewards.sizes import LARGEST_REWARD, unusable_places
 from mindrlhf_lite.rewards.verifiers import Verifier, find_verifier, strictest
-from mindrlhf_lite.text_file import say
 from mindrlhf_lite.types import CompletionView, Outcome, Score
 
 FAILURES = (Outcome.ERROR, Outcome.TIMEOUT)
