@@ -219,11 +219,10 @@ class TrainSequence:
     frozen_logprobs: FloatArray | None = None  # float32 [C]
     # float32 [C], under the distribution that was sampled from; None: not corrected for
     sampling_logprobs: FloatArray | None = None
+    role_logprobs: Mapping[str, FloatArray] = field(default_factory=dict)  # float32 [C] each, of further frozen roles
 
     @staticmethod
-    def of(
-        token_ids: IntArray, prompt_length: int, advantage: float = 0.0, **logprobs: FloatArray | None
-    ) -> TrainSequence:
+    def of(token_ids: IntArray, prompt_length: int, advantage: float = 0.0, **logprobs: Any) -> TrainSequence:
         """A sequence of which every completion token counts, with one advantage. Args: logprobs: fields, by name."""
         length = len(token_ids) - prompt_length
         advantages, mask = np.full(length, advantage, np.float32), np.ones(length, np.float32)

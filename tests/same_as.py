@@ -131,13 +131,13 @@ def run_case(case: Case, tree: Path, data: Path, folder: Path) -> Path:
     """Returns the run's output folder."""
     folder.mkdir(parents=True)
     output, main = folder / "run", "examples/qwen_grpo/main.py"
-    record = [f"--rl_config.save_data_file={folder / 'experience'}"] if case.replays else []
+    record = [f"--rl_config.save_data_file={folder / 'experience.mindrecord'}"] if case.replays else []
     if case.first_steps:
         _start(tree, folder / "first.log", case.ranks, main, _arguments(case, data, output, case.first_steps))
         record = ["--resume_training", "true"]
     _start(tree, folder / "run.log", case.ranks, main, [*_arguments(case, data, output, case.steps), *record])
     if case.replays:
-        files = sorted(str(path) for path in folder.glob("experience*"))
+        files = sorted(str(path) for path in folder.glob("experience*.mindrecord"))
         again = [word for word in _arguments(case, data, folder / "again", case.steps) if "save_ckpt" not in word]
         _start(tree, folder / "replay.log", 1, "tools/replay.py", [*again, "--data", *files])
     return folder

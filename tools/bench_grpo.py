@@ -191,7 +191,7 @@ def main() -> None:
         sys.path.insert(0, folder)
         trainer = GrpoTrainer(config, Mesh())
         if args.lengths == "log_uniform":
-            cut_completions(trainer.roles.rollout, args.max_new_tokens)
+            cut_completions(trainer.run.roles.rollout, args.max_new_tokens)
         trainer.train()
         first, *rows = read_metrics(Path("out/metrics.jsonl"))
         os.chdir(ROOT)

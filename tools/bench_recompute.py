@@ -48,9 +48,9 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
 
     ms.set_context(mode=ms.GRAPH_MODE)
     from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
-    from mindrlhf_lite.learner.adamw import AdamWOptions
-    from mindrlhf_lite.learner.policy_loss import Objective
-    from mindrlhf_lite.learner.trained_model import Actor
+    from mindrlhf_lite.learner.adamw import AdamW, AdamWOptions
+    from mindrlhf_lite.learner.policy_loss import Objective, PolicyLoss
+    from mindrlhf_lite.learner.trained_model import TrainedModel
     from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.scoring.batches import make_microbatch
     from mindrlhf_lite.scoring.stages import Keeps
@@ -63,12 +63,8 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     shape = ModelConfig(300, args.hidden, 3 * args.hidden, args.layers, 4, 2, max_position_embeddings=args.length)
     rng = np.random.default_rng(0)
     weights = {spec.name: rng.normal(0, 0.02, spec.shape).astype(np.float32) for spec in parameter_specs(shape)}
-    actor = Actor(
-        Decoder(shape, weights, True, args.length),
-        Objective(),
-        AdamWOptions(),
-        keeps=keeps,
-    )
+    model = Decoder(shape, weights, True, args.length)
+    actor = TrainedModel(model, PolicyLoss(model, Objective()), AdamW(model, AdamWOptions()), keeps)
     sequences = [
         TrainSequence.of(rng.integers(0, 300, args.length).astype(np.int32), 16, 1.0) for _ in range(args.rows)
     ]

@@ -11,16 +11,25 @@ Example:
   python tools/make_tiny_model.py --output examples/quickstart/model
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.commands.tool import COUNT, DIGITS, POSITIVE, SEED, real_number, run_tool, tool_parser
 from mindrlhf_lite.files.text_file import say, write_text
+
+if TYPE_CHECKING:
+    from mindrlhf_lite.data.tokenizer import Tokenizer
+    from mindrlhf_lite.models.decoder import Decoder
+    from mindrlhf_lite.shapes.model_config import ModelConfig
+    from mindrlhf_lite.types import TrainSequence
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
@@ -105,40 +114,11 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    args = parse_arguments()
-    import numpy as np
-
-    from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
-    from mindrlhf_lite.commands.progress import Progress
-    from mindrlhf_lite.data.sources import arithmetic_rows, num_arithmetic_rows
-    from mindrlhf_lite.data.tokenizer import Tokenizer
-    from mindrlhf_lite.evaluation.accuracy import correctness, question_rows, summarise
-    from mindrlhf_lite.learner.adamw import AdamWOptions
-    from mindrlhf_lite.learner.policy_loss import Objective
-    from mindrlhf_lite.learner.trained_model import Actor
-    from mindrlhf_lite.models.decoder import Decoder
-    from mindrlhf_lite.models.hf_weights import save_hf_model
-    from mindrlhf_lite.parallel.mesh import Mesh
-    from mindrlhf_lite.reshard.executor import Resharder, ResidentSource
-    from mindrlhf_lite.reshard.plan import make_plan
-    from mindrlhf_lite.reshard.transports import SharedMemoryTransport
-    from mindrlhf_lite.rewards.reward_function import RewardFunction
-    from mindrlhf_lite.rollout.groups import generate_groups
-    from mindrlhf_lite.rollout.native import NativeEngine
-    from mindrlhf_lite.scoring.batches import make_microbatch
+def shape_of(vocab_size: int) -> ModelConfig:
     from mindrlhf_lite.shapes.model_config import ModelConfig
-    from mindrlhf_lite.shapes.parameters import initial_weights
-    from mindrlhf_lite.shapes.streams import StreamShapes
-    from mindrlhf_lite.trainer.learning_rate import LearningRate
-    from mindrlhf_lite.types import Prompt, SamplingParams, TrainSequence
 
-    Mesh()
-    folder = Path(args.output)
-    write_tokenizer(folder)
-    tokenizer = Tokenizer(str(folder))
-    config = ModelConfig(
-        vocab_size=tokenizer.size,
+    return ModelConfig(
+        vocab_size,
         hidden_size=128,
         intermediate_size=352,
         num_hidden_layers=4,
@@ -147,57 +127,107 @@ def main() -> None:
         rope_theta=10000.0,
         max_position_embeddings=512,
     )
-    weights = initial_weights(config, args.seed)
-    model = Decoder(config, weights, trainable=True, max_length=SEQUENCE)
-    actor = Actor(
-        model,
-        Objective(),
-        AdamWOptions(weight_decay=0.01),
-    )
-    engine = NativeEngine(
-        Decoder(config, weights, trainable=False, max_length=SEQUENCE), num_slots=128, cache_length=SEQUENCE
-    )
-    reshard = Resharder(
-        make_plan(config, model.strategy, model.strategy), 0, None, engine.named_weights(), SharedMemoryTransport(None)
-    )
+
+
+class HeldOut:
+    """The model's accuracy on held-out sums, greedily and sampled, by the rollout engine."""
+
+    def __init__(self, model: Decoder, tokenizer: Tokenizer, args: argparse.Namespace):
+        from mindrlhf_lite.data.sources import arithmetic_rows
+        from mindrlhf_lite.models.decoder import Decoder
+        from mindrlhf_lite.reshard.executor import Resharder
+        from mindrlhf_lite.reshard.plan import make_plan
+        from mindrlhf_lite.reshard.transports import SharedMemoryTransport
+        from mindrlhf_lite.rewards.reward_function import RewardFunction
+        from mindrlhf_lite.rollout.native import NativeEngine
+        from mindrlhf_lite.types import Prompt, SamplingParams
+
+        self.model, self.tokenizer, config = model, tokenizer, model.config
+        self.engine = NativeEngine(Decoder(config, None, False, SEQUENCE), num_slots=128, cache_length=SEQUENCE)
+        plan = make_plan(config, model.strategy, model.strategy)
+        self.reshard = Resharder(plan, 0, None, self.engine.named_weights(), SharedMemoryTransport(None))
+        self.prompts = [
+            Prompt(index, tuple(tokenizer.encode(row["question"])), row["question"], row["answer"], index + 1)
+            for index, row in enumerate(arithmetic_rows(256, 0, "held_out", args.digits))
+        ]
+        self.seeds = [(args.seed, prompt.index) for prompt in self.prompts]
+        self.reward = RewardFunction(["qwen_accuracy_reward"], [1.0], timeout_s=10)
+        stops = (tokenizer.eos_token_id or 0,)
+        self.ways = {
+            "greedy": SamplingParams(MAX_COMPLETION, temperature=0, stop_token_ids=stops),
+            "sampled": SamplingParams(MAX_COMPLETION, stop_token_ids=stops),
+        }
+
+    def lines(self, step: int) -> list[str]:
+        from mindrlhf_lite.evaluation.accuracy import correctness, question_rows, summarise
+        from mindrlhf_lite.reshard.executor import ResidentSource
+        from mindrlhf_lite.rollout.groups import generate_groups
+
+        self.reshard.run(ResidentSource(self.model.named_weights()))
+        found = []
+        for name, sampling in self.ways.items():
+            groups = generate_groups(self.engine, self.tokenizer, self.prompts, 1, sampling, self.seeds)
+            result = summarise(correctness(question_rows(groups, self.reward), "evaluation"))
+            found.append(f"step {step}: held-out accuracy, {name}: {result.accuracy:.1%}")
+        return found
+
+
+def batches(tokenizer: Tokenizer, args: argparse.Namespace) -> Iterator[list[TrainSequence]]:
+    """A step's sums each, with what the tutor writes."""
+    import numpy as np
+
+    from mindrlhf_lite.data.sources import arithmetic_rows, num_arithmetic_rows
+    from mindrlhf_lite.types import TrainSequence
 
     num_train = min(200_000, num_arithmetic_rows(0, "train", args.digits))
-    train = list(arithmetic_rows(num_train, 0, "train", args.digits))
-    held_out = [
-        Prompt(index, tuple(tokenizer.encode(row["question"])), row["question"], row["answer"], index + 1)
-        for index, row in enumerate(arithmetic_rows(256, 0, "held_out", args.digits))
-    ]
-    reward = RewardFunction(["qwen_accuracy_reward"], [1.0], timeout_s=10)
-    sampled = SamplingParams(MAX_COMPLETION, stop_token_ids=(tokenizer.eos_token_id or 0,))
-    greedy = SamplingParams(MAX_COMPLETION, temperature=0, stop_token_ids=(tokenizer.eos_token_id or 0,))
-    rng = np.random.default_rng(args.seed)
-    shapes = StreamShapes(args.batch_size * SEQUENCE, SEQUENCE)
+    train, rng = list(arithmetic_rows(num_train, 0, "train", args.digits)), np.random.default_rng(args.seed)
+    for _ in range(args.steps):
+        questions = [train[index]["question"] for index in rng.integers(0, len(train), args.batch_size)]
+        targets = [worked_sum(question, lambda: rng.random() >= args.forget_carry) for question in questions]
+        prompts, completions = tokenizer.encode_batch(questions), tokenizer.encode_continuation_batch(targets)
+        yield [
+            TrainSequence.of(np.array(prompt + target, np.int32), len(prompt))
+            for prompt, target in zip(prompts, completions, strict=True)
+        ]
+
+
+def main() -> None:
+    args = parse_arguments()
+    from mindrlhf_lite.commands.progress import Progress
+    from mindrlhf_lite.data.tokenizer import Tokenizer
+    from mindrlhf_lite.learner.adamw import AdamW, AdamWOptions
+    from mindrlhf_lite.learner.supervised_loss import SupervisedLoss
+    from mindrlhf_lite.learner.trained_model import TrainedModel
+    from mindrlhf_lite.models.decoder import Decoder
+    from mindrlhf_lite.models.hf_weights import save_hf_model
+    from mindrlhf_lite.parallel.mesh import Mesh
+    from mindrlhf_lite.shapes.parameters import initial_weights
+    from mindrlhf_lite.shapes.streams import StreamShapes
+    from mindrlhf_lite.trainer.learning_rate import LearningRate
+    from mindrlhf_lite.trainer.supervised import SupervisedTrainer
+
+    Mesh()
+    folder = Path(args.output)
+    write_tokenizer(folder)
+    tokenizer = Tokenizer(str(folder))
+    config = shape_of(tokenizer.size)
+    model = Decoder(config, initial_weights(config, args.seed), trainable=True, max_length=SEQUENCE)
+    trained = TrainedModel(model, SupervisedLoss(model), AdamW(model, AdamWOptions(weight_decay=0.01)))
     schedule = LearningRate("cosine", args.lr, 0.0, warmup_steps=20, decay_steps=args.steps)
-    eval_seeds = [(args.seed, prompt.index) for prompt in held_out]
+    trainer = SupervisedTrainer(trained, StreamShapes(args.batch_size * SEQUENCE, SEQUENCE), schedule)
+    held_out = HeldOut(model, tokenizer, args)
     with Progress(args.steps, "step", "training") as progress:
-        for step in range(args.steps):
-            questions = [train[index]["question"] for index in rng.integers(0, len(train), args.batch_size)]
-            targets = [worked_sum(question, lambda: rng.random() >= args.forget_carry) for question in questions]
-            sequences = [
-                TrainSequence.of(np.array(prompt + target, np.int32), len(prompt), advantage=1.0)
-                for prompt, target in zip(
-                    tokenizer.encode_batch(questions), tokenizer.encode_continuation_batch(targets), strict=True
-                )
-            ]
-            totals = BatchTotals(sum(s.completion_length for s in sequences), len(sequences), MAX_COMPLETION)
-            # with ratio 1 and advantage 1 the GRPO loss has the gradient of the cross entropy
-            _, logprobs = actor.accumulate([make_microbatch(sequences, shapes, token_mean, totals)])
-            actor.optimizer.step(schedule.at(step))
-            progress.note(f"loss {-sum(float(row.sum()) for row in logprobs[0]) / totals.num_tokens:.3f}")
+
+        def after_step(step: int, loss: float) -> None:
+            progress.note(f"loss {loss:.3f}")
             progress.update()
-            if (step + 1) % 50 == 0:
-                reshard.run(ResidentSource(model.named_weights()))
-                for name, sampling in (("greedy", greedy), ("sampled", sampled)):
-                    groups = generate_groups(engine, tokenizer, held_out, 1, sampling, eval_seeds)
-                    result = summarise(correctness(question_rows(groups, reward), "evaluation"))
-                    progress.say(f"step {step + 1}: held-out accuracy, {name}: {result.accuracy:.1%}")
+            if step % 50 == 0:
+                for line in held_out.lines(step):
+                    progress.say(line)
+
+        trainer.train(batches(tokenizer, args), after_step)
     save_hf_model(folder, config, model.weights_as_numpy(), tokenizer.eos_token_id, tokenizer.pad_token_id)
-    reward.close()
+    held_out.reward.close()
     say(f"Wrote {folder}")
 
 

@@ -122,9 +122,9 @@ def _sampler(device: str) -> Found:
 def _model(compute: str, device: str) -> Found:
     """Logprobs and gradients of three packed sequences, and greedy tokens of four prompts, of a small random model."""
     from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
-    from mindrlhf_lite.learner.adamw import AdamWOptions
-    from mindrlhf_lite.learner.policy_loss import Objective
-    from mindrlhf_lite.learner.trained_model import Actor
+    from mindrlhf_lite.learner.adamw import AdamW, AdamWOptions
+    from mindrlhf_lite.learner.policy_loss import Objective, PolicyLoss
+    from mindrlhf_lite.learner.trained_model import TrainedModel
     from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.models.precision import FLOAT32, Precision
     from mindrlhf_lite.rollout.native import NativeEngine
@@ -140,7 +140,8 @@ def _model(compute: str, device: str) -> Found:
         values = rng.standard_normal(spec.shape).astype(np.float32)
         weights[spec.name] = 1 + 0.1 * values if "norm" in spec.name else 0.1 * values
     precision = FLOAT32 if device == "CPU" else Precision.here(compute, is_fused=True)
-    actor = Actor(Decoder(config, weights, True, 64, precision=precision), Objective(), AdamWOptions())
+    model = Decoder(config, weights, True, 64, precision=precision)
+    actor = TrainedModel(model, PolicyLoss(model, Objective()), AdamW(model, AdamWOptions()))
     sequences = [
         TrainSequence.of(rng.integers(0, 300, length).astype(np.int32), 4, advantage)
         for length, advantage in ((40, 1.0), (9, -0.5), (30, 0.3))

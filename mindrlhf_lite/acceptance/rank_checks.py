@@ -26,8 +26,9 @@ def train(model: str, device: str, degrees: tuple[int, int, int], dtype: str, sc
     from mindrlhf_lite.learner.statistics import UpdateCounts
     from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
     from mindrlhf_lite.roles.build import build_roles
+    from mindrlhf_lite.trainer.annotation import Annotator, with_logprobs
+    from mindrlhf_lite.trainer.assembly import assemble_training
     from mindrlhf_lite.trainer.learning_rate import LearningRate
-    from mindrlhf_lite.trainer.update import PolicyUpdate
     from mindrlhf_lite.types import TrainSequence
 
     data, tensor, stages = degrees
@@ -56,7 +57,7 @@ def train(model: str, device: str, degrees: tuple[int, int, int], dtype: str, sc
     config = build_config(settings)
     mesh = Mesh(device)
     roles = build_roles(config, mesh)
-    update = PolicyUpdate(config, roles, mesh, LearningRate("constant", 3e-4, 0.0, 0, 1))
+    training, schedule = assemble_training(config, mesh, roles), LearningRate.constant(3e-4)
     rng, vocabulary = np.random.default_rng(0), roles.model_config.vocab_size
     sequences = []
     for _ in range(8):
@@ -64,12 +65,12 @@ def train(model: str, device: str, degrees: tuple[int, int, int], dtype: str, sc
         for length, advantage in ((9, 1.0), (20, -0.7), (3, 0.4), (14, -0.7)):
             ids = np.concatenate([prompt, rng.integers(0, vocabulary, length)]).astype(np.int32)
             sequences.append(TrainSequence.of(ids, len(prompt), advantage))
-    with roles.residency.phase("reference"):
-        sequences = update.add_reference(sequences)
+    annotator = Annotator(config, roles, training.scoring, roles.residency.phase)
+    sequences = with_logprobs(sequences, annotator.fixed_logprobs(sequences))
     losses, norms = [], []
     generated = [np.asarray(sequence.reference_logprobs) for sequence in sequences]
     for _ in range(3):
-        counts = update.run(sequences, generated)
+        counts = training.update.run(sequences, generated, config.rl_config.beta, schedule)
         told = [each.statistics["loss"] for each in gather_objects(mesh.world, counts, UpdateCounts) if each.statistics]
         losses.append(float(sum(told)))
         norms.append(counts.grad_norm)

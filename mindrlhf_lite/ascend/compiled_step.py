@@ -40,16 +40,16 @@ def measure(config: Config, shape: ModelConfig) -> dict:
 
     from mindrlhf_lite.parallel.mesh import Mesh
     from mindrlhf_lite.roles.build import build_roles
+    from mindrlhf_lite.trainer.annotation import Annotator, with_logprobs
+    from mindrlhf_lite.trainer.assembly import assemble_training
     from mindrlhf_lite.trainer.device_context import apply_context
     from mindrlhf_lite.trainer.learning_rate import LearningRate
-    from mindrlhf_lite.trainer.update import PolicyUpdate
 
     rl, context = config.rl_config, config.context
     mesh = Mesh(context.device_target, context.num_threads, context.deterministic)
     apply_context(context, mesh.rank)
     roles = build_roles(config, mesh, shape)
-    update = PolicyUpdate(config, roles, mesh, LearningRate("constant", 1e-6, 0.0, 0, 1))
-    residency = roles.residency
+    training, residency = assemble_training(config, mesh, roles), roles.residency
     peaks: dict[str, int] = {}
     misplaced: list[str] = []
     sequences = made_up_sequences(config, shape.vocab_size, mesh.world_size)
@@ -75,13 +75,13 @@ def measure(config: Config, shape: ModelConfig) -> dict:
         roles.rollout.weights_changed()
     with residency.phase("generate"):
         roles.rollout.generate(*prompts_and_sampling(config, shape.vocab_size, mesh.world_size))
-    if roles.reference is not None:
-        with residency.phase("reference"):
-            sequences = update.add_reference(sequences)
-    if config.keeps_frozen_policy:
-        with residency.phase("policy"):
-            sequences = update.add_policy(sequences)
-    update.run(sequences, [np.zeros(each.completion_length, np.float32) for each in sequences])
+    annotator = Annotator(config, roles, training.scoring, residency.phase)
+    sequences = with_logprobs(sequences, annotator.fixed_logprobs(sequences))
+    generated, schedule = (
+        [np.zeros(each.completion_length, np.float32) for each in sequences],
+        LearningRate.constant(1e-6),
+    )
+    training.update.run(sequences, generated, config.rl_config.beta, schedule)
     return {"phases": peaks, "misplaced": misplaced}
 
 
@@ -109,7 +109,7 @@ def prompts_and_sampling(
 ) -> tuple[list[GenerateRequest], SamplingParams]:
     """Prompts of full length for every slot, and two tokens of each."""
     generate, group = config.generate_config, config.rl_config.num_generations
-    slots = config.rollout_slots(role_strategies(config, world_size).rollout.dims.data)
+    slots = config.rollout_slots(role_strategies(config, world_size)["rollout"].dims.data)
     s, rng = generate.sampling_config, np.random.default_rng(1)
     filters = (s.temperature, s.top_k, s.top_p, s.min_p, s.repetition_penalty, s.presence_penalty, s.frequency_penalty)
     sampling = SamplingParams(_NEW_TOKENS, min(s.min_tokens, _NEW_TOKENS), *filters, stop_token_ids=(0,))

@@ -162,7 +162,7 @@ def compile_run(config: Config, shape: ModelConfig, num_ranks: int) -> CompiledR
         notes.append("note: vLLM is not compiled here; generation is the native engine's")
         config = replace(config, generate_config=replace(config.generate_config, use_vllm=0))
     config = replace(config, context=replace(config.context, device_target="Ascend"))
-    strategy = role_strategies(config, num_ranks).actor
+    strategy = role_strategies(config, num_ranks)["actor"]
     depth = max(map(len, strategy.layers_of_stage(shape.num_hidden_layers)))
     most = min(depth, 3)
     compiled = tuple(range(max(most - 1, 1), most + 1))

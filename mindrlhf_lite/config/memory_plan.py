@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import lcm, prod
 
+from mindrlhf_lite.config.roles import RoleSpec, phases_of_run
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.parallel.dims import Coordinates
@@ -19,7 +20,7 @@ from mindrlhf_lite.parallel.layout import Strategy, buffers_at
 from mindrlhf_lite.shapes.buckets import default_buckets
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.streams import StreamShapes
-from mindrlhf_lite.swap.phases import optimizer_part, phase_of_part, phases
+from mindrlhf_lite.swap.phases import optimizer_part, phase_of_part
 
 ITEM_BYTES = 4  # of a float32
 _GRAPH_BYTES = 8 << 20
@@ -101,7 +102,7 @@ def num_graphs(config: Config, trained: StreamShapes, scored: StreamShapes) -> i
     micro-batches.
     """
     rl = config.rl_config
-    scorers = (rl.beta > 0) + config.keeps_frozen_policy
+    scorers = len(_scoring(config)) + config.keeps_frozen_policy
     prefill = 0 if config.generate_config.use_vllm else len(rl.length_buckets or default_buckets(rl.seq_length))
     return (
         _TRAINING_GRAPHS * trained.num_graphs
@@ -111,83 +112,109 @@ def num_graphs(config: Config, trained: StreamShapes, scored: StreamShapes) -> i
     )
 
 
+def _scoring(config: Config) -> list[RoleSpec]:
+    """The frozen roles of this run that score sequences."""
+    return [role for role in config.roles if role.scores and role.is_used(config)]
+
+
 def memory_plan(config: Config, shape: ModelConfig, world_size: int) -> MemoryPlan:
     """The plan of a run whose settings have been validated."""
-    rl, actor, strategies = config.rl_config, config.actor_config, role_strategies(config, world_size)
-    device = config.context.device_target
-    (compute, param), reference, rollout = config.dtypes("actor"), config.dtypes("ref"), config.dtypes("generate")
-    gradients = _buffer_bytes(shape, strategies.actor)
-    is_shared = actor.enable_parallel_optimizer and strategies.actor.dims.data > 1
-    rows = _buffer_bytes(shape, replace(strategies.actor, splits_data=True)) if is_shared else gradients
-    largest = ITEM_BYTES * max(  # of the parameters; counted whole
-        prod(buffer.shape)
-        for stage in {0, strategies.actor.dims.pipeline - 1}
-        for buffer in buffers_at(shape, strategies.actor, Coordinates(0, 0, stage))
-    )
-    copies = is_shared or param != "float32"  # float32, of the rows that this rank updates
-    kv_heads = max(1, shape.num_key_value_heads // strategies.rollout.dims.tensor)
-    generate, slots = config.generate_config, config.rollout_slots(strategies.rollout.dims.data)
-    cache_length = rl.seq_length
-    if generate.use_vllm:
-        cache_length = min(generate.max_model_len or rl.seq_length, rl.seq_length)
-    kv_cache = (
-        2 * item_bytes(rollout[0], device) * slots * cache_length * shape.num_hidden_layers * kv_heads * shape.head_dim
-    )
-    if generate.use_vllm and generate.kv_cache_gb and config.context.device_target == "CPU":
-        kv_cache = int(generate.kv_cache_gb * 2**30)
-    groups = {
-        "actor": _buffer_bytes(shape, strategies.actor, item_bytes(param, device)),
-        "gradients": gradients,
-        "optimizer": (2 + copies) * rows,
-        "reference": (rl.beta > 0) * _buffer_bytes(shape, strategies.reference, item_bytes(reference[1], device)),
-        "rollout": _buffer_bytes(shape, strategies.rollout, item_bytes(rollout[1], device)),
-        "kv_cache": kv_cache,
-    }
-    if config.engine_copies_weights:
-        groups["engine_weights"] = groups["rollout"]
-    degree = strategies.actor.dims.shares
-    parts = lcm(strategies.actor.dims.context, strategies.reference.dims.context if rl.beta > 0 else 1)
-    scoring_tokens = config.micro_batch_tokens(degree, config.ref_config.ref_model_batch_size)
-    trained = StreamShapes(config.micro_batch_tokens(degree), rl.seq_length, parts=parts)
-    scored = StreamShapes(scoring_tokens, rl.seq_length, parts=parts)
-    recompute = actor.recompute_config
-    keeps = "" if recompute.recompute else "products" if recompute.select_recompute else "all"
-    reference_moves, alpha = config.ref_config.sync_ref_model, config.ref_config.ref_model_mixup_alpha
-    groups["graphs"] = _GRAPH_BYTES * num_graphs(config, trained, scored) if device == "CPU" else 0
-    fused = config.has_fused_kernels("actor")
-    item, of_reference = item_bytes(compute, device), item_bytes(reference[0], device)
-    scoring = activation_bytes(
-        shape, strategies.reference, scored, device, of_reference, False, "", config.has_fused_kernels("ref")
-    )
-    activations = {
-        # logits of all slots, and what is drawn from; keys and values of two layers on their way into all slots
-        "generate": slots
-        * (
-            2 * ITEM_BYTES * shape.vocab_size
-            + 4 * item_bytes(rollout[0], device) * kv_heads * shape.head_dim * generate.max_prompt_length
-        ),
-        phase_of_part("step", 0): largest,  # a scaled gradient
-        "update": activation_bytes(shape, strategies.actor, trained, device, item, True, keeps, fused),
-        "policy": activation_bytes(shape, strategies.actor, scored, device, item, False, "", fused),
-        "reference": scoring if rl.beta > 0 else 0,
-        "reshard": 2 * rl.reshard_bucket_mb << 20,
-        # and a copy of what it was, to be mixed with
-        "sync_reference": (2 * rl.reshard_bucket_mb << 20) + groups["reference"] * (alpha < 1)
-        if reference_moves
-        else 0,
-    }
-    # with opt_offload its largest part, as the part of which there is one
-    offload = actor.optimizer.opt_offload
-    bucket = actor.optimizer.opt_offload_bucket_mb << 20
-    in_phases = {**groups, optimizer_part(0): min(groups["optimizer"], max(bucket, (2 + copies) * largest))}
+    sizes = _Sizes(config, shape, world_size)
+    groups, activations = sizes.groups(), sizes.activations()
+    scoring, saves_models = [role.name for role in _scoring(config)], any(r.follows_actor(config) for r in config.roles)
+    unused = {role.name for role in config.roles if role.scores and role.name not in scoring}
+    offload = config.actor_config.optimizer.opt_offload
+    in_phases = {**groups, optimizer_part(0): sizes.optimizer_part_bytes}
     needs = {
         name: sum(in_phases[group] for group in phase.resident) + activations.get(name, 0) + groups["graphs"]
-        for name, phase in phases(
-            rl.reshard_mem_opt_level, reference_moves, int(offload), config.engine_copies_weights
-        ).items()
+        for name, phase in phases_of_run(config, int(offload)).items()
         if not name.startswith(("restore", "save_"))  # less than an update
-        and not (name == "save" and not reference_moves)
-        and not (name == "reference" and rl.beta == 0)
+        and not (name == "save" and not saves_models)
+        and name not in unused
         and not (name == "policy" and not config.keeps_frozen_policy)
     }
     return MemoryPlan(groups, needs, sum(groups.values()) + max(activations.values()), max(needs.values()))
+
+
+class _Sizes:
+    """Bytes of a run's groups and activations on its fullest rank."""
+
+    def __init__(self, config: Config, shape: ModelConfig, world_size: int):
+        self.config, self.shape, self.device = config, shape, config.context.device_target
+        self.strategies = role_strategies(config, world_size)
+        actor, rl = config.actor_config, config.rl_config
+        dims = self.strategies["actor"].dims
+        scoring = [self.strategies[role.name].dims for role in _scoring(config)]
+        parts = lcm(dims.context, *(each.context for each in scoring))
+        tokens = config.micro_batch_tokens(dims.shares, config.ref_config.ref_model_batch_size)
+        self.trained = StreamShapes(config.micro_batch_tokens(dims.shares), rl.seq_length, parts=parts)
+        self.scored = StreamShapes(tokens, rl.seq_length, parts=parts)
+        self.slots = config.rollout_slots(self.strategies["rollout"].dims.data)
+        self.kv_heads = max(1, shape.num_key_value_heads // self.strategies["rollout"].dims.tensor)
+        self.largest = ITEM_BYTES * max(  # of the parameters; counted whole
+            prod(buffer.shape)
+            for stage in {0, dims.pipeline - 1}
+            for buffer in buffers_at(shape, self.strategies["actor"], Coordinates(0, 0, stage))
+        )
+        is_shared = actor.enable_parallel_optimizer and dims.data > 1
+        self.gradients = _buffer_bytes(shape, self.strategies["actor"])
+        rows = replace(self.strategies["actor"], splits_data=True)
+        copies = is_shared or config.dtypes("actor")[1] != "float32"  # float32, of the rows that this rank updates
+        self.optimizer = (2 + copies) * (_buffer_bytes(shape, rows) if is_shared else self.gradients)
+        # with opt_offload its largest part, as the part of which there is one
+        bucket = actor.optimizer.opt_offload_bucket_mb << 20
+        self.optimizer_part_bytes = min(self.optimizer, max(bucket, (2 + copies) * self.largest))
+
+    def _item(self, role: str, is_stored: bool = False) -> int:
+        """Bytes of a number that a role computes with, or stores."""
+        return item_bytes(self.config.dtypes(role)[is_stored], self.device)
+
+    def _weights(self, role: str) -> int:
+        return _buffer_bytes(self.shape, self.strategies[role], self._item(role, is_stored=True))
+
+    def groups(self) -> dict[str, int]:
+        groups = {"actor": self._weights("actor"), "gradients": self.gradients, "optimizer": self.optimizer}
+        for role in self.config.roles:
+            if role.scores:
+                groups[role.name] = role.is_used(self.config) * self._weights(role.name)
+        groups |= {"rollout": self._weights("rollout"), "kv_cache": self._kv_cache()}
+        if self.config.engine_copies_weights:
+            groups["engine_weights"] = groups["rollout"]
+        graphs = _GRAPH_BYTES * num_graphs(self.config, self.trained, self.scored)
+        groups["graphs"] = graphs if self.device == "CPU" else 0
+        return groups
+
+    def _kv_cache(self) -> int:
+        generate, length = self.config.generate_config, self.config.rl_config.seq_length
+        if generate.use_vllm and generate.kv_cache_gb and self.device == "CPU":
+            return int(generate.kv_cache_gb * 2**30)
+        if generate.use_vllm:
+            length = min(generate.max_model_len or length, length)
+        numbers = self.slots * length * self.shape.num_hidden_layers * self.kv_heads * self.shape.head_dim
+        return 2 * self._item("rollout") * numbers
+
+    def activations(self) -> dict[str, int]:
+        """By phase, besides groups."""
+        config, bucket = self.config, self.config.rl_config.reshard_bucket_mb << 20
+        recompute = config.actor_config.recompute_config
+        keeps = "" if recompute.recompute else "products" if recompute.select_recompute else "all"
+        prompt = self.kv_heads * self.shape.head_dim * config.generate_config.max_prompt_length
+        found = {
+            # logits of all slots, and what is drawn from; keys and values of two layers on their way into all slots
+            "generate": self.slots * (2 * ITEM_BYTES * self.shape.vocab_size + 4 * self._item("rollout") * prompt),
+            phase_of_part("step", 0): self.largest,  # a scaled gradient
+            "update": self._of_pass("actor", self.trained, True, keeps),
+            "policy": self._of_pass("actor", self.scored),
+            "reshard": 2 * bucket,
+        }
+        for role in _scoring(config):
+            found[role.name] = self._of_pass(role.name, self.scored)
+        for role in config.roles:
+            if role.follows_actor(config):  # and a copy of what it was, to be mixed with
+                mixes = role.section_of(config).ref_model_mixup_alpha < 1 and role.is_used(config)
+                found[role.sync_phase] = 2 * bucket + self._weights(role.name) * mixes
+        return found
+
+    def _of_pass(self, role: str, shapes: StreamShapes, tapes: bool = False, keeps: str = "") -> int:
+        fused, item = self.config.has_fused_kernels(role), self._item(role)
+        return activation_bytes(self.shape, self.strategies[role], shapes, self.device, item, tapes, keeps, fused)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mindrlhf_lite.config.roles import ROLES
 from mindrlhf_lite.errors import UserError, short_repr
 from mindrlhf_lite.files.json_file import read_json
 from mindrlhf_lite.files.strict_yaml import read_yaml_file
@@ -131,7 +132,8 @@ def with_types_of_models(values: dict[str, Any]) -> dict[str, Any]:
         ValueError: a file is missing or broken.
     """
     found = {}
-    for role in ("actor_config", "ref_config", "generate_config"):
+    for spec in ROLES:
+        role = spec.section
         path = values.get(f"{role}.model_config")
         if not path:
             continue
@@ -140,6 +142,6 @@ def with_types_of_models(values: dict[str, Any]) -> dict[str, Any]:
         except ValueError as error:
             raise UserError(f"{role}.{error}".replace("model_config ", "model_config=", 1)) from None
         found[f"{role}.compute_dtype"] = file.compute_dtype
-        if role != "generate_config":
+        if not spec.starts_from_actor:
             found[f"{role}.param_dtype"] = file.param_dtype
     return {**{key: value for key, value in found.items() if value}, **values}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mindrlhf_lite.algorithms.names import ADVANTAGE_NAMES, AGGREGATION_NAMES, CORRECTIONS, KL_ESTIMATORS, LOSS_NAMES
+from mindrlhf_lite.config.roles import ROLES, RoleSpec
 
 
 @dataclass(frozen=True)
@@ -680,14 +681,17 @@ class Config:
             return most
         return min(most, -(-rl.chunk_size // data_degree) * rl.num_generations)
 
+    @property
+    def roles(self) -> tuple[RoleSpec, ...]:
+        """The models of the run, used or not."""
+        return ROLES
+
+    def role(self, name: str) -> RoleSpec:
+        return next(role for role in self.roles if role.name == name)
+
     def dtypes(self, role: str) -> tuple[str, str]:
-        """(compute type, stored type) of "actor", "ref" or "generate"."""
-        sections: dict[str, Any] = {
-            "actor": self.actor_config,
-            "ref": self.ref_config,
-            "generate": self.generate_config,
-        }
-        section = sections[role]
+        """(compute type, stored type) of a role, by name."""
+        section = self.role(role).section_of(self)
         compute = section.compute_dtype or self.actor_config.compute_dtype
         return compute, section.param_dtype or compute
 

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 from mindrlhf_lite.config.schema import Config, ParallelConfig, StagedParallelConfig
 from mindrlhf_lite.parallel.dims import ParallelDims
 from mindrlhf_lite.parallel.layout import Strategy
-
-
-@dataclass(frozen=True)
-class RoleStrategies:
-    """Strategies of the three roles. Example: role_strategies(config, 4).actor.dims == ParallelDims(1, 2, 2)"""
-
-    actor: Strategy
-    reference: Strategy
-    rollout: Strategy
 
 
 def dims_of(parallel: ParallelConfig, world_size: int) -> ParallelDims:
@@ -31,6 +22,13 @@ def strategy_of(parallel: ParallelConfig, world_size: int) -> Strategy:
     return Strategy(dims_of(parallel, world_size), layers, splits_embedding=not parallel.vocab_emb_dp)
 
 
-def role_strategies(config: Config, world_size: int) -> RoleStrategies:
-    roles = (config.actor_config, config.ref_config, config.generate_config)
-    return RoleStrategies(*(strategy_of(role.parallel_config, world_size) for role in roles))
+def role_strategies(config: Config, world_size: int) -> dict[str, Strategy]:
+    """Of every role, by its name. Example: role_strategies(config, 4)["actor"].dims == ParallelDims(1, 2, 2)"""
+    return {role.name: strategy_of(role.section_of(config).parallel_config, world_size) for role in config.roles}
+
+
+def saved_strategy(config: Config, world_size: int) -> Strategy:
+    """How the actor's checkpoints lie on the ranks."""
+    strategy = role_strategies(config, world_size)["actor"]
+    is_shared = config.actor_config.enable_parallel_optimizer and strategy.dims.data > 1
+    return replace(strategy, splits_data=is_shared)

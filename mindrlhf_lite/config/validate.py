@@ -235,22 +235,14 @@ def _layouts(config: Config, world_size: int) -> list[str]:
     """
     if _parallel(config, world_size):
         return []
-    problems, strategies, actor = (
-        [],
-        role_strategies(config, world_size),
-        config.actor_config.load or config.actor_config.model_config,
-    )
-    roles = (
-        ("actor_config", actor, strategies.actor),
-        ("ref_config", config.ref_config.load or actor, strategies.reference),
-        ("generate_config", actor, strategies.rollout),
-    )
-    for role, path, strategy in roles:
+    problems: list[str] = []
+    strategies = role_strategies(config, world_size)
+    for role in config.roles:
         try:
-            model = read_model_file(path).shape
+            model = read_model_file(role.folder(config) or config.actor_config.model_config).shape
         except ValueError:
             continue  # reported with the files
-        problems += [f"{role}.parallel_config: {problem}" for problem in strategy.problems(model)]
+        problems += [f"{role.section}.parallel_config: {problem}" for problem in strategies[role.name].problems(model)]
     return problems
 
 

@@ -9,7 +9,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from mindrlhf_lite.checkpoint.strategy_file import strategy_to_json
@@ -22,7 +21,7 @@ from mindrlhf_lite.config.memory_plan import MemoryPlan, memory_plan
 from mindrlhf_lite.config.micro_batches import with_number
 from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.config.schema import Config
-from mindrlhf_lite.config.strategies import role_strategies
+from mindrlhf_lite.config.strategies import role_strategies, saved_strategy
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.files.text_file import printable_lines, write_text
 from mindrlhf_lite.job import SECOND_NODE_VARIABLE
@@ -117,12 +116,11 @@ def describe(command: Command) -> str:
 
     lines = [
         f"model: {count_parameters(shape):,} parameters; {_dtypes_in_words(config)}",
-        f"ranks: {command.num_ranks}; actor {strategies.actor.dims.describe()}, reference "
-        f"{strategies.reference.dims.describe()}, rollout {strategies.rollout.dims.describe()}",
+        f"ranks: {command.num_ranks}; " + ", ".join(f"{name} {s.dims.describe()}" for name, s in strategies.items()),
         f"a step: {config.prompts_per_step} prompts x {rl.num_generations} completions = "
         f"{config.completions_per_step} sequences, {config.updates_per_step} update(s)"
         + ("" if config.keeps_frozen_policy else ": the ratio is 1 and nothing is clipped"),
-        f"a micro-batch: {config.micro_batch_tokens(strategies.actor.dims.shares):,} tokens at most",
+        f"a micro-batch: {config.micro_batch_tokens(strategies['actor'].dims.shares):,} tokens at most",
         "memory of the fullest rank:",
         *(f"  {name:<12} {gib(size)}" for name, size in plan.groups.items()),
         *(_with_swap if rl.swap else _without_swap)(plan, gib, verdict),
@@ -179,22 +177,17 @@ def _compile(command: Command) -> bool:
 
 def save_strategy(command: Command) -> Path:
     """Writes OUTPUT/strategy.json: how the actor's checkpoint lies on the ranks."""
-    return _write_strategy(Path(command.config.rl_config.output_dir) / "strategy.json", _actor_strategy(command))
+    return _write_strategy(
+        Path(command.config.rl_config.output_dir) / "strategy.json", saved_strategy(command.config, command.num_ranks)
+    )
 
 
 def save_strategies(command: Command, folder: Path) -> None:
     """Writes every role's strategy into a folder."""
     strategies = role_strategies(command.config, command.num_ranks)
-    _write_strategy(folder / "actor.json", _actor_strategy(command))
-    _write_strategy(folder / "reference.json", strategies.reference)
-    _write_strategy(folder / "rollout.json", strategies.rollout)
-
-
-def _actor_strategy(command: Command) -> Strategy:
-    """As the actor's checkpoints lie on the ranks."""
-    strategy = role_strategies(command.config, command.num_ranks).actor
-    is_shared = command.config.actor_config.enable_parallel_optimizer and strategy.dims.data > 1
-    return replace(strategy, splits_data=is_shared)
+    strategies["actor"] = saved_strategy(command.config, command.num_ranks)
+    for name, strategy in strategies.items():
+        _write_strategy(folder / f"{name}.json", strategy)
 
 
 def _write_strategy(path: Path, strategy: Strategy) -> Path:
@@ -326,9 +319,9 @@ def _take_output_folder(config: Config, mesh: Mesh) -> None:
 def _dtypes_in_words(config: Config) -> str:
     """Example: "actor bfloat16 with float32 masters, reference bfloat16, rollout bfloat16"."""
     words = []
-    for role, name in (("actor", "actor"), ("ref", "reference"), ("generate", "rollout")):
-        compute, param = config.dtypes(role)
-        words.append(f"{name} {compute}" + (f" stored as {param}" if param != compute else ""))
+    for role in config.roles:
+        compute, param = config.dtypes(role.name)
+        words.append(f"{role.name} {compute}" + (f" stored as {param}" if param != compute else ""))
     words[0] += " with float32 masters" if config.dtypes("actor")[1] != "float32" else ""
     return ", ".join(words)
 

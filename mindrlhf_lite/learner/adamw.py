@@ -15,21 +15,22 @@ The state may be cut into parts that are updated one after the other, so that on
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, ParameterTuple, Tensor, jit, mutable, nn, ops
+from mindspore import Parameter, ParameterTuple, Tensor, ops
 
+from mindrlhf_lite.learner.gradient_norm import WholeGradients
 from mindrlhf_lite.learner.loss_scale import LossScale
+from mindrlhf_lite.learner.shards import GatherShards, GatherWhole, Round
 from mindrlhf_lite.models.decoder import Decoder
-from mindrlhf_lite.models.precision import Precision, to_storage
 from mindrlhf_lite.models.zeros import zeros
-from mindrlhf_lite.parallel.collectives import GatherRows, SumOverAxis, plan_buckets
-from mindrlhf_lite.parallel.layout import EMBEDDING, HEAD, buffers_at
-from mindrlhf_lite.parallel.mesh import Axis, RoleMesh
+from mindrlhf_lite.parallel.collectives import plan_buckets
+from mindrlhf_lite.parallel.layout import buffers_at
+from mindrlhf_lite.parallel.mesh import Axis
 from mindrlhf_lite.shapes.parameters import parameter_specs
 
 AroundPart = Callable[[int], AbstractContextManager[None]]
@@ -47,146 +48,10 @@ class AdamWOptions:
     max_grad_norm: float = 1.0  # 0 means no clipping
 
 
-OPTIMIZERS = {"adamw": AdamWOptions}  # by actor_config.optimizer.type
-
-
-@dataclass(frozen=True)
-class GradientSums:
-    """What has to be summed besides the data axis, by index of the parameter, and which parameters this rank counts in
-    the global norm.
-    """
-
-    over_kv_replicas: tuple[int, ...]  # key and value heads that several tensor ranks hold
-    over_tensor: tuple[int, ...]  # norm gains of which every tensor rank has a part of the gradient
-    over_ends: tuple[int, ...]  # a tied embedding: looked up on the first stage, head on the last
-    counts: tuple[bool, ...]  # every number of the model counts on exactly one rank of a replica
-
-    @classmethod
-    def of(cls, model: Decoder) -> GradientSums:
-        mesh, specs = model.mesh, {spec.name: spec for spec in parameter_specs(model.config)}
-        names, is_tied = [buffer.name for buffer in model.buffers], model.config.tie_word_embeddings
-        copies = max(1, mesh.dims.tensor // model.config.num_key_value_heads)
-        kv = tuple(i for i, name in enumerate(names) if mesh.kv_replicas and (".k_proj." in name or ".v_proj." in name))
-        # every tensor rank has seen its own heads only, or its own tokens
-        norms = tuple(
-            i
-            for i, name in enumerate(names)
-            if mesh.tensor
-            and (".q_norm." in name or ".k_norm." in name or (model.is_sequence_split and "norm." in name))
-        )
-        ends = tuple(i for i, name in enumerate(names) if is_tied and mesh.ends and name in (EMBEDDING, HEAD))
-
-        def counts(index: int, name: str) -> bool:
-            if is_tied and name == HEAD:
-                return False
-            if specs[name].tensor_dim is None or (name == EMBEDDING and not model.strategy.splits_embedding):
-                return mesh.at.tensor == 0
-            return index not in kv or mesh.at.tensor % copies == 0
-
-        return cls(kv, norms, ends, tuple(counts(i, name) for i, name in enumerate(names)))
-
-
-class _SumSome(nn.Cell):
-    """Sums some accumulators over an axis in place."""
-
-    def __init__(self, gradients: list[Parameter], axis: Axis | None):
-        super().__init__(auto_prefix=False)
-        self.gradients = ParameterTuple(gradients)
-        self.sum_over_ranks = SumOverAxis(axis, [g.shape for g in gradients])
-
-    @jit
-    def construct(self) -> Tensor:
-        for accumulator, gradient in zip(self.gradients, self.sum_over_ranks(tuple(self.gradients))):
-            ops.assign(accumulator, gradient)
-        return ops.zeros((1,), ms.float32)
-
-
-class _SquaredNorm(nn.Cell):
-    """Of gradients that are arguments: one graph for all layers."""
-
-    @jit
-    def construct(self, gradients: tuple) -> Tensor:
-        total = ops.zeros((1,), ms.float32)
-        for gradient in gradients:
-            total = total + (gradient * gradient).reshape(-1).sum()
-        return total
-
-
-class _SumOfNumber(nn.Cell):
-    def __init__(self, axis: Axis | None):
-        super().__init__(auto_prefix=False)
-        self.sum_over_ranks = SumOverAxis(axis, [(1,)])
-
-    @jit
-    def construct(self, number: Tensor) -> Tensor:
-        return self.sum_over_ranks((number,))[0]
-
-
-class _GatherShards(nn.Cell):
-    """Assembles weights from the rows that each data-parallel rank has updated, in buckets of the weights' type."""
-
-    def __init__(self, weights: list[Parameter], shards: list[Parameter], axis: Axis | None, precision: Precision):
-        super().__init__(auto_prefix=False)
-        self.weights, self.shards = ParameterTuple(weights), ParameterTuple(shards)
-        self.sizes = tuple(int(np.prod(shard.shape)) for shard in shards)
-        self.shapes = tuple(tuple(weight.shape) for weight in weights)
-        self.buckets = tuple(plan_buckets(self.sizes))
-        self.gather, self.to_storage = GatherRows(axis), to_storage(precision)
-
-    @jit
-    def construct(self) -> Tensor:
-        for start, end in self.buckets:
-            flat: tuple = ()
-            for index in range(start, end):
-                flat += (self.to_storage(self.shards[index]).reshape(1, -1),)
-            gathered = self.gather(ops.concat(flat, 1))
-            offset = 0
-            for index in range(start, end):
-                ops.assign(
-                    self.weights[index], gathered[:, offset : offset + self.sizes[index]].reshape(self.shapes[index])
-                )
-                offset += self.sizes[index]
-        return ops.zeros((1,), ms.float32)
-
-
-class _GatherWhole(nn.Cell):
-    """All rows of a parameter from the data-parallel ranks' shares; for checkpoints."""
-
-    def __init__(self, axis: Axis | None):
-        super().__init__(auto_prefix=False)
-        self.gather = GatherRows(axis)
-
-    @jit
-    def construct(self, shard: Tensor) -> Tensor:
-        return self.gather(shard)
-
-
-class _Round(nn.Cell):
-    """What a model stores of a master."""
-
-    def __init__(self, precision: Precision):
-        super().__init__(auto_prefix=False)
-        self.to_storage = to_storage(precision)
-
-    @jit
-    def construct(self, master: Tensor) -> Tensor:
-        return self.to_storage(master)
-
-
 def decays_of(model: Decoder) -> tuple[bool, ...]:
-    """For each of the model's parameters, whether weight decay applies."""
+    """For each of the model's trained parameters, whether weight decay applies."""
     decays = {spec.name: spec.decays for spec in parameter_specs(model.config)}
-    return tuple(decays.get(buffer.name, True) for buffer in model.buffers)
-
-
-def _by_layer(model: Decoder, gradients: Sequence[Parameter], counts: Sequence[bool]) -> list[list[Parameter]]:
-    """The gradients that count, those of each layer together, as all layers have the same shapes."""
-    groups: dict[str, list[Parameter]] = {}
-    for weight, gradient, is_counted in zip(model.parameters_in_order, gradients, counts, strict=True):
-        if is_counted:
-            layer = weight.name.split(".")[2] if weight.name.startswith("model.layers.") else weight.name
-            groups.setdefault(layer, []).append(gradient)
-    return list(groups.values())
+    return tuple(decays.get(buffer.name, True) for buffer in model.trained_buffers)
 
 
 class AdamW:
@@ -194,7 +59,7 @@ class AdamW:
     stored as less, copies of them (as large, or a data rank's rows of that), float32.
 
     Args:
-        model: this rank's share; its parameters are updated in place.
+        model: this rank's share; those of its parameters that take gradients are updated in place.
         is_sharded: whether the data-parallel ranks share the moments.
         loss_scale: what the loss was multiplied by; None: nothing.
         part_bytes: most that the state of a part takes (or one parameter); 0: one part.
@@ -208,72 +73,64 @@ class AdamW:
         loss_scale: LossScale | None = None,
         part_bytes: int = 0,
     ):
-        mesh: RoleMesh = model.mesh
-        weights, degree, index = list(model.parameters_in_order), mesh.dims.data if is_sharded else 1, mesh.at.data
+        mesh = model.mesh
         self.options, self.updates_done, self.loss_scale = options, 0, loss_scale or LossScale()
+        self.weights, degree = list(model.trained), mesh.dims.data if is_sharded else 1
         self.strategy = replace(
             model.strategy, splits_data=is_sharded and degree > 1
         )  # how the moments lie on the ranks
-        self.buffers = buffers_at(model.config, self.strategy, mesh.at)
-        self._is_cut = [degree > 1 and weight.shape[0] % degree == 0 for weight in weights]
-        rows = tuple(
-            (index * w.shape[0] // degree, (index + 1) * w.shape[0] // degree) if cut else (0, w.shape[0])
-            for w, cut in zip(weights, self._is_cut)
+        trained = {weight.name for weight in self.weights}
+        self.buffers = [each for each in buffers_at(model.config, self.strategy, mesh.at) if each.name in trained]
+        self._is_cut = [degree > 1 and weight.shape[0] % degree == 0 for weight in self.weights]
+        self._rows = tuple(
+            (mesh.at.data * w.shape[0] // degree, (mesh.at.data + 1) * w.shape[0] // degree) if cut else (0, w.shape[0])
+            for w, cut in zip(self.weights, self._is_cut)
         )
-        self._rows = rows
+        self._precision, self._round = model.precision, Round(model.precision)
+        self._has_masters, self._decays = model.precision.param != "float32", decays_of(model)
+        self._allocate(on_host=part_bytes > 0)
+        per_row = 3 if self._has_masters or degree > 1 else 2
+        state = [per_row * moment.size for moment in self.first_moment]
+        self.parts = [range(*run) for run in plan_buckets(state, part_bytes or 4 * sum(state))]
+        self._gathers = [self._gather_of(part, mesh.data) for part in self.parts]
+        self._gather_whole = GatherWhole(mesh.data if any(self._is_cut) else None)
+        self._whole_gradients = WholeGradients(model, self.gradients)
+        self.observer: Callable[[], None] | None = None  # is called while `gradients` are whole
+
+    def _allocate(self, on_host: bool) -> None:
+        """Gradients, moments, and the rows that this rank updates.
+
+        Args: on_host: of the moments, which then come to the device part by part.
+        """
 
         def zeroed(prefix: str, whole: bool = False) -> ParameterTuple:
-            shapes = [
-                weight.shape if whole else (stop - start, *weight.shape[1:])
-                for weight, (start, stop) in zip(weights, rows)
-            ]
-            return ParameterTuple(
-                [
-                    Parameter(
-                        zeros(shape, on_host=part_bytes > 0 and not whole),  # parts come to the device one by one
-                        name=f"{prefix}.{w.name}",
-                        requires_grad=False,
-                    )
-                    for w, shape in zip(weights, shapes)
-                ]
-            )
+            parameters = []
+            for weight, (start, stop) in zip(self.weights, self._rows):
+                shape = weight.shape if whole else (stop - start, *weight.shape[1:])
+                values = zeros(shape, on_host=on_host and not whole)
+                parameters.append(Parameter(values, name=f"{prefix}.{weight.name}", requires_grad=False))
+            return ParameterTuple(parameters)
 
-        self.weights = weights
-        self.gradients, self.first_moment, self.second_moment = (
-            zeroed("gradient", whole=True),
-            zeroed("adam_m"),
-            zeroed("adam_v"),
-        )
-        self._precision, self._round = model.precision, _Round(model.precision)
-        self._has_masters = model.precision.param != "float32"
-        # the rows that this rank updates: the weight itself, or a float32 copy where it is shared or stored as less
+        self.gradients = zeroed("gradient", whole=True)
+        self.first_moment, self.second_moment = zeroed("adam_m"), zeroed("adam_v")
+        # the weight itself, or a float32 copy where it is shared or stored as less
         self._updated = [
             Parameter(_float32(w.asnumpy()[start:stop]), name=f"shard.{w.name}", requires_grad=False)
             if cut or self._has_masters
             else w
-            for w, (start, stop), cut in zip(weights, rows, self._is_cut)
+            for w, (start, stop), cut in zip(self.weights, self._rows, self._is_cut)
         ]
-        self._decays = decays_of(model)
-        per_row = 3 if self._has_masters or degree > 1 else 2
-        state = [per_row * moment.size for moment in self.first_moment]
-        self.parts = [range(*run) for run in plan_buckets(state, part_bytes or 4 * sum(state))]
-        self._gathers = []
-        for part in self.parts:
-            cut = [i for i in part if self._is_cut[i]]
-            rows_of_part = [weights[i] for i in cut], [self._updated[i] for i in cut]
-            self._gathers.append(_GatherShards(*rows_of_part, mesh.data, model.precision) if cut else None)
-        self._gather_whole = _GatherWhole(mesh.data if any(self._is_cut) else None)
-        sums = GradientSums.of(model)
-        axes = (
-            (range(len(weights)), mesh.data),
-            (sums.over_kv_replicas, mesh.kv_replicas),
-            (sums.over_tensor, mesh.tensor),
-            (sums.over_ends, mesh.ends),
-        )
-        self._sums = [_SumSome([self.gradients[i] for i in chosen], axis) for chosen, axis in axes if chosen and axis]
-        self._counted = _by_layer(model, self.gradients, sums.counts)
-        self.observer: Callable[[], None] | None = None  # is called while `gradients` are whole
-        self._squared_norm, self._sum_over_replica = _SquaredNorm(), _SumOfNumber(mesh.replica)
+
+    def _gather_of(self, part: range, axis: Axis | None) -> GatherShards | None:
+        cut = [i for i in part if self._is_cut[i]]
+        if not cut:
+            return None
+        return GatherShards([self.weights[i] for i in cut], [self._updated[i] for i in cut], axis, self._precision)
+
+    @property
+    def accumulators(self) -> dict[str, Parameter]:
+        """`gradients` by the names of their weights."""
+        return {weight.name: gradient for weight, gradient in zip(self.weights, self.gradients)}
 
     def step(self, lr: float, around: AroundPart = lambda part: nullcontext()) -> float:
         """One update from the accumulated gradients. Returns the global gradient norm before clipping; infinity: the
@@ -286,7 +143,7 @@ class AdamW:
                 as they were.
         """
         with around(0):
-            norm = self._norm()
+            norm = self._whole_gradients.norm() / self.loss_scale.value
             if self.observer:
                 self.observer()
             if not math.isfinite(norm) and self.loss_scale.is_dynamic:
@@ -304,13 +161,6 @@ class AdamW:
             with around(part):
                 self._update(part, numbers)
         return norm
-
-    def _norm(self) -> float:
-        for sum_some in self._sums:
-            sum_some()
-        squares = [self._squared_norm(mutable(tuple(group))) for group in self._counted]
-        square = Tensor([sum(float(each.asnumpy()[0]) for each in squares)], ms.float32)
-        return math.sqrt(self._sum_over_replica(square).asnumpy()[0]) / self.loss_scale.value
 
     def _numbers(self, lr: float, norm: float) -> tuple[Tensor, ...]:
         """What the fused kernel takes in the update that begins: rate, both betas, epsilon, decay of matrices and of

@@ -6,14 +6,15 @@ forward pass did not keep (arXiv:1604.06174; arXiv:2205.05198, sec. 5).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mindspore import ParameterTuple, Tensor, jit, mutable, nn, ops, value_and_grad
+from mindspore import Parameter, ParameterTuple, Tensor, jit, mutable, nn, ops, value_and_grad
 
-from mindrlhf_lite.models.decoder import NUM_PRODUCTS, Decoder, DecoderLayer
+from mindrlhf_lite.learner.loss import Loss
+from mindrlhf_lite.models.decoder import Decoder, DecoderLayer
 from mindrlhf_lite.models.precision import full
-from mindrlhf_lite.parallel.layout import EMBEDDING, FINAL_NORM, HEAD
+from mindrlhf_lite.parallel.layout import EMBEDDING
 from mindrlhf_lite.parallel.pipeline_schedule import Work, one_forward_one_backward
 from mindrlhf_lite.scoring.batches import MicroBatch
 from mindrlhf_lite.scoring.stages import Keeps, StageLayers, Tape, own_tokens, receive_from, send_to
@@ -30,23 +31,25 @@ class _LayerAgain(nn.Cell):
 
 
 class _LayerBackward(nn.Cell):
-    def __init__(self, layer: DecoderLayer):
+    """Args: trained: places of the weights whose gradients are wanted."""
+
+    def __init__(self, layer: DecoderLayer, trained: tuple[int, ...]):
         super().__init__(auto_prefix=False)
-        self.layer, self.again = layer, _LayerAgain(layer)
+        self.layer, self.again, self.trained = layer, _LayerAgain(layer), trained
         self.product = ops.GradOperation(get_all=True, sens_param=True)
 
     @jit
     def construct(self, x: Tensor, weights: tuple, attention: tuple, kept: tuple, gradient: Tensor) -> tuple:
-        """Args: kept: of the forward pass; what is missing runs again. Returns (gradient of x, gradients of the
+        """Args: kept: of the forward pass; what is missing runs again. Returns (gradient of x, gradients of the trained
         weights, float32 ...).
         """
         known = kept
-        if len(kept) <= NUM_PRODUCTS:
+        if len(kept) <= self.layer.num_products:
             known = self.layer.run(x, weights, attention, kept)[1]
         gradients = self.product(self.again)(x, weights, attention, known, gradient)
         own: tuple = ()
-        for each in gradients[1]:
-            own += (full(each),)
+        for place in self.trained:
+            own += (full(gradients[1][place]),)
         return (gradients[0], *own)
 
 
@@ -98,36 +101,56 @@ class _LossGradients(nn.Cell):
         return (input_gradient, *outputs[1:])
 
 
+class _LossOfFrozenWeights(nn.Cell):
+    """`_LossGradients` where none of the loss's weights is trained."""
+
+    def __init__(self, loss: nn.Cell):
+        super().__init__(auto_prefix=False)
+        self.loss_and_gradient = value_and_grad(loss, 0, None, has_aux=True)
+
+    @jit
+    def construct(self, *arrays: Tensor) -> tuple:
+        outputs, input_gradient = self.loss_and_gradient(*arrays)
+        return (input_gradient, *outputs[1:])
+
+
 class StagedGradients:
     """Gradients of a whole update on this rank, by 1F1B over the stages of its copy of the model.
 
     Args:
         layers: of this stage.
-        loss: the cell over (residual stream after the last layer, arrays of a micro-batch ...); for the last stage.
-        accumulators: of the model's parameters, in order.
-        loss_inputs: a micro-batch as the loss's other arguments.
+        loss: for the last stage.
+        sums: accumulators of the trained parameters, by name; the others get no gradient.
         keeps: what of the layers the forward pass keeps; the backward pass computes the rest again.
+        alike: gradients of these layers under another loss: their graphs serve here too.
     """
 
     def __init__(
         self,
         layers: StageLayers,
-        loss: nn.Cell,
-        accumulators: ParameterTuple,
-        loss_inputs: Callable[[MicroBatch], tuple[Tensor, ...]],
+        loss: Loss,
+        sums: Mapping[str, Parameter],
         keeps: Keeps = Keeps.ALL,
+        alike: StagedGradients | None = None,
     ):
         model = layers.model
-        self.model, self.mesh, self.loss_inputs, self.keeps = model, model.mesh, loss_inputs, keeps
-        sums = {weight.name: sum_ for weight, sum_ in zip(model.parameters_in_order, accumulators, strict=True)}
-        self._layers, self._backward = layers, _LayerBackward(model.layers[0])
-        self._sums_of_layers = [[sums[weight.name] for weight in layer.weights] for layer in model.layers]
-        if self.mesh.is_first_stage:
+        self.model, self.mesh, self.loss, self.keeps = model, model.mesh, loss, keeps
+        self._layers = layers
+        self._graphs: dict[tuple[tuple[str, str], tuple[int, ...]], _LayerBackward] = alike._graphs if alike else {}
+        self._sums_of_layers = [[sums[w.name] for w in layer.weights if w.name in sums] for layer in model.layers]
+        for layer in model.layers:
+            trained = _trained_places(layer, sums)
+            if (layer.kind, trained) not in self._graphs:
+                self._graphs[layer.kind, trained] = _LayerBackward(layer, trained)
+        self._backward = [self._graphs[layer.kind, _trained_places(layer, sums)] for layer in model.layers]
+        self._add_embedding_gradient: _EmbeddingGradient | None = None
+        if self.mesh.is_first_stage and EMBEDDING in sums:
             self._add_embedding_gradient = _EmbeddingGradient(model, sums[EMBEDDING])
         if self.mesh.is_last_stage:
-            names = (FINAL_NORM, HEAD if HEAD in sums else EMBEDDING)
+            names = [name for name in loss.weight_names if name in sums]
             weights = ParameterTuple([model.named_weights()[name] for name in names])
-            self._loss = _LossGradients(loss, weights, ParameterTuple([sums[name] for name in names]))
+            accumulators = ParameterTuple([sums[name] for name in names])
+            self._loss = _LossGradients(loss, weights, accumulators) if names else _LossOfFrozenWeights(loss)
 
     def run(self, batches: Sequence[MicroBatch]) -> list[tuple[Tensor, ...]]:
         """Accumulates over all micro-batches. Returns the loss's auxiliary outputs of each on the last stage, nothing
@@ -151,7 +174,7 @@ class StagedGradients:
             elif action.work is Work.BACKWARD:
                 if mesh.is_last_stage:
                     stream, tapes[index] = self._forward(inputs.pop(index, None), batch)
-                    gradients[index], *auxiliary = self._loss(stream, *self.loss_inputs(batch))
+                    gradients[index], *auxiliary = self._loss(stream, *self.loss.inputs_of(batch))
                     results.append(tuple(auxiliary))
                 input_gradient = self._accumulate(tapes.pop(index), batch, gradients.pop(index))
                 if not mesh.is_first_stage:
@@ -165,11 +188,17 @@ class StagedGradients:
 
     def _accumulate(self, tape: Tape, batch: MicroBatch, gradient: Tensor) -> Tensor:
         """Adds the gradients of this stage's weights, and empties the tape. Returns that of the stage's input."""
-        for layer, sums in zip(reversed(self.model.layers), reversed(self._sums_of_layers)):
+        stage = zip(self.model.layers, self._backward, self._sums_of_layers, strict=True)
+        for layer, backward, sums in reversed(list(stage)):
             weights = mutable(tuple(layer.weights))
-            gradient, *own = self._backward(tape.inputs.pop(), weights, tape.attention, tape.kept.pop(), gradient)
+            gradient, *own = backward(tape.inputs.pop(), weights, tape.attention, tape.kept.pop(), gradient)
             for accumulator, part in zip(sums, own, strict=True):
                 ops.assign_add(accumulator, part)
-        if self.mesh.is_first_stage:
+        if self._add_embedding_gradient is not None:
             self._add_embedding_gradient(own_tokens(self.model, batch), gradient)
         return gradient
+
+
+def _trained_places(layer: DecoderLayer, sums: Mapping[str, Parameter]) -> tuple[int, ...]:
+    """Of the layer's weights."""
+    return tuple(place for place, weight in enumerate(layer.weights) if weight.name in sums)

@@ -13,7 +13,7 @@ from mindrlhf_lite.algorithms.losses import LOSSES, LossOptions
 from mindrlhf_lite.algorithms.ratios import importance_ratio
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.models.decoder import Decoder
-from mindrlhf_lite.models.logprobs import SlotLogprobs
+from mindrlhf_lite.models.logprobs import SlotLogprobs, names_of_ends
 from mindrlhf_lite.scoring.batches import MicroBatch
 
 
@@ -77,7 +77,7 @@ _INPUTS = (
 )
 
 
-class ObjectiveLoss(nn.Cell):
+class PolicyLoss(nn.Cell):
     """Weighted sum of the per-token loss of one micro-batch, and its statistics, from what the last layer returned.
 
     `statistics`: their names; sums over tokens, and maxima where they end in _max.
@@ -87,12 +87,16 @@ class ObjectiveLoss(nn.Cell):
         super().__init__(auto_prefix=False)
         self.objective, self.loss = objective, LOSSES[objective.loss]
         self.inputs, self.statistics = _INPUTS, _statistics_of(objective)
+        self.weight_names = names_of_ends(model)
         self.slot_logprobs = SlotLogprobs(
             model, has_entropy_gradient=objective.entropy_coeff > 0, temperature=objective.temperature
         )
 
+    def inputs_of(self, batch: MicroBatch) -> tuple[Tensor, ...]:
+        return tuple(Tensor(np.asarray(getattr(batch, name))) for name in _INPUTS)
+
     def construct(self, stream: Tensor, *arrays: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Args: stream: the residual stream after the last layer; arrays: of `as_tensors`. Returns (loss times the
+        """Args: stream: the residual stream after the last layer; arrays: of `inputs_of`. Returns (loss times the
         micro-batch's loss_scale, values of `statistics`, logprobs [N]).
         """
         batch = {}
@@ -144,7 +148,7 @@ class ObjectiveLoss(nn.Cell):
 
 
 def _statistics_of(objective: Objective) -> tuple[str, ...]:
-    """Names of what `ObjectiveLoss` counts: the loss is asked for its own."""
+    """Names of what `PolicyLoss` counts: the loss is asked for its own."""
     one = {
         name: Tensor(np.zeros(1, np.int32 if name == "sequences" else np.float32)) for name in ("logprobs", *_INPUTS)
     }
@@ -153,8 +157,3 @@ def _statistics_of(objective: Objective) -> tuple[str, ...]:
     if objective.correction.cap > 0:
         names += ["rollout/is_weight_mean", "rollout/is_capped"]
     return (*names, "policy/kl") if objective.has_kl else tuple(names)
-
-
-def as_tensors(batch: MicroBatch) -> tuple[Tensor, ...]:
-    """A micro-batch in `ObjectiveLoss`'s argument order, after the residual stream."""
-    return tuple(Tensor(np.asarray(getattr(batch, name))) for name in _INPUTS)

@@ -1,6 +1,6 @@
-"""The actor: the policy being trained. Jitted graphs accumulate gradients, stage by stage, and apply them.
+"""A trained model: a model, its loss and its optimizer. Jitted graphs accumulate gradients, stage by stage.
 
-Ordering contract of one update: `accumulate` for every micro-batch, then `optimizer.step` once. The gradient
+Ordering contract of one update: `accumulate` for all its micro-batches, then `optimizer.step` once. The gradient
 accumulators are zero between updates.
 """
 
@@ -10,48 +10,45 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mindrlhf_lite.learner.adamw import AdamW, AdamWOptions
+from mindrlhf_lite.learner.adamw import AdamW
 from mindrlhf_lite.learner.gradients import StagedGradients
-from mindrlhf_lite.learner.loss_scale import LossScale
-from mindrlhf_lite.learner.policy_loss import Objective, ObjectiveLoss, as_tensors
+from mindrlhf_lite.learner.loss import Loss
 from mindrlhf_lite.learner.statistics import merged_statistics
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.scoring.batches import MicroBatch
 from mindrlhf_lite.scoring.stages import Keeps, StageLayers
 
 
-class Actor:
-    """The trained policy with its optimizer.
-
-    Args:
-        model: trainable; this rank's share.
-        shards_optimizer: whether the optimizer's state is shared by the data-parallel ranks.
-        keeps: what of the layers is kept for the backward pass.
-        loss_scale: what the loss is multiplied by; None: nothing.
-        part_bytes: of the optimizer's state, see `AdamW`.
+class TrainedModel:
+    """Args:
+    model: this rank's share; of its parameters, those are trained that take gradients.
+    loss: of a micro-batch.
+    optimizer: over the model's trained parameters.
+    keeps: what of the layers is kept for the backward pass.
     """
 
     def __init__(
         self,
         model: Decoder,
-        objective: Objective,
-        optimizer: AdamWOptions,
-        shards_optimizer: bool = False,
+        loss: Loss,
+        optimizer: AdamW,
         keeps: Keeps = Keeps.ALL,
-        loss_scale: LossScale | None = None,
-        part_bytes: int = 0,
+        alike: TrainedModel | None = None,
     ):
-        self.model, self.mesh = model, model.mesh
-        self.optimizer = AdamW(model, optimizer, shards_optimizer, loss_scale, part_bytes)
-        self.layers = StageLayers(model)
-        self.loss = ObjectiveLoss(model, objective)
-        self._gradients = StagedGradients(self.layers, self.loss, self.optimizer.gradients, as_tensors, keeps)
+        self.model, self.mesh, self.loss, self.optimizer = model, model.mesh, loss, optimizer
+        self.layers: StageLayers = StageLayers(model, alike.layers if alike else None)
+        gradients = alike._gradients if alike else None
+        self._gradients: StagedGradients = StagedGradients(self.layers, loss, optimizer.accumulators, keeps, gradients)
+
+    def with_loss(self, loss: Loss) -> TrainedModel:
+        """The same weights and optimizer under another loss; the layers' graphs are shared."""
+        return TrainedModel(self.model, loss, self.optimizer, self._gradients.keeps, self)
 
     def accumulate(self, batches: Sequence[MicroBatch]) -> tuple[dict[str, float], list[list[np.ndarray]]]:
         """Adds the gradients of the micro-batches.
 
-        Returns: (statistics of `ObjectiveLoss` by name, merged over the micro-batches; the current logprobs of every
-        sequence, by micro-batch). Ranks before the last stage get neither.
+        Returns: (the loss's statistics by name, merged over the micro-batches; the current logprobs of every sequence,
+        by micro-batch). Ranks before the last stage get neither.
 
         Raises:
             FloatingPointError: the loss is not finite.

@@ -1,11 +1,9 @@
 """Decoder layers of Qwen2, Qwen3 and Llama 3 in plain MindSpore operators: they run the same in jit on CPU and on
 Ascend.
 
-A layer runs over packed sequences (`run`: training and scoring), or in two parts, `project` (norm, q/k/v, rotary) and
-`finish` (output projection, MLP), between which prefill attends within rows (`attend_causally`) and decoding over
-caches. Its weights are arguments: one graph serves all layers of a model. Activations are [tokens, hidden]; which
-operator forms are fast on CPU was measured (reductions over two-dimensional views, scaling folded into the rotary
-tables, the attention gradient written out).
+A layer is an attention block and an MLP block (models/attention.py, models/mlp.py). Its weights are arguments: one
+graph serves all layers of a kind. Activations are [tokens, hidden]; which operator forms are fast on CPU was measured
+(reductions over two-dimensional views, scaling folded into the rotary tables, the attention gradient written out).
 
 A rank holds the buffers that `parallel.layout` gives it: its heads and columns of every linear, its rows of the
 vocabulary, its stage's layers. Between `enter` and `leave` a rank computes with its own columns, outside of them on the
@@ -14,56 +12,32 @@ residual stream.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+from mindrlhf_lite.models.attention import ATTENTIONS
 from mindrlhf_lite.models.kernels import kernels_of
-from mindrlhf_lite.models.packed_attention import MASKED, Known, key_rows, visibility_mask
+from mindrlhf_lite.models.mlp import MLPS
+from mindrlhf_lite.models.packed_attention import MASKED, key_rows, visibility_mask
 from mindrlhf_lite.models.precision import FLOAT32, Precision, full, to_compute, weight_to_compute
+from mindrlhf_lite.models.rotary import rotary_tables
 from mindrlhf_lite.models.spread import spread
 from mindrlhf_lite.models.zeros import zeros
 from mindrlhf_lite.parallel.collectives import (
     GatherRows,
     cut_tokens,
     enter_tensor_parallel,
-    gather_tokens,
     leave_tensor_parallel,
 )
 from mindrlhf_lite.parallel.layout import EMBEDDING, FINAL_NORM, HEAD, Buffer, Strategy, buffers_at
 from mindrlhf_lite.parallel.mesh import ALONE, RoleMesh
-from mindrlhf_lite.shapes.model_config import ModelConfig, RopeScaling
-
-NUM_PRODUCTS = 6  # of what a layer's run returns, those before attention's results: q, k, v, added, gate, up
+from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.shapes.parameters import parameter_specs
 
 _linear = ops.MatMul(transpose_b=True)
-_bias_add = ops.BiasAdd()
-
-
-def rotary_tables(config: ModelConfig, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """(cos, sin), each float32 [length, head_dim], in the half-split layout (RoFormer, arXiv:2104.09864, as Hugging
-    Face lays it out).
-    """
-    inverse_frequency = 1.0 / (
-        config.rope_theta ** (np.arange(0, config.head_dim, 2, dtype=np.float64) / config.head_dim)
-    )
-    if config.rope_scaling is not None:
-        inverse_frequency = stretched(inverse_frequency, config.rope_scaling)
-    angles = np.arange(length, dtype=np.float64)[:, None] * inverse_frequency[None]
-    angles = np.concatenate([angles, angles], -1)
-    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
-
-
-def stretched(inverse_frequency: np.ndarray, scaling: RopeScaling) -> np.ndarray:
-    """Llama 3.1's frequencies (arXiv:2407.21783; as Hugging Face's rope_type "llama3"): turns over the original context
-    decide, many keep a frequency, few divide it by `factor`, between them it goes from one to the other linearly in the
-    number of turns.
-    """
-    turns = scaling.original_max_position_embeddings * inverse_frequency / (2 * np.pi)
-    kept = np.clip((turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor), 0.0, 1.0)
-    return inverse_frequency * (kept + (1 - kept) / scaling.factor)
 
 
 def causal_mask(length: int) -> Tensor:
@@ -76,14 +50,17 @@ def causal_mask(length: int) -> Tensor:
 
 
 class DecoderLayer(nn.Cell):
-    """One decoder layer. Its methods take the weights as an argument, in the order of `weights`, so that one graph can
-    serve every layer of a model; a graph of all layers passes each its own `weights`.
+    """One decoder layer: an attention block and an MLP block on the residual stream. Its methods take the weights as an
+    argument, in the order of `weights`, so that one graph can serve every layer of a kind; a graph of all layers passes
+    each its own `weights`.
+
+    `kind`: layers of one kind compute alike.
     """
 
     def __init__(
         self,
         config: ModelConfig,
-        prefix: str,
+        number: int,
         parameters: Mapping[str, Parameter],
         mesh: RoleMesh,
         is_sequence_split: bool,
@@ -91,115 +68,34 @@ class DecoderLayer(nn.Cell):
         is_trained: bool,
     ):
         super().__init__(auto_prefix=False)
-        self.low, self.low_weight = to_compute(precision), weight_to_compute(precision, is_trained)
-        self.num_heads, self.head_dim = config.num_attention_heads // mesh.dims.tensor, config.head_dim
-        self.num_kv_heads = max(1, config.num_key_value_heads // mesh.dims.tensor)
-        self.enter_attention, self.enter_mlp = (enter_tensor_parallel(mesh.tensor, is_sequence_split) for _ in range(2))
-        self.leave_attention, self.leave_mlp = (leave_tensor_parallel(mesh.tensor, is_sequence_split) for _ in range(2))
+        self.low, self.kind = to_compute(precision), config.blocks_of(number)
+        prefix = f"model.layers.{number}."
         names = [name for name in parameters if name.startswith(prefix)]
         self.weights = ms.ParameterTuple([parameters[name] for name in names])
         places = {name.removeprefix(prefix): place for place, name in enumerate(names)}
-        self.attention_norm, self.mlp_norm = places["input_layernorm.weight"], places["post_attention_layernorm.weight"]
-        self.q, self.k, self.v, self.o = (places[f"self_attn.{name}_proj.weight"] for name in "qkvo")
-        self.q_bias, self.k_bias, self.v_bias = (
-            places.get(f"self_attn.{name}_proj.bias") for name in "qkv"
-        )  # None where there is none
-        self.q_norm, self.k_norm = (places.get(f"self_attn.{name}_norm.weight") for name in "qk")
-        self.gate, self.up, self.down = (places[f"mlp.{name}_proj.weight"] for name in ("gate", "up", "down"))
-        kernels = kernels_of(precision, self.head_dim)
-        self.normalise, self.rotate = kernels.norm(precision, config.rms_norm_eps), kernels.rotary(precision)
-        self.gated, self.attend_causally = kernels.gate(precision), kernels.causal_attention(precision)
-        self.attention = kernels.packed_attention(precision, self.num_heads)
-        self.known_attention = kernels.known_attention(precision, self.num_heads)
-        self.known = Known()
-        self.gather_keys, self.gather_values = gather_tokens(mesh.context), gather_tokens(mesh.context)
-
-    def _heads(
-        self, projected: Tensor, weights: tuple, bias: int | None, norm: int | None, batch: int, length: int, heads: int
-    ) -> Tensor:
-        if bias is not None:
-            projected = self.low(_bias_add(projected, self.low_weight(weights[bias])))
-        if norm is not None:
-            projected = self._norm(projected.reshape(-1, self.head_dim), weights[norm])
-        return projected.reshape(batch, length, heads, self.head_dim).transpose(0, 2, 1, 3)
-
-    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        return self.normalise(x, self.low_weight(weight))
-
-    def _product(self, x: Tensor, weight: Tensor) -> Tensor:
-        return self.low(_linear(x, self.low_weight(weight)))
-
-    def _products(self, x: Tensor, weights: tuple) -> tuple[Tensor, Tensor, Tensor]:
-        normed = self.enter_attention(self._norm(x, weights[self.attention_norm]))
-        return (
-            self._product(normed, weights[self.q]),
-            self._product(normed, weights[self.k]),
-            self._product(normed, weights[self.v]),
-        )
-
-    def _turned(
-        self, q: Tensor, k: Tensor, v: Tensor, weights: tuple, tables: tuple, batch: int, length: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        cos, sin, scaled_cos, scaled_sin = tables
-        query = self._heads(q, weights, self.q_bias, self.q_norm, batch, length, self.num_heads)
-        key = self._heads(k, weights, self.k_bias, self.k_norm, batch, length, self.num_kv_heads)
-        value = self._heads(v, weights, self.v_bias, None, batch, length, self.num_kv_heads)
-        return self.rotate(query, scaled_cos, scaled_sin), self.rotate(key, cos, sin), value
-
-    def project(
-        self, x: Tensor, weights: tuple, tables: tuple, batch: int, length: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Args: x [B*T, H]; tables (cos, sin, cos * scale, sin * scale), broadcastable to [B, heads, T, D].
-
-        Returns: query [B, heads, T, D] scaled by head_dim ** -0.5, key and value [B, kv_heads, T, D].
-        """
-        q, k, v = self._products(x, weights)
-        return self._turned(q, k, v, weights, tables, batch, length)
+        attention, mlp = self.kind
+        shared = (config, places, mesh, is_sequence_split, precision, is_trained)
+        self.attention, self.mlp = ATTENTIONS[attention](*shared), MLPS[mlp](*shared)
+        self.num_products = self.attention.num_products + self.mlp.num_products
 
     def finish(self, x: Tensor, attended: Tensor, weights: tuple) -> Tensor:
         """Adds the attention output ([tokens, heads * D]) and the MLP to the residual stream x [tokens, H]."""
-        x = self.low(x + self._added(attended, weights))
-        normed = self.enter_mlp(self._norm(x, weights[self.mlp_norm]))
-        gate, up = self._product(normed, weights[self.gate]), self._product(normed, weights[self.up])
-        return self._with_mlp(x, gate, up, weights)
+        x = self.low(x + self.attention.added(attended, weights))
+        return self.low(x + self.mlp.run(x, weights)[0])
 
-    def _added(self, attended: Tensor, weights: tuple) -> Tensor:
-        return self.low(self.leave_attention(self._product(attended, weights[self.o])))
-
-    def _with_mlp(self, x: Tensor, gate: Tensor, up: Tensor, weights: tuple) -> Tensor:
-        added = self.leave_mlp(self._product(self.gated(gate, up), weights[self.down]))
-        return self.low(x + self.low(added))
-
-    def run(self, x: Tensor, weights: tuple, attention: tuple, known: tuple = ()) -> tuple[Tensor, tuple]:
+    def run(self, x: Tensor, weights: tuple, inputs: tuple, known: tuple = ()) -> tuple[Tensor, tuple]:
         """The layer over a stream of packed sequences x [T, H].
 
-        Args: attention: as of `Decoder.attention_inputs`; known: the second result of an earlier run, or its first
-        NUM_PRODUCTS entries, or (). What is known does not run again, for a backward pass.
-        Returns: (output [T, H], results of matrix products and of attention).
+        Args: inputs: as of `Decoder.attention_inputs`; known: the second result of an earlier run, or its first
+        `num_products` entries, or (). What is known does not run again, for a backward pass.
+        Returns: (output [T, H], the blocks' matrix products, then attention's results).
         """
-        tables, rows, mask = attention[:4], attention[4], attention[5]
-        blocks, width, _ = mask.shape
-        q, k, v = self._products(x, weights)
-        q, k, v = self._result(q, known, 0), self._result(k, known, 1), self._result(v, known, 2)
-        query, key, value = self._turned(q, k, v, weights, tables, blocks, width)
-        keys = self.gather_keys(key.reshape(-1, self.head_dim))
-        inputs = (query, keys, self.gather_values(value.reshape(-1, self.head_dim)), rows, mask)
-        attention_results = (
-            self.attention(*inputs)
-            if len(known) <= NUM_PRODUCTS
-            else self.known_attention(*inputs, *known[NUM_PRODUCTS:])
-        )
-        heads = attention_results[0]
-        by_token = heads.transpose(0, 2, 1, 3).reshape(blocks * width, -1)
-        added = self._result(self._added(by_token, weights), known, 3)
+        of_attention = self.attention.num_products
+        products, of_mlp = known[:of_attention], known[of_attention : self.num_products]
+        added, products, results = self.attention.run(x, weights, inputs, products, known[self.num_products :])
         x = self.low(x + added)
-        normed = self.enter_mlp(self._norm(x, weights[self.mlp_norm]))
-        gate = self._result(self._product(normed, weights[self.gate]), known, 4)
-        up = self._result(self._product(normed, weights[self.up]), known, 5)
-        return self._with_mlp(x, gate, up, weights), (q, k, v, added, gate, up, *attention_results)
-
-    def _result(self, computed: Tensor, known: tuple, place: int) -> Tensor:
-        return computed if len(known) == 0 else self.known(computed, known[place])
+        added, of_mlp = self.mlp.run(x, weights, of_mlp)
+        return self.low(x + added), (*products, *of_mlp, *results)
 
 
 class Decoder(nn.Cell):
@@ -216,6 +112,7 @@ class Decoder(nn.Cell):
         strategy: how the weights lie on the ranks; None: whole, on one rank.
         is_sequence_split: whether the residual stream's tokens are split over the tensor axis (sequence parallelism).
         precision: what it computes in, and stores.
+        frozen: names of parameters that are not trained, where the others are; * stands for any text.
     """
 
     def __init__(
@@ -228,6 +125,7 @@ class Decoder(nn.Cell):
         strategy: Strategy | None = None,
         is_sequence_split: bool = False,
         precision: Precision = FLOAT32,
+        frozen: Sequence[str] = (),
     ):
         super().__init__(auto_prefix=False)
         self.config, self.max_length, self.mesh, self.precision = config, max_length, mesh, precision
@@ -235,27 +133,30 @@ class Decoder(nn.Cell):
         self.normalise = kernels_of(precision, config.head_dim).norm(precision, config.rms_norm_eps)
         self.strategy = strategy or Strategy(mesh.dims)
         self.tensor_degree, self.is_first_stage = mesh.dims.tensor, mesh.is_first_stage
+        self.num_heads = config.num_attention_heads // mesh.dims.tensor  # of this rank
+        self.num_kv_heads = max(1, config.num_key_value_heads // mesh.dims.tensor)
         self.is_sequence_split = is_sequence_split and mesh.tensor is not None
         self.buffers: list[Buffer] = buffers_at(config, self.strategy, mesh.at)
+        trained = {spec.name for spec in parameter_specs(config, frozen) if spec.is_trained and trainable}
+        trained |= {HEAD} if config.tie_word_embeddings and EMBEDDING in trained else set()  # a copy, on the last stage
         # a copy: a Tensor may share numpy's memory, and two roles must not share weights by accident
         by_name = {
             b.name: Parameter(
                 zeros(b.shape, precision.storage) if weights is None else precision.stored(weights[b.name]),
                 name=b.name,
-                requires_grad=trainable,
+                requires_grad=b.name in trained,
             )
             for b in self.buffers
         }
         own_layers = self.strategy.layers_of_stage(config.num_hidden_layers)[mesh.at.stage]
         self.layers = nn.CellList(
-            [
-                DecoderLayer(config, f"model.layers.{i}.", by_name, mesh, is_sequence_split, precision, trainable)
-                for i in own_layers
-            ],
+            [DecoderLayer(config, i, by_name, mesh, is_sequence_split, precision, trainable) for i in own_layers],
             auto_prefix=False,
         )
         self.num_layers, self.first_layer = len(own_layers), own_layers[0]  # of this stage
         self.parameters_in_order = ms.ParameterTuple([by_name[buffer.name] for buffer in self.buffers])
+        self.trained_buffers = [buffer for buffer in self.buffers if buffer.name in trained]
+        self.trained = ms.ParameterTuple([by_name[buffer.name] for buffer in self.trained_buffers])
         self._build_ends(by_name, mesh)
         self.rotary, self.scale = rotary_tables(config, max_length), np.float32(config.head_dim**-0.5)
         cos, sin = self.rotary
@@ -323,7 +224,7 @@ class Decoder(nn.Cell):
         rows, mask), of this rank's blocks. Args: as of `visibility_mask`, of the whole stream.
         """
         width, own = len(positions) // len(keys), self.own_part(len(keys))
-        rows = key_rows(keys[own], width, self.layers[0].num_kv_heads)
+        rows = key_rows(keys[own], width, self.num_kv_heads)
         mask = visibility_mask(positions, segments, prompts, keys, used)[own]
         own_positions = positions.reshape(-1, width)[own]
         cos, sin = (table[own_positions].reshape(-1, 1, width, self.config.head_dim) for table in self.rotary)
@@ -341,8 +242,8 @@ class Decoder(nn.Cell):
         batch, length = token_ids.shape
         x, tables, mask = self.embed(token_ids.reshape(-1)), self.tables(length), causal_mask(length)
         for layer in self.layers:
-            query, key, value = layer.project(x, layer.weights, tables, batch, length)
-            x = layer.finish(x, layer.attend_causally(query, key, value, mask), layer.weights)
+            query, key, value = layer.attention.project(x, layer.weights, tables, batch, length)
+            x = layer.finish(x, layer.attention.attend_causally(query, key, value, mask), layer.weights)
         return self.norm(x)
 
     def norm(self, x: Tensor) -> Tensor:
@@ -366,6 +267,10 @@ class Decoder(nn.Cell):
         """Logits [B, T, V] of right-padded token_ids [B, T]; for tests and small inputs."""
         batch, length = token_ids.shape
         return self.logits(self.hidden(token_ids)).reshape(batch, length, -1)
+
+    def layers_by_kind(self) -> dict[tuple[str, str], DecoderLayer]:
+        """A layer of every kind: a graph of it serves all of its kind."""
+        return {layer.kind: layer for layer in reversed(self.layers)}
 
     def named_weights(self) -> dict[str, Parameter]:
         """Parameters by buffer name."""

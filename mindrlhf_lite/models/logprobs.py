@@ -203,6 +203,11 @@ class TokenLogprobs(nn.Cell):
         return _concat(dhidden), dweight.astype(weight.dtype), ops.zeros_like(labels)
 
 
+def names_of_ends(model: Decoder) -> tuple[str, ...]:
+    """Names of the parameters that `SlotLogprobs` computes with; () before the last stage."""
+    return () if model.final_norm is None or model.head is None else (model.final_norm.name, model.head.name)
+
+
 class SlotLogprobs(nn.Cell):
     """Logprobs and entropy of a micro-batch's completion tokens, from what the last layer returned.
 

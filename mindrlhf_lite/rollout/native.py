@@ -159,7 +159,7 @@ class _Batch:
         self.decode = engine.decoder(tuple(sorted(sampling.stop_token_ids)), Drawing.of(sampling))
         self.stops = frozenset(sampling.stop_token_ids)
         self.inverse_temperature = Tensor([1.0 / sampling.temperature if sampling.temperature > 0 else 1.0], ms.float32)
-        self.views = mutable(cache_views(caches, engine.num_slots, engine.model.layers[0].num_kv_heads))
+        self.views = mutable(cache_views(caches, engine.num_slots, engine.model.num_kv_heads))
         self.token_ids, self.positions = np.zeros(engine.num_slots, np.int32), np.zeros(engine.num_slots, np.int32)
 
     def run(self) -> list[list[Completion]]:

@@ -27,7 +27,7 @@ def allocate_cache(model: Decoder, slots: int, cache_length: int) -> tuple[Param
     """Zeroed key caches of all layers, then the value caches: slots, or blocks, of so many tokens each; of the model's
     compute type.
     """
-    shape = (slots * model.layers[0].num_kv_heads * cache_length, model.config.head_dim)
+    shape = (slots * model.num_kv_heads * cache_length, model.config.head_dim)
 
     def layer_caches(kind: str) -> tuple[Parameter, ...]:
         names = (f"{kind}_cache.{i}" for i in range(len(model.layers)))
@@ -56,7 +56,7 @@ class _PrefillBegin(nn.Cell):
 
 
 class _PrefillLayer(nn.Cell):
-    """One layer of a prefill; the weights are arguments, so that it is compiled once for all layers."""
+    """One layer of a prefill; the weights are arguments, so that it is compiled once for all layers of a kind."""
 
     def __init__(self, layer: DecoderLayer):
         super().__init__(auto_prefix=False)
@@ -67,8 +67,8 @@ class _PrefillLayer(nn.Cell):
         """Returns (x after the layer, keys and values of the prompts `source_rows`, [R, KV, T, D])."""
         length = inputs[4].shape[-1]
         batch = x.shape[0] // length
-        query, key, value = self.layer.project(x, weights, inputs[:4], batch, length)
-        x = self.layer.finish(x, self.layer.attend_causally(query, key, value, inputs[4]), weights)
+        query, key, value = self.layer.attention.project(x, weights, inputs[:4], batch, length)
+        x = self.layer.finish(x, self.layer.attention.attend_causally(query, key, value, inputs[4]), weights)
         return x, ops.gather(key, source_rows, 0), ops.gather(value, source_rows, 0)
 
 
@@ -76,8 +76,9 @@ class Prefill:
     """Runs prompts and writes their keys and values into one or more slots each."""
 
     def __init__(self, model: Decoder, cache_length: int):
-        self.model, self.num_kv_heads, self.cache_length = model, model.layers[0].num_kv_heads, cache_length
-        self._begin, self._layer = _PrefillBegin(model), _PrefillLayer(model.layers[0])
+        self.model, self.num_kv_heads, self.cache_length = model, model.num_kv_heads, cache_length
+        self._begin = _PrefillBegin(model)
+        self._graphs = {kind: _PrefillLayer(layer) for kind, layer in model.layers_by_kind().items()}
 
     def run(self, token_ids: np.ndarray, source_rows: np.ndarray, slots: np.ndarray, caches: tuple) -> None:
         """Args: token_ids int32 [P, T]; source_rows, slots int32 [R]: slots[i] receives prompt source_rows[i]; caches:
@@ -89,7 +90,7 @@ class Prefill:
         shared, rows = mutable(tuple(inputs)), Tensor(source_rows)
         num_layers = len(caches) // 2
         for layer, key_cache, value_cache in zip(self.model.layers, caches[:num_layers], caches[num_layers:]):
-            x, keys, values = self._layer(x, mutable(tuple(layer.weights)), shared, rows)
+            x, keys, values = self._graphs[layer.kind](x, mutable(tuple(layer.weights)), shared, rows)
             _scatter_update(key_cache, places, keys)
             _scatter_update(value_cache, places, values)
 
@@ -100,9 +101,9 @@ class Decode(nn.Cell):
     def __init__(self, model: Decoder, slots: int, cache_length: int, stop_bias: np.ndarray, drawing: Drawing):
         super().__init__(auto_prefix=False)
         self.model, self.slots, self.cache_length, self.drawing = model, slots, cache_length, drawing
-        self.num_kv_heads, self.head_dim = model.layers[0].num_kv_heads, model.config.head_dim
+        self.num_kv_heads, self.head_dim = model.num_kv_heads, model.config.head_dim
         kernels = kernels_of(model.precision, self.head_dim)
-        self.attend = kernels.decode_attention(model.precision, model.layers[0].num_heads, self.num_kv_heads)
+        self.attend = kernels.decode_attention(model.precision, model.num_heads, self.num_kv_heads)
         self.pairs = Tensor(np.arange(slots * self.num_kv_heads, dtype=np.int32))
         self.cache_positions = Tensor(np.arange(cache_length, dtype=np.int32).reshape(1, 1, -1))
         self.stop_bias = Tensor(stop_bias[None])  # [1, V]: MASKED on stop tokens, else 0
@@ -134,7 +135,7 @@ class Decode(nn.Cell):
         x = self.model.embed(token_ids)
         num_layers = len(caches) // 2
         for index, layer in enumerate(self.model.layers):
-            query, key, value = layer.project(x, layer.weights, tables, self.slots, 1)
+            query, key, value = layer.attention.project(x, layer.weights, tables, self.slots, 1)
             # the views are read after the caches were written
             keys = ops.depend(views[index], self._write(caches[index], places, key))
             values = ops.depend(views[num_layers + index], self._write(caches[num_layers + index], places, value))

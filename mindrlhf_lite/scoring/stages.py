@@ -1,20 +1,18 @@
-"""Running packed sequences through the layers of a pipeline stage, forward and backward; with one stage, all of them.
+"""Running packed sequences forward through the layers of a pipeline stage; with one stage, all of them.
 
-One graph serves every layer of a shape: the weights are its arguments. What a layer's backward pass needs of its
-forward pass is kept as tensors between graphs. With recomputation it is only the layer's input, or all but attention's
-results, and the backward graph computes the rest again (arXiv:1604.06174; arXiv:2205.05198, sec. 5). Activations and
-their gradients travel outside graphs, between two ranks at a time.
+One graph serves every layer of a kind: the weights are its arguments. What a layer's backward pass needs of its forward
+pass is kept as tensors between graphs (`Keeps`). Activations travel outside graphs, between two ranks at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 from mindspore import Tensor, jit, mutable, nn
 
-from mindrlhf_lite.models.decoder import NUM_PRODUCTS, Decoder, DecoderLayer
+from mindrlhf_lite.models.decoder import Decoder, DecoderLayer
 from mindrlhf_lite.models.zeros import zeros
 from mindrlhf_lite.parallel.collectives import transfer
 from mindrlhf_lite.parallel.mesh import RoleMesh
@@ -76,15 +74,21 @@ class _LayerForward(nn.Cell):
 
 
 class Keeps(Enum):
-    """What a forward pass keeps of every layer; the values: how many results of its run, besides its input."""
+    """What a forward pass keeps of every layer, besides its input."""
 
-    INPUTS = 0
-    PRODUCTS = NUM_PRODUCTS
-    ALL = 100
+    INPUTS = "nothing"
+    PRODUCTS = "what its matrix products gave"
+    ALL = "and what attention gave"
 
     @staticmethod
     def of(recompute: bool, select_recompute: bool) -> Keeps:
         return Keeps.INPUTS if recompute else Keeps.PRODUCTS if select_recompute else Keeps.ALL
+
+    def of_run(self, layer: DecoderLayer, results: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Of the second result of the layer's run."""
+        if self is Keeps.INPUTS:
+            return ()
+        return mutable(tuple(results if self is Keeps.ALL else results[: layer.num_products]))
 
 
 @dataclass
@@ -97,17 +101,19 @@ class Tape:
 
 
 class StageLayers:
-    """The layers of this rank's stage, by graphs that all of them share.
+    """The layers of this rank's stage, by graphs that all of a kind share.
 
     Args:
-        alike: layers of another model of this shape, in this layout: their graph serves here too.
+        alike: layers of another model of this shape, in this layout: their graphs serve here too.
     """
 
     def __init__(self, model: Decoder, alike: StageLayers | None = None):
         self.model = model
         self.observer: Callable[[MicroBatch, str, Tensor], None] | None = None  # is shown every layer's output
         self._embed = _EmbeddingForward(model) if model.is_first_stage else None
-        self._layer: _LayerForward = alike._layer if alike else _LayerForward(model.layers[0])
+        self._graphs: dict[tuple[str, str], _LayerForward] = (
+            alike._graphs if alike else {kind: _LayerForward(layer) for kind, layer in model.layers_by_kind().items()}
+        )
 
     def forward(self, x: Tensor | None, batch: MicroBatch, tapes: bool = False, keeps: Keeps = Keeps.INPUTS) -> tuple:
         """Args: x: what the stage before sent; None on the first one; tapes: whether a backward pass follows; keeps:
@@ -120,10 +126,10 @@ class StageLayers:
         if self._embed and self.observer:
             self.observer(batch, "model.embed_tokens", stream)
         for number, layer in enumerate(self.model.layers, self.model.first_layer):
-            output, *kept = self._layer(stream, mutable(tuple(layer.weights)), tape.attention)
+            output, *kept = self._graphs[layer.kind](stream, mutable(tuple(layer.weights)), tape.attention)
             if tapes:
                 tape.inputs.append(stream)
-                tape.kept.append(mutable(tuple(kept[: keeps.value])) if keeps.value else ())
+                tape.kept.append(keeps.of_run(layer, kept))
             stream = output
             if self.observer:
                 self.observer(batch, f"model.layers.{number}", stream)

@@ -6,10 +6,13 @@ which part of which parameter a rank holds. Names and shapes are Hugging Face's 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 
 import numpy as np
 
+from mindrlhf_lite.shapes.blocks import BLOCKS
 from mindrlhf_lite.shapes.model_config import ModelConfig
 
 
@@ -29,44 +32,27 @@ class ParameterSpec:
     # indivisible parts of tensor_dim (heads, columns), replicated over tensor ranks that outnumber them; 0: rows of a
     # vocabulary, padded to divide
     units: int = 0
+    is_trained: bool = True  # else it has no gradient, no moment and no place in a checkpoint
 
 
-def parameter_specs(config: ModelConfig) -> list[ParameterSpec]:
-    """All parameters of `config`'s decoder, in forward order."""
-    hidden, inner = config.hidden_size, config.intermediate_size
-    query, key_value = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
-    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+def parameter_specs(config: ModelConfig, frozen: Sequence[str] = ()) -> list[ParameterSpec]:
+    """All parameters of `config`'s decoder, in forward order.
+
+    Args: frozen: names of those that are not trained; * stands for any text.
+    """
+    hidden = config.hidden_size
     specs = [ParameterSpec("model.embed_tokens.weight", (config.vocab_size, hidden), 0, None, True)]
     for layer in range(config.num_hidden_layers):
-        prefix = f"model.layers.{layer}."
-        rows: list[tuple[str, tuple[int, ...], int | None, int]] = [
-            ("input_layernorm.weight", (hidden,), None, 1),
-            ("self_attn.q_proj.weight", (query, hidden), 0, heads),
-            ("self_attn.q_proj.bias", (query,), 0, heads),
-            ("self_attn.k_proj.weight", (key_value, hidden), 0, kv_heads),
-            ("self_attn.k_proj.bias", (key_value,), 0, kv_heads),
-            ("self_attn.v_proj.weight", (key_value, hidden), 0, kv_heads),
-            ("self_attn.v_proj.bias", (key_value,), 0, kv_heads),
-            ("self_attn.o_proj.weight", (hidden, query), 1, heads),
-            ("post_attention_layernorm.weight", (hidden,), None, 1),
-            ("mlp.gate_proj.weight", (inner, hidden), 0, inner),
-            ("mlp.up_proj.weight", (inner, hidden), 0, inner),
-            ("mlp.down_proj.weight", (hidden, inner), 1, inner),
-        ]
-        if config.architecture.has_qk_norm:
-            rows[4:4] = [
-                ("self_attn.q_norm.weight", (config.head_dim,), None, 1),
-                ("self_attn.k_norm.weight", (config.head_dim,), None, 1),
-            ]
-        if not config.architecture.has_qkv_bias:
-            rows = [row for row in rows if not row[0].endswith(".bias")]
+        rows = [row for kind in config.blocks_of(layer) for row in BLOCKS[kind].rows(config)]
         specs += [
-            ParameterSpec(prefix + name, shape, dim, layer, len(shape) > 1, units) for name, shape, dim, units in rows
+            ParameterSpec(f"model.layers.{layer}.{name}", shape, dim, layer, len(shape) > 1, units)
+            for name, shape, dim, units in rows
         ]
     specs.append(ParameterSpec("model.norm.weight", (hidden,), None, None, False))
     if not config.tie_word_embeddings:
         specs.append(ParameterSpec("lm_head.weight", (config.vocab_size, hidden), 0, None, True))
-    return specs
+    is_frozen = [any(fnmatchcase(spec.name, pattern) for pattern in frozen) for spec in specs]
+    return [replace(spec, is_trained=False) if frozen else spec for spec, frozen in zip(specs, is_frozen, strict=True)]
 
 
 def count_parameters(config: ModelConfig) -> int:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 from mindspore import Tensor
 
-from mindrlhf_lite.learner.trained_model import Actor
+from mindrlhf_lite.learner.trained_model import TrainedModel
 from mindrlhf_lite.observe.dump import Dumps
 from mindrlhf_lite.scoring.batches import MicroBatch
 
@@ -16,7 +16,7 @@ from mindrlhf_lite.scoring.batches import MicroBatch
 class UpdateDump:
     """Looks on while an actor makes the first update of a step."""
 
-    def __init__(self, dumps: Dumps, actor: Actor):
+    def __init__(self, dumps: Dumps, actor: TrainedModel):
         self.dumps, self.actor = dumps, actor
         self._places: dict[int, dict[int, np.ndarray]] = {}  # of a micro-batch: by completion, places in the stream
 
@@ -55,4 +55,4 @@ class UpdateDump:
     def _gradients(self) -> None:
         optimizer, scale = self.actor.optimizer, self.actor.optimizer.loss_scale.value
         arrays = {each.name.removeprefix("gradient."): each.asnumpy() / scale for each in optimizer.gradients}
-        self.dumps.gradients(self.actor.model.buffers, arrays)
+        self.dumps.gradients(self.actor.model.trained_buffers, arrays)

@@ -9,10 +9,10 @@ from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.evaluation.accuracy import EVALUATION_STREAM, Evaluation, correctness, question_rows, summarise
 from mindrlhf_lite.observe.writers import write_completions
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
+from mindrlhf_lite.parallel.shares import share_of_rank
 from mindrlhf_lite.rewards.reward_function import RewardFunction
-from mindrlhf_lite.roles.build import Roles
+from mindrlhf_lite.roles.models import Roles
 from mindrlhf_lite.rollout.groups import generate_groups
-from mindrlhf_lite.trainer.experience import share_of_rank
 from mindrlhf_lite.types import Prompt, SamplingParams
 
 
@@ -22,6 +22,7 @@ class Evaluator:
     Args:
         prompts: none: nothing is ever evaluated.
         last_step: of the run; the evaluation after it is its result.
+        results: gets every evaluation: "before", "step_20", ..., "after".
     """
 
     def __init__(
@@ -34,10 +35,10 @@ class Evaluator:
         prompts: list[Prompt],
         sampling: SamplingParams,
         last_step: int,
+        results: dict[str, Evaluation],
     ):
         self.config, self.mesh, self.roles, self.tokenizer, self.reward = config, mesh, roles, tokenizer, reward
-        self.prompts, self.sampling, self.last_step = prompts, sampling, last_step
-        self.results: dict[str, Evaluation] = {}  # "before", "step_20", ..., "after"
+        self.prompts, self.sampling, self.last_step, self.results = prompts, sampling, last_step, results
 
     def is_due_after(self, step: int) -> bool:
         interval = self.config.rl_config.eval_interval

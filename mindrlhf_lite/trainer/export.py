@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ class Export:
     roles: TrainedRoles
     mesh: Mesh
     tokenizer: Tokenizer
-    end_token_ids: int | Sequence[int]
+    end_token_ids: int | list[int] | None
     dtype: str = "float32"  # of the tensors
     max_weight: float = 0.0  # largest absolute one of a model that is sound; 0: any finite one
 

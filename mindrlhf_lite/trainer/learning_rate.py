@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from mindrlhf_lite.config.schema import Config
+
 
 @dataclass(frozen=True)
 class LearningRate:
@@ -19,6 +21,10 @@ class LearningRate:
     warmup_steps: int
     decay_steps: int  # updates from the first to the one that reaches min_lr, warm-up included
 
+    @staticmethod
+    def constant(lr: float) -> LearningRate:
+        return LearningRate("constant", lr, 0.0, 0, 1)
+
     def at(self, step: int) -> float:
         if step < self.warmup_steps:
             return self.lr * (step + 1) / self.warmup_steps
@@ -29,4 +35,7 @@ class LearningRate:
         return self.min_lr + (self.lr - self.min_lr) * share
 
 
-SCHEDULES = ("constant", "linear", "cosine")
+def learning_rate_of(config: Config, num_updates: int) -> LearningRate:
+    """Args: num_updates: of the run, over which it decays where no decay_steps are set."""
+    lr = config.actor_config.lr_schedule
+    return LearningRate(lr.lr_decay_style, lr.lr, lr.min_lr, lr.warmup_step, lr.decay_steps or num_updates)

@@ -6,7 +6,7 @@ import numpy as np
 from mindspore import ops
 
 from mindrlhf_lite.config.schema import Config
-from mindrlhf_lite.roles.build import Roles
+from mindrlhf_lite.roles.models import Roles
 from mindrlhf_lite.trainer.phase_clock import PhaseClock
 
 
@@ -18,12 +18,11 @@ class MovingReference:
         self._roles, self._clock = roles, clock
 
     def is_due_after(self, step: int) -> bool:
-        return self._roles.to_reference is not None and step % self._every == 0
+        return "reference" in self._roles.followers and step % self._every == 0
 
     def move(self) -> None:
         """reference = share * actor + (1 - share) * reference; a copy of the reference lives meanwhile."""
-        reference, resharder = self._roles.reference, self._roles.to_reference
-        assert reference is not None and resharder is not None
+        reference, resharder = self._roles.scorers["reference"], self._roles.followers["reference"]
         with self._clock.phase("reshard", "sync_reference"):
             weights = reference.model.named_weights()
             before = reference.model.weights_as_numpy() if self._share < 1 else {}

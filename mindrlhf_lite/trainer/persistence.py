@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,27 +14,19 @@ from mindrlhf_lite.checkpoint.store import Checkpoint, CheckpointStore, SavedChe
 from mindrlhf_lite.checkpoint.strategy_file import strategy_from_json, strategy_to_json
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
-from mindrlhf_lite.data.prompt_sampler import PromptSampler, SamplerState
+from mindrlhf_lite.data.prompt_sampler import SamplerState
 from mindrlhf_lite.data.tokenizer import TOKENIZER_FOLDER, Tokenizer
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.evaluation.accuracy import Evaluation
 from mindrlhf_lite.observe.health import History
 from mindrlhf_lite.observe.host import versions
-from mindrlhf_lite.parallel.layout import Strategy, fill_buffers
+from mindrlhf_lite.parallel.layout import fill_buffers
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
-from mindrlhf_lite.roles.build import Roles, TrainedRoles
+from mindrlhf_lite.roles.models import Roles, TrainedRoles
+from mindrlhf_lite.trainer.learning_rate import LearningRate
+from mindrlhf_lite.trainer.run_state import RunState
 from mindrlhf_lite.trainer.same_run import check_same_run, is_exact, model_fingerprints
 from mindrlhf_lite.trainer.soundness import problem_of, refuse_ruined
-from mindrlhf_lite.trainer.update import PolicyUpdate
-
-
-@dataclass
-class Progress:
-    """How far a run has come, besides weights and moments."""
-
-    sampler: PromptSampler
-    evaluations: dict[str, Evaluation]
-    health: History = field(default_factory=History)
 
 
 class Persistence:
@@ -51,14 +43,13 @@ class Persistence:
         config: Config,
         mesh: Mesh,
         roles: TrainedRoles,
-        update: PolicyUpdate,
         tokenizer: Tokenizer,
         digest: str,
         end_token_ids: int | list[int] | None,
         last_step: int,
     ):
         self.last_step = last_step
-        self.config, self.mesh, self.roles, self.update = config, mesh, roles, update
+        self.config, self.mesh, self.roles = config, mesh, roles
         self.tokenizer, self.digest, self.end_token_ids = tokenizer, digest, end_token_ids
         self.store = CheckpointStore(
             config.checkpoint_dir, config.rl_config.save_max_ckpt_num, config.rl_config.save_ckpt_format
@@ -68,38 +59,40 @@ class Persistence:
         interval = self.config.rl_config.save_ckpt_interval
         return bool(interval) and (step % interval == 0 or step == last_step)
 
-    def save(self, step: int, progress: Progress) -> None:
+    def save(self, step: int, state: RunState) -> None:
         """Raises RuinedModel, on every rank, if weights or moments of any are not sound; nothing is written then. The
-        newest checkpoint from before a check of `progress.health` began to fail is kept, however many follow.
+        newest checkpoint from before a check of `state.health` began to fail is kept, however many follow.
         """
         optimizer, actor = self.roles.actor.optimizer, self.roles.actor
-        state = {
+        of_roles = role_strategies(self.config, self.mesh.world_size)
+        strategies = {name: strategy_to_json(strategy) for name, strategy in of_roles.items()}
+        saved = {
             "updates_done": optimizer.updates_done,
             "loss_scale": optimizer.loss_scale.state(),
-            "sampler": asdict(progress.sampler.state),
+            "sampler": asdict(state.sampler.state),
             "prompts_digest": self.digest,
-            "decay_steps": self.update.schedule.decay_steps,
+            "decay_steps": state.schedule.decay_steps,
             "last_step": self.last_step,
-            "kl_coefficient": self.update.kl_coefficient,
+            "kl_coefficient": state.kl.value,
             "world_size": self.mesh.world_size,
             "strategy": strategy_to_json(optimizer.strategy),
-            "reference_strategy": strategy_to_json(self._reference_strategy()),
+            **{f"{role.name}_strategy": strategies[role.name] for role in self.config.roles if role.scores},
             "model": self.roles.model_config.to_hf(self.end_token_ids, self.tokenizer.pad_token_id),
             "config": asdict(self.config),
             "models": self._models,
             "versions": versions(),
-            "evaluations": {name: result.as_dict() for name, result in progress.evaluations.items()},
-            "health": progress.health.as_dict(),
+            "evaluations": {name: result.as_dict() for name, result in state.evaluations.items()},
+            "health": state.health.as_dict(),
         }
         with self.roles.saved() as (weights, moments):
             refuse_ruined(self.mesh, problem_of(weights, moments, self._max_weight))
             tensors = prefixed("weight", weights) if actor.mesh.at.data == 0 else {}
             if actor.mesh.at.data == 0 or optimizer.strategy.splits_data:
                 tensors.update(prefixed("optimizer", moments))
-            if self._reference_moves():
-                tensors.update(self._reference_tensors())
-            checkpoint = Checkpoint(step, state, tensors, lambda folder: self.tokenizer.save(folder / TOKENIZER_FOLDER))
-            spared = self.store.newest_before(progress.health.failing_since(step))
+            for role in self._followers():
+                tensors.update(self._follower_tensors(role))
+            checkpoint = Checkpoint(step, saved, tensors, lambda folder: self.tokenizer.save(folder / TOKENIZER_FOLDER))
+            spared = self.store.newest_before(state.health.failing_since(step))
             self.store.save(checkpoint, self.mesh.rank, self._gather, spared)
 
     @property
@@ -114,22 +107,18 @@ class Persistence:
     def _models(self) -> dict[str, str]:
         return model_fingerprints(asdict(self.config)) if self.mesh.is_main else {}  # the main rank writes the state
 
-    def _reference_strategy(self) -> Strategy:
-        return role_strategies(self.config, self.mesh.world_size).reference
+    def _followers(self) -> list[str]:
+        """The roles that follow the actor, and so are part of a checkpoint."""
+        return list(self.roles.followers) if isinstance(self.roles, Roles) else []
 
-    def _reference_moves(self) -> bool:
-        return isinstance(self.roles, Roles) and self.roles.to_reference is not None
+    def _follower_tensors(self, role: str) -> dict[str, np.ndarray]:
+        """This rank's part of a model that follows the actor; one copy of every part is enough."""
+        model = self.roles.scorers[role].model
+        return {} if model.mesh.at.data else prefixed(role, model.weights_as_numpy())
 
-    def _reference_tensors(self) -> dict[str, np.ndarray]:
-        """This rank's part of a reference that moves; one copy of every part is enough."""
-        reference = self.roles.reference
-        if reference is None or reference.model.mesh.at.data:
-            return {}
-        return prefixed("reference", reference.model.weights_as_numpy())
-
-    def _check_decay(self, step: int) -> None:
+    def _check_decay(self, step: int, schedule: LearningRate) -> None:
         """Raises ValueError where a run that is extended would go on with a learning rate of zero."""
-        schedule, done = self.update.schedule, self.roles.actor.optimizer.updates_done
+        done = self.roles.actor.optimizer.updates_done
         last = done + (self.last_step - step) * self.config.updates_per_step
         if schedule.at(last - 1) == 0:
             raise UserError(
@@ -137,7 +126,7 @@ class Persistence:
                 f"go on to update {last}; give --actor_config.lr_schedule.decay_steps={last}"
             )
 
-    def resume(self, progress: Progress) -> tuple[int, list[str]]:
+    def resume(self, state: RunState) -> tuple[int, list[str]]:
         """(the first step to run, lines for the console): from the newest whole checkpoint if the configuration asks
         for it, else 1.
 
@@ -158,9 +147,9 @@ class Persistence:
             return 1, [*notes, f"no checkpoint to resume from in {self.store.folder}: starting from step 1"]
         check_same_run(checkpoint.state, asdict(self.config), self.digest)
         self._restore(checkpoint)
-        progress.health = History.from_dict(checkpoint.state.get("health", {}))
-        progress.sampler.restore(SamplerState(**checkpoint.state["sampler"]))
-        progress.evaluations.update(
+        state.health = History.from_dict(checkpoint.state.get("health", {}))
+        state.sampler.restore(SamplerState(**checkpoint.state["sampler"]))
+        state.evaluations.update(
             {name: Evaluation.from_dict(values) for name, values in checkpoint.state["evaluations"].items()}
         )
         if not is_exact(checkpoint.state, asdict(self.config), self.mesh.world_size):
@@ -168,12 +157,12 @@ class Persistence:
                 "the checkpoint was made under other parallel strategies: results go on equal up to the order of "
                 "additions, not bit for bit"
             )
-        self.update.kl_coefficient = checkpoint.state.get("kl_coefficient", self.update.kl_coefficient)
+        state.kl.value = checkpoint.state.get("kl_coefficient", state.kl.value)
         if not self.config.actor_config.lr_schedule.decay_steps:
             # a decay over "all updates of the run" keeps the length that it started with, whatever max_steps is now
-            self.update.schedule = replace(self.update.schedule, decay_steps=checkpoint.state["decay_steps"])
+            state.schedule = replace(state.schedule, decay_steps=checkpoint.state["decay_steps"])
             if self.last_step > checkpoint.state.get("last_step", self.last_step):
-                self._check_decay(checkpoint.step)
+                self._check_decay(checkpoint.step, state.schedule)
         return checkpoint.step + 1, [
             *notes,
             f"resumed after step {checkpoint.step} from {self.store.folder / f'step_{checkpoint.step}'}",
@@ -185,7 +174,7 @@ class Persistence:
         saved = strategy_from_json(checkpoint.state["strategy"], f"{checkpoint.folder}/state.json")
         config = self.roles.model_config
         reader = ShardedReader(checkpoint.folder, config, replace(saved, splits_data=False), "weight/")
-        weights = fill_buffers(actor.model.buffers, reader.read)
+        weights = fill_buffers(actor.model.trained_buffers, reader.read)
         state: dict[str, np.ndarray] = {}
         for moment in ("adam_m", "adam_v"):
             reader = ShardedReader(checkpoint.folder, config, saved, f"optimizer/{moment}.")
@@ -195,11 +184,11 @@ class Persistence:
         self.roles.restore(weights, state)
         optimizer.updates_done = checkpoint.state["updates_done"]
         optimizer.loss_scale.restore(checkpoint.state.get("loss_scale", {}))
-        if self._reference_moves() and self.roles.reference is not None:
+        for role in self._followers():
             with self.roles.residency.phase("restore"):
-                model = self.roles.reference.model
-                saved = strategy_from_json(checkpoint.state["reference_strategy"], f"{checkpoint.folder}/state.json")
-                reader = ShardedReader(checkpoint.folder, self.roles.model_config, saved, "reference/")
+                model = self.roles.scorers[role].model
+                saved = strategy_from_json(checkpoint.state[f"{role}_strategy"], f"{checkpoint.folder}/state.json")
+                reader = ShardedReader(checkpoint.folder, self.roles.model_config, saved, f"{role}/")
                 for name, values in fill_buffers(model.buffers, reader.read).items():
                     ops.assign(model.named_weights()[name], model.precision.stored(values))
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 from mindrlhf_lite.observe.console import Console
 from mindrlhf_lite.swap.residency import Residency, Traffic
 
-PHASES = ("generate", "reward", "reference", "update", "reshard", "swap")  # time_s/NAME of every step
-
 
 class PhaseClock:
-    """Times phases between two calls of `take`."""
+    """Times phases between two calls of `take`. Args: scoring: names of the roles that score sequences."""
 
-    def __init__(self, residency: Residency, console: Console):
+    def __init__(self, residency: Residency, console: Console, scoring: Sequence[str]):
+        # time_s/NAME of every step
+        self._names = ("generate", "reward", *scoring, "update", "reshard", "swap")
         self._residency, self._console = residency, console
-        self._seconds, self._start = dict.fromkeys(PHASES, 0.0), time.perf_counter()
+        self._seconds, self._start = dict.fromkeys(self._names, 0.0), time.perf_counter()
 
     def begin_step(self, step: int) -> None:
         self._console.begin(step)
@@ -40,5 +40,5 @@ class PhaseClock:
         """(seconds of the phases and, as "step", since the step began; what was swapped), and begins anew."""
         traffic = self._residency.take_traffic()
         self._seconds["swap"] += traffic.seconds
-        seconds, self._seconds = self._seconds, dict.fromkeys(PHASES, 0.0)
+        seconds, self._seconds = self._seconds, dict.fromkeys(self._names, 0.0)
         return {"step": time.perf_counter() - self._start, **seconds}, traffic

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,14 @@ from mindrlhf_lite.observe.host import peak_rss_gb
 from mindrlhf_lite.observe.writers import MetricsWriter
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.roles.build import build_trained_roles
+from mindrlhf_lite.trainer.assembly import assemble_training
 from mindrlhf_lite.trainer.export import Export
-from mindrlhf_lite.trainer.learning_rate import LearningRate
-from mindrlhf_lite.trainer.persistence import Persistence, Progress
+from mindrlhf_lite.trainer.kl_coefficient import KlCoefficient
+from mindrlhf_lite.trainer.learning_rate import learning_rate_of
+from mindrlhf_lite.trainer.persistence import Persistence
+from mindrlhf_lite.trainer.run_state import RunState
 from mindrlhf_lite.trainer.same_run import check_same_run
 from mindrlhf_lite.trainer.soundness import is_sound, ruined
-from mindrlhf_lite.trainer.update import PolicyUpdate
 from mindrlhf_lite.types import StepMetrics
 
 
@@ -40,7 +42,7 @@ class Replay:
     """
 
     def __init__(self, config: Config, mesh: Mesh, paths: Sequence[str]):
-        rl, lr = config.rl_config, config.actor_config.lr_schedule
+        rl = config.rl_config
         self.config, self.mesh, self.tokenizer = config, mesh, Tokenizer(config.tokenizer_dir)
         if has_run(Path(rl.output_dir), Path(rl.output_dir) / "checkpoints"):
             raise UserError(f"rl_config.output_dir={rl.output_dir!r}: a run is there already; give another folder")
@@ -49,9 +51,10 @@ class Replay:
             self._check(step, path)
         self.steps = [step for step, _ in read]
         header = self.steps[0].header
-        self.roles = build_trained_roles(config, mesh, has_reference=False)
-        schedule = LearningRate(lr.lr_decay_style, lr.lr, lr.min_lr, lr.warmup_step, header.decay_steps)
-        self.update = PolicyUpdate(config, self.roles, mesh, schedule)
+        self.roles = build_trained_roles(config, mesh, has_scorers=False)
+        self.update = assemble_training(config, mesh, self.roles).update
+        sampler, schedule = PromptSampler(header.num_prompts, rl.seed), learning_rate_of(config, header.decay_steps)
+        self.state = RunState(sampler, replace(schedule, decay_steps=header.decay_steps), KlCoefficient(config))
         self.end_tokens = list(config.generate_config.sampling_config.eos_token_id) or list(
             stop_token_ids(config.actor_config.load, self.tokenizer)
         )
@@ -82,18 +85,16 @@ class Replay:
 
     def _resume(self, header: ExperienceHeader) -> None:
         """Leaves out the steps before the checkpoint, where there is one to go on from."""
-        progress = Progress(PromptSampler(header.num_prompts, self.config.rl_config.seed), {})
         persistence = Persistence(
             self.config,
             self.mesh,
             self.roles,
-            self.update,
             self.tokenizer,
             header.prompts_digest,
             self.end_tokens,
             self.steps[-1].header.step,
         )
-        first, notes = persistence.resume(progress)
+        first, notes = persistence.resume(self.state)
         self.steps = [step for step in self.steps if step.header.step >= first]
         if not self.steps:
             raise UserError(f"--data: no step from {first} on, where the checkpoint goes on")
@@ -117,10 +118,11 @@ class Replay:
     def run(self) -> None:
         """All steps; then OUTPUT/hf."""
         for step in self.steps:
-            self.update.kl_coefficient, started = step.header.kl_coefficient, time.perf_counter()
+            started = time.perf_counter()
             with self.update.dumps.step(step.header.step):
                 self.update.dumps.key_data(step.sequences)
-                counts = self.update.run(step.sequences, step.engine_logprobs)
+                kl, schedule = step.header.kl_coefficient, self.state.schedule
+                counts = self.update.run(step.sequences, step.engine_logprobs, kl, schedule)
             seconds = time.perf_counter() - started
             ranks, peaks = zip(
                 *gather_objects(self.mesh.world, (counts, peak_rss_gb()), tuple[UpdateCounts, float]), strict=True

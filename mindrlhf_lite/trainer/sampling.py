@@ -50,6 +50,13 @@ NOT_REPORTED_NOTE = (
 )
 
 
+def off_policy_notes(config: Config, sampling: SamplingParams) -> list[str]:
+    """What to say of a run whose completions are not drawn from its policy, and that does not correct for it."""
+    if not is_off_policy(sampling) or config.rl_config.rollout_is_cap:
+        return []
+    return [NOT_REPORTED_NOTE if config.reports_only_policy_logprobs else OFF_POLICY_NOTE]
+
+
 def is_off_policy(sampling: SamplingParams) -> bool:
     """Whether completions are drawn from another distribution than the policy's."""
     return bool(sampling.has_filters or sampling.temperature != sampling.policy_temperature or sampling.min_tokens)

@@ -394,8 +394,8 @@ def test_ascend_on_a_host_without_one(values, sums, tmp_path):
 
 def test_types_of_every_role_and_names_of_mindformers():
     config = build_config({"actor_config.compute_dtype": "bfloat16", "ref_config.compute_dtype": "float32"})
-    assert config.dtypes("actor") == ("bfloat16", "bfloat16") and config.dtypes("ref") == ("float32", "float32")
-    assert config.dtypes("generate") == ("bfloat16", "bfloat16")
+    assert config.dtypes("actor") == ("bfloat16", "bfloat16") and config.dtypes("reference") == ("float32", "float32")
+    assert config.dtypes("rollout") == ("bfloat16", "bfloat16")
     theirs = {
         "actor_config.compute_dtype": "bfloat16",
         "actor_config.param_init_type": "float32",

@@ -20,19 +20,19 @@ from mindrlhf_lite.trainer.grpo import GrpoTrainer
 from mindrlhf_lite.types import GenerateRequest, SamplingParams, TrainSequence
 
 
-def probe(trainer):
+def probe(run):
     rng = np.random.default_rng(0)
     sequences = [
         TrainSequence.of(rng.integers(0, 250, length).astype(np.int32), 3, 0.0) for length in (5, 12, 20, 23, 8)
     ]
-    with trainer.roles.residency.phase("reference"):
-        logprobs = np.concatenate(trainer.update.score("reference", trainer.roles.reference, sequences))
+    with run.roles.residency.phase("reference"):
+        logprobs = np.concatenate(run.training.scoring.score("reference", run.roles.reference, sequences))
     requests = [GenerateRequest(tuple(int(t) for t in rng.integers(0, 250, 5))) for _ in range(4)]
-    trainer.rollout_weights.move_if_missing()
-    with trainer.roles.residency.phase("generate"):
-        greedy = trainer.roles.rollout.generate(requests, SamplingParams(16, temperature=0))
+    run.rollout_weights.move_if_missing()
+    with run.roles.residency.phase("generate"):
+        greedy = run.roles.rollout.generate(requests, SamplingParams(16, temperature=0))
     tokens = [group[0].token_ids for group in greedy]
-    assert all(other == tokens for other in gather_objects(trainer.mesh.world, tokens, list[tuple[int, ...]])), (
+    assert all(other == tokens for other in gather_objects(run.mesh.world, tokens, list[tuple[int, ...]])), (
         "ranks disagree on greedy rollouts"
     )
     return {"reference": logprobs, "greedy": np.array(tokens)}
@@ -44,12 +44,11 @@ def main():
         config = build_config(settings)
         assert not find_problems(config, mesh.world_size), find_problems(config, mesh.world_size)
         trainer = GrpoTrainer(config, mesh)
-        trainer._finish, finish = lambda step: None, trainer._finish
-        trainer.train()
-        found = probe(trainer)
+        last = trainer.run_steps()
+        found = probe(trainer.run)
         if mesh.is_main:
             np.savez(Path(config.rl_config.output_dir) / "probe.npz", **found)
-        finish(trainer.last_step)
+        trainer.ending.finish(last)
 
 
 if __name__ == "__main__":

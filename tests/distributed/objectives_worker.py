@@ -14,16 +14,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from helpers import random_weights
-from mindspore import ParameterTuple
 
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, sequence_mean, token_mean
 from mindrlhf_lite.algorithms.correction import Correction
 from mindrlhf_lite.algorithms.losses import LOSSES, LossOptions
-from mindrlhf_lite.learner.adamw import AdamWOptions
-from mindrlhf_lite.learner.gradients import _LossGradients
-from mindrlhf_lite.learner.policy_loss import Objective, ObjectiveLoss
+from mindrlhf_lite.learner.adamw import AdamW, AdamWOptions
+from mindrlhf_lite.learner.policy_loss import Objective, PolicyLoss
 from mindrlhf_lite.learner.statistics import merged_statistics
-from mindrlhf_lite.learner.trained_model import Actor
+from mindrlhf_lite.learner.trained_model import TrainedModel
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.parallel.dims import ParallelDims
 from mindrlhf_lite.parallel.layout import Strategy, box_reader, buffers_of_rank, fill_buffers
@@ -85,18 +83,11 @@ class Layout:
         weights["model.embed_tokens.weight"] *= 0.05  # logprobs near -log 271, where `sequences` has the others
         buffers = buffers_of_rank(SHAPE, strategy, mesh.rank if role.dims.size > 1 else 0)
         model = Decoder(SHAPE, fill_buffers(buffers, box_reader(weights)), True, 48, role, strategy)
-        self.actor = Actor(model, Objective(), AdamWOptions())
+        self.actor = TrainedModel(model, PolicyLoss(model, Objective()), AdamW(model, AdamWOptions()))
 
     def measure(self, objective):
-        actor, mesh = self.actor, self.role
-        sums = {sum_.name.removeprefix("gradient."): sum_ for sum_ in actor.optimizer.gradients}
-        names = [weight.name for weight in (actor.model.final_norm, actor.model.embedding)]
-        actor.loss = ObjectiveLoss(actor.model, objective)
-        actor._gradients._loss = _LossGradients(
-            actor.loss,
-            ParameterTuple([actor.model.named_weights()[name] for name in names]),
-            ParameterTuple([sums[name] for name in names]),
-        )
+        mesh = self.role
+        actor = self.actor.with_loss(PolicyLoss(self.actor.model, objective))
         every, aggregation = sequences(), sequence_mean if objective.loss.startswith("gspo") else token_mean
         totals = BatchTotals(sum(each.num_counted for each in every), len(every), 32)
         mine = [each for index, each in enumerate(every) if index // GROUP % mesh.dims.data == mesh.at.data]

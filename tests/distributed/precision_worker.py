@@ -16,8 +16,9 @@ from mindrlhf_lite.learner.statistics import UpdateCounts
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.reshard.plan import holdings
 from mindrlhf_lite.roles.build import build_roles
+from mindrlhf_lite.trainer.annotation import Annotator, with_logprobs
+from mindrlhf_lite.trainer.assembly import assemble_training
 from mindrlhf_lite.trainer.learning_rate import LearningRate
-from mindrlhf_lite.trainer.update import PolicyUpdate
 from mindrlhf_lite.types import TrainSequence
 
 
@@ -43,7 +44,7 @@ def main():
         config = build_config(settings)
         assert not find_problems(config, mesh.world_size), find_problems(config, mesh.world_size)
         roles = build_roles(config, mesh)
-        update = PolicyUpdate(config, roles, mesh, LearningRate("constant", 3e-4, 0.0, 0, 1))
+        training, schedule = assemble_training(config, mesh, roles), LearningRate.constant(3e-4)
         rng, numbers = np.random.default_rng(0), []
         prompts = [rng.integers(0, 250, 5) for _ in range(4)]
         sequences = [
@@ -51,11 +52,11 @@ def main():
             for prompt in prompts
             for length, sign in ((9, 1.0), (20, -0.7), (3, 0.4), (14, -0.7))
         ]
-        with roles.residency.phase("reference"):
-            sequences = update.add_reference(sequences)
+        annotator = Annotator(config, roles, training.scoring, roles.residency.phase)
+        sequences = with_logprobs(sequences, annotator.fixed_logprobs(sequences))
         for _ in range(3):
             generated = [sequence.reference_logprobs for sequence in sequences]
-            counts = update.run(sequences, generated)
+            counts = training.update.run(sequences, generated, config.rl_config.beta, schedule)
             found = [each for each in gather_objects(mesh.world, counts, UpdateCounts) if each.statistics]
             numbers.append([sum(each.statistics["loss"] for each in found), counts.grad_norm])
         with roles.saved() as (weights, _):

@@ -102,9 +102,9 @@ def test_gradients_equal_torch_autograd(tmp_path, shape):
     right.
     """
     from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
-    from mindrlhf_lite.learner.adamw import AdamWOptions
-    from mindrlhf_lite.learner.policy_loss import Objective
-    from mindrlhf_lite.learner.trained_model import Actor
+    from mindrlhf_lite.learner.adamw import AdamW, AdamWOptions
+    from mindrlhf_lite.learner.policy_loss import Objective, PolicyLoss
+    from mindrlhf_lite.learner.trained_model import TrainedModel
     from mindrlhf_lite.scoring.batches import make_microbatch
     from mindrlhf_lite.shapes.streams import StreamShapes
     from mindrlhf_lite.types import TrainSequence
@@ -128,7 +128,8 @@ def test_gradients_equal_torch_autograd(tmp_path, shape):
     loss.backward()
     expected = {name: parameter.grad.numpy() for name, parameter in reference.named_parameters()}
 
-    actor = Actor(Decoder(config, weights, True, 16), Objective(), AdamWOptions())
+    model = Decoder(config, weights, True, 16)
+    actor = TrainedModel(model, PolicyLoss(model, Objective()), AdamW(model, AdamWOptions()))
     actor.accumulate([make_microbatch(sequences, StreamShapes(64, 16), token_mean, BatchTotals(total, 4, 12))])
     for gradient in actor.optimizer.gradients:
         name = gradient.name.removeprefix("gradient.")

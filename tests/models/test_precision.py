@@ -8,9 +8,9 @@ from mindspore import Tensor
 from models.test_parity import SHAPES
 
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
-from mindrlhf_lite.learner.adamw import AdamWOptions
-from mindrlhf_lite.learner.policy_loss import Objective
-from mindrlhf_lite.learner.trained_model import Actor
+from mindrlhf_lite.learner.adamw import AdamW, AdamWOptions
+from mindrlhf_lite.learner.policy_loss import Objective, PolicyLoss
+from mindrlhf_lite.learner.trained_model import TrainedModel
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.hf_weights import save_hf_model
 from mindrlhf_lite.models.precision import Precision
@@ -84,7 +84,8 @@ def test_it_is_as_near_as_transformers_in_that_type(dtype, shape, tmp_path):
         (Precision.here(dtype, "float32"), {"keeps": Keeps.INPUTS}),
         (Precision.here(dtype), {"keeps": Keeps.PRODUCTS}),
     ):
-        actor = Actor(Decoder(config, weights, True, 32, precision=precision), Objective(), AdamWOptions(), **more)
+        model = Decoder(config, weights, True, 32, precision=precision)
+        actor = TrainedModel(model, PolicyLoss(model, Objective()), AdamW(model, AdamWOptions(), **more))
         ours = np.concatenate(actor.accumulate([batch])[1][0])
         our_error, between = np.abs(ours - exact).mean(), np.abs(ours - theirs).mean()
         print(f"{dtype}: ours {our_error:.5f}, transformers' {their_error:.5f}, between the two {between:.5f}")

@@ -36,27 +36,29 @@ def refusal(work):
 
 def main():
     trainer = GrpoTrainer(build_config(json.loads(Path(sys.argv[1]).read_text())), Mesh())
-    with trainer.roles.saved() as (weights, moments):
+    with trainer.run.roles.saved() as (weights, moments):
         weights, moments = copied(weights), copied(moments)
 
     def save(step):
-        return refusal(lambda: trainer.persistence.save(step, trainer.progress))
+        return refusal(lambda: trainer.run.persistence.save(step, trainer.run.state))
 
     def export():
-        return refusal(lambda: trainer._export("hf"))
+        return refusal(lambda: trainer.ending._export("hf"))
 
     weight, large = poisoned(weights, 2, -2e4)
     moment, broken = poisoned(moments, 5, np.nan)
     found = {"weight": weight, "moment": moment, "at_first": save(1)}
-    trainer.roles.restore(weights, broken)
+    trainer.run.roles.restore(weights, broken)
     found["moments"] = save(2)
-    trainer.roles.restore(large, moments)
-    found |= {"largest": trainer.update.largest_weight(), "weights": save(3), "export": export()}
-    found["left"] = sorted(path.name for path in Path(trainer.config.rl_config.output_dir).rglob("*") if path.is_dir())
-    trainer.roles.restore(weights, moments)
-    found |= {"sound": save(4), "sound_export": export(), "steps": trainer.persistence.store.steps()}
-    trainer.reward.close()
-    trainer.roles.residency.close()
+    trainer.run.roles.restore(large, moments)
+    found |= {"largest": trainer.run.training.update.largest_weight(), "weights": save(3), "export": export()}
+    found["left"] = sorted(
+        path.name for path in Path(trainer.run.config.rl_config.output_dir).rglob("*") if path.is_dir()
+    )
+    trainer.run.roles.restore(weights, moments)
+    found |= {"sound": save(4), "sound_export": export(), "steps": trainer.run.persistence.store.steps()}
+    trainer.run.reward.close()
+    trainer.run.roles.residency.close()
     print(json.dumps(found))
 
 

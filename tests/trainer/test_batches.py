@@ -6,9 +6,9 @@ from helpers import TINY, random_weights
 from mindspore import Tensor
 
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
-from mindrlhf_lite.learner.adamw import AdamWOptions
-from mindrlhf_lite.learner.policy_loss import Objective
-from mindrlhf_lite.learner.trained_model import Actor
+from mindrlhf_lite.learner.adamw import AdamW, AdamWOptions
+from mindrlhf_lite.learner.policy_loss import Objective, PolicyLoss
+from mindrlhf_lite.learner.trained_model import TrainedModel
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.scoring.batches import make_microbatch, pack
 from mindrlhf_lite.scoring.scorer import LogprobScorer
@@ -133,7 +133,7 @@ def test_logprobs_are_those_of_the_sequence_alone(shares):
 
 def gradients(sequences, shapes, shares):
     model = Decoder(TINY, random_weights(TINY), True, 80)
-    actor = Actor(model, Objective(), AdamWOptions())
+    actor = TrainedModel(model, PolicyLoss(model, Objective()), AdamW(model, AdamWOptions()))
     actor.accumulate(
         [
             make_microbatch([sequences[index] for index in members], shapes, token_mean, TOTALS, shares)
@@ -158,7 +158,9 @@ def test_few_shapes_however_lengths_vary():
     """No more graphs than the plan says, and the second pass over the same shapes compiles nothing."""
     rng, shapes = np.random.default_rng(3), StreamShapes(96, 64)
     model = Decoder(TINY, random_weights(TINY), True, 64)
-    actor = Actor(model, Objective(has_kl=True, policy_is_frozen=True), AdamWOptions())
+    actor = TrainedModel(
+        model, PolicyLoss(model, Objective(has_kl=True, policy_is_frozen=True)), AdamW(model, AdamWOptions())
+    )
     scorer = LogprobScorer(model, actor.layers)
 
     def compiled():

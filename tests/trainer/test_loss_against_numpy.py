@@ -14,9 +14,9 @@ from mindspore import Tensor
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, sequence_mean, token_mean
 from mindrlhf_lite.algorithms.correction import Correction
 from mindrlhf_lite.algorithms.losses import LossOptions
-from mindrlhf_lite.learner.adamw import AdamWOptions
-from mindrlhf_lite.learner.policy_loss import Objective
-from mindrlhf_lite.learner.trained_model import Actor
+from mindrlhf_lite.learner.adamw import AdamW, AdamWOptions
+from mindrlhf_lite.learner.policy_loss import Objective, PolicyLoss
+from mindrlhf_lite.learner.trained_model import TrainedModel
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.scoring.batches import make_microbatch
 from mindrlhf_lite.shapes.streams import StreamShapes
@@ -131,7 +131,7 @@ def test_loss_and_gradient(setup, per_sequence, rows, is_cap, entropy_coeff):
         entropy_coeff=entropy_coeff,
         policy_is_frozen=True,
     )
-    actor = Actor(model, objective, AdamWOptions())
+    actor = TrainedModel(model, PolicyLoss(model, objective), AdamW(model, AdamWOptions()))
     totals = BatchTotals(sum(s.completion_length for s in sequences), len(sequences), 12)
     aggregation = sequence_mean if per_sequence else token_mean
     batches = [
@@ -152,7 +152,9 @@ def test_on_policy_batches_use_ratio_one(setup):
     the logprob.
     """
     model, sequences = setup
-    actor = Actor(model, Objective(options=LossOptions(EPS_LOW, EPS_HIGH)), AdamWOptions())
+    actor = TrainedModel(
+        model, PolicyLoss(model, Objective(options=LossOptions(EPS_LOW, EPS_HIGH))), AdamW(model, AdamWOptions())
+    )
     totals = BatchTotals(sum(s.completion_length for s in sequences), len(sequences), 12)
     statistics, _ = actor.accumulate([make_microbatch(sequences, SHAPES, token_mean, totals)])
     mean_advantage = sum(s.advantages.sum() for s in sequences) / totals.num_tokens

@@ -10,9 +10,9 @@ from mindrlhf_lite.evaluation.intervals import clustered_interval, difference_in
 from mindrlhf_lite.learner.adamw import AdamW, AdamWOptions
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.parallel.collectives import plan_buckets
+from mindrlhf_lite.parallel.shares import share_of_update
 from mindrlhf_lite.shapes.buckets import default_buckets, round_up
 from mindrlhf_lite.trainer.learning_rate import LearningRate
-from mindrlhf_lite.trainer.update import share_of_update
 
 
 def test_schedules():

@@ -11,9 +11,9 @@ import pytest
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, sequence_mean
 from mindrlhf_lite.config.schema import Config, GenerateConfig, RlConfig, SamplingConfig
 from mindrlhf_lite.inference.model_folder import load_model_folder
-from mindrlhf_lite.learner.adamw import AdamWOptions
-from mindrlhf_lite.learner.policy_loss import Objective
-from mindrlhf_lite.learner.trained_model import Actor
+from mindrlhf_lite.learner.adamw import AdamW, AdamWOptions
+from mindrlhf_lite.learner.policy_loss import Objective, PolicyLoss
+from mindrlhf_lite.learner.trained_model import TrainedModel
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.scoring.batches import make_microbatch
 from mindrlhf_lite.scoring.scorer import LogprobScorer
@@ -53,7 +53,11 @@ def test_logprobs_are_trls(trl_step):
 def test_loss_gradient_and_entropy_are_trls(trl_step):
     folder, batch = trl_step
     model = Decoder(folder.config, folder.weights, True, 32)
-    actor = Actor(model, Objective(temperature=SAMPLED["temperature"]), AdamWOptions(max_grad_norm=0.0))
+    actor = TrainedModel(
+        model,
+        PolicyLoss(model, Objective(temperature=SAMPLED["temperature"])),
+        AdamW(model, AdamWOptions(max_grad_norm=0.0)),
+    )
     statistics, _ = actor.accumulate([batch])
     entropy = np.concatenate(SAMPLED["entropy"])
     assert statistics["entropy"] / len(entropy) == pytest.approx(entropy.mean(), rel=1e-4)

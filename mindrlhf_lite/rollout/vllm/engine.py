@@ -42,7 +42,7 @@ class VllmOptions:
         if self.kv_cache_bytes:
             return self.kv_cache_bytes
         row = model.config.head_dim * np.dtype(ms.dtype_to_nptype(model.precision.activations)).itemsize
-        block = 2 * self.block_size * model.layers[0].num_kv_heads * row * len(model.layers)
+        block = 2 * self.block_size * model.num_kv_heads * row * len(model.layers)
         return (self.max_num_seqs * -(-self.max_model_len // self.block_size) + 1) * block  # block 0 is never given out
 
 

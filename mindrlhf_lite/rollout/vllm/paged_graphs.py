@@ -32,8 +32,8 @@ class PagedForward(nn.Cell):
         super().__init__(auto_prefix=False)
         self.model, self.block_size, self.samples_in_graph = model, block_size, samples_in_graph
         self.num_kv_heads, self.num_heads, self.head_dim = (
-            model.layers[0].num_kv_heads,
-            model.layers[0].num_heads,
+            model.num_kv_heads,
+            model.num_heads,
             model.config.head_dim,
         )
         self.heads = Tensor(np.arange(self.num_kv_heads, dtype=np.int32).reshape(1, -1, 1))
@@ -88,7 +88,7 @@ class PagedForward(nn.Cell):
         x = self.model.embed(token_ids.reshape(-1))
         num_layers = len(caches) // 2
         for layer, key_cache, value_cache in zip(self.model.layers, caches[:num_layers], caches[num_layers:]):
-            query, key, value = layer.project(x, layer.weights, tables, rows, length)
+            query, key, value = layer.attention.project(x, layer.weights, tables, rows, length)
             keys = _scatter_update(key_cache, places, key)
             values = _scatter_update(value_cache, places, value)
             x = layer.finish(x, self._attend(query, keys, values, sources, mask), layer.weights)

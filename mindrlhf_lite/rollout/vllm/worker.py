@@ -67,7 +67,7 @@ class MindSporeWorker(WorkerBase):
         model = self.model_runner.model
         spec = FullAttentionSpec(
             block_size=self.cache_config.block_size,
-            num_kv_heads=model.layers[0].num_kv_heads,
+            num_kv_heads=model.num_kv_heads,
             head_size=model.config.head_dim,
             dtype=torch.float16 if model.precision.compute == "float16" else torch.float32,
         )

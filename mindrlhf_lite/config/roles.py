@@ -1,0 +1,119 @@
+"""The roles of a run: the one table of its models. Strategies, memory plan, residency, building, checkpoints, console
+and dry run read it.
+
+A new role is a row here, and a section of the configuration with a `parallel_config`, `compute_dtype`, `param_dtype`
+and, where its weights come from a folder, `load`. A role with a phase of its own name scores the step's sequences in
+it; roles/build.py makes those from the row alone. Of a role that is trained, who builds it gives the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mindrlhf_lite.swap.phases import Access, Phase, optimizer_part, phase_of, phase_of_part
+
+if TYPE_CHECKING:
+    from mindrlhf_lite.config.schema import Config
+
+
+def _always(config: Config) -> bool:
+    return True
+
+
+def _never(config: Config) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class RoleSpec:
+    """A model of a run.
+
+    Example: RoleSpec("teacher", "teacher_config", {"teacher": Access.READS}), which scores the step's sequences
+    """
+
+    name: str  # of its group of weights, of its files
+    section: str  # of the configuration
+    phases: Mapping[str, Access]  # in which its weights are used, and how
+    is_trained: bool = False  # it has gradients and an optimizer; else frozen
+    starts_from_actor: bool = False  # empty until a reshard has filled it; else its weights are those of a folder
+    is_used: Callable[[Config], bool] = _always
+    follows_actor: Callable[[Config], bool] = _never  # it takes the actor's weights now and then, and is saved
+
+    @property
+    def scores(self) -> bool:
+        """Whether it scores the step's sequences, in the phase of its name."""
+        return not self.is_trained and self.name in self.phases
+
+    @property
+    def sync_phase(self) -> str:
+        """In which it takes the actor's weights."""
+        return f"sync_{self.name}"
+
+    def section_of(self, config: Config) -> Any:
+        return getattr(config, self.section)
+
+    def folder(self, config: Config) -> str:
+        """The folder that its weights, or those that it is filled with, come from."""
+        return ("" if self.starts_from_actor else self.section_of(config).load) or config.actor_config.load
+
+
+ACTOR = RoleSpec(
+    "actor",
+    "actor_config",
+    {"policy": Access.READS, "update": Access.CHANGES, "reshard": Access.READS},
+    is_trained=True,
+)
+REFERENCE = RoleSpec(
+    "reference",
+    "ref_config",
+    {"reference": Access.READS},
+    is_used=lambda config: config.rl_config.beta > 0,
+    follows_actor=lambda config: config.ref_config.sync_ref_model,
+)
+ROLLOUT = RoleSpec(
+    "rollout", "generate_config", {"generate": Access.READS, "reshard": Access.FILLS}, starts_from_actor=True
+)
+ROLES = (ACTOR, REFERENCE, ROLLOUT)
+
+
+def phases_of_run(config: Config, optimizer_parts: int = 0) -> dict[str, Phase]:
+    """Which groups each phase of a step has in memory, in the order of a step.
+
+    Args: optimizer_parts: 0: the optimizer's state is in memory for the whole update; else in so many parts, after the
+    backward passes.
+    """
+    uses: dict[str, dict[str, Access]] = {role.name: dict(role.phases) for role in config.roles}
+    uses |= {"gradients": {"update": Access.CHANGES}, "kv_cache": {"generate": Access.FILLS}}
+    moving = [role for role in config.roles if role.follows_actor(config)]
+    for role in moving:
+        uses[role.name] |= {role.sync_phase: Access.CHANGES, "save": Access.READS, "restore": Access.CHANGES}
+        uses["actor"][role.sync_phase] = Access.READS
+    uses["actor"] |= {"save": Access.READS, "restore": Access.CHANGES}
+    if config.rl_config.reshard_mem_opt_level:
+        uses["actor"]["reshard"] = Access.READS_STORED
+    if config.engine_copies_weights:  # the rollout model is there to be resharded into only
+        uses["engine_weights"] = uses["rollout"]
+        uses["rollout"] = {"reshard": Access.FILLS}
+    if not optimizer_parts:
+        uses["optimizer"] = {"update": Access.CHANGES, "save": Access.READS, "restore": Access.CHANGES}
+    parts = _use_parts(uses, optimizer_parts)
+    scoring = [role.name for role in config.roles if role.scores]
+    sync = [role.sync_phase for role in moving]
+    order = ("generate", *scoring, "policy", "update", *parts, "reshard", *sync, "save", "restore")
+    return {name: phase_of(name, uses) for name in order}
+
+
+def _use_parts(uses: dict[str, dict[str, Access]], optimizer_parts: int) -> list[str]:
+    """Adds what uses the optimizer's state in parts. Returns the names of its phases."""
+    if optimizer_parts:
+        uses["actor"]["update"] = Access.READS
+    names = []
+    for index in range(optimizer_parts):
+        step, save, restore = (phase_of_part(name, index) for name in ("step", "save", "restore"))
+        uses["actor"] |= {step: Access.CHANGES, save: Access.READS, restore: Access.CHANGES}
+        uses["gradients"][step] = Access.CHANGES
+        uses[optimizer_part(index)] = {step: Access.CHANGES, save: Access.READS, restore: Access.CHANGES}
+        names += [step, save, restore]
+    return names

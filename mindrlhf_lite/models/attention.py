@@ -1,0 +1,145 @@
+"""The attention block of a decoder layer: norm, q, k, v, rotary embedding, attention, output projection.
+
+A block's weights are an argument of its methods, the whole layer's in the order of `DecoderLayer.weights`, so that one
+graph serves every layer of a kind. Shapes and names of the weights: shapes/blocks.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mindspore import Tensor, nn, ops
+
+from mindrlhf_lite.models.kernels import kernels_of
+from mindrlhf_lite.models.packed_attention import Known
+from mindrlhf_lite.models.precision import Precision, to_compute, weight_to_compute
+from mindrlhf_lite.parallel.collectives import enter_tensor_parallel, gather_tokens, leave_tensor_parallel
+from mindrlhf_lite.parallel.mesh import RoleMesh
+from mindrlhf_lite.shapes.model_config import ModelConfig
+
+_bias_add = ops.BiasAdd()
+
+
+class Product(nn.Cell):
+    """x weight^T in the compute type. What is added to a product (an adapter) is added here."""
+
+    def __init__(self, precision: Precision, is_trained: bool):
+        super().__init__(auto_prefix=False)
+        self.low, self.low_weight = to_compute(precision), weight_to_compute(precision, is_trained)
+        self.linear = ops.MatMul(transpose_b=True)
+
+    def construct(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self.low(self.linear(x, self.low_weight(weight)))
+
+
+class GroupedQueryAttention(nn.Cell):
+    """Attention in which groups of query heads share a key and value head (arXiv:2305.13245).
+
+    It runs over packed sequences (`run`: training and scoring), or in two parts, `project` and `added`, between which
+    prefill attends within rows (`attend_causally`) and decoding over caches.
+
+    Args:
+        places: of the layer's weights, by their names below its prefix.
+        is_trained: whether the weights take gradients.
+    """
+
+    num_products = 4  # that `run` returns, for a backward pass: q, k, v, added
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        places: Mapping[str, int],
+        mesh: RoleMesh,
+        is_sequence_split: bool,
+        precision: Precision,
+        is_trained: bool,
+    ):
+        super().__init__(auto_prefix=False)
+        self.low, self.low_weight = to_compute(precision), weight_to_compute(precision, is_trained)
+        self.product, self.known = Product(precision, is_trained), Known()
+        self.num_heads, self.head_dim = config.num_attention_heads // mesh.dims.tensor, config.head_dim
+        self.num_kv_heads = max(1, config.num_key_value_heads // mesh.dims.tensor)
+        self.enter = enter_tensor_parallel(mesh.tensor, is_sequence_split)
+        self.leave = leave_tensor_parallel(mesh.tensor, is_sequence_split)
+        self.input_norm = places["input_layernorm.weight"]
+        self.q, self.k, self.v, self.o = (places[f"self_attn.{name}_proj.weight"] for name in "qkvo")
+        self.q_bias, self.k_bias, self.v_bias = (
+            places.get(f"self_attn.{name}_proj.bias") for name in "qkv"
+        )  # None where there is none
+        self.q_norm, self.k_norm = (places.get(f"self_attn.{name}_norm.weight") for name in "qk")
+        kernels = kernels_of(precision, self.head_dim)
+        self.normalise, self.rotate = kernels.norm(precision, config.rms_norm_eps), kernels.rotary(precision)
+        self.attend_causally = kernels.causal_attention(precision)
+        self.attention = kernels.packed_attention(precision, self.num_heads)
+        self.known_attention = kernels.known_attention(precision, self.num_heads)
+        self.gather_keys, self.gather_values = gather_tokens(mesh.context), gather_tokens(mesh.context)
+
+    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self.normalise(x, self.low_weight(weight))
+
+    def _heads(
+        self, projected: Tensor, weights: tuple, bias: int | None, norm: int | None, batch: int, length: int, heads: int
+    ) -> Tensor:
+        if bias is not None:
+            projected = self.low(_bias_add(projected, self.low_weight(weights[bias])))
+        if norm is not None:
+            projected = self._norm(projected.reshape(-1, self.head_dim), weights[norm])
+        return projected.reshape(batch, length, heads, self.head_dim).transpose(0, 2, 1, 3)
+
+    def _products(self, x: Tensor, weights: tuple) -> tuple[Tensor, Tensor, Tensor]:
+        normed = self.enter(self._norm(x, weights[self.input_norm]))
+        return (
+            self.product(normed, weights[self.q]),
+            self.product(normed, weights[self.k]),
+            self.product(normed, weights[self.v]),
+        )
+
+    def _turned(
+        self, q: Tensor, k: Tensor, v: Tensor, weights: tuple, tables: tuple, batch: int, length: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        cos, sin, scaled_cos, scaled_sin = tables
+        query = self._heads(q, weights, self.q_bias, self.q_norm, batch, length, self.num_heads)
+        key = self._heads(k, weights, self.k_bias, self.k_norm, batch, length, self.num_kv_heads)
+        value = self._heads(v, weights, self.v_bias, None, batch, length, self.num_kv_heads)
+        return self.rotate(query, scaled_cos, scaled_sin), self.rotate(key, cos, sin), value
+
+    def project(
+        self, x: Tensor, weights: tuple, tables: tuple, batch: int, length: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Args: x [B*T, H]; tables (cos, sin, cos * scale, sin * scale), broadcastable to [B, heads, T, D].
+
+        Returns: query [B, heads, T, D] scaled by head_dim ** -0.5, key and value [B, kv_heads, T, D].
+        """
+        q, k, v = self._products(x, weights)
+        return self._turned(q, k, v, weights, tables, batch, length)
+
+    def added(self, attended: Tensor, weights: tuple) -> Tensor:
+        """What attention adds to the residual stream [tokens, H]. Args: attended [tokens, heads * D]."""
+        return self.low(self.leave(self.product(attended, weights[self.o])))
+
+    def run(
+        self, x: Tensor, weights: tuple, inputs: tuple, products: tuple, results: tuple
+    ) -> tuple[Tensor, tuple, tuple]:
+        """Over a stream of packed sequences x [T, H].
+
+        Args: inputs: as of `Decoder.attention_inputs`; products, results: of an earlier run, which then do not run
+        again, or ().
+        Returns: (what is added to the stream [T, H], its products, attention's results).
+        """
+        tables, rows, mask = inputs[:4], inputs[4], inputs[5]
+        blocks, width, _ = mask.shape
+        q, k, v = self._products(x, weights)
+        if len(products) > 0:
+            q, k, v = self.known(q, products[0]), self.known(k, products[1]), self.known(v, products[2])
+        query, key, value = self._turned(q, k, v, weights, tables, blocks, width)
+        keys = self.gather_keys(key.reshape(-1, self.head_dim))
+        arguments = (query, keys, self.gather_values(value.reshape(-1, self.head_dim)), rows, mask)
+        found = self.attention(*arguments) if len(results) == 0 else self.known_attention(*arguments, *results)
+        by_token = found[0].transpose(0, 2, 1, 3).reshape(blocks * width, -1)
+        added = self.added(by_token, weights)
+        if len(products) > 0:
+            added = self.known(added, products[3])
+        return added, (q, k, v, added), found
+
+
+ATTENTIONS = {"grouped_query": GroupedQueryAttention}  # by the names of shapes.blocks.BLOCKS

@@ -1,0 +1,139 @@
+"""From scored groups to training sequences: logprobs that stay fixed while the actor moves, and advantages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from mindrlhf_lite.algorithms.advantage import ADVANTAGES, GroupRewards
+from mindrlhf_lite.algorithms.kl import kl_for_reward
+from mindrlhf_lite.algorithms.names import WITHOUT_GROUP
+from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.roles.models import TrainedRoles
+from mindrlhf_lite.scoring.sequences import SequenceScoring
+from mindrlhf_lite.types import FinishReason, ScoredGroup, TrainSequence
+
+POLICY = "policy"  # the actor before the first of several updates
+
+Logprobs = dict[str, list[np.ndarray]]  # by role or POLICY: of every sequence [C]
+
+
+class Annotator:
+    """Every rank calls it, with all groups of the step.
+
+    Args: around: of a role's name or POLICY: what is open while it scores.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        roles: TrainedRoles,
+        scoring: SequenceScoring,
+        around: Callable[[str], AbstractContextManager[None]],
+    ):
+        self._config, self._roles, self._scoring, self._around = config, roles, scoring, around
+
+    def annotate(self, groups: Sequence[ScoredGroup], kl_coefficient: float) -> tuple[list[TrainSequence], float]:
+        """(one training sequence a completion, in group order; the mean KL of a token in the reward, 0 where it is not
+        there).
+        """
+        sequences = as_sequences(groups, self._config.rl_config.overlong.filter)
+        sequences = with_logprobs(sequences, self.fixed_logprobs(sequences))
+        penalties, mean_kl = self._penalties(groups, sequences)
+        of_tokens = [-kl_coefficient * penalty for penalty in penalties]
+        masks = [each.mask for each in sequences]
+        advantages = advantages_of(groups, of_tokens, masks, self._config.rl_config.advantage)
+        return [replace(each, advantages=own) for each, own in zip(sequences, advantages, strict=True)], mean_kl
+
+    def fixed_logprobs(self, sequences: Sequence[TrainSequence]) -> Logprobs:
+        """Under every frozen role, and the frozen policy where it is kept."""
+        scorers = dict(self._roles.scorers)
+        if self._config.keeps_frozen_policy:
+            scorers[POLICY] = self._roles.policy
+        found = {}
+        for name, scorer in scorers.items():
+            with self._around(name):
+                found[name] = self._scoring.score(name, scorer, sequences)
+        return found
+
+    def _penalties(
+        self, groups: Sequence[ScoredGroup], sequences: Sequence[TrainSequence]
+    ) -> tuple[list[np.ndarray], float]:
+        """(the KL of every completion token that counts, its mean), where the KL is part of the reward; else 0."""
+        rl, penalties, counted = self._config.rl_config, [np.zeros(each.completion_length) for each in sequences], 0
+        if rl.kl_in_reward:
+            generated = [each.engine_logprobs for group in groups for each in group.group.completions]
+            for index, (sequence, logprobs) in enumerate(zip(sequences, generated, strict=True)):
+                assert sequence.reference_logprobs is not None and logprobs is not None  # validated
+                kl = kl_for_reward(logprobs, sequence.reference_logprobs, rl.kl_estimator)
+                penalties[index] = kl * sequence.mask
+                counted += sequence.num_counted
+        return penalties, float(sum(penalty.sum() for penalty in penalties)) / max(1, counted)
+
+
+def with_logprobs(sequences: Sequence[TrainSequence], found: Mapping[str, Sequence[np.ndarray]]) -> list[TrainSequence]:
+    """The sequences with what `Annotator.fixed_logprobs` found: of the reference and the frozen policy in fields of
+    their own, of other roles by name.
+    """
+    fields = {"reference": "reference_logprobs", POLICY: "frozen_logprobs"}
+    others = [name for name in found if name not in fields]
+    annotated = []
+    for index, sequence in enumerate(sequences):
+        own: dict[str, Any] = {field: found[name][index] for name, field in fields.items() if name in found}
+        annotated.append(replace(sequence, **own, role_logprobs={name: found[name][index] for name in others}))
+    return annotated
+
+
+def advantages_of(
+    groups: Sequence[ScoredGroup], of_tokens: Sequence[np.ndarray], masks: Sequence[np.ndarray], name: str
+) -> list[np.ndarray]:
+    """float32 [C] of every completion, in order: advantages among the kept ones of each group, 0 for the others; all 0
+    where too few are left to compare.
+
+    Args: of_tokens, masks: of each completion [C], what its tokens add to its reward, and 1 on those that count; name:
+    of `ADVANTAGES`.
+    """
+    found = [np.zeros(len(tokens), np.float32) for tokens in of_tokens]
+    starts = np.cumsum([0, *(len(group.rewards) for group in groups)])
+    members = [start + np.flatnonzero(group.kept) for group, start in zip(groups, starts)]
+    least = 1 if name in WITHOUT_GROUP else 2
+    taught = [number for number, own in enumerate(members) if len(own) >= least]
+    rewards = [
+        GroupRewards(
+            groups[number].rewards[groups[number].kept],
+            [of_tokens[index] for index in members[number]],
+            [masks[index] for index in members[number]],
+        )
+        for number in taught
+    ]
+    for number, advantages in zip(taught, ADVANTAGES[name](rewards) if rewards else [], strict=True):
+        for index, own in zip(members[number], advantages, strict=True):
+            found[index] = own
+    return found
+
+
+def as_sequences(groups: Sequence[ScoredGroup], leaves_out_overlong: bool = False) -> list[TrainSequence]:
+    """One training sequence a completion, in group order, with advantages of 0. Tokens of completions that their group
+    leaves out do not count.
+
+    Args: leaves_out_overlong: nor do those of completions that were cut off.
+    """
+    sequences = []
+    for scored in groups:
+        for completion, is_kept in zip(scored.group.completions, scored.kept, strict=True):
+            length = len(completion.token_ids)
+            is_out = not is_kept or (leaves_out_overlong and completion.finish_reason is FinishReason.LENGTH)
+            sequences.append(
+                TrainSequence(
+                    np.array(scored.group.prompt.ids + completion.token_ids, np.int32),
+                    len(scored.group.prompt.ids),
+                    np.zeros(length, np.float32),
+                    np.full(length, 0.0 if is_out else 1.0, np.float32),
+                    sampling_logprobs=completion.logprobs,
+                )
+            )
+    return sequences
