@@ -8,6 +8,7 @@ Examples:
 """
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
 
@@ -26,24 +27,21 @@ def document() -> str:
     lines = [
         "# Settings",
         "",
-        "Every key of the YAML, also as `--section.key=value` on the command line. Written by "
+        "Every key of the YAML with its default, also as `--section.key=value` on the command line. Written by "
         "`tools/document_config.py`.",
-        "",
-        "| key | type | default | meaning |",
-        "|---|---|---|---|",
     ]
-    types = setting_types()
+    types, section = setting_types(), ""
     short = {key: flag for flag, key in FLAGS.items()}
     for key, entry in known_keys().items():
+        if key.partition(".")[0] != section:
+            section = key.partition(".")[0]
+            lines += ["", f"## {section}", ""]
         default = entry.default_factory() if entry.default_factory is not dataclasses.MISSING else entry.default
-        kind = (
-            getattr(types[key], "__name__", str(types[key]))
-            if not str(types[key]).startswith("list")
-            else str(types[key])
-        )
+        value = default if isinstance(default, str) else json.dumps(default)
+        kind = f" ({types[key]})" if isinstance(default, list) else ""
         choices = f" ({', '.join(filter(None, entry.metadata['choices']))})" if entry.metadata["choices"] else ""
         flag = f"; short: `--{short[key]}`" if key in short else ""
-        lines.append(f"| `{key}` | {kind} | `{default!r}` | {entry.metadata['help']}{choices}{flag} |")
+        lines.append(f"- `{key}={value}`{kind}: {entry.metadata['help']}{choices}{flag}")
     return "\n".join(lines) + "\n"
 
 
@@ -65,8 +63,6 @@ def key_lists(toolkit: str) -> str:
             "\n**Refused, or without a counterpart** (the values in brackets are accepted):\n",
             "| their keys | reason |\n|---|---|",
             *_by_reason([row for row in rows if row.kind in ("refuse", "lacks")]),
-            "\n**No effect**:\n",
-            *_by_section([row for row in rows if row.kind == "accept"]),
         ]
     )
 
