@@ -19,7 +19,7 @@ from mindrlhf_lite.config.load import known_keys
 PACKAGE = ROOT / "mindrlhf_lite"
 PLACES = (".", "mindrlhf_lite", "tests", "examples", "docs")  # where a path of the text may begin
 READERS_FILES = {"mine.py", "mine.yaml", "data.yaml", "ours.yaml", "grpo_config.yaml", "THEIR.yaml", "IN.yaml"}
-READERS_FILES |= {"OUT.yaml", "FILE.yaml", "FILE.py", "small.yaml", "NAME.yaml", "manifest.json"}
+READERS_FILES |= {"ascend_report.md", "OUT.yaml", "FILE.yaml", "FILE.py", "small.yaml", "NAME.yaml", "manifest.json"}
 _BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 _SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
