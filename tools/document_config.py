@@ -46,7 +46,7 @@ def document() -> str:
 
 
 def key_lists(toolkit: str) -> str:
-    """What becomes of a toolkit's keys: lists of those that keep their name or have no effect, tables of the others."""
+    """What becomes of a toolkit's keys, in lists; those without effect are left out."""
     rows = list(table(toolkit).values())
     moved = [row for row in rows if row.kind == "to" and not _keeps_name(row)]
     return "\n".join(
@@ -54,14 +54,11 @@ def key_lists(toolkit: str) -> str:
             f"### {toolkit}\n",
             "**The same key**:\n",
             *_by_section([row for row in rows if row.kind == "same" or (row.kind == "to" and _keeps_name(row))]),
-            "\n**Another key or value**:\n",
-            "| their key | our key | values |\n|---|---|---|",
-            *(f"| `{_their_key(row)}` | `{row.ours}` | {_value_pairs(row)} |" for row in moved),
-            "\n**Worked out from several keys**:\n",
-            "| their keys | here |\n|---|---|",
+            "\n**Another key or value** (their key, ours):\n",
+            *(f"- `{_their_key(row)}`: `{row.ours}`{_value_pairs(row)}" for row in moved),
+            "\n**Worked out**:\n",
             *_by_reason([row for row in rows if row.kind == "work"]),
             "\n**Refused, or without a counterpart** (the values in brackets are accepted):\n",
-            "| their keys | reason |\n|---|---|",
             *_by_reason([row for row in rows if row.kind in ("refuse", "lacks")]),
         ]
     )
@@ -87,16 +84,17 @@ def _by_section(rows: list[Row]) -> list[str]:
 
 
 def _by_reason(rows: list[Row]) -> list[str]:
-    """A row a reason, with the keys that have it."""
+    """A line a reason, with the keys that have it."""
     keys: dict[str, list[str]] = {}
     for row in rows:
         accepted = f" ({', '.join(f'`{_shown(value)}`' for value in row.only)})" if row.only else ""
         keys.setdefault(row.text, []).append(f"`{_their_key(row)}`{accepted}")
-    return [f"| {', '.join(found)} | {reason} |" for reason, found in keys.items()]
+    return [f"- {', '.join(found)}: {reason}" for reason, found in keys.items()]
 
 
 def _value_pairs(row: Row) -> str:
-    return ", ".join(f"`{_shown(value)}` is `{_shown(ours)}`" for value, ours in (row.values or {}).items())
+    pairs = ", ".join(f"`{_shown(value)}` is `{_shown(ours)}`" for value, ours in (row.values or {}).items())
+    return f"; {pairs}" if pairs else ""
 
 
 def _shown(value: object) -> str:
