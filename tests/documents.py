@@ -76,7 +76,11 @@ def is_setting(name: str) -> bool:
 def glossary() -> list[str]:
     """The keys of docs/metrics.md."""
     text = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
-    return [key for row in re.findall(r"^\| (`[^|]*`) \|", text, re.MULTILINE) for key in _SPAN.findall(row)]
+    return [
+        key
+        for row in re.findall(r"^- ((?:`[^`]*`(?:, )?)+)(?: \(.*?\))?: ", text, re.MULTILINE)
+        for key in _SPAN.findall(row)
+    ]
 
 
 def path_problems(document: Document) -> list[str]:

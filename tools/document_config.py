@@ -53,7 +53,12 @@ def key_lists(toolkit: str) -> str:
         [
             f"### {toolkit}\n",
             "**The same key**:\n",
-            *_by_section([row for row in rows if row.kind == "same" or (row.kind == "to" and _keeps_name(row))]),
+            *_by_section([row for row in rows if row.section != "flat" and (row.kind == "same" or _keeps_name(row))]),
+            *(
+                ["- no section (the oldest files): as in a section"]
+                if any(row.section == "flat" for row in rows)
+                else []
+            ),
             "\n**Another key or value** (their key, ours):\n",
             *(f"- `{_their_key(row)}`: `{row.ours}`{_value_pairs(row)}" for row in moved),
             "\n**Worked out**:\n",
@@ -67,7 +72,7 @@ def key_lists(toolkit: str) -> str:
 def _keeps_name(row: Row) -> bool:
     """Whether it only has another default, or stands in a section here."""
     is_moved = row.section == "flat" and row.ours.rpartition(".")[2] == row.key
-    return not row.values and (row.ours == row.full_key or is_moved)
+    return row.kind == "to" and not row.values and (row.ours == row.full_key or is_moved)
 
 
 def _their_key(row: Row) -> str:
