@@ -125,6 +125,26 @@ def test_both_readmes_say_the_same():
     assert links[0] <= links[1]
 
 
+FIGURE = r"\d[\d.]* %|\d+ of \d+|\d+e-\d+|\d+ runs|[\d.]+ times"
+
+
+def figure_problems(document):
+    """Figures in a line that links to docs: one of the pages has to have them."""
+    problems = []
+    for line in document.prose.splitlines():
+        if pages := re.findall(r"\]\((docs/[^)#]+\.md)", line):
+            text = "".join((ROOT / page).read_text(encoding="utf-8") for page in pages)
+            problems += [f"{each}: not in {', '.join(pages)}" for each in re.findall(FIGURE, line) if each not in text]
+    return problems
+
+
+def test_figures_of_readme_stand_on_the_page_that_is_linked():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(re.findall(FIGURE, text)) > 5
+    assert not figure_problems(Document(ROOT / "README.md", text))
+    assert figure_problems(Document(ROOT / "README.md", text.replace("127 of 127", "128 of 128")))
+
+
 @pytest.mark.parametrize(
     ("kind", "text"),
     [
