@@ -5,7 +5,6 @@ by their usage text, msrun by MindSpore's source.
 """
 
 import argparse
-import ast
 import importlib.util
 import re
 import shlex
@@ -14,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import yaml
-from documents import Document, identifiers, is_setting, sections
+from documents import Document, identifiers, is_setting, pytest_problems, sections
 from helpers import ROOT
 
 from mindrlhf_lite.config.load import FLAGS, ConfigError, collect, parse_overrides
@@ -87,7 +86,7 @@ def _parse(script: str, words: list[str], is_part: bool) -> tuple[argparse.Names
     parser.error = error  # type: ignore[method-assign]
     for action in parser._actions:
         action.required = action.required and not is_part
-    namespace, rest = parser.parse_known_args(words)
+    namespace, rest = parser.parse_known_args([word for word in words if word not in ("-h", "--help")])
     if rest and not takes_more:
         raise _WrongOption(f"unrecognized: {' '.join(rest)}")
     return namespace, rest
@@ -109,15 +108,9 @@ def shell_commands(document: Document, text: str) -> list[list[str]]:
                 words = []
             else:
                 words.append(word)
-        _remember(document, found)
+        exported = [word.partition("=") for words in found if words[0] == "export" for word in words[1:]]
+        document.variables.update({name: value for name, _, value in exported})
     return found
-
-
-def _remember(document: Document, commands: list[list[str]]) -> None:
-    for words in commands:
-        for word in words[1:] if words[0] == "export" else []:
-            name, _, value = word.partition("=")
-            document.variables[name] = value
 
 
 def command_problems(document: Document, words: list[str], is_part: bool = False) -> list[str]:
@@ -245,36 +238,6 @@ def _bash_problems(document: Document, words: list[str], environment: list[str],
     return problems + [f"{script} has no {word}" for word in rest if word.startswith("--")]
 
 
-@cache
-def _test_names(path: Path) -> set[str]:
-    return {
-        node.name
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
-    }
-
-
-def pytest_problems(words: list[str]) -> list[str]:
-    """Whether the files, folders, ::names and -k words of a test command exist."""
-    problems, chosen = [], []
-    wanted = [words[place + 1] for place, word in enumerate(words[:-1]) if word == "-k"]
-    for word in words:
-        file, _, name = word.partition("::")
-        if file.startswith("tests/"):
-            path = ROOT / file
-            files = list(path.rglob("test_*.py")) if path.is_dir() else [path] if path.is_file() else []
-            chosen += files
-            problems += [] if files else [f"{file}: no such test file"]
-            problems += (
-                [f"{word}: no such test"] if name and not any(name in _test_names(each) for each in files) else []
-            )
-    names = {name for path in chosen or ROOT.glob("tests/**/test_*.py") for name in (*_test_names(path), path.stem)}
-    for each in re.findall(r"\w+", " ".join(wanted)):
-        if each not in ("and", "or", "not") and not any(each in name for name in names):
-            problems.append(f"-k {each}: no test has that in its name")
-    return problems
-
-
 def all_command_problems(document: Document) -> list[str]:
     problems = []
     for language, text in document.blocks:
@@ -294,11 +257,9 @@ def all_command_problems(document: Document) -> list[str]:
 @cache
 def every_option() -> set[str]:
     """Of all programs and scripts."""
-    scripts = [
-        str(path.relative_to(ROOT)) for folder in ("tools", "examples", ".") for path in ROOT.glob(f"{folder}/*.sh")
-    ]
-    scripts += [str(path.relative_to(ROOT)) for path in ROOT.glob("examples/*/*.sh")]
-    options = {"--full", *msrun_options(), *(option for script in scripts for option in script_options(script))}
+    scripts = [path for pattern in ("*.sh", "tools/*.sh", "examples/*/*.sh") for path in ROOT.glob(pattern)]
+    options = {"--full", *msrun_options()}
+    options |= {option for path in scripts for option in script_options(str(path.relative_to(ROOT)))}
     for path in [*ROOT.glob("tools/*.py"), ROOT / MAIN, *ROOT.glob("tests/*/*.py")]:
         if path.name.startswith(("test_", "conftest")) or "main()" not in path.read_text(encoding="utf-8"):
             continue

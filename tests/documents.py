@@ -5,6 +5,7 @@ What is recognised is written down as patterns below; what matches none of them 
 the reader's own and the meaning of a sentence are left out.
 """
 
+import ast
 import importlib
 import re
 from dataclasses import dataclass, field
@@ -170,4 +171,34 @@ def link_problems(document: Document) -> list[str]:
             text = document.text if path == document.path else path.read_text(encoding="utf-8")
             headings = re.findall(r"^#+ (.+)$", _BLOCK.sub("", text), re.MULTILINE)
             problems += [] if anchor in map(slug, headings) else [f"{target}: no such heading"]
+    return problems
+
+
+@cache
+def _test_names(path: Path) -> set[str]:
+    return {
+        node.name
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    }
+
+
+def pytest_problems(words: list[str]) -> list[str]:
+    """Whether the files, folders, ::names and -k words of a test command exist."""
+    problems, chosen = [], []
+    wanted = [words[place + 1] for place, word in enumerate(words[:-1]) if word == "-k"]
+    for word in words:
+        file, _, name = word.partition("::")
+        if file.startswith("tests/"):
+            path = ROOT / file
+            files = list(path.rglob("test_*.py")) if path.is_dir() else [path] if path.is_file() else []
+            chosen += files
+            problems += [] if files else [f"{file}: no such test file"]
+            problems += (
+                [f"{word}: no such test"] if name and not any(name in _test_names(each) for each in files) else []
+            )
+    names = {name for path in chosen or ROOT.glob("tests/**/test_*.py") for name in (*_test_names(path), path.stem)}
+    for each in re.findall(r"\w+", " ".join(wanted)):
+        if each not in ("and", "or", "not") and not any(each in name for name in names):
+            problems.append(f"-k {each}: no test has that in its name")
     return problems

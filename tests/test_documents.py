@@ -7,7 +7,7 @@ The second half breaks a document in every way that is looked for, so that each 
 import re
 
 import pytest
-from documented_commands import all_command_problems, setting_problems
+from documented_commands import all_command_problems, parser_of, setting_problems
 from documents import (
     Document,
     _exists,
@@ -21,8 +21,9 @@ from documents import (
 )
 from helpers import ROOT
 
+from mindrlhf_lite.algorithms.names import ADVANTAGE_NAMES, AGGREGATION_NAMES, CORRECTIONS, KL_ESTIMATORS, LOSS_NAMES
 from mindrlhf_lite.config.load import known_keys
-from mindrlhf_lite.config.presets import PRESETS
+from mindrlhf_lite.config.presets import PRESETS, preset_settings
 from mindrlhf_lite.observe.health import CHECKS
 from mindrlhf_lite.rewards.verifiers import BUILT_IN
 
@@ -123,6 +124,32 @@ def test_both_readmes_say_the_same():
     assert rows(one) == rows(other)
     links = [set(re.findall(r"\]\((docs/[^)]+)\)", each.text)) for each in (one, other)]
     assert links[0] <= links[1]
+
+
+def table_rows(page, first):
+    """The rows of a page's table with that first column, as lists of cells."""
+    text = (ROOT / page).read_text(encoding="utf-8").partition(f"\n| {first} |")[2].partition("\n\n")[0]
+    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in text.splitlines()[2:]]
+
+
+def test_tables_have_what_the_code_has():
+    presets = {row[0].strip("`"): row[1:4] for row in table_rows("docs/algorithms.md", "preset")}
+    assert presets.keys() == set(PRESETS)
+    for name, (advantage, loss, aggregation) in presets.items():
+        settings = preset_settings(name)
+        said = {"advantage": advantage, "loss": loss.partition(",")[0], "loss_aggregation": aggregation}
+        assert said == {key: settings[f"rl_config.{key}"] for key in said}, name
+    choices = {
+        row[0].strip("`"): set(re.findall(r"`(\w+)`", " ".join(row))) for row in table_rows("docs/algorithms.md", "key")
+    }
+    assert set(ADVANTAGE_NAMES) <= choices["advantage"] and set(LOSS_NAMES) <= choices["loss"]
+    assert set(AGGREGATION_NAMES) <= choices["loss_aggregation"] and set(KL_ESTIMATORS) <= choices["kl_estimator"]
+    assert set(CORRECTIONS) <= choices["rollout_correction"]
+    types = {row[0].split("`")[1] for row in table_rows("docs/data.md", "type")}
+    (option,) = (each for each in parser_of("tools/rlhf_data.py")[0]._actions if each.dest == "dataset_type")
+    assert types == set(option.choices)
+    checks = {key.removeprefix("health/") for key in glossary() if key.startswith("health/")}
+    assert checks - {"max_weight", "taught_share", "failing"} == {check.name for check in CHECKS}
 
 
 FIGURE = r"\d[\d.]* %|\d+ of \d+|\d+e-\d+|\d+ runs|[\d.]+ times"
