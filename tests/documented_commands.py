@@ -18,7 +18,7 @@ from helpers import ROOT
 
 from mindrlhf_lite.config.load import FLAGS, ConfigError, collect, parse_overrides
 from mindrlhf_lite.config.presets import PRESETS
-from mindrlhf_lite.trainer.command_line import parse_command_line
+from mindrlhf_lite.launch.command_line import parse_command_line
 
 MAIN = "examples/qwen_grpo/main.py"
 # programs of the system; their arguments are not looked at
@@ -208,7 +208,7 @@ def settings_problems(words: list[str]) -> list[str]:
 def script_options(script: str) -> dict[str, bool]:
     """Options of a shell script, by its usage text: whether each takes a value."""
     text = (ROOT / script).read_text(encoding="utf-8")
-    found = re.findall(r"^ +(--[a-z_]+)( [A-Z]+)?(?= |$)", text, re.MULTILINE)
+    found = re.findall(r"(?:^ +|\[)(--[a-z_]+)( [A-Z]+)?(?=[] ]|$)", text, re.MULTILINE)
     return {"--help": False, **{name: bool(value) for name, value in found}}
 
 

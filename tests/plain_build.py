@@ -27,7 +27,7 @@ from distributed.jobs import start_msrun
 from helpers import ROOT, clean_environment
 
 EXTRAS = ("torch", "vllm", "pytest", "pyarrow", "mindformers", "mindspore_gs")
-NEEDS_AN_EXTRA = ("mindrlhf_lite.rollout.vllm", "mindrlhf_lite.quantize")
+NEEDS_AN_EXTRA = ("mindrlhf_lite.rollout.vllm", "mindrlhf_lite.checkpoint.quantize")
 MODEL = ROOT / "examples/quickstart/model"
 SHAPE = (
     "model: {model_type: qwen2, vocab_size: 64, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 2, "

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from helpers import TINY, random_weights
 
-from mindrlhf_lite.chat import Conversation, StreamedText, answer
 from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.inference.chat import Conversation, StreamedText, answer
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.rollout.native import NativeEngine
 from mindrlhf_lite.types import SamplingParams

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mindrlhf_lite.evaluation import compare, summarise
-from mindrlhf_lite.intervals import clustered_interval, difference_interval, mean_interval, wilson_interval
+from mindrlhf_lite.evaluation.accuracy import compare, summarise
+from mindrlhf_lite.evaluation.intervals import clustered_interval, difference_interval, mean_interval, wilson_interval
 
 
 def test_wilson():

@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from mindrlhf_lite import progress
-from mindrlhf_lite.progress import TERMINAL_VARIABLE, Progress
+from mindrlhf_lite.commands import progress
+from mindrlhf_lite.commands.progress import TERMINAL_VARIABLE, Progress
 
 
 class Clock:

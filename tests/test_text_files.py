@@ -10,8 +10,8 @@ import pytest
 from helpers import ROOT, clean_environment
 
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.json_file import read_json
-from mindrlhf_lite.text_file import printable, printable_lines, read_text, say, write_text
+from mindrlhf_lite.files.json_file import read_json
+from mindrlhf_lite.files.text_file import printable, printable_lines, read_text, say, write_text
 
 TEXT = "name: 训练 ½\r\nend: \N{GRINNING FACE}\n"
 PROJECT = [
@@ -68,7 +68,7 @@ def test_the_search_finds_what_it_should(source, is_wrong):
 def test_no_file_is_opened_in_the_encoding_of_the_locale(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     found = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Call) and opens_with_the_locale(node)]
-    assert not found, f"{path}: lines {found}: use mindrlhf_lite.text_file, or say the encoding"
+    assert not found, f"{path}: lines {found}: use mindrlhf_lite.files.text_file, or say the encoding"
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
@@ -219,7 +219,17 @@ def test_text_of_others_is_printed_by_one_function():
     found = []
     for path in PROJECT:
         place = str(path.relative_to(ROOT))
-        if not place.startswith(("tools/bench_", "mindrlhf_lite/job/", "mindrlhf_lite/trainer/", "examples/", "setup")):
+        if not place.startswith(
+            (
+                "tools/bench_",
+                "mindrlhf_lite/job/",
+                "mindrlhf_lite/trainer/",
+                "mindrlhf_lite/launch/",
+                "mindrlhf_lite/commands/signals",
+                "examples/",
+                "setup",
+            )
+        ):
             tree = ast.parse(path.read_text(encoding="utf-8"))
             found += [f"{place}:{node.lineno}" for node in ast.walk(tree) if prints_as_it_is(node)]
     assert not found, f"{found}: use text_file.say, or printable"

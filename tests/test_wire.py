@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from mindrlhf_lite.checkpoint.store import SavedCheckpoint
 from mindrlhf_lite.config.load import build_config
 from mindrlhf_lite.config.schema import Config
-from mindrlhf_lite.trainer.statistics import UpdateCounts
+from mindrlhf_lite.files.wire import BadMessage, from_bytes, to_bytes
+from mindrlhf_lite.learner.statistics import UpdateCounts
 from mindrlhf_lite.types import Completion, FinishReason, Outcome, Prompt, RolloutGroup, Score, ScoredGroup
-from mindrlhf_lite.wire import BadMessage, from_bytes, to_bytes
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

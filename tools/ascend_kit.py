@@ -36,10 +36,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from mindrlhf_lite.acceptance.checks import CHECKS
-from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.commands.tool import run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.text_file import read_text, say, write_text
-from mindrlhf_lite.wire import to_bytes
+from mindrlhf_lite.files.text_file import read_text, say, write_text
+from mindrlhf_lite.files.wire import to_bytes
 
 MODEL = ROOT / "examples/quickstart/model"
 NAMES = (*CHECKS, "memory", "vllm", "layouts", "training")
@@ -172,7 +172,7 @@ class Kit:
         from mindrlhf_lite.ascend.dry_run import StepRequest, compile_step
         from mindrlhf_lite.config.memory_plan import memory_plan
         from mindrlhf_lite.config.model_file import read_model_file
-        from mindrlhf_lite.trainer.command_line import parse_command_line
+        from mindrlhf_lite.launch.command_line import parse_command_line
 
         says, start = f"GiB of a step of Qwen2.5-0.5B's shape within {NEAR_THE_PLAN:.0%} of the plan", time.time()
         if self.args.device == "CPU":
@@ -188,7 +188,7 @@ class Kit:
             found["dry run"] = compile_step(config, shape, 0, 1, SECONDS_A_CHECK).peaks
             if self.args.device == "Ascend":
                 (self.scratch / "request").write_bytes(to_bytes(StepRequest(config, shape), StepRequest))
-                self.run([sys.executable, "-m", "mindrlhf_lite.trainer.compiled_step", "request", "report"], "Ascend")
+                self.run([sys.executable, "-m", "mindrlhf_lite.ascend.compiled_step", "request", "report"], "Ascend")
                 found["device"] = json.loads(read_text(self.scratch / "report"))["phases"]
         except (RuntimeError, OSError, ValueError, subprocess.TimeoutExpired) as error:
             self.note("memory", says, "FAILED", time.time() - start, error=without_names(str(error)))

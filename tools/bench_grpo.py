@@ -29,9 +29,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mindrlhf_lite.cli import COUNT, COUNT_OR_NONE, run_tool, tool_parser
+from mindrlhf_lite.commands.tool import COUNT, COUNT_OR_NONE, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.text_file import write_text
+from mindrlhf_lite.files.text_file import write_text
 
 REWARD = """from mindrlhf_lite.rewards import verifier
 
@@ -97,7 +97,7 @@ def matmul_gflops(rows: int = 1024, width: int = 1024) -> float:
 def prompts_of(args: argparse.Namespace, model: str) -> list:
     from mindrlhf_lite.data.templates import load_template
     from mindrlhf_lite.data.tokenizer import Tokenizer
-    from mindrlhf_lite.inference import read_rows
+    from mindrlhf_lite.inference.model_folder import read_rows
     from mindrlhf_lite.types import Prompt
 
     tokenizer, rng = Tokenizer(model), random.Random(0)

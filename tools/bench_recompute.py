@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mindrlhf_lite.cli import COUNT, run_tool, tool_parser
+from mindrlhf_lite.commands.tool import COUNT, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
 
 
@@ -48,15 +48,15 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
 
     ms.set_context(mode=ms.GRAPH_MODE)
     from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
+    from mindrlhf_lite.learner.adamw import AdamWOptions
+    from mindrlhf_lite.learner.policy_loss import Objective
+    from mindrlhf_lite.learner.trained_model import Actor
     from mindrlhf_lite.models.decoder import Decoder
+    from mindrlhf_lite.scoring.batches import make_microbatch
+    from mindrlhf_lite.scoring.stages import Keeps
     from mindrlhf_lite.shapes.model_config import ModelConfig
     from mindrlhf_lite.shapes.parameters import parameter_specs
     from mindrlhf_lite.shapes.streams import StreamShapes
-    from mindrlhf_lite.trainer.actor import Actor
-    from mindrlhf_lite.trainer.batches import make_microbatch
-    from mindrlhf_lite.trainer.objective import Objective
-    from mindrlhf_lite.trainer.optimizer import AdamWOptions
-    from mindrlhf_lite.trainer.stages import Keeps
     from mindrlhf_lite.types import TrainSequence
 
     keeps = {"kept": Keeps.ALL, "select": Keeps.PRODUCTS, "recomputed": Keeps.INPUTS}[args.only]

@@ -23,7 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import COUNT, run_tool, tool_parser
+from mindrlhf_lite.commands.tool import COUNT, run_tool, tool_parser
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -19,8 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import COUNT, COUNT_OR_NONE, POSITIVE, run_tool, tool_parser
-from mindrlhf_lite.text_file import write_text
+from mindrlhf_lite.commands.tool import COUNT, COUNT_OR_NONE, POSITIVE, run_tool, tool_parser
+from mindrlhf_lite.files.text_file import write_text
 
 VERIFIERS = ("accuracy_reward", "qwen_accuracy_reward", "math_reward", "r1_accuracy_reward", "format_reward")
 _HANGS = """import time

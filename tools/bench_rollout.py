@@ -29,7 +29,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mindrlhf_lite.cli import COUNT, run_tool, tool_parser
+from mindrlhf_lite.commands.tool import COUNT, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
 
 NEW_TOKENS, STOP_TOKENS, VOCABULARY = 128, 20, 2048
@@ -179,7 +179,7 @@ def transformers_engine(folder: str, prompts: list) -> Callable[[], int]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from mindrlhf_lite.rollout.sampler import allowed_threads
+    from mindrlhf_lite.rollout.host_draw import allowed_threads
 
     torch.set_num_threads(allowed_threads() or len(os.sched_getaffinity(0)))
     model = AutoModelForCausalLM.from_pretrained(

@@ -24,9 +24,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mindrlhf_lite.cli import COUNT, run_tool, tool_parser
+from mindrlhf_lite.commands.tool import COUNT, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.text_file import read_text, write_text
+from mindrlhf_lite.files.text_file import read_text, write_text
 
 MODES = {
     "off": [],

@@ -22,10 +22,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import COUNT_OR_NONE, NOT_NEGATIVE, run_tool, tool_parser
+from mindrlhf_lite.commands.tool import COUNT_OR_NONE, NOT_NEGATIVE, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.files.text_file import say
 from mindrlhf_lite.observe.compare import Difference, compare, entries_of, read_step, steps_of
-from mindrlhf_lite.text_file import say
 
 
 def main() -> None:

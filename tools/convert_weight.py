@@ -30,10 +30,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.commands.tool import run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.files.text_file import say
 from mindrlhf_lite.job.lock import hold_output
-from mindrlhf_lite.text_file import say
 
 _NOT_WRITTEN = (".bin", ".pth", ".pt", ".npz", ".gguf", ".onnx")
 
@@ -90,11 +90,11 @@ def main() -> None:
     args = parse_arguments()
     source_path, destination = paths(args)
     from mindrlhf_lite.checkpoint import transform as conversion
+    from mindrlhf_lite.commands.progress import Progress
     from mindrlhf_lite.config.model_file import read_model_file
     from mindrlhf_lite.data.tokenizer import copy_first_tokenizer
     from mindrlhf_lite.models.tensor_files import DTYPES
     from mindrlhf_lite.observe.host import peak_rss_gb
-    from mindrlhf_lite.progress import Progress
 
     hold_output(destination)
     conversion.check_is_new(Path(destination))

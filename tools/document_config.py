@@ -15,10 +15,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.commands.tool import run_tool, tool_parser
 from mindrlhf_lite.config.aliases.tables import MINDRLHF, MINDSPEED_RL, Row, table
 from mindrlhf_lite.config.load import FLAGS, known_keys, setting_types
-from mindrlhf_lite.text_file import read_text, say, write_text
+from mindrlhf_lite.files.text_file import read_text, say, write_text
 
 _MARK = "<!-- keys -->"  # what follows it is written here
 

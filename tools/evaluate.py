@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import COUNT, COUNT_OR_NONE, NOT_NEGATIVE, SEED, run_tool, tool_parser
+from mindrlhf_lite.commands.tool import COUNT, COUNT_OR_NONE, NOT_NEGATIVE, SEED, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.text_file import say
+from mindrlhf_lite.files.text_file import say
 
 if TYPE_CHECKING:
-    from mindrlhf_lite.evaluation import Evaluation
-    from mindrlhf_lite.rewards.runner import RewardFunction
+    from mindrlhf_lite.evaluation.accuracy import Evaluation
+    from mindrlhf_lite.rewards.reward_function import RewardFunction
 
     Row = dict[str, Any]
 
@@ -70,13 +70,14 @@ def evaluate(model: str, args: argparse.Namespace, temperature: float, verifier:
     """A row a question: index, source, prompt, gold, verifier, and its completions with text, tokens, finish_reason and
     correct.
     """
+    from mindrlhf_lite.commands.progress import Progress
     from mindrlhf_lite.data.records import read_file
-    from mindrlhf_lite.evaluation import EVALUATION_STREAM, generate_groups, question_rows
-    from mindrlhf_lite.inference import load_model_folder
+    from mindrlhf_lite.evaluation.accuracy import EVALUATION_STREAM, question_rows
+    from mindrlhf_lite.inference.model_folder import load_model_folder
     from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.parallel.mesh import Mesh
-    from mindrlhf_lite.progress import Progress
-    from mindrlhf_lite.rewards.runner import RewardFunction
+    from mindrlhf_lite.rewards.reward_function import RewardFunction
+    from mindrlhf_lite.rollout.groups import generate_groups
     from mindrlhf_lite.rollout.native import NativeEngine
     from mindrlhf_lite.shapes.model_config import ModelConfig
     from mindrlhf_lite.trainer.verifier_trial import trial_of
@@ -116,8 +117,8 @@ def _close(reward: "RewardFunction", count: int) -> None:
 
 def judged_again(rows: "list[Row]", verifier: str, path: str) -> "list[Row]":
     """The rows of a file, with the verifier's own verdicts on their texts."""
-    from mindrlhf_lite.evaluation import rejudged
-    from mindrlhf_lite.rewards.runner import RewardFunction
+    from mindrlhf_lite.evaluation.accuracy import rejudged
+    from mindrlhf_lite.rewards.reward_function import RewardFunction
 
     if any("text" not in completion for row in rows for completion in row["completions"]):
         raise UserError(f"{path}: its completions have no text: --verifier cannot judge them again")
@@ -147,7 +148,7 @@ def read_completions(path: str) -> "list[Row]":
 
 def answers(models: list[str], args: argparse.Namespace, temperature: float) -> "tuple[dict[str, list[Row]], str]":
     """(rows by model or file, the verifier of models: --verifier, else the files' own, else the default)."""
-    from mindrlhf_lite.evaluation import verifier_of
+    from mindrlhf_lite.evaluation.accuracy import verifier_of
 
     found = {model: read_completions(model) for model in models if model.endswith(".jsonl")}
     verifier = args.verifier or next(filter(None, map(verifier_of, found.values())), "qwen_accuracy_reward")
@@ -168,7 +169,7 @@ def describe(result: "Evaluation") -> str:
 
 def report(rows: "list[Row]", name: str) -> dict:
     """Prints accuracy, pass@k and the breakdown; returns them."""
-    from mindrlhf_lite.evaluation import by_source, correctness, summarise, verifier_of
+    from mindrlhf_lite.evaluation.accuracy import by_source, correctness, summarise, verifier_of
 
     correct, verifier = correctness(rows, name), verifier_of(rows)
     result, parts = summarise(correct, verifier), by_source(correct, [str(row["source"]) for row in rows], verifier)
@@ -236,7 +237,7 @@ def report_each(
 
 def check_comparable(models: list[str], rows: "list[list[Row]]", is_judged_again: bool) -> None:
     """Raises UserError unless one verifier judged both sides, which answer the same questions."""
-    from mindrlhf_lite.evaluation import judged_differently, verifier_of
+    from mindrlhf_lite.evaluation.accuracy import judged_differently, verifier_of
 
     judges = [verifier_of(own) for own in rows]
     if judges[0] != judges[1] and all(judges):
@@ -261,7 +262,7 @@ def check_comparable(models: list[str], rows: "list[list[Row]]", is_judged_again
 
 
 def report_comparison(args: argparse.Namespace, models: list[str], rows: "list[list[Row]]") -> None:
-    from mindrlhf_lite.evaluation import compare, correctness
+    from mindrlhf_lite.evaluation.accuracy import compare, correctness
 
     results = []
     for letter, model, side in zip("AB", models, rows, strict=True):

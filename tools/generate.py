@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import (
+from mindrlhf_lite.commands.tool import (
     COUNT,
     COUNT_OR_NONE,
     NOT_NEGATIVE,
@@ -36,10 +36,10 @@ from mindrlhf_lite.cli import (
     tool_parser,
 )
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.text_file import printable_lines, say
+from mindrlhf_lite.files.text_file import printable_lines, say
 
 if TYPE_CHECKING:
-    from mindrlhf_lite.inference import ModelFolder
+    from mindrlhf_lite.inference.model_folder import ModelFolder
     from mindrlhf_lite.types import SamplingParams
 
 
@@ -92,9 +92,9 @@ def sampling_of(args: argparse.Namespace, folder: "ModelFolder") -> "SamplingPar
 
 
 def chat(args: argparse.Namespace) -> None:
-    from mindrlhf_lite.chat import Conversation, answer
     from mindrlhf_lite.data.templates import load_template
-    from mindrlhf_lite.inference import load_model_folder
+    from mindrlhf_lite.inference.chat import Conversation, answer
+    from mindrlhf_lite.inference.model_folder import load_model_folder
     from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.parallel.mesh import Mesh
     from mindrlhf_lite.rollout.native import NativeEngine
@@ -169,11 +169,11 @@ def typed(prompt: str) -> str:
 def complete_file(args: argparse.Namespace) -> None:
     if not args.input or not args.output:
         raise UserError("--input and --output are needed, or --chat")
-    from mindrlhf_lite.inference import ids_of, load_model_folder, read_rows
+    from mindrlhf_lite.commands.progress import Progress
+    from mindrlhf_lite.inference.model_folder import ids_of, load_model_folder, read_rows
     from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.observe.writers import write_atomically
     from mindrlhf_lite.parallel.mesh import Mesh
-    from mindrlhf_lite.progress import Progress
     from mindrlhf_lite.rollout.native import NativeEngine
     from mindrlhf_lite.types import GenerateRequest
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import SEED, run_tool, tool_parser
+from mindrlhf_lite.commands.tool import SEED, run_tool, tool_parser
+from mindrlhf_lite.files.text_file import say
 from mindrlhf_lite.job.lock import hold_output
-from mindrlhf_lite.text_file import say
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -19,8 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import COUNT, DIGITS, POSITIVE, SEED, real_number, run_tool, tool_parser
-from mindrlhf_lite.text_file import say, write_text
+from mindrlhf_lite.commands.tool import COUNT, DIGITS, POSITIVE, SEED, real_number, run_tool, tool_parser
+from mindrlhf_lite.files.text_file import say, write_text
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
@@ -110,26 +110,27 @@ def main() -> None:
     import numpy as np
 
     from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
+    from mindrlhf_lite.commands.progress import Progress
     from mindrlhf_lite.data.sources import arithmetic_rows, num_arithmetic_rows
     from mindrlhf_lite.data.tokenizer import Tokenizer
-    from mindrlhf_lite.evaluation import correctness, generate_groups, question_rows, summarise
+    from mindrlhf_lite.evaluation.accuracy import correctness, question_rows, summarise
+    from mindrlhf_lite.learner.adamw import AdamWOptions
+    from mindrlhf_lite.learner.policy_loss import Objective
+    from mindrlhf_lite.learner.trained_model import Actor
     from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.models.hf_weights import save_hf_model
     from mindrlhf_lite.parallel.mesh import Mesh
-    from mindrlhf_lite.progress import Progress
     from mindrlhf_lite.reshard.executor import Resharder, ResidentSource
     from mindrlhf_lite.reshard.plan import make_plan
     from mindrlhf_lite.reshard.transports import SharedMemoryTransport
-    from mindrlhf_lite.rewards.runner import RewardFunction
+    from mindrlhf_lite.rewards.reward_function import RewardFunction
+    from mindrlhf_lite.rollout.groups import generate_groups
     from mindrlhf_lite.rollout.native import NativeEngine
+    from mindrlhf_lite.scoring.batches import make_microbatch
     from mindrlhf_lite.shapes.model_config import ModelConfig
     from mindrlhf_lite.shapes.parameters import initial_weights
     from mindrlhf_lite.shapes.streams import StreamShapes
-    from mindrlhf_lite.trainer.actor import Actor
-    from mindrlhf_lite.trainer.batches import make_microbatch
-    from mindrlhf_lite.trainer.objective import Objective
-    from mindrlhf_lite.trainer.optimizer import AdamWOptions
-    from mindrlhf_lite.trainer.schedule import LearningRate
+    from mindrlhf_lite.trainer.learning_rate import LearningRate
     from mindrlhf_lite.types import Prompt, SamplingParams, TrainSequence
 
     Mesh()

@@ -20,14 +20,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import COUNT_OR_NONE, run_tool, tool_parser
+from mindrlhf_lite.commands.tool import COUNT_OR_NONE, run_tool, tool_parser
 from mindrlhf_lite.config.aliases.document import LANGUAGES, key_tables
 from mindrlhf_lite.config.aliases.migrate import shortest_yaml
 from mindrlhf_lite.config.aliases.toolkits import translate
 from mindrlhf_lite.config.aliases.translation import Translation
 from mindrlhf_lite.config.load import ConfigError, collect, read_yaml
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.text_file import read_text, say, write_text
+from mindrlhf_lite.files.text_file import read_text, say, write_text
 
 
 def main() -> None:

@@ -19,8 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import POSITIVE, run_tool, tool_parser
-from mindrlhf_lite.text_file import say
+from mindrlhf_lite.commands.tool import POSITIVE, run_tool, tool_parser
+from mindrlhf_lite.files.text_file import say
 
 
 def parse_arguments() -> argparse.Namespace:

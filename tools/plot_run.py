@@ -10,9 +10,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.commands.tool import run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.text_file import say
+from mindrlhf_lite.files.text_file import say
 
 
 def main() -> None:

@@ -18,9 +18,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.commands.tool import run_tool, tool_parser
+from mindrlhf_lite.files.text_file import say
 from mindrlhf_lite.job.lock import hold_output
-from mindrlhf_lite.text_file import say
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -40,7 +40,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
-    from mindrlhf_lite.quantize import quantize
+    from mindrlhf_lite.checkpoint.quantize import quantize
 
     hold_output(args.output)
     result = quantize(args.model, args.output, tuple(args.keep))

@@ -20,12 +20,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import prepare_process, run_tool, tool_parser
+from mindrlhf_lite.commands.signals import end_on_signals
+from mindrlhf_lite.commands.tool import prepare_process, run_tool, tool_parser
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.job.signals import end_on_signals
+from mindrlhf_lite.files.text_file import printable, say
 from mindrlhf_lite.parallel.mesh import Mesh
-from mindrlhf_lite.text_file import printable, say
 
 
 def show(path: str) -> None:
@@ -47,7 +47,7 @@ def main() -> None:
         return
     if not args.data:
         raise UserError("--data FILE ... is needed (or --show FILE)")
-    from mindrlhf_lite.trainer.launch import run
+    from mindrlhf_lite.launch.rank import run
 
     def replay(config: Config, mesh: Mesh) -> None:
         from mindrlhf_lite.trainer.replay import Replay

@@ -32,10 +32,20 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import COUNT, COUNT_OR_NONE, DIGITS, POSITIVE, SEED, TOKEN_ID, fail, run_tool, tool_parser
+from mindrlhf_lite.commands.tool import (
+    COUNT,
+    COUNT_OR_NONE,
+    DIGITS,
+    POSITIVE,
+    SEED,
+    TOKEN_ID,
+    fail,
+    run_tool,
+    tool_parser,
+)
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.files.text_file import say
 from mindrlhf_lite.job.lock import hold_output
-from mindrlhf_lite.text_file import say
 
 if TYPE_CHECKING:
     from mindrlhf_lite.data.convert import Converter
@@ -203,7 +213,7 @@ def parse_arguments() -> argparse.Namespace:
 def read_config(path: str, known: set[str]) -> list[str]:
     """The settings of a YAML as command-line arguments."""
     from mindrlhf_lite.config.aliases.tables import MINDSPEED_RL, find_row
-    from mindrlhf_lite.strict_yaml import read_yaml_file
+    from mindrlhf_lite.files.strict_yaml import read_yaml_file
 
     if not Path(path).is_file():
         raise UserError(f"--config {path}: no such file")

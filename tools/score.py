@@ -14,8 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import COUNT, run_tool, tool_parser
-from mindrlhf_lite.text_file import say
+from mindrlhf_lite.commands.tool import COUNT, run_tool, tool_parser
+from mindrlhf_lite.files.text_file import say
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--output", required=True, help=".jsonl file to write")
     parser.add_argument("--batch_size", type=COUNT, default=8, help="rows a forward pass (default: 8)")
     args = parser.parse_args()
-    from mindrlhf_lite.inference import as_train_sequences, load_model_folder, read_rows, score_sequences
+    from mindrlhf_lite.inference.model_folder import as_train_sequences, load_model_folder, read_rows, score_sequences
     from mindrlhf_lite.observe.writers import write_atomically
     from mindrlhf_lite.parallel.mesh import Mesh
 

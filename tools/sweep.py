@@ -23,10 +23,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import SEED, USER_ERROR, run_tool, tool_parser
+from mindrlhf_lite.commands.tool import SEED, USER_ERROR, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.files.text_file import read_text, say, write_text
 from mindrlhf_lite.job.lock import hold_output
-from mindrlhf_lite.text_file import read_text, say, write_text
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _values(text: str, given: str) -> list[str]:
     """The values of a --vary, as the command line takes them: a list is one of them."""
     import yaml
 
-    from mindrlhf_lite.strict_yaml import load_yaml
+    from mindrlhf_lite.files.strict_yaml import load_yaml
 
     try:
         values = load_yaml(f"[{text}]")
@@ -118,7 +118,7 @@ def check_settings(runs: list[Planned], given: list[str]) -> None:
 
 def report(runs: list[Planned], output: Path) -> None:
     """The page, and a line an experiment."""
-    from mindrlhf_lite.intervals import mean_interval
+    from mindrlhf_lite.evaluation.intervals import mean_interval
     from mindrlhf_lite.observe.lab_report import write_report
     from mindrlhf_lite.observe.run_files import accuracies
     from mindrlhf_lite.observe.runs import incomparable, read_run, seeds_of

@@ -20,9 +20,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.cli import run_tool, tool_parser
+from mindrlhf_lite.commands.tool import run_tool, tool_parser
+from mindrlhf_lite.files.text_file import say
 from mindrlhf_lite.job.lock import hold_output
-from mindrlhf_lite.text_file import say
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -43,9 +43,9 @@ def main() -> None:
         read_strategy,
         transform,
     )
+    from mindrlhf_lite.commands.progress import Progress
     from mindrlhf_lite.data.tokenizer import copy_first_tokenizer
     from mindrlhf_lite.observe.host import peak_rss_gb
-    from mindrlhf_lite.progress import Progress
 
     hold_output(args.dst_checkpoint)
     check_is_new(Path(args.dst_checkpoint))

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from mindrlhf_lite.text_file import write_text
+from mindrlhf_lite.files.text_file import write_text
 
 Found = tuple[dict[str, np.ndarray], dict[str, Any]]
 
@@ -99,7 +99,7 @@ def _store(device: str) -> Found:
 def _sampler(device: str) -> Found:
     from mindspore import Tensor, jit
 
-    from mindrlhf_lite.rollout.draw import draw_greedily, draw_tokens
+    from mindrlhf_lite.rollout.graph_draw import draw_greedily, draw_tokens
 
     rng = np.random.default_rng(0)
     logits = (rng.standard_normal((64, 1000)) * 3).astype(np.float32)
@@ -122,16 +122,16 @@ def _sampler(device: str) -> Found:
 def _model(compute: str, device: str) -> Found:
     """Logprobs and gradients of three packed sequences, and greedy tokens of four prompts, of a small random model."""
     from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
+    from mindrlhf_lite.learner.adamw import AdamWOptions
+    from mindrlhf_lite.learner.policy_loss import Objective
+    from mindrlhf_lite.learner.trained_model import Actor
     from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.models.precision import FLOAT32, Precision
     from mindrlhf_lite.rollout.native import NativeEngine
+    from mindrlhf_lite.scoring.batches import make_microbatch
     from mindrlhf_lite.shapes.model_config import ModelConfig
     from mindrlhf_lite.shapes.parameters import parameter_specs
     from mindrlhf_lite.shapes.streams import StreamShapes
-    from mindrlhf_lite.trainer.actor import Actor
-    from mindrlhf_lite.trainer.batches import make_microbatch
-    from mindrlhf_lite.trainer.objective import Objective
-    from mindrlhf_lite.trainer.optimizer import AdamWOptions
     from mindrlhf_lite.types import GenerateRequest, SamplingParams, TrainSequence
 
     config, rng = ModelConfig(300, 64, 128, 2, 4, 2, head_dim=16), np.random.default_rng(0)
@@ -169,11 +169,11 @@ def _optimizer(device: str) -> Found:
     """Masters and gradient norms after three updates with given gradients."""
     from mindspore import Tensor, ops
 
+    from mindrlhf_lite.learner.adamw import AdamW, AdamWOptions
     from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.models.precision import Precision
     from mindrlhf_lite.shapes.model_config import ModelConfig
     from mindrlhf_lite.shapes.parameters import parameter_specs
-    from mindrlhf_lite.trainer.optimizer import AdamW, AdamWOptions
 
     config, rng = ModelConfig(96, 32, 64, 1, 4, 2, head_dim=8), np.random.default_rng(0)
     weights = {spec.name: rng.standard_normal(spec.shape).astype(np.float32) for spec in parameter_specs(config)}
@@ -229,7 +229,7 @@ def _vllm(model: str, device: str) -> Found:
     import mindspore as ms
     from mindspore import Tensor, ops
 
-    from mindrlhf_lite.inference import load_model_folder, score_sequences
+    from mindrlhf_lite.inference.model_folder import load_model_folder, score_sequences
     from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.models.precision import FLOAT32, Precision
     from mindrlhf_lite.types import GenerateRequest, SamplingParams, TrainSequence

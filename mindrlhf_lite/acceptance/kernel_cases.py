@@ -10,7 +10,7 @@ from mindspore import Parameter, Tensor, jit, mutable, nn, ops
 from mindrlhf_lite.models.kernels import Kernels
 from mindrlhf_lite.models.packed_attention import MASKED, key_rows, visibility_mask
 from mindrlhf_lite.models.precision import Precision
-from mindrlhf_lite.rollout.graphs import cache_views
+from mindrlhf_lite.rollout.native_graphs import cache_views
 
 HEADS, KV_HEADS, HEAD_DIM, EPS = 4, 2, 16, 1e-6
 # a stream of two blocks of 8: a prompt of 3 with completions of 4 and 2, a prompt of 2 with one of 3, padding

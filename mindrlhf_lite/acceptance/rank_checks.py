@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mindrlhf_lite.text_file import write_text
+from mindrlhf_lite.files.text_file import write_text
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -23,10 +23,10 @@ _MIB, _TIMES = {"CPU": 16, "Ascend": 64}, {"CPU": 3, "Ascend": 20}
 def train(model: str, device: str, degrees: tuple[int, int, int], dtype: str, scratch: str) -> dict[str, Any]:
     """Losses and gradient norms of three updates; every reshard is checked by its checksums."""
     from mindrlhf_lite.config.load import build_config
+    from mindrlhf_lite.learner.statistics import UpdateCounts
     from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
-    from mindrlhf_lite.trainer.roles import build_roles
-    from mindrlhf_lite.trainer.schedule import LearningRate
-    from mindrlhf_lite.trainer.statistics import UpdateCounts
+    from mindrlhf_lite.roles.build import build_roles
+    from mindrlhf_lite.trainer.learning_rate import LearningRate
     from mindrlhf_lite.trainer.update import PolicyUpdate
     from mindrlhf_lite.types import TrainSequence
 

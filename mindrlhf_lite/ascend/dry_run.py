@@ -23,9 +23,9 @@ from mindrlhf_lite.config.memory_plan import memory_plan
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.files.text_file import open_to_write, read_log, read_text
+from mindrlhf_lite.files.wire import to_bytes
 from mindrlhf_lite.shapes.model_config import ModelConfig
-from mindrlhf_lite.text_file import open_to_write, read_log, read_text
-from mindrlhf_lite.wire import to_bytes
 
 # lines of MindSpore's log: which graph is compiled, which kernel an operator of it gets, and that it has none
 _GRAPH = re.compile(r"start compile function graph: (?:\d+_)*(\w+?)_\d+\b")
@@ -65,7 +65,7 @@ def compile_step(config: Config, shape: ModelConfig, rank: int, num_ranks: int, 
         variables = {**os.environ, **environment(rank, num_ranks), **_LOG}
         package = Path(__file__).resolve().parents[2]
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(package), variables.get("PYTHONPATH", "")]))
-        command = [sys.executable, "-m", "mindrlhf_lite.trainer.compiled_step", "request", "report"]
+        command = [sys.executable, "-m", "mindrlhf_lite.ascend.compiled_step", "request", "report"]
         with open_to_write(folder / "log") as log:  # MindSpore writes files where it runs
             code = subprocess.run(
                 command, cwd=folder, env=variables, stdout=log, stderr=subprocess.STDOUT, timeout=timeout, check=False

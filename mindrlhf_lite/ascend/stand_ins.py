@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.text_file import write_text
+from mindrlhf_lite.files.text_file import write_text
 
 SOC = "Ascend910B2"
 CANN_VERSION = "8.5.0"  # one that MindSpore 2.9 accepts

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from mindrlhf_lite.durable import flush, make_folder, place, remove
-from mindrlhf_lite.job.resume import steps_in
-from mindrlhf_lite.json_file import read_json
+from mindrlhf_lite.commands.resume_hint import steps_in
+from mindrlhf_lite.files.durable import flush, make_folder, place, remove
+from mindrlhf_lite.files.json_file import read_json
+from mindrlhf_lite.files.text_file import write_text
 from mindrlhf_lite.models.tensor_files import TensorToWrite, open_tensor_file, write_ckpt, write_safetensors
-from mindrlhf_lite.text_file import write_text
 
 _STATE, _MANIFEST = "state.json", "manifest.json"
 _RANK_FILE = re.compile(r"rank_[0-9]{5,}\.[a-z]+")

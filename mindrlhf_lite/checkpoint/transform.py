@@ -21,11 +21,12 @@ import numpy as np
 
 from mindrlhf_lite.checkpoint.sharded import ShardedReader
 from mindrlhf_lite.checkpoint.store import rank_file
-from mindrlhf_lite.checkpoint.strategies import strategy_from_json, strategy_to_json
+from mindrlhf_lite.checkpoint.strategy_file import strategy_from_json, strategy_to_json
 from mindrlhf_lite.config.model_file import read_model_file
-from mindrlhf_lite.durable import place
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.json_file import read_json
+from mindrlhf_lite.files.durable import place
+from mindrlhf_lite.files.json_file import read_json
+from mindrlhf_lite.files.text_file import write_text
 from mindrlhf_lite.models.gguf_model import GgufModel, write_tokenizer
 from mindrlhf_lite.models.hf_weights import WeightReader, check_names_and_shapes, whole_tensor, write_hf_model
 from mindrlhf_lite.models.mindformers import is_training_state, mindformers_name, mindformers_problem
@@ -40,7 +41,6 @@ from mindrlhf_lite.models.tensor_files import (
 from mindrlhf_lite.parallel.layout import Box, Buffer, Strategy, buffers_of_rank, fill_buffers, parse_strategy
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import parameter_specs
-from mindrlhf_lite.text_file import write_text
 
 MINDFORMERS_SUFFIXES = (".ckpt", ".safetensors")
 STRATEGY_FILE, MODEL_FILE = "strategy.json", "config.json"

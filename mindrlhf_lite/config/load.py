@@ -15,12 +15,12 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from mindrlhf_lite.cli import nearest_flag
+from mindrlhf_lite.commands.tool import nearest_flag
 from mindrlhf_lite.config.aliases.tables import MINDRLHF, MINDSPEED_RL, find_row, table
 from mindrlhf_lite.config.schema import FLOAT_TYPES, Config
 from mindrlhf_lite.errors import UserError, short_repr
-from mindrlhf_lite.strict_yaml import load_yaml, read_yaml_file
-from mindrlhf_lite.text_file import check_is_name
+from mindrlhf_lite.files.strict_yaml import load_yaml, read_yaml_file
+from mindrlhf_lite.files.text_file import check_is_name
 
 # names of MindFormers' model files that are taken in the sections of the roles
 _ROLES = ("actor_config", "ref_config", "generate_config")

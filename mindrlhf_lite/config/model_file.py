@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from mindrlhf_lite.errors import UserError, short_repr
-from mindrlhf_lite.json_file import read_json
+from mindrlhf_lite.files.json_file import read_json
+from mindrlhf_lite.files.strict_yaml import read_yaml_file
 from mindrlhf_lite.models.megatron import is_megatron, shape_from_megatron
 from mindrlhf_lite.models.mindformers import shape_from_mindformers, strategies_from_mindformers
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.token_ids import check_token_ids
-from mindrlhf_lite.strict_yaml import read_yaml_file
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import importlib.util
 from operator import attrgetter
 
 from mindrlhf_lite.algorithms.names import WITHOUT_GROUP
-from mindrlhf_lite.config.files import file_problems
+from mindrlhf_lite.config.file_checks import file_problems
 from mindrlhf_lite.config.load import known_keys
 from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.config.objectives import objective_problems

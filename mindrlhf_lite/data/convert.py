@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from mindrlhf_lite.commands.progress import Progress
 from mindrlhf_lite.data.sources import BadRow, Question
 from mindrlhf_lite.data.templates import Template, load_template
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.progress import Progress
+from mindrlhf_lite.files.text_file import say
 from mindrlhf_lite.rewards.golds import TIMEOUT_S, Asked, gold_problem, unsatisfied
 from mindrlhf_lite.rewards.verifiers import find_verifier
-from mindrlhf_lite.text_file import say
 from mindrlhf_lite.types import Prompt
 
 _BATCH = 256

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.json_file import NotJson, parse_json
-from mindrlhf_lite.text_file import check_is_not_utf_16
+from mindrlhf_lite.files.json_file import NotJson, parse_json
+from mindrlhf_lite.files.text_file import check_is_not_utf_16
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 

@@ -18,7 +18,7 @@ import numpy as np
 from mindrlhf_lite import __version__
 from mindrlhf_lite.data.convert import Converter
 from mindrlhf_lite.data.sources import BadRow, Question
-from mindrlhf_lite.text_file import say
+from mindrlhf_lite.files.text_file import say
 from mindrlhf_lite.types import Prompt
 
 WORTH_KEEPING_S = 5.0

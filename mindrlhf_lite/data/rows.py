@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mindrlhf_lite.data.seal import index_of, seal, under_its_old_name
-from mindrlhf_lite.durable import place, why_not_a_folder
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.files.durable import place, why_not_a_folder
 
 _WRITE_BATCH = 1024
 _REFUSED_TEXT = "\\ / : * ? \" < > | ` & ; '"  # mindspore.mindrecord's check_filename

@@ -15,11 +15,11 @@ import numpy as np
 from mindrlhf_lite.data.files import read_rows
 from mindrlhf_lite.data.messages import Turns, are_messages, turns_of
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.json_file import parse_json
+from mindrlhf_lite.files.json_file import parse_json
+from mindrlhf_lite.files.text_file import check_is_text
 from mindrlhf_lite.rewards.boxes import last_boxed
 from mindrlhf_lite.rewards.knights import knight_statements
 from mindrlhf_lite.rewards.numbers import parse_quantity
-from mindrlhf_lite.text_file import check_is_text
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.strict_yaml import read_yaml_file
+from mindrlhf_lite.files.strict_yaml import read_yaml_file
 
 _BUILT_IN = Path(__file__).with_name("templates.yaml")
 _QUESTION, _SYSTEM = "{question}", "{system}"

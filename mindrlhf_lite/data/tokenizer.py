@@ -17,9 +17,9 @@ from mindrlhf_lite.data.tokenizer_reader import (
     read_tokenizer,
 )
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.json_file import read_json
+from mindrlhf_lite.files.json_file import read_json
+from mindrlhf_lite.files.text_file import say
 from mindrlhf_lite.shapes.token_ids import check_token_ids
-from mindrlhf_lite.text_file import say
 
 _PROBE = "1+1"
 _SPLITTING_PROBE = "It's 1,234.5 kg\n\n  <think>\\frac{1}{2}</think> \u4f60\u597d \u00dcbung <|im_end|>"

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.json_file import read_json
-from mindrlhf_lite.text_file import read_text
+from mindrlhf_lite.files.json_file import read_json
+from mindrlhf_lite.files.text_file import read_text
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 NAMED_TEMPLATES = "additional_chat_templates"  # a folder of NAME.jinja, as transformers writes it

@@ -23,16 +23,16 @@ import threading
 from pathlib import Path
 from typing import IO, Any
 
-from mindrlhf_lite.cli import USER_ERROR, fail, tool_parser
+from mindrlhf_lite.commands.progress import TERMINAL_VARIABLE
+from mindrlhf_lite.commands.signals import STOP_FILE_VARIABLE
+from mindrlhf_lite.commands.tool import USER_ERROR, fail, tool_parser
+from mindrlhf_lite.files.text_file import let_console_show_anything, write_text
 from mindrlhf_lite.job import SECOND_NODE_VARIABLE
 from mindrlhf_lite.job.guard import GUARDED_VARIABLE, STATUS_VARIABLE, forget_hint, guard_command
 from mindrlhf_lite.job.key import KEY_VARIABLE, new_key
 from mindrlhf_lite.job.lifelines import die_with_parent
 from mindrlhf_lite.job.limits import why_no_process
 from mindrlhf_lite.job.ports import free_port, is_taken, taken_message
-from mindrlhf_lite.job.signals import STOP_FILE_VARIABLE
-from mindrlhf_lite.progress import TERMINAL_VARIABLE
-from mindrlhf_lite.text_file import let_console_show_anything, write_text
 
 _STARTS_NOTHING = frozenset({"dry_run", "dryrun", "only_save_strategy", "h", "help"})  # also as they are mistyped
 _OF_MSRUN = (b"Start scheduler process", b"Start worker process")

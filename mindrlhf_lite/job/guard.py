@@ -29,13 +29,13 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mindrlhf_lite.commands.own_python import module_command
+from mindrlhf_lite.commands.resume_hint import ResumeHint
+from mindrlhf_lite.commands.signals import listen_to_signals_again
+from mindrlhf_lite.files.text_file import read_text, write_text
 from mindrlhf_lite.job import SECOND_NODE_VARIABLE
 from mindrlhf_lite.job.processes import Process
-from mindrlhf_lite.job.resume import ResumeHint
-from mindrlhf_lite.job.signals import listen_to_signals_again
 from mindrlhf_lite.job.whereabouts import last_noted
-from mindrlhf_lite.own_python import module_command
-from mindrlhf_lite.text_file import read_text, write_text
 
 STATUS_VARIABLE = "MINDRLHF_JOB_STATUS"
 GUARDED_VARIABLE = "MINDRLHF_JOB_GUARDED"  # the ranks need start no guard

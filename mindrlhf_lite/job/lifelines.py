@@ -16,9 +16,9 @@ import threading
 import time
 from collections.abc import Callable
 
+from mindrlhf_lite.commands.own_python import module_command
+from mindrlhf_lite.commands.signals import listen_to_signals_again
 from mindrlhf_lite.job.processes import Process
-from mindrlhf_lite.job.signals import listen_to_signals_again
-from mindrlhf_lite.own_python import module_command
 
 _PR_SET_PDEATHSIG = 1
 _POLL_S, _GRACE_S = 0.5, 4.0  # the guard comes first

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.json_file import read_json
+from mindrlhf_lite.files.json_file import read_json
+from mindrlhf_lite.files.text_file import write_text
 from mindrlhf_lite.models.tensor_files import Progress, TensorFile, TensorToWrite, read_header, write_safetensors
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import ParameterSpec, parameter_specs
-from mindrlhf_lite.text_file import write_text
 
 MAX_FILE_BYTES = 4 << 30
 _TORCH_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}

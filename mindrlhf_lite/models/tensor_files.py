@@ -19,9 +19,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from mindrlhf_lite.durable import place
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.json_file import no_key_twice, parse_json
+from mindrlhf_lite.files.durable import place
+from mindrlhf_lite.files.json_file import no_key_twice, parse_json
 
 PIECE_BYTES = 16 << 20
 _CKPT_VALUE_BYTES = 512 << 20  # MindSpore's own limit of one Value

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.json_file import parse_json
+from mindrlhf_lite.files.json_file import parse_json
+from mindrlhf_lite.files.text_file import read_text
 from mindrlhf_lite.observe.dump import ACTIVATION, GRADIENT, KEY_DATA, LOGPROBS, WEIGHT
 from mindrlhf_lite.observe.run_files import check_is_regular
-from mindrlhf_lite.text_file import read_text
 
 _ORDER = (KEY_DATA, WEIGHT, ACTIVATION, LOGPROBS, GRADIENT)
 Key = tuple[str, str, str]  # stage, name, part

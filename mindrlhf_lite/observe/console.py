@@ -8,8 +8,8 @@ import statistics
 import sys
 import time
 
+from mindrlhf_lite.commands.progress import Progress
 from mindrlhf_lite.job.whereabouts import Whereabouts
-from mindrlhf_lite.progress import Progress
 from mindrlhf_lite.types import StepMetrics
 
 _COMPILES = ("evaluate", "generate", "reference", "update")  # phases whose graphs are compiled when they first run

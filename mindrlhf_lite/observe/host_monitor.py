@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mindrlhf_lite.commands.resume_hint import ResumeHint
 from mindrlhf_lite.config.schema import MonitorConfig
-from mindrlhf_lite.job.resume import ResumeHint
-from mindrlhf_lite.text_file import printable_lines
+from mindrlhf_lite.files.text_file import printable_lines
 
 _GIB = float(1 << 30)
 _CHECK_SECONDS = 1.0  # between looks at the memory, where it is protected and no interval is set

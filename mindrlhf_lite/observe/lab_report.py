@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mindrlhf_lite.intervals import mean_interval
+from mindrlhf_lite.evaluation.intervals import mean_interval
+from mindrlhf_lite.files.text_file import printable, write_text
 from mindrlhf_lite.observe.plots import drawable
 from mindrlhf_lite.observe.run_files import accuracies
 from mindrlhf_lite.observe.runs import Point, Run, incomparable, seeds_of, unhealthy
 from mindrlhf_lite.observe.self_correction import RULES, SelfCorrection, find_self_correction
-from mindrlhf_lite.text_file import printable, write_text
 
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2")
 CURVES = {

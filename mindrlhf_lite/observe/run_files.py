@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mindrlhf_lite.errors import UserError, short_repr
-from mindrlhf_lite.json_file import parse_json
-from mindrlhf_lite.text_file import read_text
+from mindrlhf_lite.files.json_file import parse_json
+from mindrlhf_lite.files.text_file import read_text
 from mindrlhf_lite.types import FinishReason
 
 _SHOWN = 60  # characters of a value in a message

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.evaluation import judged_differently, verifier_of
-from mindrlhf_lite.json_file import read_json
+from mindrlhf_lite.evaluation.accuracy import judged_differently, verifier_of
+from mindrlhf_lite.files.json_file import read_json
 from mindrlhf_lite.observe.run_files import (
     accuracies,
     check_completion,

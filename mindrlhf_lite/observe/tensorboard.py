@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mindrlhf_lite.text_file import say
+from mindrlhf_lite.files.text_file import say
 
 _VERSION = "brain.Event:2"  # of the format
 

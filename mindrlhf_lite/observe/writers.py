@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from mindrlhf_lite.durable import flush
+from mindrlhf_lite.files.durable import flush
+from mindrlhf_lite.files.text_file import open_to_write
 from mindrlhf_lite.observe.run_files import read_metrics
 from mindrlhf_lite.observe.tensorboard import TensorBoard
-from mindrlhf_lite.text_file import open_to_write
 from mindrlhf_lite.types import ScoredGroup, StepMetrics, TrainSequence
 
 

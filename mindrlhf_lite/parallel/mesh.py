@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from mindrlhf_lite.files.wire import BadMessage, from_bytes, to_bytes
 from mindrlhf_lite.job.key import find_key, forget_key, given_key, leave_key, log_folder
 from mindrlhf_lite.job.ports import free_port
 from mindrlhf_lite.parallel.arrivals import Arrivals, own_address
 from mindrlhf_lite.parallel.dims import Coordinates, ParallelDims
 from mindrlhf_lite.parallel.signing import ForgedMessage, Signer
-from mindrlhf_lite.wire import BadMessage, from_bytes, to_bytes
 
 _MOST_BYTES = 1 << 30  # of a message
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from mindrlhf_lite.commands.progress import Progress
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.progress import Progress
 from mindrlhf_lite.rewards.formulas import parsed_formula
 from mindrlhf_lite.rewards.knights import knight_statements
 from mindrlhf_lite.rewards.numbers import parse_quantity

@@ -20,14 +20,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
+from mindrlhf_lite.commands.own_python import module_command
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.files.text_file import printable_text
+from mindrlhf_lite.files.wire import BadMessage, from_bytes
 from mindrlhf_lite.job.key import KEY_VARIABLE
-from mindrlhf_lite.own_python import module_command
+from mindrlhf_lite.rewards.verifier_process import ANSWER, LENGTH, ORDER, Task, as_frame
 from mindrlhf_lite.rewards.verifiers import find_verifier
-from mindrlhf_lite.rewards.worker import ANSWER, LENGTH, ORDER, Task, as_frame
-from mindrlhf_lite.text_file import printable_text
 from mindrlhf_lite.types import CompletionView, Outcome, Score
-from mindrlhf_lite.wire import BadMessage, from_bytes
 
 START_SECONDS = 120.0  # importing a user's module may be slow on a busy machine
 MAX_WORKERS = 16  # while others are stuck
@@ -204,7 +204,7 @@ class VerifierPool:
     def _start(self) -> None:
         # in a session of its own: Ctrl-C is for the run
         process = subprocess.Popen(
-            module_command("mindrlhf_lite.rewards.worker"),
+            module_command("mindrlhf_lite.rewards.verifier_process"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

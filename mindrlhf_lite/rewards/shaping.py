@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mindrlhf_lite.algorithms.shaping import overlong_punishment
+from mindrlhf_lite.algorithms.overlong import overlong_punishment
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.rewards.own_functions import find_function
 from mindrlhf_lite.rewards.sizes import LARGEST_REWARD, is_usable

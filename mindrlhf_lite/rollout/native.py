@@ -17,10 +17,10 @@ import numpy as np
 from mindspore import Parameter, Tensor, mutable
 
 from mindrlhf_lite.models.decoder import MASKED, Decoder
-from mindrlhf_lite.rollout.draw import Drawing
-from mindrlhf_lite.rollout.graphs import Decode, Prefill, allocate_cache, cache_views
+from mindrlhf_lite.rollout.graph_draw import Drawing
+from mindrlhf_lite.rollout.host_draw import Draw, TokenHistory, sample, uniforms
+from mindrlhf_lite.rollout.native_graphs import Decode, Prefill, allocate_cache, cache_views
 from mindrlhf_lite.rollout.protocol import Progress
-from mindrlhf_lite.rollout.sampler import Draw, TokenHistory, sample, uniforms
 from mindrlhf_lite.shapes.buckets import default_buckets, round_up
 from mindrlhf_lite.types import Completion, FinishReason, GenerateRequest, SamplingParams
 

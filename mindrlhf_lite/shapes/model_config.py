@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mindrlhf_lite.errors import UserError, short_repr
-from mindrlhf_lite.json_file import read_json
+from mindrlhf_lite.files.json_file import read_json
 from mindrlhf_lite.shapes.token_ids import check_token_ids
 
 

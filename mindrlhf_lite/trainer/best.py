@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mindrlhf_lite.evaluation import Evaluation
+from mindrlhf_lite.evaluation.accuracy import Evaluation
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from mindrlhf_lite.config.schema import Config
-from mindrlhf_lite.data.sampler import PromptSampler
+from mindrlhf_lite.data.prompt_sampler import PromptSampler
 from mindrlhf_lite.trainer.experience import Experience
 from mindrlhf_lite.trainer.phase_clock import PhaseClock
 from mindrlhf_lite.trainer.rollout_weights import RolloutWeights

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import numpy as np
 from mindspore import Tensor
 
+from mindrlhf_lite.learner.trained_model import Actor
 from mindrlhf_lite.observe.dump import Dumps
-from mindrlhf_lite.trainer.actor import Actor
-from mindrlhf_lite.trainer.batches import MicroBatch
+from mindrlhf_lite.scoring.batches import MicroBatch
 
 
 class UpdateDump:

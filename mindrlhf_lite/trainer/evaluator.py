@@ -6,19 +6,13 @@ from pathlib import Path
 
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.tokenizer import Tokenizer
-from mindrlhf_lite.evaluation import (
-    EVALUATION_STREAM,
-    Evaluation,
-    correctness,
-    generate_groups,
-    question_rows,
-    summarise,
-)
+from mindrlhf_lite.evaluation.accuracy import EVALUATION_STREAM, Evaluation, correctness, question_rows, summarise
 from mindrlhf_lite.observe.writers import write_completions
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
-from mindrlhf_lite.rewards.runner import RewardFunction
+from mindrlhf_lite.rewards.reward_function import RewardFunction
+from mindrlhf_lite.roles.build import Roles
+from mindrlhf_lite.rollout.groups import generate_groups
 from mindrlhf_lite.trainer.experience import share_of_rank
-from mindrlhf_lite.trainer.roles import Roles
 from mindrlhf_lite.types import Prompt, SamplingParams
 
 

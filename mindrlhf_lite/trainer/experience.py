@@ -15,13 +15,13 @@ from mindrlhf_lite.algorithms.advantage import ADVANTAGES, GroupRewards
 from mindrlhf_lite.algorithms.kl import kl_for_reward
 from mindrlhf_lite.algorithms.names import WITHOUT_GROUP
 from mindrlhf_lite.config.schema import Config
-from mindrlhf_lite.data.sampler import PromptSampler
+from mindrlhf_lite.data.prompt_sampler import PromptSampler
 from mindrlhf_lite.data.tokenizer import Tokenizer
-from mindrlhf_lite.evaluation import generate_groups
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
-from mindrlhf_lite.rewards.runner import FAILURES, RewardFunction
+from mindrlhf_lite.rewards.reward_function import FAILURES, RewardFunction
 from mindrlhf_lite.rewards.shaping import RewardShaping
-from mindrlhf_lite.trainer.roles import Roles
+from mindrlhf_lite.roles.build import Roles
+from mindrlhf_lite.rollout.groups import generate_groups
 from mindrlhf_lite.types import FinishReason, Prompt, RolloutGroup, SamplingParams, ScoredGroup, TrainSequence
 
 

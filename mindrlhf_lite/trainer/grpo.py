@@ -25,31 +25,32 @@ from pathlib import Path
 
 import numpy as np
 
+from mindrlhf_lite.commands.resume_hint import ResumeHint
+from mindrlhf_lite.commands.signals import asks_to_stop
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.experience_file import ExperienceHeader, experience_path, write_experience
-from mindrlhf_lite.data.sampler import PromptSampler
+from mindrlhf_lite.data.prompt_sampler import PromptSampler
 from mindrlhf_lite.data.tokenizer import Tokenizer
-from mindrlhf_lite.job.resume import ResumeHint
-from mindrlhf_lite.job.signals import asks_to_stop
 from mindrlhf_lite.observe.host import rss_gb
 from mindrlhf_lite.observe.host_monitor import HostMonitor, MemoryIsShort, Usage
 from mindrlhf_lite.observe.profile import DeviceTrace, StepProfiler
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
-from mindrlhf_lite.rewards.runner import RewardFunction
+from mindrlhf_lite.rewards.reward_function import RewardFunction
+from mindrlhf_lite.roles.build import build_roles
 from mindrlhf_lite.trainer.best import best_of, by_step, evaluations_without_gain
 from mindrlhf_lite.trainer.collection import Collection
 from mindrlhf_lite.trainer.evaluator import Evaluator
 from mindrlhf_lite.trainer.experience import Experience
 from mindrlhf_lite.trainer.export import Export
 from mindrlhf_lite.trainer.health_watch import HealthWatch
+from mindrlhf_lite.trainer.learning_rate import LearningRate
 from mindrlhf_lite.trainer.moving_reference import MovingReference
 from mindrlhf_lite.trainer.persistence import Persistence, Progress
 from mindrlhf_lite.trainer.phase_clock import PhaseClock
 from mindrlhf_lite.trainer.prompts import prompts_of_run
 from mindrlhf_lite.trainer.report import Report
-from mindrlhf_lite.trainer.resume import prompts_digest
-from mindrlhf_lite.trainer.roles import build_roles
 from mindrlhf_lite.trainer.rollout_weights import RolloutWeights
+from mindrlhf_lite.trainer.same_run import prompts_digest
 from mindrlhf_lite.trainer.sampling import (
     NOT_REPORTED_NOTE,
     OFF_POLICY_NOTE,
@@ -57,7 +58,6 @@ from mindrlhf_lite.trainer.sampling import (
     is_off_policy,
     sampling_of_run,
 )
-from mindrlhf_lite.trainer.schedule import LearningRate
 from mindrlhf_lite.trainer.update import PolicyUpdate
 from mindrlhf_lite.trainer.verifier_trial import trial_of
 from mindrlhf_lite.types import CompletionView, ScoredGroup, StepMetrics, TrainSequence

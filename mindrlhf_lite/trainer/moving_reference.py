@@ -6,8 +6,8 @@ import numpy as np
 from mindspore import ops
 
 from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.roles.build import Roles
 from mindrlhf_lite.trainer.phase_clock import PhaseClock
-from mindrlhf_lite.trainer.roles import Roles
 
 
 class MovingReference:

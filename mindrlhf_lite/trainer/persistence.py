@@ -11,19 +11,19 @@ from mindspore import ops
 
 from mindrlhf_lite.checkpoint.sharded import ShardedReader
 from mindrlhf_lite.checkpoint.store import Checkpoint, CheckpointStore, SavedCheckpoint, prefixed
-from mindrlhf_lite.checkpoint.strategies import strategy_from_json, strategy_to_json
+from mindrlhf_lite.checkpoint.strategy_file import strategy_from_json, strategy_to_json
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
-from mindrlhf_lite.data.sampler import PromptSampler, SamplerState
+from mindrlhf_lite.data.prompt_sampler import PromptSampler, SamplerState
 from mindrlhf_lite.data.tokenizer import TOKENIZER_FOLDER, Tokenizer
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.evaluation import Evaluation
+from mindrlhf_lite.evaluation.accuracy import Evaluation
 from mindrlhf_lite.observe.health import History
 from mindrlhf_lite.observe.host import versions
 from mindrlhf_lite.parallel.layout import Strategy, fill_buffers
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
-from mindrlhf_lite.trainer.resume import check_same_run, is_exact, model_fingerprints
-from mindrlhf_lite.trainer.roles import Roles, TrainedRoles
+from mindrlhf_lite.roles.build import Roles, TrainedRoles
+from mindrlhf_lite.trainer.same_run import check_same_run, is_exact, model_fingerprints
 from mindrlhf_lite.trainer.soundness import problem_of, refuse_ruined
 from mindrlhf_lite.trainer.update import PolicyUpdate
 

@@ -12,22 +12,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mindrlhf_lite.config.files import has_run
+from mindrlhf_lite.config.file_checks import has_run
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.experience_file import ExperienceHeader, StepExperience, read_experience
-from mindrlhf_lite.data.sampler import PromptSampler
+from mindrlhf_lite.data.prompt_sampler import PromptSampler
 from mindrlhf_lite.data.tokenizer import Tokenizer, stop_token_ids
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.learner.statistics import UpdateCounts, update_metrics
 from mindrlhf_lite.observe.host import peak_rss_gb
 from mindrlhf_lite.observe.writers import MetricsWriter
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
+from mindrlhf_lite.roles.build import build_trained_roles
 from mindrlhf_lite.trainer.export import Export
+from mindrlhf_lite.trainer.learning_rate import LearningRate
 from mindrlhf_lite.trainer.persistence import Persistence, Progress
-from mindrlhf_lite.trainer.resume import check_same_run
-from mindrlhf_lite.trainer.roles import build_trained_roles
-from mindrlhf_lite.trainer.schedule import LearningRate
+from mindrlhf_lite.trainer.same_run import check_same_run
 from mindrlhf_lite.trainer.soundness import is_sound, ruined
-from mindrlhf_lite.trainer.statistics import UpdateCounts, update_metrics
 from mindrlhf_lite.trainer.update import PolicyUpdate
 from mindrlhf_lite.types import StepMetrics
 

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from mindrlhf_lite.commands.resume_hint import ResumeHint
 from mindrlhf_lite.config.schema import Config
-from mindrlhf_lite.evaluation import Evaluation
-from mindrlhf_lite.job.resume import ResumeHint
+from mindrlhf_lite.evaluation.accuracy import Evaluation
+from mindrlhf_lite.learner.statistics import UpdateCounts, update_metrics
 from mindrlhf_lite.observe.console import Console
 from mindrlhf_lite.observe.health import History
 from mindrlhf_lite.observe.host import git_commit, peak_rss_gb, rss_gb, versions
@@ -28,7 +29,7 @@ from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.reshard.executor import Moved
 from mindrlhf_lite.swap.residency import Traffic
 from mindrlhf_lite.trainer.best import Best
-from mindrlhf_lite.trainer.statistics import UpdateCounts, rollout_metrics, update_metrics
+from mindrlhf_lite.trainer.rollout_metrics import rollout_metrics
 from mindrlhf_lite.types import ScoredGroup, StepMetrics, TrainSequence
 
 # what a rank tells of a step: updates, memory now and at most in GiB, the reshard, bytes swapped

@@ -14,17 +14,17 @@ import numpy as np
 from mindrlhf_lite.algorithms.aggregation import AGGREGATIONS, BatchTotals
 from mindrlhf_lite.algorithms.kl import adapted_coefficient
 from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.learner.statistics import UpdateCounts, merged_statistics
 from mindrlhf_lite.observe.dump import Dumps
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects, is_simulated
+from mindrlhf_lite.roles.build import TrainedRoles
+from mindrlhf_lite.scoring.batches import MicroBatch, make_microbatch, pack
+from mindrlhf_lite.scoring.scorer import LogprobScorer
 from mindrlhf_lite.shapes.streams import StreamShapes
 from mindrlhf_lite.swap.phases import phase_of_part
-from mindrlhf_lite.trainer.actor import LogprobScorer
-from mindrlhf_lite.trainer.batches import MicroBatch, make_microbatch, pack
 from mindrlhf_lite.trainer.dumping import UpdateDump
-from mindrlhf_lite.trainer.roles import TrainedRoles
-from mindrlhf_lite.trainer.schedule import LearningRate
+from mindrlhf_lite.trainer.learning_rate import LearningRate
 from mindrlhf_lite.trainer.soundness import largest_of
-from mindrlhf_lite.trainer.statistics import UpdateCounts, merged_statistics
 from mindrlhf_lite.types import TrainSequence
 
 

@@ -14,8 +14,8 @@ from mindrlhf_lite.algorithms.aggregation import AGGREGATIONS, BatchTotals
 from mindrlhf_lite.algorithms.correction import Correction, correction_weights
 from mindrlhf_lite.algorithms.kl import adapted_coefficient, kl_for_reward, kl_of_tokens
 from mindrlhf_lite.algorithms.losses import LOSSES, LossOptions
+from mindrlhf_lite.algorithms.overlong import overlong_punishment
 from mindrlhf_lite.algorithms.ratios import importance_ratio
-from mindrlhf_lite.algorithms.shaping import overlong_punishment
 
 LENGTHS = (2, 3, 4)
 RATIOS = np.array([1.5, 0.5, 1.1, 1.0, 0.7, 2.0, 1.0, 1.0, 0.9, 1.0])  # the last one is padding

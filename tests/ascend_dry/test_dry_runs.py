@@ -20,7 +20,7 @@ from mindrlhf_lite.ascend.dry_run import compile_step, with_layers
 from mindrlhf_lite.ascend.stand_ins import environment
 from mindrlhf_lite.config.memory_plan import memory_plan
 from mindrlhf_lite.config.model_file import read_model_file
-from mindrlhf_lite.trainer.command_line import parse_command_line
+from mindrlhf_lite.launch.command_line import parse_command_line
 
 SNAPSHOT = Path(__file__).with_name("kernels.json")
 CONFIG = ROOT / "examples/qwen_grpo/grpo_config.yaml"

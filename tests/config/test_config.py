@@ -12,7 +12,7 @@ from helpers import ROOT, make_sums, run, run_python
 
 from mindrlhf_lite.config.load import FLAGS, ConfigError, build_config, known_keys, parse_overrides, read_yaml
 from mindrlhf_lite.config.validate import find_problems
-from mindrlhf_lite.trainer.command_line import parse_command_line
+from mindrlhf_lite.launch.command_line import parse_command_line
 
 MAIN = "examples/qwen_grpo/main.py"
 

@@ -5,8 +5,8 @@ import json
 import pytest
 from helpers import make_sums, run_python
 
+from mindrlhf_lite.data.prompt_sampler import PromptSampler
 from mindrlhf_lite.data.records import Padding, read_prompts, write_prompts
-from mindrlhf_lite.data.sampler import PromptSampler
 from mindrlhf_lite.types import Prompt
 
 GOOD = [{"question": f"What is {n}+1?", "answer": f"It is\n#### {n + 1}"} for n in range(5)]

@@ -16,7 +16,7 @@ from mindrlhf_lite.data.templates import load_template
 from mindrlhf_lite.data.tokenizer import Tokenizer, copy_tokenizer
 from mindrlhf_lite.data.tokenizer_reader import panics_as_errors
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.inference import ids_of
+from mindrlhf_lite.inference.model_folder import ids_of
 
 SPECIAL = ["<|begin|>", "<|end|>", "<|im_start|>", "<|im_end|>"]
 CONFIG = {"bos_token": "<|begin|>", "eos_token": "<|im_end|>", "tokenizer_class": "PreTrainedTokenizerFast"}

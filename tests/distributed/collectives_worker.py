@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mindspore import Tensor, jit, nn, ops
 
+from mindrlhf_lite.files.wire import to_bytes
 from mindrlhf_lite.models.logprobs import TokenLogprobs
 from mindrlhf_lite.parallel.collectives import (
     GatherRows,
@@ -24,7 +25,6 @@ from mindrlhf_lite.parallel.collectives import (
 )
 from mindrlhf_lite.parallel.mesh import Mesh, _gather_words, gather_objects
 from mindrlhf_lite.parallel.signing import ForgedMessage
-from mindrlhf_lite.wire import to_bytes
 
 TOKENS, WIDTH, INNER, VOCABULARY = 6, 8, 10, 31
 RNG = np.random.default_rng(0)

@@ -19,18 +19,18 @@ from mindspore import ParameterTuple
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, sequence_mean, token_mean
 from mindrlhf_lite.algorithms.correction import Correction
 from mindrlhf_lite.algorithms.losses import LOSSES, LossOptions
+from mindrlhf_lite.learner.adamw import AdamWOptions
+from mindrlhf_lite.learner.gradients import _LossGradients
+from mindrlhf_lite.learner.policy_loss import Objective, ObjectiveLoss
+from mindrlhf_lite.learner.statistics import merged_statistics
+from mindrlhf_lite.learner.trained_model import Actor
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.parallel.dims import ParallelDims
 from mindrlhf_lite.parallel.layout import Strategy, box_reader, buffers_of_rank, fill_buffers
 from mindrlhf_lite.parallel.mesh import ALONE, Mesh, gather_objects
+from mindrlhf_lite.scoring.batches import make_microbatch, pack
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.streams import StreamShapes
-from mindrlhf_lite.trainer.actor import Actor
-from mindrlhf_lite.trainer.batches import make_microbatch, pack
-from mindrlhf_lite.trainer.objective import Objective, ObjectiveLoss
-from mindrlhf_lite.trainer.optimizer import AdamWOptions
-from mindrlhf_lite.trainer.stages import _LossGradients
-from mindrlhf_lite.trainer.statistics import merged_statistics
 from mindrlhf_lite.types import TrainSequence
 
 SHAPE = ModelConfig(271, 32, 48, 1, 4, 2, rope_theta=10000.0, max_position_embeddings=64, tie_word_embeddings=True)

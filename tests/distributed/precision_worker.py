@@ -12,11 +12,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mindrlhf_lite.config.load import build_config
 from mindrlhf_lite.config.validate import find_problems
+from mindrlhf_lite.learner.statistics import UpdateCounts
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.reshard.plan import holdings
-from mindrlhf_lite.trainer.roles import build_roles
-from mindrlhf_lite.trainer.schedule import LearningRate
-from mindrlhf_lite.trainer.statistics import UpdateCounts
+from mindrlhf_lite.roles.build import build_roles
+from mindrlhf_lite.trainer.learning_rate import LearningRate
 from mindrlhf_lite.trainer.update import PolicyUpdate
 from mindrlhf_lite.types import TrainSequence
 

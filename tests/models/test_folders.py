@@ -9,7 +9,7 @@ import pytest
 from helpers import TINY, random_weights
 from safetensors.numpy import load_file, save_file
 
-from mindrlhf_lite.config.files import data_problems
+from mindrlhf_lite.config.file_checks import data_problems
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.records import Header, write_prompts
 from mindrlhf_lite.data.tokenizer import Tokenizer

@@ -16,11 +16,11 @@ from mindrlhf_lite.config.load import ConfigError, collect, parse_overrides, rea
 from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.data.records import read_file
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.files.strict_yaml import load_yaml
 from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
 from mindrlhf_lite.models.mindformers import mindformers_settings
 from mindrlhf_lite.models.tensor_files import read_header
 from mindrlhf_lite.shapes.model_config import ModelConfig
-from mindrlhf_lite.strict_yaml import load_yaml
 
 
 def write_safetensors(path, header, data=b"\0" * 64):

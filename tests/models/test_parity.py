@@ -102,11 +102,11 @@ def test_gradients_equal_torch_autograd(tmp_path, shape):
     right.
     """
     from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
+    from mindrlhf_lite.learner.adamw import AdamWOptions
+    from mindrlhf_lite.learner.policy_loss import Objective
+    from mindrlhf_lite.learner.trained_model import Actor
+    from mindrlhf_lite.scoring.batches import make_microbatch
     from mindrlhf_lite.shapes.streams import StreamShapes
-    from mindrlhf_lite.trainer.actor import Actor
-    from mindrlhf_lite.trainer.batches import make_microbatch
-    from mindrlhf_lite.trainer.objective import Objective
-    from mindrlhf_lite.trainer.optimizer import AdamWOptions
     from mindrlhf_lite.types import TrainSequence
 
     config = SHAPES[shape]

@@ -8,17 +8,18 @@ from mindspore import Tensor
 from models.test_parity import SHAPES
 
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
+from mindrlhf_lite.learner.adamw import AdamWOptions
+from mindrlhf_lite.learner.policy_loss import Objective
+from mindrlhf_lite.learner.trained_model import Actor
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.hf_weights import save_hf_model
 from mindrlhf_lite.models.precision import Precision
 from mindrlhf_lite.models.tensor_files import narrow_bfloat16, widen_bfloat16
 from mindrlhf_lite.rollout.native import NativeEngine
+from mindrlhf_lite.scoring.batches import make_microbatch
+from mindrlhf_lite.scoring.scorer import LogprobScorer
+from mindrlhf_lite.scoring.stages import Keeps
 from mindrlhf_lite.shapes.streams import StreamShapes
-from mindrlhf_lite.trainer.actor import Actor, LogprobScorer
-from mindrlhf_lite.trainer.batches import make_microbatch
-from mindrlhf_lite.trainer.objective import Objective
-from mindrlhf_lite.trainer.optimizer import AdamWOptions
-from mindrlhf_lite.trainer.stages import Keeps
 from mindrlhf_lite.types import GenerateRequest, SamplingParams, TrainSequence
 
 EPSILON = {"bfloat16": 2**-8, "float16": 2**-11}  # half a unit of the last place of 1.0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mindrlhf_lite.parallel.schedule import Action, Work, one_forward_one_backward
+from mindrlhf_lite.parallel.pipeline_schedule import Action, Work, one_forward_one_backward
 
 
 @pytest.mark.parametrize("stages", range(1, 9))

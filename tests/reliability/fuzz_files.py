@@ -36,7 +36,7 @@ def _make_models(folder: Path) -> None:
 
 def _make_checkpoints(folder: Path) -> None:
     from mindrlhf_lite.checkpoint.store import Checkpoint, CheckpointStore
-    from mindrlhf_lite.checkpoint.strategies import strategy_to_json
+    from mindrlhf_lite.checkpoint.strategy_file import strategy_to_json
     from mindrlhf_lite.checkpoint.transform import open_checkpoint, read_strategy, transform
 
     store = CheckpointStore(folder / "ckpt", 2)
@@ -203,7 +203,7 @@ def _strategy(folder: Path) -> None:
 
 
 def _run(folder: Path) -> None:
-    from mindrlhf_lite.evaluation import correctness, summarise
+    from mindrlhf_lite.evaluation.accuracy import correctness, summarise
     from mindrlhf_lite.observe.lab_report import CURVES, page_of, write_report
     from mindrlhf_lite.observe.runs import read_run
 
@@ -224,7 +224,7 @@ def _configuration(folder: Path) -> None:
     from mindrlhf_lite.config.aliases.toolkits import translate
     from mindrlhf_lite.config.load import read_yaml
     from mindrlhf_lite.errors import UserError
-    from mindrlhf_lite.trainer.command_line import parse_command_line
+    from mindrlhf_lite.launch.command_line import parse_command_line
 
     problems = []
     for config, model in (
@@ -280,7 +280,7 @@ def _dump_of_a_run(folder: Path) -> None:
 
 
 def _answers(folder: Path) -> None:
-    from mindrlhf_lite.evaluation import by_source, correctness, judged_differently, verifier_of
+    from mindrlhf_lite.evaluation.accuracy import by_source, correctness, judged_differently, verifier_of
     from mindrlhf_lite.observe.run_files import check_question, read_json_lines
 
     rows = read_json_lines(folder / "answers.jsonl", check_question)

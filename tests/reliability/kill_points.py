@@ -39,8 +39,8 @@ from helpers import clean_environment, read_jsonl
 from reliability.shim import built, faults
 
 from mindrlhf_lite.checkpoint.store import CheckpointStore
+from mindrlhf_lite.commands.progress import TERMINAL_VARIABLE
 from mindrlhf_lite.job.processes import Process
-from mindrlhf_lite.progress import TERMINAL_VARIABLE
 
 PHASES = ("generate", "reward", "reference", "update", "reshard", "save", "evaluate")
 # of each rank, and how many of them happen within about three steps; rank 1 writes one file a step

@@ -13,7 +13,7 @@ from helpers import ROOT, clean_environment
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.job.processes import Process
 from mindrlhf_lite.rewards.pool import VerifierPool
-from mindrlhf_lite.rewards.runner import GIVE_UP_AFTER, RewardFunction
+from mindrlhf_lite.rewards.reward_function import GIVE_UP_AFTER, RewardFunction
 from mindrlhf_lite.rewards.verifiers import find_verifier, strictest
 from mindrlhf_lite.trainer.experience import advantages_of
 from mindrlhf_lite.types import CompletionView, FinishReason, Outcome, Prompt, RolloutGroup, Score, ScoredGroup

@@ -15,7 +15,7 @@ from mindrlhf_lite.shapes.parameters import parameter_specs
 from mindrlhf_lite.swap.phases import phases
 from mindrlhf_lite.swap.residency import Contents, Residency, State
 from mindrlhf_lite.swap.stores import HostStore
-from mindrlhf_lite.trainer.statistics import rollout_metrics
+from mindrlhf_lite.trainer.rollout_metrics import rollout_metrics
 from mindrlhf_lite.types import FinishReason, Outcome, Prompt, RolloutGroup, SamplingParams, ScoredGroup
 
 

@@ -9,8 +9,8 @@ from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.reshard.executor import Resharder, ResidentSource
 from mindrlhf_lite.reshard.plan import make_plan
 from mindrlhf_lite.reshard.transports import SharedMemoryTransport
+from mindrlhf_lite.rollout.host_draw import log_softmax, uniforms
 from mindrlhf_lite.rollout.native import NativeEngine
-from mindrlhf_lite.rollout.sampler import log_softmax, uniforms
 from mindrlhf_lite.types import FinishReason, GenerateRequest, SamplingParams
 
 LENGTH = 40

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mindrlhf_lite.rollout.sampler import (
+from mindrlhf_lite.rollout.host_draw import (
     Draw,
     TokenHistory,
     filtered_weights,
@@ -162,7 +162,7 @@ def test_against_sorting_everything(seed, size, spread, min_p, top_k, top_p, tem
 
 
 def test_many_rows_in_threads_are_the_rows_alone(monkeypatch):
-    monkeypatch.setattr("mindrlhf_lite.rollout.sampler._PARALLEL_LOGITS", 1)
+    monkeypatch.setattr("mindrlhf_lite.rollout.host_draw._PARALLEL_LOGITS", 1)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     rng = np.random.default_rng(0)
     logits, params = (

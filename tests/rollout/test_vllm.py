@@ -14,8 +14,8 @@ from mindspore import Tensor, ops
 
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.hf_weights import save_hf_model
+from mindrlhf_lite.rollout.host_draw import log_softmax
 from mindrlhf_lite.rollout.native import NativeEngine
-from mindrlhf_lite.rollout.sampler import log_softmax
 from mindrlhf_lite.shapes.model_config import RopeScaling
 from mindrlhf_lite.types import FinishReason, GenerateRequest, SamplingParams
 
@@ -398,7 +398,8 @@ def test_the_core_imports_neither_vllm_nor_torch():
 
 def test_training_and_tools_leave_an_installed_torch_alone(quickstart_model):
     """transformers, whose tokenizers they use, imports torch unless it is told not to."""
-    program = "from mindrlhf_lite.cli import run_tool; from mindrlhf_lite.data.tokenizer import Tokenizer; import sys; "
+    program = "import sys; from mindrlhf_lite.commands.tool import run_tool; "
+    program += "from mindrlhf_lite.data.tokenizer import Tokenizer; "
     program += "run_tool(lambda: print(Tokenizer(sys.argv[1]).encode('1') and 'torch' in sys.modules))"
     result = subprocess.run(
         [sys.executable, "-c", program, str(quickstart_model)],
@@ -411,9 +412,7 @@ def test_training_and_tools_leave_an_installed_torch_alone(quickstart_model):
 
 
 def test_without_vllm_one_line_names_the_command(quickstart_model):
-    program = (
-        "import sys; sys.modules['vllm'] = None; from mindrlhf_lite.trainer.launch import main; main(sys.argv[1:])"
-    )
+    program = "import sys; sys.modules['vllm'] = None; from mindrlhf_lite.launch.rank import main; main(sys.argv[1:])"
     arguments = [
         "--config",
         ROOT / "examples/qwen_grpo/vllm_ranks.yaml",

@@ -8,9 +8,18 @@ import numpy as np
 import pytest
 from helpers import ROOT, run_python
 
-from mindrlhf_lite.cli import COUNT, COUNT_OR_NONE, DIGITS, NOT_NEGATIVE, POSITIVE, SEED, real_number, whole_number
+from mindrlhf_lite.commands.tool import (
+    COUNT,
+    COUNT_OR_NONE,
+    DIGITS,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SEED,
+    real_number,
+    whole_number,
+)
 from mindrlhf_lite.rollout import sampler
-from mindrlhf_lite.rollout.sampler import Draw, TokenHistory, allowed_threads, sample
+from mindrlhf_lite.rollout.host_draw import Draw, TokenHistory, allowed_threads, sample
 from mindrlhf_lite.types import SamplingParams
 
 
@@ -42,7 +51,7 @@ def test_no_tool_reads_numbers_in_a_way_of_its_own(path):
         words = node.keywords if isinstance(node, ast.Call) else []
         types = {word.arg: getattr(word.value, "id", "") for word in words}
         is_own = types.get("type") in ("int", "float") and "choices" not in types
-        assert not is_own, f"{path}:{node.lineno}: use the types of mindrlhf_lite.cli"
+        assert not is_own, f"{path}:{node.lineno}: use the types of mindrlhf_lite.commands.tool"
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from helpers import TINY, random_weights, run, run_python
 
+from mindrlhf_lite.checkpoint.quantize import GOLDEN_STICK_FOLDER
 from mindrlhf_lite.models.hf_weights import save_hf_model
 from mindrlhf_lite.models.mindformers import mindformers_name
-from mindrlhf_lite.quantize import GOLDEN_STICK_FOLDER
 
 needs_golden_stick = pytest.mark.skipif(
     not (Path(sys.prefix) / GOLDEN_STICK_FOLDER).is_dir(), reason="needs Golden Stick: bash build.sh --quantize"
@@ -95,7 +95,7 @@ def test_what_cannot_be_quantized_is_said(tmp_path):
     result = run_python("tools/quantize.py", "--model", tmp_path / "hf", "--output", tmp_path / "qwen3")
     assert result.returncode == 2 and "exists already" in result.stderr
     code = (
-        "import sys; sys.prefix = '/nonexistent'; from mindrlhf_lite.quantize import quantize; "
+        "import sys; sys.prefix = '/nonexistent'; from mindrlhf_lite.checkpoint.quantize import quantize; "
         "quantize(sys.argv[1], sys.argv[2])"
     )
     result = run([sys.executable, "-c", code, tmp_path / "hf", tmp_path / "out"])

@@ -6,12 +6,13 @@ from helpers import TINY, random_weights
 from mindspore import Tensor
 
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
+from mindrlhf_lite.learner.adamw import AdamWOptions
+from mindrlhf_lite.learner.policy_loss import Objective
+from mindrlhf_lite.learner.trained_model import Actor
 from mindrlhf_lite.models.decoder import Decoder
+from mindrlhf_lite.scoring.batches import make_microbatch, pack
+from mindrlhf_lite.scoring.scorer import LogprobScorer
 from mindrlhf_lite.shapes.streams import StreamShapes
-from mindrlhf_lite.trainer.actor import Actor, LogprobScorer
-from mindrlhf_lite.trainer.batches import make_microbatch, pack
-from mindrlhf_lite.trainer.objective import Objective
-from mindrlhf_lite.trainer.optimizer import AdamWOptions
 from mindrlhf_lite.types import TrainSequence
 
 TOTALS = BatchTotals(100, 12, 40)

@@ -6,7 +6,7 @@ import pytest
 from distributed.small_runs import data, single  # noqa: F401
 from helpers import read_jsonl
 
-from mindrlhf_lite.evaluation import Evaluation
+from mindrlhf_lite.evaluation.accuracy import Evaluation
 from mindrlhf_lite.trainer.best import Best, best_of, by_step, evaluations_without_gain
 
 

@@ -14,12 +14,12 @@ from mindspore import Tensor
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, sequence_mean, token_mean
 from mindrlhf_lite.algorithms.correction import Correction
 from mindrlhf_lite.algorithms.losses import LossOptions
+from mindrlhf_lite.learner.adamw import AdamWOptions
+from mindrlhf_lite.learner.policy_loss import Objective
+from mindrlhf_lite.learner.trained_model import Actor
 from mindrlhf_lite.models.decoder import Decoder
+from mindrlhf_lite.scoring.batches import make_microbatch
 from mindrlhf_lite.shapes.streams import StreamShapes
-from mindrlhf_lite.trainer.actor import Actor
-from mindrlhf_lite.trainer.batches import make_microbatch
-from mindrlhf_lite.trainer.objective import Objective
-from mindrlhf_lite.trainer.optimizer import AdamWOptions
 from mindrlhf_lite.types import TrainSequence
 
 EPS_LOW, EPS_HIGH, BETA, EOS = 0.2, 0.28, 0.3, 5  # EOS is also what a careless implementation would pad with

@@ -8,10 +8,10 @@ import pytest
 from helpers import TINY, random_weights
 from mindspore import Tensor, ops
 
+from mindrlhf_lite.learner.adamw import AdamW, AdamWOptions
+from mindrlhf_lite.learner.loss_scale import LossScale
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.precision import FLOAT32, Precision
-from mindrlhf_lite.trainer.loss_scale import LossScale
-from mindrlhf_lite.trainer.optimizer import AdamW, AdamWOptions
 
 DTYPES = ["bfloat16", "float16"]
 

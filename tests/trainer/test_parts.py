@@ -5,13 +5,13 @@ import pytest
 from helpers import TINY, random_weights
 from mindspore import Tensor, ops
 
-from mindrlhf_lite.evaluation import Evaluation, compare, pass_at_k, summarise
-from mindrlhf_lite.intervals import clustered_interval, difference_interval
+from mindrlhf_lite.evaluation.accuracy import Evaluation, compare, pass_at_k, summarise
+from mindrlhf_lite.evaluation.intervals import clustered_interval, difference_interval
+from mindrlhf_lite.learner.adamw import AdamW, AdamWOptions
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.parallel.collectives import plan_buckets
 from mindrlhf_lite.shapes.buckets import default_buckets, round_up
-from mindrlhf_lite.trainer.optimizer import AdamW, AdamWOptions
-from mindrlhf_lite.trainer.schedule import LearningRate
+from mindrlhf_lite.trainer.learning_rate import LearningRate
 from mindrlhf_lite.trainer.update import share_of_update
 
 

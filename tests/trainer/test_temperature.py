@@ -10,13 +10,14 @@ import pytest
 
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, sequence_mean
 from mindrlhf_lite.config.schema import Config, GenerateConfig, RlConfig, SamplingConfig
-from mindrlhf_lite.inference import load_model_folder
+from mindrlhf_lite.inference.model_folder import load_model_folder
+from mindrlhf_lite.learner.adamw import AdamWOptions
+from mindrlhf_lite.learner.policy_loss import Objective
+from mindrlhf_lite.learner.trained_model import Actor
 from mindrlhf_lite.models.decoder import Decoder
+from mindrlhf_lite.scoring.batches import make_microbatch
+from mindrlhf_lite.scoring.scorer import LogprobScorer
 from mindrlhf_lite.shapes.streams import StreamShapes
-from mindrlhf_lite.trainer.actor import Actor, LogprobScorer
-from mindrlhf_lite.trainer.batches import make_microbatch
-from mindrlhf_lite.trainer.objective import Objective
-from mindrlhf_lite.trainer.optimizer import AdamWOptions
 from mindrlhf_lite.trainer.sampling import is_off_policy
 from mindrlhf_lite.types import SamplingParams, TrainSequence
 

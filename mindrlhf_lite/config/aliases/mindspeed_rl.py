@@ -13,7 +13,7 @@ from typing import Any
 from mindrlhf_lite.config.aliases.tables import MINDSPEED_RL, Row, find_row
 from mindrlhf_lite.config.aliases.translation import Translation, assume_defaults
 from mindrlhf_lite.errors import UserError, short_repr
-from mindrlhf_lite.strict_yaml import read_yaml_file
+from mindrlhf_lite.files.strict_yaml import read_yaml_file
 
 _OF_MEGATRON = ("megatron_training", "actor_config", "ref_config", "reward_config", "critic_config")
 # of versions in which mini_batch_size counted completions

@@ -7,8 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mindrlhf_lite.strict_yaml import load_yaml
-from mindrlhf_lite.text_file import read_text
+from mindrlhf_lite.files.strict_yaml import load_yaml
+from mindrlhf_lite.files.text_file import read_text
 
 MINDRLHF, MINDSPEED_RL, VERL = "MindRLHF", "MindSpeed-RL", "verl"
 _FILES = {MINDRLHF: "mindrlhf.yaml", MINDSPEED_RL: "mindspeed_rl.yaml"}

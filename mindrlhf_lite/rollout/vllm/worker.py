@@ -18,7 +18,7 @@ from vllm.v1.worker.worker_base import WorkerBase
 
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.hf_weights import load_weights
-from mindrlhf_lite.rollout.vllm.runner import ModelRunner
+from mindrlhf_lite.rollout.vllm.model_runner import ModelRunner
 from mindrlhf_lite.shapes.model_config import ModelConfig
 
 _provided: list[Decoder] = []

@@ -1,0 +1,125 @@
+"""One step of a run on a simulated rank, over made-up sequences of full length: every phase is compiled for Ascend and
+nothing is computed.
+
+    python -m mindrlhf_lite.ascend.compiled_step REQUEST REPORT      (ascend/dry_run.py starts it, in its environment)
+
+REQUEST is a `StepRequest` as wire.py writes it; REPORT becomes JSON: the device memory that every phase took at its
+peak, and the groups of parameters that were not in memory when they should have been, or were when they should not.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from mindrlhf_lite.ascend.dry_run import StepRequest
+from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.config.strategies import role_strategies
+from mindrlhf_lite.files.text_file import write_text
+from mindrlhf_lite.files.wire import from_bytes
+from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.swap.phases import phase_of_part
+from mindrlhf_lite.types import GenerateRequest, SamplingParams, TrainSequence
+
+_NEW_TOKENS = 2  # of a decoding step there is one graph, however many tokens follow
+
+
+def main() -> None:
+    request: StepRequest = from_bytes(Path(sys.argv[1]).read_bytes(), StepRequest)
+    write_text(sys.argv[2], json.dumps(measure(request.config, request.shape)))
+
+
+def measure(config: Config, shape: ModelConfig) -> dict:
+    """Compiles a step. Returns {"phases": {name: bytes at the peak}, "misplaced": ["group in phase", ...]}."""
+    import mindspore as ms
+
+    from mindrlhf_lite.parallel.mesh import Mesh
+    from mindrlhf_lite.roles.build import build_roles
+    from mindrlhf_lite.trainer.device_context import apply_context
+    from mindrlhf_lite.trainer.learning_rate import LearningRate
+    from mindrlhf_lite.trainer.update import PolicyUpdate
+
+    rl, context = config.rl_config, config.context
+    mesh = Mesh(context.device_target, context.num_threads, context.deterministic)
+    apply_context(context, mesh.rank)
+    roles = build_roles(config, mesh, shape)
+    update = PolicyUpdate(config, roles, mesh, LearningRate("constant", 1e-6, 0.0, 0, 1))
+    residency = roles.residency
+    peaks: dict[str, int] = {}
+    misplaced: list[str] = []
+    sequences = made_up_sequences(config, shape.vocab_size, mesh.world_size)
+
+    @contextmanager
+    def measured(name: str) -> Iterator[None]:
+        ms.runtime.synchronize()
+        ms.runtime.reset_peak_memory_stats()
+        if rl.swap:
+            wanted = residency.phases[name].resident
+            misplaced.extend(
+                f"{group} in {name}" for group in residency.groups if residency.has_memory(group) != (group in wanted)
+            )
+        yield
+        ms.runtime.synchronize()
+        name = phase_of_part("step", 0) if name.startswith("step_") else name  # the fullest of them
+        peaks[name] = max(peaks.get(name, 0), int(ms.runtime.max_memory_allocated()))
+
+    residency.around = measured
+
+    with residency.phase("reshard"):
+        roles.resharder.run(residency.source("actor"), is_checked=False)
+        roles.rollout.weights_changed()
+    with residency.phase("generate"):
+        roles.rollout.generate(*prompts_and_sampling(config, shape.vocab_size, mesh.world_size))
+    if roles.reference is not None:
+        with residency.phase("reference"):
+            sequences = update.add_reference(sequences)
+    if config.keeps_frozen_policy:
+        with residency.phase("policy"):
+            sequences = update.add_policy(sequences)
+    update.run(sequences, [np.zeros(each.completion_length, np.float32) for each in sequences])
+    return {"phases": peaks, "misplaced": misplaced}
+
+
+def made_up_sequences(config: Config, vocab_size: int, world_size: int) -> list[TrainSequence]:
+    """Groups of full-length sequences: enough that every data-parallel rank fills more micro-batches than there are
+    stages, and as many as an update has at most.
+    """
+    rl, parallel, group = config.rl_config, config.actor_config.parallel_config, config.rl_config.num_generations
+    rng, degree = np.random.default_rng(0), parallel.data_degree(world_size)
+    new = config.generate_config.sampling_config.max_tokens
+    length = min(config.generate_config.max_prompt_length, rl.seq_length - new)
+    rows = -(-config.micro_batch_tokens(degree) // (length + new)) * (parallel.pipeline_stage + 1)
+    count = min(-(-rows // group) * group * degree, config.completions_per_update)
+    found = []
+    for _ in range(-(-count // group)):
+        prompt = rng.integers(0, vocab_size, length)
+        for number in range(group):
+            ids = np.concatenate([prompt, rng.integers(0, vocab_size, new)]).astype(np.int32)
+            found.append(TrainSequence.of(ids, length, 1.0 if number % 2 else -1.0))
+    return found[:count]
+
+
+def prompts_and_sampling(
+    config: Config, vocab_size: int, world_size: int
+) -> tuple[list[GenerateRequest], SamplingParams]:
+    """Prompts of full length for every slot, and two tokens of each."""
+    generate, group = config.generate_config, config.rl_config.num_generations
+    slots = config.rollout_slots(role_strategies(config, world_size).rollout.dims.data)
+    s, rng = generate.sampling_config, np.random.default_rng(1)
+    filters = (s.temperature, s.top_k, s.top_p, s.min_p, s.repetition_penalty, s.presence_penalty, s.frequency_penalty)
+    sampling = SamplingParams(_NEW_TOKENS, min(s.min_tokens, _NEW_TOKENS), *filters, stop_token_ids=(0,))
+    length = min(generate.max_prompt_length, config.rl_config.seq_length - s.max_tokens)
+    requests = [
+        GenerateRequest(tuple(map(int, rng.integers(1, vocab_size, length))), group, (0, 0, index))
+        for index in range(max(1, slots // group))
+    ]
+    return requests, sampling
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What every command shares: parsing, signals, progress, how to go on."""

@@ -1,0 +1,1 @@
+"""A trained model outside of training: loaded, scored with, talked to."""

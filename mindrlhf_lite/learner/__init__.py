@@ -1,0 +1,1 @@
+"""A trained model: its loss, its gradients, its optimizer."""

@@ -1,0 +1,155 @@
+"""The two graphs of the native engine, over a slotted KV cache: prefill prompts, decode one token in every slot.
+
+The cache of a layer is a Parameter [slots * kv_heads * cache_length, head_dim]: rows, because ScatterUpdate writes rows
+in place, while ScatterNdUpdate on CPU copies the whole cache at every step. Attention reads it through a view of four
+dimensions on the same memory: reshaped within a graph, it would be copied too. An idle slot decodes too and writes to
+its own position 0, which the next prompt overwrites. Prefill covers all prompt tokens but the last: decoding starts by
+feeding that one, so sampling exists in one place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, jit, mutable, nn, ops
+
+from mindrlhf_lite.models.decoder import MASKED, Decoder, DecoderLayer, causal_mask
+from mindrlhf_lite.models.kernels import kernels_of
+from mindrlhf_lite.models.zeros import zeros
+from mindrlhf_lite.rollout.graph_draw import Drawing, draw_greedily, draw_tokens
+
+_scatter_update = ops.ScatterUpdate()
+
+
+def allocate_cache(model: Decoder, slots: int, cache_length: int) -> tuple[Parameter, ...]:
+    """Zeroed key caches of all layers, then the value caches: slots, or blocks, of so many tokens each; of the model's
+    compute type.
+    """
+    shape = (slots * model.layers[0].num_kv_heads * cache_length, model.config.head_dim)
+
+    def layer_caches(kind: str) -> tuple[Parameter, ...]:
+        names = (f"{kind}_cache.{i}" for i in range(len(model.layers)))
+        return tuple(
+            Parameter(zeros(shape, model.precision.activations), name=name, requires_grad=False) for name in names
+        )
+
+    return layer_caches("key") + layer_caches("value")
+
+
+def cache_views(caches: Sequence[Parameter], slots: int, kv_heads: int) -> tuple[Tensor, ...]:
+    """[slots, kv_heads, length, head_dim] of every cache, on its memory: of no use once that is given back."""
+    return tuple(cache.view(slots, kv_heads, -1, cache.shape[-1]) for cache in caches)
+
+
+class _PrefillBegin(nn.Cell):
+    def __init__(self, model: Decoder):
+        super().__init__(auto_prefix=False)
+        self.model = model
+
+    @jit
+    def construct(self, token_ids: Tensor) -> tuple:
+        """token_ids [P, T] -> (embedded tokens, cos, sin, scaled cos, scaled sin, mask)."""
+        length = token_ids.shape[1]
+        return (self.model.embed(token_ids.reshape(-1)), *self.model.tables(length), causal_mask(length))
+
+
+class _PrefillLayer(nn.Cell):
+    """One layer of a prefill; the weights are arguments, so that it is compiled once for all layers."""
+
+    def __init__(self, layer: DecoderLayer):
+        super().__init__(auto_prefix=False)
+        self.layer = layer
+
+    @jit
+    def construct(self, x: Tensor, weights: tuple, inputs: tuple, source_rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns (x after the layer, keys and values of the prompts `source_rows`, [R, KV, T, D])."""
+        length = inputs[4].shape[-1]
+        batch = x.shape[0] // length
+        query, key, value = self.layer.project(x, weights, inputs[:4], batch, length)
+        x = self.layer.finish(x, self.layer.attend_causally(query, key, value, inputs[4]), weights)
+        return x, ops.gather(key, source_rows, 0), ops.gather(value, source_rows, 0)
+
+
+class Prefill:
+    """Runs prompts and writes their keys and values into one or more slots each."""
+
+    def __init__(self, model: Decoder, cache_length: int):
+        self.model, self.num_kv_heads, self.cache_length = model, model.layers[0].num_kv_heads, cache_length
+        self._begin, self._layer = _PrefillBegin(model), _PrefillLayer(model.layers[0])
+
+    def run(self, token_ids: np.ndarray, source_rows: np.ndarray, slots: np.ndarray, caches: tuple) -> None:
+        """Args: token_ids int32 [P, T]; source_rows, slots int32 [R]: slots[i] receives prompt source_rows[i]; caches:
+        of `allocate_cache`.
+        """
+        pairs = slots[:, None, None] * self.num_kv_heads + np.arange(self.num_kv_heads)[:, None]
+        places = Tensor((pairs * self.cache_length + np.arange(token_ids.shape[1])).astype(np.int32))  # [R, KV, T]
+        x, *inputs = self._begin(Tensor(token_ids))
+        shared, rows = mutable(tuple(inputs)), Tensor(source_rows)
+        num_layers = len(caches) // 2
+        for layer, key_cache, value_cache in zip(self.model.layers, caches[:num_layers], caches[num_layers:]):
+            x, keys, values = self._layer(x, mutable(tuple(layer.weights)), shared, rows)
+            _scatter_update(key_cache, places, keys)
+            _scatter_update(value_cache, places, values)
+
+
+class Decode(nn.Cell):
+    """One decoding step of all slots."""
+
+    def __init__(self, model: Decoder, slots: int, cache_length: int, stop_bias: np.ndarray, drawing: Drawing):
+        super().__init__(auto_prefix=False)
+        self.model, self.slots, self.cache_length, self.drawing = model, slots, cache_length, drawing
+        self.num_kv_heads, self.head_dim = model.layers[0].num_kv_heads, model.config.head_dim
+        kernels = kernels_of(model.precision, self.head_dim)
+        self.attend = kernels.decode_attention(model.precision, model.layers[0].num_heads, self.num_kv_heads)
+        self.pairs = Tensor(np.arange(slots * self.num_kv_heads, dtype=np.int32))
+        self.cache_positions = Tensor(np.arange(cache_length, dtype=np.int32).reshape(1, 1, -1))
+        self.stop_bias = Tensor(stop_bias[None])  # [1, V]: MASKED on stop tokens, else 0
+
+    def _write(self, cache: Parameter, places: Tensor, rows: Tensor) -> Tensor:
+        return _scatter_update(cache, places, rows.reshape(-1, self.head_dim))
+
+    @jit
+    def construct(
+        self,
+        token_ids: Tensor,
+        positions: Tensor,
+        uniform: Tensor,
+        forbid_stop: Tensor,
+        inverse_temperature: Tensor,
+        views: tuple,
+        *caches: Parameter,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Args: token_ids, positions int32 [B]; uniform, forbid_stop float32 [B]; inverse_temperature [1]; views: of
+        `cache_views`; caches: of `allocate_cache`.
+
+        Returns: (token [B], logprob [B], policy logprob [B]), or (logits [B, V], unused, unused).
+        """
+        repeated = ops.broadcast_to(positions.reshape(-1, 1), (self.slots, self.num_kv_heads)).reshape(-1)
+        places = self.pairs * self.cache_length + repeated  # [B * KV]
+        mask = (1.0 - (self.cache_positions <= positions.reshape(-1, 1, 1)).astype(ms.float32)) * MASKED
+        lengths = (positions + 1).astype(ms.int64)
+        tables = self.model.tables_at(positions)
+        x = self.model.embed(token_ids)
+        num_layers = len(caches) // 2
+        for index, layer in enumerate(self.model.layers):
+            query, key, value = layer.project(x, layer.weights, tables, self.slots, 1)
+            # the views are read after the caches were written
+            keys = ops.depend(views[index], self._write(caches[index], places, key))
+            values = ops.depend(views[num_layers + index], self._write(caches[num_layers + index], places, value))
+            x = layer.finish(x, self.attend(query, keys, values, mask, lengths), layer.weights)
+        logits = self.model.logits(self.model.norm(x))
+        drawing = self.drawing
+        if not drawing.in_graph:
+            return logits, positions, positions
+        allowed = logits
+        if drawing.is_scaled:
+            allowed = logits * inverse_temperature
+        policy = allowed if drawing.reports_scaled_policy else logits
+        if drawing.forbids_stops:
+            allowed = allowed + forbid_stop.reshape(-1, 1) * self.stop_bias
+        if drawing.is_greedy:
+            return draw_greedily(allowed, policy, drawing.forbids_stops)
+        is_other = drawing.is_scaled and not drawing.reports_scaled_policy
+        return draw_tokens(allowed, policy, drawing.forbids_stops or is_other, uniform)

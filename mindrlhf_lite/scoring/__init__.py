@@ -1,0 +1,1 @@
+"""Logprobs of sequences under a model: packing, micro-batches, pipeline stages."""

@@ -1,0 +1,41 @@
+"""Logprobs of completion tokens under a model that is not being changed."""
+
+from __future__ import annotations
+
+import numpy as np
+from mindspore import Tensor, jit, nn
+
+from mindrlhf_lite.models.decoder import Decoder
+from mindrlhf_lite.models.logprobs import SlotLogprobs
+from mindrlhf_lite.scoring.batches import MicroBatch
+from mindrlhf_lite.scoring.stages import StageLayers, run_stages
+
+
+class _LogprobHead(nn.Cell):
+    def __init__(self, model: Decoder, temperature: float):
+        super().__init__(auto_prefix=False)
+        self.slot_logprobs = SlotLogprobs(model, is_trained=False, temperature=temperature)
+
+    @jit
+    def construct(self, stream: Tensor, predictors: Tensor, labels: Tensor) -> Tensor:
+        return self.slot_logprobs(stream, predictors, labels)[0]
+
+
+class LogprobScorer:
+    """Logprobs of completion tokens under a model: the reference role, and the frozen policy of several updates.
+
+    Args:
+        alike: layers whose graph serves this model too (see `StageLayers`).
+        temperature: logits are divided by it.
+    """
+
+    def __init__(self, model: Decoder, alike: StageLayers | None = None, temperature: float = 1.0):
+        self.model = model
+        self._layers, self._head = StageLayers(model, alike), _LogprobHead(model, temperature)
+
+    def score(self, batch: MicroBatch) -> list[np.ndarray]:
+        """float32 logprobs of every sequence's completion tokens; nothing on ranks before the last stage."""
+        stream = run_stages(self._layers, batch)
+        if stream is None:
+            return []
+        return batch.split(self._head(stream, Tensor(batch.predictors), Tensor(batch.labels)).asnumpy())
