@@ -69,8 +69,7 @@ def parser_of(script: str) -> tuple[argparse.ArgumentParser, bool] | None:
     raise AssertionError(f"{script}: its main() parses no arguments")
 
 
-class _WrongOption(Exception):
-    pass
+class _WrongOption(Exception): ...
 
 
 def _parse(script: str, words: list[str], is_part: bool) -> tuple[argparse.Namespace, list[str]]:
@@ -208,8 +207,11 @@ def settings_problems(words: list[str]) -> list[str]:
 def script_options(script: str) -> dict[str, bool]:
     """Options of a shell script, by its usage text: whether each takes a value."""
     text = (ROOT / script).read_text(encoding="utf-8")
-    found = re.findall(r"(?:^ +|\[)(--[a-z_]+)( [A-Z]+)?(?=[] ]|$)", text, re.MULTILINE)
-    return {"--help": False, **{name: bool(value) for name, value in found}}
+    usage = "\n".join(re.findall(r"<<'EOF'\n(.*?)\nEOF", text, re.DOTALL))
+    options = {"--help": False}
+    for name, value in re.findall(r"(?:^ +|\[)(--[a-z_]+)( [A-Z]+)?(?=[] ]|$)", usage, re.MULTILINE):
+        options[name] = options.get(name, False) or bool(value)
+    return options
 
 
 def _bash_problems(document: Document, words: list[str], environment: list[str], is_part: bool) -> list[str]:
