@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor
 
+from mindrlhf_lite.config.load import build_config
+from mindrlhf_lite.config.roles import phases_of_run
 from mindrlhf_lite.parallel.dims import ParallelDims
 from mindrlhf_lite.parallel.layout import Strategy, buffers_of_rank, fill_buffers
 from mindrlhf_lite.rollout.vllm.ascend import WeightCopy, _Settings, completion_of
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import parameter_specs
-from mindrlhf_lite.swap.phases import phases
 from mindrlhf_lite.swap.residency import Contents, Residency, State
 from mindrlhf_lite.swap.stores import HostStore
 from mindrlhf_lite.trainer.rollout_metrics import rollout_metrics
@@ -157,7 +158,9 @@ def test_its_copy_and_its_cache_have_memory_while_they_are_needed():
     buffers, whole = buffers_of_rank(CONFIG, Strategy(ParallelDims(1, 1, 1)), 0), whole_tensors(1)
     loader, cache = Loader(whole, 1, 0), Tensor(np.ones((4, 2, 8), np.float16))
     copy = WeightCopy(loader, CONFIG, buffers, np.float16)
-    residency = Residency(phases(0, engine_copies_weights=True), HostStore())
+    residency = Residency(
+        phases_of_run(build_config({"context.device_target": "Ascend", "generate_config.use_vllm": 1})), HostStore()
+    )
     share = share_of(whole, buffers)
     residency.add("rollout", list(share.values()), Contents.REBUILT)
     residency.add("engine_weights", copy.parameters, Contents.REBUILT)

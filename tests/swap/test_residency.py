@@ -15,8 +15,10 @@ import pytest
 from helpers import ROOT, clean_environment
 from mindspore import Parameter, Tensor, jit, mutable, nn, ops
 
+from mindrlhf_lite.config.load import build_config
+from mindrlhf_lite.config.roles import phases_of_run
 from mindrlhf_lite.observe.host import rss_gb
-from mindrlhf_lite.swap.phases import Phase, phases
+from mindrlhf_lite.swap.phases import Phase
 from mindrlhf_lite.swap.residency import Contents, Residency, State
 from mindrlhf_lite.swap.stores import FileStore, HostStore
 
@@ -292,6 +294,6 @@ def test_nothing_is_left_on_disk_after_kill_9(tmp_path):
 
 @pytest.mark.parametrize("level", [0, 1])
 def test_no_phase_of_a_step_has_both_sides_of_a_reshard_at_level_1(level):
-    for name, phase in phases(level).items():
+    for name, phase in phases_of_run(build_config({"rl_config.reshard_mem_opt_level": level})).items():
         together = {"actor", "rollout"} <= set(phase.resident)
         assert together == (name == "reshard" and level == 0)

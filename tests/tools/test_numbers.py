@@ -18,7 +18,7 @@ from mindrlhf_lite.commands.tool import (
     real_number,
     whole_number,
 )
-from mindrlhf_lite.rollout import sampler
+from mindrlhf_lite.rollout import host_draw
 from mindrlhf_lite.rollout.host_draw import Draw, TokenHistory, allowed_threads, sample
 from mindrlhf_lite.types import SamplingParams
 
@@ -82,7 +82,7 @@ def test_omp_num_threads_is_read_as_openmp_reads_it(monkeypatch, value, threads)
     monkeypatch.setenv("OMP_NUM_THREADS", value)
     assert allowed_threads() == threads
     monkeypatch.setattr(sampler, "_pool", None)
-    rows = max(2, -(-sampler._PARALLEL_LOGITS // 1000))
+    rows = max(2, -(-host_draw._PARALLEL_LOGITS // 1000))
     draws = [Draw(SamplingParams(4, top_k=3), TokenHistory([1]), 0.5) for _ in range(rows)]
     assert len(sample(np.zeros((rows, 1000), np.float32), draws).token_ids) == rows
     assert os.environ["OMP_NUM_THREADS"] == value
