@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes docs/config.md from mindrlhf_lite/config/schema.py, and the tables of docs/migration.md from
+"""Writes docs/config.md from mindrlhf_lite/config/sections, and the tables of docs/migration.md from
 mindrlhf_lite/config/aliases/*.yaml. They are short: `tools/migrate_config.py --table` has a row a key, with its reason.
 
 Examples:
@@ -39,9 +39,10 @@ def document() -> str:
         default = entry.default_factory() if entry.default_factory is not dataclasses.MISSING else entry.default
         value = default if isinstance(default, str) else json.dumps(default)
         kind = f" ({types[key]})" if isinstance(default, list) else ""
-        choices = f" ({', '.join(filter(None, entry.metadata['choices']))})" if entry.metadata["choices"] else ""
+        facts = entry.metadata["facts"]
+        choices = f" ({', '.join(filter(None, facts.choices))})" if facts.choices else ""
         flag = f"; short: `--{short[key]}`" if key in short else ""
-        lines.append(f"- `{key}={value}`{kind}: {entry.metadata['help']}{choices}{flag}")
+        lines.append(f"- `{key}={value}`{kind}: {facts.help}{choices}{flag}")
     return "\n".join(lines) + "\n"
 
 

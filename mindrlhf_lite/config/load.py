@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,8 @@ import yaml
 from mindrlhf_lite.commands.tool import nearest_flag
 from mindrlhf_lite.config.aliases.tables import MINDRLHF, MINDSPEED_RL, find_row, table
 from mindrlhf_lite.config.roles import ROLES
-from mindrlhf_lite.config.schema import FLOAT_TYPES, Config
+from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.config.setting import FLOAT_TYPES, Facts
 from mindrlhf_lite.errors import UserError, short_repr
 from mindrlhf_lite.files.strict_yaml import load_yaml, read_yaml_file
 from mindrlhf_lite.files.text_file import check_is_name
@@ -64,14 +66,19 @@ class ConfigError(UserError):
         )
 
 
+def facts_of_settings() -> dict[str, Facts]:
+    """What is known of every setting, by its full dotted key."""
+    return {key: entry.metadata["facts"] for key, entry in known_keys().items()}
+
+
 def known_keys() -> dict[str, dataclasses.Field]:
     """Every setting by its full dotted key."""
     return dict(_walk(Config, ""))
 
 
 def _walk(section: type, prefix: str) -> list[tuple[str, dataclasses.Field]]:
-    found, hints = [], get_type_hints(section)
-    for entry in dataclasses.fields(section):
+    found, hints, own = [], get_type_hints(section), inspect.get_annotations(section)
+    for entry in sorted(dataclasses.fields(section), key=lambda entry: entry.name not in own):  # inherited ones last
         if dataclasses.is_dataclass(hints[entry.name]):
             found += _walk(hints[entry.name], f"{prefix}{entry.name}.")
         else:
@@ -237,7 +244,7 @@ def _convert(value: Any, wanted: Any, entry: dataclasses.Field) -> Any:
         kind = wanted.__args__[0]
         return [str(item) if kind is str and type(item) is int else _scalar(item, kind) for item in items]
     result = _scalar(value, wanted)
-    choices = entry.metadata["choices"]
+    choices = entry.metadata["facts"].choices
     if choices and result not in choices:
         near = difflib.get_close_matches(str(result), choices, 1)
         raise UserError(

@@ -5,29 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mindrlhf_lite.config.load import ConfigError, read_yaml
+from mindrlhf_lite.config.load import ConfigError, facts_of_settings, read_yaml
 
 _FOLDER = Path(__file__).parents[1] / "presets"
 PRESETS = tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
 
 
-_OF_OBJECTIVES = (
-    "advantage",
-    "beta",
-    "dual_clip",
-    "dynamic_sampling.",
-    "entropy_coeff",
-    "epsilon_",
-    "kl_",
-    "loss",
-    "overlong.",
-)
-_PREFIXES = tuple(f"rl_config.{name}" for name in _OF_OBJECTIVES)
-
-
 def without_objective(values: dict[str, Any]) -> dict[str, Any]:
     """The settings, by full dotted key, that a preset leaves alone: it is a whole objective."""
-    return {key: value for key, value in values.items() if not key.startswith(_PREFIXES)}
+    replaced = {key for key, facts in facts_of_settings().items() if facts.is_objective}
+    return {key: value for key, value in values.items() if key not in replaced}
 
 
 def preset_settings(name: str) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mindrlhf_lite.config.schema import Config, ParallelConfig, StagedParallelConfig
+from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.config.sections.parallel import ParallelConfig, StagedParallelConfig
 from mindrlhf_lite.parallel.dims import ParallelDims
 from mindrlhf_lite.parallel.layout import Strategy
 

@@ -10,7 +10,8 @@ from mindrlhf_lite.config.file_checks import file_problems
 from mindrlhf_lite.config.load import known_keys
 from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.config.objectives import objective_problems
-from mindrlhf_lite.config.schema import Config, ParallelConfig
+from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.config.sections.parallel import ParallelConfig
 from mindrlhf_lite.config.strategies import dims_of, role_strategies
 from mindrlhf_lite.rewards.shaping import find_shaping
 from mindrlhf_lite.rewards.sizes import LARGEST_REWARD, is_usable
@@ -39,7 +40,7 @@ def _ranges(config: Config) -> list[str]:
     rl, schedule = config.rl_config, config.actor_config.lr_schedule
     problems = []
     for key, entry in known_keys().items():
-        bounds, value = entry.metadata["bounds"], attrgetter(key)(config)
+        bounds, value = entry.metadata["facts"].bounds, attrgetter(key)(config)
         if bounds is not None and not bounds.holds(value):
             problems.append(f"{key}={value}: {bounds.text}")
     if rl.num_generations < (1 if rl.advantage in WITHOUT_GROUP else 2):

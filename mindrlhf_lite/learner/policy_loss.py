@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from mindspore import Tensor, nn, ops
 
 from mindrlhf_lite.algorithms.correction import Correction, correction_weights
 from mindrlhf_lite.algorithms.kl import kl_of_tokens
-from mindrlhf_lite.algorithms.losses import LOSSES, LossOptions
+from mindrlhf_lite.algorithms.losses import LOSSES, ClipOptions, options_of
 from mindrlhf_lite.algorithms.ratios import importance_ratio
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.models.decoder import Decoder
@@ -27,7 +28,7 @@ class Objective:
     """
 
     loss: str = "ppo"
-    options: LossOptions = LossOptions()
+    options: Any = ClipOptions()  # of LOSS_OPTIONS
     correction: Correction = Correction()
     has_kl: bool = False
     kl_estimator: str = "k3"
@@ -41,14 +42,7 @@ class Objective:
         rl = config.rl_config
         return Objective(
             rl.loss,
-            LossOptions(
-                rl.epsilon_low,
-                rl.epsilon_high,
-                rl.dual_clip,
-                rl.sapo_temperature_positive,
-                rl.sapo_temperature_negative,
-                rl.dppo_divergence,
-            ),
+            options_of(rl.loss, rl),
             Correction(rl.rollout_correction, rl.rollout_is_cap, rl.rollout_is_floor),
             rl.beta > 0 and not rl.kl_in_reward,
             rl.kl_estimator,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from mindrlhf_lite.config.schema import HealthConfig
+from mindrlhf_lite.config.sections.monitor import HealthConfig
 
 
 class Unhealthy(Exception):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mindrlhf_lite.commands.resume_hint import ResumeHint
-from mindrlhf_lite.config.schema import MonitorConfig
+from mindrlhf_lite.config.sections.monitor import MonitorConfig
 from mindrlhf_lite.files.text_file import printable_lines
 
 _GIB = float(1 << 30)

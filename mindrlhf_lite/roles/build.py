@@ -9,6 +9,7 @@ from functools import cached_property
 
 from mindrlhf_lite.config.roles import ACTOR, ROLLOUT, RoleSpec, phases_of_run
 from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.config.sections.parallel import StagedParallelConfig
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.learner.adamw import AdamW, AdamWOptions
@@ -57,7 +58,8 @@ class _Builder:
         return Precision.here(*self.config.dtypes(role.name), self.config.has_fused_kernels(role.name))
 
     def is_sequence_split(self, role: RoleSpec) -> bool:
-        return getattr(role.section_of(self.config).parallel_config, "use_seq_parallel", False)
+        parallel = role.section_of(self.config).parallel_config
+        return isinstance(parallel, StagedParallelConfig) and parallel.use_seq_parallel
 
     def shape_of(self, role: RoleSpec) -> ModelConfig:
         """Raises UserError for a vocabulary that is not the actor's."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mindrlhf_lite.config.schema import ContextConfig
+from mindrlhf_lite.config.sections.context import ContextConfig
 
 
 def apply_context(context: ContextConfig, rank: int) -> None:

@@ -14,8 +14,9 @@ from mindspore import Tensor, mutable
 from mindrlhf_lite.algorithms.advantage import ADVANTAGES, GroupRewards
 from mindrlhf_lite.algorithms.aggregation import AGGREGATIONS, BatchTotals
 from mindrlhf_lite.algorithms.kl import kl_of_tokens
-from mindrlhf_lite.algorithms.losses import LOSSES, LossOptions
+from mindrlhf_lite.algorithms.losses import LOSSES, options_of
 from mindrlhf_lite.algorithms.ratios import importance_ratio
+from mindrlhf_lite.config.sections.rl import RlConfig
 
 FIXTURE = json.loads((Path(__file__).parents[1] / "peers/trl_losses.json").read_text())
 # TRL's name -> (loss, aggregation) here
@@ -84,7 +85,8 @@ def test_loss_and_gradient(case):
     )
     # TRL has no lower bound for CISPO
     low = 1.0 if name == "cispo" else FIXTURE["epsilon_low"]
-    options = LossOptions(low, FIXTURE["epsilon_high"], dual_clip=changes.get("delta", 0.0))
+    settings = RlConfig(epsilon_low=low, epsilon_high=FIXTURE["epsilon_high"], dual_clip=changes.get("delta", 0.0))
+    options = options_of(name, settings)
     loss_of, beta, is_unbiased = LOSSES[name], changes.get("beta", 0.0), changes.get("use_bias_correction_kl", False)
 
     def total(logprobs, others):

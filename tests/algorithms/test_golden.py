@@ -13,14 +13,15 @@ from mindrlhf_lite.algorithms.advantage import ADVANTAGES, GroupRewards
 from mindrlhf_lite.algorithms.aggregation import AGGREGATIONS, BatchTotals
 from mindrlhf_lite.algorithms.correction import Correction, correction_weights
 from mindrlhf_lite.algorithms.kl import adapted_coefficient, kl_for_reward, kl_of_tokens
-from mindrlhf_lite.algorithms.losses import LOSSES, LossOptions
+from mindrlhf_lite.algorithms.losses import LOSSES, ClipOptions, options_of
 from mindrlhf_lite.algorithms.overlong import overlong_punishment
 from mindrlhf_lite.algorithms.ratios import importance_ratio
+from mindrlhf_lite.config.sections.rl import RlConfig
 
 LENGTHS = (2, 3, 4)
 RATIOS = np.array([1.5, 0.5, 1.1, 1.0, 0.7, 2.0, 1.0, 1.0, 0.9, 1.0])  # the last one is padding
 ADVANTAGE = np.repeat([1.0, -1.0, 0.5, 0.0], (*LENGTHS, 1))
-OPTIONS = LossOptions(epsilon_low=0.2, epsilon_high=0.28, divergence=0.1)
+SETTINGS = RlConfig(epsilon_low=0.2, epsilon_high=0.28, dppo_divergence=0.1)
 
 
 def features(kind=np.float32, **others):
@@ -86,7 +87,7 @@ def of_loss(name, options, statistic=None):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses(name):
-    found = both_modes(of_loss(name, OPTIONS), features())
+    found = both_modes(of_loss(name, options_of(name, SETTINGS)), features())
     np.testing.assert_allclose(found[:9], LOSS_VALUES[name], atol=1e-6)
     assert np.isfinite(found[9])
 
@@ -101,7 +102,7 @@ def test_losses(name):
     ],
 )
 def test_statistics_of_losses(name, statistic, tokens):
-    found = both_modes(of_loss(name, OPTIONS, statistic), features())
+    found = both_modes(of_loss(name, options_of(name, SETTINGS), statistic), features())
     assert np.flatnonzero(found).tolist() == tokens
 
 
@@ -110,19 +111,19 @@ def test_dual_clip_bounds_what_a_negative_advantage_costs():
     given = features(
         logprobs=np.log([5.0, 2.0, 5.0, *[1.0] * 7]) - 1.0, advantages=np.array([-1.0, -1.0, 1.0, *[0.0] * 7])
     )
-    found = both_modes(of_loss("ppo", LossOptions(0.2, 0.28, dual_clip=3.0)), given)
+    found = both_modes(of_loss("ppo", ClipOptions(0.2, 0.28, dual_clip=3.0)), given)
     np.testing.assert_allclose(found[:3], [3, 2, -1.28], rtol=1e-6)
 
 
 def total_of(name):
     """A loss summed over the counted tokens, as a function of (logprobs, the other features)."""
-    loss = LOSSES[name]
+    loss, options = LOSSES[name], options_of(name, SETTINGS)
 
     def total(logprobs, others):
         tokens = {"logprobs": logprobs}
         for key, values in others.items():
             tokens[key] = values
-        return (loss(tokens, OPTIONS)[0] * tokens["mask"]).sum()
+        return (loss(tokens, options)[0] * tokens["mask"]).sum()
 
     return total
 

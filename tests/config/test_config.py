@@ -206,7 +206,7 @@ def test_every_key_is_documented_and_the_document_is_current():
     """docs/config.md is generated: python tools/document_config.py"""
     result = run_python("tools/document_config.py", "--check")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert all(entry.metadata["help"] for entry in known_keys().values())
+    assert all(entry.metadata["facts"].help for entry in known_keys().values())
     assert set(FLAGS.values()) <= set(known_keys())
 
 

@@ -17,7 +17,8 @@ from helpers import random_weights
 
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, sequence_mean, token_mean
 from mindrlhf_lite.algorithms.correction import Correction
-from mindrlhf_lite.algorithms.losses import LOSSES, LossOptions
+from mindrlhf_lite.algorithms.losses import LOSSES, options_of
+from mindrlhf_lite.config.sections.rl import RlConfig
 from mindrlhf_lite.learner.adamw import AdamW, AdamWOptions
 from mindrlhf_lite.learner.policy_loss import Objective, PolicyLoss
 from mindrlhf_lite.learner.statistics import merged_statistics
@@ -42,12 +43,14 @@ def objectives():
     divergences = (("k3", True), ("k2", False), ("k1", True), ("abs", False), ("k3", False))
     yield TEMPERED, Objective(has_kl=True, entropy_coeff=0.1, policy_is_frozen=True, temperature=0.7)
     for number, name in enumerate(LOSSES):
+        dual_clip = 1.1 if name == "ppo" else 0.0
+        settings = RlConfig(epsilon_low=0.05, epsilon_high=0.05, dual_clip=dual_clip, dppo_divergence=1e-3)
         estimator, is_unbiased = divergences[number % len(divergences)]
         yield (
             name,
             Objective(
                 name,
-                LossOptions(0.05, 0.05, dual_clip=1.1 if name == "ppo" else 0.0, divergence=1e-3),
+                options_of(name, settings),
                 Correction(corrections[number % len(corrections)], 1.2),
                 has_kl=True,
                 kl_estimator=estimator,

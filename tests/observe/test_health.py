@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mindrlhf_lite.checkpoint.store import Checkpoint, CheckpointStore
-from mindrlhf_lite.config.schema import HealthConfig
+from mindrlhf_lite.config.sections.monitor import HealthConfig
 from mindrlhf_lite.observe.health import CHECKS, Finding, History, after_step, health_metrics, new_lines
 
 LIMITS = HealthConfig(patience=3)

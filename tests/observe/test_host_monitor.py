@@ -9,13 +9,13 @@ import pytest
 from helpers import ROOT, clean_environment
 
 from mindrlhf_lite.commands.resume_hint import ResumeHint
-from mindrlhf_lite.config.schema import MonitorConfig
+from mindrlhf_lite.config.sections.monitor import MonitorConfig
 from mindrlhf_lite.observe.host_monitor import HostMonitor, memory_usage
 
 PROGRAM = """
 import resource, sys, time
 sys.path.insert(0, {root!r})
-from mindrlhf_lite.config.schema import MonitorConfig
+from mindrlhf_lite.config.sections.monitor import MonitorConfig
 from mindrlhf_lite.commands.resume_hint import ResumeHint
 from mindrlhf_lite.observe.host_monitor import HostMonitor, memory_usage
 config = MonitorConfig(host_memory_protection=True, host_max_memory_threshold={threshold})

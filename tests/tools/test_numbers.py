@@ -81,7 +81,7 @@ def test_a_number_out_of_reach_is_one_line(tool, option, value, message):
 def test_omp_num_threads_is_read_as_openmp_reads_it(monkeypatch, value, threads):
     monkeypatch.setenv("OMP_NUM_THREADS", value)
     assert allowed_threads() == threads
-    monkeypatch.setattr(sampler, "_pool", None)
+    monkeypatch.setattr(host_draw, "_pool", None)
     rows = max(2, -(-host_draw._PARALLEL_LOGITS // 1000))
     draws = [Draw(SamplingParams(4, top_k=3), TokenHistory([1]), 0.5) for _ in range(rows)]
     assert len(sample(np.zeros((rows, 1000), np.float32), draws).token_ids) == rows

@@ -165,7 +165,7 @@ def test_few_shapes_however_lengths_vary():
 
     def compiled():
         gradients = actor._gradients
-        cells = (actor.layers._layer, gradients._backward)
+        cells = (*actor.layers._graphs.values(), *gradients._graphs.values())
         ends = (gradients._loss, scorer._head, actor.layers._embed, gradients._add_embedding_gradient)
         return [[len(cell.compile_cache) for cell in group] for group in (cells, ends)]
 

@@ -13,7 +13,7 @@ from mindspore import Tensor
 
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, sequence_mean, token_mean
 from mindrlhf_lite.algorithms.correction import Correction
-from mindrlhf_lite.algorithms.losses import LossOptions
+from mindrlhf_lite.algorithms.losses import ClipOptions
 from mindrlhf_lite.learner.adamw import AdamW, AdamWOptions
 from mindrlhf_lite.learner.policy_loss import Objective, PolicyLoss
 from mindrlhf_lite.learner.trained_model import TrainedModel
@@ -125,7 +125,7 @@ def test_loss_and_gradient(setup, per_sequence, rows, is_cap, entropy_coeff):
     )
 
     objective = Objective(
-        options=LossOptions(EPS_LOW, EPS_HIGH),
+        options=ClipOptions(EPS_LOW, EPS_HIGH),
         correction=Correction(cap=is_cap),
         has_kl=True,
         entropy_coeff=entropy_coeff,
@@ -153,7 +153,7 @@ def test_on_policy_batches_use_ratio_one(setup):
     """
     model, sequences = setup
     actor = TrainedModel(
-        model, PolicyLoss(model, Objective(options=LossOptions(EPS_LOW, EPS_HIGH))), AdamW(model, AdamWOptions())
+        model, PolicyLoss(model, Objective(options=ClipOptions(EPS_LOW, EPS_HIGH))), AdamW(model, AdamWOptions())
     )
     totals = BatchTotals(sum(s.completion_length for s in sequences), len(sequences), 12)
     statistics, _ = actor.accumulate([make_microbatch(sequences, SHAPES, token_mean, totals)])

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, sequence_mean
-from mindrlhf_lite.config.schema import Config, GenerateConfig, RlConfig, SamplingConfig
+from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.config.sections.generate import GenerateConfig, SamplingConfig
+from mindrlhf_lite.config.sections.rl import RlConfig
 from mindrlhf_lite.inference.model_folder import load_model_folder
 from mindrlhf_lite.learner.adamw import AdamW, AdamWOptions
 from mindrlhf_lite.learner.policy_loss import Objective, PolicyLoss

@@ -62,7 +62,7 @@ def _what(row: Row, language: str) -> str:
     if language == "zh":
         text = row.zh
     elif row.kind == "same":
-        text = known_keys()[row.ours].metadata["help"]
+        text = known_keys()[row.ours].metadata["facts"].help
     else:
         text = row.note if row.kind == "to" else row.text
     if row.kind in ("lacks", "refuse") and row.only:

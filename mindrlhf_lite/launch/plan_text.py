@@ -1,0 +1,112 @@
+"""What a run would be, in words: sizes of a step, strategies, memory of the fullest rank, what compiling tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mindrlhf_lite.config.memory_plan import MemoryPlan, memory_plan
+from mindrlhf_lite.config.model_file import read_model_file
+from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.config.strategies import role_strategies
+from mindrlhf_lite.launch.command_line import Command, ranks_of_this_host
+from mindrlhf_lite.observe.host import memory_limit_gb
+from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.shapes.parameters import count_parameters
+
+
+def shape_of(config: Config) -> ModelConfig:
+    """The actor's model."""
+    return read_model_file(config.actor_config.load or config.actor_config.model_config).shape
+
+
+def memory_note(command: Command) -> str:
+    """A warning if all ranks of this host together need more memory than it has; on CPU only, and by the plan's
+    estimate.
+    """
+    config = command.config
+    if config.context.device_target != "CPU":
+        return ""
+    shape = shape_of(config)
+    plan = memory_plan(config, shape, command.num_ranks)
+    local, limit = ranks_of_this_host(command.num_ranks), memory_limit_gb()
+    needed = local * (plan.with_swap if config.rl_config.swap else plan.without_swap) / 2**30
+    if needed <= limit:
+        return ""
+    return (
+        f"warning: {local} rank(s) on this host need about {needed:.1f} GiB, it has {limit:.1f} GiB: the system "
+        "may end the run. Less takes: rl_config.seq_length, "
+        "actor_config.parallel_config.micro_batch_num (more), generate_config.max_num_seqs, rl_config.swap=true, "
+        "recompute_config.recompute=true"
+    )
+
+
+def describe(command: Command) -> str:
+    """What the run would be: sizes of a step, strategies, and memory of the fullest rank by group and phase."""
+    config, rl = command.config, command.config.rl_config
+    shape = shape_of(config)
+    strategies, plan = role_strategies(config, command.num_ranks), memory_plan(config, shape, command.num_ranks)
+
+    def gib(size: int) -> str:
+        return f"{size / 2**30:9.3f} GiB"
+
+    def verdict(size: int) -> str:
+        return (
+            ""
+            if not command.device_memory_gb
+            else "  fits"
+            if size <= command.device_memory_gb * 2**30
+            else f"  DOES NOT FIT in {command.device_memory_gb:g} GiB"
+        )
+
+    lines = [
+        f"model: {count_parameters(shape):,} parameters; {_dtypes_in_words(config)}",
+        f"ranks: {command.num_ranks}; " + ", ".join(f"{name} {s.dims.describe()}" for name, s in strategies.items()),
+        f"a step: {config.prompts_per_step} prompts x {rl.num_generations} completions = "
+        f"{config.completions_per_step} sequences, {config.updates_per_step} update(s)"
+        + ("" if config.keeps_frozen_policy else ": the ratio is 1 and nothing is clipped"),
+        f"a micro-batch: {config.micro_batch_tokens(strategies['actor'].dims.shares):,} tokens at most",
+        "memory of the fullest rank:",
+        *(f"  {name:<12} {gib(size)}" for name, size in plan.groups.items()),
+        *(_with_swap if rl.swap else _without_swap)(plan, gib, verdict),
+    ]
+    if config.engine_copies_weights:
+        lines.append(
+            "note: kv_cache is what full slots need; vLLM takes what generate_config.gpu_memory_utilization="
+            f"{config.generate_config.gpu_memory_utilization:g} of the device leaves for one"
+        )
+    return "\n".join([*command.notes, *command.recipe, *lines, *filter(None, [memory_note(command)])])
+
+
+def _with_swap(plan: MemoryPlan, gib: Callable[[int], str], verdict: Callable[[int], str]) -> list[str]:
+    return [
+        "by phase, with swapping (activations estimated):",
+        *(f"  {name:<12} {gib(size)}{verdict(size)}" for name, size in plan.phases.items()),
+        f"  {'peak':<12} {gib(plan.with_swap)}{verdict(plan.with_swap)}",
+        f"without swapping (rl_config.swap=false) {gib(plan.without_swap)}{verdict(plan.without_swap)}",
+    ]
+
+
+def _without_swap(plan: MemoryPlan, gib: Callable[[int], str], verdict: Callable[[int], str]) -> list[str]:
+    return [
+        f"  {'peak':<12} {gib(plan.without_swap)}{verdict(plan.without_swap)}   (activations estimated)",
+        f"with rl_config.swap=true the peak would be {gib(plan.with_swap).strip()}{verdict(plan.with_swap)}, by phase:",
+        *(f"  {name:<12} {gib(size)}" for name, size in plan.phases.items()),
+    ]
+
+
+def exceeds_device_memory(command: Command) -> bool:
+    """Whether the run, swapping or not as it is set, needs more than --device_memory_gb."""
+    config = command.config
+    plan = memory_plan(config, shape_of(config), command.num_ranks)
+    needed = plan.with_swap if config.rl_config.swap else plan.without_swap
+    return 0 < command.device_memory_gb * 2**30 < needed
+
+
+def _dtypes_in_words(config: Config) -> str:
+    """Example: "actor bfloat16 with float32 masters, reference bfloat16, rollout bfloat16"."""
+    words = []
+    for role in config.roles:
+        compute, param = config.dtypes(role.name)
+        words.append(f"{role.name} {compute}" + (f" stored as {param}" if param != compute else ""))
+    words[0] += " with float32 masters" if config.dtypes("actor")[1] != "float32" else ""
+    return ", ".join(words)
