@@ -13,7 +13,7 @@ from mindrlhf_lite.config.sections.actor import ActorConfig
 from mindrlhf_lite.config.sections.context import ContextConfig
 from mindrlhf_lite.config.sections.generate import GenerateConfig
 from mindrlhf_lite.config.sections.monitor import MonitorConfig
-from mindrlhf_lite.config.sections.profile import MsprobeConfig, ProfilerConfig
+from mindrlhf_lite.config.sections.profiler import MsprobeConfig, ProfilerConfig
 from mindrlhf_lite.config.sections.reference import RefConfig
 from mindrlhf_lite.config.sections.reward import RewardConfig
 from mindrlhf_lite.config.sections.rl import RlConfig

@@ -1,7 +1,7 @@
 """The attention block of a decoder layer: norm, q, k, v, rotary embedding, attention, output projection.
 
 A block's weights are an argument of its methods, the whole layer's in the order of `DecoderLayer.weights`, so that one
-graph serves every layer of a kind. Shapes and names of the weights: shapes/blocks.py.
+graph serves every layer of a kind. Shapes and names of the weights: shapes/layer_blocks.py.
 """
 
 from __future__ import annotations
@@ -142,4 +142,4 @@ class GroupedQueryAttention(nn.Cell):
         return added, (q, k, v, added), found
 
 
-ATTENTIONS = {"grouped_query": GroupedQueryAttention}  # by the names of shapes.blocks.BLOCKS
+ATTENTIONS = {"grouped_query": GroupedQueryAttention}  # by the names of shapes.layer_blocks.BLOCKS

@@ -52,4 +52,4 @@ class GatedMlp(nn.Cell):
         return self.low(added), (gate, up)
 
 
-MLPS = {"gated": GatedMlp}  # by the names of shapes.blocks.BLOCKS
+MLPS = {"gated": GatedMlp}  # by the names of shapes.layer_blocks.BLOCKS

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mindrlhf_lite.config.sections.profile import ProfilerConfig
+from mindrlhf_lite.config.sections.profiler import ProfilerConfig
 
 
 class StepProfiler:

@@ -24,7 +24,7 @@ class Architecture:
     has_qkv_bias: bool = False
     has_qk_norm: bool = False  # RMSNorm over each head's query and key
     models: str = ""
-    attention: str = "grouped_query"  # of every layer, as `mlp`: keys of shapes.blocks.BLOCKS
+    attention: str = "grouped_query"  # of every layer, as `mlp`: keys of shapes.layer_blocks.BLOCKS
     mlp: str = "gated"
 
 
@@ -83,7 +83,7 @@ class ModelConfig:
         return ARCHITECTURES[self.model_type]
 
     def blocks_of(self, layer: int) -> tuple[str, str]:
-        """The kinds of attention and MLP of a decoder layer: keys of shapes.blocks.BLOCKS."""
+        """The kinds of attention and MLP of a decoder layer: keys of shapes.layer_blocks.BLOCKS."""
         return self.architecture.attention, self.architecture.mlp
 
     def __post_init__(self) -> None:

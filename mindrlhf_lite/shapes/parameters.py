@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from mindrlhf_lite.shapes.blocks import BLOCKS
+from mindrlhf_lite.shapes.layer_blocks import BLOCKS
 from mindrlhf_lite.shapes.model_config import ModelConfig
 
 
