@@ -100,6 +100,11 @@ class SamplingParams:
         return self.top_k > 0 or self.top_p < 1.0 or self.min_p > 0.0 or penalties or bool(self.logit_bias)
 
     @property
+    def is_off_policy(self) -> bool:
+        """Whether completions are drawn from another distribution than the policy's whose logprobs are reported."""
+        return self.has_filters or self.temperature != self.policy_temperature or self.min_tokens > 0
+
+    @property
     def policy_temperature(self) -> float:
         """Of the policy whose logprobs an engine reports besides those of the draw."""
         return self.temperature if self.reports_tempered_policy and self.temperature > 0 else 1.0

@@ -8,33 +8,38 @@ and k3 have the gradient of the divergence itself, also after several updates (a
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from mindspore import Tensor, ops
 
 LARGEST = 10.0  # beyond exp(10) = 22026, k3 goes on as a straight line: its gradient is bounded, and has the right sign
 
 
+def _estimate(d: Any, estimator: str, absolute: Callable, exp: Callable, relu: Callable) -> Any:
+    """Args: d: log p_policy - log p_reference [N]; then the functions of its kind of array."""
+    if estimator == "k1":
+        return d
+    if estimator == "abs":
+        return absolute(d)
+    if estimator == "k2":
+        return 0.5 * d * d
+    beyond = relu(-d - LARGEST)
+    return exp(-d - beyond) * (1.0 + beyond) + d - 1.0
+
+
 def kl_of_tokens(policy_logprobs: Tensor, reference_logprobs: Tensor, estimator: str) -> Tensor:
     """[N], of natural logarithms [N]."""
     if policy_logprobs.shape != reference_logprobs.shape:
         raise ValueError("kl_of_tokens: policy and reference logprobs differ in shape")
-    d = policy_logprobs - reference_logprobs
-    if estimator == "k1":
-        return d
-    if estimator == "abs":
-        return ops.abs(d)
-    if estimator == "k2":
-        return 0.5 * d * d
-    beyond = ops.relu(-d - LARGEST)
-    return ops.exp(-d - beyond) * (1.0 + beyond) + d - 1.0
+    return _estimate(policy_logprobs - reference_logprobs, estimator, ops.abs, ops.exp, ops.relu)
 
 
 def kl_for_reward(policy_logprobs: np.ndarray, reference_logprobs: np.ndarray, estimator: str) -> np.ndarray:
     """The same in numpy, float64 [N], for penalties in the reward."""
     d = np.asarray(policy_logprobs, np.float64) - reference_logprobs
-    beyond = np.maximum(-d - LARGEST, 0.0)
-    k3 = np.exp(-d - beyond) * (1.0 + beyond) + d - 1.0
-    return {"k1": d, "abs": np.abs(d), "k2": 0.5 * d * d}.get(estimator, k3)
+    return _estimate(d, estimator, np.abs, np.exp, lambda x: np.maximum(x, 0.0))
 
 
 def adapted_coefficient(coefficient: float, measured: float, target: float, horizon: int, samples: int) -> float:

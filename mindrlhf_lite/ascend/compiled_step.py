@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from mindrlhf_lite.ascend.dry_run import StepRequest
+from mindrlhf_lite.config.sampling_params import sampling_params
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.files.text_file import write_text
@@ -111,8 +112,8 @@ def prompts_and_sampling(
     generate, group = config.generate_config, config.rl_config.num_generations
     slots = config.rollout_slots(role_strategies(config, world_size)["rollout"].dims.data)
     s, rng = generate.sampling_config, np.random.default_rng(1)
-    filters = (s.temperature, s.top_k, s.top_p, s.min_p, s.repetition_penalty, s.presence_penalty, s.frequency_penalty)
-    sampling = SamplingParams(_NEW_TOKENS, min(s.min_tokens, _NEW_TOKENS), *filters, stop_token_ids=(0,))
+    least = min(s.min_tokens, _NEW_TOKENS)
+    sampling = sampling_params(s, max_tokens=_NEW_TOKENS, min_tokens=least, stop_token_ids=(0,))
     length = min(generate.max_prompt_length, config.rl_config.seq_length - s.max_tokens)
     requests = [
         GenerateRequest(tuple(map(int, rng.integers(1, vocab_size, length))), group, (0, 0, index))

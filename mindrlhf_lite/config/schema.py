@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mindrlhf_lite.config.roles import ROLES, RoleSpec
+from mindrlhf_lite.config.sampling_params import sampling_params
 from mindrlhf_lite.config.sections.actor import ActorConfig
 from mindrlhf_lite.config.sections.context import ContextConfig
 from mindrlhf_lite.config.sections.generate import GenerateConfig
@@ -111,9 +112,7 @@ class Config:
         """Whether the rollout engine does not say what the logprobs of the draw were, only those of the policy at
         temperature 1: vLLM on Ascend, with filters, penalties or another temperature.
         """
-        s = self.generate_config.sampling_config
-        filters = (s.temperature, s.top_k, s.top_p, s.min_p, s.repetition_penalty, s.presence_penalty)
-        is_off_policy = (*filters, s.frequency_penalty, s.min_tokens) != (1.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0, 0)
+        is_off_policy = sampling_params(self.generate_config.sampling_config).is_off_policy
         return is_off_policy and bool(self.generate_config.use_vllm) and self.context.device_target == "Ascend"
 
     @property

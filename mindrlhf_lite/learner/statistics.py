@@ -42,13 +42,15 @@ class UpdateCounts:
     ratio_max: float = 0.0
     k3_sum: float = 0.0  # of r - 1 - log r: the divergence of the two
 
-    def compare(self, logprobs: np.ndarray, generated: np.ndarray | None, sampling: np.ndarray | None) -> None:
-        """Adds a sequence. Args: logprobs: the trainer's; generated: the rollout engine's, both of the policy, or None
-        where it reports none; sampling: under what was sampled from. All [C].
+    def compare(self, logprobs: np.ndarray, engine_logprobs: np.ndarray | None, sampling: np.ndarray | None) -> None:
+        """Adds a sequence.
+
+        Args: logprobs: the trainer's; engine_logprobs: the rollout engine's, both of the policy, or None where it
+        reports none; sampling: under what was sampled from. All [C].
         """
-        if generated is None:
+        if engine_logprobs is None:
             return
-        difference = np.abs(logprobs - generated)
+        difference = np.abs(logprobs - engine_logprobs)
         self.logprob_diff_sum += float(difference.sum())
         self.logprob_diff_max = max(self.logprob_diff_max, float(difference.max()))
         self.num_diff_tokens += len(difference)

@@ -12,7 +12,7 @@ from mindrlhf_lite.commands.progress import Progress
 from mindrlhf_lite.job.whereabouts import Whereabouts
 from mindrlhf_lite.types import StepMetrics
 
-_COMPILES = ("evaluate", "generate", "reference", "update")  # phases whose graphs are compiled when they first run
+_WITHOUT_GRAPHS = ("reward", "reshard", "save", "finish")  # phases in which nothing is compiled
 
 
 class Console:
@@ -50,10 +50,10 @@ class Console:
 
     def phase(self, name: str) -> None:
         """What the run is doing now, shown on the bar; the first time in words, because compiling takes long."""
-        if name in _COMPILES and not self._has_stepped and not self._has_announced:
+        if name not in _WITHOUT_GRAPHS and not self._has_stepped and not self._has_announced:
             self._has_announced = True
             self.say("compiling graphs: the first step takes several times as long as the others")
-        text = f"{name}, compiling" if name in _COMPILES and not self._has_stepped else name
+        text = f"{name}, compiling" if name not in _WITHOUT_GRAPHS and not self._has_stepped else name
         self._whereabouts.note(f"step {self._step}, {text}")
         self._bar.describe(f"grpo {text:<9}")
 

@@ -66,8 +66,8 @@ class Annotator:
         """(the KL of every completion token that counts, its mean), where the KL is part of the reward; else 0."""
         rl, penalties, counted = self._config.rl_config, [np.zeros(each.completion_length) for each in sequences], 0
         if rl.kl_in_reward:
-            generated = [each.engine_logprobs for group in groups for each in group.group.completions]
-            for index, (sequence, logprobs) in enumerate(zip(sequences, generated, strict=True)):
+            reported = [each.engine_logprobs for group in groups for each in group.group.completions]
+            for index, (sequence, logprobs) in enumerate(zip(sequences, reported, strict=True)):
                 assert sequence.reference_logprobs is not None and logprobs is not None  # validated
                 kl = kl_for_reward(logprobs, sequence.reference_logprobs, rl.kl_estimator)
                 penalties[index] = kl * sequence.mask

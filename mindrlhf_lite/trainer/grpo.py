@@ -87,8 +87,8 @@ class GrpoTrainer:
             self._write_experience(step, scored, sequences)
             with run.clock.phase("update"), update.dumps.step(step):
                 update.dumps.key_data(sequences, np.concatenate([group.rewards for group in scored]))
-                generated = [each.engine_logprobs for group in scored for each in group.group.completions]
-                counts = update.run(sequences, generated, run.state.kl.value, run.state.schedule)
+                reported = [each.engine_logprobs for group in scored for each in group.group.completions]
+                counts = update.run(sequences, reported, run.state.kl.value, run.state.schedule)
             if run.moving_reference.is_due_after(step):
                 run.moving_reference.move()
             moved = run.rollout_weights.move()

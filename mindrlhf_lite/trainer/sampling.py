@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mindrlhf_lite.config.sampling_params import sampling_params
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.tokenizer import Tokenizer, stop_token_ids
 from mindrlhf_lite.errors import UserError
@@ -21,18 +22,8 @@ def sampling_of_run(config: Config, tokenizer: Tokenizer, vocab_size: int) -> tu
             f"generate_config.sampling_config.eos_token_id={list(stops)}: {bad} lie outside the vocabulary of "
             f"{vocab_size}"
         )
-    penalties = (s.repetition_penalty, s.presence_penalty, s.frequency_penalty)
-    training = SamplingParams(
-        s.max_tokens,
-        s.min_tokens,
-        s.temperature,
-        s.top_k,
-        s.top_p,
-        s.min_p,
-        *penalties,
-        stop_token_ids=stops,
-        reports_tempered_policy=config.policy_temperature != 1.0,
-    )
+    tempered = config.policy_temperature != 1.0
+    training = sampling_params(s, stop_token_ids=stops, reports_tempered_policy=tempered)
     return training, SamplingParams(s.max_tokens, temperature=config.rl_config.eval_temperature, stop_token_ids=stops)
 
 
@@ -52,14 +43,9 @@ NOT_REPORTED_NOTE = (
 
 def off_policy_notes(config: Config, sampling: SamplingParams) -> list[str]:
     """What to say of a run whose completions are not drawn from its policy, and that does not correct for it."""
-    if not is_off_policy(sampling) or config.rl_config.rollout_is_cap:
+    if not sampling.is_off_policy or config.rl_config.rollout_is_cap:
         return []
     return [NOT_REPORTED_NOTE if config.reports_only_policy_logprobs else OFF_POLICY_NOTE]
-
-
-def is_off_policy(sampling: SamplingParams) -> bool:
-    """Whether completions are drawn from another distribution than the policy's."""
-    return bool(sampling.has_filters or sampling.temperature != sampling.policy_temperature or sampling.min_tokens)
 
 
 def end_token_ids(sampling: SamplingParams) -> int | list[int]:

@@ -53,9 +53,9 @@ class PolicyUpdate:
         """
         counts, norms = UpdateCounts(), []
         if self.mesh.is_main:
-            for sequence, generated in zip(sequences, engine_logprobs, strict=True):
+            for sequence, reported in zip(sequences, engine_logprobs, strict=True):
                 if sequence.frozen_logprobs is not None:
-                    counts.compare(sequence.frozen_logprobs, generated, sequence.sampling_logprobs)
+                    counts.compare(sequence.frozen_logprobs, reported, sequence.sampling_logprobs)
         for iteration in range(self.config.rl_config.num_iterations):
             for start in range(0, len(sequences), self._minibatch):
                 norms.append(

@@ -20,7 +20,6 @@ from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.scoring.batches import make_microbatch
 from mindrlhf_lite.scoring.scorer import LogprobScorer
 from mindrlhf_lite.shapes.streams import StreamShapes
-from mindrlhf_lite.trainer.sampling import is_off_policy
 from mindrlhf_lite.types import SamplingParams, TrainSequence
 
 TESTS = Path(__file__).parents[1]
@@ -94,4 +93,4 @@ def test_which_policy_is_trained():
     ],
 )
 def test_a_temperature_alone_is_no_reason_for_a_correction(sampling, is_off):
-    assert is_off_policy(sampling) == is_off
+    assert sampling.is_off_policy == is_off

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mindspore as ms
@@ -282,7 +282,7 @@ def completion_of(output: Any, sampling: SamplingParams) -> Completion:
         raise FloatingPointError(
             "the rollout model's logprobs are not finite: its weights are broken (NaN or overflow)"
         )
-    is_policy = not sampling.has_filters and sampling.temperature == 1.0 and not sampling.min_tokens
+    is_policy = not replace(sampling, reports_tempered_policy=False).is_off_policy
     of_policy = logprobs if sampling.policy_temperature == 1.0 else None
     reason = FinishReason.STOP if token_ids[-1] in sampling.stop_token_ids else FinishReason.LENGTH
     return Completion(token_ids, logprobs if is_policy else None, of_policy, reason)
