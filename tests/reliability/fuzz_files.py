@@ -256,7 +256,7 @@ def _questions(folder: Path) -> None:
     assert spec and spec.loader
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
-    tool.read_config(str(folder / "data.yaml"), set(vars(tool.make_parser().parse_args([]))) - {"config"})
+    tool.read_config(str(folder / "data.yaml"), set(vars(tool.conversion_parser("").parse_args([]))) - {"config"})
     for name in ("data.jsonl", "data.json"):
         kind = dataset_type(recognised_type(folder / name), {}, ("extra_info",))
         bad = [row.reason for row in read_questions(folder / name, kind) if isinstance(row, BadRow)]
