@@ -204,7 +204,8 @@ def _strategy(folder: Path) -> None:
 
 def _run(folder: Path) -> None:
     from mindrlhf_lite.evaluation.accuracy import correctness, summarise
-    from mindrlhf_lite.observe.lab_report import CURVES, page_of, write_report
+    from mindrlhf_lite.observe.lab_curves import CURVES
+    from mindrlhf_lite.observe.lab_report import page_of, write_report
     from mindrlhf_lite.observe.runs import read_run
 
     runs = [read_run(str(folder / "run"), name) for name in ("one", "two", "two")]
