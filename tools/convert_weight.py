@@ -93,7 +93,7 @@ def main() -> None:
     from mindrlhf_lite.commands.progress import Progress
     from mindrlhf_lite.config.model_file import read_model_file
     from mindrlhf_lite.data.tokenizer import copy_first_tokenizer
-    from mindrlhf_lite.models.tensor_files import DTYPES
+    from mindrlhf_lite.models.stored_numbers import DTYPES
     from mindrlhf_lite.observe.host import peak_rss_gb
 
     hold_output(destination)

@@ -27,17 +27,13 @@ from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.files.durable import place
 from mindrlhf_lite.files.json_file import read_json
 from mindrlhf_lite.files.text_file import write_text
+from mindrlhf_lite.models.ckpt_format import write_ckpt
 from mindrlhf_lite.models.gguf_model import GgufModel, write_tokenizer
 from mindrlhf_lite.models.hf_weights import WeightReader, check_names_and_shapes, whole_tensor, write_hf_model
 from mindrlhf_lite.models.mindformers import is_training_state, mindformers_name, mindformers_problem
-from mindrlhf_lite.models.tensor_files import (
-    Progress,
-    TensorFile,
-    TensorToWrite,
-    open_tensor_file,
-    write_ckpt,
-    write_safetensors,
-)
+from mindrlhf_lite.models.open_tensors import open_tensor_file
+from mindrlhf_lite.models.safetensors_format import write_safetensors
+from mindrlhf_lite.models.tensor_files import OnTensor, TensorFile, TensorToWrite
 from mindrlhf_lite.parallel.layout import Box, Buffer, Strategy, buffers_of_rank, fill_buffers, parse_strategy
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import parameter_specs
@@ -208,7 +204,7 @@ def transform(
     source: OpenCheckpoint,
     destination: str | Path,
     strategy: Strategy | None,
-    progress: Progress = lambda count: None,
+    progress: OnTensor = lambda count: None,
     dtype: str | None = None,
 ) -> None:
     """Writes `source` to `destination` under `strategy`; None: as a whole model in Hugging Face format. Only weights
@@ -254,7 +250,7 @@ def _written_ranks(strategy: Strategy) -> list[int]:
 
 
 def _write_shards(
-    source: OpenCheckpoint, folder: Path, strategy: Strategy, dtype: Callable[[str], str], progress: Progress
+    source: OpenCheckpoint, folder: Path, strategy: Strategy, dtype: Callable[[str], str], progress: OnTensor
 ) -> None:
     for rank in _written_ranks(strategy):
         rows = _RowsOfBuffers(source.readers["weight/"])
@@ -285,7 +281,7 @@ class _RowsOfBuffers:
 
 
 def write_mindformers(
-    source: OpenCheckpoint, destination: str | Path, progress: Progress = lambda count: None, dtype: str | None = None
+    source: OpenCheckpoint, destination: str | Path, progress: OnTensor = lambda count: None, dtype: str | None = None
 ) -> None:
     """One .ckpt or .safetensors file with the names of MindFormers' LlamaForCausalLM.
 

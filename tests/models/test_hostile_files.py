@@ -19,7 +19,7 @@ from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.files.strict_yaml import load_yaml
 from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
 from mindrlhf_lite.models.mindformers import mindformers_settings
-from mindrlhf_lite.models.tensor_files import read_header
+from mindrlhf_lite.models.safetensors_format import read_header
 from mindrlhf_lite.shapes.model_config import ModelConfig
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mindrlhf_lite.config.aliases.tables import MINDSPEED_RL, Row, find_row
+from mindrlhf_lite.config.aliases.tables import MINDSPEED_RL, AliasRow, find_row
 from mindrlhf_lite.config.aliases.translation import Translation, assume_defaults
 from mindrlhf_lite.errors import UserError, short_repr
 from mindrlhf_lite.files.strict_yaml import read_yaml_file
@@ -41,7 +41,7 @@ def translate_mindspeed_rl(values: dict[str, Any], path: str, num_ranks: int = 0
     settings = {**{f"megatron.{key}": value for key, value in megatron.items()}, **others}
     left: dict[str, Any] = {}
     for key, value in settings.items():
-        row: Row | None = find_row(MINDSPEED_RL, key)
+        row: AliasRow | None = find_row(MINDSPEED_RL, key)
         name = key.replace("megatron.", "megatron_training.")
         if row is None and key.startswith("megatron."):
             translation.problems.append(f"{name}={short_repr(value)}: unknown key")

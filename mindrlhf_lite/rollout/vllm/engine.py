@@ -16,7 +16,7 @@ import numpy as np
 from mindspore import Parameter
 
 from mindrlhf_lite.models.decoder import Decoder
-from mindrlhf_lite.rollout.protocol import Progress
+from mindrlhf_lite.rollout.protocol import OnFinished
 from mindrlhf_lite.types import Completion, FinishReason, GenerateRequest, SamplingParams
 
 # before vLLM is imported: an engine in this process, quiet, and nothing sent anywhere
@@ -103,7 +103,7 @@ class VllmEngine:
             )
 
     def generate(
-        self, requests: Sequence[GenerateRequest], sampling: SamplingParams, progress: Progress | None = None
+        self, requests: Sequence[GenerateRequest], sampling: SamplingParams, progress: OnFinished | None = None
     ) -> list[list[Completion]]:
         for index, request in enumerate(requests):
             if not 0 < len(request.prompt_ids) < self.options.max_model_len:
