@@ -132,7 +132,8 @@ def read_config(path: str, known: set[str]) -> list[str]:
 
 def read_sources(args: argparse.Namespace) -> "list[list[Question | BadRow]]":
     """The rows of every source."""
-    from mindrlhf_lite.data.sources import arithmetic_rows, as_question, dataset_type, parse_map_keys, read_questions
+    from mindrlhf_lite.data.arithmetic import arithmetic_rows
+    from mindrlhf_lite.data.sources import as_question, dataset_type, parse_map_keys, read_questions
 
     keep = tuple(filter(None, map(str.strip, args.keep_columns.split(","))))
     kind = dataset_type(args.dataset_type, parse_map_keys(args.map_keys or {}), keep)

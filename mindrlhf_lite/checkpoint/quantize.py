@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from mindrlhf_lite.checkpoint.transform import open_checkpoint, write_mindformers
+from mindrlhf_lite.checkpoint.open_checkpoint import open_checkpoint
+from mindrlhf_lite.checkpoint.transform import write_mindformers
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.files.text_file import open_to_write, write_text
 from mindrlhf_lite.models.mindformers import mindformers_problem, mindformers_settings

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from helpers import ROOT, TINY, clean_environment, random_weights, run_python
 
+from mindrlhf_lite.checkpoint.open_checkpoint import open_checkpoint, open_mindformers
 from mindrlhf_lite.checkpoint.store import Checkpoint, CheckpointStore, prefixed
 from mindrlhf_lite.checkpoint.strategy_file import strategy_to_json
-from mindrlhf_lite.checkpoint.transform import open_checkpoint, open_mindformers, transform, write_mindformers
+from mindrlhf_lite.checkpoint.transform import transform, write_mindformers
 from mindrlhf_lite.models.ckpt_format import write_ckpt
 from mindrlhf_lite.models.hf_weights import save_hf_model
 from mindrlhf_lite.models.mindformers import mindformers_name, mindformers_settings

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from helpers import TINY, random_weights
 
+from mindrlhf_lite.checkpoint.open_checkpoint import open_checkpoint
 from mindrlhf_lite.checkpoint.store import Checkpoint, CheckpointStore
-from mindrlhf_lite.checkpoint.transform import open_checkpoint
 from mindrlhf_lite.config.load import ConfigError, collect, parse_overrides, read_yaml
 from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.data.records import read_file

@@ -155,7 +155,7 @@ class VllmEngine:
         from vllm import SamplingParams as VllmSamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        from mindrlhf_lite.rollout.vllm.model_runner import RANDOM_STREAM, TEMPERED_POLICY
+        from mindrlhf_lite.rollout.vllm.running_request import RANDOM_STREAM, TEMPERED_POLICY
 
         return VllmSamplingParams(
             max_tokens=sampling.max_tokens,
