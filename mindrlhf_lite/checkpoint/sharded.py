@@ -85,5 +85,8 @@ class ShardedReader:
                 raise UserError(f"{path} is missing: it holds {place.key}")
             self._files[place.file] = open_tensor_file(path)
         if place.key not in self._files[place.file].entries:
-            raise UserError(f"{path}: no tensor {place.key}; was it saved under another strategy?")
+            raise UserError(
+                f"{path}: no tensor {place.key}; was it saved under another strategy, or is it one of "
+                "actor_config.frozen? Those are not in checkpoints, but in OUTPUT/hf"
+            )
         return self._files[place.file]

@@ -151,8 +151,10 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
         try:
             value = load_yaml(f"[{text}]" if is_list and not text.startswith("[") else text)
         except yaml.YAMLError:
-            problems.append(f"{key}={short_repr(text)}: not a valid value")
-            continue
+            if types.get(key) != list[str]:
+                problems.append(f"{key}={short_repr(text)}: not a valid value")
+                continue
+            value = [word.strip() for word in text.split(",")]  # texts with signs that YAML gives a meaning, such as *
         overrides[key] = text if types.get(key) is str else value
     if problems:
         raise ConfigError(problems)

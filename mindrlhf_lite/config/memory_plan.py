@@ -9,6 +9,7 @@ in the same memory, they are counted as if every shape that can occur had occurr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import lcm, prod
 
@@ -19,6 +20,7 @@ from mindrlhf_lite.parallel.dims import Coordinates
 from mindrlhf_lite.parallel.layout import Strategy, buffers_at
 from mindrlhf_lite.shapes.buckets import default_buckets
 from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.shapes.parameters import parameter_specs
 from mindrlhf_lite.shapes.streams import StreamShapes
 from mindrlhf_lite.swap.phases import optimizer_part, phase_of_part
 
@@ -45,13 +47,13 @@ def item_bytes(dtype: str, device_target: str) -> int:
     return 2 if dtype == "float16" or (dtype == "bfloat16" and device_target != "CPU") else ITEM_BYTES
 
 
-def _buffer_bytes(config: ModelConfig, strategy: Strategy, item: int = ITEM_BYTES) -> int:
-    """Of the fullest stage. Args: item: bytes of a number."""
-    sizes = []
+def _buffer_bytes(config: ModelConfig, strategy: Strategy, item: int = ITEM_BYTES, frozen: Sequence[str] = ()) -> int:
+    """Of the fullest stage. Args: item: bytes of a number; frozen: names of parameters that do not count."""
+    sizes, left_out = [], {spec.name for spec in parameter_specs(config, frozen) if not spec.is_trained}
     for stage in range(strategy.dims.pipeline):
         total = 0
         for buffer in buffers_at(config, strategy, Coordinates(0, 0, stage)):
-            total += item * prod(buffer.shape)
+            total += item * prod(buffer.shape) * (buffer.name not in left_out)
         sizes.append(total)
     return max(sizes)
 
@@ -157,10 +159,12 @@ class _Sizes:
             for buffer in buffers_at(shape, self.strategies["actor"], Coordinates(0, 0, stage))
         )
         is_shared = actor.enable_parallel_optimizer and dims.data > 1
-        self.gradients = _buffer_bytes(shape, self.strategies["actor"])
+        self.gradients = _buffer_bytes(shape, self.strategies["actor"], frozen=actor.frozen)
         rows = replace(self.strategies["actor"], splits_data=True)
         copies = is_shared or config.dtypes("actor")[1] != "float32"  # float32, of the rows that this rank updates
-        self.optimizer = (2 + copies) * (_buffer_bytes(shape, rows) if is_shared else self.gradients)
+        self.optimizer = (2 + copies) * (
+            _buffer_bytes(shape, rows, frozen=actor.frozen) if is_shared else self.gradients
+        )
         # with opt_offload its largest part, as the part of which there is one
         bucket = actor.optimizer.opt_offload_bucket_mb << 20
         self.optimizer_part_bytes = min(self.optimizer, max(bucket, (2 + copies) * self.largest))

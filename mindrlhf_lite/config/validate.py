@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from fnmatch import fnmatchcase
 from operator import attrgetter
 
 from mindrlhf_lite.algorithms.names import WITHOUT_GROUP
@@ -13,9 +14,11 @@ from mindrlhf_lite.config.objectives import objective_problems
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.sections.parallel import ParallelConfig
 from mindrlhf_lite.config.strategies import dims_of, role_strategies
+from mindrlhf_lite.errors import short_repr
 from mindrlhf_lite.rewards.shaping import find_shaping
 from mindrlhf_lite.rewards.sizes import LARGEST_REWARD, is_usable
 from mindrlhf_lite.rewards.verifiers import find_verifier
+from mindrlhf_lite.shapes.parameters import parameter_specs
 from mindrlhf_lite.types import SamplingParams
 
 
@@ -31,6 +34,7 @@ def find_problems(config: Config, world_size: int, is_plan: bool = False, needs_
         *_lengths(config, is_plan),
         *_parallel(config, world_size),
         *_layouts(config, world_size),
+        *_frozen(config),
     ]
     rewards = _rewards(config) if needs_prompts else []
     return [*problems, *rewards, *([] if is_plan else file_problems(config, needs_prompts))]
@@ -244,6 +248,25 @@ def _layouts(config: Config, world_size: int) -> list[str]:
         except ValueError:
             continue  # reported with the files
         problems += [f"{role.section}.parallel_config: {problem}" for problem in strategies[role.name].problems(model)]
+    return problems
+
+
+def _frozen(config: Config) -> list[str]:
+    """Whether actor_config.frozen names parameters, and leaves some."""
+    actor = config.actor_config
+    try:
+        model = read_model_file(actor.load or actor.model_config).shape
+    except ValueError:
+        return []  # reported with the files
+    names = [spec.name for spec in parameter_specs(model)]
+    problems = [
+        f"actor_config.frozen={short_repr(pattern)}: no parameter has such a name; names are those of the model's "
+        f"files, such as {names[0]}"
+        for pattern in actor.frozen
+        if not any(fnmatchcase(name, pattern) for name in names)
+    ]
+    if not any(spec.is_trained for spec in parameter_specs(model, actor.frozen)):
+        problems.append(f"actor_config.frozen={short_repr(actor.frozen)}: nothing is left to train")
     return problems
 
 

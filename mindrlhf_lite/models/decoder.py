@@ -276,6 +276,11 @@ class Decoder(nn.Cell):
         """Parameters by buffer name."""
         return {parameter.name: parameter for parameter in self.parameters_in_order}
 
-    def weights_as_numpy(self) -> dict[str, np.ndarray]:
-        """A copy of this rank's buffers, float32 by name."""
-        return {parameter.name: np.array(parameter.asnumpy(), np.float32) for parameter in self.parameters_in_order}
+    def weights_as_numpy(self, frozen_only: bool = False) -> dict[str, np.ndarray]:
+        """A copy of this rank's buffers, float32 by name. Args: frozen_only: of those that are not trained."""
+        left_out = {parameter.name for parameter in self.trained} if frozen_only else set()
+        return {
+            parameter.name: np.array(parameter.asnumpy(), np.float32)
+            for parameter in self.parameters_in_order
+            if parameter.name not in left_out
+        }

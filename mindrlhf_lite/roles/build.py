@@ -90,6 +90,7 @@ class _Builder:
             strategy,
             self.is_sequence_split(role),
             self.precision(role),
+            config.actor_config.frozen if role.is_trained else (),
         )
 
     def actor(self, residency: Residency) -> TrainedModel:

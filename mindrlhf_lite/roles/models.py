@@ -37,8 +37,8 @@ class TrainedRoles:
 
     @contextmanager
     def saved(self, has_state: bool = True) -> Iterator[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
-        """(the actor's weights by buffer name, whole and float32; the optimizer's moments), of this rank, for as long
-        as the context lasts. The data-parallel ranks open it together.
+        """(the actor's trained weights by buffer name, whole and float32; the optimizer's moments), of this rank,
+        for as long as the context lasts. The data-parallel ranks open it together.
 
         Args: has_state: whether the moments are wanted.
         """

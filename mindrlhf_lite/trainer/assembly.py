@@ -99,7 +99,10 @@ class GrpoRun:
 
     def _while_scoring(self, name: str) -> AbstractContextManager[None]:
         """The time of the policy's pass is the update's."""
-        return self.clock.phase("update", POLICY) if name == POLICY else self.clock.phase(name, name, then="update")
+        if name == POLICY:
+            return self.clock.phase("update", POLICY)
+        order = [*self.roles.scorers, "update"]
+        return self.clock.phase(name, name, then=order[order.index(name) + 1])
 
 
 def assemble_grpo(config: Config, mesh: Mesh) -> GrpoRun:

@@ -75,6 +75,7 @@ class Export:
             together(self._gather, self.mesh.is_main, prepare)
             with self.roles.saved(has_state=False) as (weights, _):
                 refuse_ruined(self.mesh, problem_of(weights, {}, self.max_weight))
+                weights = {**weights, **actor.model.weights_as_numpy(frozen_only=True)}
                 together(self._gather, actor.mesh.at.data == 0, lambda: _write_shard(weights, scratch / "shards" / own))
             together(self._gather, self.mesh.is_main, lambda: self._write_model(scratch, folder))
         finally:

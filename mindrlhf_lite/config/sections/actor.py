@@ -107,6 +107,10 @@ class ActorConfig:
         "empty: compute_dtype",
         FLOAT_TYPES_OR_EMPTY,
     )
+    frozen: list[str] = setting(
+        [],
+        "parameters that are not trained, by name; * stands for any text: model.embed_tokens.*, model.layers.0.*",
+    )
     loss_scale: LossScaleConfig = field(default_factory=LossScaleConfig)
     parallel_config: ActorParallelConfig = field(default_factory=ActorParallelConfig)
     enable_parallel_optimizer: bool = setting(
