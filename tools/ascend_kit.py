@@ -15,14 +15,9 @@ Examples:
 """
 
 import argparse
-import contextlib
 import importlib.util
 import json
-import math
 import os
-import platform
-import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -36,6 +31,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from mindrlhf_lite.acceptance.checks import CHECKS
+from mindrlhf_lite.acceptance.differences import difference, load_arrays
+from mindrlhf_lite.acceptance.kit_report import about, as_json, as_markdown, without_names
+from mindrlhf_lite.acceptance.timed_process import run_in_time
 from mindrlhf_lite.commands.tool import run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.files.text_file import read_text, say, write_text
@@ -82,7 +80,7 @@ class Kit:
 
     def note(self, name: str, says: str, status: str, seconds: float, **more: Any) -> None:
         if "figures" in more:
-            more["figures"] = {key: _as_json(value) for key, value in more["figures"].items()}
+            more["figures"] = {key: as_json(value) for key, value in more["figures"].items()}
         self.results.append({"name": name, "says": says, "status": status, "seconds": round(seconds, 1), **more})
         self.write()
         say(f"{name:<22} {status:<14} {seconds:6.1f} s  {more.get('error', '')}"[:160])
@@ -110,32 +108,8 @@ class Kit:
         return found
 
     def run(self, command: list[str], device: str, seconds: int = SECONDS_A_CHECK) -> None:
-        """Raises RuntimeError: it failed, or took too long."""
-        with subprocess.Popen(
-            command,
-            cwd=self.scratch,
-            env=self.variables(device),
-            start_new_session=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-        ) as process:
-            try:
-                said = process.communicate(timeout=seconds)[0].splitlines()
-            except KeyboardInterrupt:
-                os.killpg(process.pid, signal.SIGKILL)
-                raise
-            except subprocess.TimeoutExpired:
-                process.terminate()  # a launcher ends its ranks
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=20)
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                raise RuntimeError(f"not done after {seconds} s") from None
-        if process.returncode:
-            wrong = [line for line in said if "rror" in line] or said
-            raise RuntimeError(f"exit code {process.returncode}: {wrong[-1] if wrong else ''}")
+        """Raises RuntimeError as `run_in_time`."""
+        run_in_time(command, self.scratch, self.variables(device), seconds)
 
     def compare(self, name: str) -> None:
         """A check of one process, on CPU and on the device."""
@@ -144,13 +118,16 @@ class Kit:
         try:
             limit = SECONDS_OF_A_LONG_ONE if check.tolerance is None else SECONDS_A_CHECK
             self.run([*module, "emulated" if device == "CPU" else "Ascend", "device.npz"], device, limit)
-            ours, figures = _load(self.scratch / "device.npz"), json.loads(read_text(self.scratch / "device.json"))
+            ours, figures = (
+                load_arrays(self.scratch / "device.npz"),
+                json.loads(read_text(self.scratch / "device.json")),
+            )
             if check.tolerance is None:
                 status, told = ("not computed", {}) if device == "dry" else ("ok", figures)
                 self.note(name, check.says, status, time.perf_counter() - start, figures=told)
                 return
             self.run([*module, "CPU", "cpu.npz"], "CPU")
-            theirs = _load(self.scratch / "cpu.npz")
+            theirs = load_arrays(self.scratch / "cpu.npz")
             if {key: each.shape for key, each in ours.items()} != {key: each.shape for key, each in theirs.items()}:
                 failed = "; ".join(f"{key}: {each}" for key, each in figures.items() if key.endswith(" failed"))
                 raise RuntimeError(failed or "the device gives other arrays than the CPU")
@@ -161,7 +138,7 @@ class Kit:
         if device == "dry":
             self.note(name, check.says, "not computed", seconds, arrays=len(ours))
             return
-        differences = {key: _difference(ours[key], theirs[key]) for key in theirs}
+        differences = {key: difference(ours[key], theirs[key]) for key in theirs}
         worst = max(differences, key=lambda key: differences[key])
         is_near = differences[worst] <= check.tolerance
         found = {"largest difference": differences[worst], "of": worst, "allowed": check.tolerance, **figures}
@@ -214,7 +191,7 @@ class Kit:
             try:
                 self.run([*module, os.path.abspath(self.args.model)], device, SECONDS_OF_A_LONG_ONE)
                 figures = json.loads(read_text(self.scratch / "vllm.json"))
-                is_far = bool(_load(self.scratch / "vllm.npz")["far"][0])
+                is_far = bool(load_arrays(self.scratch / "vllm.npz")["far"][0])
             except (RuntimeError, OSError, ValueError) as error:
                 self.note("vllm", says, "FAILED", time.time() - start, error=without_names(str(error)))
                 return
@@ -283,66 +260,6 @@ class Kit:
         figures = {"accuracy": accuracy, "band": BAND, "seconds a step, median": median}
         status = "ok" if BAND[0] <= accuracy <= BAND[1] else "FAILED"
         self.note("training", says, status, time.time() - start, figures=figures)
-
-
-def _as_json(value: Any) -> Any:
-    """JSON has no infinity, and no nan."""
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _load(path: Path) -> dict[str, Any]:
-    import numpy as np
-
-    return dict(np.load(path))
-
-
-def _difference(ours: Any, theirs: Any) -> float:
-    """The largest, relative to the largest number; infinite where whole numbers differ, or any is not a number."""
-    import numpy as np
-
-    if not np.issubdtype(theirs.dtype, np.floating):
-        return 0.0 if (ours == theirs).all() else float("inf")
-    apart = float(np.abs(ours - theirs).max() / max(float(np.abs(theirs).max()), 1e-12))
-    return apart if np.isfinite(apart) else float("inf")
-
-
-def without_names(text: str) -> str:
-    """No paths, no host names."""
-    text = re.sub(r"(['\"])/[^'\"\n]*\1", "PATH", text)
-    text = re.sub(r"(?<![\w.])/[^\s'\",:;()]+", "PATH", text)
-    text = re.sub(r"\b\d{1,3}(?:\.\d{1,3}){3}\b", "ADDRESS", text)
-    return (re.sub(re.escape(platform.node()) + r"(?:\.[\w-]+)*", "HOST", text) if platform.node() else text)[:300]
-
-
-def about(device: str) -> dict[str, Any]:
-    """Versions, and variables that change what Ascend does."""
-    from importlib import metadata
-
-    from mindrlhf_lite.observe.host import git_commit, versions
-
-    found: dict[str, Any] = {"device": device, "machine": platform.machine(), "commit": git_commit(), **versions()}
-    for package in ("vllm", "vllm-mindspore", "mindformers", "mindspore-gs"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    names = ("HCCL_BUFFSIZE", "HCCL_EXEC_TIMEOUT", "HCCL_DETERMINISTIC", "ASCEND_RT_VISIBLE_DEVICES", "MS_ALLOC_CONF")
-    found.update({name: os.environ[name] for name in names if name in os.environ})
-    home = Path(os.environ.get("ASCEND_HOME_PATH", ""))
-    for file in (home / "version.cfg", home / "opp/version.info"):
-        if os.environ.get("ASCEND_HOME_PATH") and file.is_file():
-            found["CANN"] = " ".join(re.findall(r"[\d.]+[\w.]*", read_text(file))[:2])
-    return found
-
-
-def as_markdown(report: dict[str, Any]) -> str:
-    lines = ["# mindrlhf_lite on Ascend", "", *(f"- {name}: {value}" for name, value in report["about"].items()), ""]
-    lines += ["| check | | seconds | what it compares | figures |", "|---|---|---|---|---|"]
-    for check in report["checks"]:
-        figures = check.get("error") or "; ".join(f"{key}: {value}" for key, value in check.get("figures", {}).items())
-        figures = figures.replace("|", "/").replace("\n", " ")
-        lines.append(f"| {check['name']} | {check['status']} | {check['seconds']} | {check['says']} | {figures} |")
-    return "\n".join(lines) + "\n"
 
 
 def main() -> None:

@@ -141,64 +141,62 @@ def cut_completions(engine: Any, longest: int) -> None:
     engine.generate = cut
 
 
-def main() -> None:
-    args = parse_arguments()
-    if args.steps < 2:
-        raise UserError(f"--steps {args.steps}: at least 2, the first one is left out")
+def settings_of(args: argparse.Namespace, model: str, longest: int) -> dict[str, Any]:
+    """Args: longest: tokens of the longest prompt."""
+    least = args.max_new_tokens if args.min_new_tokens is None else args.min_new_tokens
+    return {
+        "rl_config.dataset_file": "prompts.mindrecord",
+        "rl_config.output_dir": "out",
+        "rl_config.max_steps": args.steps,
+        "rl_config.seq_length": -(-(longest + args.max_new_tokens) // 8) * 8,
+        "rl_config.chunk_size": args.prompts,
+        "rl_config.num_generations": args.generations,
+        "rl_config.beta": 0.04,
+        "rl_config.micro_batch_tokens": args.micro_batch_tokens,
+        "rl_config.save_prompt_completions_data": False,
+        "rl_config.save_hf_model": False,
+        "actor_config.load": model,
+        "actor_config.lr_schedule.lr": 1e-6 if args.data else 1e-5,
+        "actor_config.parallel_config.micro_batch_num": args.micro_batch_num,
+        "reward_config.verifier_function": "bench_reward.count_ones",
+        "reward_config.verifier_weight": [1.0],
+        "generate_config.max_num_seqs": args.prompts * args.generations,
+        "generate_config.max_prompt_length": longest,
+        "generate_config.sampling_config.max_tokens": args.max_new_tokens,
+        "generate_config.sampling_config.min_tokens": least,
+        "monitor_config.plots": False,
+        **dict(word.split("=", 1) for word in args.set),
+    }
+
+
+def train(args: argparse.Namespace, model: str, prompts: list) -> list[dict[str, Any]]:
+    """The metrics of every step."""
     from mindrlhf_lite.config.load import build_config
-    from mindrlhf_lite.config.model_file import read_model_file
     from mindrlhf_lite.data.records import write_prompts
     from mindrlhf_lite.observe.writers import read_metrics
     from mindrlhf_lite.parallel.mesh import Mesh
-    from mindrlhf_lite.shapes.parameters import count_parameters
     from mindrlhf_lite.trainer.grpo import GrpoTrainer
 
-    started = time.perf_counter()
-    model, completions = str(Path(args.model).resolve()), args.prompts * args.generations
-    least = args.max_new_tokens if args.min_new_tokens is None else args.min_new_tokens
-    prompts = prompts_of(args, model)
-    longest = max(len(prompt.ids) for prompt in prompts)
-    others = dict(word.split("=", 1) for word in args.set)
     with tempfile.TemporaryDirectory() as folder:
         write_prompts(Path(folder) / "prompts.mindrecord", prompts)
         write_text(Path(folder) / "bench_reward.py", REWARD)
         os.chdir(folder)
-        config = build_config(
-            {
-                "rl_config.dataset_file": "prompts.mindrecord",
-                "rl_config.output_dir": "out",
-                "rl_config.max_steps": args.steps,
-                "rl_config.seq_length": -(-(longest + args.max_new_tokens) // 8) * 8,
-                "rl_config.chunk_size": args.prompts,
-                "rl_config.num_generations": args.generations,
-                "rl_config.beta": 0.04,
-                "rl_config.micro_batch_tokens": args.micro_batch_tokens,
-                "rl_config.save_prompt_completions_data": False,
-                "rl_config.save_hf_model": False,
-                "actor_config.load": model,
-                "actor_config.lr_schedule.lr": 1e-6 if args.data else 1e-5,
-                "actor_config.parallel_config.micro_batch_num": args.micro_batch_num,
-                "reward_config.verifier_function": "bench_reward.count_ones",
-                "reward_config.verifier_weight": [1.0],
-                "generate_config.max_num_seqs": completions,
-                "generate_config.max_prompt_length": longest,
-                "generate_config.sampling_config.max_tokens": args.max_new_tokens,
-                "generate_config.sampling_config.min_tokens": least,
-                "monitor_config.plots": False,
-                **others,
-            }
-        )
+        config = build_config(settings_of(args, model, max(len(prompt.ids) for prompt in prompts)))
         sys.path.insert(0, folder)
         trainer = GrpoTrainer(config, Mesh())
         if args.lengths == "log_uniform":
             cut_completions(trainer.run.roles.rollout, args.max_new_tokens)
         trainer.train()
-        first, *rows = read_metrics(Path("out/metrics.jsonl"))
+        rows = read_metrics(Path("out/metrics.jsonl"))
         os.chdir(ROOT)
-    ready = time.perf_counter() - started - first["time_s/step"] - sum(row["time_s/step"] for row in rows)
+    return rows
+
+
+def print_speed(rows: list[dict[str, Any]], num_prompts: int, num_completions: int) -> tuple[float, float]:
+    """The peer's line. Returns seconds of the median step and tokens of a step, prompts' included."""
     seconds = statistics.median(row["time_s/step"] for row in rows)
-    answered = completions * statistics.mean(row["completion/mean_tokens"] for row in rows)
-    asked = args.prompts * statistics.mean(row["prompt/mean_tokens"] for row in rows)
+    answered = num_completions * statistics.mean(row["completion/mean_tokens"] for row in rows)
+    asked = num_prompts * statistics.mean(row["prompt/mean_tokens"] for row in rows)
     print(
         json.dumps(
             {
@@ -208,6 +206,41 @@ def main() -> None:
             }
         )
     )
+    return seconds, asked + answered
+
+
+def print_floor(model: str, seconds: float, tokens: float, parts: dict[str, float]) -> None:
+    """How far a step is from the arithmetic's floor. Args: seconds, tokens: as of `print_speed`; parts: seconds by
+    phase."""
+    from mindrlhf_lite.config.model_file import read_model_file
+    from mindrlhf_lite.shapes.parameters import count_parameters
+
+    rate, parameters = matmul_gflops(), count_parameters(read_model_file(model).shape)
+    needed = {name: factor * parameters * tokens for name, factor in FLOPS_A_TOKEN.items()}
+    floor = sum(needed.values()) / rate / 1e9
+    print(
+        json.dumps(
+            {
+                "tflop": round(sum(needed.values()) / 1e12, 3),
+                "matmul_gflops": round(rate),
+                "floor_s": round(floor, 2),
+                "share_of_floor": round(floor / seconds, 3),
+            }
+            | {f"{name}_share": round(flops / rate / 1e9 / parts[name], 3) for name, flops in needed.items()}
+        )
+    )
+
+
+def main() -> None:
+    args = parse_arguments()
+    if args.steps < 2:
+        raise UserError(f"--steps {args.steps}: at least 2, the first one is left out")
+    import mindrlhf_lite.trainer.grpo  # noqa: F401  # loading the frameworks is no part of the start
+
+    started, model = time.perf_counter(), str(Path(args.model).resolve())
+    first, *rows = train(args, model, prompts_of(args, model))
+    ready = time.perf_counter() - started - sum(row["time_s/step"] for row in (first, *rows))
+    seconds, tokens = print_speed(rows, args.prompts, args.prompts * args.generations)
     parts = {
         name: statistics.median(row[f"time_s/{name}"] for row in rows)
         for name in ("generate", "reward", "reference", "update", "reshard")
@@ -223,20 +256,7 @@ def main() -> None:
             }
         )
     )
-    rate, parameters = matmul_gflops(), count_parameters(read_model_file(model).shape)
-    needed = {name: factor * parameters * (asked + answered) for name, factor in FLOPS_A_TOKEN.items()}
-    floor = sum(needed.values()) / rate / 1e9
-    print(
-        json.dumps(
-            {
-                "tflop": round(sum(needed.values()) / 1e12, 3),
-                "matmul_gflops": round(rate),
-                "floor_s": round(floor, 2),
-                "share_of_floor": round(floor / seconds, 3),
-            }
-            | {f"{name}_share": round(flops / rate / 1e9 / parts[name], 3) for name, flops in needed.items()}
-        )
-    )
+    print_floor(model, seconds, tokens, parts)
 
 
 if __name__ == "__main__":

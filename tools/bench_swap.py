@@ -37,6 +37,11 @@ MODES = {
         "--actor_config.optimizer.opt_offload_bucket_mb=256",
     ],
 }
+REWARD = """from mindrlhf_lite.rewards import verifier
+@verifier(minimum=0.0, maximum=2.0)
+def last_token(completion, gold):
+    return len(completion.text) % 3
+"""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -93,12 +98,8 @@ def measure(folder: Path, name: str, ranks: int, settings: list[str]) -> dict[st
     }
 
 
-def main() -> None:
-    args = parse_arguments()
-    if args.steps < 2 or args.ranks < 1:
-        raise UserError(
-            f"--steps {args.steps} --ranks {args.ranks}: at least 2 steps (the first is left out) and one rank"
-        )
+def write_inputs(folder: Path, args: argparse.Namespace) -> int:
+    """A random model, prompts and a verifier. Returns the model's number of parameters."""
     from mindrlhf_lite.data.records import write_prompts
     from mindrlhf_lite.data.tokenizer import Tokenizer
     from mindrlhf_lite.models.hf_weights import save_hf_model
@@ -116,57 +117,56 @@ def main() -> None:
         args.hidden // 128,
         tie_word_embeddings=False,
     )
+    save_hf_model(folder / "model", shape, initial_weights(shape, 0), tokenizer.eos_token_id, tokenizer.pad_token_id)
+    tokenizer.save(folder / "model")
+    texts = [f"{number}+{number}=" for number in range(10, 42)]
+    prompts = [
+        Prompt(i, tuple(ids), text, "0", i + 1)
+        for i, (text, ids) in enumerate(zip(texts, tokenizer.encode_batch(texts), strict=True))
+    ]
+    write_prompts(folder / "prompts.mindrecord", prompts)
+    write_text(folder / "bench_reward.py", REWARD)
+    write_text(folder / "empty.yaml", "rl_config: {}\n")
+    return count_parameters(shape)
+
+
+def settings_of(folder: Path, args: argparse.Namespace) -> list[str]:
+    """Of the runs in all modes, as words of a command line."""
+    values = {
+        "rl_config.dataset_file": folder / "prompts.mindrecord",
+        "rl_config.max_steps": args.steps,
+        "rl_config.seq_length": 16,
+        "rl_config.length_buckets": "[16]",
+        "rl_config.chunk_size": 2 * args.ranks,
+        "rl_config.num_generations": 2,
+        "rl_config.save_hf_model": "false",
+        "actor_config.load": folder / "model",
+        "reward_config.verifier_function": "bench_reward.last_token",
+        "reward_config.verifier_weight": "1.0",
+        "generate_config.max_num_seqs": 4,
+        "generate_config.max_prompt_length": 8,
+        "generate_config.sampling_config.max_tokens": 8,
+        "monitor_config.plots": "false",
+        "monitor_config.progress_bar": "false",
+    }
+    return ["--config", str(folder / "empty.yaml"), *(f"--{key}={value}" for key, value in values.items())]
+
+
+def main() -> None:
+    args = parse_arguments()
+    if args.steps < 2 or args.ranks < 1:
+        raise UserError(
+            f"--steps {args.steps} --ranks {args.ranks}: at least 2 steps (the first is left out) and one rank"
+        )
     with tempfile.TemporaryDirectory(dir=args.swap_dir or None) as name:
         folder = Path(name)
-        save_hf_model(
-            folder / "model", shape, initial_weights(shape, 0), tokenizer.eos_token_id, tokenizer.pad_token_id
-        )
-        tokenizer.save(folder / "model")
-        texts = [f"{number}+{number}=" for number in range(10, 42)]
-        prompts = [
-            Prompt(i, tuple(ids), text, "0", i + 1)
-            for i, (text, ids) in enumerate(zip(texts, tokenizer.encode_batch(texts), strict=True))
-        ]
-        write_prompts(folder / "prompts.mindrecord", prompts)
-        write_text(
-            folder / "bench_reward.py",
-            "from mindrlhf_lite.rewards import verifier\n"
-            "@verifier(minimum=0.0, maximum=2.0)\n"
-            "def last_token(completion, gold):\n    return len(completion.text) % 3\n",
-        )
-        values = {
-            "rl_config.dataset_file": folder / "prompts.mindrecord",
-            "rl_config.max_steps": args.steps,
-            "rl_config.seq_length": 16,
-            "rl_config.length_buckets": "[16]",
-            "rl_config.chunk_size": 2 * args.ranks,
-            "rl_config.num_generations": 2,
-            "rl_config.save_hf_model": "false",
-            "actor_config.load": folder / "model",
-            "reward_config.verifier_function": "bench_reward.last_token",
-            "reward_config.verifier_weight": "1.0",
-            "generate_config.max_num_seqs": 4,
-            "generate_config.max_prompt_length": 8,
-            "generate_config.sampling_config.max_tokens": 8,
-            "monitor_config.plots": "false",
-            "monitor_config.progress_bar": "false",
-        }
-        write_text(folder / "empty.yaml", "rl_config: {}\n")
-        settings = ["--config", str(folder / "empty.yaml"), *(f"--{key}={value}" for key, value in values.items())]
-        report: dict = {"weights_gib": round(4 * count_parameters(shape) / 2**30, 2), "ranks": args.ranks}
+        num_parameters, settings = write_inputs(folder, args), settings_of(folder, args)
+        report: dict = {"weights_gib": round(4 * num_parameters / 2**30, 2), "ranks": args.ranks}
         for mode, extra in MODES.items():
             report[mode] = measure(folder, mode, args.ranks, [*settings, *extra])
             print(json.dumps({mode: report[mode]}), flush=True)
-        print(
-            json.dumps(
-                report
-                | {
-                    "seconds_over_off": {
-                        m: round(report[m]["seconds_per_step"] / report["off"]["seconds_per_step"], 2) for m in MODES
-                    }
-                }
-            )
-        )
+        seconds = {mode: report[mode]["seconds_per_step"] for mode in MODES}
+        print(json.dumps(report | {"seconds_over_off": {m: round(seconds[m] / seconds["off"], 2) for m in MODES}}))
 
 
 if __name__ == "__main__":

@@ -89,11 +89,12 @@ def paths(args: argparse.Namespace) -> tuple[str, str]:
 def main() -> None:
     args = parse_arguments()
     source_path, destination = paths(args)
+    from mindrlhf_lite.checkpoint import open_checkpoint as sources
     from mindrlhf_lite.checkpoint import transform as conversion
     from mindrlhf_lite.commands.progress import Progress
     from mindrlhf_lite.config.model_file import read_model_file
     from mindrlhf_lite.data.tokenizer import copy_first_tokenizer
-    from mindrlhf_lite.models.tensor_files import DTYPES
+    from mindrlhf_lite.models.stored_numbers import DTYPES
     from mindrlhf_lite.observe.host import peak_rss_gb
 
     hold_output(destination)
@@ -104,19 +105,19 @@ def main() -> None:
                 f"--config_path: needed for {source_path}, which does not say the shape of its model: a "
                 "MindFormers YAML or a Hugging Face folder"
             )
-        source = conversion.open_mindformers(source_path, args.config_path)
+        source = sources.open_mindformers(source_path, args.config_path)
     elif source_path.endswith(".gguf"):
-        source = conversion.open_gguf(source_path)
+        source = sources.open_gguf(source_path)
     else:
-        source = conversion.open_checkpoint(
-            source_path, conversion.read_strategy(args.src_strategy, "--src_strategy") if args.src_strategy else None
+        source = sources.open_checkpoint(
+            source_path, sources.read_strategy(args.src_strategy, "--src_strategy") if args.src_strategy else None
         )
     if source.end_token_ids is None and args.config_path:
         model = read_model_file(args.config_path)
         source = replace(source, end_token_ids=model.end_token_ids, pad_token_id=model.pad_token_id)
     if source.left_out:
         say(f"left out {len(source.left_out)} tensors that are no weights, such as {source.left_out[0]}")
-    strategy = conversion.read_strategy(args.dst_strategy, "--dst_strategy") if args.dst_strategy else None
+    strategy = sources.read_strategy(args.dst_strategy, "--dst_strategy") if args.dst_strategy else None
     is_mindformers = Path(destination).suffix in conversion.MINDFORMERS_SUFFIXES
     if strategy and is_mindformers:
         raise UserError(f"--dst_strategy {args.dst_strategy}: rank files go into a folder, not into {destination}")

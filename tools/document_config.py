@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from mindrlhf_lite.commands.tool import run_tool, tool_parser
-from mindrlhf_lite.config.aliases.tables import MINDRLHF, MINDSPEED_RL, Row, table
+from mindrlhf_lite.config.aliases.tables import MINDRLHF, MINDSPEED_RL, AliasRow, table
 from mindrlhf_lite.config.load import FLAGS, known_keys, setting_types
 from mindrlhf_lite.files.text_file import read_text, say, write_text
 
@@ -70,17 +70,17 @@ def key_lists(toolkit: str) -> str:
     )
 
 
-def _keeps_name(row: Row) -> bool:
+def _keeps_name(row: AliasRow) -> bool:
     """Whether it only has another default, or stands in a section here."""
     is_moved = row.section == "flat" and row.ours.rpartition(".")[2] == row.key
     return row.kind == "to" and not row.values and (row.ours == row.full_key or is_moved)
 
 
-def _their_key(row: Row) -> str:
+def _their_key(row: AliasRow) -> str:
     return f"megatron_training.{row.key}" if row.section == "megatron" else row.full_key
 
 
-def _by_section(rows: list[Row]) -> list[str]:
+def _by_section(rows: list[AliasRow]) -> list[str]:
     """A line a section with the names in it."""
     names: dict[str, list[str]] = {}
     for row in rows:
@@ -89,7 +89,7 @@ def _by_section(rows: list[Row]) -> list[str]:
     return [f"- {f'`{section}`' if section else 'no section'}: {', '.join(found)}" for section, found in names.items()]
 
 
-def _by_reason(rows: list[Row]) -> list[str]:
+def _by_reason(rows: list[AliasRow]) -> list[str]:
     """A line a reason, with the keys that have it."""
     keys: dict[str, list[str]] = {}
     for row in rows:
@@ -98,7 +98,7 @@ def _by_reason(rows: list[Row]) -> list[str]:
     return [f"- {', '.join(found)}: {reason}" for reason, found in keys.items()]
 
 
-def _value_pairs(row: Row) -> str:
+def _value_pairs(row: AliasRow) -> str:
     pairs = ", ".join(f"`{_shown(value)}` is `{_shown(ours)}`" for value, ours in (row.values or {}).items())
     return f"; {pairs}" if pairs else ""
 

@@ -21,7 +21,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -31,9 +31,8 @@ from mindrlhf_lite.files.text_file import say
 
 if TYPE_CHECKING:
     from mindrlhf_lite.evaluation.accuracy import Evaluation
+    from mindrlhf_lite.observe.answer_files import AnsweredQuestion
     from mindrlhf_lite.rewards.reward_function import RewardFunction
-
-    Row = dict[str, Any]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -66,7 +65,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def evaluate(model: str, args: argparse.Namespace, temperature: float, verifier: str) -> "list[Row]":
+def evaluate(model: str, args: argparse.Namespace, temperature: float, verifier: str) -> "list[AnsweredQuestion]":
     """A row a question: index, source, prompt, gold, verifier, and its completions with text, tokens, finish_reason and
     correct.
     """
@@ -115,7 +114,7 @@ def _close(reward: "RewardFunction", count: int) -> None:
         )
 
 
-def judged_again(rows: "list[Row]", verifier: str, path: str) -> "list[Row]":
+def judged_again(rows: "list[AnsweredQuestion]", verifier: str, path: str) -> "list[AnsweredQuestion]":
     """The rows of a file, with the verifier's own verdicts on their texts."""
     from mindrlhf_lite.evaluation.accuracy import rejudged
     from mindrlhf_lite.rewards.reward_function import RewardFunction
@@ -128,27 +127,12 @@ def judged_again(rows: "list[Row]", verifier: str, path: str) -> "list[Row]":
     return again
 
 
-def _starts(files: list[str]) -> list[list[Path]]:
-    """The evaluations before training beside two of a run's eval_N.jsonl files, if both are there and not the same."""
-    found = [Path(path).with_name("eval_000000.jsonl") for path in files if Path(path).name.startswith("eval_")]
-    return [found] if len(set(found)) == 2 and all(path.is_file() for path in found) else []
-
-
-def read_completions(path: str) -> "list[Row]":
-    """The answered questions of a file: prompt, gold, and completions with correct."""
-    from mindrlhf_lite.observe.run_files import check_question, read_json_lines
-
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file; give a .completions.jsonl file")
-    rows = read_json_lines(Path(path), check_question)
-    if not rows:
-        raise UserError(f"{path}: it has no rows; give a .completions.jsonl file")
-    return rows
-
-
-def answers(models: list[str], args: argparse.Namespace, temperature: float) -> "tuple[dict[str, list[Row]], str]":
+def answers(
+    models: list[str], args: argparse.Namespace, temperature: float
+) -> "tuple[dict[str, list[AnsweredQuestion]], str]":
     """(rows by model or file, the verifier of models: --verifier, else the files' own, else the default)."""
     from mindrlhf_lite.evaluation.accuracy import verifier_of
+    from mindrlhf_lite.observe.answer_files import read_completions
 
     found = {model: read_completions(model) for model in models if model.endswith(".jsonl")}
     verifier = args.verifier or next(filter(None, map(verifier_of, found.values())), "qwen_accuracy_reward")
@@ -167,7 +151,7 @@ def describe(result: "Evaluation") -> str:
     )
 
 
-def report(rows: "list[Row]", name: str) -> dict:
+def report(rows: "list[AnsweredQuestion]", name: str) -> dict:
     """Prints accuracy, pass@k and the breakdown; returns them."""
     from mindrlhf_lite.evaluation.accuracy import by_source, correctness, summarise, verifier_of
 
@@ -182,7 +166,7 @@ def report(rows: "list[Row]", name: str) -> dict:
     return {"model": name, **result.as_dict(), "by_source": {source: part.as_dict() for source, part in parts.items()}}
 
 
-def write_result(output: str, result: dict, rows: "dict[str, list[Row]]") -> None:
+def write_result(output: str, result: dict, rows: "dict[str, list[AnsweredQuestion]]") -> None:
     from mindrlhf_lite.observe.writers import write_atomically
 
     for suffix, questions in rows.items():
@@ -223,7 +207,7 @@ def models_of(args: argparse.Namespace, temperature: float) -> list[str]:
 
 
 def report_each(
-    args: argparse.Namespace, temperature: float, verifier: str, rows_by_model: "dict[str, list[Row]]"
+    args: argparse.Namespace, temperature: float, verifier: str, rows_by_model: "dict[str, list[AnsweredQuestion]]"
 ) -> None:
     settings = {"max_tokens": args.max_tokens, "temperature": temperature, "verifier": verifier, "seed": args.seed}
     how = {} if args.files else {"dataset": args.dataset, "settings": settings}  # of a file they are not known
@@ -235,33 +219,7 @@ def report_each(
             write_result(args.output, {**result, **how}, {"": rows})
 
 
-def check_comparable(models: list[str], rows: "list[list[Row]]", is_judged_again: bool) -> None:
-    """Raises UserError unless one verifier judged both sides, which answer the same questions."""
-    from mindrlhf_lite.evaluation.accuracy import judged_differently, verifier_of
-
-    judges = [verifier_of(own) for own in rows]
-    if judges[0] != judges[1] and all(judges):
-        raise UserError(
-            f"--compare: {models[0]} was judged by {judges[0]}, {models[1]} by {judges[1]}: their accuracies say "
-            f"nothing of each other; --verifier {judges[0]} judges both again"
-        )
-    if not all(judges):
-        say("note: a file does not say which verifier judged it: the two may differ; --verifier NAME judges both again")
-    pairs = [rows, *([read_completions(str(path)) for path in pair] for pair in _starts(models))]
-    if not is_judged_again and (count := sum(judged_differently(*pair) for pair in pairs)):
-        raise UserError(
-            f"--compare: {count} equal answers, of these files or of step 0 beside them, are right in one and wrong in "
-            "the other: they were judged differently; --verifier NAME judges both again"
-        )
-    questions = [[(row["prompt"], row["gold"]) for row in side] for side in rows]
-    if questions[0] != questions[1]:
-        raise UserError(
-            f"--compare: {models[0]} and {models[1]} did not answer the same questions ({len(rows[0])} and "
-            f"{len(rows[1])} of them)"
-        )
-
-
-def report_comparison(args: argparse.Namespace, models: list[str], rows: "list[list[Row]]") -> None:
+def report_comparison(args: argparse.Namespace, models: list[str], rows: "list[list[AnsweredQuestion]]") -> None:
     from mindrlhf_lite.evaluation.accuracy import compare, correctness
 
     results = []
@@ -287,6 +245,8 @@ def report_comparison(args: argparse.Namespace, models: list[str], rows: "list[l
 
 def main() -> None:
     args = parse_arguments()
+    from mindrlhf_lite.observe.answer_files import check_comparable
+
     temperature = args.temperature if args.temperature is not None else (0.0 if args.k == 1 else 1.0)
     models = models_of(args, temperature)
     rows_by_model, verifier = answers(models, args, temperature)

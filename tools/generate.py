@@ -39,7 +39,9 @@ from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.files.text_file import printable_lines, say
 
 if TYPE_CHECKING:
+    from mindrlhf_lite.inference.chat import Conversation
     from mindrlhf_lite.inference.model_folder import ModelFolder
+    from mindrlhf_lite.rollout.native import NativeEngine
     from mindrlhf_lite.types import SamplingParams
 
 
@@ -93,7 +95,7 @@ def sampling_of(args: argparse.Namespace, folder: "ModelFolder") -> "SamplingPar
 
 def chat(args: argparse.Namespace) -> None:
     from mindrlhf_lite.data.templates import load_template
-    from mindrlhf_lite.inference.chat import Conversation, answer
+    from mindrlhf_lite.inference.chat import Conversation
     from mindrlhf_lite.inference.model_folder import load_model_folder
     from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.parallel.mesh import Mesh
@@ -123,6 +125,13 @@ def chat(args: argparse.Namespace) -> None:
         else "no chat template: every line is continued as it is"
     )
     say(f"{args.model} ({form}); /new starts over, /exit ends")
+    converse(conversation, engine, sampling, args.seed)
+
+
+def converse(conversation: "Conversation", engine: "NativeEngine", sampling: "SamplingParams", seed: int) -> None:
+    """Answers every line of standard input, until it ends or /exit."""
+    from mindrlhf_lite.inference.chat import answer
+
     turn = 0
     while True:
         try:
@@ -144,7 +153,7 @@ def chat(args: argparse.Namespace) -> None:
                     question,
                     engine,
                     sampling,
-                    (args.seed, turn),
+                    (seed, turn),
                     lambda text: print(printable_lines(text), end="", flush=True),
                 )
                 print()

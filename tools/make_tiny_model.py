@@ -133,7 +133,7 @@ class HeldOut:
     """The model's accuracy on held-out sums, greedily and sampled, by the rollout engine."""
 
     def __init__(self, model: Decoder, tokenizer: Tokenizer, args: argparse.Namespace):
-        from mindrlhf_lite.data.sources import arithmetic_rows
+        from mindrlhf_lite.data.arithmetic import arithmetic_rows
         from mindrlhf_lite.models.decoder import Decoder
         from mindrlhf_lite.reshard.executor import Resharder
         from mindrlhf_lite.reshard.plan import make_plan
@@ -176,7 +176,7 @@ def batches(tokenizer: Tokenizer, args: argparse.Namespace) -> Iterator[list[Tra
     """A step's sums each, with what the tutor writes."""
     import numpy as np
 
-    from mindrlhf_lite.data.sources import arithmetic_rows, num_arithmetic_rows
+    from mindrlhf_lite.data.arithmetic import arithmetic_rows, num_arithmetic_rows
     from mindrlhf_lite.types import TrainSequence
 
     num_train = min(200_000, num_arithmetic_rows(0, "train", args.digits))

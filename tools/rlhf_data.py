@@ -32,17 +32,8 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.commands.tool import (
-    COUNT,
-    COUNT_OR_NONE,
-    DIGITS,
-    POSITIVE,
-    SEED,
-    TOKEN_ID,
-    fail,
-    run_tool,
-    tool_parser,
-)
+from mindrlhf_lite.commands.tool import fail, run_tool
+from mindrlhf_lite.data.conversion_options import conversion_parser
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.files.text_file import say
 from mindrlhf_lite.job.lock import hold_output
@@ -54,126 +45,13 @@ if TYPE_CHECKING:
 
 _BAD_ROWS_SHOWN = 20
 _SOON_CHECKED = 1000  # rows; of more, what is wrong already is said before their answers are checked
-_DATASET_TYPES = ["gsm8k", "deepscaler", "math", "simplerl", "openr1math", "kk", "verl", "trl", "arithmetic", "custom"]
 _LONGEST_OF_MINDSPEED_RL = 2048  # tokens of a prompt: its files do not say, its runs do
 # MindSpeed-RL's names
 _CONFIG_NAMES = {"input": "file_path", "tokenizer_name_or_path": "tokenizer_dir", "output_prefix": "output_path"}
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = tool_parser(__doc__)
-    parser.add_argument("--config", help="YAML with settings by name, of this list or MindSpeed-RL's")
-    parser.add_argument("--tokenizer_dir", help="folder with the tokenizer's files (instead of the next two)")
-    parser.add_argument("--vocab_path", help="vocab.json of a Qwen2 tokenizer")
-    parser.add_argument("--merges_file_path", help="merges.txt of a Qwen2 tokenizer")
-    parser.add_argument(
-        "--dataset_type",
-        choices=_DATASET_TYPES,
-        help="form of the source rows (default: verl's or TRL's, where the first row has it); custom with --map_keys; "
-        "arithmetic without --file_path is generated",
-    )
-    parser.add_argument("--file_path", nargs="+", help="source files (.jsonl, .json, .csv, .parquet)")
-    parser.add_argument(
-        "--ratios",
-        type=POSITIVE,
-        nargs="+",
-        help="shares of the files in the result, until one is used up (default: all rows of all files)",
-    )
-    parser.add_argument(
-        "--map_keys", help='JSON: which fields hold what, {"prompt": .., "response": .., "system": .., "source": ..}'
-    )
-    parser.add_argument(
-        "--keep_columns",
-        default="",
-        help="more fields of the rows, separated by commas, also by dotted paths: verifiers see them as "
-        "completion.columns",
-    )
-    parser.add_argument("--output_path", help="MindRecord file to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace --output_path if it is there")
-    parser.add_argument(
-        "--prompt_type",
-        help="template: plain, qwen, qwen_r1, chat, r1_zero, chat:NAME (of several chat templates that the tokenizer "
-        "names), or FILE.yaml:NAME (default: plain; chat for rows that are messages)",
-    )
-    parser.add_argument(
-        "--max_prompt_length",
-        type=COUNT,
-        default=1024,
-        help="longest prompt in tokens; longer ones are bad rows (default: 1024)",
-    )
-    parser.add_argument(
-        "--seq_length",
-        type=COUNT,
-        default=2048,
-        help="prompt + completion of the later run in tokens; must exceed --max_prompt_length (default: 2048)",
-    )
-    parser.add_argument(
-        "--pad_token_id",
-        type=TOKEN_ID,
-        help="pad prompt_ids to --max_prompt_length with this id (default: no padding; this project needs none)",
-    )
-    parser.add_argument(
-        "--verifier_function",
-        default="",
-        help="verifiers of the later run, separated by commas: each gold answer must be found right by all that judge "
-        "answers",
-    )
-    parser.add_argument(
-        "--verifier_timeout_s",
-        type=POSITIVE,
-        default=10.0,
-        help="seconds that each may take for one of them (default: 10)",
-    )
-    parser.add_argument(
-        "--skip_bad_rows", action="store_true", help="leave bad rows out and list them instead of stopping"
-    )
-    parser.add_argument(
-        "--dedup",
-        action="store_true",
-        help="keep the first of questions that differ in white space only; other gold answers are reported",
-    )
-    parser.add_argument(
-        "--sample", type=COUNT_OR_NONE, default=0, help="use so many rows, chosen by --seed; 0: all (default: 0)"
-    )
-    parser.add_argument("--workers", type=COUNT, default=1, help="processes that tokenize and check (default: 1)")
-    parser.add_argument(
-        "--log_interval",
-        type=COUNT_OR_NONE,
-        default=0,
-        help="rows between lines of progress; 0: a progress bar (default: 0)",
-    )
-    parser.add_argument(
-        "--inspect",
-        type=COUNT_OR_NONE,
-        nargs="?",
-        const=3,
-        default=0,
-        metavar="N",
-        help="print N prompts (3 if not given), bad rows and lengths; no MindRecord",
-    )
-    parser.add_argument(
-        "--num_rows", type=COUNT, default=2000, help="generated arithmetic: number of rows (default: 2000)"
-    )
-    parser.add_argument(
-        "--digits", type=DIGITS, default=2, help="generated arithmetic: digits of each number (default: 2)"
-    )
-    parser.add_argument(
-        "--seed",
-        type=SEED,
-        default=0,
-        help="of sampling, mixing, and of generated arithmetic's held-out sums and order (default: 0)",
-    )
-    parser.add_argument(
-        "--split",
-        choices=["train", "held_out"],
-        default="train",
-        help="generated arithmetic: the splits share no sum, in neither order (default: train)",
-    )
-    return parser
-
-
 def parse_arguments() -> argparse.Namespace:
-    parser = make_parser()
+    parser = conversion_parser(__doc__)
     args = parser.parse_args()
     if args.config:
         args = parser.parse_args([*read_config(args.config, set(vars(args)) - {"config"}), *sys.argv[1:]])
@@ -254,7 +132,8 @@ def read_config(path: str, known: set[str]) -> list[str]:
 
 def read_sources(args: argparse.Namespace) -> "list[list[Question | BadRow]]":
     """The rows of every source."""
-    from mindrlhf_lite.data.sources import arithmetic_rows, as_question, dataset_type, parse_map_keys, read_questions
+    from mindrlhf_lite.data.arithmetic import arithmetic_rows
+    from mindrlhf_lite.data.sources import as_question, dataset_type, parse_map_keys, read_questions
 
     keep = tuple(filter(None, map(str.strip, args.keep_columns.split(","))))
     kind = dataset_type(args.dataset_type, parse_map_keys(args.map_keys or {}), keep)
@@ -280,33 +159,6 @@ def choose(args: argparse.Namespace, parts: "list[list[Prompt]]") -> "list[Promp
         convert.mix(parts, args.ratios, args.seed) if args.ratios else [prompt for part in parts for prompt in part]
     )
     return convert.sample(chosen, args.sample, args.seed) if args.sample else chosen
-
-
-def inspect(prompts: list, count: int, output: Path | None) -> None:
-    """Prints prompts and their lengths; a histogram goes beside the output file where one is named."""
-    import numpy as np
-
-    for prompt in prompts[:count]:
-        say(f"--- row {prompt.row}, {len(prompt.ids)} tokens, gold {prompt.gold!r}\n{prompt.text}")
-    lengths = np.array([len(prompt.ids) for prompt in prompts])
-    median, high, longest = np.percentile(lengths, [50, 95, 100])
-    say(f"--- {len(lengths)} prompts: median {median:.0f} tokens, 95th percentile {high:.0f}, longest {longest:.0f}")
-    if output is None:
-        return
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4))
-    axes.hist(lengths, bins=min(50, int(np.ptp(lengths)) + 1))
-    axes.set_xlabel("prompt length (tokens)")
-    axes.set_ylabel("prompts")
-    figure.tight_layout()
-    path = output.with_name(output.name + ".lengths.png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    say(f"--- histogram in {path}")
 
 
 def open_converter(args: argparse.Namespace, prompt_type: str) -> "Converter":
@@ -391,6 +243,7 @@ def convert(
 def main() -> None:
     args = parse_arguments()
     from mindrlhf_lite.data.kept import kept_path
+    from mindrlhf_lite.data.preview import preview
     from mindrlhf_lite.data.records import Header, Padding, write_prompts
     from mindrlhf_lite.data.sources import BadRow, Question
     from mindrlhf_lite.types import Prompt
@@ -414,7 +267,7 @@ def main() -> None:
         say(*lines, f"Skipped bad rows: {len(bad)}")
     prompts = [replace(prompt, index=index) for index, prompt in enumerate(choose(args, usable))]
     if args.inspect:
-        inspect(prompts, args.inspect, Path(args.output_path) if args.output_path else None)
+        preview(prompts, args.inspect, Path(args.output_path) if args.output_path else None)
         return
     longest = max(len(prompt.ids) for prompt in prompts)
     padding = None if args.pad_token_id is None else Padding(args.pad_token_id, args.max_prompt_length)

@@ -36,13 +36,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_arguments()
-    from mindrlhf_lite.checkpoint.transform import (
-        check_is_new,
-        number_of_tensors,
-        open_checkpoint,
-        read_strategy,
-        transform,
-    )
+    from mindrlhf_lite.checkpoint.open_checkpoint import open_checkpoint, read_strategy
+    from mindrlhf_lite.checkpoint.transform import check_is_new, number_of_tensors, transform
     from mindrlhf_lite.commands.progress import Progress
     from mindrlhf_lite.data.tokenizer import copy_first_tokenizer
     from mindrlhf_lite.observe.host import peak_rss_gb

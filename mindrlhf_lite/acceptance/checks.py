@@ -38,12 +38,12 @@ class Check:
 
 def _kernels(is_fused: bool, device: str) -> Found:
     from mindrlhf_lite.acceptance.kernel_cases import compared, inputs, run
-    from mindrlhf_lite.models.kernels import FUSED, PLAIN
+    from mindrlhf_lite.models.kernels import FUSED_KERNELS, PLAIN
     from mindrlhf_lite.models.precision import FLOAT32, Precision
 
     kernels, precision = PLAIN, FLOAT32
     if is_fused and device != "CPU":
-        kernels, precision = FUSED if device == "Ascend" else PLAIN, Precision.here("bfloat16", is_fused=True)
+        kernels, precision = FUSED_KERNELS if device == "Ascend" else PLAIN, Precision.here("bfloat16", is_fused=True)
     found, figures = {}, {}
     for name, arrays in inputs().items():
         try:

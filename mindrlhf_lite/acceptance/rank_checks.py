@@ -9,11 +9,15 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mindrlhf_lite.files.text_file import write_text
+
+if TYPE_CHECKING:
+    from mindrlhf_lite.config.schema import Config
+    from mindrlhf_lite.types import TrainSequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -22,14 +26,34 @@ _MIB, _TIMES = {"CPU": 16, "Ascend": 64}, {"CPU": 3, "Ascend": 20}
 
 def train(model: str, device: str, degrees: tuple[int, int, int], dtype: str, scratch: str) -> dict[str, Any]:
     """Losses and gradient norms of three updates; every reshard is checked by its checksums."""
-    from mindrlhf_lite.config.load import build_config
     from mindrlhf_lite.learner.statistics import UpdateCounts
     from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
     from mindrlhf_lite.roles.build import build_roles
     from mindrlhf_lite.trainer.annotation import Annotator, with_logprobs
     from mindrlhf_lite.trainer.assembly import assemble_training
     from mindrlhf_lite.trainer.learning_rate import LearningRate
-    from mindrlhf_lite.types import TrainSequence
+
+    config, mesh = _config(model, device, degrees, dtype, scratch), Mesh(device)
+    roles = build_roles(config, mesh)
+    training, schedule = assemble_training(config, mesh, roles), LearningRate.constant(3e-4)
+    sequences = _sequences(roles.model_config.vocab_size)
+    annotator = Annotator(config, roles, training.scoring, roles.residency.phase)
+    sequences = with_logprobs(sequences, annotator.fixed_logprobs(sequences))
+    losses, norms = [], []
+    generated = [np.asarray(sequence.reference_logprobs) for sequence in sequences]
+    for _ in range(3):
+        counts = training.update.run(sequences, generated, config.rl_config.beta, schedule)
+        told = [each.statistics["loss"] for each in gather_objects(mesh.world, counts, UpdateCounts) if each.statistics]
+        losses.append(float(sum(told)))
+        norms.append(counts.grad_norm)
+        with roles.residency.phase("reshard"):
+            roles.resharder.run(roles.residency.source("actor"))
+    return {"losses": losses, "norms": norms, "is_main": mesh.is_main, **_collectives(mesh)}
+
+
+def _config(model: str, device: str, degrees: tuple[int, int, int], dtype: str, scratch: str) -> Config:
+    """Of a short run under the layout."""
+    from mindrlhf_lite.config.load import build_config
 
     data, tensor, stages = degrees
     settings: dict[str, Any] = {
@@ -54,29 +78,20 @@ def train(model: str, device: str, degrees: tuple[int, int, int], dtype: str, sc
     ):
         for key, degree in zip(("data_parallel", "model_parallel", "pipeline_stage"), own, strict=True):
             settings[f"{role}.parallel_config.{key}"] = degree
-    config = build_config(settings)
-    mesh = Mesh(device)
-    roles = build_roles(config, mesh)
-    training, schedule = assemble_training(config, mesh, roles), LearningRate.constant(3e-4)
-    rng, vocabulary = np.random.default_rng(0), roles.model_config.vocab_size
-    sequences = []
+    return build_config(settings)
+
+
+def _sequences(vocabulary: int) -> list[TrainSequence]:
+    """Eight groups of four, of lengths and advantages that differ; the same ones on all ranks."""
+    from mindrlhf_lite.types import TrainSequence
+
+    rng, sequences = np.random.default_rng(0), []
     for _ in range(8):
         prompt = rng.integers(0, vocabulary, 6)
         for length, advantage in ((9, 1.0), (20, -0.7), (3, 0.4), (14, -0.7)):
             ids = np.concatenate([prompt, rng.integers(0, vocabulary, length)]).astype(np.int32)
             sequences.append(TrainSequence.of(ids, len(prompt), advantage))
-    annotator = Annotator(config, roles, training.scoring, roles.residency.phase)
-    sequences = with_logprobs(sequences, annotator.fixed_logprobs(sequences))
-    losses, norms = [], []
-    generated = [np.asarray(sequence.reference_logprobs) for sequence in sequences]
-    for _ in range(3):
-        counts = training.update.run(sequences, generated, config.rl_config.beta, schedule)
-        told = [each.statistics["loss"] for each in gather_objects(mesh.world, counts, UpdateCounts) if each.statistics]
-        losses.append(float(sum(told)))
-        norms.append(counts.grad_norm)
-        with roles.residency.phase("reshard"):
-            roles.resharder.run(roles.residency.source("actor"))
-    return {"losses": losses, "norms": norms, "is_main": mesh.is_main, **_collectives(mesh)}
+    return sequences
 
 
 def _collectives(mesh: Any) -> dict[str, Any]:

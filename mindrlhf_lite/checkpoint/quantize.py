@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from mindrlhf_lite.checkpoint.transform import open_checkpoint, write_mindformers
+from mindrlhf_lite.checkpoint.open_checkpoint import open_checkpoint
+from mindrlhf_lite.checkpoint.transform import write_mindformers
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.files.text_file import open_to_write, write_text
 from mindrlhf_lite.models.mindformers import mindformers_problem, mindformers_settings
@@ -86,6 +87,16 @@ def quantize(model_dir: str | Path, output_dir: str | Path, keep: tuple[str, ...
             raise UserError(f"--keep {' '.join(unknown)}: no layer has that in its name; names are such as {names[-2]}")
         network = _round(network, keep)
         parameters = dict(network.parameters_and_names())
+    _write(output, parameters, settings, keep)
+    int8 = [parameter for parameter in parameters.values() if parameter.dtype == ms.int8]
+    int8_bytes = sum(parameter.nbytes for parameter in int8)
+    return Quantized(len(int8), int8_bytes, sum(parameter.nbytes for parameter in parameters.values()) - int8_bytes)
+
+
+def _write(output: Path, parameters: dict[str, Any], settings: dict[str, Any], keep: tuple[str, ...]) -> None:
+    """model.ckpt and model.yaml. Args: settings: of the model as it was, MindFormers'."""
+    import mindspore as ms
+
     output.mkdir(parents=True)
     ms.save_checkpoint(
         [{"name": name, "data": parameter} for name, parameter in parameters.items()], str(output / "model.ckpt")
@@ -105,9 +116,6 @@ def quantize(model_dir: str | Path, output_dir: str | Path, keep: tuple[str, ...
         output / "model.yaml",
         yaml.safe_dump({"model": {"model_config": quantized, "arch": {"type": "LlamaForCausalLM"}}}, sort_keys=False),
     )
-    int8 = [parameter for parameter in parameters.values() if parameter.dtype == ms.int8]
-    int8_bytes = sum(parameter.nbytes for parameter in int8)
-    return Quantized(len(int8), int8_bytes, sum(parameter.nbytes for parameter in parameters.values()) - int8_bytes)
 
 
 @contextmanager

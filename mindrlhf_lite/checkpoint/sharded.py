@@ -9,7 +9,8 @@ import numpy as np
 
 from mindrlhf_lite.checkpoint.store import find_rank_file
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.models.tensor_files import TensorFile, open_tensor_file
+from mindrlhf_lite.models.open_tensors import open_tensor_file
+from mindrlhf_lite.models.tensor_files import TensorFile
 from mindrlhf_lite.parallel.layout import Box, Strategy
 from mindrlhf_lite.reshard.plan import holdings, intersect, volume
 from mindrlhf_lite.shapes.model_config import ModelConfig
@@ -65,7 +66,7 @@ class ShardedReader:
             file = self._open(place)
             at = [(start - begin, stop - begin) for (start, stop), (begin, _) in zip(common, place.box)]
             at[0] = at[0][0] + place.offset, at[0][1] + place.offset
-            values = file.read(place.key, at)
+            values = file.read(place.key, tuple(at))
             result[tuple(slice(start - begin, stop - begin) for (start, stop), (begin, _) in zip(common, box))] = values
             filled += volume(common)
         if filled != volume(box):

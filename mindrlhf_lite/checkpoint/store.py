@@ -22,7 +22,10 @@ from mindrlhf_lite.commands.resume_hint import steps_in
 from mindrlhf_lite.files.durable import flush, make_folder, place, remove
 from mindrlhf_lite.files.json_file import read_json
 from mindrlhf_lite.files.text_file import write_text
-from mindrlhf_lite.models.tensor_files import TensorToWrite, open_tensor_file, write_ckpt, write_safetensors
+from mindrlhf_lite.models.ckpt_format import write_ckpt
+from mindrlhf_lite.models.open_tensors import open_tensor_file
+from mindrlhf_lite.models.safetensors_format import write_safetensors
+from mindrlhf_lite.models.tensor_files import TensorToWrite
 
 _STATE, _MANIFEST = "state.json", "manifest.json"
 _RANK_FILE = re.compile(r"rank_[0-9]{5,}\.[a-z]+")

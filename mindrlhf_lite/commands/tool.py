@@ -17,7 +17,7 @@ from mindrlhf_lite.commands.signals import Ended, announce, end_on_signals
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.files.text_file import let_console_show_anything, printable_lines
 
-USER_ERROR = 2
+FAILED, USER_ERROR = 1, 2  # exit codes
 _SHOWN = 40  # characters of what was typed
 _NEEDED = ("mindspore", "numpy", "yaml", "tokenizers", "transformers", "safetensors", "jinja2", "tqdm")
 # what the frameworks would say to people who look at the results of a tool; what is set already stays

@@ -35,21 +35,7 @@ def file_problems(config: Config, needs_prompts: bool = True) -> list[str]:
     ):
         if path and needs_prompts and not Path(path).is_file():
             problems.append(f"{key}={path!r}: no such file; make it with tools/rlhf_data.py")
-    if not config.actor_config.load:
-        problems.append(
-            "actor_config.load='': give the Hugging Face folder of the starting model (--actor_checkpoint_path DIR)"
-        )
-    else:
-        problems += _model_problems("actor_config.load", config.actor_config.load, config)
-        actor = config.actor_config.load
-        for key, folder, path in (
-            ("actor_config", actor, config.actor_config.model_config),
-            ("ref_config", config.ref_config.load or actor, config.ref_config.model_config),
-            ("generate_config", actor, config.generate_config.model_config),
-        ):
-            problems += _shape_differences(key, folder, path)
-    if config.ref_config.load and config.ref_config.load != config.actor_config.load:
-        problems += _model_problems("ref_config.load", config.ref_config.load, config)
+    problems += _problems_of_models(config)
     if needs_prompts and not rl.resume_training and has_run(Path(rl.output_dir), Path(config.checkpoint_dir)):
         problems.append(
             f"rl_config.output_dir={rl.output_dir!r}: a run is there already; continue it with "
@@ -71,6 +57,27 @@ def file_problems(config: Config, needs_prompts: bool = True) -> list[str]:
     for key, path in (("rl_config.output_dir", rl.output_dir), ("actor_config.save", config.actor_config.save)):
         if path and (reason := why_not_a_folder(Path(path))):
             problems.append(f"{key}={path!r}: {reason}; give another folder")
+    return problems
+
+
+def _problems_of_models(config: Config) -> list[str]:
+    """Of the folders that the roles start from, and of model files that contradict them."""
+    problems = []
+    if not config.actor_config.load:
+        problems.append(
+            "actor_config.load='': give the Hugging Face folder of the starting model (--actor_checkpoint_path DIR)"
+        )
+    else:
+        problems += _model_problems("actor_config.load", config.actor_config.load, config)
+        actor = config.actor_config.load
+        for key, folder, path in (
+            ("actor_config", actor, config.actor_config.model_config),
+            ("ref_config", config.ref_config.load or actor, config.ref_config.model_config),
+            ("generate_config", actor, config.generate_config.model_config),
+        ):
+            problems += _shape_differences(key, folder, path)
+    if config.ref_config.load and config.ref_config.load != config.actor_config.load:
+        problems += _model_problems("ref_config.load", config.ref_config.load, config)
     return problems
 
 

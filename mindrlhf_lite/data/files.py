@@ -14,10 +14,12 @@ from mindrlhf_lite.files.text_file import check_is_not_utf_16
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
-Row = tuple[int, "dict[str, Any] | ValueError"]  # number in the file, from 1, and the row or what is wrong with it
+NumberedRow = tuple[
+    int, "dict[str, Any] | ValueError"
+]  # number in the file, from 1, and the row or what is wrong with it
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path) -> Iterator[NumberedRow]:
     """All rows of a file, those that cannot be read as errors.
 
     Raises:
@@ -64,7 +66,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | ValueError:
     return found
 
 
-def _line_rows(path: Path) -> Iterator[Row]:
+def _line_rows(path: Path) -> Iterator[NumberedRow]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.removeprefix(BOM_UTF8).strip():
@@ -75,7 +77,7 @@ def _line_rows(path: Path) -> Iterator[Row]:
                 yield number, error
 
 
-def _list_rows(path: Path) -> Iterator[Row]:
+def _list_rows(path: Path) -> Iterator[NumberedRow]:
     try:
         values = parse_json(path.read_bytes(), _object)
     except NotJson as error:
@@ -86,7 +88,7 @@ def _list_rows(path: Path) -> Iterator[Row]:
         yield number, _checked(value)
 
 
-def _csv_rows(path: Path) -> Iterator[Row]:
+def _csv_rows(path: Path) -> Iterator[NumberedRow]:
     csv.field_size_limit(1 << 30)  # solutions are longer than the module's default
     with path.open(newline="", encoding="utf-8-sig") as file:
         try:
@@ -99,7 +101,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from None
 
 
-def _parquet_rows(path: Path) -> Iterator[Row]:
+def _parquet_rows(path: Path) -> Iterator[NumberedRow]:
     try:
         from pyarrow import ArrowInvalid
         from pyarrow.parquet import ParquetFile

@@ -1,22 +1,26 @@
-"""Questions and gold answers: which fields of which data set hold them, and the generated arithmetic task."""
+"""Questions and gold answers: which fields of which data set hold them."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mindrlhf_lite.data.files import read_rows
 from mindrlhf_lite.data.messages import Turns, are_messages, turns_of
+from mindrlhf_lite.data.row_fields import (
+    ABSENT,
+    field_at,
+    field_words,
+    find_field,
+    needed_field,
+    text_field,
+    whole_text,
+)
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.files.json_file import parse_json
-from mindrlhf_lite.files.text_file import check_is_text
 from mindrlhf_lite.rewards.boxes import last_boxed
 from mindrlhf_lite.rewards.knights import knight_statements
 from mindrlhf_lite.rewards.numbers import parse_quantity
@@ -142,75 +146,16 @@ def dataset_type(name: str, map_keys: Mapping[str, str], keep: Sequence[str] = (
     return found
 
 
-_ABSENT = object()
-_SHOWN = 200  # characters of a value in a message
-
-
-def _at(value: Mapping[str, Any], field: str) -> Any:
-    """A field by its name, else by a dotted path into objects and lists ("reward_model.ground_truth")."""
-    found: Any = value
-    if field in value:
-        return value[field]
-    for name in field.split("."):
-        if isinstance(found, Mapping) and name in found:
-            found = found[name]
-        elif isinstance(found, list) and name.isdecimal() and int(name) < len(found):
-            found = found[int(name)]
-        else:
-            return _ABSENT
-    return found
-
-
-def _find(value: Mapping[str, Any], fields: Sequence[str]) -> tuple[str, Any]:
-    """(name, value) of the first field that the row has; ("", None) where it has none."""
-    for name in fields:
-        if (found := _at(value, name)) is not _ABSENT and found is not None:
-            if isinstance(found, ValueError):  # an object in which a key stands twice
-                raise found
-            return name, found
-    return "", None
-
-
-def _words(fields: Sequence[str]) -> str:
-    return " or ".join(map(repr, fields))
-
-
-def _needed(value: Mapping[str, Any], fields: Sequence[str]) -> tuple[str, Any]:
-    name, found = _find(value, fields)
-    if found is None:
-        absent = all(_at(value, field) is _ABSENT for field in fields)
-        there = f"; the row has {', '.join(map(repr, value))}" if value else ""
-        raise UserError(f"field {_words(fields)} is {'missing' + there if absent else 'null'}")
-    return name, found
-
-
-def _text(value: Mapping[str, Any], fields: Sequence[str]) -> str:
-    found = _needed(value, fields)[1]
-    if isinstance(found, int | float | Decimal) and not isinstance(found, bool):
-        if not math.isfinite(found):
-            raise UserError(f"field {_words(fields)} is {found}, which is no number")
-        found = str(found)
-    if not isinstance(found, str) or not found.strip():
-        shown = repr(found) if len(repr(found)) < _SHOWN else f"{repr(found)[:_SHOWN]}..."
-        raise UserError(f"field {_words(fields)} is {shown}, a non-empty string is needed")
-    return _whole(found.strip(), _words(fields))
-
-
-def _whole(text: str, field: str) -> str:
-    check_is_text(text, f"field {field}")
-    return text
-
-
 def _turns(value: Mapping[str, Any], kind: DatasetType) -> Turns | None:
     """The conversation in the prompt's field; None where it is a text."""
-    field, found = _needed(value, kind.prompt)
+    field, found = needed_field(value, kind.prompt)
     if not are_messages(found):
         return None
     turns = turns_of(found, may_answer=field.rpartition(".")[2] == "messages")
     if not turns.question:
         raise UserError(f"field {field!r}: the last user message is empty")
     for text in (turns.question, turns.system, *(content for _, content in turns.before)):
-        _whole(text, repr(field))
+        whole_text(text, repr(field))
     return turns
 
 
@@ -221,16 +166,16 @@ def as_question(row: int, value: Mapping[str, Any], kind: DatasetType, file: str
         ValueError: a field is missing or empty, or there is no gold answer in it.
     """
     turns = _turns(value, kind)
-    source, system, query = (_find(value, fields)[1] for fields in (kind.source, kind.system, kind.query))
-    question = _text(value, kind.prompt) if turns is None else turns.question
-    own_system = _whole(system.strip(), _words(kind.system)) if isinstance(system, str) else ""
+    source, system, query = (find_field(value, fields)[1] for fields in (kind.source, kind.system, kind.query))
+    question = text_field(value, kind.prompt) if turns is None else turns.question
+    own_system = whole_text(system.strip(), field_words(kind.system)) if isinstance(system, str) else ""
     return Question(
         row,
-        "\n".join([question, *([_whole(query.strip(), _words(kind.query))] if _is_text(query) else [])]),
-        kind.gold(_text(value, kind.response)),
+        "\n".join([question, *([whole_text(query.strip(), field_words(kind.query))] if _is_text(query) else [])]),
+        kind.gold(text_field(value, kind.response)),
         own_system or (turns.system if turns else ""),
         file,
-        _whole(str(source), _words(kind.source)) if source is not None else Path(file).stem,
+        whole_text(str(source), field_words(kind.source)) if source is not None else Path(file).stem,
         turns.before if turns else (),
         turns is not None,
         {name: _kept(value, name) for name in kind.keep},
@@ -239,12 +184,12 @@ def as_question(row: int, value: Mapping[str, Any], kind: DatasetType, file: str
 
 def _kept(value: Mapping[str, Any], name: str) -> Any:
     """A field for verifiers, as JSON holds it."""
-    found = _needed(value, (name,))[1]
+    found = needed_field(value, (name,))[1]
     try:
         text = json.dumps(found, ensure_ascii=False, allow_nan=False, default=_as_text)
     except ValueError as error:
         raise UserError(f"field {name!r}, which --keep_columns names, cannot be kept: {error}") from None
-    return json.loads(_whole(text, repr(name)))
+    return json.loads(whole_text(text, repr(name)))
 
 
 def _as_text(value: Any) -> str:
@@ -267,7 +212,7 @@ def recognised_type(path: Path) -> str:
     fields: dict[str, Any] = next((value for _, value in read_rows(path) if isinstance(value, dict)), {})
     asks = [name for name in DATASET_TYPES["trl"].prompt if are_messages(fields.get(name))]
     answers = [name for name in DATASET_TYPES["trl"].response if fields.get(name) is not None]
-    if asks and _at(fields, "reward_model.ground_truth") is not _ABSENT:
+    if asks and field_at(fields, "reward_model.ground_truth") is not ABSENT:
         return "verl"
     if len(asks) == len(answers) == 1:
         return "trl"
@@ -287,35 +232,3 @@ def read_questions(path: Path, kind: DatasetType) -> Iterator[Question | BadRow]
             yield as_question(number, value, kind, str(path))
         except ValueError as error:
             yield BadRow(number, str(error), str(path))
-
-
-def arithmetic_rows(count: int, seed: int, split: str, digits: int = 2) -> Iterator[dict[str, str]]:
-    """`count` distinct sums of two numbers of up to `digits` digits; the train split has no sum of the held-out one, in
-    neither order of its numbers.
-    """
-    pairs = _pairs(seed, split, digits)
-    if count > len(pairs):
-        raise UserError(
-            f"--num_rows {count}: the {split} split of {digits}-digit sums has {len(pairs)} rows; ask for fewer "
-            "or more digits"
-        )
-    for a, b in pairs[:count]:
-        yield {"question": f"{a}+{b}=", "answer": str(a + b)}
-
-
-def num_arithmetic_rows(seed: int, split: str, digits: int = 2) -> int:
-    """How many sums a split of `arithmetic_rows` has."""
-    return len(_pairs(seed, split, digits))
-
-
-def _pairs(seed: int, split: str, digits: int) -> np.ndarray:
-    """int [N, 2]: of a seeded shuffle of all pairs (a, b) the first fifth is held out; the others train, without those
-    that are a held-out one the other way round.
-    """
-    limit = 10**digits
-    order = np.random.default_rng(seed).permutation(limit * limit)
-    held_out, others = np.split(order, [limit * limit // 5])
-    if split == "held_out":
-        return np.stack(np.divmod(held_out, limit), 1)
-    a, b = np.divmod(others, limit)
-    return np.stack([a, b], 1)[~np.isin(b * limit + a, held_out)]

@@ -74,7 +74,7 @@ def write_text(path: str | Path, text: str) -> None:
         file.write(text)
 
 
-# what a rank says last begins so, and ends the job in place of the guard's own words (job/guard.py)
+# what a rank says last begins so, and ends the job in place of the guard's own words (job/verdict.py)
 _LAST_WORDS = re.compile(r"error: (?=rank )")
 _OWN_START = re.compile(r"(error: )?(rank \d+: )?")
 

@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,7 +29,8 @@ from mindrlhf_lite.commands.signals import STOP_FILE_VARIABLE
 from mindrlhf_lite.commands.tool import USER_ERROR, fail, tool_parser
 from mindrlhf_lite.files.text_file import let_console_show_anything, write_text
 from mindrlhf_lite.job import SECOND_NODE_VARIABLE
-from mindrlhf_lite.job.guard import GUARDED_VARIABLE, STATUS_VARIABLE, forget_hint, guard_command
+from mindrlhf_lite.job.guard import STATUS_VARIABLE
+from mindrlhf_lite.job.guarded_rank import GUARDED_VARIABLE, forget_hint, guard_command
 from mindrlhf_lite.job.key import KEY_VARIABLE, new_key
 from mindrlhf_lite.job.lifelines import die_with_parent
 from mindrlhf_lite.job.limits import why_no_process
@@ -68,6 +70,53 @@ def run(args: argparse.Namespace) -> int:
     if any(_flag_name(word) in _STARTS_NOTHING for word in args.arguments):
         environment = {**os.environ, "MS_WORKER_NUM": str(args.ranks), "LOCAL_RANKS": str(local)}
         return subprocess.call([sys.executable, args.script, *args.arguments], env=environment)
+    port = _checked_port(args, local)
+    log_dir = Path(args.log_dir)
+    log_dir.mkdir(parents=True, exist_ok=True)
+    files = _JobFiles(log_dir / f"job_status_{os.getpid()}", log_dir / f"job_stop_{os.getpid()}")
+    environment = _environment(args, local, files)
+    first_log = log_dir.absolute() / f"worker_{max(args.node_rank, 0) * local}.log"
+    forget_hint(first_log)
+    job = _start_msrun(_msrun_command(args, local, port), log_dir, environment)
+    guard = subprocess.Popen(
+        guard_command(job.pid, first_log),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**environment, "MS_WORKER_NUM": str(args.ranks)},  # whether other hosts have ranks too
+    )
+    received = _listen(job, files)
+    assert job.stdout is not None
+    copier = threading.Thread(target=_copy, args=(job.stdout,))
+    copier.start()
+    while copier.is_alive():
+        copier.join(0.2)  # signals are taken between
+    code = job.wait()
+    guard.wait()
+    code = 128 + received[0] if received else _found_code(code, files.status, log_dir)
+    files.remove()
+    return code
+
+
+@dataclass(frozen=True)
+class _JobFiles:
+    """What this program, its guard and its ranks tell one another by."""
+
+    status: Path  # why the job was ended, then its exit code
+    stop: Path  # there: the run is to stop after this step
+
+    @property
+    def saves(self) -> Path:
+        """There: the run stops by itself at SIGTERM, with a checkpoint (rl_config.on_sigterm=save)."""
+        return self.stop.with_suffix(".saves")
+
+    def remove(self) -> None:
+        for leftover in (self.status, self.stop, self.saves):
+            leftover.unlink(missing_ok=True)
+
+
+def _checked_port(args: argparse.Namespace, local: int) -> int:
+    """The port where node 0 is to be met; ends the program where the numbers do not go together, or it is taken."""
     if not 1 <= local <= args.ranks:
         fail(f"--ranks {args.ranks} --local_ranks {local}: at least one rank, and no more here than in all")
     if args.master_port == 0 and local != args.ranks:
@@ -77,46 +126,49 @@ def run(args: argparse.Namespace) -> int:
     port = args.master_port or free_port()
     if args.node_rank <= 0 and is_taken(args.master_addr, port):
         fail(taken_message("--master_port", args.master_addr, port))
-    log_dir = Path(args.log_dir)
-    log_dir.mkdir(parents=True, exist_ok=True)
-    status, stop_file = log_dir / f"job_status_{os.getpid()}", log_dir / f"job_stop_{os.getpid()}"
-    command = [
+    return int(port)
+
+
+def _msrun_command(args: argparse.Namespace, local: int, port: int) -> list[str]:
+    return [
         str(Path(sys.executable).with_name("msrun")),
-        *(
-            f"--worker_num={args.ranks}",
-            f"--local_worker_num={local}",
-            f"--master_addr={args.master_addr}",
-            f"--master_port={port}",
-        ),
-        *(
-            f"--node_rank={args.node_rank}",
-            f"--cluster_time_out={args.cluster_time_out}",
-            "--join=True",
-            f"--log_dir={log_dir}",
-        ),
+        f"--worker_num={args.ranks}",
+        f"--local_worker_num={local}",
+        f"--master_addr={args.master_addr}",
+        f"--master_port={port}",
+        f"--node_rank={args.node_rank}",
+        f"--cluster_time_out={args.cluster_time_out}",
+        "--join=True",
+        f"--log_dir={Path(args.log_dir)}",
         *(args.script, *args.arguments),
     ]
+
+
+def _environment(args: argparse.Namespace, local: int, files: _JobFiles) -> dict[str, str]:
+    """Of msrun and its ranks."""
     # msrun starts its ranks with the first python on the PATH
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     environment = {
         "GLOG_v": "3",
         **os.environ,
         "PATH": path,
-        STATUS_VARIABLE: str(status.absolute()),
+        STATUS_VARIABLE: str(files.status.absolute()),
+        STOP_FILE_VARIABLE: str(files.stop.absolute()),
+        GUARDED_VARIABLE: "1",
         "LOCAL_RANKS": str(local),
     }
     if sys.stdout.isatty():
         environment[TERMINAL_VARIABLE] = "1"
-    environment[STOP_FILE_VARIABLE] = str(stop_file.absolute())
     if local == args.ranks:
         environment.setdefault(KEY_VARIABLE, new_key())
     if args.node_rank > 0:
         environment[SECOND_NODE_VARIABLE] = "1"
-    first_log = log_dir.absolute() / f"worker_{max(args.node_rank, 0) * local}.log"
-    forget_hint(first_log)
-    environment[GUARDED_VARIABLE] = "1"
+    return environment
+
+
+def _start_msrun(command: list[str], log_dir: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     with (log_dir / "msrun.log").open("wb") as log:
-        job = subprocess.Popen(
+        return subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -124,52 +176,40 @@ def run(args: argparse.Namespace) -> int:
             env=environment,
             preexec_fn=lambda: die_with_parent(signal.SIGTERM),  # and the guard ends the ranks
         )
-    guard = subprocess.Popen(
-        guard_command(job.pid, first_log),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-        env={**environment, "MS_WORKER_NUM": str(args.ranks)},  # whether other hosts have ranks too
-    )
+
+
+def _listen(job: subprocess.Popen[bytes], files: _JobFiles) -> list[int]:
+    """From now on signals end the job. Returns those that come, a list that grows."""
     received: list[int] = []
 
     def stop(number: int, frame: Any) -> None:
-        if (
-            number == signal.SIGTERM and stop_file.with_suffix(".saves").exists() and not stop_file.exists()
-        ):  # rl_config.on_sigterm=save
-            stop_file.touch()
+        if number == signal.SIGTERM and files.saves.exists() and not files.stop.exists():
+            files.stop.touch()
             print("\nSIGTERM: the run stops after this step, with a checkpoint", file=sys.stderr, flush=True)
             return
         if not received:
-            write_text(
-                status, f"{'interrupted' if number == signal.SIGINT else f'stopped by {signal.Signals(number).name}'}\n"
-            )
+            why = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
+            write_text(files.status, f"{why}\n")
         received.append(number)
         job.terminate()  # the guard ends the ranks, and says so
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup
             signal.signal(number, stop)
-    assert job.stdout is not None
-    copier = threading.Thread(target=_copy, args=(job.stdout,))
-    copier.start()
-    while copier.is_alive():
-        copier.join(0.2)  # signals are taken between
-    code = job.wait()
-    guard.wait()
-    if received:
-        code = 128 + received[0]
-    elif status.is_file():
-        code = int(status.read_text(encoding="ascii"))  # what the guard found
-    elif code != 0:
-        print(
-            f"error: msrun ended with exit code {code}; see {log_dir}/msrun.log and {log_dir}/worker_0.log",
-            file=sys.stderr,
-        )
-        code = 1 if code != USER_ERROR else code
-    for leftover in (status, stop_file, stop_file.with_suffix(".saves")):
-        leftover.unlink(missing_ok=True)
-    return code
+    return received
+
+
+def _found_code(code: int, status: Path, log_dir: Path) -> int:
+    """The job's exit code, where nobody stopped it. Args: code: msrun's own."""
+    if status.is_file():
+        return int(status.read_text(encoding="ascii"))  # what the guard found
+    if code == 0:
+        return 0
+    print(
+        f"error: msrun ended with exit code {code}; see {log_dir}/msrun.log and {log_dir}/worker_0.log",
+        file=sys.stderr,
+    )
+    return 1 if code != USER_ERROR else code
 
 
 def _copy(source: IO[bytes]) -> None:

@@ -39,6 +39,26 @@ def parser_of_main() -> argparse.ArgumentParser:
         help=f"a recipe, {', '.join(PRESETS)}: the file's settings of the objective give way to it and to defaults; "
         "keys of the command line replace both (--dry_run prints it)",
     )
+    _add_dry_run(parser)
+    parser.add_argument(
+        "--only_save_strategy",
+        action="store_true",
+        help="write the actor's parallel strategy to OUTPUT/strategy.json, for tools/transform_checkpoint.py, and stop",
+    )
+    parser.add_argument(
+        "--resume_training",
+        nargs="?",
+        const="true",
+        metavar="true|false",
+        help="continue from the newest complete checkpoint",
+    )
+    for flag, key in FLAGS.items():
+        parser.add_argument(f"--{flag}", help=f"short for --{key}=VALUE")
+    return parser
+
+
+def _add_dry_run(parser: argparse.ArgumentParser) -> None:
+    """What looks at a run and starts none."""
     parser.add_argument(
         "--dry_run",
         action="store_true",
@@ -61,18 +81,3 @@ def parser_of_main() -> argparse.ArgumentParser:
         help="with --dry_run: also compile every phase of a step for Ascend, without one, and say what memory it takes "
         "and which operators have no kernel there (minutes; needs gcc and binutils, or CANN)",
     )
-    parser.add_argument(
-        "--only_save_strategy",
-        action="store_true",
-        help="write the actor's parallel strategy to OUTPUT/strategy.json, for tools/transform_checkpoint.py, and stop",
-    )
-    parser.add_argument(
-        "--resume_training",
-        nargs="?",
-        const="true",
-        metavar="true|false",
-        help="continue from the newest complete checkpoint",
-    )
-    for flag, key in FLAGS.items():
-        parser.add_argument(f"--{flag}", help=f"short for --{key}=VALUE")
-    return parser

@@ -16,7 +16,7 @@ from mindrlhf_lite.commands.resume_hint import ResumeHint
 from mindrlhf_lite.commands.tool import USER_ERROR
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.files.text_file import printable_lines, write_text
-from mindrlhf_lite.job.guard import has_guard, withdraw_hint
+from mindrlhf_lite.job.guarded_rank import has_guard, withdraw_hint
 from mindrlhf_lite.job.limits import why_no_process
 from mindrlhf_lite.observe.health import Unhealthy
 from mindrlhf_lite.observe.host_monitor import MemoryIsShort

@@ -15,7 +15,7 @@ from mindrlhf_lite.config.load import ConfigError
 from mindrlhf_lite.config.micro_batches import with_number
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.job.guard import start_guard, tell_guard
+from mindrlhf_lite.job.guarded_rank import start_guard, tell_guard
 from mindrlhf_lite.job.lifelines import end_rank_after_msrun
 from mindrlhf_lite.job.lock import FolderIsTaken, lock_folder
 from mindrlhf_lite.job.whereabouts import Whereabouts

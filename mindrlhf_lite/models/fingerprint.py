@@ -33,7 +33,7 @@ def model_fingerprint(folder: str | Path) -> str:
     for spec in sorted(parameter_specs(config), key=lambda spec: spec.name):
         digest.update(f"{spec.name} {spec.shape}".encode())
         for first, last in _rows(spec.shape):
-            box = [(first, last), *((0, extent) for extent in spec.shape[1:])]
+            box = ((first, last), *((0, extent) for extent in spec.shape[1:]))
             digest.update(np.ascontiguousarray(reader.read(spec.name, box)).tobytes())
     return digest.hexdigest()
 

@@ -9,7 +9,6 @@ there (rope_freqs) and settings here.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.models.gguf_file import GgufFile
 from mindrlhf_lite.models.hf_weights import check_names_and_shapes
+from mindrlhf_lite.parallel.layout import Box
 from mindrlhf_lite.shapes.model_config import ARCHITECTURES, ModelConfig, RopeScaling
 from mindrlhf_lite.shapes.parameters import parameter_specs
 
@@ -69,7 +69,7 @@ class GgufModel:
         """F32, F16 or BF16: what holds the values of tensor `name` without loss."""
         return self.file.tensors[self._names[name]].dtype
 
-    def read(self, name: str, box: Sequence[tuple[int, int]]) -> np.ndarray:
+    def read(self, name: str, box: Box) -> np.ndarray:
         """float32 values of a box ((start, stop) of every dimension) of tensor `name`."""
         (start, stop), *rest = box
         rows: np.ndarray | slice = slice(start, stop)

@@ -12,7 +12,9 @@ import numpy as np
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.files.json_file import read_json
 from mindrlhf_lite.files.text_file import write_text
-from mindrlhf_lite.models.tensor_files import Progress, TensorFile, TensorToWrite, read_header, write_safetensors
+from mindrlhf_lite.models.safetensors_format import read_header, write_safetensors
+from mindrlhf_lite.models.tensor_files import OnTensor, TensorFile, TensorToWrite
+from mindrlhf_lite.parallel.layout import Box
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import ParameterSpec, parameter_specs
 
@@ -107,7 +109,7 @@ class WeightReader:
     def names(self) -> list[str]:
         return list(self._files)
 
-    def read(self, name: str, box: Sequence[tuple[int, int]]) -> np.ndarray:
+    def read(self, name: str, box: Box) -> np.ndarray:
         """float32 values of a box ((start, stop) of every dimension) of tensor `name`."""
         return self._files[name].read(name, box)
 
@@ -116,7 +118,7 @@ class WeightReader:
         return self._files[name].entries[name].dtype
 
     def read_whole(self, name: str) -> np.ndarray:
-        return self.read(name, [(0, extent) for extent in self._files[name].entries[name].shape])
+        return self.read(name, tuple((0, extent) for extent in self._files[name].entries[name].shape))
 
 
 def load_weights(model_dir: str | Path, config: ModelConfig) -> dict[str, np.ndarray]:
@@ -170,7 +172,7 @@ def write_hf_model(
     pad_token_id: int | None,
     max_file_bytes: int = MAX_FILE_BYTES,
     dtype: Callable[[str], str] = all_float32,
-    progress: Progress = lambda count: None,
+    progress: OnTensor = lambda count: None,
 ) -> None:
     """Writes config.json and model.safetensors (several files with an index above `max_file_bytes`), a piece in memory
     at a time; atomic per file.

@@ -262,7 +262,7 @@ class Kernels:
 
 
 PLAIN = Kernels(Norm, Rotary, Gate, CausalAttention, PackedAttention, KnownAttention, DecodeAttention)
-FUSED = Kernels(
+FUSED_KERNELS = Kernels(
     FusedNorm,
     FusedRotary,
     FusedGate,
@@ -278,5 +278,5 @@ def kernels_of(precision: Precision, head_dim: int) -> Kernels:
     if not precision.has_fused_kernels:
         return PLAIN
     if head_dim % 16:
-        return replace(PLAIN, norm=FUSED.norm, rotary=FUSED.rotary, gate=FUSED.gate)
-    return FUSED
+        return replace(PLAIN, norm=FUSED_KERNELS.norm, rotary=FUSED_KERNELS.rotary, gate=FUSED_KERNELS.gate)
+    return FUSED_KERNELS

@@ -16,7 +16,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from mindrlhf_lite.models.tensor_files import narrow_bfloat16, widen_bfloat16
+from mindrlhf_lite.models.stored_numbers import narrow_bfloat16, widen_bfloat16
 
 
 @dataclass(frozen=True)

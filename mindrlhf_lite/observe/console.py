@@ -9,7 +9,7 @@ import sys
 import time
 
 from mindrlhf_lite.commands.progress import Progress
-from mindrlhf_lite.job.whereabouts import Whereabouts
+from mindrlhf_lite.job.whereabouts import RUN_BAR, Whereabouts
 from mindrlhf_lite.types import StepMetrics
 
 _WITHOUT_GRAPHS = ("reward", "reshard", "save", "finish")  # phases in which nothing is compiled
@@ -32,7 +32,7 @@ class Console:
         self._bar = Progress(
             last_step,
             "step",
-            "grpo",
+            RUN_BAR,
             initial=first_step - 1,
             file=sys.stdout,
             is_shown=is_main and progress_bar,
@@ -55,7 +55,7 @@ class Console:
             self.say("compiling graphs: the first step takes several times as long as the others")
         text = f"{name}, compiling" if name not in _WITHOUT_GRAPHS and not self._has_stepped else name
         self._whereabouts.note(f"step {self._step}, {text}")
-        self._bar.describe(f"grpo {text:<9}")
+        self._bar.describe(f"{RUN_BAR} {text:<9}")
 
     def begin(self, step: int) -> None:
         """The phases from now on are this step's."""

@@ -5,216 +5,20 @@ and no script.
 from __future__ import annotations
 
 import html
-import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mindrlhf_lite.evaluation.intervals import mean_interval
-from mindrlhf_lite.files.text_file import printable, write_text
-from mindrlhf_lite.observe.plots import drawable
+from mindrlhf_lite.files.text_file import write_text
+from mindrlhf_lite.observe.lab_curves import COLOURS, SMOOTHING, draw_curves
 from mindrlhf_lite.observe.run_files import accuracies
-from mindrlhf_lite.observe.runs import Point, Run, incomparable, seeds_of, unhealthy
-from mindrlhf_lite.observe.self_correction import RULES, SelfCorrection, find_self_correction
+from mindrlhf_lite.observe.runs import Run, incomparable, seeds_of, unhealthy
+from mindrlhf_lite.observe.self_correction import RULES
+from mindrlhf_lite.observe.worth_reading import Example, best_and_worst, most_improved, self_corrections
 
-COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2")
-CURVES = {
-    "reward": ("mean reward", "reward/mean"),
-    "correct": ("share of right completions in training", "reward/outcome/correct"),
-    "accuracy": ("held-out accuracy", "eval/accuracy"),
-    "loss": ("loss", "loss/total"),
-    "kl": ("KL to the reference (nats a token)", "loss/kl"),
-    "length": ("completion length (tokens)", "completion/mean_tokens"),
-}
-SELF_CORRECTION = ("self_correction", "share of completions that seem to correct themselves")
-_SMOOTHING = 0.3  # weight of a new value in the moving average
-_SHOWN = 3  # completions of a kind and run
 _MOMENTS = ("before", "after")
 _NOT_COMPARED = ("output_dir", "save", "swap_dir")  # settings that differ between any two runs
-
-
-# --- curves ---
-
-
-def smooth(points: Sequence[Point]) -> list[Point]:
-    """Exponential moving average of the values."""
-    average, result = points[0][1], []
-    for step, value in points:
-        average += _SMOOTHING * (value - average)
-        result.append((step, average))
-    return result
-
-
-def mean_and_range(lines: Sequence[Sequence[Point]]) -> list[tuple[float, float, float, float]]:
-    """(step, mean, lowest, highest) at the steps that all lines have."""
-    values = [dict(line) for line in lines if line]
-    steps = sorted(set.intersection(*map(set, values))) if values else []
-    columns = [[line[step] for line in values] for step in steps]
-    return [(step, sum(own) / len(own), min(own), max(own)) for step, own in zip(steps, columns, strict=True)]
-
-
-def _drawable(points: Sequence[Point]) -> list[Point]:
-    return [(step, drawable(value)) for step, value in points]
-
-
-def draw_curves(runs: Sequence[Run], folder: Path) -> dict[str, tuple[str, str]]:
-    """Writes a PNG a curve that any run has values for. Returns title and SVG text by name."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    pyplot.rcParams["svg.fonttype"] = "none"
-    groups = seeds_of(runs)
-    series: dict[str, tuple[str, list[list[list[Point]]]]] = {
-        name: (title, [[_drawable(run.points(key)) for run in own] for own in groups.values()])
-        for name, (title, key) in CURVES.items()
-    }
-    series[SELF_CORRECTION[0]] = (
-        SELF_CORRECTION[1],
-        [[run.self_correction_points() for run in own] for own in groups.values()],
-    )
-    drawn = {}
-    for name, (title, lines) in series.items():
-        if not any(any(own) for own in lines):
-            continue
-        figure, axes = pyplot.subplots(figsize=(6.2, 3.6))
-        for index, (run_name, own) in enumerate(zip(groups, lines, strict=True)):
-            colour = COLOURS[index % len(COLOURS)]
-            points = own[0]
-            if len(own) > 1:
-                band = mean_and_range(own)
-                points = [(step, mean) for step, mean, _, _ in band]
-                axes.fill_between(
-                    [row[0] for row in band],
-                    [row[2] for row in band],
-                    [row[3] for row in band],
-                    color=colour,
-                    alpha=0.1,
-                )
-            elif len(points) >= 20:
-                axes.plot(*zip(*points, strict=True), color=colour, alpha=0.25, linewidth=1)
-                points = smooth(points)
-            if points:
-                axes.plot(
-                    *zip(*points, strict=True),
-                    color=colour,
-                    linewidth=2,
-                    label=f" {printable(run_name)}",
-                    marker="o" if len(points) < 20 else None,
-                    markersize=4,
-                )
-        axes.set_xlabel("step")
-        axes.set_title(title, fontsize=11)
-        axes.grid(alpha=0.3)
-        for entry in axes.legend(fontsize=9).get_texts():
-            entry.set_parse_math(False)  # names are no formulas
-        figure.tight_layout()
-        figure.savefig(folder / f"{name}.png", dpi=120)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None})
-        pyplot.close(figure)
-        drawn[name] = (title, text.getvalue()[text.getvalue().index("<svg") :])
-    return drawn
-
-
-# --- completions worth reading ---
-
-
-@dataclass(frozen=True)
-class Example:
-    """A completion, with what is said above it; `mark` is highlighted."""
-
-    heading: str
-    prompt: str
-    completion: str
-    mark: SelfCorrection | None = None
-
-
-def _late(run: Run) -> list[tuple[int, dict[str, Any]]]:
-    """(step, row) of the last quarter of the steps with completions."""
-    steps = list(run.steps)
-    return [(step, row) for step in steps[-max(1, len(steps) // 4) :] for row in run.steps[step]]
-
-
-def best_and_worst(run: Run) -> tuple[list[Example], list[Example]]:
-    """Of the last quarter of the steps: highest and lowest rewards, newest first, a question once."""
-
-    def pick(order: Callable[[tuple[int, dict[str, Any]]], Any]) -> list[Example]:
-        shown: dict[str, Example] = {}
-        for step, row in sorted(_late(run), key=order):
-            heading = (
-                f"step {step}, reward {row['reward']:.3g}, {row['outcome']}, {row['tokens']} tokens, gold {row['gold']}"
-            )
-            shown.setdefault(row["prompt"], Example(heading, row["prompt"], row["completion"]))
-            if len(shown) == _SHOWN:
-                break
-        return list(shown.values())
-
-    return pick(lambda pair: (-pair[1]["reward"], -pair[0])), pick(lambda pair: (pair[1]["reward"], -pair[0]))
-
-
-def most_improved(run: Run) -> list[tuple[Example, Example]]:
-    """Questions that gained most, first and last answer: held-out ones between the first and the last evaluation, else
-    those trained on more than once.
-    """
-    pairs: list[tuple[float, Example, Example]] = []
-    if len(run.evaluations) > 1:
-        first, last = min(run.evaluations), max(run.evaluations)
-        before, after = run.evaluations[first], run.evaluations[last]
-        later = {row["index"]: row for row in after}
-        for row in before:
-            if row["index"] in later:
-                old, new = row["completions"], later[row["index"]]["completions"]
-                gain = sum(c["correct"] for c in new) / len(new) - sum(c["correct"] for c in old) / len(old)
-                texts = (
-                    next((c["text"] for c in old if not c["correct"]), ""),
-                    next((c["text"] for c in new if c["correct"]), ""),
-                )
-                heads = (f"before, evaluation at step {first}, gold {row['gold']}", f"after, evaluation at step {last}")
-                pairs.append(
-                    (gain, Example(heads[0], row["prompt"], texts[0]), Example(heads[1], row["prompt"], texts[1]))
-                )
-    else:
-        seen: dict[str, list[tuple[int, list[dict[str, Any]]]]] = {}
-        for step, rows in run.steps.items():
-            for prompt in dict.fromkeys(row["prompt"] for row in rows):
-                seen.setdefault(prompt, []).append((step, [row for row in rows if row["prompt"] == prompt]))
-        for prompt, visits in seen.items():
-            if len(visits) > 1:
-                (first, old), (last, new) = visits[0], visits[-1]
-                gain = sum(row["reward"] for row in new) / len(new) - sum(row["reward"] for row in old) / len(old)
-                low, high = min(old, key=lambda row: row["reward"]), max(new, key=lambda row: row["reward"])
-                heads = (
-                    f"step {first}, reward {low['reward']:.3g}, gold {low['gold']}",
-                    f"step {last}, reward {high['reward']:.3g}",
-                )
-                pairs.append(
-                    (gain, Example(heads[0], prompt, low["completion"]), Example(heads[1], prompt, high["completion"]))
-                )
-    pairs = [pair for pair in sorted(pairs, key=lambda pair: -pair[0]) if pair[0] > 0]
-    return [(old, new) for _, old, new in pairs[:_SHOWN]]
-
-
-def self_corrections(run: Run) -> list[Example]:
-    """Candidates of all steps: right answers first, newest first, a question once."""
-    found = []
-    for step, rows in run.steps.items():
-        for row in rows:
-            if (mark := find_self_correction(row["completion"])) is not None:
-                found.append((row["outcome"] != "correct", -step, row, mark))
-    shown: dict[str, Example] = {}
-    for _, minus_step, row, mark in sorted(found, key=lambda entry: entry[:2]):
-        heading = f"step {-minus_step}, {row['outcome']}, gold {row['gold']}; rule: {mark.rule}"
-        shown.setdefault(row["prompt"], Example(heading, row["prompt"], row["completion"], mark))
-        if len(shown) == 2 * _SHOWN:
-            break
-    return list(shown.values())
-
-
-# --- the page ---
-
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 82rem; padding: 0 1rem; color: #222; }
 table { border-collapse: collapse; margin: .5rem 0 1.5rem; }
@@ -379,7 +183,7 @@ def page_of(runs: Sequence[Run], drawn: Mapping[str, str]) -> str:
 <h2>Settings that differ</h2>
 {_settings(firsts)}
 <h2>Curves</h2>
-<p>Strong lines are moving averages (a new value weighs {_SMOOTHING}), faint ones the values.
+<p>Strong lines are moving averages (a new value weighs {SMOOTHING}), faint ones the values.
 Rewards of runs with different verifier weights cannot be compared.</p>
 <div class="curves">{curves}</div>
 <h2>Completions</h2>

@@ -20,12 +20,12 @@ from mindspore import Tensor, nn, ops
 
 from mindrlhf_lite.parallel.mesh import Axis
 
-BUCKET_BYTES = 64 << 20
+GRADIENT_BUCKET_BYTES = 64 << 20
 
 _concat = ops.Concat(0)
 
 
-def plan_buckets(sizes: Sequence[int], bucket_bytes: int = BUCKET_BYTES) -> list[tuple[int, int]]:
+def plan_buckets(sizes: Sequence[int], bucket_bytes: int = GRADIENT_BUCKET_BYTES) -> list[tuple[int, int]]:
     """Cuts float32 tensors of `sizes` elements, in order, into runs [start, end) of at most `bucket_bytes` (or one
     tensor).
     """
@@ -233,7 +233,7 @@ class SumOverAxis(nn.Cell):
         shapes: of the tensors, in order.
     """
 
-    def __init__(self, axis: Axis | None, shapes: Sequence[tuple[int, ...]], bucket_bytes: int = BUCKET_BYTES):
+    def __init__(self, axis: Axis | None, shapes: Sequence[tuple[int, ...]], bucket_bytes: int = GRADIENT_BUCKET_BYTES):
         super().__init__(auto_prefix=False)
         self.is_identity = axis is None or not shapes
         self.shapes = tuple(tuple(shape) for shape in shapes)

@@ -22,7 +22,7 @@ Box = tuple[tuple[int, int], ...]  # (start, stop) of every dimension, in the wh
 
 EMBEDDING, HEAD, FINAL_NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
 # what engines with fused linears call them, and what they are made of
-FUSED = {
+FUSED_PARAMETERS = {
     "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
 }
@@ -177,10 +177,13 @@ def _buffer(spec: ParameterSpec, strategy: Strategy, at: Coordinates) -> Buffer:
 
 
 def _fuse(buffers: list[Buffer]) -> list[Buffer]:
-    """Joins the buffers of FUSED groups along their rows, each where its first member stood."""
+    """Joins the buffers of FUSED_PARAMETERS groups along their rows, each where its first member stood."""
     by_name, done, result = {buffer.name: buffer for buffer in buffers}, set(), []
     for buffer in buffers:
-        group = next(((fused, old) for fused, olds in FUSED.items() for old in olds if f".{old}." in buffer.name), None)
+        group = next(
+            ((fused, old) for fused, olds in FUSED_PARAMETERS.items() for old in olds if f".{old}." in buffer.name),
+            None,
+        )
         if group is None:
             result.append(buffer)
             continue
@@ -189,7 +192,11 @@ def _fuse(buffers: list[Buffer]) -> list[Buffer]:
         if name in done:
             continue
         done.add(name)
-        members, parts, offset = [by_name[buffer.name.replace(old, member)] for member in FUSED[fused]], [], 0
+        members, parts, offset = (
+            [by_name[buffer.name.replace(old, member)] for member in FUSED_PARAMETERS[fused]],
+            [],
+            0,
+        )
         for member in members:
             parts += [Part(part.tensor, part.box, part.offset + offset) for part in member.parts]
             offset += member.shape[0]

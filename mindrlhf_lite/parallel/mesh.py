@@ -7,22 +7,23 @@ degrees live on the same ranks; axes over the same ranks share a group.
 
 from __future__ import annotations
 
-import hmac
 import os
-import secrets
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mindrlhf_lite.files.wire import BadMessage, from_bytes, to_bytes
-from mindrlhf_lite.job.key import find_key, forget_key, given_key, leave_key, log_folder
+from mindrlhf_lite.job.key import log_folder
 from mindrlhf_lite.job.ports import free_port
 from mindrlhf_lite.parallel.arrivals import Arrivals, own_address
 from mindrlhf_lite.parallel.dims import Coordinates, ParallelDims
+from mindrlhf_lite.parallel.key_agreement import agree_on_key
+from mindrlhf_lite.parallel.process_context import set_process_context
 from mindrlhf_lite.parallel.signing import ForgedMessage, Signer
 
 _MOST_BYTES = 1 << 30  # of a message
@@ -137,23 +138,7 @@ class Mesh:
         is_deterministic: bool = True,
         shared_folder: Path | None = None,
     ):
-        import mindspore as ms
-
-        if device_target != "CPU":
-            # ranks compile and save for minutes while others wait in a collective
-            os.environ.setdefault("HCCL_EXEC_TIMEOUT", "7200")
-            if is_deterministic:
-                os.environ.setdefault("HCCL_DETERMINISTIC", "true")
-        ms.set_device(device_target)
-        # graph mode runs a graph on the calling thread: in PyNative mode that thread spins on a queue meanwhile, which
-        # took a third of two cores from the operators. 24 layers exceed the default call depth, 1000
-        ms.set_context(mode=ms.GRAPH_MODE, max_call_depth=10_000)
-        if device_target == "CPU":  # more dispatching threads than one do the same
-            ms.set_context(runtime_num_threads=num_threads or 1)
-        else:
-            if num_threads:
-                ms.set_context(runtime_num_threads=num_threads)
-            ms.set_deterministic(is_deterministic)
+        set_process_context(device_target, num_threads, is_deterministic)
         self.world_size = launched_world_size()
         self.rank = 0
         self._axes: dict[tuple[int, ...], Axis] = {}
@@ -166,7 +151,8 @@ class Mesh:
         self._signer: Signer | None = None
         self.world = self._axis_of([range(self.world_size)])
         if self.world is not None and not is_simulated():
-            self._signer = Signer(self._agree_on_key(self.world, shared_folder or log_folder()), self.rank)
+            gather = partial(_gather_words, self.world)
+            self._signer = Signer(agree_on_key(gather, self.is_main, shared_folder or log_folder()), self.rank)
             self.world = self._axes[self.world.ranks] = replace(self.world, signer=self._signer)
         if self.world is not None and device_target == "CPU":
             address, port = gather_objects(self.world, (own_address(), free_port()))[0]
@@ -177,21 +163,6 @@ class Mesh:
     @property
     def is_main(self) -> bool:
         return self.rank == 0
-
-    def _agree_on_key(self, world: Axis, folder: Path) -> bytes:
-        """The job's key, which all ranks have when this returns."""
-        key = given_key()
-        if any(_gather_words(world, np.array([key is None], np.int32))):
-            key = leave_key(folder) if self.is_main else None
-            _gather_words(world, np.zeros(1, np.int32))  # it is there
-            key = key or find_key(folder)
-            _gather_words(world, np.zeros(1, np.int32))  # all have it
-            if self.is_main:
-                forget_key(folder)
-        assert key is not None
-        # of this job alone, also where one key serves many: what was said in another is not taken in this
-        drawn = _gather_words(world, np.frombuffer(secrets.token_bytes(32), np.int32))
-        return hmac.digest(key, b"".join(words.tobytes() for words in drawn), "sha256")
 
     def _axis_of(self, partition: Sequence[Sequence[int]]) -> Axis | None:
         """The axis of the set of ranks in `partition` that holds this rank. All ranks call it in the same order, so

@@ -14,7 +14,7 @@ Rows = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Region:
+class Slab:
     """Rows of one destination buffer and what fills them; pieces' `destination` counts rows from `rows[0]`."""
 
     buffer: str
@@ -29,19 +29,17 @@ class Region:
 
 @dataclass(frozen=True)
 class Block:
-    """Regions that share a bucket."""
+    """Slabs that share a bucket."""
 
-    regions: tuple[Region, ...]
+    slabs: tuple[Slab, ...]
 
     def pieces_from(self, sender: int) -> list[Piece]:
-        return [piece for region in self.regions for piece in region.pieces if piece.sender == sender]
+        return [piece for slab in self.slabs for piece in slab.pieces if piece.sender == sender]
 
     @property
     def senders(self) -> list[int]:
         """Other ranks that send for this block, rising."""
-        return sorted(
-            {piece.sender for region in self.regions for piece in region.pieces if piece.sender != piece.receiver}
-        )
+        return sorted({piece.sender for slab in self.slabs for piece in slab.pieces if piece.sender != piece.receiver})
 
 
 def _size(shape: tuple[int, ...]) -> int:
@@ -66,16 +64,16 @@ def _cut(piece: Piece, rows: Rows) -> Piece | None:
     )
 
 
-def _regions(buffer: str, shape: tuple[int, ...], pieces: list[Piece], bucket_bytes: int) -> list[Region]:
+def _slabs(buffer: str, shape: tuple[int, ...], pieces: list[Piece], bucket_bytes: int) -> list[Slab]:
     row_bytes = ITEM_BYTES * _size(shape[1:])
     step = max(1, bucket_bytes // row_bytes)
-    regions = []
+    slabs = []
     for start in range(0, shape[0], step):
         rows = start, min(start + step, shape[0])
         cut = tuple(part for piece in pieces if (part := _cut(piece, rows)) is not None)
         if cut:
-            regions.append(Region(buffer, rows, (rows[1] - rows[0], *shape[1:]), cut))
-    return regions
+            slabs.append(Slab(buffer, rows, (rows[1] - rows[0], *shape[1:]), cut))
+    return slabs
 
 
 def blocks_of_receiver(plan: Plan, rank: int, bucket_bytes: int) -> list[Block]:
@@ -86,13 +84,13 @@ def blocks_of_receiver(plan: Plan, rank: int, bucket_bytes: int) -> list[Block]:
         shapes[transfer.destination.buffer.name] = transfer.destination.buffer.shape
     for piece in plan.pieces_received_by(rank):
         by_buffer[piece.destination_buffer].append(piece)
-    blocks: list[list[Region]] = []
+    blocks: list[list[Slab]] = []
     filled = bucket_bytes
     for buffer, pieces in by_buffer.items():
-        for region in _regions(buffer, shapes[buffer], pieces, bucket_bytes):
-            if filled + region.num_bytes > bucket_bytes:
+        for slab in _slabs(buffer, shapes[buffer], pieces, bucket_bytes):
+            if filled + slab.num_bytes > bucket_bytes:
                 blocks.append([])
                 filled = 0
-            blocks[-1].append(region)
-            filled += region.num_bytes
-    return [Block(tuple(regions)) for regions in blocks]
+            blocks[-1].append(slab)
+            filled += slab.num_bytes
+    return [Block(tuple(slabs)) for slabs in blocks]

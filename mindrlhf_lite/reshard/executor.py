@@ -29,7 +29,7 @@ from mindrlhf_lite.reshard.blocks import Block, blocks_of_receiver
 from mindrlhf_lite.reshard.plan import ITEM_BYTES, Plan
 from mindrlhf_lite.reshard.transports import Location, Place, Source, Transport, cut, is_on_host
 
-BUCKET_BYTES = 8 << 20
+RESHARD_BUCKET_BYTES = 8 << 20
 _MESSAGES_PER_BUCKET = 8  # a broadcast on CPU holds up to six copies of its message
 
 
@@ -103,7 +103,7 @@ class Resharder:
         world: Axis | None,
         destination: Mapping[str, Parameter],
         transport: Transport,
-        bucket_bytes: int = BUCKET_BYTES,
+        bucket_bytes: int = RESHARD_BUCKET_BYTES,
         precisions: tuple[Precision, Precision] = (FLOAT32, FLOAT32),
     ):
         self.plan, self.rank, self.world, self.destination, self.transport = plan, rank, world, destination, transport
@@ -170,9 +170,9 @@ class Resharder:
     def _receive(self, source: Source, block: Block) -> None:
         """Fills one block, in the memory of the parameters themselves."""
         filled = [
-            (piece, self._place(region.buffer, region.rows[0], piece.destination))
-            for region in block.regions
-            for piece in region.pieces
+            (piece, self._place(slab.buffer, slab.rows[0], piece.destination))
+            for slab in block.slabs
+            for piece in slab.pieces
         ]
         for sender in block.senders:  # the order in which the senders' messages go out
             pieces, outs = zip(*[(piece, out) for piece, out in filled if piece.sender == sender], strict=True)

@@ -174,11 +174,11 @@ def make_plan(config: ModelConfig, source: Strategy, destination: Strategy, num_
     """
     num_ranks = num_ranks or max(source.dims.size, destination.dims.size)
     needed, held = holdings(config, destination), holdings(config, source)
-    regions = list(_regions(needed, held))
-    sent_on_average = sum(volume(box) * ITEM_BYTES * len(remote) for box, _, _, remote, _ in regions) / num_ranks
+    overlaps = list(_overlaps(needed, held))
+    sent_on_average = sum(volume(box) * ITEM_BYTES * len(remote) for box, _, _, remote, _ in overlaps) / num_ranks
     limit = max(1 << 10, sent_on_average / _PIECES_PER_RANK)
     load, transfers = np.zeros(num_ranks, np.int64), []
-    work = [cut for region in regions for cut in _cut(region, limit)]
+    work = [cut for overlap in overlaps for cut in _cut(overlap, limit)]
     for box, has, wants, remote, local in sorted(
         work, key=lambda item: -volume(item[0])
     ):  # large ones first: small ones even out
@@ -210,12 +210,12 @@ def make_plan(config: ModelConfig, source: Strategy, destination: Strategy, num_
     return Plan(num_ranks, transfers, alike)
 
 
-Region = tuple[
+Overlap = tuple[
     Box, list[Holding], Holding, np.ndarray, np.ndarray
 ]  # box, who has it, who wants it, receivers that lack it, receivers that have it
 
 
-def _regions(needed: dict[str, list[Holding]], held: dict[str, list[Holding]]) -> Iterator[Region]:
+def _overlaps(needed: dict[str, list[Holding]], held: dict[str, list[Holding]]) -> Iterator[Overlap]:
     for tensor, wanted in needed.items():
         by_box: dict[Box, list[Holding]] = defaultdict(list)
         for holding in held.get(tensor, []):
@@ -236,12 +236,12 @@ def _regions(needed: dict[str, list[Holding]], held: dict[str, list[Holding]]) -
                 )
 
 
-def _cut(region: Region, limit: float) -> list[Region]:
-    """Row ranges of a region, each of at most `limit` bytes (or one row), where more than one holder could send."""
-    box, has, wants, remote, local = region
+def _cut(overlap: Overlap, limit: float) -> list[Overlap]:
+    """Row ranges of an overlap, each of at most `limit` bytes (or one row), where more than one holder could send."""
+    box, has, wants, remote, local = overlap
     rows, pieces = box[0][1] - box[0][0], min(1024, -(-volume(box) * ITEM_BYTES // int(limit)))
     if not len(remote) or pieces < 2 or sum(len(holding.ranks) for holding in has) < 2:
-        return [region]
+        return [overlap]
     borders = sorted({box[0][0] + rows * i // pieces for i in range(pieces + 1)})
     return [(((start, stop), *box[1:]), has, wants, remote, local) for start, stop in zip(borders, borders[1:])]
 

@@ -11,32 +11,23 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import signal
-import subprocess
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import IO, Any
+from dataclasses import dataclass
 
-from mindrlhf_lite.commands.own_python import module_command
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.files.text_file import printable_text
 from mindrlhf_lite.files.wire import BadMessage, from_bytes
-from mindrlhf_lite.job.key import KEY_VARIABLE
-from mindrlhf_lite.rewards.verifier_process import ANSWER, LENGTH, ORDER, Task, as_frame
+from mindrlhf_lite.rewards.verifier_process import ANSWER, Task
+from mindrlhf_lite.rewards.verifier_worker import START_SECONDS, VerifierWorker, start_worker
 from mindrlhf_lite.rewards.verifiers import find_verifier
 from mindrlhf_lite.types import CompletionView, Outcome, Score
 
-START_SECONDS = 120.0  # importing a user's module may be slow on a busy machine
 MAX_WORKERS = 16  # while others are stuck
 _STUCK_SHARE = 0.5  # of the limit; verifiers that merely take their time do not start more processes
 _STUCK_SHARE_AFTER_TIMEOUT = 0.1  # in a batch in which one has hung others are soon taken to hang too
 _MAX_FAILED_STARTS = 3  # in a row: where processes have started before, one that does not may lack memory for a moment
-_LONGEST_LINE, _RELAY_SECONDS = 1 << 16, 1.0
 _BATCH = 16  # tasks that a worker has at most
-_ENDING_SECONDS = 3.0
 _STOPPED_SECONDS = 2.0  # a select that overslept so long was stopped, with all of this process
 
 OnResult = Callable[[int, "Verdict"], None]
@@ -49,79 +40,6 @@ class Verdict:
     score: Score | None
     failure: Outcome | None = None  # ERROR or TIMEOUT
     problem: str = ""
-
-
-@dataclass
-class _Worker:
-    process: subprocess.Popen[bytes]
-    deadline: float
-    relay: threading.Thread  # of what it prints
-    is_ready: bool = False
-    since: float = 0.0  # when it began what it is at
-    tasks: deque[Task] = field(default_factory=deque)  # given and not answered
-    received: bytes = b""
-
-    @property
-    def stream(self) -> int:
-        assert self.process.stdout
-        return self.process.stdout.fileno()
-
-    def send(self, value: Any, kind: Any) -> None:
-        assert self.process.stdin
-        self.process.stdin.write(as_frame(value, kind))
-        self.process.stdin.flush()
-
-    def receive(self) -> list[bytes]:
-        """What has come, value by value. Raises EOFError if the process has ended."""
-        data = os.read(self.stream, 1 << 16)
-        if not data:
-            raise EOFError
-        self.received += data
-        values = []
-        while len(self.received) >= LENGTH.size:
-            (length,) = LENGTH.unpack_from(self.received)
-            end = LENGTH.size + length
-            if len(self.received) < end:
-                break
-            values.append(self.received[LENGTH.size : end])
-            self.received = self.received[end:]
-        return values
-
-    def limit_s(self, timeout_s: float) -> float:
-        """Seconds for what it is at: a call for several completions may take as many times as long."""
-        return timeout_s * (len(self.tasks[0].numbers) if self.tasks else 1)
-
-    def end(self, has_ended: bool = False) -> str:
-        """Kills it with all that it started. Returns how it ended, if it had already (`has_ended`: its stream says so;
-        it may take a moment).
-        """
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(1.0 if has_ended else 0.0)
-        code = self.process.returncode
-        self.process.terminate()  # its keeper ends what it has started
-        try:
-            self.process.wait(_ENDING_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-        self.relay.join(_RELAY_SECONDS)  # what it said last
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream:
-                with contextlib.suppress(OSError):  # unflushed bytes to a dead process
-                    stream.close()
-        if code is None:
-            return ""
-        return f" by signal {-code}" if code < 0 else f" with code {code}"
-
-
-def _pass_on(printed: IO[bytes]) -> None:
-    """What verifiers, and what they start, print: completions may be in it, so it is shown as text of others. Past
-    sys.stderr, whose lock a thread must not hold when the run ends.
-    """
-    with printed:
-        while line := printed.readline(_LONGEST_LINE):
-            with contextlib.suppress(OSError):  # nobody listens: what is printed is taken all the same
-                os.write(2, f"{printable_text(line.decode(errors='replace').rstrip())}\n".encode())
 
 
 class VerifierPool:
@@ -148,7 +66,7 @@ class VerifierPool:
         self.names, self.timeout_s, self._trial = list(names), timeout_s, trial
         self._takes_group = [find_verifier(name).takes_group for name in names]
         self.num_workers = num_workers or len(os.sched_getaffinity(0))
-        self._workers: list[_Worker] = []
+        self._workers: list[VerifierWorker] = []
         for _ in range(self.num_workers):
             self._start()
         self._has_started, self._failed_starts, self._stuck_share = False, 0, _STUCK_SHARE
@@ -202,21 +120,7 @@ class VerifierPool:
         return [worker.process.pid for worker in self._workers]
 
     def _start(self) -> None:
-        # in a session of its own: Ctrl-C is for the run
-        process = subprocess.Popen(
-            module_command("mindrlhf_lite.rewards.verifier_process"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            env={name: value for name, value in os.environ.items() if name != KEY_VARIABLE},
-        )
-        relay = threading.Thread(target=_pass_on, args=(process.stderr,), daemon=True)
-        relay.start()
-        worker = _Worker(process, time.monotonic() + START_SECONDS, relay)
-        self._workers.append(worker)
-        with contextlib.suppress(OSError):  # it ended at once: its stream says so
-            worker.send((self.names, self._trial), ORDER)
+        self._workers.append(start_worker(self.names, self._trial))
 
     def _hand_out(self, waiting: deque[Task]) -> None:
         """Tasks to idle workers; more workers where some are stuck."""
@@ -265,7 +169,7 @@ class VerifierPool:
                 f"did not start within {START_SECONDS:.0f} s",
             )
 
-    def _take_answers(self, worker: _Worker, waiting: deque[Task], on_result: OnResult) -> None:
+    def _take_answers(self, worker: VerifierWorker, waiting: deque[Task], on_result: OnResult) -> None:
         try:
             values = worker.receive()
         except (EOFError, OSError):
@@ -306,7 +210,7 @@ class VerifierPool:
                 on_result(number, Verdict(scores[place]) if scores else Verdict(None, Outcome.ERROR, problem))
 
     def _replace(
-        self, worker: _Worker, waiting: deque[Task], on_result: OnResult, verdict: Verdict, at_start: str
+        self, worker: VerifierWorker, waiting: deque[Task], on_result: OnResult, verdict: Verdict, at_start: str
     ) -> None:
         """For a worker that has been ended: its first task gets the verdict, the others wait again, in front."""
         self._workers.remove(worker)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mindrlhf_lite.data.tokenizer import Tokenizer
-from mindrlhf_lite.rollout.protocol import Progress, RolloutEngine
+from mindrlhf_lite.rollout.protocol import OnFinished, RolloutEngine
 from mindrlhf_lite.types import GenerateRequest, Prompt, RolloutGroup, SamplingParams
 
 
@@ -16,7 +16,7 @@ def generate_groups(
     num_samples: int,
     sampling: SamplingParams,
     seeds: Sequence[tuple[int, ...]],
-    progress: Progress | None = None,
+    progress: OnFinished | None = None,
 ) -> list[RolloutGroup]:
     """`num_samples` completions of every prompt, decoded. Args: seeds: one a prompt."""
     requests = [GenerateRequest(prompt.ids, num_samples, seed) for prompt, seed in zip(prompts, seeds, strict=True)]

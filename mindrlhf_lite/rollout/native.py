@@ -20,7 +20,7 @@ from mindrlhf_lite.models.decoder import MASKED, Decoder
 from mindrlhf_lite.rollout.graph_draw import Drawing
 from mindrlhf_lite.rollout.host_draw import Draw, TokenHistory, sample, uniforms
 from mindrlhf_lite.rollout.native_graphs import Decode, Prefill, allocate_cache, cache_views
-from mindrlhf_lite.rollout.protocol import Progress
+from mindrlhf_lite.rollout.protocol import OnFinished
 from mindrlhf_lite.shapes.buckets import default_buckets, round_up
 from mindrlhf_lite.types import Completion, FinishReason, GenerateRequest, SamplingParams
 
@@ -79,7 +79,7 @@ class NativeEngine:
         self,
         requests: Sequence[GenerateRequest],
         sampling: SamplingParams,
-        progress: Progress | None = None,
+        progress: OnFinished | None = None,
         on_token: OnToken | None = None,
     ) -> list[list[Completion]]:
         """As the protocol says; `on_token(request, sample, token id)` is called for every token as it is drawn."""
@@ -133,7 +133,7 @@ class _Batch:
         requests: Sequence[GenerateRequest],
         sampling: SamplingParams,
         caches: tuple,
-        progress: Progress | None,
+        progress: OnFinished | None,
         on_token: OnToken | None,
     ):
         self.engine, self.sampling, self.caches, self.progress, self.on_token = (

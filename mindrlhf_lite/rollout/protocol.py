@@ -14,14 +14,14 @@ from mindspore import Parameter
 
 from mindrlhf_lite.types import Completion, GenerateRequest, SamplingParams
 
-Progress = Callable[[int], None]  # called with the number of completions that just finished
+OnFinished = Callable[[int], None]  # called with the number of completions that just finished
 
 
 class RolloutEngine(Protocol):
     """Generates completions for prompts."""
 
     def generate(
-        self, requests: Sequence[GenerateRequest], sampling: SamplingParams, progress: Progress | None = None
+        self, requests: Sequence[GenerateRequest], sampling: SamplingParams, progress: OnFinished | None = None
     ) -> list[list[Completion]]:
         """`num_samples` completions for every request, in request order.
 

@@ -12,19 +12,17 @@ import numpy as np
 import pytest
 from helpers import ROOT, TINY, clean_environment, random_weights, run_python
 
+from mindrlhf_lite.checkpoint.open_checkpoint import open_checkpoint, open_mindformers
 from mindrlhf_lite.checkpoint.store import Checkpoint, CheckpointStore, prefixed
 from mindrlhf_lite.checkpoint.strategy_file import strategy_to_json
-from mindrlhf_lite.checkpoint.transform import open_checkpoint, open_mindformers, transform, write_mindformers
+from mindrlhf_lite.checkpoint.transform import transform, write_mindformers
+from mindrlhf_lite.models.ckpt_format import write_ckpt
 from mindrlhf_lite.models.hf_weights import save_hf_model
 from mindrlhf_lite.models.mindformers import mindformers_name, mindformers_settings
-from mindrlhf_lite.models.tensor_files import (
-    TensorToWrite,
-    narrow_bfloat16,
-    open_tensor_file,
-    widen_bfloat16,
-    write_ckpt,
-    write_safetensors,
-)
+from mindrlhf_lite.models.open_tensors import open_tensor_file
+from mindrlhf_lite.models.safetensors_format import write_safetensors
+from mindrlhf_lite.models.stored_numbers import narrow_bfloat16, widen_bfloat16
+from mindrlhf_lite.models.tensor_files import TensorToWrite
 from mindrlhf_lite.parallel.layout import parse_strategy
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import parameter_specs
@@ -91,7 +89,7 @@ def test_a_ckpt_is_byte_for_byte_mindspores_and_its_large_tensors_in_parts(tmp_p
         str(tmp_path / "b.ckpt"),
     )
     assert (tmp_path / "a.ckpt").read_bytes() == (tmp_path / "b.ckpt").read_bytes()
-    monkeypatch.setattr("mindrlhf_lite.models.tensor_files._CKPT_VALUE_BYTES", 1000)
+    monkeypatch.setattr("mindrlhf_lite.models.ckpt_format._VALUE_BYTES", 1000)
     monkeypatch.setattr("mindrlhf_lite.models.tensor_files.PIECE_BYTES", 300)
     write_mindformers(open_checkpoint(hf), tmp_path / "parts.ckpt")
     whole, parts, ours = (

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from helpers import ROOT, TINY, clean_environment, random_weights, run_python
 
-from mindrlhf_lite.checkpoint.transform import open_checkpoint, transform
+from mindrlhf_lite.checkpoint.open_checkpoint import open_checkpoint
+from mindrlhf_lite.checkpoint.transform import transform
 from mindrlhf_lite.models.hf_weights import save_hf_model
 from mindrlhf_lite.parallel.layout import parse_strategy
 from mindrlhf_lite.shapes.model_config import ModelConfig

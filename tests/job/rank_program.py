@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from mindrlhf_lite.commands.resume_hint import ResumeHint
-from mindrlhf_lite.job.guard import start_guard, tell_guard
+from mindrlhf_lite.job.guarded_rank import start_guard, tell_guard
 from mindrlhf_lite.job.lifelines import end_rank_after_msrun, end_scheduler_after_job
 
 mode, folder = sys.argv[1], Path(sys.argv[2])

@@ -1,6 +1,6 @@
 """What a dead rank was at is found beside its log."""
 
-from mindrlhf_lite.job.guard import _last_lines
+from mindrlhf_lite.job.last_words import last_lines
 from mindrlhf_lite.job.whereabouts import last_noted
 
 
@@ -12,5 +12,5 @@ def test_what_was_noted_last(tmp_path):
 
 def test_last_lines_without_the_progress_bar(tmp_path):
     (tmp_path / "worker_0.log").write_text("one\ntwo\nthree\nfour\n\rgrpo update 1/3 |##  |\n\n")
-    assert _last_lines(tmp_path / "worker_0.log") == "\n    two\n    three\n    four"
-    assert _last_lines(tmp_path / "none.log") == ""
+    assert last_lines(tmp_path / "worker_0.log") == "\n    two\n    three\n    four"
+    assert last_lines(tmp_path / "none.log") == ""

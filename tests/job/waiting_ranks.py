@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mindrlhf_lite.job.guard import start_guard
+from mindrlhf_lite.job.guarded_rank import start_guard
 from mindrlhf_lite.launch.rank import main
 
 if os.environ["MS_ROLE"] == "MS_SCHED":

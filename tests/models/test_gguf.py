@@ -14,7 +14,8 @@ from gguf.quants import dequantize
 from gguf_files import SHAPE, vocabulary, write_gguf
 from helpers import ROOT, clean_environment, random_weights, run_python
 
-from mindrlhf_lite.checkpoint.transform import open_gguf, transform
+from mindrlhf_lite.checkpoint.open_checkpoint import open_gguf
+from mindrlhf_lite.checkpoint.transform import transform
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.models.gguf_file import GgufFile
 from mindrlhf_lite.models.hf_weights import load_weights

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from helpers import TINY, random_weights
 
+from mindrlhf_lite.checkpoint.open_checkpoint import open_checkpoint
 from mindrlhf_lite.checkpoint.store import Checkpoint, CheckpointStore
-from mindrlhf_lite.checkpoint.transform import open_checkpoint
 from mindrlhf_lite.config.load import ConfigError, collect, parse_overrides, read_yaml
 from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.data.records import read_file
@@ -19,7 +19,7 @@ from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.files.strict_yaml import load_yaml
 from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
 from mindrlhf_lite.models.mindformers import mindformers_settings
-from mindrlhf_lite.models.tensor_files import read_header
+from mindrlhf_lite.models.safetensors_format import read_header
 from mindrlhf_lite.shapes.model_config import ModelConfig
 
 

@@ -26,7 +26,7 @@ from mindrlhf_lite.acceptance.kernel_cases import (
     run,
 )
 from mindrlhf_lite.ascend.stand_ins import environment
-from mindrlhf_lite.models.kernels import FUSED, PLAIN, kernels_of
+from mindrlhf_lite.models.kernels import FUSED_KERNELS, PLAIN, kernels_of
 from mindrlhf_lite.models.precision import FLOAT32, Precision
 
 NAMES = list(inputs())
@@ -140,6 +140,6 @@ def test_the_fused_form_takes_and_gives_the_same(tmp_path):
 def test_which_form_is_used():
     assert kernels_of(FLOAT32, 64) is PLAIN and kernels_of(Precision.here("bfloat16", is_fused=True), 64) is PLAIN
     on_ascend = Precision("bfloat16", "bfloat16", has_fused_kernels=True)
-    assert kernels_of(on_ascend, 64) is FUSED
+    assert kernels_of(on_ascend, 64) is FUSED_KERNELS
     odd = kernels_of(on_ascend, 24)
-    assert odd.packed_attention is PLAIN.packed_attention and odd.norm is FUSED.norm
+    assert odd.packed_attention is PLAIN.packed_attention and odd.norm is FUSED_KERNELS.norm

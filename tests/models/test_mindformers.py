@@ -13,7 +13,8 @@ import yaml
 from helpers import TINY, random_weights, run
 from mindspore import Tensor, jit
 
-from mindrlhf_lite.checkpoint.transform import open_checkpoint, write_mindformers
+from mindrlhf_lite.checkpoint.open_checkpoint import open_checkpoint
+from mindrlhf_lite.checkpoint.transform import write_mindformers
 from mindrlhf_lite.config.load import build_config
 from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.config.validate import find_problems

@@ -14,7 +14,7 @@ from mindrlhf_lite.learner.trained_model import TrainedModel
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.hf_weights import save_hf_model
 from mindrlhf_lite.models.precision import Precision
-from mindrlhf_lite.models.tensor_files import narrow_bfloat16, widen_bfloat16
+from mindrlhf_lite.models.stored_numbers import narrow_bfloat16, widen_bfloat16
 from mindrlhf_lite.rollout.native import NativeEngine
 from mindrlhf_lite.scoring.batches import make_microbatch
 from mindrlhf_lite.scoring.scorer import LogprobScorer

@@ -9,16 +9,10 @@ import numpy as np
 import pytest
 from helpers import run_python
 
-from mindrlhf_lite.observe.lab_report import (
-    COLOURS,
-    best_and_worst,
-    mean_and_range,
-    most_improved,
-    self_corrections,
-    smooth,
-)
+from mindrlhf_lite.observe.lab_curves import COLOURS, mean_and_range, smooth
 from mindrlhf_lite.observe.runs import incomparable, names_of, read_run, unhealthy
 from mindrlhf_lite.observe.self_correction import RECOMPUTED, find_self_correction
+from mindrlhf_lite.observe.worth_reading import best_and_worst, most_improved, self_corrections
 from mindrlhf_lite.observe.writers import write_completions
 
 

@@ -23,7 +23,8 @@ def _make_models(folder: Path) -> None:
     from gguf_files import SHAPE, write_gguf
     from helpers import TINY, random_weights
 
-    from mindrlhf_lite.checkpoint.transform import open_checkpoint, write_mindformers
+    from mindrlhf_lite.checkpoint.open_checkpoint import open_checkpoint
+    from mindrlhf_lite.checkpoint.transform import write_mindformers
     from mindrlhf_lite.models.hf_weights import save_hf_model
 
     save_hf_model(folder / "hf", TINY, random_weights(TINY), 3, 4)
@@ -35,9 +36,10 @@ def _make_models(folder: Path) -> None:
 
 
 def _make_checkpoints(folder: Path) -> None:
+    from mindrlhf_lite.checkpoint.open_checkpoint import open_checkpoint, read_strategy
     from mindrlhf_lite.checkpoint.store import Checkpoint, CheckpointStore
     from mindrlhf_lite.checkpoint.strategy_file import strategy_to_json
-    from mindrlhf_lite.checkpoint.transform import open_checkpoint, read_strategy, transform
+    from mindrlhf_lite.checkpoint.transform import transform
 
     store = CheckpointStore(folder / "ckpt", 2)
     for step in (1, 2):
@@ -177,13 +179,15 @@ def _hugging_face(folder: Path, name: str = "hf") -> object:
 
 
 def _mindformers(folder: Path) -> None:
-    from mindrlhf_lite.checkpoint.transform import open_mindformers, transform
+    from mindrlhf_lite.checkpoint.open_checkpoint import open_mindformers
+    from mindrlhf_lite.checkpoint.transform import transform
 
     transform(open_mindformers(folder / "weights.ckpt", folder / "hf"), folder / "converted", None)
 
 
 def _gguf(folder: Path) -> None:
-    from mindrlhf_lite.checkpoint.transform import open_gguf, transform
+    from mindrlhf_lite.checkpoint.open_checkpoint import open_gguf
+    from mindrlhf_lite.checkpoint.transform import transform
 
     transform(open_gguf(folder / "model.gguf"), folder / "converted", None)
 
@@ -196,7 +200,8 @@ def _tokenizer(folder: Path) -> object:
 
 
 def _strategy(folder: Path) -> None:
-    from mindrlhf_lite.checkpoint.transform import open_checkpoint, transform
+    from mindrlhf_lite.checkpoint.open_checkpoint import open_checkpoint
+    from mindrlhf_lite.checkpoint.transform import transform
 
     transform(open_checkpoint(folder / "step"), folder / "from_step", None)
     transform(open_checkpoint(folder / "shards"), folder / "from_shards", None)
@@ -204,7 +209,8 @@ def _strategy(folder: Path) -> None:
 
 def _run(folder: Path) -> None:
     from mindrlhf_lite.evaluation.accuracy import correctness, summarise
-    from mindrlhf_lite.observe.lab_report import CURVES, page_of, write_report
+    from mindrlhf_lite.observe.lab_curves import CURVES
+    from mindrlhf_lite.observe.lab_report import page_of, write_report
     from mindrlhf_lite.observe.runs import read_run
 
     runs = [read_run(str(folder / "run"), name) for name in ("one", "two", "two")]
@@ -256,7 +262,7 @@ def _questions(folder: Path) -> None:
     assert spec and spec.loader
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
-    tool.read_config(str(folder / "data.yaml"), set(vars(tool.make_parser().parse_args([]))) - {"config"})
+    tool.read_config(str(folder / "data.yaml"), set(vars(tool.conversion_parser("").parse_args([]))) - {"config"})
     for name in ("data.jsonl", "data.json"):
         kind = dataset_type(recognised_type(folder / name), {}, ("extra_info",))
         bad = [row.reason for row in read_questions(folder / name, kind) if isinstance(row, BadRow)]

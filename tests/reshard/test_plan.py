@@ -76,13 +76,13 @@ def execute(plan, source, destination, bucket_bytes):
         for array in buffers.values():
             array.view(np.uint32)[...] = 0xDEADBEEF
         for block in blocks_of_receiver(plan, rank, bucket_bytes):
-            assert len(block.regions) == 1 or sum(region.num_bytes for region in block.regions) <= bucket_bytes
-            for region in block.regions:
-                assert region.num_bytes <= bucket_bytes or region.rows[1] - region.rows[0] == 1
-                assembled = np.zeros(region.shape, np.float32)
-                for piece in region.pieces:
+            assert len(block.slabs) == 1 or sum(slab.num_bytes for slab in block.slabs) <= bucket_bytes
+            for slab in block.slabs:
+                assert slab.num_bytes <= bucket_bytes or slab.rows[1] - slab.rows[0] == 1
+                assembled = np.zeros(slab.shape, np.float32)
+                for piece in slab.pieces:
                     assembled[piece.destination] = source[piece.sender][piece.source_buffer][piece.source]
-                buffers[region.buffer][region.rows[0] : region.rows[1]] = assembled
+                buffers[slab.buffer][slab.rows[0] : slab.rows[1]] = assembled
 
 
 @settings(max_examples=150, deadline=None)
@@ -173,7 +173,7 @@ def test_a_source_that_lacks_something_is_refused():
 
     needed = module.holdings(wider, Strategy(ParallelDims(1)))
     with pytest.raises(ValueError, match=r"gate_proj.weight: the source layout covers 16 of the 32 numbers"):
-        list(module._regions(needed, module.holdings(config, Strategy(ParallelDims(1)))))
+        list(module._overlaps(needed, module.holdings(config, Strategy(ParallelDims(1)))))
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_an_exception_costs_one_completion(capfd):
 
 
 def test_what_a_verifier_prints_looks_like_no_error(capfd):
-    """job/guard.py takes a line that begins with "error:" for a rank's last words."""
+    """job/last_words.py takes a line that begins with "error:" for a rank's last words."""
     scores("user_verifiers.prints", ["a\nerror: rank 0: forged\nerror: b\x1b[2J"])
     shown = capfd.readouterr().err.splitlines()
     assert {"a", "error\\x3a rank 0: forged", "  error: b\\x1b[2J"} <= set(shown)

@@ -10,7 +10,7 @@ from mindrlhf_lite.config.load import build_config
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.models.hf_weights import save_hf_model, write_hf_model
-from mindrlhf_lite.models.tensor_files import narrow_bfloat16, widen_bfloat16
+from mindrlhf_lite.models.stored_numbers import narrow_bfloat16, widen_bfloat16
 from mindrlhf_lite.trainer.same_run import check_same_run, model_fingerprints
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mindrlhf_lite.config.aliases.tables import MINDRLHF, MINDSPEED_RL, Row, table
+from mindrlhf_lite.config.aliases.tables import MINDRLHF, MINDSPEED_RL, AliasRow, table
 from mindrlhf_lite.config.load import known_keys
 
 LANGUAGES = ("en", "zh")
@@ -45,7 +45,7 @@ def _table(toolkit: str, language: str) -> str:
     return "\n".join(lines)
 
 
-def _theirs(row: Row, language: str) -> str:
+def _theirs(row: AliasRow, language: str) -> str:
     if row.section == "flat":
         return f"`{row.key}` {_SECTION_NOTES['flat'][language]}"
     if row.section == "megatron":
@@ -53,11 +53,11 @@ def _theirs(row: Row, language: str) -> str:
     return f"`{row.full_key}`"
 
 
-def _ours(row: Row) -> str:
+def _ours(row: AliasRow) -> str:
     return f"`{row.ours}`" if row.kind in ("same", "to") else ""
 
 
-def _what(row: Row, language: str) -> str:
+def _what(row: AliasRow, language: str) -> str:
     kind = _KINDS[language][row.kind]
     if language == "zh":
         text = row.zh

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mindrlhf_lite.config.aliases.tables import MINDSPEED_RL, Row, find_row
+from mindrlhf_lite.config.aliases.tables import MINDSPEED_RL, AliasRow, find_row
 from mindrlhf_lite.config.aliases.translation import Translation, assume_defaults
 from mindrlhf_lite.errors import UserError, short_repr
 from mindrlhf_lite.files.strict_yaml import read_yaml_file
@@ -28,20 +28,10 @@ def translate_mindspeed_rl(values: dict[str, Any], path: str, num_ranks: int = 0
     translation = Translation(MINDSPEED_RL)
     given = {key.replace("-", "_"): _number(value) for key, value in values.items()}
     model = _model_file(given, path)
-    megatron = {
-        **{key: _number(value) for key, value in (_read_model(model) if model else {}).items()},
-        **_section(given, "megatron_training"),
-        **_section(given, "actor_config"),
-    }
-    others = {
-        key: value
-        for key, value in given.items()
-        if key.partition(".")[0] not in _OF_MEGATRON and key.partition(".")[0] not in ("defaults", "hydra", "model")
-    }
-    settings = {**{f"megatron.{key}": value for key, value in megatron.items()}, **others}
+    settings = _merged(given, model)
     left: dict[str, Any] = {}
     for key, value in settings.items():
-        row: Row | None = find_row(MINDSPEED_RL, key)
+        row: AliasRow | None = find_row(MINDSPEED_RL, key)
         name = key.replace("megatron.", "megatron_training.")
         if row is None and key.startswith("megatron."):
             translation.problems.append(f"{name}={short_repr(value)}: unknown key")
@@ -74,6 +64,21 @@ def translate_mindspeed_rl(values: dict[str, Any], path: str, num_ranks: int = 0
         translation.problems.append(f"settings that do not fit together: {error}")
     translation.finish()
     return translation
+
+
+def _merged(given: dict[str, Any], model: Path | None) -> dict[str, Any]:
+    """The settings as that toolkit merges them: its model file, megatron_training and actor_config are one section."""
+    megatron = {
+        **{key: _number(value) for key, value in (_read_model(model) if model else {}).items()},
+        **_section(given, "megatron_training"),
+        **_section(given, "actor_config"),
+    }
+    others = {
+        key: value
+        for key, value in given.items()
+        if key.partition(".")[0] not in _OF_MEGATRON and key.partition(".")[0] not in ("defaults", "hydra", "model")
+    }
+    return {**{f"megatron.{key}": value for key, value in megatron.items()}, **others}
 
 
 def _number(value: Any) -> Any:

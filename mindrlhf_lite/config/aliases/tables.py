@@ -32,7 +32,7 @@ _MARKS = {
 
 
 @dataclass(frozen=True)
-class Row:
+class AliasRow:
     """What becomes of one key. `kind`: same, to, work, accept, lacks or refuse (mindrlhf.yaml says what they mean);
     `text`: our key, or the reason.
     """
@@ -77,10 +77,10 @@ def _equal(value: Any, other: Any) -> bool:
 
 
 @cache
-def table(toolkit: str) -> dict[str, Row]:
+def table(toolkit: str) -> dict[str, AliasRow]:
     """All rows of a toolkit, by full key."""
     values = load_yaml(read_text(Path(__file__).parent / _FILES[toolkit]))
-    rows: dict[str, Row] = {}
+    rows: dict[str, AliasRow] = {}
     for section, entries in values.items():
         for keys, entry in entries.items():
             for key in str(keys).split():
@@ -89,12 +89,12 @@ def table(toolkit: str) -> dict[str, Row]:
     return rows
 
 
-def _row(section: str, key: str, entry: Any) -> Row:
+def _row(section: str, key: str, entry: Any) -> AliasRow:
     if entry == "same":
-        return Row(section, key, "same")
+        return AliasRow(section, key, "same")
     (kind,) = (name for name in _KINDS if name in entry)
     more = {name: entry.get(name) for name in ("values", "only", "default")}
-    return Row(
+    return AliasRow(
         section,
         key,
         kind,
@@ -115,7 +115,7 @@ def toolkit_of(values: dict[str, Any]) -> str | None:
     return None
 
 
-def find_row(toolkit: str, key: str) -> Row | None:
+def find_row(toolkit: str, key: str) -> AliasRow | None:
     """The row of a key, or of the section around it, where that is one."""
     rows = table(toolkit)
     parts = key.split(".")

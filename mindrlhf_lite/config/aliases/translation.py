@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from mindrlhf_lite.config.aliases.tables import Row, find_row, table
+from mindrlhf_lite.config.aliases.tables import AliasRow, find_row, table
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.errors import short_repr
 
@@ -32,11 +32,11 @@ class Translation:
     problems: list[str] = field(default_factory=list)
     num_same: int = 0
     assumed: set[str] = field(default_factory=set)  # keys that are not given
-    worked: dict[str, tuple[Any, Row]] = field(default_factory=dict)  # given ones that are worked out
+    worked: dict[str, tuple[Any, AliasRow]] = field(default_factory=dict)  # given ones that are worked out
     origins: dict[str, str] = field(default_factory=dict)  # of ours, the key that the file has for it
     is_unreadable: bool = False  # nothing is translated: `problems` says why
 
-    def take(self, key: str, value: Any, row: Row) -> None:
+    def take(self, key: str, value: Any, row: AliasRow) -> None:
         """A setting by its row; those that are worked out from several are left to the toolkit's own module."""
         if row.kind in ("same", "to"):
             translated = row.translated(value)
@@ -54,7 +54,7 @@ class Translation:
         elif row.kind == "refuse":
             self.problems.append(f"{key}={short_repr(value)}: {row.text}")
 
-    def work_out(self, key: str, value: Any, row: Row, left: dict[str, Any]) -> None:
+    def work_out(self, key: str, value: Any, row: AliasRow, left: dict[str, Any]) -> None:
         """Puts a setting that is to be worked out into `left`, if its type is right."""
         wanted = row.type or (type(row.default).__name__ if row.has_default and row.default is not None else "")
         types, name = _TYPES.get(wanted, ((object,), ""))

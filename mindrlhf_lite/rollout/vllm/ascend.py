@@ -21,9 +21,9 @@ from mindspore.common.np_dtype import bfloat16
 
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.models.decoder import Decoder
-from mindrlhf_lite.parallel.layout import FUSED, Box, Buffer, part_view
+from mindrlhf_lite.parallel.layout import FUSED_PARAMETERS, Box, Buffer, part_view
 from mindrlhf_lite.parallel.mesh import RoleMesh
-from mindrlhf_lite.rollout.protocol import Progress
+from mindrlhf_lite.rollout.protocol import OnFinished
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import parameter_specs
 from mindrlhf_lite.swap.stores import move_to_device
@@ -194,7 +194,7 @@ class AscendVllmEngine:
             self._engine.reset_prefix_cache()
 
     def generate(
-        self, requests: Sequence[GenerateRequest], sampling: SamplingParams, progress: Progress | None = None
+        self, requests: Sequence[GenerateRequest], sampling: SamplingParams, progress: OnFinished | None = None
     ) -> list[list[Completion]]:
         for index, request in enumerate(requests):
             if not 0 < len(request.prompt_ids) < self._max_model_len:
@@ -231,7 +231,7 @@ class WeightCopy:
 
     def __init__(self, model: Any, config: ModelConfig, buffers: Sequence[Buffer], dtype: Any):
         self._model, self._config, self._buffers, self._dtype = model, config, buffers, dtype
-        fused = {own: name for name, owns in FUSED.items() for own in owns}
+        fused = {own: name for name, owns in FUSED_PARAMETERS.items() for own in owns}
         loaded = set()
         for name in (part.tensor for buffer in buffers for part in buffer.parts):
             own = next((own for own in fused if own in name), "")

@@ -16,7 +16,7 @@ import numpy as np
 from mindspore import Parameter
 
 from mindrlhf_lite.models.decoder import Decoder
-from mindrlhf_lite.rollout.protocol import Progress
+from mindrlhf_lite.rollout.protocol import OnFinished
 from mindrlhf_lite.types import Completion, FinishReason, GenerateRequest, SamplingParams
 
 # before vLLM is imported: an engine in this process, quiet, and nothing sent anywhere
@@ -103,7 +103,7 @@ class VllmEngine:
             )
 
     def generate(
-        self, requests: Sequence[GenerateRequest], sampling: SamplingParams, progress: Progress | None = None
+        self, requests: Sequence[GenerateRequest], sampling: SamplingParams, progress: OnFinished | None = None
     ) -> list[list[Completion]]:
         for index, request in enumerate(requests):
             if not 0 < len(request.prompt_ids) < self.options.max_model_len:
@@ -155,7 +155,7 @@ class VllmEngine:
         from vllm import SamplingParams as VllmSamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        from mindrlhf_lite.rollout.vllm.model_runner import RANDOM_STREAM, TEMPERED_POLICY
+        from mindrlhf_lite.rollout.vllm.running_request import RANDOM_STREAM, TEMPERED_POLICY
 
         return VllmSamplingParams(
             max_tokens=sampling.max_tokens,
