@@ -61,7 +61,7 @@ class Experience:
             for index in indices:
                 repeats.append(drawn[index])
                 drawn[index] += 1
-            places = share_of_rank(range(rl.chunk_size), mesh.at.data, mesh.dims.data)
+            places = share_of_rank(range(rl.chunk_size), mesh.at.data, mesh.dims.copies)
             prompts = [self.prompts[indices[place]] for place in places]
             seeds = [(rl.seed, step, prompt.index) for prompt in prompts]
             again = [(attempt, repeats[place]) if attempt or repeats[place] else () for place in places]

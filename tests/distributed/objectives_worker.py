@@ -93,7 +93,7 @@ class Layout:
         actor = self.actor.with_loss(PolicyLoss(self.actor.model, objective))
         every, aggregation = sequences(), sequence_mean if objective.loss.startswith("gspo") else token_mean
         totals = BatchTotals(sum(each.num_counted for each in every), len(every), 32)
-        mine = [each for index, each in enumerate(every) if index // GROUP % mesh.dims.data == mesh.at.data]
+        mine = [each for index, each in enumerate(every) if index // GROUP % mesh.dims.copies == mesh.at.data]
         batches = [
             replace(
                 make_microbatch([mine[i] for i in own], self.shapes, aggregation, totals),
@@ -102,7 +102,7 @@ class Layout:
             for own in pack(mine, self.shapes)
         ]
         statistics, _ = actor.accumulate(batches)
-        shares = gather_objects(self.world, statistics) if mesh.dims.data > 1 else [statistics]
+        shares = gather_objects(self.world, statistics) if mesh.dims.copies > 1 else [statistics]
         total = {}
         for share in shares:
             total = merged_statistics(total, share)
