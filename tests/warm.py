@@ -20,11 +20,11 @@ import tempfile
 import threading
 from pathlib import Path
 
-from mindrlhf_lite.cli import leave_torch_out, prepare_process
+from mindrlhf_lite.commands.tool import leave_torch_out, prepare_process
 from mindrlhf_lite.data.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
-PRELOADED = ("mindspore", "mindrlhf_lite.trainer.launch", "mindrlhf_lite.trainer.grpo")
+PRELOADED = ("mindspore", "mindrlhf_lite.launch.rank", "mindrlhf_lite.trainer.grpo")
 
 
 class WarmStarter:
