@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from warm import WarmStarter
 
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import parameter_specs
 
 ROOT = Path(__file__).resolve().parents[1]
+WARM = WarmStarter()
 TINY = ModelConfig(
     vocab_size=97,
     hidden_size=32,
@@ -66,8 +68,22 @@ def run(command: list, cwd: Path | None = None, timeout: int = 300, **extra: str
     )
 
 
-def run_python(script: str, *arguments: object, timeout: int = 300) -> subprocess.CompletedProcess:
-    return run([sys.executable, ROOT / script, *arguments], timeout=timeout)
+def run_python(
+    script: Path | str,
+    *arguments: object,
+    cwd: Path | None = None,
+    timeout: int = 300,
+    given: bytes | str = "",
+    is_warm: bool = True,
+    **extra: str,
+) -> subprocess.CompletedProcess:
+    """Runs a script, with `given` as its input. Warm: in a fork of a process that has its imports (warm.py); not where
+    variables are given that may count at the import.
+    """
+    command = [str(word) for word in (ROOT / script, *arguments)]
+    if not is_warm or extra.keys() - {"PYTHONPATH"}:
+        return run([sys.executable, *command], cwd, timeout, **extra)
+    return WARM.run(command, cwd or ROOT, clean_environment(**extra), timeout, given)
 
 
 def read_jsonl(path: Path) -> list[dict]:

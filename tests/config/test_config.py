@@ -303,8 +303,8 @@ def sums(tmp_path_factory, quickstart_model):
 def dry_run(values, tmp_path, *arguments, **environment):
     settings = [f"--{key}={json.dumps(value) if isinstance(value, list) else value}" for key, value in values.items()]
     (tmp_path / "c.yaml").write_text("rl_config: {seed: 0}\n")
-    return run(
-        [sys.executable, ROOT / MAIN, "--config", tmp_path / "c.yaml", *settings, *arguments, "--dry_run"],
+    return run_python(
+        *(MAIN, "--config", tmp_path / "c.yaml", *settings, *arguments, "--dry_run"),
         **environment,
     )
 

@@ -2,11 +2,10 @@
 
 import csv
 import json
-import sys
 from collections import Counter
 
 import pytest
-from helpers import ROOT, run, run_python
+from helpers import run_python
 
 from mindrlhf_lite.data.convert import Conversion, convert_questions, mix, sample, without_duplicates
 from mindrlhf_lite.data.files import read_rows
@@ -287,7 +286,7 @@ def test_bad_rows_do_not_count_where_rows_are_chosen(tmp_path, quickstart_model)
         (3, "2"),
         (4, "3"),
     ]
-    shown = run([sys.executable, ROOT / "tools/rlhf_data.py", *common, "--inspect", 2], cwd=tmp_path)
+    shown = run_python("tools/rlhf_data.py", *common, "--inspect", 2, cwd=tmp_path)
     assert shown.returncode == 0 and "rows.jsonl:1:" in shown.stdout and shown.stdout.count("--- row") == 2, (
         shown.stderr
     )

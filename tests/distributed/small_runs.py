@@ -2,13 +2,12 @@
 
 import shutil
 import subprocess
-import sys
 import time
 from dataclasses import replace
 
 import pytest
 from distributed.jobs import VERIFIERS, start_msrun
-from helpers import ROOT, clean_environment, make_sums, read_jsonl, run
+from helpers import ROOT, clean_environment, make_sums, read_jsonl, run_python
 
 from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
 from mindrlhf_lite.shapes.model_config import ModelConfig
@@ -74,8 +73,9 @@ def arguments(data, output, *extra):
     ]
 
 
-def single(data, output, *extra, timeout=480):
-    return run([sys.executable, MAIN, *arguments(data, output, *extra)], timeout=timeout, PYTHONPATH=VERIFIERS)
+def single(data, output, *extra, timeout=480, is_warm=True):
+    """A run on one rank. Not warm: with a hash seed of its own, as a run that is resumed on another day has."""
+    return run_python(MAIN, *arguments(data, output, *extra), timeout=timeout, is_warm=is_warm, PYTHONPATH=VERIFIERS)
 
 
 def msrun(num_ranks, data, output, *extra, timeout=480):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from distributed.jobs import VERIFIERS, end_processes_of
 from distributed.small_runs import MAIN, arguments, metrics, single, without_times
-from helpers import ROOT, clean_environment, listen_to_ctrl_c, run
+from helpers import ROOT, clean_environment, listen_to_ctrl_c, run, run_python
 
 from mindrlhf_lite.job.processes import Process
 from mindrlhf_lite.models.hf_weights import load_weights
@@ -143,12 +143,9 @@ def test_a_verifier_that_breaks_after_its_trial_ends_the_run_with_its_error(data
         "        return 1.0\n"
         "    raise KeyError('no such field')\n"
     )
-    command = [
-        sys.executable,
-        MAIN,
-        *arguments(data, tmp_path / "run", "--verifier_function", "broken.reward", "--verifier_weight", "1.0"),
-    ]
-    result = run([*command, "--rl_config.num_generations=8"], cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    verifier = ("--verifier_function", "broken.reward", "--verifier_weight", "1.0")
+    command = (MAIN, *arguments(data, tmp_path / "run", *verifier, "--rl_config.num_generations=8"))
+    result = run_python(*command, cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert (
         result.returncode == 2
         and "failed on 20 completions in a row, the last time with KeyError: 'no such field'" in result.stderr

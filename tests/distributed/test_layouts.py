@@ -4,14 +4,13 @@ logprobs, greedy rollouts.
 
 import json
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from distributed.jobs import VERIFIERS, start_msrun
-from helpers import make_sums, random_weights, read_jsonl, run
+from distributed.jobs import VERIFIERS, run_ranks
+from helpers import make_sums, random_weights, read_jsonl, run_python
 
 from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
 from mindrlhf_lite.observe.compare import compare, entries_of, read_step
@@ -160,10 +159,10 @@ def settings(folder, case):
 def run_cases(folder, num_ranks, cases, timeout=400):
     (folder / f"cases_{num_ranks}.json").write_text(json.dumps([settings(folder, case) for case in cases]))
     if num_ranks == 1:
-        result = run([sys.executable, WORKER, folder / "cases_1.json"], timeout=timeout, PYTHONPATH=VERIFIERS)
+        result = run_python(WORKER, folder / "cases_1.json", timeout=timeout, PYTHONPATH=VERIFIERS)
         assert result.returncode == 0, result.stderr
         return
-    code, text, logs = start_msrun(
+    code, text, logs = run_ranks(
         num_ranks, folder / f"log_{num_ranks}", WORKER, folder / f"cases_{num_ranks}.json", timeout=timeout
     )
     assert code == 0, text[-6000:] + logs[-6000:]

@@ -58,7 +58,9 @@ def test_the_kl_is_in_the_reward_and_its_coefficient_follows_it(whole):
 
 def test_all_of_it_is_resumed_exactly(data, whole, tmp_path):
     for steps, extra in ((2, ()), (4, ("--resume_training", "true"))):
-        result = single(data, tmp_path / "parts", *EVERYTHING, f"--rl_config.max_steps={steps}", *extra)
+        result = single(
+            data, tmp_path / "parts", *EVERYTHING, f"--rl_config.max_steps={steps}", *extra, is_warm=not extra
+        )
         assert result.returncode == 0, result.stderr
     assert without_times(metrics(tmp_path / "parts")) == without_times(metrics(whole))
     assert (tmp_path / "parts/hf/model.safetensors").read_bytes() == (whole / "hf/model.safetensors").read_bytes()

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from distributed.jobs import start_msrun
+from distributed.jobs import run_ranks
 
 from mindrlhf_lite.algorithms.losses import LOSSES
 
@@ -14,7 +14,7 @@ WORKER = Path(__file__).with_name("objectives_worker.py")
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("objectives")
-    code, text, logs = start_msrun(2, folder / "log", WORKER, folder / "found.json", timeout=400)
+    code, text, logs = run_ranks(2, folder / "log", WORKER, folder / "found.json", timeout=400)
     assert code == 0, text[-4000:] + logs[-4000:]
     return json.loads((folder / "found.json").read_text())
 

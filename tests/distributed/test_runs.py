@@ -206,7 +206,8 @@ def test_resume_is_exact_bit_for_bit_across_an_epoch(data, tmp_path):
         "--actor_config.lr_schedule.decay_steps=6",
     )
     for name, steps, extra in (("whole", 6, ()), ("parts", 4, ()), ("parts", 6, ("--resume_training", "true"))):
-        result = single(data, tmp_path / name, f"--rl_config.max_steps={steps}", *settings, *extra)
+        limit = f"--rl_config.max_steps={steps}"
+        result = single(data, tmp_path / name, limit, *settings, *extra, is_warm=not extra)
         assert result.returncode == 0, result.stderr
     assert "resumed after step 4" in result.stdout
     assert without_times(metrics(tmp_path / "parts")) == without_times(metrics(tmp_path / "whole"))

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from helpers import ROOT, clean_environment, read_jsonl, run, run_python
+from helpers import ROOT, clean_environment, read_jsonl, run_python
 
 
 def write_rows(path, rows):
@@ -233,30 +233,15 @@ def test_chat_streams_and_is_greedy_as_the_file_mode_is(quickstart_model, tmp_pa
     assert (
         run_python("tools/generate.py", *options, "--input", rows, "--output", tmp_path / "out.jsonl").returncode == 0
     )
-    command = [sys.executable, "tools/generate.py", *options, "--chat", "--prompt_type", "plain", "--max_length", 64]
-    chat = subprocess.run(
-        [str(word) for word in command],
-        input="12+34=\n\n/new\n7+8=\n" + "9" * 60 + "\n/exit\nnever\n",
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=clean_environment(),
-    )
+    command = ("tools/generate.py", *options, "--chat", "--prompt_type", "plain", "--max_length", 64)
+    chat = run_python(*command, given="12+34=\n\n/new\n7+8=\n" + "9" * 60 + "\n/exit\nnever\n")
     assert chat.returncode == 0, chat.stderr
     assert chat.stdout.splitlines()[1:] == [row["text"] for row in read_jsonl(tmp_path / "out.jsonl")]
     assert "error: the prompt has 60 tokens; 1 to 24 fit beside --max_tokens=40" in chat.stderr
-    broken = subprocess.run(
-        [*map(str, command)], input=b"\xff\xfe\n7+8=\n", capture_output=True, cwd=ROOT, env=clean_environment()
-    )
-    assert (
-        broken.returncode == 0
-        and b"not UTF-8" in broken.stderr
-        and b"Traceback" not in broken.stderr
-        and len(broken.stdout.splitlines()) == 2
-    )
-    refused = run_python(
-        "tools/generate.py", *options, "--chat", "--prompt_type", "plain", "--system", "Be kind.", "--max_length", 64
-    )
+    broken = run_python(*command, given=b"\xff\xfe\n7+8=\n")
+    assert broken.returncode == 0 and "not UTF-8" in broken.stderr and "Traceback" not in broken.stderr
+    assert len(broken.stdout.splitlines()) == 2
+    refused = run_python(*command, "--system", "Be kind.")
     assert refused.returncode == 2 and "--system: template plain has no place for it" in refused.stderr
 
 
@@ -355,18 +340,14 @@ def test_a_verifier_that_only_fails_is_no_accuracy(quickstart_model, sums, tmp_p
         "def never(completion, gold):\n    raise KeyError('no such field')\n"
     )
     settings = ("--model", quickstart_model, "--dataset", sums, "--max_tokens", 4, "--verifier", "broken.reward")
-    few = run(
-        [sys.executable, ROOT / "tools/evaluate.py", *settings, "--max_prompts", 5],
-        cwd=tmp_path,
-        PYTHONPATH=str(tmp_path),
-    )
+    few = run_python("tools/evaluate.py", *settings, "--max_prompts", 5, cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert (
         few.returncode == 2
         and "--verifier broken.reward: it failed on all 5 completions" in few.stderr
         and "accuracy" not in few.stdout
     ), few.stderr
     assert few.stderr.count("KeyError") == 1  # five failures, one line
-    never = run([sys.executable, ROOT / "tools/evaluate.py", *settings[:-1], "broken.py:never"], cwd=tmp_path)
+    never = run_python("tools/evaluate.py", *settings[:-1], "broken.py:never", cwd=tmp_path)
     assert never.returncode == 2 and "fails on a made-up completion" in never.stderr  # before the model is loaded
-    many = run([sys.executable, ROOT / "tools/evaluate.py", *settings], cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    many = run_python("tools/evaluate.py", *settings, cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert many.returncode == 2 and "failed on 20 completions in a row" in many.stderr, many.stderr

@@ -1,10 +1,9 @@
 """Runs that go wrong end in words, and leave a checkpoint that works."""
 
 import json
-import sys
 
 from distributed.small_runs import data, metrics, single, without_times  # noqa: F401
-from helpers import ROOT, run
+from helpers import ROOT, run_python
 
 # weights up to 1.2 move by 0.33 in the first update, by 0.67 in the second. Every gradient counts as dead.
 WRONG = (
@@ -54,9 +53,7 @@ def test_save_and_export_look_at_what_they_write(data, tmp_path):  # noqa: F811
         "actor_config.optimizer.opt_offload": True,  # weights and moments come in part by part
     }
     (tmp_path / "settings.json").write_text(json.dumps(settings))
-    result = run(
-        [sys.executable, ROOT / "tests/trainer/ruined_worker.py", tmp_path / "settings.json"], PYTHONPATH=str(ROOT)
-    )
+    result = run_python("tests/trainer/ruined_worker.py", tmp_path / "settings.json", PYTHONPATH=str(ROOT))
     assert result.returncode == 0, result.stdout + result.stderr
     found = json.loads(result.stdout.splitlines()[-1])
     assert found["at_first"] == found["sound"] == found["sound_export"] == "" and found["steps"] == [4, 1]

@@ -53,7 +53,7 @@ def replay(data, output, *extra, steps="*"):  # noqa: F811
     place = settings.index("--dataset_file")
     del settings[place : place + 2]
     files = sorted(str(path) for path in (data.parent / "recorded/experience").glob(f"run_{steps}.mindrecord"))
-    return run([sys.executable, ROOT / "tools/replay.py", "--data", *reversed(files), *settings])
+    return run_python("tools/replay.py", "--data", *reversed(files), *settings)
 
 
 def test_a_replay_makes_exactly_the_same_updates(data, recorded):  # noqa: F811
@@ -136,10 +136,7 @@ def test_a_broken_file_is_said(data, recorded, tmp_path):  # noqa: F811
         (tmp_path / name).write_bytes((folder / "experience" / name).read_bytes())
     broken = tmp_path / source.name
     broken.write_bytes(broken.read_bytes()[:-100])
-    result = run(
-        [sys.executable, ROOT / "tools/replay.py", "--data", broken, *arguments(data, tmp_path / "out")],
-        PYTHONPATH=VERIFIERS,
-    )
+    result = run_python("tools/replay.py", "--data", broken, *arguments(data, tmp_path / "out"), PYTHONPATH=VERIFIERS)
     assert result.returncode == 2 and "experience file" in result.stderr and "Traceback" not in result.stderr, (
         result.stderr
     )
@@ -160,10 +157,12 @@ def test_dumps_of_both_runs_are_the_same(data, recorded):  # noqa: F811
 def test_a_dump_agrees_with_hugging_face(data, recorded):  # noqa: F811
     pytest.importorskip("torch", reason="needs torch: bash build.sh --test")
     folder, _ = recorded
-    found = run_python("tools/compare_dumps.py", folder / "dump", "--hf", data / "model", "--tolerance", 1e-4)
+    found = run_python(
+        "tools/compare_dumps.py", folder / "dump", "--hf", data / "model", "--tolerance", 1e-4, is_warm=False
+    )
     assert found.returncode == 0, found.stdout + found.stderr
     assert "weight: 14 compared, 14 with the same bits" in found.stdout, found.stdout
-    later = run_python("tools/compare_dumps.py", folder / "dump", "--hf", data / "model", "--step", 2)
+    later = run_python("tools/compare_dumps.py", folder / "dump", "--hf", data / "model", "--step", 2, is_warm=False)
     assert later.returncode == 1 and "they part first at step 2, weight" in later.stdout
 
 
