@@ -213,9 +213,8 @@ def test_nothing_is_compiled_after_warm_up():
         engine.generate([GenerateRequest((1,) * length) for length in lengths], sampling)
 
     def compiled():
-        return len(engine._prefill._layer.compile_cache) + sum(
-            len(decoder.compile_cache) for decoder in engine._decoders.values()
-        )
+        graphs = (*engine._prefill._graphs.values(), *engine._decoders.values())
+        return sum(len(graph.compile_cache) for graph in graphs)
 
     generate((9, 17, 18, 2))
     warm = compiled()
