@@ -24,6 +24,7 @@ from mindrlhf_lite.commands.tool import leave_torch_out, prepare_process
 from mindrlhf_lite.data.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
+START_S = 600  # for the imports, on a busy machine
 PRELOADED = ("mindspore", "mindrlhf_lite.launch.rank", "mindrlhf_lite.trainer.grpo")
 
 
@@ -45,13 +46,13 @@ class WarmStarter:
             Path(scratch, "stdin").write_bytes(given if isinstance(given, bytes) else given.encode())
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
-            pid, code = self._answer(60), None
+            pid, code = self._answer(START_S), None
             try:
                 code = self._answer(timeout)
             finally:
                 if code is None:
                     os.killpg(pid, signal.SIGKILL)
-                    self._answer(60)
+                    self._answer(START_S)
             if code is None:
                 raise subprocess.TimeoutExpired(command, timeout)
             texts = [Path(scratch, name).read_text(errors="replace") for name in ("stdout", "stderr")]
@@ -62,7 +63,7 @@ class WarmStarter:
         self._process.wait()
 
     def _answer(self, timeout: float) -> int | None:
-        """The next number that the process says, or None."""
+        """The next number that the process says, or None when the time is up."""
         if not select.select([self._process.stdout], [], [], timeout)[0]:
             return None
         return int(self._process.stdout.readline())
