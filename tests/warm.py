@@ -37,7 +37,8 @@ class WarmStarter:
     def run(self, command: list[str], cwd: Path, environment: dict[str, str], timeout: float, given: bytes | str):
         """`command`, a script and its arguments, as subprocess.run would have this Python run it."""
         if self._process is None:
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            # no buffer: what select does not see must not be read yet
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
             own = {**environment, "PYTHONPATH": str(ROOT)}
             self._process = subprocess.Popen([sys.executable, __file__], **pipes, env=own, cwd=ROOT)
             atexit.register(self._end)
@@ -45,7 +46,6 @@ class WarmStarter:
             request = {"command": command, "cwd": str(cwd), "environment": environment, "scratch": scratch}
             Path(scratch, "stdin").write_bytes(given if isinstance(given, bytes) else given.encode())
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
             pid, code = self._answer(START_S), None
             try:
                 code = self._answer(timeout)
