@@ -24,6 +24,7 @@ from mindrlhf_lite.commands.tool import leave_torch_out, prepare_process
 from mindrlhf_lite.data.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
+START_S = 600  # for the imports, on a busy machine
 PRELOADED = ("mindspore", "mindrlhf_lite.launch.rank", "mindrlhf_lite.trainer.grpo")
 
 
@@ -36,7 +37,8 @@ class WarmStarter:
     def run(self, command: list[str], cwd: Path, environment: dict[str, str], timeout: float, given: bytes | str):
         """`command`, a script and its arguments, as subprocess.run would have this Python run it."""
         if self._process is None:
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            # no buffer: what select does not see must not be read yet
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
             own = {**environment, "PYTHONPATH": str(ROOT)}
             self._process = subprocess.Popen([sys.executable, __file__], **pipes, env=own, cwd=ROOT)
             atexit.register(self._end)
@@ -44,14 +46,13 @@ class WarmStarter:
             request = {"command": command, "cwd": str(cwd), "environment": environment, "scratch": scratch}
             Path(scratch, "stdin").write_bytes(given if isinstance(given, bytes) else given.encode())
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
-            pid, code = self._answer(60), None
+            pid, code = self._answer(START_S), None
             try:
                 code = self._answer(timeout)
             finally:
                 if code is None:
                     os.killpg(pid, signal.SIGKILL)
-                    self._answer(60)
+                    self._answer(START_S)
             if code is None:
                 raise subprocess.TimeoutExpired(command, timeout)
             texts = [Path(scratch, name).read_text(errors="replace") for name in ("stdout", "stderr")]
@@ -62,7 +63,7 @@ class WarmStarter:
         self._process.wait()
 
     def _answer(self, timeout: float) -> int | None:
-        """The next number that the process says, or None."""
+        """The next number that the process says, or None when the time is up."""
         if not select.select([self._process.stdout], [], [], timeout)[0]:
             return None
         return int(self._process.stdout.readline())

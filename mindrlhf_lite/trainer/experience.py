@@ -17,7 +17,7 @@ from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.parallel.shares import share_of_rank
 from mindrlhf_lite.rewards.reward_function import FAILURES, RewardFunction
 from mindrlhf_lite.rewards.shaping import RewardShaping
-from mindrlhf_lite.roles.build import Roles
+from mindrlhf_lite.roles.models import Roles
 from mindrlhf_lite.rollout.groups import generate_groups
 from mindrlhf_lite.types import Prompt, RolloutGroup, SamplingParams, ScoredGroup
 

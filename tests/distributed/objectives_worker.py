@@ -1,6 +1,7 @@
 """One rank of two: statistics and gradient norm of every objective, under layouts that must not change them.
 
-Writes, on the first rank, FILE: objective -> layout -> name -> value.
+Arguments: FILE, and which objectives to measure on data ranks, too. Writes, on the first rank, FILE: objective ->
+layout -> name -> value.
 """
 
 import json
@@ -110,15 +111,18 @@ class Layout:
 
 
 def main():
-    mesh = Mesh()
-    layouts = {
-        "whole": Layout(mesh, ALONE, Strategy(ALONE.dims), 96),
-        "micro": Layout(mesh, ALONE, Strategy(ALONE.dims), 64),
-    }
+    """`whole` on the first rank alone; the others in micro-batches."""
+    mesh, on_data_ranks = Mesh(), sys.argv[2].split(",")
+    layouts = {"whole": Layout(mesh, ALONE, Strategy(ALONE.dims), 96)} if mesh.is_main else {}
     for name, dims in (("tensor", ParallelDims(1, 2, 1)), ("data", ParallelDims(2, 1, 1))):
         layouts[name] = Layout(mesh, mesh.role(dims, SHAPE.num_key_value_heads), Strategy(dims), 64)
     found = {
-        name: {layout: one.measure(objective) for layout, one in layouts.items()} for name, objective in objectives()
+        name: {
+            layout: one.measure(objective)
+            for layout, one in layouts.items()
+            if layout != "data" or name in on_data_ranks
+        }
+        for name, objective in objectives()
     }
     if mesh.is_main:
         Path(sys.argv[1]).write_text(json.dumps(found))

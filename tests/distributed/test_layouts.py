@@ -54,8 +54,7 @@ ONE_RANK = [
     ("one_untied", (1, 1, 1), (1, 1, 1), (1, 1), {**UNTIED, **RECOMPUTE, **micro(4)}),
 ]
 TWO_RANKS = [
-    ("dp2_zero", (2, 1, 1), (1, 2, 1), (1, 2), {**ZERO, **COLLECTIVE, **micro(2)}),
-    ("cp2", (1, 1, 1), (1, 1, 1), (1, 2), {**CONTEXT, **context("generate_config", 1), **ZERO, **SELECT, **micro(2)}),
+    ("dp2_zero", (2, 1, 1), (1, 2, 1), (1, 2), {**ZERO, **COLLECTIVE, **SELECT, **micro(2)}),
     ("pp2", (1, 1, 2), (1, 1, 2), (2, 1), {"actor_config.parallel_config.stage_layers": [1, 2], **SWAP_0, **micro(4)}),
 ]
 FOUR_RANKS = [
@@ -64,10 +63,12 @@ FOUR_RANKS = [
         (1, 2, 1),
         (1, 1, 2),
         (1, 2),
-        {**CONTEXT, **SEQUENCE_SPLIT, **UNTIED, **RECOMPUTE, **SWAP_1, **micro(4)},
+        {**CONTEXT, **SEQUENCE_SPLIT, **UNTIED, **ZERO, **RECOMPUTE, **SWAP_1, **micro(4)},
     )
 ]
 FULL_TWO_RANKS = [
+    ("cp2", (1, 1, 1), (1, 1, 1), (1, 2), {**CONTEXT, **context("generate_config", 1), **ZERO, **SELECT, **micro(2)}),
+] + [
     (f"{name}{number}_{label}", actor, (2, 1, 1), (1, 2), {**options, **micro(number)})
     for name, actor in (("dp", (2, 1, 1)), ("tp", (1, 2, 1)), ("pp", (1, 1, 2)))
     for number in (1, 2, 4)

@@ -2,7 +2,7 @@
 
 import json
 
-from distributed.small_runs import data, metrics, single, without_times  # noqa: F401
+from distributed.small_runs import metrics, single, without_times
 from helpers import ROOT, run_python
 
 # weights up to 1.2 move by 0.33 in the first update, by 0.67 in the second. Every gradient counts as dead.
@@ -15,7 +15,7 @@ WRONG = (
 )
 
 
-def test_a_ruined_model_is_neither_saved_nor_exported_and_a_stop_leaves_what_works(data):  # noqa: F811
+def test_a_ruined_model_is_neither_saved_nor_exported_and_a_stop_leaves_what_works(data):
     folder = data.parent / "ruined"
     result = single(data, folder, *WRONG, "--monitor_config.health.max_weight=1.6")
     assert result.returncode == 1, result.stdout + result.stderr
@@ -41,7 +41,7 @@ def test_a_ruined_model_is_neither_saved_nor_exported_and_a_stop_leaves_what_wor
     assert without_times(metrics(folder)) == without_times(ruined) and not (folder / "checkpoints/step_2").exists()
 
 
-def test_save_and_export_look_at_what_they_write(data, tmp_path):  # noqa: F811
+def test_save_and_export_look_at_what_they_write(data, tmp_path):
     settings = {
         "actor_config.load": str(data / "model"),
         "rl_config.dataset_file": str(data / "train.mindrecord"),
