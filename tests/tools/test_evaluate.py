@@ -86,17 +86,8 @@ def test_answers_are_compared_under_one_verifier(tmp_path):
 
 def test_compare_pairs_the_questions(quickstart_model, sums, tmp_path):
     """A model against itself, and against a record in which some answers were changed."""
-    base = run_python(
-        "tools/evaluate.py",
-        "--model",
-        quickstart_model,
-        "--dataset",
-        sums,
-        "--max_tokens",
-        40,
-        "--output",
-        tmp_path / "a.json",
-    )
+    answers = ("--dataset", sums, "--max_tokens", 40)
+    base = run_python("tools/evaluate.py", "--model", quickstart_model, *answers, "--output", tmp_path / "a.json")
     assert base.returncode == 0, base.stderr
     rows = read_jsonl(tmp_path / "a.completions.jsonl")
     wrong = [row for row in rows if not row["completions"][0]["correct"]][:6]
@@ -104,16 +95,7 @@ def test_compare_pairs_the_questions(quickstart_model, sums, tmp_path):
     for row in wrong + right:
         row["completions"][0] |= {"correct": row in wrong, "text": "another answer"}
     better = write_rows(tmp_path / "b.completions.jsonl", rows)
-    same = run_python(
-        "tools/evaluate.py",
-        "--compare",
-        quickstart_model,
-        tmp_path / "a.completions.jsonl",
-        "--dataset",
-        sums,
-        "--max_tokens",
-        40,
-    )
+    same = run_python("tools/evaluate.py", "--compare", quickstart_model, tmp_path / "a.completions.jsonl", *answers)
     assert same.returncode == 0 and "better on 0 questions, worse on 0" in same.stdout and "p = 1" in same.stdout, (
         same.stdout + same.stderr
     )
