@@ -11,10 +11,33 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
 import pytest
-from helpers import run
+from distributed.small_runs import make_data, run_baseline
+from helpers import made_once, run
+from xdist.scheduler import LoadScopeScheduling
 
 SHARED = ROOT.parent / "shared"
 QUICKSTART_MODEL = ROOT / "examples" / "quickstart" / "model"
+
+
+# files of jobs of several ranks: one worker runs all of them, beside another that runs all others
+SEVERAL_RANKS = ("tests/distributed/",)
+
+
+class OneJobAtATime(LoadScopeScheduling):
+    """xdist's --dist loadfile, but that the files of SEVERAL_RANKS are as one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "several ranks" if nodeid.startswith(SEVERAL_RANKS) else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneJobAtATime:
+    return OneJobAtATime(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first."""
+    first = (*SEVERAL_RANKS, "tests/ascend_dry/")
+    items.sort(key=lambda item: next((n for n, folder in enumerate(first) if item.nodeid.startswith(folder)), 9))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -35,6 +58,18 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def quickstart_model() -> Path:
     return QUICKSTART_MODEL
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory) -> Path:
+    """Prompts and a model of one layer, for small_runs.arguments; made once for all workers."""
+    return made_once(tmp_path_factory, "data", make_data)
+
+
+@pytest.fixture(scope="session")
+def baseline(tmp_path_factory, data) -> Path:
+    """A run of six steps that nothing disturbed, made once for all workers: to be compared with, and not changed."""
+    return made_once(tmp_path_factory, "baseline", lambda folder: run_baseline(data, folder))
 
 
 @pytest.fixture(scope="session")

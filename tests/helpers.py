@@ -1,18 +1,29 @@
 """Small models and runs for tests."""
 
+from __future__ import annotations
+
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from warm import WarmStarter
 
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import parameter_specs
 
+if TYPE_CHECKING:
+    import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
+WARM = WarmStarter()
 TINY = ModelConfig(
     vocab_size=97,
     hidden_size=32,
@@ -66,12 +77,41 @@ def run(command: list, cwd: Path | None = None, timeout: int = 300, **extra: str
     )
 
 
-def run_python(script: str, *arguments: object, timeout: int = 300) -> subprocess.CompletedProcess:
-    return run([sys.executable, ROOT / script, *arguments], timeout=timeout)
+def run_python(
+    script: Path | str,
+    *arguments: object,
+    cwd: Path | None = None,
+    timeout: int = 300,
+    given: bytes | str = "",
+    is_warm: bool = True,
+    **extra: str,
+) -> subprocess.CompletedProcess:
+    """Runs a script, with `given` as its input. Warm: in a fork of a process that has its imports (warm.py); not where
+    variables are given that may count at the import.
+    """
+    command = [str(word) for word in (ROOT / script, *arguments)]
+    if not is_warm or extra.keys() - {"PYTHONPATH"}:
+        return run([sys.executable, *command], cwd, timeout, **extra)
+    return WARM.run(command, cwd or ROOT, clean_environment(**extra), timeout, given)
 
 
 def read_jsonl(path: Path) -> list[dict]:
     return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the first of the workers that ask for it makes, while the others wait."""
+    own = factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / f"all_workers/{name}"
+    folder.parent.mkdir(exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = folder.with_suffix(".done")
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            done.touch()
+    return folder
 
 
 def make_sums(tokenizer_dir: Path, output: Path, num_rows: int, split: str = "train", seed: int = 0) -> Path:

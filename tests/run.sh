@@ -24,6 +24,6 @@ codespell
 run_tests() { # with --full, arguments may name files that have none of one kind: exit code 5
     python -m pytest "$@" || { code=$?; [ "$full" = 1 ] && [ "$code" = 5 ]; }
 }
-# long files come early in the alphabet; by number of tests they would be last, and one core idle
+# two files at a time, jobs of several ranks one at a time (tests/conftest.py says in which order)
 run_tests -n 2 --dist loadfile --no-loadscope-reorder --durations=15 --durations-min=10 -m "not full" "$@"
 [ "$full" = 0 ] || run_tests -m full "$@"

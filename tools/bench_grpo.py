@@ -173,7 +173,7 @@ def train(args: argparse.Namespace, model: str, prompts: list) -> list[dict[str,
     """The metrics of every step."""
     from mindrlhf_lite.config.load import build_config
     from mindrlhf_lite.data.records import write_prompts
-    from mindrlhf_lite.observe.writers import read_metrics
+    from mindrlhf_lite.observe.run_files import read_metrics
     from mindrlhf_lite.parallel.mesh import Mesh
     from mindrlhf_lite.trainer.grpo import GrpoTrainer
 

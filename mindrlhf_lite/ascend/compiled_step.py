@@ -110,7 +110,7 @@ def prompts_and_sampling(
 ) -> tuple[list[GenerateRequest], SamplingParams]:
     """Prompts of full length for every slot, and two tokens of each."""
     generate, group = config.generate_config, config.rl_config.num_generations
-    slots = config.rollout_slots(role_strategies(config, world_size)["rollout"].dims.data)
+    slots = config.rollout_slots(role_strategies(config, world_size)["rollout"].dims.copies)
     s, rng = generate.sampling_config, np.random.default_rng(1)
     least = min(s.min_tokens, _NEW_TOKENS)
     sampling = sampling_params(s, max_tokens=_NEW_TOKENS, min_tokens=least, stop_token_ids=(0,))

@@ -25,7 +25,7 @@ def _is_count(value: Any) -> bool:
 def strategy_to_json(strategy: Strategy) -> dict[str, Any]:
     dims = strategy.dims
     return {
-        "data_parallel": dims.data,
+        "data_parallel": dims.copies,
         "model_parallel": dims.tensor,
         "pipeline_stage": dims.pipeline,
         "stage_layers": list(strategy.stage_layers),

@@ -151,14 +151,14 @@ class _Sizes:
         tokens = config.micro_batch_tokens(dims.shares, config.ref_config.ref_model_batch_size)
         self.trained = StreamShapes(config.micro_batch_tokens(dims.shares), rl.seq_length, parts=parts)
         self.scored = StreamShapes(tokens, rl.seq_length, parts=parts)
-        self.slots = config.rollout_slots(self.strategies["rollout"].dims.data)
+        self.slots = config.rollout_slots(self.strategies["rollout"].dims.copies)
         self.kv_heads = max(1, shape.num_key_value_heads // self.strategies["rollout"].dims.tensor)
         self.largest = ITEM_BYTES * max(  # of the parameters; counted whole
             prod(buffer.shape)
             for stage in {0, dims.pipeline - 1}
             for buffer in buffers_at(shape, self.strategies["actor"], Coordinates(0, 0, stage))
         )
-        is_shared = actor.enable_parallel_optimizer and dims.data > 1
+        is_shared = actor.enable_parallel_optimizer and dims.copies > 1
         self.gradients = _buffer_bytes(shape, self.strategies["actor"], frozen=actor.frozen)
         rows = replace(self.strategies["actor"], splits_data=True)
         copies = is_shared or config.dtypes("actor")[1] != "float32"  # float32, of the rows that this rank updates

@@ -31,5 +31,5 @@ def role_strategies(config: Config, world_size: int) -> dict[str, Strategy]:
 def saved_strategy(config: Config, world_size: int) -> Strategy:
     """How the actor's checkpoints lie on the ranks."""
     strategy = role_strategies(config, world_size)["actor"]
-    is_shared = config.actor_config.enable_parallel_optimizer and strategy.dims.data > 1
+    is_shared = config.actor_config.enable_parallel_optimizer and strategy.dims.copies > 1
     return replace(strategy, splits_data=is_shared)

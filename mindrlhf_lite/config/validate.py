@@ -10,6 +10,7 @@ from mindrlhf_lite.config.file_checks import file_problems
 from mindrlhf_lite.config.load import known_keys
 from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.config.objectives import objective_problems
+from mindrlhf_lite.config.sampling_params import sampling_params
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.sections.parallel import ParallelConfig
 from mindrlhf_lite.config.strategies import dims_of, role_strategies
@@ -19,7 +20,6 @@ from mindrlhf_lite.rewards.shaping import find_shaping
 from mindrlhf_lite.rewards.sizes import LARGEST_REWARD, is_usable
 from mindrlhf_lite.rewards.verifiers import find_verifier
 from mindrlhf_lite.shapes.parameters import parameter_specs
-from mindrlhf_lite.types import SamplingParams
 
 
 def find_problems(config: Config, world_size: int, is_plan: bool = False, needs_prompts: bool = True) -> list[str]:
@@ -137,18 +137,7 @@ def _lengths(config: Config, is_plan: bool) -> list[str]:
             f"seq_length={rl.seq_length}"
         )
     try:
-        SamplingParams(
-            sampling.max_tokens,
-            sampling.min_tokens,
-            sampling.temperature,
-            sampling.top_k,
-            sampling.top_p,
-            sampling.min_p,
-            sampling.repetition_penalty,
-            sampling.presence_penalty,
-            sampling.frequency_penalty,
-            stop_token_ids=tuple(sampling.eos_token_id),
-        )
+        sampling_params(sampling)
     except ValueError as error:
         problems += [f"generate_config.sampling_config.{problem}" for problem in str(error).split("; ")]
     if sampling.temperature == 0:

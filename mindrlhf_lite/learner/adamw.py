@@ -75,7 +75,7 @@ class AdamW:
     ):
         mesh = model.mesh
         self.options, self.updates_done, self.loss_scale = options, 0, loss_scale or LossScale()
-        self.weights, degree = list(model.trained), mesh.dims.data if is_sharded else 1
+        self.weights, degree = list(model.trained), mesh.dims.copies if is_sharded else 1
         self.strategy = replace(
             model.strategy, splits_data=is_sharded and degree > 1
         )  # how the moments lie on the ranks

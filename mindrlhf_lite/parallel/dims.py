@@ -12,25 +12,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ParallelDims:
-    """Parallel degrees of one role. Example: ParallelDims(data=4, tensor=2, pipeline=1, context=2)"""
+    """Parallel degrees of one role. Example: ParallelDims(copies=4, tensor=2, pipeline=1, context=2)"""
 
-    data: int  # copies of the weights
+    copies: int  # of the weights: data-parallel ranks, times `context`
     tensor: int = 1
     pipeline: int = 1
-    context: int = 1  # of `data`, those that share a sequence's tokens; it divides `data`
+    context: int = 1  # of `copies`, those that share a sequence's tokens; it divides `copies`
 
     @property
     def shares(self) -> int:
-        """Shares that sequences are divided into: one for `context` data ranks."""
-        return self.data // self.context
+        """Shares that sequences are divided into, data_parallel in the settings: one for `context` copies."""
+        return self.copies // self.context
 
     @property
     def size(self) -> int:
-        return self.data * self.tensor * self.pipeline
+        return self.copies * self.tensor * self.pipeline
 
     def problem(self, world_size: int) -> str | None:
         """What is wrong with these degrees on `world_size` ranks, or None."""
-        if min(self.data, self.tensor, self.pipeline, self.context) < 1:
+        if min(self.copies, self.tensor, self.pipeline, self.context) < 1:
             return "every parallel degree must be at least 1"
         if self.size != world_size:
             context = f" x context_parallel {self.context}" if self.context > 1 else ""
@@ -42,11 +42,11 @@ class ParallelDims:
 
     def coordinates(self, rank: int) -> Coordinates:
         rest, tensor = divmod(rank, self.tensor)
-        stage, data = divmod(rest, self.data)
+        stage, data = divmod(rest, self.copies)
         return Coordinates(data, tensor, stage)
 
     def rank(self, data: int, tensor: int, stage: int) -> int:
-        return (stage * self.data + data) * self.tensor + tensor
+        return (stage * self.copies + data) * self.tensor + tensor
 
     def describe(self) -> str:
         context = f",cp={self.context}" if self.context > 1 else ""

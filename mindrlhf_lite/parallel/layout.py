@@ -32,7 +32,7 @@ FUSED_PARAMETERS = {
 class Strategy:
     """How a model's weights lie on the ranks.
 
-    Example: Strategy(ParallelDims(data=1, tensor=2, pipeline=2), stage_layers=(13, 11))
+    Example: Strategy(ParallelDims(copies=1, tensor=2, pipeline=2), stage_layers=(13, 11))
     """
 
     dims: ParallelDims
@@ -113,7 +113,7 @@ def parse_strategy(text: str, source: str, config: ModelConfig | None = None) ->
         layers = tuple(int(count) for count in values["layers"].split("/")) if values["layers"] else ()
     except ValueError:
         raise UserError(f"{source} {text}: whole numbers are needed; write {known}") from None
-    if min(dims.data, dims.tensor, dims.pipeline) < 1:
+    if min(dims.copies, dims.tensor, dims.pipeline) < 1:
         raise UserError(f"{source} {text}: every degree must be at least 1")
     strategy = Strategy(dims, layers, values["emb"] != "whole", values["zero"] == "1", values["fused"] == "1")
     if config is not None and (problems := strategy.problems(config)):
@@ -169,8 +169,8 @@ def _buffer(spec: ParameterSpec, strategy: Strategy, at: Coordinates) -> Buffer:
         shape[spec.tensor_dim] = (
             -(-spec.shape[spec.tensor_dim] // strategy.dims.tensor) if spec.units == 0 else stop - start
         )
-    if strategy.splits_data and shape[0] % strategy.dims.data == 0:
-        rows, (start, stop) = shape[0] // strategy.dims.data, box[0]
+    if strategy.splits_data and shape[0] % strategy.dims.copies == 0:
+        rows, (start, stop) = shape[0] // strategy.dims.copies, box[0]
         box[0] = min(start + at.data * rows, stop), min(start + (at.data + 1) * rows, stop)
         shape[0] = rows
     return Buffer(spec.name, tuple(shape), (Part(spec.name, tuple(box), 0),))

@@ -197,7 +197,7 @@ class Mesh:
         ranks are replicated.
         """
         assert dims.size == self.world_size, f"{dims.describe()} is {dims.size} ranks, not {self.world_size}"
-        data, tensor, stages = range(dims.data), range(dims.tensor), range(dims.pipeline)
+        data, tensor, stages = range(dims.copies), range(dims.tensor), range(dims.pipeline)
 
         def links(first: int) -> list[list[int]]:
             return [

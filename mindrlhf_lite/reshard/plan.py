@@ -151,8 +151,8 @@ def holdings(config: ModelConfig, strategy: Strategy) -> dict[str, list[Holding]
     dims, found = strategy.dims, defaultdict[str, dict[tuple, tuple[Buffer, Part, list[int]]]](dict)
     for stage in range(dims.pipeline):
         for tensor in range(dims.tensor):
-            for data in range(dims.data if strategy.splits_data else 1):  # other data ranks hold the same
-                ranks = [dims.rank(d, tensor, stage) for d in ([data] if strategy.splits_data else range(dims.data))]
+            for data in range(dims.copies if strategy.splits_data else 1):  # other data ranks hold the same
+                ranks = [dims.rank(d, tensor, stage) for d in ([data] if strategy.splits_data else range(dims.copies))]
                 for buffer in buffers_at(config, strategy, Coordinates(data, tensor, stage)):
                     for part in buffer.parts:
                         if volume(part.box):
@@ -202,7 +202,7 @@ def make_plan(config: ModelConfig, source: Strategy, destination: Strategy, num_
         []
         if source.splits_data
         else [
-            np.array([dims.rank(d, t, s) for d in range(dims.data)])
+            np.array([dims.rank(d, t, s) for d in range(dims.copies)])
             for t in range(dims.tensor)
             for s in range(dims.pipeline)
         ]

@@ -12,7 +12,7 @@ from mindrlhf_lite.rollout.protocol import RolloutEngine
 
 def make_engine(config: Config, model: Decoder, strategy: Strategy, mesh: RoleMesh, rank: int) -> RolloutEngine:
     generate, rl = config.generate_config, config.rl_config
-    slots = config.rollout_slots(strategy.dims.data)
+    slots = config.rollout_slots(strategy.dims.copies)
     if not generate.use_vllm:
         return NativeEngine(model, slots, rl.seq_length, rl.length_buckets)
     length = min(generate.max_model_len or rl.seq_length, rl.seq_length)

@@ -16,7 +16,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, mutable
 
-from mindrlhf_lite.models.decoder import MASKED, Decoder
+from mindrlhf_lite.models.decoder import Decoder
+from mindrlhf_lite.models.packed_attention import MASKED
 from mindrlhf_lite.rollout.graph_draw import Drawing
 from mindrlhf_lite.rollout.host_draw import Draw, TokenHistory, sample, uniforms
 from mindrlhf_lite.rollout.native_graphs import Decode, Prefill, allocate_cache, cache_views

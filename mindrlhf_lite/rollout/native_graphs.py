@@ -15,8 +15,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, jit, mutable, nn, ops
 
-from mindrlhf_lite.models.decoder import MASKED, Decoder, DecoderLayer, causal_mask
+from mindrlhf_lite.models.decoder import Decoder, DecoderLayer, causal_mask
 from mindrlhf_lite.models.kernels import kernels_of
+from mindrlhf_lite.models.packed_attention import MASKED
 from mindrlhf_lite.models.zeros import zeros
 from mindrlhf_lite.rollout.graph_draw import Drawing, draw_greedily, draw_tokens
 

@@ -48,7 +48,7 @@ class Evaluator:
         """The evaluation after `step`, kept in `results` and written to completions/eval_N.jsonl."""
         rl, mesh = self.config.rl_config, self.roles.rollout_mesh
         prompts = [
-            self.prompts[index] for index in share_of_rank(range(len(self.prompts)), mesh.at.data, mesh.dims.data)
+            self.prompts[index] for index in share_of_rank(range(len(self.prompts)), mesh.at.data, mesh.dims.copies)
         ]
         with self.roles.residency.phase("generate"):
             seeds = [(rl.seed, EVALUATION_STREAM, prompt.index) for prompt in prompts]

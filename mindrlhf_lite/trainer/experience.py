@@ -17,7 +17,7 @@ from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.parallel.shares import share_of_rank
 from mindrlhf_lite.rewards.reward_function import FAILURES, RewardFunction
 from mindrlhf_lite.rewards.shaping import RewardShaping
-from mindrlhf_lite.roles.build import Roles
+from mindrlhf_lite.roles.models import Roles
 from mindrlhf_lite.rollout.groups import generate_groups
 from mindrlhf_lite.types import Prompt, RolloutGroup, SamplingParams, ScoredGroup
 
@@ -61,7 +61,7 @@ class Experience:
             for index in indices:
                 repeats.append(drawn[index])
                 drawn[index] += 1
-            places = share_of_rank(range(rl.chunk_size), mesh.at.data, mesh.dims.data)
+            places = share_of_rank(range(rl.chunk_size), mesh.at.data, mesh.dims.copies)
             prompts = [self.prompts[indices[place]] for place in places]
             seeds = [(rl.seed, step, prompt.index) for prompt in prompts]
             again = [(attempt, repeats[place]) if attempt or repeats[place] else () for place in places]

@@ -16,7 +16,7 @@ from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.files.durable import place
 from mindrlhf_lite.models.hf_weights import write_hf_model
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
-from mindrlhf_lite.roles.build import TrainedRoles
+from mindrlhf_lite.roles.models import TrainedRoles
 from mindrlhf_lite.trainer.soundness import problem_of, refuse_ruined
 
 _STORED = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}

@@ -18,13 +18,8 @@ from mindrlhf_lite.observe.console import Console
 from mindrlhf_lite.observe.health import History
 from mindrlhf_lite.observe.host import git_commit, peak_rss_gb, rss_gb, versions
 from mindrlhf_lite.observe.plots import write_plots
-from mindrlhf_lite.observe.writers import (
-    MetricsWriter,
-    completion_rows,
-    read_metrics,
-    write_atomically,
-    write_completions,
-)
+from mindrlhf_lite.observe.run_files import read_metrics
+from mindrlhf_lite.observe.writers import MetricsWriter, completion_rows, write_atomically, write_completions
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.reshard.executor import Moved
 from mindrlhf_lite.swap.residency import Traffic

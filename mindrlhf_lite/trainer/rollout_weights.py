@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mindrlhf_lite.reshard.executor import Moved
-from mindrlhf_lite.roles.build import Roles
+from mindrlhf_lite.roles.models import Roles
 from mindrlhf_lite.swap.residency import State
 from mindrlhf_lite.trainer.phase_clock import PhaseClock
 

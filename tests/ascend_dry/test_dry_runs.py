@@ -1,6 +1,6 @@
 """Compiled for Ascend without one, by MindSpore's dry run: whole runs, memory against the plan, kernels by graph.
 
-python tests/ascend_dry/test_dry_runs.py        writes kernels.json anew; look at what has changed
+python tests/ascend_dry/test_dry_runs.py        writes kernels*.json anew; look at what has changed
 """
 
 import json
@@ -13,7 +13,7 @@ import pytest
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
 
 from distributed.jobs import VERIFIERS
-from distributed.small_runs import MAIN, QUICKSTART_MODEL, arguments, make_data
+from distributed.small_runs import MAIN, QUICKSTART_MODEL, arguments, save_first_layers, single
 from helpers import ROOT, read_jsonl, run
 
 from mindrlhf_lite.ascend.dry_run import compile_step, with_layers
@@ -22,16 +22,12 @@ from mindrlhf_lite.config.memory_plan import memory_plan
 from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.launch.command_line import parse_command_line
 
-SNAPSHOT = Path(__file__).with_name("kernels.json")
+HERE = Path(__file__).parent
+SNAPSHOTS = {"quickstart": HERE / "kernels.json", "0_5b": HERE / "kernels_0_5b.json"}
 CONFIG = ROOT / "examples/qwen_grpo/grpo_config.yaml"
 ASCEND = "--context.device_target=Ascend"
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc and binutils for CANN's stand-ins")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_data(tmp_path_factory.mktemp("dry") / "data")
 
 
 def simulate(rank, num_ranks, data, folder, *extra):
@@ -45,7 +41,7 @@ def simulate(rank, num_ranks, data, folder, *extra):
 
 def test_a_whole_run_with_everything_on(data, tmp_path):
     """bfloat16, several updates, swapping, the optimizer in parts, recomputation, filters, an evaluation, checkpoints,
-    the export, recorded experience, dumps; and the next step from its checkpoint.
+    the export, recorded experience, dumps; from the checkpoint of a first step on the CPU.
     """
     settings = (
         "--rl_config.swap=true",
@@ -64,9 +60,11 @@ def test_a_whole_run_with_everything_on(data, tmp_path):
         f"--rl_config.save_data_file={tmp_path}/recorded",
         "--msprobe_config.msprobe=true",
     )
-    for steps, more in ((1, ()), (2, ("--resume_training",))):
-        result = simulate(0, 1, data, tmp_path, f"--rl_config.max_steps={steps}", *settings, *more)
-        assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    result = single(data, tmp_path / "run", "--rl_config.max_steps=1", *settings)
+    assert result.returncode == 0, result.stderr
+    result = simulate(0, 1, data, tmp_path, "--rl_config.max_steps=2", *settings, "--resume_training")
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    assert "resumed after step 1" in result.stdout
     assert [row["step"] for row in read_jsonl(tmp_path / "run/metrics.jsonl")] == [0, 1, 2]
     assert (tmp_path / "run/hf/model.safetensors").is_file() and (tmp_path / "run/checkpoints/step_2").is_dir()
     assert list(tmp_path.glob("recorded*"))
@@ -92,6 +90,8 @@ def test_a_whole_run_with_everything_on(data, tmp_path):
     ],
 )
 def test_whole_runs_on_a_rank_of_several(data, tmp_path, rank, ranks, actor, reference, options):
+    two_layers = save_first_layers(2, tmp_path / "two_layers")  # one in every stage
+
     def degrees(role, values):
         names = ("data_parallel", "model_parallel", "pipeline_stage", "context_parallel")
         return [f"--{role}.parallel_config.{name}={value}" for name, value in zip(names, values)]
@@ -103,7 +103,7 @@ def test_whole_runs_on_a_rank_of_several(data, tmp_path, rank, ranks, actor, ref
         tmp_path,
         "--rl_config.max_steps=2",
         "--actor_checkpoint_path",
-        QUICKSTART_MODEL,
+        two_layers,
         *degrees("actor_config", actor),
         *degrees("ref_config", reference),
         *degrees("generate_config", (2, 2, 1, ranks // 4)),
@@ -120,10 +120,9 @@ def settings_of(model, devices):
     return parse_command_line(words).config, read_model_file(str(file)).shape
 
 
-@pytest.mark.parametrize("model", [*(pytest.param(size, marks=pytest.mark.full) for size in ("0_5b", "7b")), "32b"])
-def test_the_plan_is_near_what_is_compiled(model):
+def compiled_near_plan(model):
     """Two layers of the model, on the first of eight devices: memory of every phase within 15 % of the plan, parameters
-    where their phase has them, a kernel for every operator.
+    where their phase has them, a kernel for every operator. Returns the kernels by graph.
     """
     config, shape = settings_of(model, 8)
     config, shape = with_layers(shape, config, 2)
@@ -133,6 +132,22 @@ def test_the_plan_is_near_what_is_compiled(model):
     assert compiled.peaks.keys() == {"reshard", "generate", "reference", "update", *step}
     for phase, needed in compiled.peaks.items():
         assert needed == pytest.approx(planned[phase], rel=0.15), (phase, needed / planned[phase])
+    return by_name(compiled.kernels)
+
+
+def by_name(kernels):
+    return {name: dict(sorted(counts.items())) for name, counts in sorted(kernels.items())}
+
+
+@pytest.mark.full  # by default the smallest model's compilation is compared with its plan, too
+@pytest.mark.parametrize("model", ["7b", "32b"])
+def test_the_plan_is_near_what_is_compiled(model):
+    compiled_near_plan(model)
+
+
+def test_the_plan_and_the_kernels_of_the_smallest_model():
+    """A change of the kernels is a change of what Ascend would run: look at it, then write the file anew."""
+    assert compiled_near_plan("0_5b") == json.loads(SNAPSHOTS["0_5b"].read_text())
 
 
 def kernels_of_the_quickstart():
@@ -149,13 +164,14 @@ def kernels_of_the_quickstart():
     config = parse_command_line([str(word) for word in words]).config
     compiled = compile_step(config, read_model_file(str(QUICKSTART_MODEL)).shape, 0, 1)
     assert compiled.backed_off == [] and compiled.misplaced == []
-    return {name: dict(sorted(counts.items())) for name, counts in sorted(compiled.kernels.items())}
+    return by_name(compiled.kernels)
 
 
-def test_kernels_by_graph():
-    """A change here is a change of what Ascend would run: look at it, then write the file anew."""
-    assert kernels_of_the_quickstart() == json.loads(SNAPSHOT.read_text())
+@pytest.mark.full
+def test_kernels_of_the_quickstart():
+    assert kernels_of_the_quickstart() == json.loads(SNAPSHOTS["quickstart"].read_text())
 
 
 if __name__ == "__main__":
-    SNAPSHOT.write_text(json.dumps(kernels_of_the_quickstart(), indent=1) + "\n")
+    for name, kernels in (("quickstart", kernels_of_the_quickstart()), ("0_5b", compiled_near_plan("0_5b"))):
+        SNAPSHOTS[name].write_text(json.dumps(kernels, indent=1) + "\n")

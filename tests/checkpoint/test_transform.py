@@ -33,58 +33,34 @@ def test_full_to_shards_to_other_shards_and_back(tmp_path, is_tied):
     )  # replicas are not written twice
 
 
-def test_the_command_and_its_errors(tmp_path):
+def command(source, destination, strategy, *more):
+    where = ("--src_checkpoint", source, "--dst_checkpoint", destination, "--dst_strategy", strategy)
+    return run_python("tools/transform_checkpoint.py", *where, *more)
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Shards of two tensor ranks, made of tmp_path / "full"."""
     save_hf_model(tmp_path / "full", TINY, random_weights(TINY), 5, 0)
-    ok = run_python(
-        "tools/transform_checkpoint.py",
-        "--src_checkpoint",
-        tmp_path / "full",
-        "--dst_checkpoint",
-        tmp_path / "two",
-        "--dst_strategy",
-        "dp=1,tp=2,pp=1",
-    )
-    assert ok.returncode == 0 and "wrote" in ok.stdout, ok.stderr
+    made = command(tmp_path / "full", tmp_path / "two", "dp=1,tp=2,pp=1")
+    assert made.returncode == 0 and "wrote" in made.stdout, made.stderr
+    return tmp_path / "two"
+
+
+def test_the_command_takes_a_strategy_file(two, tmp_path):
     (tmp_path / "strategy.json").write_text('{"model_parallel": 4}')
-    ok = run_python(
-        "tools/transform_checkpoint.py",
-        "--src_checkpoint",
-        tmp_path / "two",
-        "--dst_checkpoint",
-        tmp_path / "four",
-        "--dst_strategy",
-        tmp_path / "strategy.json",
-    )
-    assert ok.returncode == 0, ok.stderr
-    cases = [
-        (
-            ("--src_checkpoint", tmp_path, "--dst_checkpoint", tmp_path / "x", "--dst_strategy", "full"),
-            "neither state.json",
-        ),
-        (
-            ("--src_checkpoint", tmp_path / "two", "--dst_checkpoint", tmp_path / "full", "--dst_strategy", "full"),
-            "not empty",
-        ),
-        (
-            ("--src_checkpoint", tmp_path / "two", "--dst_checkpoint", tmp_path / "x", "--dst_strategy", "tp=3"),
-            "num_attention_heads 4 % model_parallel 3 = 1",
-        ),
-        (
-            (
-                "--src_checkpoint",
-                tmp_path / "two",
-                "--src_strategy",
-                "tp=4",
-                "--dst_checkpoint",
-                tmp_path / "x",
-                "--dst_strategy",
-                "full",
-            ),
-            "rank_00002.safetensors is missing",
-        ),
-    ]
-    for arguments, message in cases:
-        result = run_python("tools/transform_checkpoint.py", *arguments)
+    made = command(two, tmp_path / "four", tmp_path / "strategy.json")
+    assert made.returncode == 0, made.stderr
+
+
+def test_mistakes_of_the_command_are_named(two, tmp_path):
+    for arguments, message in (
+        ((tmp_path, tmp_path / "x", "full"), "neither state.json"),
+        ((two, tmp_path / "full", "full"), "not empty"),
+        ((two, tmp_path / "x", "tp=3"), "num_attention_heads 4 % model_parallel 3 = 1"),
+        ((two, tmp_path / "x", "full", "--src_strategy", "tp=4"), "rank_00002.safetensors is missing"),
+    ):
+        result = command(*arguments)
         assert result.returncode == 2 and message in result.stderr and "Traceback" not in result.stderr, result.stderr
 
 

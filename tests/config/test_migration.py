@@ -4,33 +4,15 @@ The short files here are written for the tests, with keys of those toolkits; the
 """
 
 import re
-import shutil
-import textwrap
 
 import pytest
-import yaml
+from config.their_files import MAIN, MINDRLHF_FILE, MINDSPEED_FILE, MODEL_FILE, ours, written
 from helpers import ROOT, run_python
 
-from mindrlhf_lite.config.aliases.migrate import shortest_yaml
 from mindrlhf_lite.config.aliases.tables import MINDRLHF, MINDSPEED_RL, find_row, table, toolkit_of
 from mindrlhf_lite.config.aliases.toolkits import translate
 from mindrlhf_lite.config.load import ConfigError, build_config, collect, known_keys, read_yaml
 from mindrlhf_lite.rewards.verifiers import BUILT_IN
-
-MAIN = "examples/qwen_grpo/main.py"
-
-
-def written(tmp_path, text, name="theirs.yaml"):
-    path = tmp_path / name
-    path.write_text(textwrap.dedent(text))
-    return path
-
-
-def ours(path, **overrides):
-    translation = translate(read_yaml(str(path)), str(path), {k.replace("__", "."): v for k, v in overrides.items()})
-    config, problems = collect(translation.values)
-    assert not problems, problems
-    return config, translation
 
 
 def test_tables_name_settings_that_are_there():
@@ -59,43 +41,6 @@ def test_every_key_of_the_real_files_has_a_row(shared, folder, file, toolkit):
     for key in values:
         name = next((f"megatron.{key.removeprefix(each)}" for each in megatron if key.startswith(each)), key)
         assert key == "defaults" or find_row(toolkit, name if toolkit == MINDSPEED_RL else key), key
-
-
-MINDRLHF_FILE = """
-    rl_config:
-      use_parallel: True
-      parallel_mode: semi_auto_parallel
-      load_ckpt_format: hf_safetensors
-      deterministic: "ON"
-      tokenizer_type: qwen
-      seq_length: 1024
-      epochs: 2
-      batch_size: 2
-      chunk_size: 3
-      num_rollouts: 2
-      num_generations: 4
-      num_iterations: 1
-      enable_oldpolicy: True
-    actor_config:
-      offset: [-1, 1]
-      loss_scale_value: 4096
-      parallel_config: {data_parallel: 2, model_parallel: 1, pipeline_stage: 2, micro_batch_num: 4}
-      recompute_config: {recompute: False, select_recompute: ['feed_forward']}
-    ref_config:
-      sync_ref_model: True
-      parallel_config: {data_parallel: 4, model_parallel: 1, pipeline_stage: 1}
-    reward_config:
-      verifier_function: [accuracy_reward, format_reward]
-      verifier_weight: [1.0, 0.5]
-    generate_config:
-      max_prompt_length: 256
-      parallel_config: {data_parallel: 4, model_parallel: 1, pipeline_stage: 1}
-      sampling_config: {max_tokens: 128, top_k: -1, temperature: 1.0, eos_token_id: [7]}
-    monitor_config:
-      host_monitor_steps: [1, [5, 7]]
-    profiler_config: {profile: true, profile_step_start: 0, profile_step_end: 2}
-    context: {mode: 0, device_target: CPU}
-"""
 
 
 def test_quantities_of_mindrlhf(tmp_path):
@@ -217,64 +162,6 @@ def test_a_file_without_sections(tmp_path):
     assert config.rl_config.dataset_file == "a.mindrecord" and any("vf_coef" in line for line in translation.accepted)
 
 
-MINDSPEED_FILE = """
-    defaults:
-      - model: [small]
-    megatron_training:
-      model: small
-      stage: ray_grpo
-      bf16: true
-      global_batch_size: 16
-      train_iters: 10
-      seq_length: 512
-      tokenizer_name_or_path: ./nowhere
-      data_path: ./data/train
-      save_interval: 5
-      seed: 3
-    actor_config:
-      tensor_model_parallel_size: 2
-      pipeline_model_parallel_size: 2
-      context_parallel_size: 2
-      micro_batch_size: 2
-      lr: 1e-6
-      lr_warmup_fraction: 0.1
-      clip_grad: 5.0
-      recompute_granularity: full
-      num_layer_list: "3,1"
-      load: ./ckpt
-      save: ./ckpt
-    rl_config:
-      n_samples_per_prompt: 4
-      mini_batch_size: 8
-      init_kl_coef: 0.001
-      clip_ratio: 0.3
-      max_prompt_length: 128
-      verifier_function: [acc, strict_format]
-      verifier_weight: [1.0, 0.5]
-      actor_resource: {num_npus: 16}
-    generate_config:
-      infer_tensor_parallel_size: 2
-      offload_train_param: true
-      sampling_config: {max_tokens: 256, temperature: 0.9, top_k: -1}
-"""
-MODEL_FILE = """
-    small:
-      num_layers: 4
-      hidden_size: 64
-      ffn_hidden_size: 96
-      num_attention_heads: 4
-      group_query_attention: true
-      num_query_groups: 2
-      rotary_base: 1000000
-      norm_epsilon: 1e-6
-      max_position_embeddings: 4096
-      padded_vocab_size: 512
-      add_qkv_bias: true
-      untie_embeddings_and_output_weights: true
-      num_experts: null
-"""
-
-
 def test_quantities_of_mindspeed_rl(tmp_path):
     """By hand: 16 prompts x 4 = 64 completions a step; an update takes 8 prompts, 32 of them: two updates, 20 in all,
     of which a tenth warms up. On 16 ranks, tp 2, pp 2, cp 2 leave 2 shares of 16 completions, 2 a micro-batch: 8.
@@ -343,66 +230,6 @@ def test_the_shortest_file_of_mindspeed_rl_is_known(tmp_path):
     assert translation is not None and translation.toolkit == MINDSPEED_RL
 
 
-def test_a_file_of_verl_is_one_line(tmp_path):
-    path = written(
-        tmp_path,
-        "actor_rollout_ref: {actor: {optim: {lr: 1.0e-6}, strategy: fsdp}}\nalgorithm: {adv_estimator: grpo}\n",
-    )
-    result = run_python(MAIN, "--config", path, "--dry_run")
-    assert (
-        result.returncode == 2
-        and "1 problem(s)" in result.stderr
-        and "configuration of verl (3 settings)" in result.stderr
-    )
-
-
-def test_a_problem_names_the_files_own_key(tmp_path):
-    path = written(tmp_path, MINDSPEED_FILE.replace("global_batch_size: 16", "global_batch_size: -8"))
-    result = run_python(MAIN, "--config", path, "--dry_run", "--devices", 16)
-    assert (
-        "rl_config.chunk_size=-8: must be positive (in the file: megatron_training.global_batch_size" in result.stderr
-    )
-
-
-def test_a_plan_for_other_devices_is_proposed(tmp_path):
-    result = run_python(MAIN, "--config", written(tmp_path, MINDSPEED_FILE), "--dry_run")
-    wanted = re.search(r"for a plan of these degrees: --dry_run --devices (\d+)", result.stderr)
-    assert wanted, result.stderr
-    again = run_python(MAIN, "--config", written(tmp_path, MINDSPEED_FILE), "--dry_run", "--devices", wanted[1])
-    assert "rank(s) are running" not in again.stderr, again.stderr
-
-
-def test_model_files_are_found_from_the_files_own_folder(tmp_path, monkeypatch):
-    model = tmp_path / "theirs/model_configs/small.yaml"
-    model.parent.mkdir(parents=True)
-    shutil.copyfile(ROOT / "model_configs/qwen2_5_0_5b.yaml", model)
-    text = "actor_config: {model_config: ./model_configs/small.yaml}\n"
-    for folder in ("theirs", "theirs/configs/deep"):
-        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-        path = written(tmp_path / folder, text)
-        result = run_python(MAIN, "--config", path, "--dry_run")
-        assert result.returncode == 0 and f"{model} is taken" in result.stdout, result.stdout + result.stderr
-
-
-def test_one_problem_hides_no_other(tmp_path):
-    """A model file that is not there, a key that has no counterpart, and a number out of range."""
-    text = MINDRLHF_FILE.replace("mode: 0", "mode: 1").replace("num_generations: 4", "num_generations: 1")
-    path = written(tmp_path, text)
-    result = run_python(
-        MAIN, "--config", path, "--dry_run", "--devices", 8, "--model_config", tmp_path / "nowhere.yaml"
-    )
-    for wanted in ("nowhere.yaml: no such file", "context.mode=1", "num_generations=1: a group needs"):
-        assert wanted in result.stderr, result.stderr
-
-
-def test_a_missing_model_file_is_named(tmp_path):
-    path = written(tmp_path, MINDSPEED_FILE)
-    assert any("neither model/small.yaml nor small.yaml" in line for line in ours(path)[1].missing)
-    result = run_python(MAIN, "--config", path, "--dry_run", "--devices", 16)
-    assert result.returncode == 2 and "give --model_config FILE" in result.stderr, result.stderr
-    assert "1 problem(s)" in result.stderr
-
-
 def test_every_row_that_is_worked_out_is_read():
     """A key that the tables call worked out, and no code names, would be lost in silence."""
     code = "".join(
@@ -419,28 +246,6 @@ def test_older_files_count_completions(tmp_path):
     """mini_batch_size 8 of 64 completions: eight updates."""
     text = MINDSPEED_FILE + "    ref_config:\n      load: ./ckpt\n"
     assert ours(written(tmp_path, text))[0].updates_per_step == 8
-
-
-@pytest.mark.parametrize("text", [MINDRLHF_FILE.replace("offset: [-1, 1]", "offset: 0"), MINDSPEED_FILE])
-def test_the_shortest_yaml_means_the_same(tmp_path, text):
-    written(tmp_path, MODEL_FILE, "small.yaml")
-    path, output = written(tmp_path, text), tmp_path / "ours.yaml"
-    config, translation = ours(path)
-    result = run_python("tools/migrate_config.py", path, "--output", output)
-    assert result.returncode == 0 and "changed its name or number:" in result.stderr, result.stderr
-    assert build_config(read_yaml(str(output))) == config
-    given, defaults = read_yaml(str(output)), build_config({})
-    for key in given:  # nothing is written that need not be
-        assert build_config({key: given[key]}) != defaults, key
-    again = run_python("tools/migrate_config.py", output, "--output", tmp_path / "again.yaml")
-    assert again.returncode == 0 and (tmp_path / "again.yaml").read_text() == output.read_text()
-    assert yaml.safe_load(shortest_yaml(translation)) == yaml.safe_load(output.read_text())
-
-
-def test_a_configuration_of_ours_comes_out_as_it_is(tmp_path):
-    path = ROOT / "examples/qwen_grpo/grpo_config.yaml"
-    result = run_python("tools/migrate_config.py", path)
-    assert result.stdout == path.read_text() and "nothing to do" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -465,45 +270,6 @@ def test_single_keys_of_others_in_a_file_of_ours(key, value, message):
 def test_keys_without_effect_are_accepted_in_a_file_of_ours():
     config = build_config({"context.mode": 0, "rl_config.pack_num": 1, "rl_config.deterministic": "OFF"})
     assert config.context.deterministic is False
-
-
-def test_unknown_keys_stay_errors_in_their_files(tmp_path):
-    path = written(tmp_path, MINDRLHF_FILE.replace("mode: 0", "made_up: 1") + "    other_config: {x: 1}\n")
-    result = run_python(MAIN, "--config", path, "--dry_run")
-    assert result.returncode == 2 and "context.made_up=1: unknown key" in result.stderr, result.stderr
-    assert "other_config.x=1: unknown key" in result.stderr and "Traceback" not in result.stderr
-
-
-def test_mindrlhfs_file_is_planned_for_eight_devices(shared, tmp_path):
-    """As it is, but for the paths of its model files."""
-    folder = shared / "configs/mindrlhf"
-    text = (folder / "grpo_config.yaml").read_text()
-    path = tmp_path / "grpo_config.yaml"
-    path.write_text(text.replace("./model_configs/qwen_grpo/qwen2_5_7b/", f"{folder}/"))
-    result = run_python(MAIN, "--config", path, "--dry_run", "--devices", 8, "--device_memory_gb", 58)
-    assert result.returncode == 0, result.stderr + result.stdout
-    for wanted in (
-        "7,615,616,512 parameters; actor bfloat16 stored as float32",
-        "actor dp=1,tp=4,pp=2, reference dp=2,tp=4,pp=1, rollout dp=2,tp=4,pp=1",
-        "8 prompts x 8 completions = 64 sequences, 32 update(s)",
-    ):
-        assert wanted in result.stdout, (wanted, result.stdout)
-    path.write_text(re.sub(r'model_config: "[^"]*"', 'model_config: ""', text))
-    model = ROOT / "model_configs/qwen2_5_7b.yaml"
-    result = run_python(MAIN, "--config", path, "--model_config", model, "--dry_run", "--devices", 8)
-    assert result.returncode == 0 and "7,615,616,512 parameters" in result.stdout, result.stderr
-
-
-def test_mindspeed_rls_file_is_planned_for_sixteen_devices(shared):
-    path = shared / "configs/mindspeed_rl/grpo_qwen25_7b_A3.yaml"
-    result = run_python(MAIN, "--config", path, "--dry_run", "--devices", 16, "--device_memory_gb", 64)
-    assert result.returncode == 0, result.stderr + result.stdout
-    assert (
-        "actor dp=4,tp=2,pp=2" in result.stdout
-        and "32 prompts x 8 completions = 256 sequences, 1 update(s)" in result.stdout
-    )
-    data = run_python("tools/migrate_config.py", shared / "configs/mindspeed_rl/deepscaler.yaml")
-    assert data.returncode == 2 and "tools/rlhf_data.py --config" in data.stderr
 
 
 def test_their_verifiers_have_their_names():

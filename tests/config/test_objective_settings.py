@@ -1,7 +1,7 @@
 """Objectives in the configuration: what makes no sense together is refused with its reason; presets."""
 
 import pytest
-from config.test_config import MAIN, values  # noqa: F401  (a fixture)
+from config.test_dry_run import MAIN
 from helpers import ROOT, make_sums, run_python
 
 from mindrlhf_lite.config.load import ConfigError, build_config
@@ -55,13 +55,13 @@ ADAPTIVE = {"rl_config.kl_ctrl.type": "adaptive"}
         ({"reward_config.shaping_function": "nowhere.f"}, "shaping function 'nowhere.f' cannot be imported"),
     ],
 )
-def test_senseless_combinations(values, change, message):  # noqa: F811
+def test_senseless_combinations(values, change, message):
     found = find_problems(build_config({**values, **change}), 2)
     assert len([line for line in found if message in line]) == 1 == len(found), found
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_are_whole_whatever_the_file_says(values, name):  # noqa: F811
+def test_presets_are_whole_whatever_the_file_says(values, name):
     others = {
         "rl_config.kl_in_reward": True,
         "rl_config.advantage": "rloo",
@@ -77,7 +77,7 @@ def test_presets_are_whole_whatever_the_file_says(values, name):  # noqa: F811
     assert found == alone and find_problems(found, 2) == []
 
 
-def test_one_completion_a_prompt_is_enough_where_the_step_is_compared(values):  # noqa: F811
+def test_one_completion_a_prompt_is_enough_where_the_step_is_compared(values):
     single = {"rl_config.num_generations": 1, "rl_config.advantage": "reinforce_pp"}
     assert find_problems(build_config({**values, **single}), 2) == []
 
@@ -87,7 +87,7 @@ def test_an_unknown_preset_names_those_there_are():
         preset_settings("dpo")
 
 
-def test_a_preset_replaces_the_file_and_the_command_line_replaces_both(values, tmp_path):  # noqa: F811
+def test_a_preset_replaces_the_file_and_the_command_line_replaces_both(values, tmp_path):
     make_sums(values["actor_config.load"], tmp_path / "sums.mindrecord", 32)
     values["rl_config.dataset_file"] = tmp_path / "sums.mindrecord"
     config = ROOT / "examples/quickstart/grpo_config.yaml"

@@ -7,12 +7,16 @@ import subprocess
 import uuid
 from pathlib import Path
 
-from helpers import clean_environment
+from helpers import clean_environment, run_python
 
 from mindrlhf_lite.job.ports import free_port
 from mindrlhf_lite.job.processes import Process
 
 VERIFIERS = str(Path(__file__).parent)
+
+
+def _logs(log_dir):
+    return "".join(path.read_text(errors="replace") for path in sorted(Path(log_dir).glob("worker_*.log")))
 
 
 def start_msrun(num_ranks, log_dir, script, *arguments, timeout=480, cwd=None):
@@ -42,8 +46,15 @@ def start_msrun(num_ranks, log_dir, script, *arguments, timeout=480, cwd=None):
         text, _ = process.communicate(timeout=timeout)
     finally:
         end_processes_of(job)
-    logs = "".join(path.read_text(errors="replace") for path in sorted(Path(log_dir).glob("worker_*.log")))
-    return process.returncode, text, logs
+    return process.returncode, text, _logs(log_dir)
+
+
+def run_ranks(num_ranks, log_dir, script, *arguments, timeout=480, cwd=None):
+    """start_msrun for a worker of tests: its ranks are forks of a process that has their imports, in its group."""
+    words = (num_ranks, log_dir, free_port(), script, *arguments)
+    where = {"cwd": cwd or Path(log_dir).parent, "timeout": timeout}
+    done = run_python(Path(__file__).with_name("forked_ranks.py"), *words, **where, PYTHONPATH=VERIFIERS)
+    return done.returncode, done.stdout + done.stderr, _logs(log_dir)
 
 
 def _processes_of(job):

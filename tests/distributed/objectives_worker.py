@@ -1,6 +1,7 @@
 """One rank of two: statistics and gradient norm of every objective, under layouts that must not change them.
 
-Writes, on the first rank, FILE: objective -> layout -> name -> value.
+Arguments: FILE, and which objectives to measure on data ranks, too. Writes, on the first rank, FILE: objective ->
+layout -> name -> value.
 """
 
 import json
@@ -93,7 +94,7 @@ class Layout:
         actor = self.actor.with_loss(PolicyLoss(self.actor.model, objective))
         every, aggregation = sequences(), sequence_mean if objective.loss.startswith("gspo") else token_mean
         totals = BatchTotals(sum(each.num_counted for each in every), len(every), 32)
-        mine = [each for index, each in enumerate(every) if index // GROUP % mesh.dims.data == mesh.at.data]
+        mine = [each for index, each in enumerate(every) if index // GROUP % mesh.dims.copies == mesh.at.data]
         batches = [
             replace(
                 make_microbatch([mine[i] for i in own], self.shapes, aggregation, totals),
@@ -102,7 +103,7 @@ class Layout:
             for own in pack(mine, self.shapes)
         ]
         statistics, _ = actor.accumulate(batches)
-        shares = gather_objects(self.world, statistics) if mesh.dims.data > 1 else [statistics]
+        shares = gather_objects(self.world, statistics) if mesh.dims.copies > 1 else [statistics]
         total = {}
         for share in shares:
             total = merged_statistics(total, share)
@@ -110,15 +111,18 @@ class Layout:
 
 
 def main():
-    mesh = Mesh()
-    layouts = {
-        "whole": Layout(mesh, ALONE, Strategy(ALONE.dims), 96),
-        "micro": Layout(mesh, ALONE, Strategy(ALONE.dims), 64),
-    }
+    """`whole` on the first rank alone; the others in micro-batches."""
+    mesh, on_data_ranks = Mesh(), sys.argv[2].split(",")
+    layouts = {"whole": Layout(mesh, ALONE, Strategy(ALONE.dims), 96)} if mesh.is_main else {}
     for name, dims in (("tensor", ParallelDims(1, 2, 1)), ("data", ParallelDims(2, 1, 1))):
         layouts[name] = Layout(mesh, mesh.role(dims, SHAPE.num_key_value_heads), Strategy(dims), 64)
     found = {
-        name: {layout: one.measure(objective) for layout, one in layouts.items()} for name, objective in objectives()
+        name: {
+            layout: one.measure(objective)
+            for layout, one in layouts.items()
+            if layout != "data" or name in on_data_ranks
+        }
+        for name, objective in objectives()
     }
     if mesh.is_main:
         Path(sys.argv[1]).write_text(json.dumps(found))

@@ -2,13 +2,11 @@
 
 import shutil
 import subprocess
-import sys
 import time
 from dataclasses import replace
 
-import pytest
 from distributed.jobs import VERIFIERS, start_msrun
-from helpers import ROOT, clean_environment, make_sums, read_jsonl, run
+from helpers import ROOT, clean_environment, make_sums, read_jsonl, run_python
 
 from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
 from mindrlhf_lite.shapes.model_config import ModelConfig
@@ -28,22 +26,27 @@ EXACT = (
 
 
 def make_data(folder):
-    """Prompts, and a model to train: the quickstart's first layer alone, which compiles fast."""
+    """Prompts, and a model to train: the quickstart's first layer alone."""
     folder.mkdir(parents=True, exist_ok=True)
     for split, rows in (("train", 20), ("held_out", 6)):
         make_sums(QUICKSTART_MODEL, folder / f"{split}.mindrecord", rows, split)
-    config = ModelConfig.from_dir(QUICKSTART_MODEL)
-    weights = load_weights(QUICKSTART_MODEL, config)
-    first = {name: value for name, value in weights.items() if ".layers." not in name or ".layers.0." in name}
-    save_hf_model(folder / "model", replace(config, num_hidden_layers=1), first, 258, 256)
-    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
-        shutil.copy(QUICKSTART_MODEL / name, folder / "model" / name)
+    save_first_layers(1, folder / "model")
     return folder
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_data(tmp_path_factory.mktemp("small_runs") / "data")
+def save_first_layers(count, folder):
+    """The quickstart's model without its other layers, which compiles faster."""
+    config = ModelConfig.from_dir(QUICKSTART_MODEL)
+    kept = [f".layers.{number}." for number in range(count)]
+    weights = {
+        name: value
+        for name, value in load_weights(QUICKSTART_MODEL, config).items()
+        if ".layers." not in name or any(layer in name for layer in kept)
+    }
+    save_hf_model(folder, replace(config, num_hidden_layers=count), weights, 258, 256)
+    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
+        shutil.copy(QUICKSTART_MODEL / name, folder / name)
+    return folder
 
 
 def arguments(data, output, *extra):
@@ -74,8 +77,32 @@ def arguments(data, output, *extra):
     ]
 
 
-def single(data, output, *extra, timeout=480):
-    return run([sys.executable, MAIN, *arguments(data, output, *extra)], timeout=timeout, PYTHONPATH=VERIFIERS)
+def single(data, output, *extra, timeout=480, is_warm=True):
+    """A run on one rank. Not warm: with a hash seed of its own, as a run that is resumed on another day has."""
+    return run_python(MAIN, *arguments(data, output, *extra), timeout=timeout, is_warm=is_warm, PYTHONPATH=VERIFIERS)
+
+
+BASELINE = (
+    "--rl_config.max_steps=6",
+    "--rl_config.save_ckpt_interval=2",
+    "--rl_config.save_max_ckpt_num=10",
+    "--rl_config.eval_interval=2",
+)
+
+
+def run_baseline(data, output):
+    """Plain, on one rank, with an evaluation and a checkpoint at every second step."""
+    result = single(data, output, *BASELINE, f"--rl_config.eval_dataset_file={data / 'held_out.mindrecord'}")
+    assert result.returncode == 0, result.stderr
+
+
+def as_it_was_after_step(run, copy, step):
+    """Copies a run without what it saved after this step."""
+    shutil.copytree(run, copy)
+    for later in (copy / "checkpoints").glob("step_*"):
+        if int(later.name.removeprefix("step_")) > step:
+            shutil.rmtree(later)
+    shutil.rmtree(copy / "hf")
 
 
 def msrun(num_ranks, data, output, *extra, timeout=480):

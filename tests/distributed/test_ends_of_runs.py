@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from distributed.jobs import VERIFIERS, end_processes_of
 from distributed.small_runs import MAIN, arguments, metrics, single, without_times
-from helpers import ROOT, clean_environment, listen_to_ctrl_c, run
+from helpers import ROOT, clean_environment, listen_to_ctrl_c, run, run_python
 
 from mindrlhf_lite.job.processes import Process
 from mindrlhf_lite.models.hf_weights import load_weights
@@ -99,22 +99,15 @@ def wait_for_step(output, step, process):
         time.sleep(0.02)
 
 
-@pytest.fixture(scope="module")
-def never_stopped(data, tmp_path_factory):
-    output = tmp_path_factory.mktemp("whole")
-    result = single(data, output, *SAVES)
-    assert result.returncode == 0, result.stderr
-    return output
-
-
 @pytest.mark.parametrize("ranks", [pytest.param(0, marks=pytest.mark.full), 2])
-def test_sigterm_saves_where_it_is_to(data, never_stopped, tmp_path, ranks):
-    """Plain python, and two ranks under the launcher: exit code 0, a checkpoint, and the rest of the run as if nothing
-    had been.
+def test_sigterm_saves_where_it_is_to(data, baseline, tmp_path, ranks):
+    """Plain python, and two tensor-parallel ranks under the launcher: exit code 0, a checkpoint, and the rest of the
+    run, on one rank, as if nothing had been.
     """
     output, job = tmp_path / "run", uuid.uuid4().hex
     launcher = ["-m", "mindrlhf_lite.job", f"--ranks={ranks}", f"--log_dir={tmp_path}/log"] if ranks else []
-    command = [sys.executable, *launcher, str(MAIN), *map(str, arguments(data, output, *SAVES))]
+    layout = ["--actor_config.parallel_config.model_parallel=2"] if ranks else []
+    command = [sys.executable, *launcher, str(MAIN), *map(str, arguments(data, output, *SAVES, *layout))]
     environment = clean_environment(PYTHONPATH=f"{ROOT}:{VERIFIERS}", TEST_JOB=job)
     both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command, cwd=ROOT, **both, env=environment) as process:
@@ -128,12 +121,12 @@ def test_sigterm_saves_where_it_is_to(data, never_stopped, tmp_path, ranks):
     (stopped,) = re.findall(r"stopped by SIGTERM after step (\d+); the newest checkpoint is after step \1;", text)
     assert 2 <= int(stopped) < 6 and "the run stops after this step, with a checkpoint" in text
     assert not (output / "summary.json").exists() and not (output / "hf").exists()
-    resumed = subprocess.run([*command, "--resume_training", "true"], cwd=ROOT, **both, env=environment, timeout=300)
-    assert resumed.returncode == 0 and f"resumed after step {stopped}" in resumed.stdout, resumed.stdout[-3000:]
-    for ours, theirs in zip(metrics(output), metrics(never_stopped), strict=True):
+    resumed = single(data, output, *SAVES, "--resume_training", "true", is_warm=False)
+    assert resumed.returncode == 0 and f"resumed after step {stopped}" in resumed.stdout, resumed.stderr[-3000:]
+    for ours, theirs in zip(metrics(output), metrics(baseline), strict=True):
         assert ours["loss/total"] == pytest.approx(theirs["loss/total"], rel=1e-4, abs=1e-6)
     if not ranks:
-        assert without_times(metrics(output)) == without_times(metrics(never_stopped))
+        assert without_times(metrics(output)) == without_times(metrics(baseline))
 
 
 def test_a_verifier_that_breaks_after_its_trial_ends_the_run_with_its_error(data, tmp_path):
@@ -143,12 +136,9 @@ def test_a_verifier_that_breaks_after_its_trial_ends_the_run_with_its_error(data
         "        return 1.0\n"
         "    raise KeyError('no such field')\n"
     )
-    command = [
-        sys.executable,
-        MAIN,
-        *arguments(data, tmp_path / "run", "--verifier_function", "broken.reward", "--verifier_weight", "1.0"),
-    ]
-    result = run([*command, "--rl_config.num_generations=8"], cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    verifier = ("--verifier_function", "broken.reward", "--verifier_weight", "1.0")
+    command = (MAIN, *arguments(data, tmp_path / "run", *verifier, "--rl_config.num_generations=8"))
+    result = run_python(*command, cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert (
         result.returncode == 2
         and "failed on 20 completions in a row, the last time with KeyError: 'no such field'" in result.stderr
@@ -156,46 +146,75 @@ def test_a_verifier_that_breaks_after_its_trial_ends_the_run_with_its_error(data
     assert "Traceback" not in result.stderr
 
 
-def test_a_killed_rank_of_a_run_is_named_with_what_to_type(data, tmp_path):
-    """The whole program, on two ranks: within ten seconds, nothing left, and the run goes on from there."""
-    output, job = tmp_path / "run", uuid.uuid4().hex
-    settings = ("--rl_config.max_steps=400", "--rl_config.save_ckpt_interval=1")
+def rank_of(job, number):
+    """The process of a rank of a job that runs."""
+    wanted = {"TEST_JOB": job, "RANK_ID": str(number), "MS_ROLE": "MS_WORKER"}.items()
+    every = (Process.find(int(entry.name)) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    (found,) = [
+        each.pid
+        for each in every
+        if each
+        and wanted <= each.environment().items()
+        and os.getpgid(each.pid) == each.pid
+        and "main.py" in Path(f"/proc/{each.pid}/cmdline").read_text()
+    ]
+    return found
+
+
+SAVES_EVERY_STEP = ("--rl_config.save_ckpt_interval=1", "--rl_config.save_max_ckpt_num=3")
+SHARED_OUT = ("--actor_config.enable_parallel_optimizer=true", "--generate_config.parallel_config.model_parallel=2")
+
+
+@pytest.fixture(scope="module")
+def killed(data, tmp_path_factory):
+    """(output folder, exit code, console) of a run whose two ranks share the optimizer's state; the second was killed
+    after a few steps, and all ended within ten seconds.
+    """
+    folder, job = tmp_path_factory.mktemp("killed"), uuid.uuid4().hex
+    output = folder / "run"
+    launcher = [sys.executable, "-m", "mindrlhf_lite.job", "--ranks=2", f"--log_dir={folder}/log", str(MAIN)]
     command = [
-        sys.executable,
-        "-m",
-        "mindrlhf_lite.job",
-        "--ranks=2",
-        f"--log_dir={tmp_path}/log",
-        str(MAIN),
-        *map(str, arguments(data, output, *settings)),
+        *launcher,
+        *map(str, arguments(data, output, "--rl_config.max_steps=400", *SAVES_EVERY_STEP, *SHARED_OUT)),
     ]
     environment = clean_environment(PYTHONPATH=f"{ROOT}:{VERIFIERS}", TEST_JOB=job)
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    ) as process:
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, **both, env=environment) as process:
         try:
             deadline = time.monotonic() + 200
-            while not (output / "checkpoints/step_2").is_dir():
+            while not (output / "checkpoints/step_4").is_dir():
                 assert process.poll() is None and time.monotonic() < deadline
                 time.sleep(0.05)
-            (second,) = [
-                found
-                for found in (
-                    Process.find(int(entry.name)) for entry in Path("/proc").iterdir() if entry.name.isdigit()
-                )
-                if found
-                and {"TEST_JOB": job, "RANK_ID": "1", "MS_ROLE": "MS_WORKER"}.items() <= found.environment().items()
-                and found.name == "python"
-                and os.getpgid(found.pid) == found.pid
-                and "main.py" in Path(f"/proc/{found.pid}/cmdline").read_text()
-            ]
-            os.kill(second.pid, signal.SIGKILL)
+            os.kill(rank_of(job, 1), signal.SIGKILL)
             text, _ = process.communicate(timeout=10)
         finally:
             end_processes_of(job)
-    assert process.returncode == 1
-    assert (
-        re.search(r"error: rank 1 was killed by signal 9 \(SIGKILL\) in step \d+, \w+", text)
-        and "the newest checkpoint is after step " in text
-        and "Traceback" not in text
-    ), text[-3000:]
+    return output, process.returncode, text
+
+
+def test_a_killed_rank_of_a_run_is_named_with_what_to_type(killed):
+    """The whole program, on two ranks: nothing left, and the run goes on from there."""
+    _, code, text = killed
+    assert code == 1 and "Traceback" not in text, text[-3000:]
+    assert re.search(r"error: rank 1 was killed by signal 9 \(SIGKILL\) in step \d+, \w+", text), text[-3000:]
+    assert "the newest checkpoint is after step " in text
+
+
+def test_resume_after_kill_9_and_damage(data, baseline, killed):
+    """On one rank: the newest checkpoint is damaged, the one before it is used, and its step made anew; the steps are
+    those of a run that nothing disturbed.
+    """
+    output = killed[0]
+    newest = max(int(path.name[5:]) for path in (output / "checkpoints").glob("step_*"))
+    with (output / f"checkpoints/step_{newest}/rank_00000.safetensors").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x55")
+    limit = f"--rl_config.max_steps={newest + 1}"
+    result = single(data, output, limit, *SAVES_EVERY_STEP, "--resume_training", "true")
+    assert result.returncode == 0, result.stderr
+    assert f"step_{newest} is damaged: " in result.stdout and f"resumed after step {newest - 1}" in result.stdout
+    rows = metrics(output)
+    assert [row["step"] for row in rows] == list(range(1, newest + 2))
+    for ours, theirs in zip(rows, metrics(baseline), strict=False):
+        for key in ("loss/total", "policy/grad_norm", "reward/mean", "policy/entropy"):
+            assert ours[key] == pytest.approx(theirs[key], rel=1e-4, abs=1e-6), (ours["step"], key)

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 from distributed.fourth_role_worker import sequences
-from distributed.jobs import start_msrun
+from distributed.jobs import run_ranks
 from distributed.small_runs import QUICKSTART_MODEL, metrics
 from helpers import ROOT
 
@@ -39,7 +39,7 @@ def test_a_frozen_role_of_its_own_strategy(data, tmp_path):
     }
     (tmp_path / "settings.json").write_text(json.dumps(settings))
     worker = ROOT / "tests/distributed/fourth_role_worker.py"
-    code, text, logs = start_msrun(2, tmp_path / "log", worker, tmp_path / "settings.json")
+    code, text, logs = run_ranks(2, tmp_path / "log", worker, tmp_path / "settings.json")
     assert code == 0, text + logs
     found = json.loads((tmp_path / "run/found.json").read_text())
 

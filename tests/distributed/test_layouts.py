@@ -4,14 +4,13 @@ logprobs, greedy rollouts.
 
 import json
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from distributed.jobs import VERIFIERS, start_msrun
-from helpers import make_sums, random_weights, read_jsonl, run
+from distributed.jobs import VERIFIERS, run_ranks
+from helpers import make_sums, random_weights, read_jsonl, run_python
 
 from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
 from mindrlhf_lite.observe.compare import compare, entries_of, read_step
@@ -55,8 +54,7 @@ ONE_RANK = [
     ("one_untied", (1, 1, 1), (1, 1, 1), (1, 1), {**UNTIED, **RECOMPUTE, **micro(4)}),
 ]
 TWO_RANKS = [
-    ("dp2_zero", (2, 1, 1), (1, 2, 1), (1, 2), {**ZERO, **COLLECTIVE, **micro(2)}),
-    ("cp2", (1, 1, 1), (1, 1, 1), (1, 2), {**CONTEXT, **context("generate_config", 1), **ZERO, **SELECT, **micro(2)}),
+    ("dp2_zero", (2, 1, 1), (1, 2, 1), (1, 2), {**ZERO, **COLLECTIVE, **SELECT, **micro(2)}),
     ("pp2", (1, 1, 2), (1, 1, 2), (2, 1), {"actor_config.parallel_config.stage_layers": [1, 2], **SWAP_0, **micro(4)}),
 ]
 FOUR_RANKS = [
@@ -65,10 +63,12 @@ FOUR_RANKS = [
         (1, 2, 1),
         (1, 1, 2),
         (1, 2),
-        {**CONTEXT, **SEQUENCE_SPLIT, **UNTIED, **RECOMPUTE, **SWAP_1, **micro(4)},
+        {**CONTEXT, **SEQUENCE_SPLIT, **UNTIED, **ZERO, **RECOMPUTE, **SWAP_1, **micro(4)},
     )
 ]
 FULL_TWO_RANKS = [
+    ("cp2", (1, 1, 1), (1, 1, 1), (1, 2), {**CONTEXT, **context("generate_config", 1), **ZERO, **SELECT, **micro(2)}),
+] + [
     (f"{name}{number}_{label}", actor, (2, 1, 1), (1, 2), {**options, **micro(number)})
     for name, actor in (("dp", (2, 1, 1)), ("tp", (1, 2, 1)), ("pp", (1, 1, 2)))
     for number in (1, 2, 4)
@@ -160,10 +160,10 @@ def settings(folder, case):
 def run_cases(folder, num_ranks, cases, timeout=400):
     (folder / f"cases_{num_ranks}.json").write_text(json.dumps([settings(folder, case) for case in cases]))
     if num_ranks == 1:
-        result = run([sys.executable, WORKER, folder / "cases_1.json"], timeout=timeout, PYTHONPATH=VERIFIERS)
+        result = run_python(WORKER, folder / "cases_1.json", timeout=timeout, PYTHONPATH=VERIFIERS)
         assert result.returncode == 0, result.stderr
         return
-    code, text, logs = start_msrun(
+    code, text, logs = run_ranks(
         num_ranks, folder / f"log_{num_ranks}", WORKER, folder / f"cases_{num_ranks}.json", timeout=timeout
     )
     assert code == 0, text[-6000:] + logs[-6000:]

@@ -1,10 +1,8 @@
 """Runs with what a step can have besides: dynamic sampling, KL in the reward, a moving reference, long completions."""
 
-import shutil
-
 import numpy as np
 import pytest
-from distributed.small_runs import EXACT, completions, metrics, msrun, single, without_times
+from distributed.small_runs import EXACT, as_it_was_after_step, completions, metrics, msrun, single, without_times
 
 from mindrlhf_lite.models.hf_weights import load_weights
 from mindrlhf_lite.shapes.model_config import ModelConfig
@@ -57,28 +55,29 @@ def test_the_kl_is_in_the_reward_and_its_coefficient_follows_it(whole):
 
 
 def test_all_of_it_is_resumed_exactly(data, whole, tmp_path):
-    for steps, extra in ((2, ()), (4, ("--resume_training", "true"))):
-        result = single(data, tmp_path / "parts", *EVERYTHING, f"--rl_config.max_steps={steps}", *extra)
-        assert result.returncode == 0, result.stderr
+    as_it_was_after_step(whole, tmp_path / "parts", 2)
+    result = single(data, tmp_path / "parts", *EVERYTHING, "--resume_training", "true", is_warm=False)
+    assert result.returncode == 0, result.stderr
+    assert "resumed after step 2" in result.stdout
     assert without_times(metrics(tmp_path / "parts")) == without_times(metrics(whole))
     assert (tmp_path / "parts/hf/model.safetensors").read_bytes() == (whole / "hf/model.safetensors").read_bytes()
 
 
 def test_two_ranks_do_the_same(data, whole, tmp_path):
-    """The reference on two tensor ranks, the actor on two data ranks; then where one rank stopped."""
+    """The reference on two tensor ranks, the actor on two data ranks, with swapping; from where one rank stopped."""
     layout = ("--ref_config.parallel_config.model_parallel=2", "--rl_config.swap=true")
-    shutil.copytree(whole, tmp_path / "two")
-    shutil.rmtree(tmp_path / "two/checkpoints/step_4")
-    code, text, logs = msrun(2, data, tmp_path / "two", *EVERYTHING, *layout, "--resume_training", "true")
+    output = tmp_path / "two"
+    as_it_was_after_step(whole, output, 2)
+    resume = ("--rl_config.reshard_mem_opt_level=1", "--resume_training", "true")
+    code, text, logs = msrun(2, data, output, *EVERYTHING, *layout, *resume)
     assert code == 0, text + logs
-    assert "resumed after step 2" in text
-    for a, b in zip(metrics(whole), metrics(tmp_path / "two"), strict=True):
+    assert "resumed after step 2" in text and "under other parallel strategies" in text
+    for a, b in zip(metrics(whole), metrics(output), strict=True):
         for key in (*EXACT, "reward/kl", "policy/kl_coefficient", "sampling/drawn_groups"):
             assert b[key] == pytest.approx(a[key], rel=1e-4, abs=1e-7), (a["step"], key)
+    assert metrics(output)[3]["swap/bytes"] > 0 and not any((output / "swap").iterdir())  # spill files have no name
     config = ModelConfig.from_dir(data / "model")
-    ours, theirs, start = (
-        load_weights(folder, config) for folder in (tmp_path / "two/hf", whole / "hf", data / "model")
-    )
+    ours, theirs, start = (load_weights(folder, config) for folder in (output / "hf", whole / "hf", data / "model"))
     for name in ours:  # Adam makes whole steps of a few gradients that are rounding errors
         change = np.linalg.norm(theirs[name] - start[name])
         assert np.linalg.norm(ours[name] - theirs[name]) < 2e-3 * change, name
@@ -104,6 +103,4 @@ def test_a_run_is_not_extended_at_a_learning_rate_of_zero(data, tmp_path):
     refused = single(data, tmp_path / "run", *decays, *on, "--rl_config.max_steps=3")
     assert refused.returncode == 2 and "Traceback" not in refused.stderr
     assert "learning rate is 0 from update 1 on" in refused.stderr and "decay_steps=3" in refused.stderr
-    result = single(data, tmp_path / "run", *decays, *on, "--rl_config.max_steps=3", f"{schedule}.decay_steps=3")
-    assert result.returncode == 0, result.stderr
-    assert [row["policy/lr"] for row in metrics(tmp_path / "run")][1:] == pytest.approx([1e-4 * 2 / 3, 1e-4 / 3])
+    assert not (tmp_path / "run/completions/step_000002.jsonl").exists()

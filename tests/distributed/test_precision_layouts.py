@@ -3,14 +3,13 @@ roundings.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from distributed.jobs import VERIFIERS, start_msrun
+from distributed.jobs import VERIFIERS, run_ranks
 from distributed.test_layouts import SEQUENCE_SPLIT, folder, micro, settings
-from helpers import run
+from helpers import run_python
 
 from mindrlhf_lite.models.hf_weights import load_weights
 from mindrlhf_lite.shapes.model_config import ModelConfig
@@ -48,9 +47,9 @@ def found(folder):
     two = {name: of(folder, dtype, degrees, options) for name, dtype, degrees, options in LAYOUTS}
     for name, cases in (("one", one), ("two", two)):
         (scratch / f"{name}.json").write_text(json.dumps(cases))
-    result = run([sys.executable, WORKER, scratch / "one.json"], timeout=300, PYTHONPATH=VERIFIERS)
+    result = run_python(WORKER, scratch / "one.json", PYTHONPATH=VERIFIERS)
     assert result.returncode == 0, result.stderr[-4000:]
-    code, text, logs = start_msrun(2, scratch / "log", WORKER, scratch / "two.json", timeout=300)
+    code, text, logs = run_ranks(2, scratch / "log", WORKER, scratch / "two.json", timeout=300)
     assert code == 0, text[-4000:] + logs[-4000:]
     return {name: dict(np.load(scratch / f"{name}.npz")) for name in (*one, *two)}
 

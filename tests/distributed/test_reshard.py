@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from distributed.jobs import start_msrun
+from distributed.jobs import run_ranks
 
 WORKER = Path(__file__).with_name("reshard_worker.py")
 
@@ -12,6 +12,6 @@ def test_both_transports_between_four_ranks(tmp_path):
     buckets.
     """
     (tmp_path / "empty").mkdir()
-    code, text, logs = start_msrun(4, tmp_path / "log", WORKER, tmp_path / "empty", cwd=tmp_path / "empty")
+    code, text, logs = run_ranks(4, tmp_path / "log", WORKER, tmp_path / "empty", cwd=tmp_path / "empty")
     assert code == 0, text[-3000:] + logs[-6000:]
     print(logs)  # pytest -s: the memory figures of docs/parallel.md

@@ -2,7 +2,9 @@
 running.
 """
 
+import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -72,8 +74,20 @@ class Job:
         while not all((self.folder / name).is_file() and (self.folder / name).read_text() for name in names):
             assert self.process.poll() is None and time.monotonic() < deadline, self.console.read_text()
             time.sleep(0.05)
-        time.sleep(0.5)  # the guard has seen them
-        return {name: int((self.folder / name).read_text()) for name in names}
+        numbers = {name: int((self.folder / name).read_text()) for name in names}
+        while not all(number in self.watched() or not is_alive(number) for number in numbers.values()):
+            assert self.process.poll() is None and time.monotonic() < deadline, self.console.read_text()
+            time.sleep(0.05)
+        return numbers
+
+    def watched(self) -> set[int]:
+        """The processes that the guard has found: it holds a handle of each until it has seen it end."""
+        found = set()
+        for guard in self.processes_of("mindrlhf_lite.job.guard"):
+            for handle in Path(f"/proc/{guard}/fdinfo").iterdir():
+                with contextlib.suppress(OSError):  # closed meanwhile
+                    found |= {int(number) for number in re.findall(r"^Pid:\s+(\d+)", handle.read_text(), re.MULTILINE)}
+        return found
 
     def ends(self, seconds: int = SECONDS) -> int:
         """The exit code, which comes within so many seconds; nothing is left running SECONDS later."""
@@ -97,6 +111,11 @@ class Job:
             if process and process.is_alive() and process.environment().get("TEST_JOB") == self.mark:
                 found.append(f"{process.pid} {process.name}")
         return found
+
+
+def is_alive(number: int) -> bool:
+    process = Process.find(number)
+    return process is not None and process.is_alive()
 
 
 HINT = "the newest checkpoint is after step 20; go on with: the same command with --rl_config.output_dir="
@@ -169,10 +188,10 @@ def test_a_killed_rank_that_is_alone_on_its_node_is_named(tmp_path):
     ranks = ("--ranks=2", "--local_ranks=1", "--node_rank=1")
     with Job(tmp_path, "second_node", False, free_port(), ranks=ranks) as job:
         numbers = job.wait_for_ranks(("MS_SCHED_0", "MS_WORKER_1"))
-        scheduler = Process.find(numbers["MS_SCHED_0"])
-        while scheduler and scheduler.is_alive():
+        deadline = time.monotonic() + SECONDS
+        while is_alive(numbers["MS_SCHED_0"]) or numbers["MS_SCHED_0"] in job.watched():
+            assert time.monotonic() < deadline
             time.sleep(0.1)
-        time.sleep(0.5)  # the guard has seen it
         os.kill(numbers["MS_WORKER_1"], signal.SIGKILL)
         assert job.ends() == 1, job.console.read_text()
         assert "error: rank 1 was killed by signal 9 (SIGKILL)" in job.console.read_text()

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from distributed.small_runs import data, single  # noqa: F401
+from distributed.small_runs import single
 from helpers import ROOT, clean_environment, run_python
 
 from mindrlhf_lite.errors import UserError
@@ -78,7 +78,7 @@ def test_a_file_system_without_locks_is_no_error(tmp_path, monkeypatch):
     assert lock_folder(tmp_path) is None
 
 
-def test_a_run_does_not_begin_beside_another(data, tmp_path, holder):  # noqa: F811
+def test_a_run_does_not_begin_beside_another(data, tmp_path, holder):
     result = single(data, tmp_path, "--rl_config.max_steps=1")
     assert result.returncode == 2 and f"another run is writing there (process {holder.pid} on" in result.stderr
     assert not (tmp_path / "metrics.jsonl").exists()

@@ -66,8 +66,14 @@ def by_transformers(folder, dtype, sequences):
     return np.concatenate(found), {name: p.grad.float().numpy() for name, p in model.named_parameters()}
 
 
-@pytest.mark.parametrize(("dtype", "shape"), [("bfloat16", "untied_gqa2"), ("float16", "qwen3")])
-def test_it_is_as_near_as_transformers_in_that_type(dtype, shape, tmp_path):
+@pytest.mark.parametrize(
+    ("dtype", "shape", "stored_and_kept"),
+    [
+        ("bfloat16", "untied_gqa2", [(None, {}), ("float32", {"keeps": Keeps.INPUTS})]),
+        ("float16", "qwen3", [(None, {"keeps": Keeps.PRODUCTS})]),
+    ],
+)
+def test_it_is_as_near_as_transformers_in_that_type(dtype, shape, stored_and_kept, tmp_path):
     """Logprobs and gradients are as far from float32 as transformers', and that far from transformers': the distance
     of roundings.
     """
@@ -79,12 +85,8 @@ def test_it_is_as_near_as_transformers_in_that_type(dtype, shape, tmp_path):
     their_error = np.abs(theirs - exact).mean()
     assert their_error > EPSILON[dtype] / 2  # large enough to compare with
     batch = micro_batch(sequences)
-    for precision, more in (
-        (Precision.here(dtype), {}),
-        (Precision.here(dtype, "float32"), {"keeps": Keeps.INPUTS}),
-        (Precision.here(dtype), {"keeps": Keeps.PRODUCTS}),
-    ):
-        model = Decoder(config, weights, True, 32, precision=precision)
+    for stored, more in stored_and_kept:
+        model = Decoder(config, weights, True, 32, precision=Precision.here(dtype, *([stored] if stored else [])))
         actor = TrainedModel(model, PolicyLoss(model, Objective()), AdamW(model, AdamWOptions(), **more))
         ours = np.concatenate(actor.accumulate([batch])[1][0])
         our_error, between = np.abs(ours - exact).mean(), np.abs(ours - theirs).mean()
@@ -96,11 +98,20 @@ def test_it_is_as_near_as_transformers_in_that_type(dtype, shape, tmp_path):
             assert values.dtype == np.float32 and 0 < errors[0] < 2 * errors[1], (name, errors)
 
 
-def test_what_is_stored_is_bfloat16():
+@pytest.fixture(scope="module")
+def engines():
+    """An engine a type, of 8 slots of 64 tokens."""
+    every = {
+        dtype: Decoder(SHAPE, random_weights(SHAPE), False, 64, precision=Precision.here(dtype)) for dtype in EPSILON
+    }
+    return {dtype: NativeEngine(model, 8, 64) for dtype, model in every.items()}
+
+
+def test_what_is_stored_is_bfloat16(engines):
     """Parameters, the tensors between layers and the KV cache."""
-    model = Decoder(SHAPE, random_weights(SHAPE), False, 32, precision=Precision.here("bfloat16"))
-    engine = NativeEngine(model, 4, 32)
-    engine.generate([GenerateRequest((5, 6, 7, 8), num_samples=3)], SamplingParams(8, temperature=1.0))
+    engine = engines["bfloat16"]
+    model = engine.model
+    engine.generate([GenerateRequest((5, 6, 7, 8), num_samples=8)], SamplingParams(8, temperature=1.0))
     assert all(is_bfloat16(weight.asnumpy()) for weight in model.parameters_in_order)
     caches = [cache.asnumpy() for cache in engine.cache_parameters]
     assert all(is_bfloat16(cache) and np.abs(cache).max() > 0.1 for cache in caches)
@@ -109,9 +120,8 @@ def test_what_is_stored_is_bfloat16():
 
 
 @pytest.mark.parametrize("dtype", EPSILON)
-def test_tokens_do_not_depend_on_their_company(dtype):
-    model = Decoder(SHAPE, random_weights(SHAPE), False, 64, precision=Precision.here(dtype))
-    engine, sampling = NativeEngine(model, 8, 64), SamplingParams(24, temperature=1.0)
+def test_tokens_do_not_depend_on_their_company(engines, dtype):
+    engine, sampling = engines[dtype], SamplingParams(24, temperature=1.0)
     rng = np.random.default_rng(0)
     requests = [GenerateRequest(tuple(map(int, rng.integers(0, 97, 3 + i))), 2, (0, i)) for i in range(6)]
     together = engine.generate(requests, sampling)
@@ -123,15 +133,14 @@ def test_tokens_do_not_depend_on_their_company(dtype):
 
 
 @pytest.mark.parametrize("dtype", EPSILON)
-def test_rollout_and_trainer_agree_within_rounding(dtype):
+def test_rollout_and_trainer_agree_within_rounding(engines, dtype):
     """The engine's logprobs of its own tokens against the trainer's, which computes with other shapes."""
-    model = Decoder(SHAPE, random_weights(SHAPE), False, 64, precision=Precision.here(dtype))
-    requests = [GenerateRequest((5, 6, 7, 8), num_samples=8)]
-    completions = NativeEngine(model, 8, 64).generate(requests, SamplingParams(24, temperature=1.0))[0]
+    engine, requests = engines[dtype], [GenerateRequest((5, 6, 7, 8), num_samples=8)]
+    completions = engine.generate(requests, SamplingParams(24, temperature=1.0))[0]
     sequences = [TrainSequence.of(np.array((5, 6, 7, 8, *c.token_ids), np.int32), 4, 1.0) for c in completions]
     shapes = StreamShapes(512, 64)
     batch = make_microbatch(sequences, shapes, token_mean, BatchTotals(1, 1, 1))
-    scored = np.concatenate(LogprobScorer(model).score(batch))
+    scored = np.concatenate(LogprobScorer(engine.model).score(batch))
     gap = np.abs(scored - np.concatenate([c.logprobs for c in completions]))
     print(f"{dtype}: mean {gap.mean():.5f}, largest {gap.max():.5f}")
     assert gap.mean() < 4 * EPSILON[dtype]

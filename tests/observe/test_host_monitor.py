@@ -21,8 +21,8 @@ from mindrlhf_lite.observe.host_monitor import HostMonitor, memory_usage
 config = MonitorConfig(host_memory_protection=True, host_max_memory_threshold={threshold})
 with HostMonitor(config, ResumeHint("out", "out/checkpoints", "go on")) as monitor:
     held = bytearray({held})
-    usage = memory_usage()
-    print(usage.what, usage.share, flush=True)
+    usage, pages = memory_usage(), int(open("/proc/self/statm").read().split()[0])
+    print(usage.what, usage.share, pages * resource.getpagesize() / {limit}, sep="|", flush=True)
     time.sleep(2.5)
     print("exceeded" if monitor.exceeded() else "all is well", flush=True)
 """
@@ -31,7 +31,7 @@ with HostMonitor(config, ResumeHint("out", "out/checkpoints", "go on")) as monit
 def limited(threshold, held_mib, limit_mib=2048):
     """A process with so much address space."""
     limit = limit_mib << 20
-    program = PROGRAM.format(root=str(ROOT), threshold=threshold, held=held_mib << 20)
+    program = PROGRAM.format(root=str(ROOT), threshold=threshold, held=held_mib << 20, limit=limit)
     return subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,
@@ -42,16 +42,27 @@ def limited(threshold, held_mib, limit_mib=2048):
     )
 
 
-@pytest.mark.parametrize(
-    ("held", "code", "said"), [(50, 0, "all is well"), (1250, 0, "exceeded"), (1620, 1, "the run ends before")]
-)
+THRESHOLD = 0.6  # above it, and half the way from there to all of the memory, the run ends
+
+
+def test_a_process_far_from_its_limit():
+    """Of 2 GiB of address space less than 60 %. The host, which may be nearer to its end, decides the rest."""
+    result = limited(THRESHOLD, 50)
+    _, nearest, own = result.stdout.splitlines()[0].split("|")
+    assert float(own) < THRESHOLD
+    if float(nearest) < THRESHOLD:
+        assert result.returncode == 0 and "all is well" in result.stdout, result.stdout + result.stderr
+    else:
+        assert "exceeded" in result.stdout or "the run ends before" in result.stderr, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(("held", "code", "said"), [(1250, 0, "exceeded"), (1620, 1, "the run ends before")])
 def test_a_process_near_its_limit(held, code, said):
-    """Of 2 GiB of address space: below 60 %, above it, and above 80 %, half the way from there to all of it."""
-    result = limited(0.6, held)
-    # with little held, the host may be nearer to its end
-    assert "ulimit -v" in result.stdout + result.stderr or held < 100, result.stdout + result.stderr
-    assert result.returncode == code, result.stdout + result.stderr
-    assert said in result.stdout + result.stderr
+    """Above 60 % of 2 GiB of address space, and above 80 %."""
+    result = limited(THRESHOLD, held)
+    what, nearest, own = result.stdout.splitlines()[0].split("|")
+    assert "ulimit -v" in what and THRESHOLD < float(own) == pytest.approx(float(nearest), rel=0.05)
+    assert result.returncode == code and said in result.stdout + result.stderr, result.stdout + result.stderr
     if code:
         assert "go on" in result.stderr or "there is no checkpoint" in result.stderr
 

@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 import pytest
-from observe.test_lab_report import answers, completion, make_run, settings
+from observe.made_runs import answers, completion, make_run, settings
 
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.observe.compare import entries_of, read_step

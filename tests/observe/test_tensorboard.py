@@ -5,7 +5,8 @@ import struct
 
 import pytest
 
-from mindrlhf_lite.observe.writers import MetricsWriter, read_metrics
+from mindrlhf_lite.observe.run_files import read_metrics
+from mindrlhf_lite.observe.writers import MetricsWriter
 from mindrlhf_lite.types import StepMetrics
 
 

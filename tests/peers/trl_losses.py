@@ -71,6 +71,28 @@ def ask_trl(numbers: dict[str, np.ndarray], changes: dict) -> tuple[float, np.nd
         "use_vllm": False,
         **changes,
     }
+    trainer = _bare_trainer(settings)
+    trainer._get_per_token_logps_and_entropies = lambda *args, **kwargs: (logprobs, torch.zeros_like(logprobs), None)
+    ids = torch.zeros(logprobs.shape, dtype=torch.long)
+    inputs = {
+        "prompt_ids": ids[:, :1],
+        "prompt_mask": torch.ones_like(ids[:, :1]),
+        "completion_ids": ids,
+        "completion_mask": given["mask"],
+        "advantages": given["advantages"],
+        "old_per_token_logps": given["old"],
+        "ref_per_token_logps": given["reference"],
+        "importance_sampling_ratio": given["weights"],
+        "num_items_in_batch": given["mask"].sum(),
+    }
+    loss = trainer._compute_loss(trainer.model, inputs)
+    loss.backward()
+    assert logprobs.grad is not None
+    return loss.item(), logprobs.grad.numpy()
+
+
+def _bare_trainer(settings: dict) -> GRPOTrainer:
+    """One that only computes losses."""
     trainer = object.__new__(GRPOTrainer)
     trainer.__dict__.update(
         settings,
@@ -97,23 +119,7 @@ def ask_trl(numbers: dict[str, np.ndarray], changes: dict) -> tuple[float, np.nd
         _entropy_bonus_enabled=False,
         _metrics=defaultdict(lambda: defaultdict(list)),
     )
-    trainer._get_per_token_logps_and_entropies = lambda *args, **kwargs: (logprobs, torch.zeros_like(logprobs), None)
-    ids = torch.zeros(logprobs.shape, dtype=torch.long)
-    inputs = {
-        "prompt_ids": ids[:, :1],
-        "prompt_mask": torch.ones_like(ids[:, :1]),
-        "completion_ids": ids,
-        "completion_mask": given["mask"],
-        "advantages": given["advantages"],
-        "old_per_token_logps": given["old"],
-        "ref_per_token_logps": given["reference"],
-        "importance_sampling_ratio": given["weights"],
-        "num_items_in_batch": given["mask"].sum(),
-    }
-    loss = trainer._compute_loss(trainer.model, inputs)
-    loss.backward()
-    assert logprobs.grad is not None
-    return loss.item(), logprobs.grad.numpy()
+    return trainer
 
 
 def ask_advantages(scale_rewards: str) -> list[float]:

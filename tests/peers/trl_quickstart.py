@@ -14,6 +14,7 @@ import json
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 EVAL_EVERY, MAX_TOKENS = 10, 40
@@ -40,15 +41,61 @@ def export(folder: str, path: str) -> None:
     Path(path).write_text(json.dumps(splits))
 
 
+def settings_of(args: argparse.Namespace, weights: list[float]):
+    from trl import GRPOConfig
+
+    return GRPOConfig(
+        output_dir=tempfile.mkdtemp(),
+        per_device_train_batch_size=256,
+        num_generations=8,
+        max_completion_length=MAX_TOKENS,
+        max_steps=args.steps,
+        max_grad_norm=1.0,
+        temperature=1.0,
+        reward_weights=weights,
+        seed=args.seed,
+        report_to=[],
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        logging_steps=1000,
+        save_strategy="no",
+        **RECIPES[args.recipe],
+    )
+
+
+def score(verifier, completion: str, gold: str) -> float:
+    from mindrlhf_lite.types import CompletionView
+
+    found = verifier(CompletionView(completion), gold)
+    return float(getattr(found, "value", found))
+
+
+def accuracy_of(model, tokenizer, accuracy, rows: list[dict]) -> float:
+    """The share of held-out sums that greedy completions get right."""
+    import torch
+
+    right = 0
+    model.eval()
+    for start in range(0, len(rows), 100):
+        part = rows[start : start + 100]
+        inputs = tokenizer([row["prompt"] for row in part], return_tensors="pt", padding=True)
+        with torch.no_grad():
+            ids = model.generate(**inputs, max_new_tokens=MAX_TOKENS, do_sample=False)
+        texts = tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        right += sum(score(accuracy, text, row["gold"]) > 0 for text, row in zip(texts, part, strict=True))
+    model.train()
+    return right / len(rows)
+
+
 def train(args: argparse.Namespace) -> dict:
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-    from trl import GRPOConfig, GRPOTrainer
+    from trl import GRPOTrainer
     from trl.rewards import get_soft_overlong_punishment
 
     from mindrlhf_lite.rewards.verifiers import find_verifier
-    from mindrlhf_lite.types import CompletionView
 
     torch.set_num_threads(1)
     splits = json.loads(Path(args.data).read_text())
@@ -56,29 +103,13 @@ def train(args: argparse.Namespace) -> dict:
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
     accuracy, form = find_verifier("qwen_accuracy_reward").function, find_verifier("format_reward").function
 
-    def score(verifier, completion: str, gold: str) -> float:
-        found = verifier(CompletionView(completion), gold)
-        return float(getattr(found, "value", found))
-
     def answer_reward(completions, gold, **others):
         return [score(accuracy, text, own) for text, own in zip(completions, gold, strict=True)]
 
     def format_reward(completions, gold, **others):
         return [score(form, text, own) for text, own in zip(completions, gold, strict=True)]
 
-    def held_out_accuracy() -> float:
-        rows, right = splits["held_out"], 0
-        model.eval()
-        for start in range(0, len(rows), 100):
-            part = rows[start : start + 100]
-            inputs = tokenizer([row["prompt"] for row in part], return_tensors="pt", padding=True)
-            with torch.no_grad():
-                ids = model.generate(**inputs, max_new_tokens=MAX_TOKENS, do_sample=False)
-            texts = tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-            right += sum(score(accuracy, text, row["gold"]) > 0 for text, row in zip(texts, part, strict=True))
-        model.train()
-        return right / len(rows)
-
+    held_out_accuracy = partial(accuracy_of, model, tokenizer, accuracy, splits["held_out"])
     accuracies, seconds = {0: held_out_accuracy()}, []
 
     class Watch(TrainerCallback):
@@ -103,24 +134,7 @@ def train(args: argparse.Namespace) -> dict:
         train_dataset=Dataset.from_list(splits["train"]),
         callbacks=[Watch()],
         optimizers=(optimizer, schedule),
-        args=GRPOConfig(
-            output_dir=tempfile.mkdtemp(),
-            per_device_train_batch_size=256,
-            num_generations=8,
-            max_completion_length=MAX_TOKENS,
-            max_steps=args.steps,
-            max_grad_norm=1.0,
-            temperature=1.0,
-            reward_weights=weights,
-            seed=args.seed,
-            report_to=[],
-            use_cpu=True,
-            bf16=False,
-            gradient_checkpointing=False,
-            logging_steps=1000,
-            save_strategy="no",
-            **RECIPES[args.recipe],
-        ),
+        args=settings_of(args, weights),
     )
     trainer.train()
     return {"recipe": args.recipe, "seed": args.seed, "accuracy": accuracies, "seconds": seconds}

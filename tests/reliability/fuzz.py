@@ -32,7 +32,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
 
-from reliability.fuzz_files import READERS, make_files
+from reliability.fuzz_files import READERS
+from reliability.fuzz_makers import make_files
 from reliability.mutations import damaged, misleading
 
 from mindrlhf_lite.errors import UserError

@@ -29,6 +29,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
@@ -276,10 +277,6 @@ def ended_equal(job: Job, folder: Path) -> list[str]:
     return found
 
 
-def _say(text: str) -> None:
-    print(text, flush=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=200)
@@ -290,7 +287,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.folder or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        start, wrong = time.monotonic(), run(args.points, args.seed, folder, _say, args.first)
+        start, wrong = time.monotonic(), run(args.points, args.seed, folder, partial(print, flush=True), args.first)
     print(
         f"{args.points - args.first + 1} kills in {(time.monotonic() - start) / 60:.1f} min, {len(wrong)} differences"
     )

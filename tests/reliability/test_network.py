@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from distributed.jobs import VERIFIERS, end_processes_of, ranks_of
-from distributed.small_runs import MAIN, arguments, make_data
+from distributed.small_runs import MAIN, arguments
 from helpers import ROOT, clean_environment
 
 pytestmark = pytest.mark.full
@@ -26,11 +26,6 @@ def listening_ports(pid):
             inodes.add(os.readlink(entry).removeprefix("socket:[").removesuffix("]"))
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return [int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == LISTENS and row[9] in inodes]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture

@@ -85,9 +85,7 @@ def execute(plan, source, destination, bucket_bytes):
                 buffers[slab.buffer][slab.rows[0] : slab.rows[1]] = assembled
 
 
-@settings(max_examples=150, deadline=None)
-@given(cases())
-def test_any_pair_of_layouts_equals_gather_then_slice(case):
+def check_pair(case):
     config, source, destination, bucket_bytes = case
     assert not source.problems(config) and not destination.problems(config)
     num_ranks, tensors = max(source.dims.size, destination.dims.size), whole_tensors(config)
@@ -105,6 +103,19 @@ def test_any_pair_of_layouts_equals_gather_then_slice(case):
     bound = brute_force_bound(config, source, destination, num_ranks)
     assert plan.received_bytes.tolist() == bound == lower_bound_bytes(config, source, destination, num_ranks).tolist()
     assert plan.sent_bytes.sum() == plan.received_bytes.sum()
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases())
+def test_any_pair_of_layouts_equals_gather_then_slice(case):
+    check_pair(case)
+
+
+@pytest.mark.full
+@settings(max_examples=500, deadline=None)
+@given(cases())
+def test_five_hundred_pairs_of_layouts_equal_gather_then_slice(case):
+    check_pair(case)
 
 
 def brute_force_bound(config, source, destination, num_ranks):

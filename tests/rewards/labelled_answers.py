@@ -307,7 +307,7 @@ def judge(row: Row) -> bool:
 
 
 def count_forms(draws: int, show: int) -> None:
-    """Prints, of every form of labelled_forms.py, how many wrong ones are paid and right ones refused."""
+    """Prints, of every form of labelled_forms.py, how many wrong ones are accepted and right ones rejected."""
     counts: dict[str, Counter[tuple[bool, bool]]] = defaultdict(Counter)
     mistakes: dict[tuple[str, bool], list[tuple[str, str]]] = defaultdict(list)
     for form, text, gold, is_right in twins(draws):
@@ -320,7 +320,7 @@ def count_forms(draws: int, show: int) -> None:
         paid, refused = (
             f"{count[label, False]} of {count[label, False] + count[label, True]:,}" for label in (False, True)
         )
-        print(f"{form:32} wrong ones paid {paid:>14}, right ones refused {refused:>14}")
+        print(f"{form:32} wrong ones accepted {paid:>14}, right ones rejected {refused:>14}")
     for (form, is_right), found in mistakes.items():
         for text, gold in found[:show]:
             print(f"  {'REFUSED' if is_right else 'PAID'} {form}: gold {gold!r}: {text[-160:]!r}")

@@ -2,31 +2,26 @@
 weights in place.
 """
 
-import subprocess
-import sys
-from dataclasses import replace
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
-from helpers import ROOT, TINY, clean_environment, random_weights
+from helpers import TINY, random_weights
 from mindspore import Tensor, ops
 
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.hf_weights import save_hf_model
 from mindrlhf_lite.rollout.host_draw import log_softmax
 from mindrlhf_lite.rollout.native import NativeEngine
-from mindrlhf_lite.shapes.model_config import RopeScaling
 from mindrlhf_lite.types import FinishReason, GenerateRequest, SamplingParams
 
 pytest.importorskip("vllm", reason="needs vLLM: bash build.sh --vllm")
 torch = pytest.importorskip("torch")
+from rollout.vllm_cases import LENGTH, NEW, UNSUPPORTED, count_steps, logits_of, tokens
 
-from mindrlhf_lite.rollout.vllm import plugin
 from mindrlhf_lite.rollout.vllm.engine import VllmEngine, VllmOptions
 
-LENGTH, NEW = 128, 16
 GREEDY = SamplingParams(NEW, temperature=0)
+
+
 BLOCK = 2 * 16 * TINY.num_key_value_heads * TINY.head_dim * 4 * TINY.num_hidden_layers  # bytes of 16 tokens
 
 
@@ -47,6 +42,18 @@ def make_engine(folder, weights=None, **options):
 @pytest.fixture(scope="module")
 def engine(folder):
     return make_engine(folder)
+
+
+@pytest.fixture(scope="module")
+def native(engine):
+    """The native engine over the same weights."""
+    return NativeEngine(engine.model, 8, LENGTH)
+
+
+@pytest.fixture(scope="module")
+def cramped(folder):
+    """An engine with a step for many tokens, and little room to keep them."""
+    return make_engine(folder, max_num_batched_tokens=512, kv_cache_bytes=18 * BLOCK)
 
 
 @pytest.fixture(scope="module")
@@ -84,33 +91,6 @@ def by_transformers(folder, requests):
     return answers
 
 
-def logits_of(model, ids):
-    """[len(ids), V], always computed at one length: a graph is compiled once."""
-    padded = np.zeros((1, LENGTH), np.int32)
-    padded[0, : len(ids)] = ids
-    return model(Tensor(padded)).asnumpy()[0, : len(ids)]
-
-
-def tokens(groups):
-    return [group[0].token_ids for group in groups]
-
-
-def scheduler_of(engine):
-    return engine._core.scheduler
-
-
-def count_steps(monkeypatch, engine, count):
-    """Calls `count` with what the scheduler decided, at every step."""
-    schedule = scheduler_of(engine).schedule
-
-    def counted():
-        decided = schedule()
-        count(decided)
-        return decided
-
-    monkeypatch.setattr(scheduler_of(engine), "schedule", counted)
-
-
 def test_greedy_equals_transformers_with_chunked_prefill_and_prefix_hits(
     engine, requests, by_transformers, monkeypatch
 ):
@@ -135,11 +115,11 @@ def test_greedy_equals_transformers_with_chunked_prefill_and_prefix_hits(
     assert chunks and hits
 
 
-def test_a_prefix_computed_in_the_same_step_is_found(engine, folder, monkeypatch):
+def test_a_prefix_computed_in_the_same_step_is_found(cramped, native, monkeypatch):
     """Samples of one prompt start together: the others take their shared blocks from the first, which has to run before
     them.
     """
-    roomy, together = make_engine(folder, max_num_batched_tokens=512), []
+    together = []
 
     def count(decided):
         blocks = [set(new.block_ids[0][: new.num_computed_tokens // 16]) for new in decided.scheduled_new_reqs]
@@ -151,21 +131,20 @@ def test_a_prefix_computed_in_the_same_step_is_found(engine, folder, monkeypatch
             )
         )
 
-    count_steps(monkeypatch, roomy, count)
+    count_steps(monkeypatch, cramped, count)
     request = GenerateRequest(tuple(range(50)), 6, (3,))
-    (group,) = roomy.generate([request], SamplingParams(8))
+    (group,) = cramped.generate([request], SamplingParams(8))
     assert max(together) == 5
-    native = NativeEngine(engine.model, 8, LENGTH)
     (expected,) = native.generate([request], SamplingParams(8))
     assert [c.token_ids for c in group] == [c.token_ids for c in expected]
 
 
-def test_preemption_changes_nothing(folder, requests, by_transformers, monkeypatch):
-    small, resumed = make_engine(folder, kv_cache_bytes=18 * BLOCK), []
+def test_preemption_changes_nothing(cramped, requests, by_transformers, monkeypatch):
+    resumed = []
     count_steps(
-        monkeypatch, small, lambda decided: resumed.extend(decided.scheduled_cached_reqs.resumed_from_preemption)
+        monkeypatch, cramped, lambda decided: resumed.extend(decided.scheduled_cached_reqs.resumed_from_preemption)
     )
-    assert tokens(small.generate(requests, GREEDY)) == by_transformers
+    assert tokens(cramped.generate(requests, GREEDY)) == by_transformers
     assert sum(resumed) > 0
 
 
@@ -188,8 +167,7 @@ def test_preemption_changes_nothing(folder, requests, by_transformers, monkeypat
         ),
     ],
 )
-def test_samples_and_logprobs_equal_the_native_engine_and_the_model(engine, requests, sampling):
-    native = NativeEngine(engine.model, 8, LENGTH)
+def test_samples_and_logprobs_equal_the_native_engine_and_the_model(engine, native, requests, sampling):
     batch = [GenerateRequest(request.prompt_ids, 2, request.seed) for request in requests[:12]]
     for request, ours, theirs in zip(
         batch, engine.generate(batch, sampling), native.generate(batch, sampling), strict=True
@@ -204,21 +182,23 @@ def test_samples_and_logprobs_equal_the_native_engine_and_the_model(engine, requ
             np.testing.assert_allclose(completion.engine_logprobs, again, atol=1e-4)
 
 
-def test_updated_weights_are_used_and_old_prefixes_forgotten(folder, requests):
-    """generate, update, generate equals a fresh engine; the assignment goes into the parameters that the compiled
-    graphs hold.
-    """
-    engine, new_weights, requests = (
-        make_engine(folder),
-        random_weights(TINY, seed=1),
-        requests[-6:],
-    )  # four of them share a prefix
-    before = tokens(engine.generate(requests, GREEDY))
+def assign_all(engine, weights):
     for name, parameter in engine.named_weights().items():
-        ops.assign(parameter, Tensor(new_weights[name]))
+        ops.assign(parameter, Tensor(weights[name]))
     engine.weights_changed()
-    after = tokens(engine.generate(requests, GREEDY))
-    assert after == tokens(make_engine(folder, new_weights).generate(requests, GREEDY)) and after != before
+
+
+def test_updated_weights_are_used_and_old_prefixes_forgotten(engine, native, requests):
+    """generate, update, generate equals the native engine over the same parameters; the assignment goes into those that
+    the compiled graphs hold.
+    """
+    some = requests[-6:]  # four of them share a prefix
+    before = tokens(engine.generate(some, GREEDY))
+    assign_all(engine, random_weights(TINY, seed=1))
+    after = tokens(engine.generate(some, GREEDY))
+    assert after == tokens(native.generate(some, GREEDY)) and after != before
+    assign_all(engine, random_weights(TINY))
+    assert tokens(engine.generate(some, GREEDY)) == before
 
 
 def test_vllms_own_sleep_frees_the_cache_and_its_wake_up_restores_it(engine, requests, by_transformers):
@@ -250,8 +230,8 @@ def test_stops_and_lengths(engine):
         engine.generate([GenerateRequest((1,) * LENGTH, 1, (0,))], GREEDY)
 
 
-def test_broken_weights_are_an_error_and_the_engine_survives(folder, requests, by_transformers):
-    engine, weights = make_engine(folder), random_weights(TINY)
+def test_broken_weights_are_an_error_and_the_engine_survives(engine, requests, by_transformers):
+    weights = random_weights(TINY)
     parameter = engine.named_weights()["model.norm.weight"]
     ops.assign(parameter, ops.zeros_like(parameter) + float("nan"))
     with pytest.raises(FloatingPointError, match="not finite"):
@@ -259,47 +239,6 @@ def test_broken_weights_are_an_error_and_the_engine_survives(folder, requests, b
     ops.assign(parameter, Tensor(weights["model.norm.weight"]))
     engine.weights_changed()  # nothing of the failed call is left
     assert tokens(engine.generate(requests[:4], GREEDY)) == by_transformers[:4]
-
-
-UNSUPPORTED = {
-    "prompt_logprobs": 1,
-    "allowed_token_ids": [1, 2],
-    "bad_words": ["a"],
-    "guided_decoding": "json",
-    "structured_outputs": "json",
-    "logits_processors": [lambda ids, row: row],
-}
-
-
-OTHER_MODELS = {
-    "qwen3": replace(TINY, model_type="qwen3", head_dim=16),
-    "llama31": replace(TINY, model_type="llama", rope_theta=100.0, rope_scaling=RopeScaling(8.0, 0.5, 1.2, 8)),
-}
-
-
-@pytest.mark.parametrize("name", OTHER_MODELS)
-def test_qwen3_and_llama_in_both_engines_equal_transformers(tmp_path, requests, name):
-    from transformers import AutoModelForCausalLM
-
-    shape, some = OTHER_MODELS[name], requests[2:6:3]  # of 16 tokens, and of 65: two chunks
-    weights = random_weights(shape)
-    save_hf_model(tmp_path, shape, weights, None, None)
-    reference = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
-    model = Decoder(shape, weights, False, LENGTH)
-    vllm = VllmEngine(model, str(tmp_path), VllmOptions(LENGTH, max_num_seqs=8, max_num_batched_tokens=64))
-    greedy = SamplingParams(8, temperature=0)
-    answers = zip(some, vllm.generate(some, greedy), NativeEngine(model, 8, LENGTH).generate(some, greedy), strict=True)
-    for request, by_vllm, by_native in answers:
-        prompt = torch.tensor([request.prompt_ids])
-        settings = {
-            "attention_mask": torch.ones_like(prompt),
-            "max_new_tokens": 8,
-            "min_new_tokens": 8,
-            "do_sample": False,
-        }
-        with torch.no_grad():
-            ids = reference.generate(prompt, **settings, eos_token_id=None, pad_token_id=0)
-        assert by_vllm[0].token_ids == by_native[0].token_ids == tuple(ids[0, len(request.prompt_ids) :].tolist())
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED)
@@ -312,38 +251,6 @@ def test_what_is_not_implemented_is_refused(engine, name):
     setattr(params, name, UNSUPPORTED[name])
     with pytest.raises(ValueError, match=f"{name}=.*not implemented"):
         current_platform.validate_request("", params, {"type": "token"})
-
-
-def test_every_sampling_parameter_of_vllm_is_either_implemented_or_refused():
-    """A field that a newer vLLM adds must not be ignored in silence."""
-    from vllm import SamplingParams as VllmSamplingParams
-
-    implemented = {
-        "n",
-        "temperature",
-        "top_p",
-        "top_k",
-        "min_p",
-        "seed",
-        "max_tokens",
-        "min_tokens",
-        "logprobs",
-        "logit_bias",
-        "extra_args",
-        "ignore_eos",
-    }
-    implemented |= {"presence_penalty", "frequency_penalty", "repetition_penalty", "stop_token_ids"}
-    by_the_engine = {
-        "stop",
-        "detokenize",
-        "skip_special_tokens",
-        "spaces_between_special_tokens",
-        "include_stop_str_in_output",
-        "truncate_prompt_tokens",
-    }
-    by_the_engine |= {"best_of", "output_kind", "output_text_buffer_length", "skip_clone"}
-    public = {name for name in VllmSamplingParams.__struct_fields__ if not name.startswith("_")}
-    assert public - implemented - by_the_engine == set(UNSUPPORTED)
 
 
 def test_the_llm_class_serves_a_folder(folder, requests, by_transformers):
@@ -376,83 +283,3 @@ def test_the_llm_class_serves_a_folder(folder, requests, by_transformers):
         [c.token_ids for c in output.outputs] for output in again
     ]
     assert len({tuple(c.token_ids) for c in sampled[0].outputs}) == 4
-
-
-def test_the_plugin_steps_aside_for_vllm_mindspore(monkeypatch):
-    assert plugin.platform() == "mindrlhf_lite.rollout.vllm.platform.MindSporePlatform"
-    monkeypatch.setattr(
-        "importlib.util.find_spec", lambda name: SimpleNamespace() if name == "vllm_mindspore" else None
-    )
-    assert plugin.platform() is None
-
-
-def test_the_core_imports_neither_vllm_nor_torch():
-    program = (
-        "import sys, mindrlhf_lite.trainer.grpo; print([name for name in ('vllm', 'torch') if name in sys.modules])"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, env=clean_environment()
-    )
-    assert result.stdout.strip() == "[]", result.stderr
-
-
-def test_training_and_tools_leave_an_installed_torch_alone(quickstart_model):
-    """transformers, whose tokenizers they use, imports torch unless it is told not to."""
-    program = "import sys; from mindrlhf_lite.commands.tool import run_tool; "
-    program += "from mindrlhf_lite.data.tokenizer import Tokenizer; "
-    program += "run_tool(lambda: print(Tokenizer(sys.argv[1]).encode('1') and 'torch' in sys.modules))"
-    result = subprocess.run(
-        [sys.executable, "-c", program, str(quickstart_model)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=clean_environment(),
-    )
-    assert result.stdout.strip() == "False", result.stderr
-
-
-def test_without_vllm_one_line_names_the_command(quickstart_model):
-    program = "import sys; sys.modules['vllm'] = None; from mindrlhf_lite.launch.rank import main; main(sys.argv[1:])"
-    arguments = [
-        "--config",
-        ROOT / "examples/qwen_grpo/vllm_ranks.yaml",
-        "--actor_checkpoint_path",
-        quickstart_model,
-        "--dataset_file",
-        __file__,
-        "--dry_run",
-    ]
-    arguments.append("--rl_config.eval_interval=0")
-    result = subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=clean_environment(),
-    )
-    assert result.returncode == 2 and "bash build.sh --vllm" in result.stderr
-    assert (
-        len(result.stderr.strip().splitlines()) == 2 and "Traceback" not in result.stderr
-    )  # "1 problem(s) in the configuration:" and the problem
-
-
-def test_a_program_with_vllms_own_class_ends_quietly(quickstart_model):
-    """No engine process that is reported dead when the program ends."""
-    program = (
-        "import sys\n"
-        "from vllm import LLM, SamplingParams\n"
-        "engine = LLM(sys.argv[1], skip_tokenizer_init=True, dtype='float32', max_model_len=64, max_num_seqs=4, "
-        "additional_config={'kv_cache_bytes': 1 << 22})\n"
-        "sampling = SamplingParams(temperature=0, max_tokens=4, detokenize=False)\n"
-        "print(len(engine.generate({'prompt_token_ids': [1, 2, 3]}, sampling)[0].outputs[0].token_ids))\n"
-    )
-    loud = {"VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_LOGGING_LEVEL"}
-    environment = {key: value for key, value in clean_environment().items() if key not in loud}
-    result = subprocess.run(
-        [sys.executable, "-c", program, str(quickstart_model)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=300,
-    )
-    assert result.returncode == 0 and "died unexpectedly" not in result.stdout + result.stderr, result.stderr[-3000:]

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from distributed.small_runs import data, single  # noqa: F401
+from distributed.small_runs import single
 from helpers import read_jsonl
 
 from mindrlhf_lite.evaluation.accuracy import Evaluation
@@ -35,7 +35,7 @@ def test_evaluations_without_gain(accuracies, min_delta, waited):
     assert evaluations_without_gain([Best(step, each) for step, each in enumerate(accuracies)], min_delta) == waited
 
 
-def test_a_run_that_gains_nothing_ends_and_keeps_its_best(data):  # noqa: F811
+def test_a_run_that_gains_nothing_ends_and_keeps_its_best(data):
     """Nothing can gain more than 100 %: two evaluations after the one before training, and it is over. Resumed, it is
     over at once.
     """

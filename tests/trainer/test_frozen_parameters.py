@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from distributed.small_runs import completions, metrics, single, without_times
-from distributed.small_runs import data as data
 from helpers import TINY, random_weights
 from safetensors.numpy import load_file
 

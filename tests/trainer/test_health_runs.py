@@ -1,10 +1,9 @@
 """Runs that go wrong end in words, and leave a checkpoint that works."""
 
 import json
-import sys
 
-from distributed.small_runs import data, metrics, single, without_times  # noqa: F401
-from helpers import ROOT, run
+from distributed.small_runs import metrics, single, without_times
+from helpers import ROOT, run_python
 
 # weights up to 1.2 move by 0.33 in the first update, by 0.67 in the second. Every gradient counts as dead.
 WRONG = (
@@ -16,7 +15,7 @@ WRONG = (
 )
 
 
-def test_a_ruined_model_is_neither_saved_nor_exported_and_a_stop_leaves_what_works(data):  # noqa: F811
+def test_a_ruined_model_is_neither_saved_nor_exported_and_a_stop_leaves_what_works(data):
     folder = data.parent / "ruined"
     result = single(data, folder, *WRONG, "--monitor_config.health.max_weight=1.6")
     assert result.returncode == 1, result.stdout + result.stderr
@@ -42,7 +41,7 @@ def test_a_ruined_model_is_neither_saved_nor_exported_and_a_stop_leaves_what_wor
     assert without_times(metrics(folder)) == without_times(ruined) and not (folder / "checkpoints/step_2").exists()
 
 
-def test_save_and_export_look_at_what_they_write(data, tmp_path):  # noqa: F811
+def test_save_and_export_look_at_what_they_write(data, tmp_path):
     settings = {
         "actor_config.load": str(data / "model"),
         "rl_config.dataset_file": str(data / "train.mindrecord"),
@@ -54,9 +53,7 @@ def test_save_and_export_look_at_what_they_write(data, tmp_path):  # noqa: F811
         "actor_config.optimizer.opt_offload": True,  # weights and moments come in part by part
     }
     (tmp_path / "settings.json").write_text(json.dumps(settings))
-    result = run(
-        [sys.executable, ROOT / "tests/trainer/ruined_worker.py", tmp_path / "settings.json"], PYTHONPATH=str(ROOT)
-    )
+    result = run_python("tests/trainer/ruined_worker.py", tmp_path / "settings.json", PYTHONPATH=str(ROOT))
     assert result.returncode == 0, result.stdout + result.stderr
     found = json.loads(result.stdout.splitlines()[-1])
     assert found["at_first"] == found["sound"] == found["sound_export"] == "" and found["steps"] == [4, 1]

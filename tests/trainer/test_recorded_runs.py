@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from distributed.jobs import VERIFIERS, start_msrun
-from distributed.small_runs import MAIN, arguments, data, single  # noqa: F401
+from distributed.small_runs import MAIN, arguments, single
 from helpers import ROOT, clean_environment, read_jsonl, run, run_python
 
 from mindrlhf_lite.data.experience_file import read_experience, read_texts
@@ -22,7 +22,7 @@ SETTINGS = (
 
 
 @pytest.fixture(scope="module")
-def recorded(data):  # noqa: F811
+def recorded(data):
     folder = data.parent / "recorded"
     result = single(
         data,
@@ -47,18 +47,25 @@ def recorded(data):  # noqa: F811
     return folder, result.stdout
 
 
-def replay(data, output, *extra, steps="*"):  # noqa: F811
+def replay(data, output, *extra, steps="*"):
     """Without the file of prompts and the verifiers."""
     settings = [str(each) for each in arguments(data, output, *SETTINGS, *extra)]
     place = settings.index("--dataset_file")
     del settings[place : place + 2]
     files = sorted(str(path) for path in (data.parent / "recorded/experience").glob(f"run_{steps}.mindrecord"))
-    return run([sys.executable, ROOT / "tools/replay.py", "--data", *reversed(files), *settings])
+    return run_python("tools/replay.py", "--data", *reversed(files), *settings)
 
 
-def test_a_replay_makes_exactly_the_same_updates(data, recorded):  # noqa: F811
-    result = replay(data, data.parent / "again", "--rl_config.max_steps=2")
+@pytest.fixture(scope="module")
+def again(data, recorded):
+    """The folder of a replay that writes dumps, too."""
+    folder = data.parent / "again"
+    result = replay(data, folder, "--rl_config.max_steps=2", "--msprobe_config.msprobe=true")
     assert result.returncode == 0, result.stdout + result.stderr
+    return folder
+
+
+def test_a_replay_makes_exactly_the_same_updates(data, recorded, again):
     ours, theirs = (read_jsonl(data.parent / name / "metrics.jsonl") for name in ("again", "recorded"))
     for a, b in zip(ours, theirs, strict=True):
         for key in ("loss/total", "policy/grad_norm", "loss/kl", "policy/lr"):
@@ -68,7 +75,7 @@ def test_a_replay_makes_exactly_the_same_updates(data, recorded):  # noqa: F811
     assert weights[0] == weights[1]
 
 
-def test_a_replay_goes_on_from_a_checkpoint(data, recorded):  # noqa: F811
+def test_a_replay_goes_on_from_a_checkpoint(data, recorded):
     """The second step alone, from the weights and moments of a .ckpt after the first."""
     folder, _ = recorded
     store = data.parent / "first_only"
@@ -85,7 +92,7 @@ def test_a_replay_goes_on_from_a_checkpoint(data, recorded):  # noqa: F811
     assert weights[0] == weights[1]
 
 
-def test_a_replay_that_is_not_the_runs_own_says_so(data, recorded):  # noqa: F811
+def test_a_replay_that_is_not_the_runs_own_says_so(data, recorded):
     """The second step from the first weights, at another learning rate; and nothing is written over a run."""
     rate = "--actor_config.lr_schedule.lr=0.001"
     result = replay(data, data.parent / "another", "--rl_config.save_hf_model=false", rate, steps="000002")
@@ -104,7 +111,7 @@ def test_a_replay_that_is_not_the_runs_own_says_so(data, recorded):  # noqa: F81
     assert (folder / "metrics.jsonl").read_bytes() == before
 
 
-def test_two_data_parallel_ranks_replay_the_same_run(data, recorded, tmp_path):  # noqa: F811
+def test_two_data_parallel_ranks_replay_the_same_run(data, recorded, tmp_path):
     """Updates of four completions, groups of three: ranks get parts of groups."""
     settings = [str(each) for each in arguments(data, tmp_path / "two", *SETTINGS, "--rl_config.max_steps=2")]
     files = sorted(str(path) for path in (data.parent / "recorded/experience").glob("run_*.mindrecord"))
@@ -129,17 +136,14 @@ def test_experience_is_whole(recorded):
     assert [len(each.mask) for each in step.sequences] == [row["tokens"] for row in rows]
 
 
-def test_a_broken_file_is_said(data, recorded, tmp_path):  # noqa: F811
+def test_a_broken_file_is_said(data, recorded, tmp_path):
     folder, _ = recorded
     source = folder / "experience/run_000001.mindrecord"
     for name in (source.name, source.name + ".db"):
         (tmp_path / name).write_bytes((folder / "experience" / name).read_bytes())
     broken = tmp_path / source.name
     broken.write_bytes(broken.read_bytes()[:-100])
-    result = run(
-        [sys.executable, ROOT / "tools/replay.py", "--data", broken, *arguments(data, tmp_path / "out")],
-        PYTHONPATH=VERIFIERS,
-    )
+    result = run_python("tools/replay.py", "--data", broken, *arguments(data, tmp_path / "out"), PYTHONPATH=VERIFIERS)
     assert result.returncode == 2 and "experience file" in result.stderr and "Traceback" not in result.stderr, (
         result.stderr
     )
@@ -147,23 +151,23 @@ def test_a_broken_file_is_said(data, recorded, tmp_path):  # noqa: F811
     assert missing.returncode == 2 and "no such file" in missing.stderr
 
 
-def test_dumps_of_both_runs_are_the_same(data, recorded):  # noqa: F811
+def test_dumps_of_both_runs_are_the_same(recorded, again):
     folder, _ = recorded
-    result = replay(data, data.parent / "dumped", "--rl_config.max_steps=2", "--msprobe_config.msprobe=true")
-    assert result.returncode == 0, result.stdout + result.stderr
-    found = run_python("tools/compare_dumps.py", folder / "dump", data.parent / "dumped/dump", "--tolerance", 0)
+    found = run_python("tools/compare_dumps.py", folder / "dump", again / "dump", "--tolerance", 0)
     assert found.returncode == 0 and "they are equal within 0" in found.stdout, found.stdout + found.stderr
     assert "gradient: " in found.stdout and "activation: " in found.stdout
     assert json.loads((folder / "dump/configurations.json").read_text())["config"]["rl_config"]["batch_size"] == 4
 
 
-def test_a_dump_agrees_with_hugging_face(data, recorded):  # noqa: F811
+def test_a_dump_agrees_with_hugging_face(data, recorded):
     pytest.importorskip("torch", reason="needs torch: bash build.sh --test")
     folder, _ = recorded
-    found = run_python("tools/compare_dumps.py", folder / "dump", "--hf", data / "model", "--tolerance", 1e-4)
+    found = run_python(
+        "tools/compare_dumps.py", folder / "dump", "--hf", data / "model", "--tolerance", 1e-4, is_warm=False
+    )
     assert found.returncode == 0, found.stdout + found.stderr
     assert "weight: 14 compared, 14 with the same bits" in found.stdout, found.stdout
-    later = run_python("tools/compare_dumps.py", folder / "dump", "--hf", data / "model", "--step", 2)
+    later = run_python("tools/compare_dumps.py", folder / "dump", "--hf", data / "model", "--step", 2, is_warm=False)
     assert later.returncode == 1 and "they part first at step 2, weight" in later.stdout
 
 
@@ -179,7 +183,7 @@ def test_files_where_they_were_asked_for(recorded):
     assert all(row["host/memory_used_gb"] > 0 for row in read_jsonl(folder / "metrics.jsonl") if row["step"])
 
 
-def test_memory_protection_ends_a_run_with_a_checkpoint(data):  # noqa: F811
+def test_memory_protection_ends_a_run_with_a_checkpoint(data):
     """In 200 GiB of address space, of which a run takes more than a hundredth, and never half."""
     output, limit = data.parent / "protected", 200 << 30
     command = [sys.executable, MAIN, *arguments(data, output, "--monitor_config.host_memory_protection=true")]
@@ -196,7 +200,7 @@ def test_memory_protection_ends_a_run_with_a_checkpoint(data):  # noqa: F811
     assert (output / "checkpoints/step_1/state.json").is_file() and "Traceback" not in result.stderr
 
 
-def test_scripts_take_the_variables_of_mindrlhfs_users(data, tmp_path):  # noqa: F811
+def test_scripts_take_the_variables_of_mindrlhfs_users(data, tmp_path):
     """On one rank; its log is where they look for it."""
     settings = [str(each) for each in arguments(data, tmp_path / "run", "--rl_config.max_steps=1")]
     kept = [each for each in settings if each.startswith("--") and "=" in each]

@@ -1,4 +1,4 @@
-"""The tables of docs/migration.md and its Chinese twin, from the tables of keys."""
+"""What `tools/migrate_config.py --table` prints: every key of a toolkit, and what becomes of it, with its reason."""
 
 from __future__ import annotations
 

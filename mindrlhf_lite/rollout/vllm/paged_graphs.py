@@ -10,7 +10,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, jit, nn, ops
 
-from mindrlhf_lite.models.decoder import MASKED, Decoder
+from mindrlhf_lite.models.decoder import Decoder
+from mindrlhf_lite.models.packed_attention import MASKED
 from mindrlhf_lite.models.precision import full
 from mindrlhf_lite.models.spread import spread
 from mindrlhf_lite.rollout.graph_draw import draw_greedily, draw_tokens

@@ -1,3 +1,0 @@
-"""The fixtures that files of whole runs share."""
-
-from distributed.small_runs import data as data
