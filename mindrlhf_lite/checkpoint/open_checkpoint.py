@@ -17,7 +17,7 @@ from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.files.json_file import read_json
 from mindrlhf_lite.models.gguf_model import GgufModel
-from mindrlhf_lite.models.hf_weights import WeightReader, check_names_and_shapes
+from mindrlhf_lite.models.hf_weights import Read, WeightReader, check_names_and_shapes
 from mindrlhf_lite.models.mindformers import is_training_state, mindformers_name
 from mindrlhf_lite.models.open_tensors import open_tensor_file
 from mindrlhf_lite.models.tensor_files import TensorFile
@@ -26,7 +26,6 @@ from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import parameter_specs
 
 STRATEGY_FILE, MODEL_FILE = "strategy.json", "config.json"
-Read = Callable[[str, Box], np.ndarray]
 _ROWS_COMPARED = 4096
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mindrlhf_lite.checkpoint.open_checkpoint import MODEL_FILE, STRATEGY_FILE, OpenCheckpoint, Read
+from mindrlhf_lite.checkpoint.open_checkpoint import MODEL_FILE, STRATEGY_FILE, OpenCheckpoint
 from mindrlhf_lite.checkpoint.store import rank_file
 from mindrlhf_lite.checkpoint.strategy_file import strategy_to_json
 from mindrlhf_lite.errors import UserError
@@ -26,7 +26,7 @@ from mindrlhf_lite.files.durable import place
 from mindrlhf_lite.files.text_file import write_text
 from mindrlhf_lite.models.ckpt_format import write_ckpt
 from mindrlhf_lite.models.gguf_model import write_tokenizer
-from mindrlhf_lite.models.hf_weights import whole_tensor, write_hf_model
+from mindrlhf_lite.models.hf_weights import Read, whole_tensor, write_hf_model
 from mindrlhf_lite.models.mindformers import mindformers_name, mindformers_problem
 from mindrlhf_lite.models.safetensors_format import write_safetensors
 from mindrlhf_lite.models.tensor_files import OnTensor, TensorToWrite

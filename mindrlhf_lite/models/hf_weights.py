@@ -21,7 +21,7 @@ from mindrlhf_lite.shapes.parameters import ParameterSpec, parameter_specs
 MAX_FILE_BYTES = 4 << 30
 _TORCH_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-Read = Callable[[str, tuple[tuple[int, int], ...]], np.ndarray]  # values of a box of a tensor
+Read = Callable[[str, Box], np.ndarray]  # values of a box of a tensor
 
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
