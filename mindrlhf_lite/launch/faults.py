@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mindrlhf_lite.commands.resume_hint import ResumeHint
-from mindrlhf_lite.commands.tool import USER_ERROR
+from mindrlhf_lite.commands.tool import FAILED, USER_ERROR
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.files.text_file import printable_lines, write_text
 from mindrlhf_lite.job.guarded_rank import has_guard, withdraw_hint
@@ -23,7 +23,6 @@ from mindrlhf_lite.observe.host_monitor import MemoryIsShort
 from mindrlhf_lite.parallel.signing import ForgedMessage
 from mindrlhf_lite.trainer.soundness import RuinedModel
 
-FAILED = 1
 FIRST_RANK_S = 30.0  # the first rank has said by then what all have found, and all are ended
 # how MindSpore says on CPU, outside and inside of a graph, that a collective was given up
 _GAVE_UP = re.compile(

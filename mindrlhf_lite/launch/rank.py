@@ -27,7 +27,7 @@ from mindrlhf_lite.launch.saved_strategies import save_strategies, save_strategy
 from mindrlhf_lite.launch.scheduler import schedule
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects, launched_rank
 
-Work = Callable[[Config, Mesh], None]
+OnRank = Callable[[Config, Mesh], None]
 PLAN_SHOWN_VARIABLE = "MINDRLHF_PLAN_SHOWN"  # set by a script that has shown the plan of the run that it starts
 
 
@@ -42,7 +42,7 @@ def _grpo(config: Config, mesh: Mesh) -> None:
     GrpoTrainer(config, mesh).train()
 
 
-def run(arguments: Sequence[str], work: Work, needs_prompts: bool = True) -> None:
+def run(arguments: Sequence[str], work: OnRank, needs_prompts: bool = True) -> None:
     """Does `work` on this rank under the configuration of a command line. Exit codes: 0 done, 1 the run failed or would
     not fit, 2 the user's configuration or data is wrong, 130 interrupted.
 
@@ -86,7 +86,7 @@ def _leave_compile_cache_out() -> None:
             print("note: MS_COMPILER_CACHE_ENABLE is not used: graphs from MindSpore's cache computed wrong numbers")
 
 
-def _run(command: Command, work: Work, rank: int) -> None:
+def _run(command: Command, work: OnRank, rank: int) -> None:
     """The run itself; ends the process where it fails."""
     config = command.config
     Whereabouts().note("preparing the run")

@@ -87,7 +87,7 @@ def test_it_is_as_near_as_transformers_in_that_type(dtype, shape, stored_and_kep
     batch = micro_batch(sequences)
     for stored, more in stored_and_kept:
         model = Decoder(config, weights, True, 32, precision=Precision.here(dtype, *([stored] if stored else [])))
-        actor = TrainedModel(model, PolicyLoss(model, Objective()), AdamW(model, AdamWOptions(), **more))
+        actor = TrainedModel(model, PolicyLoss(model, Objective()), AdamW(model, AdamWOptions()), **more)
         ours = np.concatenate(actor.accumulate([batch])[1][0])
         our_error, between = np.abs(ours - exact).mean(), np.abs(ours - theirs).mean()
         print(f"{dtype}: ours {our_error:.5f}, transformers' {their_error:.5f}, between the two {between:.5f}")
