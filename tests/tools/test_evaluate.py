@@ -1,5 +1,6 @@
 """tools/evaluate.py as users call it: accuracies, comparisons, broken verifiers."""
 
+import copy
 import json
 
 import numpy as np
@@ -84,43 +85,55 @@ def test_answers_are_compared_under_one_verifier(tmp_path):
     assert "does not say which verifier" in run_python("tools/evaluate.py", "--compare", strict, unsaid).stdout
 
 
-def test_compare_pairs_the_questions(quickstart_model, sums, tmp_path):
-    """A model against itself, and against a record in which some answers were changed."""
-    answers = ("--dataset", sums, "--max_tokens", 40)
-    base = run_python("tools/evaluate.py", "--model", quickstart_model, *answers, "--output", tmp_path / "a.json")
-    assert base.returncode == 0, base.stderr
-    rows = read_jsonl(tmp_path / "a.completions.jsonl")
+@pytest.fixture(scope="module")
+def answers(quickstart_model, sums, tmp_path_factory):
+    """A record of the model's answers, as a file and as rows."""
+    folder = tmp_path_factory.mktemp("answers")
+    given = ("--model", quickstart_model, "--dataset", sums, "--max_tokens", 40)
+    made = run_python("tools/evaluate.py", *given, "--output", folder / "a.json")
+    assert made.returncode == 0, made.stderr
+    return folder / "a.completions.jsonl", read_jsonl(folder / "a.completions.jsonl")
+
+
+def compare(*arguments):
+    return run_python("tools/evaluate.py", "--compare", *arguments)
+
+
+def test_a_model_is_compared_with_its_own_record(quickstart_model, sums, answers):
+    same = compare(quickstart_model, answers[0], "--dataset", sums, "--max_tokens", 40)
+    assert same.returncode == 0 and "better on 0 questions, worse on 0" in same.stdout, same.stdout + same.stderr
+    assert "p = 1" in same.stdout
+
+
+def test_compare_pairs_the_questions(answers, tmp_path):
+    """A record against one in which some answers were changed."""
+    base, rows = answers[0], copy.deepcopy(answers[1])
     wrong = [row for row in rows if not row["completions"][0]["correct"]][:6]
     right = [row for row in rows if row["completions"][0]["correct"]][:1]
     for row in wrong + right:
         row["completions"][0] |= {"correct": row in wrong, "text": "another answer"}
     better = write_rows(tmp_path / "b.completions.jsonl", rows)
-    same = run_python("tools/evaluate.py", "--compare", quickstart_model, tmp_path / "a.completions.jsonl", *answers)
-    assert same.returncode == 0 and "better on 0 questions, worse on 0" in same.stdout and "p = 1" in same.stdout, (
-        same.stdout + same.stderr
-    )
-    result = run_python(
-        "tools/evaluate.py", "--compare", tmp_path / "a.completions.jsonl", better, "--output", tmp_path / "both.json"
-    )
-    assert result.returncode == 0 and "better on 6 questions, worse on 1" in result.stdout, (
-        result.stdout + result.stderr
-    )
+    result = compare(base, better, "--output", tmp_path / "both.json")
+    assert result.returncode == 0 and "better on 6 questions, worse on 1" in result.stdout, result.stderr
     comparison = json.loads((tmp_path / "both.json").read_text())["comparison"]
     assert comparison["p_value"] == pytest.approx(0.125) and comparison["difference"] == pytest.approx(5 / 60)
+
+
+def test_records_that_cannot_be_compared_are_named(answers, tmp_path):
+    base, rows = answers
     other = write_rows(tmp_path / "c.completions.jsonl", rows[1:])
-    refused = run_python("tools/evaluate.py", "--compare", better, other)
+    refused = compare(base, other)
     assert refused.returncode == 2 and "did not answer the same questions (60 and 59" in refused.stderr
-    twice = write_rows(
-        tmp_path / "d.completions.jsonl", [{**row, "completions": row["completions"] * 2} for row in rows]
-    )
-    assert "A has 1 completions a question, B 2" in run_python("tools/evaluate.py", "--compare", better, twice).stdout
+    doubled = [{**row, "completions": row["completions"] * 2} for row in rows]
+    twice = write_rows(tmp_path / "d.completions.jsonl", doubled)
+    assert "A has 1 completions a question, B 2" in compare(base, twice).stdout
     bare = write_rows(tmp_path / "e.completions.jsonl", [{"prompt": "p", "completions": [{"correct": True}]}])
     for arguments, message in (
-        ((bare, better), ":1: field 'gold' is missing"),
-        ((tmp_path / "a.json", better), "give its answers, "),
-        ((better, better, "--output", tmp_path), "--output"),
+        ((bare, base), ":1: field 'gold' is missing"),
+        ((base.with_name("a.json"), base), "give its answers, "),
+        ((base, base, "--output", tmp_path), "--output"),
     ):
-        refused = run_python("tools/evaluate.py", "--compare", *arguments)
+        refused = compare(*arguments)
         assert refused.returncode == 2 and message in refused.stderr and "Traceback" not in refused.stderr
 
 
