@@ -8,6 +8,7 @@ import typing
 
 from mindrlhf_lite.config.roles import ROLES
 from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.config.sections.generate import SamplingConfig
 
 Read = tuple[type, str]  # a section's class, the name of a setting
 
@@ -31,6 +32,7 @@ def _all_sections() -> dict[str, set[type]]:
 BY_FIELD = _all_sections()
 CLASSES = {kind.__name__: kind for kinds in BY_FIELD.values() for kind in kinds} | {"Config": Config}
 CLASSES |= {base.__name__: base for kind in CLASSES.values() for base in kind.__mro__ if dataclasses.is_dataclass(base)}
+CLASSES["SamplingParams"] = SamplingConfig  # made of it field by field: config/sampling_params.py
 OF_ROLES = {_sections(Config)[role.section] for role in ROLES}  # what a function of any role looks at
 
 
