@@ -75,8 +75,10 @@ class Job:
             assert self.process.poll() is None and time.monotonic() < deadline, self.console.read_text()
             time.sleep(0.05)
         numbers = {name: int((self.folder / name).read_text()) for name in names}
-        while not all(number in self.watched() or not is_alive(number) for number in numbers.values()):
-            assert self.process.poll() is None and time.monotonic() < deadline, self.console.read_text()
+        while self.process.poll() is None and any(
+            is_alive(number) and number not in self.watched() for number in numbers.values()
+        ):
+            assert time.monotonic() < deadline, self.console.read_text()
             time.sleep(0.05)
         return numbers
 
