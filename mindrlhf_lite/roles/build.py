@@ -32,6 +32,8 @@ from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.swap.phases import optimizer_part
 from mindrlhf_lite.swap.residency import Contents, Residency
 
+OPTIMIZERS = {"adamw": AdamW}  # by actor_config.optimizer.type
+
 
 @dataclass
 class _Builder:
@@ -116,7 +118,7 @@ class _Builder:
         actor = self.config.actor_config
         o, wanted = actor.optimizer, actor.loss_scale
         scale = LossScale(wanted.loss_scale_value, wanted.scale_factor, wanted.scale_window)
-        return AdamW(
+        return OPTIMIZERS[o.type](
             model,
             AdamWOptions(o.adam_beta1, o.adam_beta2, o.eps, o.weight_decay, o.max_grad_norm),
             actor.enable_parallel_optimizer,
