@@ -93,8 +93,8 @@ def _wait_until(is_over: Callable[[], bool]) -> None:
     """Returns once something has been over for a while."""
     since: float | None = None
     while since is None or time.monotonic() - since < _GRACE_S:
-        time.sleep(_POLL_S)
         since = (since or time.monotonic()) if is_over() else None
+        time.sleep(_POLL_S)
 
 
 def main() -> None:

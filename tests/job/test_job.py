@@ -115,6 +115,11 @@ class Job:
         return found
 
 
+def is_asleep(number: int) -> bool:
+    """Whether a process is in time.sleep, which a lifeline first is when it has seen whom it belongs to."""
+    return "nanosleep" in Path(f"/proc/{number}/wchan").read_text()
+
+
 def is_alive(number: int) -> bool:
     process = Process.find(number)
     return process is not None and process.is_alive()
@@ -229,6 +234,10 @@ def test_nothing_outlives_what_it_belongs_to(tmp_path, killed):
         (numbers["msrun"],) = (p for p in job.processes_of("--worker_num=2"))
         (numbers["guard"],) = job.processes_of("mindrlhf_lite.job.guard")
         (numbers["lifeline"],) = job.processes_of("mindrlhf_lite.job.lifelines")
+        deadline = time.monotonic() + SECONDS
+        while not is_asleep(numbers["lifeline"]):  # killed earlier, it has not seen yet whom it belongs to
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         numbers["launcher"] = job.process.pid
         for name in killed:
             os.kill(numbers[name], signal.SIGKILL)

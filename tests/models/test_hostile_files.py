@@ -144,7 +144,7 @@ def test_a_long_chain_of_merges_is_refused_early(merge):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a: " + "[" * 1500 + "]" * 1500, "nested too deeply"),
+        ("a: " + "[" * 30_000 + "]" * 30_000, "nested too deeply"),
         ("a: " + "9" * 6000, "a number of 6,000 characters"),
         ("a: 0x" + "f" * 6000, "a number of 6,002 characters"),
         ("a: " + "1:" * 40_000 + "1", "a number of 80,001 characters"),
