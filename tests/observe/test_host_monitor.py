@@ -19,10 +19,10 @@ from mindrlhf_lite.config.sections.monitor import MonitorConfig
 from mindrlhf_lite.commands.resume_hint import ResumeHint
 from mindrlhf_lite.observe.host_monitor import HostMonitor, memory_usage
 config = MonitorConfig(host_memory_protection=True, host_max_memory_threshold={threshold})
+held = bytearray({held})
+usage, pages = memory_usage(), int(open("/proc/self/statm").read().split()[0])
+print(usage.what, usage.share, pages * resource.getpagesize() / {limit}, sep="|", flush=True)
 with HostMonitor(config, ResumeHint("out", "out/checkpoints", "go on")) as monitor:
-    held = bytearray({held})
-    usage, pages = memory_usage(), int(open("/proc/self/statm").read().split()[0])
-    print(usage.what, usage.share, pages * resource.getpagesize() / {limit}, sep="|", flush=True)
     time.sleep(2.5)
     print("exceeded" if monitor.exceeded() else "all is well", flush=True)
 """
