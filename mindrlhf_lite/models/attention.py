@@ -1,49 +1,29 @@
-"""The attention block of a decoder layer: norm, q, k, v, rotary embedding, attention, output projection.
-
-A block's weights are an argument of its methods, the whole layer's in the order of `DecoderLayer.weights`, so that one
-graph serves every layer of a kind. Shapes and names of the weights: shapes/layer_blocks.py.
-"""
+"""The attention block of a decoder layer: norm, q, k, v, rotary embedding, attention, output projection."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, ops
 
-from mindrlhf_lite.models.kernels import kernels_of
-from mindrlhf_lite.models.packed_attention import Known
-from mindrlhf_lite.models.precision import Precision, to_compute, weight_to_compute
-from mindrlhf_lite.parallel.collectives import enter_tensor_parallel, gather_tokens, leave_tensor_parallel
+from mindrlhf_lite.models.block import Block
+from mindrlhf_lite.models.precision import Precision
+from mindrlhf_lite.parallel.collectives import gather_tokens
 from mindrlhf_lite.parallel.mesh import RoleMesh
 from mindrlhf_lite.shapes.model_config import ModelConfig
 
 _bias_add = ops.BiasAdd()
 
 
-class Product(nn.Cell):
-    """x weight^T in the compute type. What is added to a product (an adapter) is added here."""
-
-    def __init__(self, precision: Precision, is_trained: bool):
-        super().__init__(auto_prefix=False)
-        self.low, self.low_weight = to_compute(precision), weight_to_compute(precision, is_trained)
-        self.linear = ops.MatMul(transpose_b=True)
-
-    def construct(self, x: Tensor, weight: Tensor) -> Tensor:
-        return self.low(self.linear(x, self.low_weight(weight)))
-
-
-class GroupedQueryAttention(nn.Cell):
+class GroupedQueryAttention(Block):
     """Attention in which groups of query heads share a key and value head (arXiv:2305.13245).
 
     It runs over packed sequences (`run`: training and scoring), or in two parts, `project` and `added`, between which
     prefill attends within rows (`attend_causally`) and decoding over caches.
-
-    Args:
-        places: of the layer's weights, by their names below its prefix.
-        is_trained: whether the weights take gradients.
     """
 
-    num_products = 4  # that `run` returns, for a backward pass: q, k, v, added
+    input_norm_name = "input_layernorm.weight"
+    num_products = 4  # q, k, v, added
 
     def __init__(
         self,
@@ -54,28 +34,19 @@ class GroupedQueryAttention(nn.Cell):
         precision: Precision,
         is_trained: bool,
     ):
-        super().__init__(auto_prefix=False)
-        self.low, self.low_weight = to_compute(precision), weight_to_compute(precision, is_trained)
-        self.product, self.known = Product(precision, is_trained), Known()
+        super().__init__(config, places, mesh, is_sequence_split, precision, is_trained)
         self.num_heads, self.head_dim = config.num_attention_heads // mesh.dims.tensor, config.head_dim
         self.num_kv_heads = max(1, config.num_key_value_heads // mesh.dims.tensor)
-        self.enter = enter_tensor_parallel(mesh.tensor, is_sequence_split)
-        self.leave = leave_tensor_parallel(mesh.tensor, is_sequence_split)
-        self.input_norm = places["input_layernorm.weight"]
         self.q, self.k, self.v, self.o = (places[f"self_attn.{name}_proj.weight"] for name in "qkvo")
         self.q_bias, self.k_bias, self.v_bias = (
             places.get(f"self_attn.{name}_proj.bias") for name in "qkv"
         )  # None where there is none
         self.q_norm, self.k_norm = (places.get(f"self_attn.{name}_norm.weight") for name in "qk")
-        kernels = kernels_of(precision, self.head_dim)
-        self.normalise, self.rotate = kernels.norm(precision, config.rms_norm_eps), kernels.rotary(precision)
-        self.attend_causally = kernels.causal_attention(precision)
+        kernels = self.kernels
+        self.rotate, self.attend_causally = kernels.rotary(precision), kernels.causal_attention(precision)
         self.attention = kernels.packed_attention(precision, self.num_heads)
         self.known_attention = kernels.known_attention(precision, self.num_heads)
         self.gather_keys, self.gather_values = gather_tokens(mesh.context), gather_tokens(mesh.context)
-
-    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        return self.normalise(x, self.low_weight(weight))
 
     def _heads(
         self, projected: Tensor, weights: tuple, bias: int | None, norm: int | None, batch: int, length: int, heads: int
@@ -83,11 +54,11 @@ class GroupedQueryAttention(nn.Cell):
         if bias is not None:
             projected = self.low(_bias_add(projected, self.low_weight(weights[bias])))
         if norm is not None:
-            projected = self._norm(projected.reshape(-1, self.head_dim), weights[norm])
+            projected = self.norm(projected.reshape(-1, self.head_dim), weights[norm])
         return projected.reshape(batch, length, heads, self.head_dim).transpose(0, 2, 1, 3)
 
     def _products(self, x: Tensor, weights: tuple) -> tuple[Tensor, Tensor, Tensor]:
-        normed = self.enter(self._norm(x, weights[self.input_norm]))
+        normed = self.normed(x, weights)
         return (
             self.product(normed, weights[self.q]),
             self.product(normed, weights[self.k]),

@@ -19,6 +19,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from mindrlhf_lite.models.attention import ATTENTIONS
+from mindrlhf_lite.models.block import Product
 from mindrlhf_lite.models.kernels import kernels_of
 from mindrlhf_lite.models.mlp import MLPS
 from mindrlhf_lite.models.packed_attention import MASKED, key_rows, visibility_mask
@@ -36,8 +37,6 @@ from mindrlhf_lite.parallel.layout import EMBEDDING, FINAL_NORM, HEAD, Buffer, S
 from mindrlhf_lite.parallel.mesh import ALONE, RoleMesh
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import parameter_specs
-
-_linear = ops.MatMul(transpose_b=True)
 
 
 def causal_mask(length: int) -> Tensor:
@@ -130,11 +129,10 @@ class Decoder(nn.Cell):
         super().__init__(auto_prefix=False)
         self.config, self.max_length, self.mesh, self.precision = config, max_length, mesh, precision
         self.low, self.low_weight = to_compute(precision), weight_to_compute(precision, trainable)
+        self.product = Product(precision, trainable)
         self.normalise = kernels_of(precision, config.head_dim).norm(precision, config.rms_norm_eps)
         self.strategy = strategy or Strategy(mesh.dims)
         self.tensor_degree, self.is_first_stage = mesh.dims.tensor, mesh.is_first_stage
-        self.num_heads = config.num_attention_heads // mesh.dims.tensor  # of this rank
-        self.num_kv_heads = max(1, config.num_key_value_heads // mesh.dims.tensor)
         self.is_sequence_split = is_sequence_split and mesh.tensor is not None
         self.buffers: list[Buffer] = buffers_at(config, self.strategy, mesh.at)
         trained = {spec.name for spec in parameter_specs(config, frozen) if spec.is_trained and trainable}
@@ -154,6 +152,8 @@ class Decoder(nn.Cell):
             auto_prefix=False,
         )
         self.num_layers, self.first_layer = len(own_layers), own_layers[0]  # of this stage
+        attention = self.layers[0].attention
+        self.num_heads, self.num_kv_heads = attention.num_heads, attention.num_kv_heads  # of this rank
         self.parameters_in_order = ms.ParameterTuple([by_name[buffer.name] for buffer in self.buffers])
         self.trained_buffers = [buffer for buffer in self.buffers if buffer.name in trained]
         self.trained = ms.ParameterTuple([by_name[buffer.name] for buffer in self.trained_buffers])
@@ -254,7 +254,7 @@ class Decoder(nn.Cell):
         """[tokens, H] after `norm` -> [tokens, V], whole on every tensor rank. Not for training: see
         `TokenLogprobs`.
         """
-        logits = full(self.low(_linear(hidden, self.low_weight(self.head))))
+        logits = full(self.product(hidden, self.head))
         if self.tensor_degree == 1:
             return logits
         tokens = hidden.shape[0]

@@ -14,6 +14,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from mindrlhf_lite.models.block import Product
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.precision import FLOAT32, Precision, full, to_compute, weight_to_compute
 from mindrlhf_lite.models.spread import spread
@@ -24,7 +25,6 @@ from mindrlhf_lite.parallel.mesh import Axis
 CHUNK_ELEMENTS = {"CPU": 1 << 23, "Ascend": 1 << 25}
 PADDING_LOGIT = -1e9  # of vocabulary rows that are padding: exp of it is exactly 0 in float32
 
-_linear = ops.MatMul(transpose_b=True)
 _matmul = ops.MatMul()
 _matmul_ta = ops.MatMul(transpose_a=True)
 _log_softmax = ops.LogSoftmax(-1)
@@ -70,6 +70,7 @@ class TokenLogprobs(nn.Cell):
         super().__init__(auto_prefix=False)
         self.inverse_temperature = 1.0 / temperature
         self.low, self.low_weight = to_compute(precision), weight_to_compute(precision, is_trained)
+        self.product = Product(precision, is_trained)
         self.has_entropy_gradient = has_entropy_gradient
         self.is_split = axis is not None
         self.rows = -(-vocab_size // (1 if axis is None else axis.size))
@@ -82,7 +83,7 @@ class TokenLogprobs(nn.Cell):
         self.on, self.off = Tensor(1.0, ms.float32), Tensor(0.0, ms.float32)
 
     def _logits(self, hidden: Tensor, weight: Tensor) -> Tensor:
-        logits = full(self.low(_linear(hidden, self.low_weight(weight))))
+        logits = full(self.product(hidden, weight))
         if self.inverse_temperature != 1.0:
             logits = logits * self.inverse_temperature
         return logits if self.bias is None else logits + spread(self.bias, logits.shape)

@@ -5,17 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from helpers import TINY, random_weights
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, ops
 
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
 from mindrlhf_lite.learner.adamw import AdamW, AdamWOptions
 from mindrlhf_lite.learner.supervised_loss import SupervisedLoss
 from mindrlhf_lite.learner.trained_model import TrainedModel
-from mindrlhf_lite.models.attention import Product
+from mindrlhf_lite.models.block import Block
 from mindrlhf_lite.models.decoder import Decoder
-from mindrlhf_lite.models.kernels import kernels_of
 from mindrlhf_lite.models.mlp import MLPS
-from mindrlhf_lite.models.packed_attention import Known
 from mindrlhf_lite.rollout.native import NativeEngine
 from mindrlhf_lite.scoring.batches import make_microbatch
 from mindrlhf_lite.scoring.scorer import LogprobScorer
@@ -27,20 +25,18 @@ from mindrlhf_lite.shapes.streams import StreamShapes
 from mindrlhf_lite.types import GenerateRequest, SamplingParams, TrainSequence
 
 
-class TanhMlp(nn.Cell):
+class TanhMlp(Block):
     """down(tanh(up(x)))"""
 
+    input_norm_name = "post_attention_layernorm.weight"
     num_products = 1
 
-    def __init__(self, config, places, mesh, is_sequence_split, precision, is_trained):
-        super().__init__(auto_prefix=False)
-        self.product, self.known = Product(precision, is_trained), Known()
-        self.norm = kernels_of(precision, config.head_dim).norm(precision, config.rms_norm_eps)
-        self.input_norm = places["post_attention_layernorm.weight"]
+    def __init__(self, config, places, *shared):
+        super().__init__(config, places, *shared)
         self.up, self.down = places["mlp.up_proj.weight"], places["mlp.down_proj.weight"]
 
     def run(self, x, weights, products=()):
-        up = self.product(self.norm(x, weights[self.input_norm]), weights[self.up])
+        up = self.product(self.normed(x, weights), weights[self.up])
         if len(products) > 0:
             up = self.known(up, products[0])
         return self.product(ops.tanh(up), weights[self.down]), (up,)
