@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mindrlhf_lite.config.aliases.tables import MINDRLHF, MINDSPEED_RL, find_row
 from mindrlhf_lite.config.load import ConfigError, facts_of_settings, read_yaml
 
 _FOLDER = Path(__file__).parents[1] / "presets"
@@ -13,8 +14,13 @@ PRESETS = tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
 
 def without_objective(values: dict[str, Any]) -> dict[str, Any]:
     """The settings, by full dotted key, that a preset leaves alone: it is a whole objective."""
-    replaced = {key for key, facts in facts_of_settings().items() if facts.is_objective}
-    return {key: value for key, value in values.items() if key not in replaced}
+    objective = {key for key, facts in facts_of_settings().items() if facts.is_objective}
+
+    def is_replaced(key: str) -> bool:
+        rows = (find_row(toolkit, key) for toolkit in (MINDRLHF, MINDSPEED_RL))
+        return key in objective or any(row is not None and row.kind == "to" and row.ours in objective for row in rows)
+
+    return {key: value for key, value in values.items() if not is_replaced(key)}
 
 
 def preset_settings(name: str) -> dict[str, Any]:

@@ -99,3 +99,10 @@ def test_a_preset_replaces_the_file_and_the_command_line_replaces_both(values, t
     assert "rl_config.epsilon_high: 0.3   (instead of 0.28)" in result.stdout
     assert "rl_config.beta: 0.0\n" in result.stdout and "rl_config.dynamic_sampling.enabled: True\n" in result.stdout
     assert "  reference        0.000 GiB" in result.stdout  # no KL, though the file has one
+
+
+def test_a_preset_replaces_the_objective_under_other_toolkits_names_too():
+    kept = {"rl_config.seed": 3, "rl_config.rollout_is_cap": 2.0}
+    replaced = {"rl_config.beta": 0.1, "rl_config.overlong.filter": True}
+    of_others = {"rl_config.loss_agg_mode": "token-mean", "rl_config.kl_penalty": "kl"}
+    assert without_objective({**kept, **replaced, **of_others}) == kept
