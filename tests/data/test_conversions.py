@@ -26,6 +26,11 @@ def questions(count, system=""):
     ]
 
 
+def of_deepscaler(tokenizer, rows):
+    """Options of tools/rlhf_data.py."""
+    return ("--tokenizer_dir", tokenizer, "--dataset_type", "deepscaler", "--file_path", rows)
+
+
 def test_two_workers_give_what_one_gives(quickstart_model):
     converter = Conversion("plain", str(quickstart_model), max_prompt_length=16).open()
     one, two = (convert_questions(converter, questions(1200), workers) for workers in (1, 2))
@@ -101,14 +106,7 @@ def test_bad_rows_do_not_count_where_rows_are_chosen(tmp_path, quickstart_model)
         {"problem": "What is 1+1?", "answer": "3"},
     ]
     write(tmp_path / "rows.jsonl", [*rows, *({"problem": f"{n}?", "answer": str(n)} for n in range(4))])
-    common = (
-        "--tokenizer_dir",
-        quickstart_model,
-        "--dataset_type",
-        "deepscaler",
-        "--file_path",
-        tmp_path / "rows.jsonl",
-    )
+    common = of_deepscaler(quickstart_model, tmp_path / "rows.jsonl")
     options = ("--output_path", tmp_path / "out.mindrecord", "--sample", 5, "--dedup")
     refused = run_python("tools/rlhf_data.py", *common, *options)
     assert refused.returncode == 2 and "rows.jsonl:1:" in refused.stderr
@@ -211,14 +209,7 @@ def test_settings_from_a_yaml_and_inspection(tmp_path, quickstart_model):
 
 def test_golds_that_the_runs_verifiers_cannot_find_right_are_bad_rows(tmp_path, quickstart_model):
     write(tmp_path / "rows.jsonl", [{"problem": "1+1?", "answer": "2"}, {"problem": "x?", "answer": "x^2+1"}])
-    common = (
-        "--tokenizer_dir",
-        quickstart_model,
-        "--dataset_type",
-        "deepscaler",
-        "--file_path",
-        tmp_path / "rows.jsonl",
-    )
+    common = of_deepscaler(quickstart_model, tmp_path / "rows.jsonl")
     options = ("--output_path", tmp_path / "out.mindrecord", "--verifier_function", "accuracy_reward,format_reward")
     refused = run_python("tools/rlhf_data.py", *common, *options)
     assert refused.returncode == 2 and "rows.jsonl:2:" in refused.stderr, refused.stderr

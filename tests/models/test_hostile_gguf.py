@@ -24,8 +24,13 @@ def number(form, value):
     return struct.pack(f"<{form}", value)
 
 
-HUGE = (1 << 60) + 1
+def of_setting(kind, *parts):
+    """A header of one setting, a, of that kind."""
+    start = number("I", 3), number("Q", 0), number("Q", 1), number("Q", 1), b"a", number("I", kind)
+    return header(*start, *parts, bytes(40))
 
+
+HUGE = (1 << 60) + 1
 
 HOSTILE = {
     "empty": b"",
@@ -35,50 +40,11 @@ HOSTILE = {
     "settings": header(number("I", 3), number("Q", 0), number("Q", HUGE), bytes(40)),
     "tensors": header(number("I", 3), number("Q", HUGE), number("Q", 0), bytes(40)),
     "key": header(number("I", 3), number("Q", 0), number("Q", 1), number("Q", HUGE), bytes(40)),
-    "text": header(
-        number("I", 3),
-        number("Q", 0),
-        number("Q", 1),
-        number("Q", 1),
-        b"a",
-        number("I", 8),
-        number("Q", HUGE),
-        bytes(40),
-    ),
-    "list": header(
-        number("I", 3),
-        number("Q", 0),
-        number("Q", 1),
-        number("Q", 1),
-        b"a",
-        number("I", 9),
-        number("I", 4),
-        number("Q", HUGE),
-        bytes(40),
-    ),
-    "list of texts": header(
-        number("I", 3),
-        number("Q", 0),
-        number("Q", 1),
-        number("Q", 1),
-        b"a",
-        number("I", 9),
-        number("I", 8),
-        number("Q", HUGE),
-        bytes(40),
-    ),
-    "list of lists": header(
-        number("I", 3),
-        number("Q", 0),
-        number("Q", 1),
-        number("Q", 1),
-        b"a",
-        number("I", 9),
-        number("I", 9),
-        number("Q", 2),
-        bytes(40),
-    ),
-    "type": header(number("I", 3), number("Q", 0), number("Q", 1), number("Q", 1), b"a", number("I", 77), bytes(40)),
+    "text": of_setting(8, number("Q", HUGE)),
+    "list": of_setting(9, number("I", 4), number("Q", HUGE)),
+    "list of texts": of_setting(9, number("I", 8), number("Q", HUGE)),
+    "list of lists": of_setting(9, number("I", 9), number("Q", 2)),
+    "type": of_setting(77),
     "dimensions": header(
         number("I", 3), number("Q", 1), number("Q", 0), number("Q", 1), b"t", number("I", 1 << 30), bytes(40)
     ),
