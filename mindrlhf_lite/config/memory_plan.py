@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import lcm, prod
 
-from mindrlhf_lite.config.roles import RoleSpec, phases_of_run
+from mindrlhf_lite.config.roles import RoleSpec, following_roles, phases_of_run, scoring_roles
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.parallel.dims import Coordinates
@@ -40,6 +40,10 @@ class MemoryPlan:
     phases: dict[str, int]
     without_swap: int
     with_swap: int
+
+    def needed(self, swaps: bool) -> int:
+        """At the peak."""
+        return self.with_swap if swaps else self.without_swap
 
 
 def item_bytes(dtype: str, device_target: str) -> int:
@@ -116,15 +120,15 @@ def num_graphs(config: Config, trained: StreamShapes, scored: StreamShapes) -> i
 
 def _scoring(config: Config) -> list[RoleSpec]:
     """The frozen roles of this run that score sequences."""
-    return [role for role in config.roles if role.scores and role.is_used(config)]
+    return [role for role in scoring_roles(config) if role.is_used(config)]
 
 
 def memory_plan(config: Config, shape: ModelConfig, world_size: int) -> MemoryPlan:
     """The plan of a run whose settings have been validated."""
     sizes = _Sizes(config, shape, world_size)
     groups, activations = sizes.groups(), sizes.activations()
-    scoring, saves_models = [role.name for role in _scoring(config)], any(r.follows_actor(config) for r in config.roles)
-    unused = {role.name for role in config.roles if role.scores and role.name not in scoring}
+    scoring, saves_models = [role.name for role in _scoring(config)], bool(following_roles(config))
+    unused = {role.name for role in scoring_roles(config)} - set(scoring)
     offload = config.actor_config.optimizer.opt_offload
     in_phases = {**groups, optimizer_part(0): sizes.optimizer_part_bytes}
     needs = {
@@ -178,9 +182,8 @@ class _Sizes:
 
     def groups(self) -> dict[str, int]:
         groups = {"actor": self._weights("actor"), "gradients": self.gradients, "optimizer": self.optimizer}
-        for role in self.config.roles:
-            if role.scores:
-                groups[role.name] = role.is_used(self.config) * self._weights(role.name)
+        for role in scoring_roles(self.config):
+            groups[role.name] = role.is_used(self.config) * self._weights(role.name)
         groups |= {"rollout": self._weights("rollout"), "kv_cache": self._kv_cache()}
         if self.config.engine_copies_weights:
             groups["engine_weights"] = groups["rollout"]
@@ -213,10 +216,9 @@ class _Sizes:
         }
         for role in _scoring(config):
             found[role.name] = self._of_pass(role.name, self.scored)
-        for role in config.roles:
-            if role.follows_actor(config):  # and a copy of what it was, to be mixed with
-                mixes = role.section_of(config).ref_model_mixup_alpha < 1 and role.is_used(config)
-                found[role.sync_phase] = 2 * bucket + self._weights(role.name) * mixes
+        for role in following_roles(config):  # and a copy of what it was, to be mixed with
+            mixes = role.section_of(config).ref_model_mixup_alpha < 1 and role.is_used(config)
+            found[role.sync_phase] = 2 * bucket + self._weights(role.name) * mixes
         return found
 
     def _of_pass(self, role: str, shapes: StreamShapes, tapes: bool = False, keeps: str = "") -> int:

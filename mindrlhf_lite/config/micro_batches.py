@@ -22,8 +22,7 @@ def with_micro_batches(config: Config, shape: ModelConfig, world_size: int, rank
 
     def fits(number: int) -> bool:
         plan = memory_plan(with_number(config, number), shape, world_size)
-        needed = plan.with_swap if config.rl_config.swap else plan.without_swap
-        return needed <= _MEMORY_SHARE * rank_gib * 2**30
+        return plan.needed(config.rl_config.swap) <= _MEMORY_SHARE * rank_gib * 2**30
 
     completions = config.completions_per_update // parallel.data_degree(world_size)
     choices = [

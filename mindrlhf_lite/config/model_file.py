@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mindrlhf_lite.config.roles import ROLES
+from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.errors import UserError, short_repr
 from mindrlhf_lite.files.json_file import read_json
 from mindrlhf_lite.files.strict_yaml import read_yaml_file
@@ -97,6 +98,11 @@ def read_model_file(path: str) -> ModelFile:
         )
     strategies = _strategies(values.get("strategies") or {}, path)
     return ModelFile(ModelConfig.from_hf(model, path), strategies, model.get("eos_token_id"), model.get("pad_token_id"))
+
+
+def shape_of_actor(config: Config) -> ModelConfig:
+    """Of the model that is trained, from its folder or its model file."""
+    return read_model_file(config.actor_config.load or config.actor_config.model_config).shape
 
 
 def _shape_of_folder(folder: Any, path: str) -> ModelFile:

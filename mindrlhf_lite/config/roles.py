@@ -78,6 +78,15 @@ ROLLOUT = RoleSpec(
 ROLES = (ACTOR, REFERENCE, ROLLOUT)
 
 
+def scoring_roles(config: Config) -> list[RoleSpec]:
+    """Those that score the step's sequences, used or not."""
+    return [role for role in config.roles if role.scores]
+
+
+def following_roles(config: Config) -> list[RoleSpec]:
+    return [role for role in config.roles if role.follows_actor(config)]
+
+
 def phases_of_run(config: Config, optimizer_parts: int = 0) -> dict[str, Phase]:
     """Which groups each phase of a step has in memory, in the order of a step.
 
@@ -86,7 +95,7 @@ def phases_of_run(config: Config, optimizer_parts: int = 0) -> dict[str, Phase]:
     """
     uses: dict[str, dict[str, Access]] = {role.name: dict(role.phases) for role in config.roles}
     uses |= {"gradients": {"update": Access.CHANGES}, "kv_cache": {"generate": Access.FILLS}}
-    moving = [role for role in config.roles if role.follows_actor(config)]
+    moving = following_roles(config)
     for role in moving:
         uses[role.name] |= {role.sync_phase: Access.CHANGES, "save": Access.READS, "restore": Access.CHANGES}
         uses["actor"][role.sync_phase] = Access.READS
@@ -99,7 +108,7 @@ def phases_of_run(config: Config, optimizer_parts: int = 0) -> dict[str, Phase]:
     if not optimizer_parts:
         uses["optimizer"] = {"update": Access.CHANGES, "save": Access.READS, "restore": Access.CHANGES}
     parts = _use_parts(uses, optimizer_parts)
-    scoring = [role.name for role in config.roles if role.scores]
+    scoring = [role.name for role in scoring_roles(config)]
     sync = [role.sync_phase for role in moving]
     order = ("generate", *scoring, "policy", "update", *parts, "reshard", *sync, "save", "restore")
     return {name: phase_of(name, uses) for name in order}

@@ -8,7 +8,7 @@ from operator import attrgetter
 from mindrlhf_lite.algorithms.names import WITHOUT_GROUP
 from mindrlhf_lite.config.file_checks import file_problems
 from mindrlhf_lite.config.load import known_keys
-from mindrlhf_lite.config.model_file import read_model_file
+from mindrlhf_lite.config.model_file import read_model_file, shape_of_actor
 from mindrlhf_lite.config.objectives import objective_problems
 from mindrlhf_lite.config.sampling_params import sampling_params
 from mindrlhf_lite.config.schema import Config
@@ -187,8 +187,10 @@ def _layouts(config: Config, world_size: int) -> list[str]:
 def _frozen(config: Config) -> list[str]:
     """Whether actor_config.frozen names parameters, and leaves some."""
     actor = config.actor_config
+    if not actor.frozen:
+        return []
     try:
-        model = read_model_file(actor.load or actor.model_config).shape
+        model = shape_of_actor(config)
     except ValueError:
         return []  # reported with the files
     names = [spec.name for spec in parameter_specs(model)]

@@ -11,7 +11,7 @@ from pathlib import Path
 from mindrlhf_lite.config.aliases.translation import Translation
 from mindrlhf_lite.config.load import ConfigError, collect
 from mindrlhf_lite.config.micro_batches import with_micro_batches
-from mindrlhf_lite.config.model_file import read_model_file
+from mindrlhf_lite.config.model_file import shape_of_actor
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import dims_of
 from mindrlhf_lite.config.validate import find_problems
@@ -75,9 +75,9 @@ def parse_command_line(arguments: Sequence[str], needs_prompts: bool = True) -> 
 
 
 def _with_micro_batches(config: Config, num_ranks: int, device_memory_gb: float) -> Config:
-    if path := config.actor_config.load or config.actor_config.model_config:
+    if config.actor_config.load or config.actor_config.model_config:
         rank_gib = _memory_of_a_rank(config, num_ranks, device_memory_gb)
-        return with_micro_batches(config, read_model_file(path).shape, num_ranks, rank_gib)
+        return with_micro_batches(config, shape_of_actor(config), num_ranks, rank_gib)
     return config
 
 

@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mindrlhf_lite.config.memory_plan import MemoryPlan, memory_plan
-from mindrlhf_lite.config.model_file import read_model_file
+from mindrlhf_lite.config.model_file import shape_of_actor
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.launch.command_line import Command, ranks_of_this_host
 from mindrlhf_lite.observe.host import memory_limit_gb
-from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import count_parameters
-
-
-def shape_of(config: Config) -> ModelConfig:
-    """The actor's model."""
-    return read_model_file(config.actor_config.load or config.actor_config.model_config).shape
 
 
 def memory_note(command: Command) -> str:
@@ -26,10 +20,10 @@ def memory_note(command: Command) -> str:
     config = command.config
     if config.context.device_target != "CPU":
         return ""
-    shape = shape_of(config)
+    shape = shape_of_actor(config)
     plan = memory_plan(config, shape, command.num_ranks)
     local, limit = ranks_of_this_host(command.num_ranks), memory_limit_gb()
-    needed = local * (plan.with_swap if config.rl_config.swap else plan.without_swap) / 2**30
+    needed = local * plan.needed(config.rl_config.swap) / 2**30
     if needed <= limit:
         return ""
     return (
@@ -43,7 +37,7 @@ def memory_note(command: Command) -> str:
 def describe(command: Command) -> str:
     """What the run would be: sizes of a step, strategies, and memory of the fullest rank by group and phase."""
     config, rl = command.config, command.config.rl_config
-    shape = shape_of(config)
+    shape = shape_of_actor(config)
     strategies, plan = role_strategies(config, command.num_ranks), memory_plan(config, shape, command.num_ranks)
 
     def gib(size: int) -> str:
@@ -97,9 +91,8 @@ def _without_swap(plan: MemoryPlan, gib: Callable[[int], str], verdict: Callable
 def exceeds_device_memory(command: Command) -> bool:
     """Whether the run, swapping or not as it is set, needs more than --device_memory_gb."""
     config = command.config
-    plan = memory_plan(config, shape_of(config), command.num_ranks)
-    needed = plan.with_swap if config.rl_config.swap else plan.without_swap
-    return 0 < command.device_memory_gb * 2**30 < needed
+    plan = memory_plan(config, shape_of_actor(config), command.num_ranks)
+    return 0 < command.device_memory_gb * 2**30 < plan.needed(config.rl_config.swap)
 
 
 def _dtypes_in_words(config: Config) -> str:

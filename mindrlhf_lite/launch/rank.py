@@ -10,9 +10,10 @@ from pathlib import Path
 
 from mindrlhf_lite.commands.resume_hint import ResumeHint
 from mindrlhf_lite.commands.signals import save_on_sigterm, say_when_ended
-from mindrlhf_lite.commands.tool import USER_ERROR, fail, leave_torch_out
+from mindrlhf_lite.commands.tool import fail, leave_torch_out
 from mindrlhf_lite.config.load import ConfigError
 from mindrlhf_lite.config.micro_batches import with_number
+from mindrlhf_lite.config.model_file import shape_of_actor
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.job.guarded_rank import start_guard, tell_guard
@@ -22,7 +23,7 @@ from mindrlhf_lite.job.whereabouts import Whereabouts
 from mindrlhf_lite.launch.command_line import Command, parse_command_line
 from mindrlhf_lite.launch.data_mistakes import data_mistakes
 from mindrlhf_lite.launch.faults import FIRST_RANK_S, end_with
-from mindrlhf_lite.launch.plan_text import describe, exceeds_device_memory, memory_note, shape_of
+from mindrlhf_lite.launch.plan_text import describe, exceeds_device_memory, memory_note
 from mindrlhf_lite.launch.saved_strategies import save_strategies, save_strategy
 from mindrlhf_lite.launch.scheduler import schedule
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects, launched_rank
@@ -137,12 +138,11 @@ def _compile(command: Command) -> bool:
     """Prints what compiling for Ascend tells. Returns whether it fits and has a kernel for every operator."""
     from mindrlhf_lite.ascend.dry_run import compile_run
 
-    shape = shape_of(command.config)
+    shape = shape_of_actor(command.config)
     try:
         run = compile_run(command.config, shape, command.num_ranks)
     except UserError as error:
         fail(f"error: {error}")
-        sys.exit(USER_ERROR)
     limit = command.device_memory_gb
     print(run.describe() + (f"\nDOES NOT FIT in {limit:g} GiB" if 0 < limit < run.gib else ""))
     return not (run.backed_off or run.misplaced or 0 < limit < run.gib)

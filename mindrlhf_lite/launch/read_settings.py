@@ -35,10 +35,8 @@ class Settings:
 def read_settings(known: argparse.Namespace, rest: Sequence[str], num_ranks: int) -> Settings:
     """Args: known, rest: the options, and those of single settings."""
     values, notes = beside(read_yaml(known.config), known.config)
-    settings, preset = (
-        Settings(values, notes=list(notes)),
-        preset_settings(known.preset) if known.preset is not None else {},
-    )
+    settings = Settings(values, notes=list(notes))
+    preset = {} if known.preset is None else preset_settings(known.preset)
     if preset:
         settings.values = {**without_objective(values), **preset}
     settings.overrides = parse_overrides([*_as_settings(known), *rest])

@@ -138,11 +138,12 @@ class StagedGradients:
         self._layers = layers
         self._graphs: dict[tuple[tuple[str, str], tuple[int, ...]], _LayerBackward] = alike._graphs if alike else {}
         self._sums_of_layers = [[sums[w.name] for w in layer.weights if w.name in sums] for layer in model.layers]
+        self._backward = []
         for layer in model.layers:
-            trained = _trained_places(layer, sums)
+            trained = tuple(place for place, weight in enumerate(layer.weights) if weight.name in sums)
             if (layer.kind, trained) not in self._graphs:
                 self._graphs[layer.kind, trained] = _LayerBackward(layer, trained)
-        self._backward = [self._graphs[layer.kind, _trained_places(layer, sums)] for layer in model.layers]
+            self._backward.append(self._graphs[layer.kind, trained])
         self._add_embedding_gradient: _EmbeddingGradient | None = None
         if self.mesh.is_first_stage and EMBEDDING in sums:
             self._add_embedding_gradient = _EmbeddingGradient(model, sums[EMBEDDING])
@@ -197,8 +198,3 @@ class StagedGradients:
         if self._add_embedding_gradient is not None:
             self._add_embedding_gradient(own_tokens(self.model, batch), gradient)
         return gradient
-
-
-def _trained_places(layer: DecoderLayer, sums: Mapping[str, Parameter]) -> tuple[int, ...]:
-    """Of the layer's weights."""
-    return tuple(place for place, weight in enumerate(layer.weights) if weight.name in sums)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from mindrlhf_lite.config.roles import ACTOR, ROLLOUT, RoleSpec, phases_of_run
+from mindrlhf_lite.config.roles import ACTOR, ROLLOUT, RoleSpec, following_roles, phases_of_run, scoring_roles
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.sections.parallel import StagedParallelConfig
 from mindrlhf_lite.config.strategies import role_strategies
@@ -145,9 +145,13 @@ def build_trained_roles(
     Args: shape: of a model without weights, all zeros, in the place of actor_config.load; has_scorers: whether the
     frozen roles that score are built.
     """
-    builder, residency = _Builder(config, mesh, shape), make_residency(config)
+    return _trained_roles(_Builder(config, mesh, shape), has_scorers)
+
+
+def _trained_roles(builder: _Builder, has_scorers: bool = True) -> TrainedRoles:
+    config, residency = builder.config, make_residency(builder.config)
     actor = builder.actor(residency)
-    wanted = [role for role in config.roles if has_scorers and role.scores and role.is_used(config)]
+    wanted = [role for role in scoring_roles(config) if has_scorers and role.is_used(config)]
     scorers = {role.name: builder.scorer(role, actor, residency) for role in wanted}
     policy = LogprobScorer(actor.model, actor.layers, config.policy_temperature)
     return TrainedRoles(builder.shape, actor, policy, scorers, residency)
@@ -155,7 +159,8 @@ def build_trained_roles(
 
 def build_roles(config: Config, mesh: Mesh, shape: ModelConfig | None = None) -> Roles:
     """`build_trained_roles`, and the rollout engine with what moves the trained weights into it."""
-    trained, builder = build_trained_roles(config, mesh, shape), _Builder(config, mesh, shape)
+    builder = _Builder(config, mesh, shape)
+    trained = _trained_roles(builder)
     residency, strategies = trained.residency, builder.strategies
     model = builder.model(ROLLOUT, builder.shape)
     residency.add(ROLLOUT.name, model.parameters_in_order, Contents.REBUILT)  # by the first reshard
@@ -172,8 +177,8 @@ def build_roles(config: Config, mesh: Mesh, shape: ModelConfig | None = None) ->
         return Resharder(plan, mesh.rank, mesh.world, weights, transport, bucket_bytes, precisions)
 
     followers = {}
-    for role in config.roles:
-        if role.name in trained.scorers and role.follows_actor(config):
+    for role in following_roles(config):
+        if role.name in trained.scorers:
             follower = trained.scorers[role.name].model
             if follower.config != builder.shape:
                 raise UserError(

@@ -42,12 +42,12 @@ class Annotator:
         there).
         """
         sequences = as_sequences(groups, self._config.rl_config.overlong.filter)
-        sequences = with_logprobs(sequences, self.fixed_logprobs(sequences))
-        penalties, mean_kl = self._penalties(groups, sequences)
+        found = self.fixed_logprobs(sequences)
+        penalties, mean_kl = self._penalties(groups, sequences, found.get("reference"))
         of_tokens = [-kl_coefficient * penalty for penalty in penalties]
         masks = [each.mask for each in sequences]
         advantages = advantages_of(groups, of_tokens, masks, self._config.rl_config.advantage)
-        return [replace(each, advantages=own) for each, own in zip(sequences, advantages, strict=True)], mean_kl
+        return with_logprobs(sequences, found, advantages), mean_kl
 
     def fixed_logprobs(self, sequences: Sequence[TrainSequence]) -> Logprobs:
         """Under every frozen role, and the frozen policy where it is kept."""
@@ -61,29 +61,39 @@ class Annotator:
         return found
 
     def _penalties(
-        self, groups: Sequence[ScoredGroup], sequences: Sequence[TrainSequence]
+        self,
+        groups: Sequence[ScoredGroup],
+        sequences: Sequence[TrainSequence],
+        reference: Sequence[np.ndarray] | None,
     ) -> tuple[list[np.ndarray], float]:
         """(the KL of every completion token that counts, its mean), where the KL is part of the reward; else 0."""
         rl, penalties, counted = self._config.rl_config, [np.zeros(each.completion_length) for each in sequences], 0
         if rl.kl_in_reward:
+            assert reference is not None  # validated, as the engine's are below
             reported = [each.engine_logprobs for group in groups for each in group.group.completions]
             for index, (sequence, logprobs) in enumerate(zip(sequences, reported, strict=True)):
-                assert sequence.reference_logprobs is not None and logprobs is not None  # validated
-                kl = kl_for_reward(logprobs, sequence.reference_logprobs, rl.kl_estimator)
+                assert logprobs is not None
+                kl = kl_for_reward(logprobs, reference[index], rl.kl_estimator)
                 penalties[index] = kl * sequence.mask
                 counted += sequence.num_counted
         return penalties, float(sum(penalty.sum() for penalty in penalties)) / max(1, counted)
 
 
-def with_logprobs(sequences: Sequence[TrainSequence], found: Mapping[str, Sequence[np.ndarray]]) -> list[TrainSequence]:
+def with_logprobs(
+    sequences: Sequence[TrainSequence],
+    found: Mapping[str, Sequence[np.ndarray]],
+    advantages: Sequence[np.ndarray] | None = None,
+) -> list[TrainSequence]:
     """The sequences with what `Annotator.fixed_logprobs` found: of the reference and the frozen policy in fields of
-    their own, of other roles by name.
+    their own, of other roles by name. Args: advantages: of every sequence; None: as they are.
     """
     fields = {"reference": "reference_logprobs", POLICY: "frozen_logprobs"}
     others = [name for name in found if name not in fields]
     annotated = []
     for index, sequence in enumerate(sequences):
         own: dict[str, Any] = {field: found[name][index] for name, field in fields.items() if name in found}
+        if advantages is not None:
+            own["advantages"] = advantages[index]
         annotated.append(replace(sequence, **own, role_logprobs={name: found[name][index] for name in others}))
     return annotated
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from math import lcm
 
 from mindrlhf_lite.algorithms.aggregation import AGGREGATIONS
+from mindrlhf_lite.config.roles import scoring_roles
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.prompt_sampler import PromptSampler
 from mindrlhf_lite.data.tokenizer import Tokenizer
@@ -138,7 +139,7 @@ def assemble_grpo(config: Config, mesh: Mesh) -> GrpoRun:
         persistence,
         health,
         report,
-        PhaseClock(roles.residency, report.console, [role.name for role in config.roles if role.scores]),
+        PhaseClock(roles.residency, report.console, [role.name for role in scoring_roles(config)]),
         first_step,
         steps,
     )

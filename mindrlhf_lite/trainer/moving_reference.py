@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from mindspore import ops
 
+from mindrlhf_lite.config.roles import REFERENCE
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.roles.models import Roles
 from mindrlhf_lite.trainer.phase_clock import PhaseClock
@@ -18,12 +19,12 @@ class MovingReference:
         self._roles, self._clock = roles, clock
 
     def is_due_after(self, step: int) -> bool:
-        return "reference" in self._roles.followers and step % self._every == 0
+        return REFERENCE.name in self._roles.followers and step % self._every == 0
 
     def move(self) -> None:
         """reference = share * actor + (1 - share) * reference; a copy of the reference lives meanwhile."""
-        reference, resharder = self._roles.scorers["reference"], self._roles.followers["reference"]
-        with self._clock.phase("reshard", "sync_reference"):
+        reference, resharder = self._roles.scorers[REFERENCE.name], self._roles.followers[REFERENCE.name]
+        with self._clock.phase("reshard", REFERENCE.sync_phase):
             weights = reference.model.named_weights()
             before = reference.model.weights_as_numpy() if self._share < 1 else {}
             resharder.run(self._roles.residency.source("actor"))

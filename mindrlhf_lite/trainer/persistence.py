@@ -12,6 +12,7 @@ from mindspore import ops
 from mindrlhf_lite.checkpoint.sharded import ShardedReader
 from mindrlhf_lite.checkpoint.store import Checkpoint, CheckpointStore, SavedCheckpoint, prefixed
 from mindrlhf_lite.checkpoint.strategy_file import strategy_from_json, strategy_to_json
+from mindrlhf_lite.config.roles import scoring_roles
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.data.prompt_sampler import SamplerState
@@ -76,7 +77,7 @@ class Persistence:
             "kl_coefficient": state.kl.value,
             "world_size": self.mesh.world_size,
             "strategy": strategy_to_json(optimizer.strategy),
-            **{f"{role.name}_strategy": strategies[role.name] for role in self.config.roles if role.scores},
+            **{f"{role.name}_strategy": strategies[role.name] for role in scoring_roles(self.config)},
             "model": self.roles.model_config.to_hf(self.end_token_ids, self.tokenizer.pad_token_id),
             "config": asdict(self.config),
             "models": self._models,

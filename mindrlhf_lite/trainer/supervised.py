@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-import numpy as np
-
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
 from mindrlhf_lite.learner.trained_model import TrainedModel
 from mindrlhf_lite.scoring.sequences import MicroBatcher
@@ -17,7 +15,7 @@ AfterStep = Callable[[int, float], None]
 
 
 class SupervisedTrainer:
-    """One rank, or data-parallel ranks with a share each.
+    """On one rank.
 
     Args:
         trained: with `SupervisedLoss`.
@@ -45,4 +43,4 @@ class SupervisedTrainer:
         batches = self._batcher.cut("update", sequences, self._shapes, totals)
         statistics, _ = self._trained.accumulate([batch for _, batch in batches])
         optimizer.step(self._schedule.at(optimizer.updates_done))
-        return float(np.float32(statistics["loss"]))
+        return statistics["loss"]
