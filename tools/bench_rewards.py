@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.commands.tool import COUNT, COUNT_OR_NONE, POSITIVE, run_tool, tool_parser
+from mindrlhf_lite.commands.tool import COUNT, COUNT_OR_NONE, POSITIVE_NUMBER, run_tool, tool_parser
 from mindrlhf_lite.files.text_file import write_text
 
 VERIFIERS = ("accuracy_reward", "qwen_accuracy_reward", "math_reward", "r1_accuracy_reward", "format_reward")
@@ -41,7 +41,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--hangs", type=COUNT_OR_NONE, default=0, help="also: so many completions on which a verifier hangs"
     )
-    parser.add_argument("--timeout", type=POSITIVE, default=10.0, help="seconds a score may take (default: 10)")
+    parser.add_argument("--timeout", type=POSITIVE_NUMBER, default=10.0, help="seconds a score may take (default: 10)")
     return parser.parse_args()
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.commands.tool import COUNT_OR_NONE, NOT_NEGATIVE, run_tool, tool_parser
+from mindrlhf_lite.commands.tool import COUNT_OR_NONE, NOT_NEGATIVE_NUMBER, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.files.text_file import say
 from mindrlhf_lite.observe.compare import Difference, compare, entries_of, read_step, steps_of
@@ -39,7 +39,7 @@ def main() -> None:
         "--step", type=COUNT_OR_NONE, help="only this step (default: all that both have; with --hf the first)"
     )
     parser.add_argument(
-        "--tolerance", type=NOT_NEGATIVE, default=1e-4, help="relative difference that is none (default: 1e-4)"
+        "--tolerance", type=NOT_NEGATIVE_NUMBER, default=1e-4, help="relative difference that is none (default: 1e-4)"
     )
     parser.add_argument("--all", action="store_true", help="list every tensor")
     args = parser.parse_args()

@@ -41,8 +41,10 @@ def document() -> str:
         kind = f" ({types[key]})" if isinstance(default, list) else ""
         facts = entry.metadata["facts"]
         choices = f" ({', '.join(filter(None, facts.choices))})" if facts.choices else ""
+        is_said = facts.unit.rstrip("s") in facts.help  # also where there is none
+        unit = "" if is_said else f" ({facts.unit})"
         flag = f"; short: `--{short[key]}`" if key in short else ""
-        lines.append(f"- `{key}={value}`{kind}: {facts.help}{choices}{flag}")
+        lines.append(f"- `{key}={value}`{unit}{kind}: {facts.help}{choices}{flag}")
     return "\n".join(lines) + "\n"
 
 

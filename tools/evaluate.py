@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.commands.tool import COUNT, COUNT_OR_NONE, NOT_NEGATIVE, SEED, run_tool, tool_parser
+from mindrlhf_lite.commands.tool import COUNT, COUNT_OR_NONE, NOT_NEGATIVE_NUMBER, SEED, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.files.text_file import say
 
@@ -49,7 +49,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--dataset", help="MindRecord file of tools/rlhf_data.py")
     parser.add_argument("--k", type=COUNT, default=1, help="completions a question (default: 1)")
-    parser.add_argument("--temperature", type=NOT_NEGATIVE, help="default: 0 (greedy) for --k 1, else 1.0")
+    parser.add_argument("--temperature", type=NOT_NEGATIVE_NUMBER, help="default: 0 (greedy) for --k 1, else 1.0")
     parser.add_argument("--max_tokens", type=COUNT, default=512, help="most tokens of a completion (default: 512)")
     parser.add_argument(
         "--verifier",

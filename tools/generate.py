@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mindrlhf_lite.commands.tool import (
     COUNT,
     COUNT_OR_NONE,
-    NOT_NEGATIVE,
-    POSITIVE,
+    NOT_NEGATIVE_NUMBER,
+    POSITIVE_NUMBER,
     SEED,
     TOKEN_ID,
     real_number,
@@ -63,10 +63,10 @@ def parse_arguments() -> argparse.Namespace:
         default=2048,
         help="with --chat: tokens of prompt and answer together (default: 2048)",
     )
-    parser.add_argument("--temperature", type=NOT_NEGATIVE, default=1.0, help="0: greedy (default: 1.0)")
+    parser.add_argument("--temperature", type=NOT_NEGATIVE_NUMBER, default=1.0, help="0: greedy (default: 1.0)")
     parser.add_argument("--top_k", type=COUNT_OR_NONE, default=0, help="0: all (default: 0)")
     parser.add_argument("--top_p", type=real_number(0, 1, False), default=1.0, help="default: 1.0")
-    parser.add_argument("--repetition_penalty", type=POSITIVE, default=1.0, help="default: 1.0")
+    parser.add_argument("--repetition_penalty", type=POSITIVE_NUMBER, default=1.0, help="default: 1.0")
     parser.add_argument("--max_tokens", type=COUNT, default=128, help="most tokens of a completion (default: 128)")
     parser.add_argument(
         "--min_tokens", type=COUNT_OR_NONE, default=0, help="no stop token before this many (default: 0)"

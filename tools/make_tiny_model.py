@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.commands.tool import COUNT, DIGITS, POSITIVE, SEED, real_number, run_tool, tool_parser
+from mindrlhf_lite.commands.tool import COUNT, DIGIT_COUNT, POSITIVE_NUMBER, SEED, real_number, run_tool, tool_parser
 from mindrlhf_lite.files.text_file import say, write_text
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument("--output", required=True, help="folder to write, in Hugging Face format")
     parser.add_argument("--seed", type=SEED, default=0, help="weights and batches (default: 0)")
-    parser.add_argument("--digits", type=DIGITS, default=2, help="digits of each number (default: 2)")
+    parser.add_argument("--digits", type=DIGIT_COUNT, default=2, help="digits of each number (default: 2)")
     parser.add_argument(
         "--forget_carry",
         type=real_number(0, 1),
@@ -109,7 +109,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=COUNT, default=320, help="training steps (default: 320)")
     parser.add_argument("--batch_size", type=COUNT, default=128, help="sums a step (default: 128)")
     parser.add_argument(
-        "--lr", type=POSITIVE, default=1.5e-3, help="peak learning rate; falls to 0 by a cosine (default: 1.5e-3)"
+        "--lr",
+        type=POSITIVE_NUMBER,
+        default=1.5e-3,
+        help="peak learning rate; falls to 0 by a cosine (default: 1.5e-3)",
     )
     return parser.parse_args()
 

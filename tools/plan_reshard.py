@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.commands.tool import POSITIVE, run_tool, tool_parser
+from mindrlhf_lite.commands.tool import POSITIVE_NUMBER, run_tool, tool_parser
 from mindrlhf_lite.files.text_file import say
 
 
@@ -28,10 +28,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model_config", required=True, help="YAML of model_configs/, or a Hugging Face folder")
     parser.add_argument("--src", required=True, help="strategy that the weights are in, e.g. dp=1,tp=4,pp=2")
     parser.add_argument("--dst", required=True, help="strategy that they go to")
-    parser.add_argument("--bucket_mb", type=POSITIVE, default=8, help="bucket size in MiB (default: 8)")
-    parser.add_argument("--link_gb_per_s", type=POSITIVE, default=25, help="GB/s that a rank receives (default: 25)")
+    parser.add_argument("--bucket_mb", type=POSITIVE_NUMBER, default=8, help="bucket size in MiB (default: 8)")
     parser.add_argument(
-        "--memory_gb_per_s", type=POSITIVE, default=800, help="GB/s that a rank copies in its memory (default: 800)"
+        "--link_gb_per_s", type=POSITIVE_NUMBER, default=25, help="GB/s that a rank receives (default: 25)"
+    )
+    parser.add_argument(
+        "--memory_gb_per_s",
+        type=POSITIVE_NUMBER,
+        default=800,
+        help="GB/s that a rank copies in its memory (default: 800)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args()
@@ -41,8 +46,8 @@ def main() -> None:
     args = parse_arguments()
     from mindrlhf_lite.config.model_file import read_model_file
     from mindrlhf_lite.parallel.layout import parse_strategy
-    from mindrlhf_lite.reshard.plan import ITEM_BYTES, lower_bound_bytes, make_plan
-    from mindrlhf_lite.shapes.parameters import count_parameters
+    from mindrlhf_lite.reshard.plan import lower_bound_bytes, make_plan
+    from mindrlhf_lite.shapes.parameters import FLOAT32_BYTES, count_parameters
 
     config = read_model_file(args.model_config).shape
     source, destination = parse_strategy(args.src, "--src", config), parse_strategy(args.dst, "--dst", config)
@@ -57,7 +62,7 @@ def main() -> None:
     ]
     result = {
         "ranks": plan.num_ranks,
-        "weights_bytes": ITEM_BYTES * count_parameters(config),
+        "weights_bytes": FLOAT32_BYTES * count_parameters(config),
         "received_bytes": {"max": int(plan.received_bytes.max()), "total": int(plan.received_bytes.sum())},
         "lower_bound_bytes": {"max": int(bound.max()), "total": int(bound.sum())},
         "sent_bytes": {"max": int(plan.sent_bytes.max()), "total": int(plan.sent_bytes.sum())},

@@ -25,7 +25,7 @@ Found = tuple[dict[str, np.ndarray], dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Check:
+class KitCheck:
     """`run` takes the device. `tolerance`: of the largest difference, relative to the array's largest number; 0: bit
     for bit; None: there is nothing to compare, the device's figures are reported. Where bfloat16 is emulated on CPU, it
     differs by half of what is allowed.
@@ -273,14 +273,16 @@ def _vllm(model: str, device: str) -> Found:
 
 
 CHECKS = {
-    "plain_kernels": Check(partial(_kernels, False), 2e-3, "plain operators of a layer, forward and backward, float32"),
-    "fused_kernels": Check(partial(_kernels, True), 5e-2, "fused kernels in bfloat16 against plain ones in float32"),
-    "store": Check(_store, 0.0, "parameters let go and taken anew under a compiled graph"),
-    "sampler": Check(_sampler, 2e-3, "drawing tokens: the sum of probabilities that is reached, and greedily"),
-    "model_float32": Check(partial(_model, "float32"), 5e-3, "logprobs, gradients and greedy tokens, float32"),
-    "model_bfloat16": Check(partial(_model, "bfloat16"), 6e-2, "logprobs and gradients, bfloat16, fused kernels"),
-    "optimizer": Check(_optimizer, 1e-5, "AdamW: float32 masters of a bfloat16 model, norms of the gradients"),
-    "decoding": Check(_decoding, None, "decoding at the size of Qwen2.5-0.5B, bfloat16"),
+    "plain_kernels": KitCheck(
+        partial(_kernels, False), 2e-3, "plain operators of a layer, forward and backward, float32"
+    ),
+    "fused_kernels": KitCheck(partial(_kernels, True), 5e-2, "fused kernels in bfloat16 against plain ones in float32"),
+    "store": KitCheck(_store, 0.0, "parameters let go and taken anew under a compiled graph"),
+    "sampler": KitCheck(_sampler, 2e-3, "drawing tokens: the sum of probabilities that is reached, and greedily"),
+    "model_float32": KitCheck(partial(_model, "float32"), 5e-3, "logprobs, gradients and greedy tokens, float32"),
+    "model_bfloat16": KitCheck(partial(_model, "bfloat16"), 6e-2, "logprobs and gradients, bfloat16, fused kernels"),
+    "optimizer": KitCheck(_optimizer, 1e-5, "AdamW: float32 masters of a bfloat16 model, norms of the gradients"),
+    "decoding": KitCheck(_decoding, None, "decoding at the size of Qwen2.5-0.5B, bfloat16"),
 }
 
 

@@ -71,9 +71,9 @@ COUNT = whole_number(1, _INT32)
 COUNT_OR_NONE = whole_number(0, _INT32)  # 0: all, or none
 TOKEN_ID = whole_number(0, _INT32)
 SEED = whole_number(0, 2**63 - 1)
-DIGITS = whole_number(1, 4)  # sums of more digits would be too many to shuffle
-POSITIVE = real_number(may_be_least=False)
-NOT_NEGATIVE = real_number()
+DIGIT_COUNT = whole_number(1, 4)  # sums of more digits would be too many to shuffle
+POSITIVE_NUMBER = real_number(may_be_least=False)
+NOT_NEGATIVE_NUMBER = real_number()
 
 
 class _Parser(argparse.ArgumentParser):

@@ -8,7 +8,6 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from mindrlhf_lite.config.memory_plan import ITEM_BYTES
 from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.experience_file import experience_path
@@ -18,7 +17,7 @@ from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.files.durable import why_not_a_folder
 from mindrlhf_lite.models.hf_weights import check_names_and_shapes, tensor_shapes
 from mindrlhf_lite.shapes.model_config import ModelConfig
-from mindrlhf_lite.shapes.parameters import count_parameters, parameter_specs
+from mindrlhf_lite.shapes.parameters import FLOAT32_BYTES, count_parameters, parameter_specs
 
 
 def file_problems(config: Config, needs_prompts: bool = True) -> list[str]:
@@ -135,7 +134,7 @@ def _disk_problems(config: Config) -> list[str]:
     """
     if config.rl_config.resume_training:
         return []
-    model = ITEM_BYTES * count_parameters(ModelConfig.from_dir(config.actor_config.load))
+    model = FLOAT32_BYTES * count_parameters(ModelConfig.from_dir(config.actor_config.load))
     rl, needs = config.rl_config, {}
     if rl.save_hf_model:
         needs[_disk_of(rl.output_dir)] = model

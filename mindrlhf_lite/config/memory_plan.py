@@ -20,11 +20,10 @@ from mindrlhf_lite.parallel.dims import Coordinates
 from mindrlhf_lite.parallel.layout import Strategy, buffers_at
 from mindrlhf_lite.shapes.buckets import default_buckets
 from mindrlhf_lite.shapes.model_config import ModelConfig
-from mindrlhf_lite.shapes.parameters import parameter_specs
+from mindrlhf_lite.shapes.parameters import FLOAT32_BYTES, parameter_specs
 from mindrlhf_lite.shapes.streams import StreamShapes
 from mindrlhf_lite.swap.phases import optimizer_part, phase_of_part
 
-ITEM_BYTES = 4  # of a float32
 _GRAPH_BYTES = 8 << 20
 _TRAINING_GRAPHS, _SCORING_GRAPHS, _PREFILL_GRAPHS = 5, 3, 2  # a shape
 _CHUNK_BYTES = {"CPU": 32 << 20, "Ascend": 128 << 20}  # models.logprobs.CHUNK_ELEMENTS in float32
@@ -48,10 +47,12 @@ class MemoryPlan:
 
 def item_bytes(dtype: str, device_target: str) -> int:
     """Bytes of a number. On CPU bfloat16 is emulated in float32."""
-    return 2 if dtype == "float16" or (dtype == "bfloat16" and device_target != "CPU") else ITEM_BYTES
+    return 2 if dtype == "float16" or (dtype == "bfloat16" and device_target != "CPU") else FLOAT32_BYTES
 
 
-def _buffer_bytes(config: ModelConfig, strategy: Strategy, item: int = ITEM_BYTES, frozen: Sequence[str] = ()) -> int:
+def _buffer_bytes(
+    config: ModelConfig, strategy: Strategy, item: int = FLOAT32_BYTES, frozen: Sequence[str] = ()
+) -> int:
     """Of the fullest stage. Args: item: bytes of a number; frozen: names of parameters that do not count."""
     sizes, left_out = [], {spec.name for spec in parameter_specs(config, frozen) if not spec.is_trained}
     for stage in range(strategy.dims.pipeline):
@@ -84,22 +85,22 @@ def activation_bytes(
         2 * (heads + kv_heads) * config.head_dim + config.hidden_size + 2 * config.intermediate_size // tensor
     )
     # attention probabilities; of a fused kernel eight copies of two float32 numbers a row
-    probabilities = heads * 2 * 8 * ITEM_BYTES // item if is_fused else heads * keys
+    probabilities = heads * 2 * 8 * FLOAT32_BYTES // item if is_fused else heads * keys
     of_layer = {"": 0, "products": kept - heads * config.head_dim, "all": kept + probabilities}[keeps]
     kept += probabilities
     layers = 0
     if tapes:
         layers = strategy.dims.pipeline * max(map(len, strategy.layers_of_stage(config.num_hidden_layers)))
     numbers = layers * (config.hidden_size + of_layer)
-    layer = ITEM_BYTES * tokens * 2 * kept  # the one that is computed, float32 among it
-    chunk = min(_CHUNK_BYTES[device_target], ITEM_BYTES * tokens * config.vocab_size // tensor)
+    layer = FLOAT32_BYTES * tokens * 2 * kept  # the one that is computed, float32 among it
+    chunk = min(_CHUNK_BYTES[device_target], FLOAT32_BYTES * tokens * config.vocab_size // tensor)
     # logits of a chunk, and what is computed of them; the gradient of the head, and a chunk's share in it
-    head = 4 * chunk + ITEM_BYTES * 2 * config.vocab_size // tensor * config.hidden_size
+    head = 4 * chunk + FLOAT32_BYTES * 2 * config.vocab_size // tensor * config.hidden_size
     if not tapes:
         head = (2 if tensor == 1 else 3) * chunk
     if strategy.dims.context > 1:  # all tokens' keys and values, or last hidden states, and their gradients
-        layer += 4 * ITEM_BYTES * shapes.streams[-1] * kv_heads * config.head_dim
-        head += 2 * ITEM_BYTES * shapes.streams[-1] * config.hidden_size
+        layer += 4 * FLOAT32_BYTES * shapes.streams[-1] * kv_heads * config.head_dim
+        head += 2 * FLOAT32_BYTES * shapes.streams[-1] * config.hidden_size
     return item * tokens * numbers + max(layer, head)
 
 
@@ -157,7 +158,7 @@ class _Sizes:
         self.scored = StreamShapes(tokens, rl.seq_length, parts=parts)
         self.slots = config.rollout_slots(self.strategies["rollout"].dims.copies)
         self.kv_heads = max(1, shape.num_key_value_heads // self.strategies["rollout"].dims.tensor)
-        self.largest = ITEM_BYTES * max(  # of the parameters; counted whole
+        self.largest = FLOAT32_BYTES * max(  # of the parameters; counted whole
             prod(buffer.shape)
             for stage in {0, dims.pipeline - 1}
             for buffer in buffers_at(shape, self.strategies["actor"], Coordinates(0, 0, stage))
@@ -208,7 +209,7 @@ class _Sizes:
         prompt = self.kv_heads * self.shape.head_dim * config.generate_config.max_prompt_length
         found = {
             # logits of all slots, and what is drawn from; keys and values of two layers on their way into all slots
-            "generate": self.slots * (2 * ITEM_BYTES * self.shape.vocab_size + 4 * self._item("rollout") * prompt),
+            "generate": self.slots * (2 * FLOAT32_BYTES * self.shape.vocab_size + 4 * self._item("rollout") * prompt),
             phase_of_part("step", 0): self.largest,  # a scaled gradient
             "update": self._of_pass("actor", self.trained, True, keeps),
             "policy": self._of_pass("actor", self.scored),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mindrlhf_lite.commands.tool import COUNT, COUNT_OR_NONE, DIGITS, POSITIVE, SEED, TOKEN_ID, tool_parser
+from mindrlhf_lite.commands.tool import COUNT, COUNT_OR_NONE, DIGIT_COUNT, POSITIVE_NUMBER, SEED, TOKEN_ID, tool_parser
 
 _DATASET_TYPES = ["gsm8k", "deepscaler", "math", "simplerl", "openr1math", "kk", "verl", "trl", "arithmetic", "custom"]
 
@@ -36,7 +36,7 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--file_path", nargs="+", help="source files (.jsonl, .json, .csv, .parquet)")
     parser.add_argument(
         "--ratios",
-        type=POSITIVE,
+        type=POSITIVE_NUMBER,
         nargs="+",
         help="shares of the files in the result, until one is used up (default: all rows of all files)",
     )
@@ -89,7 +89,7 @@ def _add_checks(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--verifier_timeout_s",
-        type=POSITIVE,
+        type=POSITIVE_NUMBER,
         default=10.0,
         help="seconds that each may take for one of them (default: 10)",
     )
@@ -132,7 +132,7 @@ def _add_arithmetic(parser: argparse.ArgumentParser) -> None:
         "--num_rows", type=COUNT, default=2000, help="generated arithmetic: number of rows (default: 2000)"
     )
     parser.add_argument(
-        "--digits", type=DIGITS, default=2, help="generated arithmetic: digits of each number (default: 2)"
+        "--digits", type=DIGIT_COUNT, default=2, help="generated arithmetic: digits of each number (default: 2)"
     )
     parser.add_argument(
         "--seed",

@@ -44,7 +44,7 @@ class Sight:
 
 
 @dataclass(frozen=True)
-class Check:
+class HealthCheck:
     """A row of the table. `setting`: its threshold's name in monitor_config.health."""
 
     name: str
@@ -88,19 +88,19 @@ def _weights_grew(sight: Sight) -> bool:
 
 
 CHECKS = (
-    Check(
+    HealthCheck(
         "dead_gradients",
         "min_grad_norm",
         _gradients_are_dead,
         lambda sight: f"the gradient norm is {sight.row['policy/grad_norm']:g} though there is something to learn",
     ),
-    Check(
+    HealthCheck(
         "entropy_collapse",
         "min_entropy",
         _entropy_collapsed,
         lambda sight: f"the entropy is {sight.row[ENTROPY]:.3g} nats, {sight.first[ENTROPY]:.3g} at first",
     ),
-    Check(
+    HealthCheck(
         "entropy_runaway",
         "max_entropy",
         _entropy_ran_away,
@@ -109,22 +109,22 @@ CHECKS = (
             f"policy that knows nothing has {sight.log_vocab:.3g}"
         ),
     ),
-    Check(
+    HealthCheck(
         "kl_runaway", "max_kl", _kl_ran_away, lambda sight: f"the KL to the reference is {sight.kl:.3g} nats a token"
     ),
-    Check(
+    HealthCheck(
         "equal_rewards",
         "patience",
         _rewards_are_equal,
         lambda sight: f"all rewards of a group are equal (mean {sight.row['reward/mean']:.3g}): nothing is learnt",
     ),
-    Check(
+    HealthCheck(
         "at_limit",
         "max_truncated",
         _completions_are_cut,
         lambda sight: f"max_tokens or seq_length cut off {sight.row['completion/truncated']:.0%} of the completions",
     ),
-    Check(
+    HealthCheck(
         "weight_growth",
         "max_weight_growth",
         _weights_grew,
@@ -196,7 +196,7 @@ def after_step(
     return History(history.first, in_a_row, tuple(found))
 
 
-def _with_setting(check: Check, sight: Sight) -> str:
+def _with_setting(check: HealthCheck, sight: Sight) -> str:
     value = getattr(sight.limits, check.setting)
     return f"{check.says(sight)} (monitor_config.health.{check.setting}={value:g})"
 

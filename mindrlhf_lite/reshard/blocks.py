@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, replace
 
-from mindrlhf_lite.reshard.plan import ITEM_BYTES, Piece, Plan
+from mindrlhf_lite.reshard.plan import Piece, Plan
+from mindrlhf_lite.shapes.parameters import FLOAT32_BYTES
 
 Rows = tuple[int, int]
 
@@ -24,7 +25,7 @@ class Slab:
 
     @property
     def num_bytes(self) -> int:
-        return ITEM_BYTES * _size(self.shape)
+        return FLOAT32_BYTES * _size(self.shape)
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def _cut(piece: Piece, rows: Rows) -> Piece | None:
 
 
 def _slabs(buffer: str, shape: tuple[int, ...], pieces: list[Piece], bucket_bytes: int) -> list[Slab]:
-    row_bytes = ITEM_BYTES * _size(shape[1:])
+    row_bytes = FLOAT32_BYTES * _size(shape[1:])
     step = max(1, bucket_bytes // row_bytes)
     slabs = []
     for start in range(0, shape[0], step):

@@ -26,8 +26,9 @@ from mindspore import Parameter, Tensor
 from mindrlhf_lite.models.precision import FLOAT32, Precision, to_storage
 from mindrlhf_lite.parallel.mesh import Axis, gather_objects, is_simulated
 from mindrlhf_lite.reshard.blocks import Block, blocks_of_receiver
-from mindrlhf_lite.reshard.plan import ITEM_BYTES, Plan
+from mindrlhf_lite.reshard.plan import Plan
 from mindrlhf_lite.reshard.transports import Location, Place, Source, Transport, cut, is_on_host
+from mindrlhf_lite.shapes.parameters import FLOAT32_BYTES
 
 RESHARD_BUCKET_BYTES = 8 << 20
 _MESSAGES_PER_BUCKET = 8  # a broadcast on CPU holds up to six copies of its message
@@ -165,7 +166,7 @@ class Resharder:
 
     def in_bytes(self, planned: int) -> int:
         """What takes so many bytes as the plan counts, in the destination's type."""
-        return planned // ITEM_BYTES * self._type.itemsize
+        return planned // FLOAT32_BYTES * self._type.itemsize
 
     def _receive(self, source: Source, block: Block) -> None:
         """Fills one block, in the memory of the parameters themselves."""
@@ -235,7 +236,7 @@ def _crc32(values: np.ndarray, so_far: int) -> int:
 
 def _row_ranges(region: tuple[slice, ...], limit_bytes: int) -> Iterator[tuple[slice, ...]]:
     """Cuts a region into row ranges of at most `limit_bytes` (or one row)."""
-    row_bytes = ITEM_BYTES * int(np.prod([s.stop - s.start for s in region[1:]], dtype=np.int64))
+    row_bytes = FLOAT32_BYTES * int(np.prod([s.stop - s.start for s in region[1:]], dtype=np.int64))
     step = max(1, limit_bytes // row_bytes)
     for start in range(region[0].start, region[0].stop, step):
         yield (slice(start, min(start + step, region[0].stop)), *region[1:])

@@ -1,5 +1,5 @@
 """The reshard planner: from (source layout, destination layout) to who sends what to whom. Pure numpy; needs no device
-and no ranks.
+and no ranks. Bytes are counted as if weights were float32.
 
 Every region of a tensor that a destination buffer needs is cut along the borders of the source's boxes. A rank that
 holds a region copies it locally; one that does not receives it from one holder, so the bytes received are exactly what
@@ -19,9 +19,8 @@ from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.parallel.dims import Coordinates
 from mindrlhf_lite.parallel.layout import Box, Buffer, Part, Strategy, buffers_at
 from mindrlhf_lite.shapes.model_config import ModelConfig
-from mindrlhf_lite.shapes.parameters import parameter_specs
+from mindrlhf_lite.shapes.parameters import FLOAT32_BYTES, parameter_specs
 
-ITEM_BYTES = 4  # a plan counts as if weights were float32
 _PIECES_PER_RANK = 80  # a region is cut once it exceeds this share of what a rank sends on average
 
 
@@ -51,7 +50,7 @@ class Transfer:
 
     @property
     def num_bytes(self) -> int:
-        return ITEM_BYTES * volume(self.box)
+        return FLOAT32_BYTES * volume(self.box)
 
 
 @dataclass(frozen=True)
@@ -175,7 +174,7 @@ def make_plan(config: ModelConfig, source: Strategy, destination: Strategy, num_
     num_ranks = num_ranks or max(source.dims.size, destination.dims.size)
     needed, held = holdings(config, destination), holdings(config, source)
     overlaps = list(_overlaps(needed, held))
-    sent_on_average = sum(volume(box) * ITEM_BYTES * len(remote) for box, _, _, remote, _ in overlaps) / num_ranks
+    sent_on_average = sum(volume(box) * FLOAT32_BYTES * len(remote) for box, _, _, remote, _ in overlaps) / num_ranks
     limit = max(1 << 10, sent_on_average / _PIECES_PER_RANK)
     load, transfers = np.zeros(num_ranks, np.int64), []
     work = [cut for overlap in overlaps for cut in _cut(overlap, limit)]
@@ -187,7 +186,7 @@ def make_plan(config: ModelConfig, source: Strategy, destination: Strategy, num_
             candidates = np.unique(np.concatenate([holding.ranks for holding in has]))
             order = candidates[np.argsort(load[candidates], kind="stable")]
             chosen = order[np.arange(len(remote)) % len(order)]
-            np.add.at(load, chosen, volume(box) * ITEM_BYTES)
+            np.add.at(load, chosen, volume(box) * FLOAT32_BYTES)
             receivers, senders = np.concatenate([local, remote]), np.concatenate([local, chosen])
         for holding in has:  # ranks of one box may keep it under different names: a tied head and the embedding
             mine = np.isin(senders, holding.ranks)
@@ -239,7 +238,7 @@ def _overlaps(needed: dict[str, list[Holding]], held: dict[str, list[Holding]]) 
 def _cut(overlap: Overlap, limit: float) -> list[Overlap]:
     """Row ranges of an overlap, each of at most `limit` bytes (or one row), where more than one holder could send."""
     box, has, wants, remote, local = overlap
-    rows, pieces = box[0][1] - box[0][0], min(1024, -(-volume(box) * ITEM_BYTES // int(limit)))
+    rows, pieces = box[0][1] - box[0][0], min(1024, -(-volume(box) * FLOAT32_BYTES // int(limit)))
     if not len(remote) or pieces < 2 or sum(len(holding.ranks) for holding in has) < 2:
         return [overlap]
     borders = sorted({box[0][0] + rows * i // pieces for i in range(pieces + 1)})
@@ -283,5 +282,5 @@ def lower_bound_bytes(config: ModelConfig, source: Strategy, destination: Strate
             missing = sum(
                 volume(box) - sum(volume(intersect(box, own)) for own in has.get(tensor, [])) for box in needs
             )
-            bound[rank] += ITEM_BYTES * missing * times.get(layer_of[tensor], 1)  # type: ignore[arg-type]
+            bound[rank] += FLOAT32_BYTES * missing * times.get(layer_of[tensor], 1)  # type: ignore[arg-type]
     return bound

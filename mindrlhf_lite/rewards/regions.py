@@ -51,8 +51,8 @@ End = Any  # a Fraction, an mpmath number, or an infinite float
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Example: of 0 <= x < 1, Piece(Fraction(0), True, Fraction(1), False)."""
+class Interval:
+    """Example: of 0 <= x < 1, Interval(Fraction(0), True, Fraction(1), False)."""
 
     low: End
     has_low: bool
@@ -62,22 +62,22 @@ class Piece:
 
 @dataclass(frozen=True)
 class Region:
-    """A union of intervals, in order, apart from each other. Example: of x > 3, Region("x", (Piece(3, False, inf,
+    """A union of intervals, in order, apart from each other. Example: of x > 3, Region("x", (Interval(3, False, inf,
     False),), is_brackets=False).
     """
 
     variable: str
-    pieces: tuple[Piece, ...]
+    pieces: tuple[Interval, ...]
     is_brackets: bool  # one interval in brackets, which may as well be a pair
 
     def equals(self, gold: Region) -> bool:
         """Whether it has the same numbers, of the same variable where both name one."""
         if self.variable and gold.variable and self.variable != gold.variable:
             return False
-        return len(self.pieces) == len(gold.pieces) and all(map(_same_piece, self.pieces, gold.pieces))
+        return len(self.pieces) == len(gold.pieces) and all(map(_same_interval, self.pieces, gold.pieces))
 
 
-def _same_piece(mine: Piece, other: Piece) -> bool:
+def _same_interval(mine: Interval, other: Interval) -> bool:
     flags = (mine.has_low, mine.has_high) == (other.has_low, other.has_high)
     return flags and _same_end(mine.low, other.low) and _same_end(mine.high, other.high)
 
@@ -114,12 +114,12 @@ def region(text: str) -> Region | None:
     if member := _MEMBER.match(text):
         variable, text = member[1], text[member.end() :]
     if _ALL.fullmatch(text):
-        return Region(variable, (Piece(-math.inf, False, math.inf, False),), False)
+        return Region(variable, (Interval(-math.inf, False, math.inf, False),), False)
     if without := _WITHOUT.fullmatch(text):
         return _without_points(variable, without[1])
     if not _RELATION.search(text) and not ("," in text and re.match(r"\s*[(\[\]]", text)):
         return None
-    found: list[Piece] = []
+    found: list[Interval] = []
     parts = _UNION.split(text)
     for part in parts:
         read = _conjunction(part)
@@ -140,17 +140,17 @@ def _without_points(variable: str, points: str) -> Region | None:
     if len(ends) < len(read):
         return None
     bounds = [-math.inf, *sorted(ends), math.inf]
-    pieces = [Piece(low, False, high, False) for low, high in zip(bounds, bounds[1:], strict=False) if low != high]
+    pieces = [Interval(low, False, high, False) for low, high in zip(bounds, bounds[1:], strict=False) if low != high]
     return Region(variable, tuple(pieces), False)
 
 
-def _conjunction(text: str) -> tuple[str, list[Piece]] | None:
+def _conjunction(text: str) -> tuple[str, list[Interval]] | None:
     """What "x > 1 and x < 2", "0 < x < 1" or "(1, 2]" says: its variable, or "", and the intervals."""
     if (piece := _interval(text)) is not None:
         return "", [piece]
     statements = [part for part in _BOTH.split(text) if part and part.strip()]
-    variable, pieces, by_comma = "", [Piece(-math.inf, False, math.inf, False)], "," in text
-    apart: list[Piece] = []
+    variable, pieces, by_comma = "", [Interval(-math.inf, False, math.inf, False)], "," in text
+    apart: list[Interval] = []
     for statement in statements:
         read = _inequality(statement)
         if read is None or (variable and read[0] != variable):
@@ -163,21 +163,21 @@ def _conjunction(text: str) -> tuple[str, list[Piece]] | None:
     return (variable, pieces) if statements and pieces else None
 
 
-def _interval(text: str) -> Piece | None:
+def _interval(text: str) -> Interval | None:
     match = _INTERVAL.fullmatch(text)
     if match is None:
         return None
     low, high = _end(match[2]), _end(match[3])
     if low is None or high is None or not _less(low, high):
         return None
-    return _piece(low, match[1] == "[", high, match[4] == "]")
+    return _interval_of(low, match[1] == "[", high, match[4] == "]")
 
 
-def _piece(low: End, has_low: bool, high: End, has_high: bool) -> Piece:
-    return Piece(low, has_low and not _is_infinite(low), high, has_high and not _is_infinite(high))
+def _interval_of(low: End, has_low: bool, high: End, has_high: bool) -> Interval:
+    return Interval(low, has_low and not _is_infinite(low), high, has_high and not _is_infinite(high))
 
 
-def _inequality(text: str) -> tuple[str, list[Piece]] | None:
+def _inequality(text: str) -> tuple[str, list[Interval]] | None:
     """Of "-2 < x", "0 < x <= 1", "x != 3" or "|x - 1| < 2": the variable, and the intervals."""
     sides = _RELATION.split(text)
     signs = [_OF_SIGN["".join(filter(str.isalpha, sign)) or sign] for sign in sides[1::2]]
@@ -196,7 +196,7 @@ def _inequality(text: str) -> tuple[str, list[Piece]] | None:
             closed.reverse()
         if None in ends or not _less(*ends):
             return None
-        return terms[1], [_piece(ends[0], closed[0], ends[1], closed[1])]
+        return terms[1], [_interval_of(ends[0], closed[0], ends[1], closed[1])]
     return None
 
 
@@ -206,27 +206,27 @@ def _is_variable(text: str) -> bool:
     )
 
 
-def _one_sided(left: str, sign: str, end: End) -> tuple[str, list[Piece]] | None:
+def _one_sided(left: str, sign: str, end: End) -> tuple[str, list[Interval]] | None:
     absolute = _ABSOLUTE.fullmatch(left)
     if absolute is not None:
         return _absolute(absolute, sign, end)
     if not _is_variable(left):
         return None
-    below = Piece(-math.inf, False, end, sign == "<=")
-    above = Piece(end, sign == ">=", math.inf, False)
+    below = Interval(-math.inf, False, end, sign == "<=")
+    above = Interval(end, sign == ">=", math.inf, False)
     pieces = {"<": [below], "<=": [below], ">": [above], ">=": [above], "!=": [below, above]}
     return left, pieces[sign]
 
 
-def _absolute(absolute: re.Match[str], sign: str, end: End) -> tuple[str, list[Piece]] | None:
+def _absolute(absolute: re.Match[str], sign: str, end: End) -> tuple[str, list[Interval]] | None:
     shift = _end(absolute[3]) if absolute[3] else Fraction(0)
     if not isinstance(shift, Fraction) or not isinstance(end, Fraction) or end <= 0 or sign == "!=":
         return None
     middle = shift if absolute[2] == "-" else -shift
     low, high, has = middle - end, middle + end, sign[-1] == "="
     if sign[0] == "<":
-        return absolute[1], [Piece(low, has, high, has)]
-    return absolute[1], [Piece(-math.inf, False, low, has), Piece(high, has, math.inf, False)]
+        return absolute[1], [Interval(low, has, high, has)]
+    return absolute[1], [Interval(-math.inf, False, low, has), Interval(high, has, math.inf, False)]
 
 
 def _end(text: str | None) -> End | None:
@@ -263,7 +263,7 @@ def _less(low: End, high: End) -> bool:
         return bool(mpmath.re(as_mpmath(low)) < mpmath.re(as_mpmath(high))) and not is_close(low, high)
 
 
-def _common(one: Piece, two: Piece) -> Piece | None:
+def _common(one: Interval, two: Interval) -> Interval | None:
     """The numbers that are in both."""
     low, has_low = (two.low, two.has_low) if _less(one.low, two.low) else (one.low, one.has_low)
     if _same_end(one.low, two.low):
@@ -271,16 +271,16 @@ def _common(one: Piece, two: Piece) -> Piece | None:
     high, has_high = (one.high, one.has_high) if _less(one.high, two.high) else (two.high, two.has_high)
     if _same_end(one.high, two.high):
         has_high = one.has_high and two.has_high
-    return Piece(low, has_low, high, has_high) if _less(low, high) else None
+    return Interval(low, has_low, high, has_high) if _less(low, high) else None
 
 
-def _merged(pieces: list[Piece]) -> list[Piece]:
+def _merged(pieces: list[Interval]) -> list[Interval]:
     """In order, those that touch as one."""
-    ordered: list[Piece] = []
+    ordered: list[Interval] = []
     for piece in pieces:
         place = next((index for index, other in enumerate(ordered) if _less(piece.low, other.low)), len(ordered))
         ordered.insert(place, piece)
-    merged: list[Piece] = []
+    merged: list[Interval] = []
     for piece in ordered:
         last = merged[-1] if merged else None
         touches = last is not None and (
@@ -289,5 +289,5 @@ def _merged(pieces: list[Piece]) -> list[Piece]:
         if last is None or not touches:
             merged.append(piece)
         elif _less(last.high, piece.high):
-            merged[-1] = Piece(last.low, last.has_low, piece.high, piece.has_high)
+            merged[-1] = Interval(last.low, last.has_low, piece.high, piece.has_high)
     return merged

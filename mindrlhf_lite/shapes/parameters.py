@@ -15,6 +15,8 @@ import numpy as np
 from mindrlhf_lite.shapes.layer_blocks import BLOCKS
 from mindrlhf_lite.shapes.model_config import ModelConfig
 
+FLOAT32_BYTES = 4
+
 
 @dataclass(frozen=True)
 class ParameterSpec:
