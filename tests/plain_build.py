@@ -35,7 +35,7 @@ SHAPE = (
 )
 
 
-# the main path of every tool; quantize is an extra: it says which
+# the main path of every tool, the longest first after what others read; quantize is an extra: it says which
 COMMANDS = """
 convert_weight --input_path {folder}/small.gguf --output_path {folder}/of_gguf
 convert_weight --input_path {model} --output_path {folder}/model.ckpt --dtype bf16
@@ -44,10 +44,12 @@ rlhf_data --tokenizer_dir {model} --dataset_type arithmetic --num_rows 8 --split
     --output_path {folder}/sums.mindrecord
 rlhf_data --tokenizer_dir {folder}/of_gguf --dataset_type custom --file_path {folder}/math.jsonl --prompt_type chat \
     --map_keys {keys} --output_path {folder}/math.mindrecord
-start_job --ranks 1 --log_dir {folder}/job_log {root}/tools/evaluate.py --model {model} \
-    --dataset {folder}/sums.mindrecord --max_tokens 8 --verifier math_reward
+bench_swap --hidden 128 --layers 1 --steps 2
 sweep --seeds 0 --output {folder}/runs -- bash {root}/examples/quickstart/run_grpo.sh --ranks 1 \
     --rl_config.max_steps=1 --rl_config.eval_max_prompts=8
+bench_recompute --layers 4 --hidden 64 --rows 2 --length 64
+start_job --ranks 1 --log_dir {folder}/job_log {root}/tools/evaluate.py --model {model} \
+    --dataset {folder}/sums.mindrecord --max_tokens 8 --verifier math_reward
 evaluate --model {model} --dataset {folder}/sums.mindrecord --max_tokens 8 --verifier math_reward
 generate --model {model} --input {folder}/rows.jsonl --output {folder}/out.jsonl --max_tokens 8 --top_p 0.9
 generate --model {folder}/of_gguf --chat --max_tokens 8 --max_length 100
@@ -61,11 +63,9 @@ plan_reshard --model_config {root}/model_configs/qwen2_5_7b.yaml --src dp=1,tp=4
 make_random_model --config {folder}/shape.yaml --tokenizer_dir {model} --output {folder}/random
 make_tiny_model --output {folder}/tiny --steps 1 --batch_size 4
 bench_grpo --model {model} --steps 2 --prompts 2 --generations 2 --max_new_tokens 4 --micro_batch_num 1
-bench_recompute --layers 4 --hidden 64 --rows 2 --length 64
 bench_rewards --completions 20 --turns 1
 bench_reshard --model_config {folder}/shape.yaml --src dp=1,tp=2 --dst dp=2,tp=1 --repeat 1
 bench_rollout --engines native --hidden 64 --layers 1 --prompts 4 --turns 1
-bench_swap --hidden 128 --layers 1 --steps 2
 quantize --model {model} --output {folder}/int8
 migrate_config {folder}/theirs.yaml --output {folder}/ours.yaml
 compare_dumps {folder}/dump {folder}/dump

@@ -39,9 +39,10 @@ def simulate(rank, num_ranks, data, folder, *extra):
     return run(command, cwd=folder, timeout=900, **variables)
 
 
-def test_a_whole_run_with_everything_on(data, tmp_path):
+@pytest.mark.parametrize("last_step", [1, pytest.param(2, marks=pytest.mark.full)])
+def test_a_whole_run_with_everything_on(data, tmp_path, last_step):
     """bfloat16, several updates, swapping, the optimizer in parts, recomputation, filters, an evaluation, checkpoints,
-    the export, recorded experience, dumps; and the next step from its checkpoint.
+    the export, recorded experience, dumps; with two steps, the second one from a checkpoint.
     """
     settings = (
         "--rl_config.swap=true",
@@ -60,11 +61,12 @@ def test_a_whole_run_with_everything_on(data, tmp_path):
         f"--rl_config.save_data_file={tmp_path}/recorded",
         "--msprobe_config.msprobe=true",
     )
-    for steps, more in ((1, ()), (2, ("--resume_training",))):
-        result = simulate(0, 1, data, tmp_path, f"--rl_config.max_steps={steps}", *settings, *more)
+    for steps in range(1, last_step + 1):
+        resume = ["--resume_training"] if steps > 1 else []
+        result = simulate(0, 1, data, tmp_path, f"--rl_config.max_steps={steps}", *settings, *resume)
         assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    assert [row["step"] for row in read_jsonl(tmp_path / "run/metrics.jsonl")] == [0, 1, 2]
-    assert (tmp_path / "run/hf/model.safetensors").is_file() and (tmp_path / "run/checkpoints/step_2").is_dir()
+    assert [row["step"] for row in read_jsonl(tmp_path / "run/metrics.jsonl")] == [*range(last_step + 1)]
+    assert (tmp_path / "run/hf/model.safetensors").is_file() and (tmp_path / f"run/checkpoints/step_{last_step}").is_dir()
     assert list(tmp_path.glob("recorded*"))
 
 
@@ -99,7 +101,7 @@ def test_whole_runs_on_a_rank_of_several(data, tmp_path, rank, ranks, actor, ref
         ranks,
         data,
         tmp_path,
-        "--rl_config.max_steps=2",
+        "--rl_config.max_steps=1",  # a second one compiles nothing
         "--actor_checkpoint_path",
         two_layers,
         *degrees("actor_config", actor),
