@@ -66,7 +66,9 @@ def test_a_whole_run_with_everything_on(data, tmp_path, last_step):
         result = simulate(0, 1, data, tmp_path, f"--rl_config.max_steps={steps}", *settings, *resume)
         assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     assert [row["step"] for row in read_jsonl(tmp_path / "run/metrics.jsonl")] == [*range(last_step + 1)]
-    assert (tmp_path / "run/hf/model.safetensors").is_file() and (tmp_path / f"run/checkpoints/step_{last_step}").is_dir()
+    assert (tmp_path / "run/hf/model.safetensors").is_file() and (
+        tmp_path / f"run/checkpoints/step_{last_step}"
+    ).is_dir()
     assert list(tmp_path.glob("recorded*"))
 
 
