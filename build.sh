@@ -74,6 +74,7 @@ if [ "$(head -n 1 "$stamp" 2>/dev/null || true)" = "$wanted" ]; then # extras in
     has_test="$(has test)" has_vllm="$(has vllm)" has_mindformers="$(has mindformers)" has_quantize="$(has quantize)"
     if [ "$has_test" -ge "$test" ] && [ "$has_vllm" -ge "$vllm" ] && [ "$has_mindformers" -ge "$mindformers" ] &&
         [ "$has_quantize" -ge "$quantize" ]; then
+        "$python" -m mindrlhf_lite.native.build
         echo "already built: $prefix"
         exit 0
     fi
@@ -134,5 +135,6 @@ if [ "$quantize" = 1 ]; then
     install --no-deps --target "$prefix/.golden_stick" mindspore_gs==1.4.1 mindone==0.5.0 prettytable==3.17.0
     extras+=(quantize)
 fi
+"$python" -m mindrlhf_lite.native.build
 { echo "$wanted"; printf '%s\n' "${extras[@]}"; } > "$stamp" || true
 echo "built: $prefix"

@@ -19,6 +19,7 @@ setup(
         "mindrlhf_lite": ["presets/*.yaml"],
         "mindrlhf_lite.config.aliases": ["*.yaml"],
         "mindrlhf_lite.data": ["templates.yaml"],
+        "mindrlhf_lite.native": ["source/*", "built/*"],  # build.sh compiles them; so does the module native.build
     },
     python_requires=">=3.10,<3.13",
     install_requires=[
