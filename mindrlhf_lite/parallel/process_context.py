@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 
@@ -9,6 +10,9 @@ def set_process_context(device_target: str, num_threads: int, is_deterministic: 
     """Args as of `Mesh`."""
     import mindspore as ms
 
+    # MindSpore collects garbage before every compilation. All that was imported would be looked at each time (0.1 s)
+    gc.collect()
+    gc.freeze()
     if device_target != "CPU":
         # ranks compile and save for minutes while others wait in a collective
         os.environ.setdefault("HCCL_EXEC_TIMEOUT", "7200")
