@@ -9,7 +9,8 @@ case "${1:-}" in
 usage: bash tests/same_as.sh REV [--only CASE ...] [--list]
 
 Runs the cases of tests/same_as.py in a worktree of REV and in this one. Compares metrics.jsonl (without times),
-completions, weights and optimizer moments bit for bit. Exit code 1 if any differs. About 12 minutes on two cores.
+completions, weights and optimizer moments bit for bit. Exit code 1 if any differs. A quarter of an hour on two cores.
+A version without native kernels is compared without them.
 
 examples:
   bash tests/same_as.sh HEAD~1
@@ -23,4 +24,9 @@ export PATH="$PWD/.venv/bin:$PATH"
 scratch="$(mktemp -d)"
 trap 'git worktree remove --force "$scratch/tree" 2>/dev/null || true; rm -rf "$scratch"' EXIT
 git worktree add --quiet --detach "$scratch/tree" "$revision"
+if [ -d "$scratch/tree/mindrlhf_lite/native" ]; then
+    for tree in "$PWD" "$scratch/tree"; do (cd "$tree" && python -m mindrlhf_lite.native.build); done
+else
+    export MINDRLHF_NATIVE_ISA=none
+fi
 python tests/same_as.py "$scratch/tree" "$scratch/runs" --name "$revision" "$@"

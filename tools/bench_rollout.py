@@ -150,6 +150,8 @@ def own_engine(name: str, folder: str, prompts: list) -> Callable[[], int]:
     """The native engine, or vLLM on MindSpore."""
     from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.models.hf_weights import load_weights
+    from mindrlhf_lite.models.precision import Precision
+    from mindrlhf_lite.native.library import set_up
     from mindrlhf_lite.parallel.mesh import Mesh
     from mindrlhf_lite.rollout.protocol import RolloutEngine
     from mindrlhf_lite.shapes.model_config import ModelConfig
@@ -157,7 +159,9 @@ def own_engine(name: str, folder: str, prompts: list) -> Callable[[], int]:
 
     Mesh()  # MindSpore's context, as in training
     shape, length = ModelConfig.from_dir(folder), 200 + NEW_TOKENS
-    model = Decoder(shape, load_weights(folder, shape), False, length)
+    set_up()
+    precision = Precision.here("float32", is_native=name == "native")
+    model = Decoder(shape, load_weights(folder, shape), False, length, precision=precision)
     engine: RolloutEngine
     if name == "native":
         from mindrlhf_lite.rollout.native import NativeEngine

@@ -73,7 +73,6 @@ def evaluate(model: str, args: argparse.Namespace, temperature: float, verifier:
     from mindrlhf_lite.data.records import read_file
     from mindrlhf_lite.evaluation.accuracy import EVALUATION_STREAM, question_rows
     from mindrlhf_lite.inference.model_folder import load_model_folder
-    from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.parallel.mesh import Mesh
     from mindrlhf_lite.rewards.reward_function import RewardFunction
     from mindrlhf_lite.rollout.groups import generate_groups
@@ -96,7 +95,7 @@ def evaluate(model: str, args: argparse.Namespace, temperature: float, verifier:
     header.check(folder.tokenizer, model, args.dataset)
     length = min(max(len(prompt.ids) for prompt in prompts) + args.max_tokens, folder.config.max_position_embeddings)
     Mesh()
-    engine = NativeEngine(Decoder(folder.config, folder.weights, False, length), args.max_num_seqs, length)
+    engine = NativeEngine(folder.decoder(length), args.max_num_seqs, length)
     sampling = SamplingParams(args.max_tokens, temperature=temperature, stop_token_ids=folder.stop_token_ids)
     with Progress(len(prompts) * args.k, "completion", f"evaluating {Path(model).name}") as progress:
         seeds = [(args.seed, EVALUATION_STREAM, prompt.index) for prompt in prompts]

@@ -97,7 +97,6 @@ def chat(args: argparse.Namespace) -> None:
     from mindrlhf_lite.data.templates import load_template
     from mindrlhf_lite.inference.chat import Conversation
     from mindrlhf_lite.inference.model_folder import load_model_folder
-    from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.parallel.mesh import Mesh
     from mindrlhf_lite.rollout.native import NativeEngine
 
@@ -118,7 +117,7 @@ def chat(args: argparse.Namespace) -> None:
             "no place for it"
         )
     Mesh()
-    engine = NativeEngine(Decoder(folder.config, folder.weights, False, length), 1, length)
+    engine = NativeEngine(folder.decoder(length), 1, length)
     form = args.prompt_type or (
         "the whole conversation is the prompt"
         if conversation.remembers
@@ -180,7 +179,6 @@ def complete_file(args: argparse.Namespace) -> None:
         raise UserError("--input and --output are needed, or --chat")
     from mindrlhf_lite.commands.progress import Progress
     from mindrlhf_lite.inference.model_folder import ids_of, load_model_folder, read_rows
-    from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.observe.writers import write_atomically
     from mindrlhf_lite.parallel.mesh import Mesh
     from mindrlhf_lite.rollout.native import NativeEngine
@@ -204,7 +202,7 @@ def complete_file(args: argparse.Namespace) -> None:
         )
     Mesh()
     num_slots = min(args.max_num_seqs, len(requests) * args.n)
-    engine = NativeEngine(Decoder(folder.config, folder.weights, False, length), num_slots, length)
+    engine = NativeEngine(folder.decoder(length), num_slots, length)
     with Progress(len(requests) * args.n, "completion", "generating") as progress:
         groups = engine.generate(requests, sampling, progress.update)
     lines = [

@@ -92,6 +92,11 @@ class Config:
         context = self.context
         return context.fused_kernels and context.device_target == "Ascend" and self.dtypes(role)[0] != "float32"
 
+    def wants_native_kernels(self, role: str) -> bool:
+        """Whether the models of a role compute with the CPU's own operators, where they are built."""
+        is_wanted = self.context.native_kernels == "auto" and self.context.device_target == "CPU"
+        return is_wanted and self.dtypes(role) == ("float32", "float32")
+
     @property
     def engine_copies_weights(self) -> bool:
         """Whether the rollout engine computes with a copy of its own of the weights that a reshard gives it."""

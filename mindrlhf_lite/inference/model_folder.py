@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,8 +16,12 @@ from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.files.json_file import parse_json
 from mindrlhf_lite.files.text_file import check_is_text, read_text
 from mindrlhf_lite.models.hf_weights import load_weights
+from mindrlhf_lite.native.library import set_up
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.types import TrainSequence
+
+if TYPE_CHECKING:
+    from mindrlhf_lite.models.decoder import Decoder
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,15 @@ class ModelFolder:
     weights: dict[str, np.ndarray]
     tokenizer: Tokenizer
     stop_token_ids: tuple[int, ...]
+
+    def decoder(self, max_length: int) -> Decoder:
+        """A frozen model of it, with native kernels where there are any. Call it after the Mesh is there."""
+        from mindrlhf_lite.models.decoder import Decoder
+        from mindrlhf_lite.models.precision import Precision
+
+        set_up()
+        precision = Precision.here("float32", is_native=True)
+        return Decoder(self.config, self.weights, False, max_length, precision=precision)
 
 
 def load_model_folder(path: str) -> ModelFolder:
@@ -99,14 +112,13 @@ def as_train_sequences(rows: Sequence[dict[str, Any]], source: str, folder: Mode
 
 def score_sequences(sequences: Sequence[TrainSequence], folder: ModelFolder, rows_at_once: int) -> list[np.ndarray]:
     """Logprobs of every sequence's completion tokens, float32, in order; shows a progress bar."""
-    from mindrlhf_lite.models.decoder import Decoder
     from mindrlhf_lite.scoring.batches import make_microbatch, pack
     from mindrlhf_lite.scoring.scorer import LogprobScorer
     from mindrlhf_lite.shapes.streams import StreamShapes
 
     longest = max(len(sequence.token_ids) for sequence in sequences)
     shapes = StreamShapes(rows_at_once * longest, longest)
-    scorer = LogprobScorer(Decoder(folder.config, folder.weights, False, longest))
+    scorer = LogprobScorer(folder.decoder(longest))
     results: list[np.ndarray] = [np.empty(0, np.float32)] * len(sequences)
     with Progress(len(sequences), "row", "scoring") as progress:
         for indices in pack(sequences, shapes):

@@ -28,6 +28,7 @@ from mindrlhf_lite.learner.loss_scale import LossScale
 from mindrlhf_lite.learner.shards import GatherShards, GatherWhole, Round
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.zeros import zeros
+from mindrlhf_lite.native import operators
 from mindrlhf_lite.parallel.collectives import plan_buckets
 from mindrlhf_lite.parallel.layout import buffers_at
 from mindrlhf_lite.parallel.mesh import Axis
@@ -95,6 +96,7 @@ class AdamW:
         self._gathers = [self._gather_of(part, mesh.data) for part in self.parts]
         self._gather_whole = GatherWhole(mesh.data if any(self._is_cut) else None)
         self._whole_gradients = WholeGradients(model, self.gradients)
+        self._native = [self._native_update(part) for part in self.parts] if model.precision.has_native_kernels else []
         self.observer: Callable[[], None] | None = None  # is called while `gradients` are whole
 
     def _allocate(self, on_host: bool) -> None:
@@ -162,6 +164,13 @@ class AdamW:
                 self._update(part, numbers)
         return norm
 
+    def _native_update(self, part: range) -> operators.AdamW | None:
+        """Of a part; None where a data rank has rows of it, which no operator cuts out."""
+        if any(self._is_cut[i] for i in part):
+            return None
+        of_each = (self._updated, self.first_moment, self.second_moment, self.gradients)
+        return operators.AdamW([state[i] for i in part for state in of_each])
+
     def _numbers(self, lr: float, norm: float) -> tuple[Tensor, ...]:
         """What the fused kernel takes in the update that begins: rate, both betas, epsilon, decay of matrices and of
         the others, what gradients are multiplied by.
@@ -178,6 +187,11 @@ class AdamW:
 
     def _update(self, part: int, numbers: tuple[Tensor, ...]) -> None:
         rate, beta1, beta2, eps, decay, no_decay, scale = numbers
+        if self._native and (update := self._native[part]) is not None:
+            decays = [float(self._decays[i]) for i in self.parts[part]]
+            used = [float(each.asnumpy()) for each in (rate, beta1, beta2, eps, decay, scale)]
+            update(Tensor(np.array([*used, *decays], np.float32)))
+            return
         for index in self.parts[part]:
             weight, gradient, (start, stop) = self._updated[index], self.gradients[index], self._rows[index]
             own = gradient if stop - start == gradient.shape[0] else gradient[start:stop]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import mindspore as ms
-from mindspore import Parameter, ParameterTuple, Tensor, jit, mutable, nn, ops
+from mindspore import Parameter, ParameterTuple, Tensor, jit, mutable, ops
 
 from mindrlhf_lite.models.decoder import Decoder
+from mindrlhf_lite.native import operators
 from mindrlhf_lite.parallel.collectives import SumOverAxis
+from mindrlhf_lite.parallel.compiled import CompiledCell
 from mindrlhf_lite.parallel.layout import EMBEDDING, HEAD
 from mindrlhf_lite.parallel.mesh import Axis
 from mindrlhf_lite.shapes.parameters import parameter_specs
@@ -52,11 +54,11 @@ class GradientSums:
         return cls(kv, norms, ends, tuple(counts(i, name) for i, name in enumerate(names)))
 
 
-class _SumSome(nn.Cell):
+class _SumSome(CompiledCell):
     """Sums some accumulators over an axis in place."""
 
     def __init__(self, gradients: list[Parameter], axis: Axis | None):
-        super().__init__(auto_prefix=False)
+        super().__init__()
         self.gradients = ParameterTuple(gradients)
         self.sum_over_ranks = SumOverAxis(axis, [g.shape for g in gradients])
 
@@ -67,7 +69,7 @@ class _SumSome(nn.Cell):
         return ops.zeros((1,), ms.float32)
 
 
-class _SquaredNorm(nn.Cell):
+class _SquaredNorm(CompiledCell):
     """Of gradients that are arguments: one graph for all layers."""
 
     @jit
@@ -78,9 +80,9 @@ class _SquaredNorm(nn.Cell):
         return total
 
 
-class _SumOfNumber(nn.Cell):
+class _SumOfNumber(CompiledCell):
     def __init__(self, axis: Axis | None):
-        super().__init__(auto_prefix=False)
+        super().__init__()
         self.sum_over_ranks = SumOverAxis(axis, [(1,)])
 
     @jit
@@ -98,6 +100,15 @@ def _by_layer(model: Decoder, gradients: Sequence[Parameter], counts: Sequence[b
     return list(groups.values())
 
 
+def _squares_of(model: Decoder, gradients: Sequence[Parameter], counts: Sequence[bool]) -> Callable[[], list[Tensor]]:
+    """What gives sums of squares that together are those of all gradients that count, [1] each."""
+    if model.precision.has_native_kernels:
+        of_all = operators.SumOfSquares([gradient for gradient, counted in zip(gradients, counts) if counted])
+        return lambda: [of_all()]
+    groups, of_group = _by_layer(model, gradients, counts), _SquaredNorm()
+    return lambda: [of_group(mutable(tuple(group))) for group in groups]
+
+
 class WholeGradients:
     """Args: gradients: accumulators of the model's trained parameters, in order."""
 
@@ -110,13 +121,12 @@ class WholeGradients:
             (sums.over_ends, mesh.ends),
         )
         self._sums = [_SumSome([gradients[i] for i in chosen], axis) for chosen, axis in axes if chosen and axis]
-        self._counted = _by_layer(model, gradients, sums.counts)
-        self._squared_norm, self._sum_over_replica = _SquaredNorm(), _SumOfNumber(mesh.replica)
+        self._sum_over_replica = _SumOfNumber(mesh.replica)
+        self._squares = _squares_of(model, gradients, sums.counts)
 
     def norm(self) -> float:
         """Sums the gradients over ranks, in place, and returns their global norm."""
         for sum_some in self._sums:
             sum_some()
-        squares = [self._squared_norm(mutable(tuple(group))) for group in self._counted]
-        square = Tensor([sum(float(each.asnumpy()[0]) for each in squares)], ms.float32)
+        square = Tensor([sum(float(each.asnumpy()[0]) for each in self._squares())], ms.float32)
         return math.sqrt(self._sum_over_replica(square).asnumpy()[0])

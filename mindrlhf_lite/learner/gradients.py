@@ -14,6 +14,8 @@ from mindspore import Parameter, ParameterTuple, Tensor, jit, mutable, nn, ops, 
 from mindrlhf_lite.learner.loss import Loss
 from mindrlhf_lite.models.decoder import Decoder, DecoderLayer
 from mindrlhf_lite.models.precision import full
+from mindrlhf_lite.native import operators
+from mindrlhf_lite.parallel.compiled import CompiledCell
 from mindrlhf_lite.parallel.layout import EMBEDDING
 from mindrlhf_lite.parallel.pipeline_schedule import Work, one_forward_one_backward
 from mindrlhf_lite.scoring.batches import MicroBatch
@@ -30,11 +32,11 @@ class _LayerAgain(nn.Cell):
         return output
 
 
-class _LayerBackward(nn.Cell):
+class _LayerBackward(CompiledCell):
     """Args: trained: places of the weights whose gradients are wanted."""
 
     def __init__(self, layer: DecoderLayer, trained: tuple[int, ...]):
-        super().__init__(auto_prefix=False)
+        super().__init__()
         self.layer, self.again, self.trained = layer, _LayerAgain(layer), trained
         self.product = ops.GradOperation(get_all=True, sens_param=True)
 
@@ -43,6 +45,9 @@ class _LayerBackward(nn.Cell):
         """Args: kept: of the forward pass; what is missing runs again. Returns (gradient of x, gradients of the trained
         weights, float32 ...).
         """
+        return self.gradients_of(x, weights, attention, kept, gradient)
+
+    def gradients_of(self, x: Tensor, weights: tuple, attention: tuple, kept: tuple, gradient: Tensor) -> tuple:
         known = kept
         if len(kept) <= self.layer.num_products:
             known = self.layer.run(x, weights, attention, kept)[1]
@@ -51,6 +56,24 @@ class _LayerBackward(nn.Cell):
         for place in self.trained:
             own += (full(gradients[1][place]),)
         return (gradients[0], *own)
+
+
+class _NativeLayerBackward(_LayerBackward):
+    """`_LayerBackward` that adds the weights' gradients to their sums itself: an operator called by itself takes longer
+    than the work of a small layer.
+    """
+
+    def __init__(self, layer: DecoderLayer, trained: tuple[int, ...]):
+        super().__init__(layer, trained)
+        self.add_to = operators.AddTo()
+
+    @jit
+    def construct(
+        self, x: Tensor, weights: tuple, attention: tuple, kept: tuple, gradient: Tensor, sums: tuple
+    ) -> Tensor:
+        """Returns the gradient of x."""
+        found = self.gradients_of(x, weights, attention, kept, gradient)
+        return ops.depend(found[0], self.add_to(sums, found[1:]))
 
 
 class _Placed(nn.Cell):
@@ -62,13 +85,13 @@ class _Placed(nn.Cell):
         return self.model.placed(embedded, token_ids)
 
 
-class _EmbeddingGradient(nn.Cell):
+class _EmbeddingGradient(CompiledCell):
     """Adds the embedding's gradient to its accumulator, row by row in place: nothing as large as the vocabulary is
     made beside it.
     """
 
     def __init__(self, model: Decoder, accumulator: Any):
-        super().__init__(auto_prefix=False)
+        super().__init__()
         self.model, self.placed, self.accumulator = model, _Placed(model), accumulator
         self.product, self.add_rows = ops.GradOperation(sens_param=True), ops.ScatterAdd(use_locking=True)
 
@@ -80,7 +103,7 @@ class _EmbeddingGradient(nn.Cell):
         return ops.depend(gradient[0, 0], self.add_rows(self.accumulator, rows, own))
 
 
-class _LossGradients(nn.Cell):
+class _LossGradients(CompiledCell):
     """Adds the gradients of what follows the last layer to their accumulators.
 
     Args:
@@ -88,7 +111,7 @@ class _LossGradients(nn.Cell):
     """
 
     def __init__(self, loss: nn.Cell, weights: ParameterTuple, accumulators: ParameterTuple):
-        super().__init__(auto_prefix=False)
+        super().__init__()
         self.accumulators = accumulators
         self.loss_and_gradients = value_and_grad(loss, 0, weights, has_aux=True)
 
@@ -101,11 +124,11 @@ class _LossGradients(nn.Cell):
         return (input_gradient, *outputs[1:])
 
 
-class _LossOfFrozenWeights(nn.Cell):
+class _LossOfFrozenWeights(CompiledCell):
     """`_LossGradients` where none of the loss's weights is trained."""
 
     def __init__(self, loss: nn.Cell):
-        super().__init__(auto_prefix=False)
+        super().__init__()
         self.loss_and_gradient = value_and_grad(loss, 0, None, has_aux=True)
 
     @jit
@@ -142,7 +165,10 @@ class StagedGradients:
         for layer in model.layers:
             trained = tuple(place for place, weight in enumerate(layer.weights) if weight.name in sums)
             if (layer.kind, trained) not in self._graphs:
-                self._graphs[layer.kind, trained] = _LayerBackward(layer, trained)
+                adds_up = model.precision.has_native_kernels and trained
+                self._graphs[layer.kind, trained] = (_NativeLayerBackward if adds_up else _LayerBackward)(
+                    layer, trained
+                )
             self._backward.append(self._graphs[layer.kind, trained])
         self._add_embedding_gradient: _EmbeddingGradient | None = None
         if self.mesh.is_first_stage and EMBEDDING in sums:
@@ -191,8 +217,11 @@ class StagedGradients:
         """Adds the gradients of this stage's weights, and empties the tape. Returns that of the stage's input."""
         stage = zip(self.model.layers, self._backward, self._sums_of_layers, strict=True)
         for layer, backward, sums in reversed(list(stage)):
-            weights = mutable(tuple(layer.weights))
-            gradient, *own = backward(tape.inputs.pop(), weights, tape.attention, tape.kept.pop(), gradient)
+            inputs = (tape.inputs.pop(), mutable(tuple(layer.weights)), tape.attention, tape.kept.pop(), gradient)
+            if isinstance(backward, _NativeLayerBackward):
+                gradient = backward(*inputs, mutable(tuple(sums)))
+                continue
+            gradient, *own = backward(*inputs)
             for accumulator, part in zip(sums, own, strict=True):
                 ops.assign_add(accumulator, part)
         if self._add_embedding_gradient is not None:

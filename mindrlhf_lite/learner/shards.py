@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, ParameterTuple, Tensor, jit, nn, ops
+from mindspore import Parameter, ParameterTuple, Tensor, jit, ops
 
 from mindrlhf_lite.models.precision import Precision, to_storage
 from mindrlhf_lite.parallel.collectives import GatherRows, plan_buckets
+from mindrlhf_lite.parallel.compiled import CompiledCell
 from mindrlhf_lite.parallel.mesh import Axis
 
 
-class GatherShards(nn.Cell):
+class GatherShards(CompiledCell):
     """Assembles weights from the rows that each data-parallel rank has updated, in buckets of the weights' type."""
 
     def __init__(self, weights: list[Parameter], shards: list[Parameter], axis: Axis | None, precision: Precision):
-        super().__init__(auto_prefix=False)
+        super().__init__()
         self.weights, self.shards = ParameterTuple(weights), ParameterTuple(shards)
         self.sizes = tuple(int(np.prod(shard.shape)) for shard in shards)
         self.shapes = tuple(tuple(weight.shape) for weight in weights)
@@ -38,11 +39,11 @@ class GatherShards(nn.Cell):
         return ops.zeros((1,), ms.float32)
 
 
-class GatherWhole(nn.Cell):
+class GatherWhole(CompiledCell):
     """All rows of a parameter from the data-parallel ranks' shares; for checkpoints."""
 
     def __init__(self, axis: Axis | None):
-        super().__init__(auto_prefix=False)
+        super().__init__()
         self.gather = GatherRows(axis)
 
     @jit
@@ -50,11 +51,11 @@ class GatherWhole(nn.Cell):
         return self.gather(shard)
 
 
-class Round(nn.Cell):
+class Round(CompiledCell):
     """What a model stores of a master."""
 
     def __init__(self, precision: Precision):
-        super().__init__(auto_prefix=False)
+        super().__init__()
         self.to_storage = to_storage(precision)
 
     @jit

@@ -48,13 +48,17 @@ class GroupedQueryAttention(Block):
         self.known_attention = kernels.known_attention(precision, self.num_heads)
         self.gather_keys, self.gather_values = gather_tokens(mesh.context), gather_tokens(mesh.context)
 
-    def _heads(
-        self, projected: Tensor, weights: tuple, bias: int | None, norm: int | None, batch: int, length: int, heads: int
-    ) -> Tensor:
+    def _biased(self, projected: Tensor, weights: tuple, bias: int | None, norm: int | None) -> Tensor:
         if bias is not None:
             projected = self.low(_bias_add(projected, self.low_weight(weights[bias])))
         if norm is not None:
             projected = self.norm(projected.reshape(-1, self.head_dim), weights[norm])
+        return projected
+
+    def _heads(
+        self, projected: Tensor, weights: tuple, bias: int | None, norm: int | None, batch: int, length: int, heads: int
+    ) -> Tensor:
+        projected = self._biased(projected, weights, bias, norm)
         return projected.reshape(batch, length, heads, self.head_dim).transpose(0, 2, 1, 3)
 
     def _products(self, x: Tensor, weights: tuple) -> tuple[Tensor, Tensor, Tensor]:

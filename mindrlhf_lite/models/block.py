@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, nn
 
 from mindrlhf_lite.models.kernels import kernels_of
 from mindrlhf_lite.models.packed_attention import Known
@@ -16,18 +16,6 @@ from mindrlhf_lite.models.precision import Precision, to_compute, weight_to_comp
 from mindrlhf_lite.parallel.collectives import enter_tensor_parallel, leave_tensor_parallel
 from mindrlhf_lite.parallel.mesh import RoleMesh
 from mindrlhf_lite.shapes.model_config import ModelConfig
-
-
-class Product(nn.Cell):
-    """x weight^T in the compute type. What is added to a product (an adapter) is added here."""
-
-    def __init__(self, precision: Precision, is_trained: bool):
-        super().__init__(auto_prefix=False)
-        self.low, self.low_weight = to_compute(precision), weight_to_compute(precision, is_trained)
-        self.linear = ops.MatMul(transpose_b=True)
-
-    def construct(self, x: Tensor, weight: Tensor) -> Tensor:
-        return self.low(self.linear(x, self.low_weight(weight)))
 
 
 class Block(nn.Cell):
@@ -50,10 +38,10 @@ class Block(nn.Cell):
     ):
         super().__init__(auto_prefix=False)
         self.low, self.low_weight = to_compute(precision), weight_to_compute(precision, is_trained)
-        self.product, self.known = Product(precision, is_trained), Known()
         self.enter = enter_tensor_parallel(mesh.tensor, is_sequence_split)
         self.leave = leave_tensor_parallel(mesh.tensor, is_sequence_split)
         self.kernels = kernels_of(precision, config.head_dim)
+        self.product, self.known = self.kernels.product(precision, is_trained), Known()
         self.normalise, self.input_norm = (
             self.kernels.norm(precision, config.rms_norm_eps),
             places[self.input_norm_name],

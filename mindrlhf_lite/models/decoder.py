@@ -19,9 +19,9 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from mindrlhf_lite.models.attention import ATTENTIONS
-from mindrlhf_lite.models.block import Product
 from mindrlhf_lite.models.kernels import kernels_of
 from mindrlhf_lite.models.mlp import MLPS
+from mindrlhf_lite.models.native_attention import NATIVE_ATTENTIONS, spans_of
 from mindrlhf_lite.models.packed_attention import MASKED, key_rows, visibility_mask
 from mindrlhf_lite.models.precision import FLOAT32, Precision, full, to_compute, weight_to_compute
 from mindrlhf_lite.models.rotary import rotary_tables
@@ -74,7 +74,8 @@ class DecoderLayer(nn.Cell):
         places = {name.removeprefix(prefix): place for place, name in enumerate(names)}
         attention, mlp = self.kind
         shared = (config, places, mesh, is_sequence_split, precision, is_trained)
-        self.attention, self.mlp = ATTENTIONS[attention](*shared), MLPS[mlp](*shared)
+        attentions = NATIVE_ATTENTIONS if precision.has_native_kernels else ATTENTIONS
+        self.attention, self.mlp = attentions[attention](*shared), MLPS[mlp](*shared)
         self.num_products = self.attention.num_products + self.mlp.num_products
 
     def finish(self, x: Tensor, attended: Tensor, weights: tuple) -> Tensor:
@@ -129,8 +130,9 @@ class Decoder(nn.Cell):
         super().__init__(auto_prefix=False)
         self.config, self.max_length, self.mesh, self.precision = config, max_length, mesh, precision
         self.low, self.low_weight = to_compute(precision), weight_to_compute(precision, trainable)
-        self.product = Product(precision, trainable)
-        self.normalise = kernels_of(precision, config.head_dim).norm(precision, config.rms_norm_eps)
+        kernels = kernels_of(precision, config.head_dim)
+        self.product = kernels.product(precision, trainable)
+        self.normalise = kernels.norm(precision, config.rms_norm_eps)
         self.strategy = strategy or Strategy(mesh.dims)
         self.tensor_degree, self.is_first_stage = mesh.dims.tensor, mesh.is_first_stage
         self.is_sequence_split = is_sequence_split and mesh.tensor is not None
@@ -221,8 +223,13 @@ class Decoder(nn.Cell):
         self, positions: np.ndarray, segments: np.ndarray, prompts: np.ndarray, keys: np.ndarray, used: np.ndarray
     ) -> tuple[np.ndarray, ...]:
         """What every layer's attention over packed sequences takes: (cos, sin, cos * scale, sin * scale of the blocks,
-        rows, mask), of this rank's blocks. Args: as of `visibility_mask`, of the whole stream.
+        rows, mask), of this rank's blocks; with native kernels spans of this rank's tokens in the place of the last
+        two. Args: as of `visibility_mask`, of the whole stream.
         """
+        if self.precision.has_native_kernels:
+            tokens = self.own_part(len(positions))
+            cos, sin = (table[positions[tokens]] for table in self.rotary)
+            return cos, sin, cos * self.scale, sin * self.scale, spans_of(segments, prompts)[tokens]
         width, own = len(positions) // len(keys), self.own_part(len(keys))
         rows = key_rows(keys[own], width, self.num_kv_heads)
         mask = visibility_mask(positions, segments, prompts, keys, used)[own]

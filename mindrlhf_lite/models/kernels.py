@@ -1,9 +1,10 @@
-"""The places where a decoder layer is more than matrix products, in two forms of one meaning.
+"""What a decoder layer consists of, in three forms of one meaning.
 
 The plain form is built of operators that every device has, and is what the tests compute with. The fused one is one
 kernel of Ascend's each, for bfloat16 and float16: it keeps no attention probabilities and fewer float32 intermediates.
 No Ascend was at hand: fused kernels are compiled by the dry run (docs/ascend.md), their values were not seen.
-`context.fused_kernels: false` does without them.
+`context.fused_kernels: false` does without them. The native one is C++ for CPUs, in float32 (mindrlhf_lite/native);
+`context.native_kernels: off` does without it.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from mindspore.ops.auto_generate import (
 )
 
 from mindrlhf_lite.models.packed_attention import KnownAttention, PackedAttention, chosen
-from mindrlhf_lite.models.precision import Precision, full, to_compute
+from mindrlhf_lite.models.precision import Precision, full, to_compute, weight_to_compute
 from mindrlhf_lite.models.spread import spread
+from mindrlhf_lite.native import operators
 
 _batch_matmul = ops.BatchMatMul()
 _batch_matmul_tb = ops.BatchMatMul(transpose_b=True)
@@ -28,6 +30,25 @@ _mean = ops.ReduceMean(keep_dims=True)
 _rsqrt = ops.Rsqrt()
 _halves = ops.Split(-1, 2)
 _concat = ops.Concat(-1)
+
+
+class Product(nn.Cell):
+    """x weight^T in the compute type."""
+
+    def __init__(self, precision: Precision, is_trained: bool):
+        super().__init__(auto_prefix=False)
+        self.low, self.low_weight = to_compute(precision), weight_to_compute(precision, is_trained)
+        self.linear = ops.MatMul(transpose_b=True)
+
+    def construct(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self.low(self.linear(x, self.low_weight(weight)))
+
+
+class NativeProduct(operators.Product):
+    """`Product` by the CPU's operators."""
+
+    def __init__(self, precision: Precision, is_trained: bool):
+        super().__init__()
 
 
 class Norm(nn.Cell):
@@ -41,6 +62,13 @@ class Norm(nn.Cell):
         x, weight = full(x), full(weight)
         normed = x * spread(_rsqrt(_mean(x * x, -1) + self.eps), x.shape)
         return self.low(normed * spread(weight.reshape(1, -1), x.shape))
+
+
+class NativeNorm(operators.Norm):
+    """`Norm` by the CPU's operators."""
+
+    def __init__(self, precision: Precision, eps: float):
+        super().__init__(eps)
 
 
 class FusedNorm(nn.Cell):
@@ -88,6 +116,13 @@ class Gate(nn.Cell):
 
     def construct(self, gate: Tensor, up: Tensor) -> Tensor:
         return self.low(ops.silu(full(gate)) * full(up))
+
+
+class NativeGate(operators.Gate):
+    """`Gate` by the CPU's operators."""
+
+    def __init__(self, precision: Precision):
+        super().__init__()
 
 
 class FusedGate(nn.Cell):
@@ -250,8 +285,9 @@ def _of_blocks(query: Tensor, key: Tensor, value: Tensor, rows: Tensor, mask: Te
 
 @dataclass(frozen=True)
 class Kernels:
-    """One form: the cell of each place."""
+    """One form: the cell of each place. What attention the native one has, models/native_attention.py says."""
 
+    product: type[nn.Cell]
     norm: type[nn.Cell]
     rotary: type[nn.Cell]
     gate: type[nn.Cell]
@@ -261,8 +297,10 @@ class Kernels:
     decode_attention: type[nn.Cell]
 
 
-PLAIN = Kernels(Norm, Rotary, Gate, CausalAttention, PackedAttention, KnownAttention, DecodeAttention)
+PLAIN = Kernels(Product, Norm, Rotary, Gate, CausalAttention, PackedAttention, KnownAttention, DecodeAttention)
+NATIVE = replace(PLAIN, product=NativeProduct, norm=NativeNorm, gate=NativeGate)
 FUSED_KERNELS = Kernels(
+    Product,
     FusedNorm,
     FusedRotary,
     FusedGate,
@@ -275,6 +313,8 @@ FUSED_KERNELS = Kernels(
 
 def kernels_of(precision: Precision, head_dim: int) -> Kernels:
     """The form for a model. The attention kernels take heads of a multiple of 16 numbers only."""
+    if precision.has_native_kernels:
+        return NATIVE
     if not precision.has_fused_kernels:
         return PLAIN
     if head_dim % 16:

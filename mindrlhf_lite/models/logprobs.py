@@ -14,8 +14,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from mindrlhf_lite.models.block import Product
 from mindrlhf_lite.models.decoder import Decoder
+from mindrlhf_lite.models.kernels import Product
+from mindrlhf_lite.models.native_logprobs import NativeTokenLogprobs
 from mindrlhf_lite.models.precision import FLOAT32, Precision, full, to_compute, weight_to_compute
 from mindrlhf_lite.models.spread import spread
 from mindrlhf_lite.parallel.collectives import MaxOverAxis, _sum_of, gather_tokens, join_tokens
@@ -223,13 +224,11 @@ class SlotLogprobs(nn.Cell):
         super().__init__(auto_prefix=False)
         mesh = model.mesh
         self.model, self.parts, self.index = model, mesh.dims.context, mesh.context_index
-        self.token_logprobs = TokenLogprobs(
-            model.config.vocab_size,
-            mesh.tensor,
-            has_entropy_gradient=has_entropy_gradient,
-            precision=model.precision,
-            is_trained=is_trained,
-            temperature=temperature,
+        size, axis, precision = model.config.vocab_size, mesh.tensor, model.precision
+        self.token_logprobs: nn.Cell = (
+            NativeTokenLogprobs(size, axis, has_entropy_gradient, temperature)
+            if precision.has_native_kernels
+            else TokenLogprobs(size, axis, 0, has_entropy_gradient, precision, is_trained, temperature)
         )
         self.gather_hidden = gather_tokens(mesh.context)
         self.join_logprobs, self.join_entropy = join_tokens(mesh.context), join_tokens(mesh.context)

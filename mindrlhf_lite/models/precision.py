@@ -17,6 +17,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from mindrlhf_lite.models.stored_numbers import narrow_bfloat16, widen_bfloat16
+from mindrlhf_lite.native.library import library
 
 
 @dataclass(frozen=True)
@@ -27,18 +28,19 @@ class Precision:
         compute: of matrix products and of what passes between them.
         param: of the parameters.
         is_emulated: bfloat16 as rounded float32.
-        has_fused_kernels: see models/kernels.py.
+        has_fused_kernels, has_native_kernels: see models/kernels.py.
     """
 
     compute: str = "float32"
     param: str = "float32"
     is_emulated: bool = False
     has_fused_kernels: bool = False
+    has_native_kernels: bool = False
 
     @staticmethod
-    def here(compute: str, param: str = "", is_fused: bool = False) -> Precision:
-        """On the device that is set. Args: param: "" is `compute`; is_fused: whether fused kernels are wanted where
-        there are any.
+    def here(compute: str, param: str = "", is_fused: bool = False, is_native: bool = False) -> Precision:
+        """On the device that is set. Args: param: "" is `compute`; is_fused, is_native: whether such kernels are wanted
+        where there are any.
         """
         param, is_cpu = param or compute, ms.get_context("device_target") == "CPU"
         return Precision(
@@ -46,6 +48,7 @@ class Precision:
             param,
             is_emulated=is_cpu and "bfloat16" in (compute, param),
             has_fused_kernels=is_fused and not is_cpu and compute != "float32",
+            has_native_kernels=is_native and is_cpu and compute == param == "float32" and library().path != "",
         )
 
     def _type(self, name: str) -> ms.Type:

@@ -19,6 +19,7 @@ from mindrlhf_lite.learner.trained_model import TrainedModel
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.hf_weights import WeightReader
 from mindrlhf_lite.models.precision import Precision
+from mindrlhf_lite.native.library import library, set_up, threads_of_a_rank
 from mindrlhf_lite.parallel.layout import Strategy, buffers_of_rank, fill_buffers
 from mindrlhf_lite.parallel.mesh import Mesh
 from mindrlhf_lite.reshard.executor import Resharder
@@ -31,6 +32,23 @@ from mindrlhf_lite.scoring.stages import Keeps
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.swap.phases import optimizer_part
 from mindrlhf_lite.swap.residency import Contents, Residency
+
+
+def kernels_of_run(config: Config) -> str:
+    """What its models compute with on CPU, in words; "" elsewhere. Call it after MindSpore is imported."""
+    if config.context.device_target != "CPU":
+        return ""
+    if config.context.native_kernels == "off":
+        return "MindSpore's (context.native_kernels=off)"
+    roles = [role.name for role in config.roles if role.is_used(config)]
+    others = [name for name in roles if not config.wants_native_kernels(name)]
+    if len(others) == len(roles):
+        return "MindSpore's (native ones are for float32)"
+    if not (found := library()).path:
+        return f"MindSpore's (native ones: {found.why_not})"
+    partly = f"; {', '.join(others)}: MindSpore's" if others else ""
+    return f"native, {found.isa}, {threads_of_a_rank()} thread(s), products in {config.context.cpu_products}{partly}"
+
 
 OPTIMIZERS = {"adamw": AdamW}  # by actor_config.optimizer.type
 
@@ -57,7 +75,11 @@ class _Builder:
         return role_strategies(self.config, self.mesh.world_size)
 
     def precision(self, role: RoleSpec) -> Precision:
-        return Precision.here(*self.config.dtypes(role.name), self.config.has_fused_kernels(role.name))
+        config = self.config
+        if config.wants_native_kernels(role.name):
+            set_up(config.context.cpu_products)
+        fused = config.has_fused_kernels(role.name)
+        return Precision.here(*config.dtypes(role.name), fused, config.wants_native_kernels(role.name))
 
     def is_sequence_split(self, role: RoleSpec) -> bool:
         parallel = role.section_of(self.config).parallel_config

@@ -20,7 +20,14 @@ from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.packed_attention import MASKED
 from mindrlhf_lite.rollout.graph_draw import Drawing
 from mindrlhf_lite.rollout.host_draw import Draw, TokenHistory, sample, uniforms
-from mindrlhf_lite.rollout.native_graphs import Decode, Prefill, allocate_cache, cache_views
+from mindrlhf_lite.rollout.native_graphs import (
+    Decode,
+    NativeDecode,
+    NativePrefill,
+    Prefill,
+    allocate_cache,
+    cache_views,
+)
 from mindrlhf_lite.rollout.protocol import OnFinished
 from mindrlhf_lite.shapes.buckets import default_buckets, round_up
 from mindrlhf_lite.types import Completion, FinishReason, GenerateRequest, SamplingParams
@@ -57,8 +64,9 @@ class NativeEngine:
     def __init__(self, model: Decoder, num_slots: int, cache_length: int, length_buckets: Sequence[int] = ()):
         self.model, self.num_slots, self.cache_length = model, num_slots, cache_length
         self._buckets = tuple(length_buckets) or default_buckets(cache_length)
-        self._prefill = Prefill(model, cache_length)
-        self._decoders: dict[tuple[tuple[int, ...], Drawing], Decode] = {}
+        self.is_native = model.precision.has_native_kernels
+        self._prefill = (NativePrefill if self.is_native else Prefill)(model, cache_length)
+        self._decoders: dict[tuple[tuple[int, ...], Drawing], Decode | NativeDecode] = {}
         self._caches = allocate_cache(model, num_slots, cache_length)
 
     @property
@@ -92,13 +100,17 @@ class NativeEngine:
                 )
         return _Batch(self, requests, sampling, self._caches, progress, on_token).run()
 
-    def decoder(self, stop_token_ids: tuple[int, ...], drawing: Drawing) -> Decode:
+    def decoder(self, stop_token_ids: tuple[int, ...], drawing: Drawing) -> Decode | NativeDecode:
         """The decode graph for a set of stop tokens, built once."""
         key = (stop_token_ids, drawing)
         if key not in self._decoders:
             stop_bias = np.zeros(self.model.config.vocab_size, np.float32)
             stop_bias[list(stop_token_ids)] = MASKED
-            self._decoders[key] = Decode(self.model, self.num_slots, self.cache_length, stop_bias, drawing)
+            self._decoders[key] = (
+                NativeDecode(self.model, self._caches, stop_bias, drawing)
+                if self.is_native
+                else Decode(self.model, self.num_slots, self.cache_length, stop_bias, drawing)
+            )
         return self._decoders[key]
 
     def round_up(self, length: int) -> int:
@@ -160,7 +172,11 @@ class _Batch:
         self.decode = engine.decoder(tuple(sorted(sampling.stop_token_ids)), Drawing.of(sampling))
         self.stops = frozenset(sampling.stop_token_ids)
         self.inverse_temperature = Tensor([1.0 / sampling.temperature if sampling.temperature > 0 else 1.0], ms.float32)
-        self.views = mutable(cache_views(caches, engine.num_slots, engine.model.num_kv_heads))
+        self.of_cache = (
+            ()
+            if engine.is_native
+            else (mutable(cache_views(caches, engine.num_slots, engine.model.num_kv_heads)), *caches)
+        )
         self.token_ids, self.positions = np.zeros(engine.num_slots, np.int32), np.zeros(engine.num_slots, np.int32)
 
     def run(self) -> list[list[Completion]]:
@@ -194,7 +210,7 @@ class _Batch:
             uniform[slot] = sequence.uniforms[len(sequence.token_ids)]
             forbid_stop[slot] = len(sequence.token_ids) < self.sampling.min_tokens
         arrays = (self.token_ids, self.positions, uniform, forbid_stop)
-        outputs = self.decode(*(Tensor(array) for array in arrays), self.inverse_temperature, self.views, *self.caches)
+        outputs = self.decode(*(Tensor(array) for array in arrays), self.inverse_temperature, *self.of_cache)
         tokens, logprobs, engine_logprobs = (output.asnumpy() for output in outputs)
         if self.sampling.has_filters:
             drawn = sample(tokens[busy], [self._draw(slot, uniform[slot]) for slot in busy])

@@ -13,12 +13,15 @@ from collections.abc import Sequence
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, jit, mutable, nn, ops
+from mindspore import Parameter, Tensor, jit, mutable, ops
 
 from mindrlhf_lite.models.decoder import Decoder, DecoderLayer, causal_mask
 from mindrlhf_lite.models.kernels import kernels_of
+from mindrlhf_lite.models.native_attention import causal_spans
 from mindrlhf_lite.models.packed_attention import MASKED
 from mindrlhf_lite.models.zeros import zeros
+from mindrlhf_lite.native import operators
+from mindrlhf_lite.parallel.compiled import CompiledCell
 from mindrlhf_lite.rollout.graph_draw import Drawing, draw_greedily, draw_tokens
 
 _scatter_update = ops.ScatterUpdate()
@@ -44,9 +47,9 @@ def cache_views(caches: Sequence[Parameter], slots: int, kv_heads: int) -> tuple
     return tuple(cache.view(slots, kv_heads, -1, cache.shape[-1]) for cache in caches)
 
 
-class _PrefillBegin(nn.Cell):
+class _PrefillBegin(CompiledCell):
     def __init__(self, model: Decoder):
-        super().__init__(auto_prefix=False)
+        super().__init__()
         self.model = model
 
     @jit
@@ -56,11 +59,11 @@ class _PrefillBegin(nn.Cell):
         return (self.model.embed(token_ids.reshape(-1)), *self.model.tables(length), causal_mask(length))
 
 
-class _PrefillLayer(nn.Cell):
+class _PrefillLayer(CompiledCell):
     """One layer of a prefill; the weights are arguments, so that it is compiled once for all layers of a kind."""
 
     def __init__(self, layer: DecoderLayer):
-        super().__init__(auto_prefix=False)
+        super().__init__()
         self.layer = layer
 
     @jit
@@ -71,6 +74,64 @@ class _PrefillLayer(nn.Cell):
         query, key, value = self.layer.attention.project(x, weights, inputs[:4], batch, length)
         x = self.layer.finish(x, self.layer.attention.attend_causally(query, key, value, inputs[4]), weights)
         return x, ops.gather(key, source_rows, 0), ops.gather(value, source_rows, 0)
+
+
+class _NativePrefillBegin(CompiledCell):
+    def __init__(self, model: Decoder):
+        super().__init__()
+        self.model = model
+
+    @jit
+    def construct(self, token_ids: Tensor, positions: Tensor) -> tuple:
+        """token_ids, positions [P * T] -> (embedded tokens, cos, sin, scaled cos, scaled sin)."""
+        tables: tuple = ()
+        for table in (self.model.cos, self.model.sin, self.model.scaled_cos, self.model.scaled_sin):
+            tables += (ops.gather(table, positions, 0),)
+        return (self.model.embed(token_ids), *tables)
+
+
+class _NativePrefillLayer(CompiledCell):
+    """`_PrefillLayer` by the CPU's own operators."""
+
+    def __init__(self, layer: DecoderLayer):
+        super().__init__()
+        self.layer = layer
+
+    @jit
+    def construct(self, x: Tensor, weights: tuple, inputs: tuple, source_rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """inputs: tables [P * T, D], spans [P * T, 4]; source_rows [R * T]: of the tokens. Returns (x after the layer,
+        keys and values of those rows, [R * T, KV * D]).
+        """
+        attention = self.layer.attention
+        query, key, value = attention.project_by_token(x, weights, inputs[:4])
+        x = self.layer.finish(x, attention.attend(query, key, value, inputs[4])[0], weights)
+        return x, ops.gather(key, source_rows, 0), ops.gather(value, source_rows, 0)
+
+
+class NativePrefill:
+    """`Prefill` by the CPU's own operators."""
+
+    def __init__(self, model: Decoder, cache_length: int):
+        self.model, self.num_kv_heads, self.cache_length = model, model.num_kv_heads, cache_length
+        self._begin = _NativePrefillBegin(model)
+        self._graphs = {kind: _NativePrefillLayer(layer) for kind, layer in model.layers_by_kind().items()}
+
+    def run(self, token_ids: np.ndarray, source_rows: np.ndarray, slots: np.ndarray, caches: tuple) -> None:
+        """Args as of `Prefill.run`."""
+        prompts, length = token_ids.shape
+        pairs = slots[:, None, None] * self.num_kv_heads + np.arange(self.num_kv_heads)
+        places = pairs * self.cache_length + np.arange(length)[:, None]  # [R, T, KV]
+        at = Tensor(places.reshape(-1).astype(np.int32))
+        rows = Tensor((source_rows[:, None] * length + np.arange(length)).reshape(-1).astype(np.int32))
+        positions = np.tile(np.arange(length, dtype=np.int32), prompts)
+        x, *tables = self._begin(Tensor(token_ids.reshape(-1)), Tensor(positions))
+        shared = mutable((*tables, Tensor(causal_spans(prompts, length))))
+        num_layers = len(caches) // 2
+        for layer, key_cache, value_cache in zip(self.model.layers, caches[:num_layers], caches[num_layers:]):
+            x, keys, values = self._graphs[layer.kind](x, mutable(tuple(layer.weights)), shared, rows)
+            head_dim = key_cache.shape[-1]
+            _scatter_update(key_cache, at, keys.reshape(-1, head_dim))
+            _scatter_update(value_cache, at, values.reshape(-1, head_dim))
 
 
 class Prefill:
@@ -96,11 +157,11 @@ class Prefill:
             _scatter_update(value_cache, places, values)
 
 
-class Decode(nn.Cell):
+class Decode(CompiledCell):
     """One decoding step of all slots."""
 
     def __init__(self, model: Decoder, slots: int, cache_length: int, stop_bias: np.ndarray, drawing: Drawing):
-        super().__init__(auto_prefix=False)
+        super().__init__()
         self.model, self.slots, self.cache_length, self.drawing = model, slots, cache_length, drawing
         self.num_kv_heads, self.head_dim = model.num_kv_heads, model.config.head_dim
         kernels = kernels_of(model.precision, self.head_dim)
@@ -155,3 +216,32 @@ class Decode(nn.Cell):
             return draw_greedily(allowed, policy, drawing.forbids_stops)
         is_other = drawing.is_scaled and not drawing.reports_scaled_policy
         return draw_tokens(allowed, policy, drawing.forbids_stops or is_other, uniform)
+
+
+class NativeDecode(CompiledCell):
+    """`Decode` by the CPU's own operators. Args: caches: of `allocate_cache`, which the graph owns."""
+
+    def __init__(self, model: Decoder, caches: tuple, stop_bias: np.ndarray, drawing: Drawing):
+        super().__init__()
+        self.model, self.drawing, self.caches = model, drawing, ms.ParameterTuple(caches)
+        self.attend = operators.DecodeAttention()
+        self.draw = operators.Draw(stop_bias, drawing.is_greedy, drawing.reports_scaled_policy)
+
+    @jit
+    def construct(
+        self, token_ids: Tensor, positions: Tensor, uniform: Tensor, forbid_stop: Tensor, inverse_temperature: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Args and result as of `Decode`."""
+        tables: tuple = ()
+        for table in (self.model.cos, self.model.sin, self.model.scaled_cos, self.model.scaled_sin):
+            tables += (ops.gather(table, positions, 0),)
+        x = self.model.embed(token_ids)
+        num_layers = len(self.caches) // 2
+        for index, layer in enumerate(self.model.layers):
+            query, key, value = layer.attention.project_by_token(x, layer.weights, tables)
+            attended = self.attend(query, key, value, positions, self.caches[index], self.caches[num_layers + index])
+            x = layer.finish(x, attended, layer.weights)
+        logits = self.model.logits(self.model.norm(x))
+        if not self.drawing.in_graph:
+            return logits, positions, positions
+        return self.draw(logits, uniform, forbid_stop, inverse_temperature)

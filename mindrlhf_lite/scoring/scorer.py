@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-from mindspore import Tensor, jit, nn
+from mindspore import Tensor, jit
 
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.logprobs import SlotLogprobs
+from mindrlhf_lite.parallel.compiled import CompiledCell
 from mindrlhf_lite.scoring.batches import MicroBatch
 from mindrlhf_lite.scoring.stages import StageLayers, run_stages
 
 
-class _LogprobHead(nn.Cell):
+class _LogprobHead(CompiledCell):
     def __init__(self, model: Decoder, temperature: float):
-        super().__init__(auto_prefix=False)
+        super().__init__()
         self.slot_logprobs = SlotLogprobs(model, is_trained=False, temperature=temperature)
 
     @jit

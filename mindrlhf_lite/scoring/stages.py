@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from mindspore import Tensor, jit, mutable, nn
+from mindspore import Tensor, jit, mutable
 
 from mindrlhf_lite.models.decoder import Decoder, DecoderLayer
 from mindrlhf_lite.models.zeros import zeros
 from mindrlhf_lite.parallel.collectives import transfer
+from mindrlhf_lite.parallel.compiled import CompiledCell
 from mindrlhf_lite.parallel.mesh import RoleMesh
 from mindrlhf_lite.scoring.batches import MicroBatch
 
@@ -51,9 +52,9 @@ def attention_tensors(model: Decoder, batch: MicroBatch) -> tuple[Tensor, ...]:
     return mutable(tuple(Tensor(array) for array in model.attention_inputs(*arrays)))  # else constants of the graph
 
 
-class _EmbeddingForward(nn.Cell):
+class _EmbeddingForward(CompiledCell):
     def __init__(self, model: Decoder):
-        super().__init__(auto_prefix=False)
+        super().__init__()
         self.model = model
 
     @jit
@@ -61,9 +62,9 @@ class _EmbeddingForward(nn.Cell):
         return self.model.embed(token_ids)
 
 
-class _LayerForward(nn.Cell):
+class _LayerForward(CompiledCell):
     def __init__(self, layer: DecoderLayer):
-        super().__init__(auto_prefix=False)
+        super().__init__()
         self.layer = layer
 
     @jit

@@ -19,7 +19,7 @@ from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.observe.host import rss_gb
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.rewards.reward_function import RewardFunction
-from mindrlhf_lite.roles.build import build_roles
+from mindrlhf_lite.roles.build import build_roles, kernels_of_run
 from mindrlhf_lite.roles.models import Roles, TrainedRoles
 from mindrlhf_lite.scoring.sequences import MicroBatcher, SequenceScoring
 from mindrlhf_lite.shapes.streams import StreamShapes
@@ -124,7 +124,8 @@ def assemble_grpo(config: Config, mesh: Mesh) -> GrpoRun:
     health = HealthWatch(config, mesh, state, persistence, roles.model_config.vocab_size)
     health.begin(training.update.largest_weight())
     report = Report(config, mesh, first_step, steps, started, start_rss)
-    for note in (*notes, *off_policy_notes(config, sampling)):
+    kernels = kernels_of_run(config)
+    for note in (*filter(None, [kernels and f"kernels: {kernels}"]), *notes, *off_policy_notes(config, sampling)):
         report.console.say(note)
     return GrpoRun(
         config,

@@ -22,6 +22,7 @@ from mindrlhf_lite.observe.run_files import read_metrics
 from mindrlhf_lite.observe.writers import MetricsWriter, completion_rows, write_atomically, write_completions
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.reshard.executor import Moved
+from mindrlhf_lite.roles.build import kernels_of_run
 from mindrlhf_lite.swap.residency import Traffic
 from mindrlhf_lite.trainer.best import Best
 from mindrlhf_lite.trainer.rollout_metrics import rollout_metrics
@@ -150,6 +151,7 @@ class Report:
             "world_size": self.mesh.world_size,
             # GiB, of the fullest rank
             "memory": {"start_rss_gb": self.start_rss, "peak_rss_gb": peak, "largest_phase_gb": largest / 2**30},
+            "kernels": kernels_of_run(self.config),
             "versions": versions(),
             "git_commit": git_commit(),
             "config": asdict(self.config),

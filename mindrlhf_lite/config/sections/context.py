@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mindrlhf_lite.config.setting import FREE, NOT_NEGATIVE, POSITIVE, setting
+from mindrlhf_lite.config.setting import FREE, NOT_NEGATIVE, POSITIVE, ROUNDING, setting
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,18 @@ class ContextConfig:
         True,
         "Ascend, with a compute_dtype below float32: one kernel for norm, rotary embedding, gated MLP and attention "
         "each (compiled only by our tests); CPU has none",
+    )
+    native_kernels: str = setting(
+        "auto",
+        "CPU, float32: operators in C++ for layers, head, decoding and optimizer; auto: where they are built and this "
+        "processor has them; off: graphs of MindSpore's operators",
+        ("auto", "off"),
+        resume=ROUNDING,
+    )
+    cpu_products: str = setting(
+        "float32",
+        "CPU, with native kernels: what large matrix products multiply in, where the processor can; sums are float32",
+        ("float32", "bfloat16"),
     )
     deterministic: bool = setting(
         True, "kernels and collectives of Ascend that give the same bits every time, as an exact resume needs; CPU's do"

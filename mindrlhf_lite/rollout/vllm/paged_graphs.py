@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, jit, nn, ops
+from mindspore import Parameter, Tensor, jit, ops
 
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.packed_attention import MASKED
 from mindrlhf_lite.models.precision import full
 from mindrlhf_lite.models.spread import spread
+from mindrlhf_lite.parallel.compiled import CompiledCell
 from mindrlhf_lite.rollout.graph_draw import draw_greedily, draw_tokens
 
 _scatter_update = ops.ScatterUpdate()
@@ -22,7 +23,7 @@ _batch_matmul_tb = ops.BatchMatMul(transpose_b=True)
 _softmax = ops.Softmax(-1)
 
 
-class PagedForward(nn.Cell):
+class PagedForward(CompiledCell):
     """Runs R rows of T tokens, writes their keys and values into the cache and samples from each row's last token.
 
     Args:
@@ -30,7 +31,7 @@ class PagedForward(nn.Cell):
     """
 
     def __init__(self, model: Decoder, block_size: int, samples_in_graph: bool):
-        super().__init__(auto_prefix=False)
+        super().__init__()
         self.model, self.block_size, self.samples_in_graph = model, block_size, samples_in_graph
         self.num_kv_heads, self.num_heads, self.head_dim = (
             model.num_kv_heads,
