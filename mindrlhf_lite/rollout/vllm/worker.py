@@ -18,6 +18,7 @@ from vllm.v1.worker.worker_base import WorkerBase
 
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.hf_weights import load_weights
+from mindrlhf_lite.parallel.process_context import skip_in_collections
 from mindrlhf_lite.rollout.vllm.model_runner import ModelRunner
 from mindrlhf_lite.shapes.model_config import ModelConfig
 
@@ -48,6 +49,7 @@ class MindSporeWorker(WorkerBase):
         self.model_runner = ModelRunner(
             model, self.cache_config.block_size, self.scheduler_config, self.model_config.seed or 0
         )
+        skip_in_collections()  # vLLM's and torch's modules
 
     def _load(self) -> Decoder:
         import mindspore as ms
