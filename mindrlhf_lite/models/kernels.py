@@ -2,7 +2,7 @@
 
 The plain form is built of operators that every device has, and is what the tests compute with. The fused one is one
 kernel of Ascend's each, for bfloat16 and float16: it keeps no attention probabilities and fewer float32 intermediates.
-No Ascend was at hand: fused kernels are compiled by the dry run (docs/ascend.md), their values were not seen.
+No Ascend was at hand: they are compiled by the dry run (docs/ascend.md), their values were not seen.
 `context.fused_kernels: false` does without them. The native one is C++ for CPUs, in float32 (mindrlhf_lite/native);
 `context.native_kernels: off` does without it.
 """
@@ -12,16 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from mindspore import Tensor, nn, ops
-from mindspore.ops.auto_generate import (
-    FlashAttentionScore,
-    FlashAttentionScoreGrad,
-    FusedInferAttentionScore,
-)
+from mindspore.ops.auto_generate import FlashAttentionScore, FlashAttentionScoreGrad, FusedInferAttentionScore
 
+from mindrlhf_lite.models.native_cells import NativeGate, NativeNorm, NativeProduct
 from mindrlhf_lite.models.packed_attention import KnownAttention, PackedAttention, chosen
 from mindrlhf_lite.models.precision import Precision, full, to_compute, weight_to_compute
 from mindrlhf_lite.models.spread import spread
-from mindrlhf_lite.native import operators
 
 _batch_matmul = ops.BatchMatMul()
 _batch_matmul_tb = ops.BatchMatMul(transpose_b=True)
@@ -44,13 +40,6 @@ class Product(nn.Cell):
         return self.low(self.linear(x, self.low_weight(weight)))
 
 
-class NativeProduct(operators.Product):
-    """`Product` by the CPU's operators."""
-
-    def __init__(self, precision: Precision, is_trained: bool):
-        super().__init__()
-
-
 class Norm(nn.Cell):
     """x / rms(x) * weight over the last dimension of x [tokens, H] (arXiv:1910.07467), in float32."""
 
@@ -62,13 +51,6 @@ class Norm(nn.Cell):
         x, weight = full(x), full(weight)
         normed = x * spread(_rsqrt(_mean(x * x, -1) + self.eps), x.shape)
         return self.low(normed * spread(weight.reshape(1, -1), x.shape))
-
-
-class NativeNorm(operators.Norm):
-    """`Norm` by the CPU's operators."""
-
-    def __init__(self, precision: Precision, eps: float):
-        super().__init__(eps)
 
 
 class FusedNorm(nn.Cell):
@@ -116,13 +98,6 @@ class Gate(nn.Cell):
 
     def construct(self, gate: Tensor, up: Tensor) -> Tensor:
         return self.low(ops.silu(full(gate)) * full(up))
-
-
-class NativeGate(operators.Gate):
-    """`Gate` by the CPU's operators."""
-
-    def __init__(self, precision: Precision):
-        super().__init__()
 
 
 class FusedGate(nn.Cell):
@@ -285,7 +260,7 @@ def _of_blocks(query: Tensor, key: Tensor, value: Tensor, rows: Tensor, mask: Te
 
 @dataclass(frozen=True)
 class Kernels:
-    """One form: the cell of each place. What attention the native one has, models/native_attention.py says."""
+    """One form: the cell of each place. Native attention: models/native_attention.py."""
 
     product: type[nn.Cell]
     norm: type[nn.Cell]

@@ -18,6 +18,8 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from mindrlhf_lite.files.text_file import say
+
 FOLDER = Path(__file__).resolve().parent
 SOURCE, BUILT = FOLDER / "source", FOLDER / "built"
 # flags of every kind of processor, best first
@@ -68,7 +70,9 @@ def compile_library(command: list[str], isa: str, folder: Path = BUILT) -> Path:
         made = Path(scratch, "library.so")
         files = map(str, sorted(SOURCE.glob("*.cc")))
         flags = [*_FLAGS, *isas_of_this_machine()[isa]]
-        subprocess.run([*command, *flags, "-o", str(made), *files, "-ldl"], check=True, capture_output=True, text=True)
+        subprocess.run(
+            [*command, *flags, "-o", str(made), *files, "-ldl"], check=True, capture_output=True, encoding="utf-8"
+        )
         made.replace(target)
     for old in folder.glob(f"operators_{isa}_*.so"):
         if old != target:
@@ -83,14 +87,15 @@ def main() -> None:
     command, isas = compiler(), [args.isa] if args.isa else list(isas_of_this_machine())
     if command is None or not isas:
         missing = "no C++ compiler (pip install ziglang is one)" if isas else f"none for {platform.machine()}"
-        print(f"native operators: {missing}; graphs of MindSpore's operators do their work, more slowly")
+        say(f"native operators: {missing}; graphs of MindSpore's operators do their work, more slowly")
         return
     try:
         with ThreadPoolExecutor(2) as pool:
             for made in pool.map(lambda isa: compile_library(command, isa), isas):
-                print(f"native operators: {made.name}")
+                say(f"native operators: {made.name}")
     except (OSError, subprocess.CalledProcessError) as error:
-        print(f"error: native operators: {command[0]} failed: {getattr(error, 'stderr', '') or error}", file=sys.stderr)
+        said = getattr(error, "stderr", "") or str(error)
+        say(f"error: native operators: {command[0]} failed:", *said.splitlines()[-20:], file=sys.stderr)
         sys.exit(1)
 
 

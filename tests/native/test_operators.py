@@ -271,9 +271,8 @@ def test_a_forked_child_has_threads_of_its_own(library):
 
 
 def test_where_nothing_is_built_the_reason_is_said(tmp_path):
-    package = tmp_path / "mindrlhf_lite/native"
-    shutil.copytree(build.FOLDER, package, ignore=shutil.ignore_patterns("built", "__pycache__"))
-    (tmp_path / "mindrlhf_lite/__init__.py").touch()
+    left_out = shutil.ignore_patterns("built", "__pycache__")
+    shutil.copytree(build.FOLDER.parent, tmp_path / "mindrlhf_lite", ignore=left_out)
     code = "import mindspore; from mindrlhf_lite.native.library import library; print(library())"
 
     def said(**variables):
