@@ -1,5 +1,6 @@
 """Shared fixtures: small models written as Hugging Face folders, the measured files in ../shared."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -15,12 +16,15 @@ from distributed.small_runs import make_data, run_baseline
 from helpers import made_once, run
 from xdist.scheduler import LoadScopeScheduling
 
+from mindrlhf_lite.parallel.process_context import skip_in_collections
+
 SHARED = ROOT.parent / "shared"
 QUICKSTART_MODEL = ROOT / "examples" / "quickstart" / "model"
 
 
 # files of jobs of several ranks: one worker runs all of them, beside another that runs all others
 SEVERAL_RANKS = ("tests/distributed/",)
+MANY_OBJECTS = 100_000
 
 
 class OneJobAtATime(LoadScopeScheduling):
@@ -45,6 +49,14 @@ def cpu() -> None:
     from mindrlhf_lite.parallel.mesh import Mesh
 
     Mesh()  # the context that runs have
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_collections(cpu) -> None:
+    """MindSpore collects garbage before every compilation, which takes seconds where torch and vLLM were imported."""
+    if len(gc.get_objects()) > MANY_OBJECTS:
+        gc.unfreeze()
+        skip_in_collections()
 
 
 @pytest.fixture(scope="session")

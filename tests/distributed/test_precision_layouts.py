@@ -27,6 +27,8 @@ EPSILON = {"bfloat16": 2**-8, "float16": 2**-11}
 LAYOUTS = [
     ("tp2", "float16", (1, 2, 1), {**SEQUENCE_SPLIT, **micro(1)}),
     ("pp2", "bfloat16", (1, 1, 2), micro(2)),
+]
+FULL_LAYOUTS = [
     ("dp2_zero", "float16", (2, 1, 1), {"actor_config.enable_parallel_optimizer": True, **OFFLOAD, **micro(1)}),
 ]
 
@@ -38,13 +40,11 @@ def of(folder, dtype, degrees, options):
     return {**values, "rl_config.batch_size": 16, "rl_config.output_dir": str(folder)}
 
 
-@pytest.fixture(scope="module")
-def found(folder):
+def measured(folder, scratch, layouts):
     """By name: what one rank gives in every type, and what two give."""
-    scratch = folder / "precision"
     scratch.mkdir()
     one = {dtype: of(folder, dtype, (1, 1, 1), micro(1)) for dtype in ("float32", *EPSILON)}
-    two = {name: of(folder, dtype, degrees, options) for name, dtype, degrees, options in LAYOUTS}
+    two = {name: of(folder, dtype, degrees, options) for name, dtype, degrees, options in layouts}
     for name, cases in (("one", one), ("two", two)):
         (scratch / f"{name}.json").write_text(json.dumps(cases))
     result = run_python(WORKER, scratch / "one.json", PYTHONPATH=VERIFIERS)
@@ -60,8 +60,23 @@ def learnt(found, start, name, other):
     return float(np.sqrt(wrong / sum(np.square(found[other][key] - start[key]).sum() for key in start)))
 
 
+@pytest.fixture(scope="module")
+def found(folder):
+    return measured(folder, folder / "precision", LAYOUTS)
+
+
 @pytest.mark.parametrize(("name", "dtype"), [layout[:2] for layout in LAYOUTS])
 def test_layouts_give_what_one_rank_gives(folder, found, name, dtype):
+    check(folder, found, name, dtype)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("name", "dtype"), [layout[:2] for layout in FULL_LAYOUTS])
+def test_more_layouts_give_what_one_rank_gives(folder, name, dtype):
+    check(folder, measured(folder, folder / f"more_{name}", FULL_LAYOUTS), name, dtype)
+
+
+def check(folder, found, name, dtype):
     start = load_weights(folder / "tied", ModelConfig.from_dir(folder / "tied"))
     logprobs = [found[each]["reference"] for each in (name, dtype, "float32")]
     apart, from_float32 = (np.abs(logprobs[1] - other).mean() for other in (logprobs[0], logprobs[2]))
