@@ -5,7 +5,7 @@ Runs the trainer itself, on one rank, with beta 0.04 and one update a step. With
 ../shared/peers/trl_grpo_cpu.py: 16 prompts x 8 completions of exactly 64 tokens. With --data, chat prompts, as
 ../shared/peers/trl_grpo_real_model.py has them. Prints the peer's JSON line, where the time of the median step went,
 and the share of the floor: 10 N FLOPs for each token that has to be computed (2 to generate it, 2 for the reference, 6
-for the update), a group's prompt once, at the rate of matrix products in this process.
+for the update), a group's prompt once, at the rate of matrix products in this process, in the type it multiplies in.
 
 Examples:
   python trl_grpo_cpu.py --workdir trl           (the peer, in its own environment; it also writes trl/model)
@@ -72,7 +72,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def matmul_gflops(rows: int = 1024, width: int = 1024) -> float:
-    """GFLOP/s of large matrix products in this process, the best of several."""
+    """GFLOP/s of MindSpore's large matrix products in this process, the best of several."""
     import mindspore as ms
     import numpy as np
     from mindspore import Tensor, nn, ops
@@ -169,12 +169,13 @@ def settings_of(args: argparse.Namespace, model: str, longest: int) -> dict[str,
     }
 
 
-def train(args: argparse.Namespace, model: str, prompts: list) -> list[dict[str, Any]]:
-    """The metrics of every step."""
+def train(args: argparse.Namespace, model: str, prompts: list) -> tuple[list[dict[str, Any]], str]:
+    """(the metrics of every step, what kernels computed them)"""
     from mindrlhf_lite.config.load import build_config
     from mindrlhf_lite.data.records import write_prompts
     from mindrlhf_lite.observe.run_files import read_metrics
     from mindrlhf_lite.parallel.mesh import Mesh
+    from mindrlhf_lite.roles.build import kernels_of_run
     from mindrlhf_lite.trainer.grpo import GrpoTrainer
 
     with tempfile.TemporaryDirectory() as folder:
@@ -189,7 +190,7 @@ def train(args: argparse.Namespace, model: str, prompts: list) -> list[dict[str,
         trainer.train()
         rows = read_metrics(Path("out/metrics.jsonl"))
         os.chdir(ROOT)
-    return rows
+    return rows, kernels_of_run(config)
 
 
 def print_speed(rows: list[dict[str, Any]], num_prompts: int, num_completions: int) -> tuple[float, float]:
@@ -209,18 +210,21 @@ def print_speed(rows: list[dict[str, Any]], num_prompts: int, num_completions: i
     return seconds, asked + answered
 
 
-def print_floor(model: str, seconds: float, tokens: float, parts: dict[str, float]) -> None:
+def print_floor(model: str, seconds: float, tokens: float, parts: dict[str, float], kernels: str) -> None:
     """How far a step is from the arithmetic's floor. Args: seconds, tokens: as of `print_speed`; parts: seconds by
-    phase."""
+    phase; kernels: of `train`."""
     from mindrlhf_lite.config.model_file import read_model_file
+    from mindrlhf_lite.native.library import product_gflops
     from mindrlhf_lite.shapes.parameters import count_parameters
 
-    rate, parameters = matmul_gflops(), count_parameters(read_model_file(model).shape)
+    rate = product_gflops() if kernels.startswith("native") else matmul_gflops()
+    parameters = count_parameters(read_model_file(model).shape)
     needed = {name: factor * parameters * tokens for name, factor in FLOPS_A_TOKEN.items()}
     floor = sum(needed.values()) / rate / 1e9
     print(
         json.dumps(
             {
+                "kernels": kernels,
                 "tflop": round(sum(needed.values()) / 1e12, 3),
                 "matmul_gflops": round(rate),
                 "floor_s": round(floor, 2),
@@ -238,7 +242,7 @@ def main() -> None:
     import mindrlhf_lite.trainer.grpo  # noqa: F401  # loading the frameworks is no part of the start
 
     started, model = time.perf_counter(), str(Path(args.model).resolve())
-    first, *rows = train(args, model, prompts_of(args, model))
+    (first, *rows), kernels = train(args, model, prompts_of(args, model))
     ready = time.perf_counter() - started - sum(row["time_s/step"] for row in (first, *rows))
     seconds, tokens = print_speed(rows, args.prompts, args.prompts * args.generations)
     parts = {
@@ -256,7 +260,7 @@ def main() -> None:
             }
         )
     )
-    print_floor(model, seconds, tokens, parts)
+    print_floor(model, seconds, tokens, parts, kernels)
 
 
 if __name__ == "__main__":
