@@ -1,4 +1,4 @@
-"""Rooms import only what lies below them: no two import each other, in however many steps."""
+"""Folders import only what lies below them: no two import each other, in however many steps."""
 
 import ast
 
@@ -7,12 +7,12 @@ from helpers import ROOT
 PACKAGE = ROOT / "mindrlhf_lite"
 
 
-def room_of(module):
-    """mindrlhf_lite.parallel.mesh is of the room parallel; a module beside the rooms is one by itself."""
+def folder_of(module):
+    """mindrlhf_lite.parallel.mesh is of the folder parallel; a module beside the folders is one by itself."""
     return module.split(".")[1]
 
 
-def imports_of_rooms():
+def imports_of_folders():
     graph = {}
     for path in PACKAGE.rglob("*.py"):
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -20,19 +20,21 @@ def imports_of_rooms():
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mindrlhf_lite."):
-                graph.setdefault(room_of(module), set()).add(room_of(node.module))
-    return {room: {other for other in others if other != room} for room, others in graph.items()}
+                graph.setdefault(folder_of(module), set()).add(folder_of(node.module))
+    return {folder: {other for other in others if other != folder} for folder, others in graph.items()}
 
 
 def test_layers_are_one_way():
-    graph, below = imports_of_rooms(), {}
+    graph, below = imports_of_folders(), {}
 
-    def reach(room, path):
-        assert room not in path, " -> ".join([*path[path.index(room) :], room])
-        if room not in below:
-            below[room] = set().union(*({other} | reach(other, [*path, room]) for other in graph.get(room, set())))
-        return below[room]
+    def reach(folder, path):
+        assert folder not in path, " -> ".join([*path[path.index(folder) :], folder])
+        if folder not in below:
+            below[folder] = set().union(
+                *({other} | reach(other, [*path, folder]) for other in graph.get(folder, set()))
+            )
+        return below[folder]
 
-    for room in graph:
-        reach(room, [])
+    for folder in graph:
+        reach(folder, [])
     assert "models" not in below["parallel"] and "trainer" not in below["rollout"]

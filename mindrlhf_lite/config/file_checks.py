@@ -68,15 +68,13 @@ def _problems_of_models(config: Config) -> list[str]:
         )
     else:
         problems += _model_problems("actor_config.load", config.actor_config.load, config)
-        actor = config.actor_config.load
-        for key, folder, path in (
-            ("actor_config", actor, config.actor_config.model_config),
-            ("ref_config", config.ref_config.load or actor, config.ref_config.model_config),
-            ("generate_config", actor, config.generate_config.model_config),
-        ):
-            problems += _shape_differences(key, folder, path)
-    if config.ref_config.load and config.ref_config.load != config.actor_config.load:
-        problems += _model_problems("ref_config.load", config.ref_config.load, config)
+        for role in config.roles:
+            path = getattr(role.section_of(config), "model_config", "")
+            problems += _shape_differences(role.section, role.folder(config), path)
+    for role in config.roles:
+        own = "" if role.starts_from_actor else role.section_of(config).load
+        if own and own != config.actor_config.load:
+            problems += _model_problems(f"{role.section}.load", own, config)
     return problems
 
 

@@ -35,7 +35,7 @@ class ModelFile:
     param_dtype: str = ""
 
 
-_KEYS = tuple(f"{role}.model_config" for role in ("actor_config", "ref_config", "generate_config"))
+_KEYS = tuple(f"{role.section}.model_config" for role in ROLES)
 
 
 def beside(values: dict[str, Any], path: str) -> tuple[dict[str, Any], list[str]]:

@@ -55,23 +55,25 @@ class Config:
         """Whether the policy's logprobs before the first of several updates are kept, for the loss's ratio."""
         return self.updates_per_step > 1 and self.rl_config.ratio_to == "step"
 
-    def micro_batch_tokens(self, data_degree: int, sequences: int = 0) -> int:
+    def micro_batch_tokens(self, shares: int, sequences: int = 0) -> int:
         """Tokens that a micro-batch is filled with: as set, or what `sequences` of the longest need at most; 0: as many
-        as an actor's micro-batch has under so many data-parallel ranks.
+        as an actor's micro-batch has where so many shares of an update are computed side by side.
         """
         rl, generate = self.rl_config, self.generate_config
-        share = self.completions_per_update // data_degree
+        share = self.completions_per_update // shares
         rows = sequences or -(-share // (self.actor_config.parallel_config.micro_batch_num or 1))
         prompts = -(-rows // rl.num_generations) if rl.packing else rows
         longest = rows * generate.sampling_config.max_tokens + prompts * generate.max_prompt_length
         return rl.micro_batch_tokens or min(longest, rows * rl.seq_length)
 
-    def rollout_slots(self, data_degree: int) -> int:
-        """Sequences that a rank decodes together: max_num_seqs, or fewer where it never has so many."""
+    def rollout_slots(self, copies: int) -> int:
+        """Sequences that a rank decodes together: max_num_seqs, or fewer where it never has so many. Args: copies: of
+        the rollout model.
+        """
         rl, most = self.rl_config, self.generate_config.max_num_seqs
         if rl.eval_dataset_file:
             return most
-        return min(most, -(-rl.chunk_size // data_degree) * rl.num_generations)
+        return min(most, -(-rl.chunk_size // copies) * rl.num_generations)
 
     @property
     def roles(self) -> tuple[RoleSpec, ...]:

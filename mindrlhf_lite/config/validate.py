@@ -149,15 +149,11 @@ def _lengths(config: Config, is_plan: bool) -> list[str]:
 
 
 def _parallel(config: Config, world_size: int) -> list[str]:
-    roles: dict[str, ParallelConfig] = {
-        "actor_config": config.actor_config.parallel_config,
-        "ref_config": config.ref_config.parallel_config,
-        "generate_config": config.generate_config.parallel_config,
-    }
     misfits: dict[str, list[str]] = {}
-    for role, degrees in roles.items():
+    for role in config.roles:
+        degrees: ParallelConfig = role.section_of(config).parallel_config
         if problem := dims_of(degrees, world_size).problem(world_size):
-            misfits.setdefault(problem, []).append(f"{role}.parallel_config")
+            misfits.setdefault(problem, []).append(f"{role.section}.parallel_config")
     problems = [f"{', '.join(names)}: {problem}" for problem, names in misfits.items()]
     if config.generate_config.parallel_config.pipeline_stage > 1:
         problems.append(

@@ -7,11 +7,13 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mindrlhf_lite.config.aliases.translation import Translation
 from mindrlhf_lite.config.load import ConfigError, collect
 from mindrlhf_lite.config.micro_batches import with_micro_batches
 from mindrlhf_lite.config.model_file import shape_of_actor
+from mindrlhf_lite.config.roles import ACTOR
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import dims_of
 from mindrlhf_lite.config.validate import find_problems
@@ -143,11 +145,13 @@ def _without_absent_files(config: Config, is_dry_run: bool) -> tuple[Config, boo
         actor = replace(actor, load="")
     if actor.load:
         return config, False, ()
-    ref = config.ref_config
-    if ref.load and not Path(ref.load).exists():
-        ref = replace(ref, load="")
-    generate = replace(config.generate_config, load="")
-    return replace(config, actor_config=actor, ref_config=ref, generate_config=generate), True, notes
+    without: dict[str, Any] = {"actor_config": actor}
+    for role in config.roles:
+        section = role.section_of(config)
+        is_absent = role.starts_from_actor or not Path(section.load).exists()
+        if role is not ACTOR and section.load and is_absent:
+            without[role.section] = replace(section, load="")
+    return replace(config, **without), True, notes
 
 
 def _memory_of_a_rank(config: Config, num_ranks: int, device_memory_gb: float) -> float:

@@ -13,6 +13,7 @@ residual stream.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import mindspore as ms
 import numpy as np
@@ -74,7 +75,7 @@ class DecoderLayer(nn.Cell):
         places = {name.removeprefix(prefix): place for place, name in enumerate(names)}
         attention, mlp = self.kind
         shared = (config, places, mesh, is_sequence_split, precision, is_trained)
-        attentions = NATIVE_ATTENTIONS if precision.has_native_kernels else ATTENTIONS
+        attentions = NATIVE_ATTENTIONS if precision.has_native_kernels else ATTENTIONS  # of every kind, see Decoder
         self.attention, self.mlp = attentions[attention](*shared), MLPS[mlp](*shared)
         self.num_products = self.attention.num_products + self.mlp.num_products
 
@@ -128,6 +129,9 @@ class Decoder(nn.Cell):
         frozen: Sequence[str] = (),
     ):
         super().__init__(auto_prefix=False)
+        attentions = {config.blocks_of(number)[0] for number in range(config.num_hidden_layers)}
+        if not attentions <= NATIVE_ATTENTIONS.keys():
+            precision = replace(precision, has_native_kernels=False)
         self.config, self.max_length, self.mesh, self.precision = config, max_length, mesh, precision
         self.low, self.low_weight = to_compute(precision), weight_to_compute(precision, trainable)
         kernels = kernels_of(precision, config.head_dim)

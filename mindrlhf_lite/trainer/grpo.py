@@ -89,8 +89,7 @@ class GrpoTrainer:
                 update.dumps.key_data(sequences, np.concatenate([group.rewards for group in scored]))
                 reported = [each.engine_logprobs for group in scored for each in group.group.completions]
                 counts = update.run(sequences, reported, run.state.kl.value, run.state.schedule)
-            if run.moving_reference.is_due_after(step):
-                run.moving_reference.move()
+            run.moving_reference.move_after(step)
             moved = run.rollout_weights.move()
         metrics.values.update(step_metrics(run, self.monitor, step, scored, counts, moved, reward_kl))
         warnings = run.health.look(step, metrics.values, sequences)
