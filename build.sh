@@ -66,6 +66,9 @@ else
     stamp=".venv/.mindrlhf_lite_build"
 fi
 
+# C++ operators for this machine's processors; a run does without them where they cannot be built, and says so
+build_operators() { "$python" -m mindrlhf_lite.native.build || echo "note: without native operators runs are slower; everything works"; }
+
 # what is installed is a function of these files, the interpreter and the extras
 wanted="$(cat setup.py constraints.txt build.sh | sha256sum | cut -d' ' -f1) $("$python" -c 'import sys; print(sys.version_info[:2])') $PWD"
 prefix="$("$python" -c 'import sys; print(sys.prefix)')"
@@ -74,7 +77,7 @@ if [ "$(head -n 1 "$stamp" 2>/dev/null || true)" = "$wanted" ]; then # extras in
     has_test="$(has test)" has_vllm="$(has vllm)" has_mindformers="$(has mindformers)" has_quantize="$(has quantize)"
     if [ "$has_test" -ge "$test" ] && [ "$has_vllm" -ge "$vllm" ] && [ "$has_mindformers" -ge "$mindformers" ] &&
         [ "$has_quantize" -ge "$quantize" ]; then
-        "$python" -m mindrlhf_lite.native.build
+        build_operators
         echo "already built: $prefix"
         exit 0
     fi
@@ -135,6 +138,6 @@ if [ "$quantize" = 1 ]; then
     install --no-deps --target "$prefix/.golden_stick" mindspore_gs==1.4.1 mindone==0.5.0 prettytable==3.17.0
     extras+=(quantize)
 fi
-"$python" -m mindrlhf_lite.native.build
+build_operators
 { echo "$wanted"; printf '%s\n' "${extras[@]}"; } > "$stamp" || true
 echo "built: $prefix"
