@@ -16,7 +16,7 @@ from mindspore import Tensor, ops
 
 from mindrlhf_lite.algorithms.ratios import importance_ratio, sequence_means
 
-Loss = tuple[Tensor, dict[str, Tensor]]
+TokenLoss = tuple[Tensor, dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def _flag(condition: Tensor, like: Tensor) -> Tensor:
     return ops.stop_gradient(condition.astype(like.dtype))
 
 
-def _clipped(ratio: Tensor, advantages: Tensor, options: ClipOptions) -> Loss:
+def _clipped(ratio: Tensor, advantages: Tensor, options: ClipOptions) -> TokenLoss:
     low, high = 1.0 - options.epsilon_low, 1.0 + options.epsilon_high
     surrogate = ops.minimum(ratio * advantages, ops.clamp(ratio, low, high) * advantages)
     if options.dual_clip > 0:
@@ -59,7 +59,7 @@ def _clipped(ratio: Tensor, advantages: Tensor, options: ClipOptions) -> Loss:
     }
 
 
-def ppo(tokens: dict, options: ClipOptions) -> Loss:
+def ppo(tokens: dict, options: ClipOptions) -> TokenLoss:
     """-min(r A, clip(r, 1 - epsilon_low, 1 + epsilon_high) A), r the token's ratio (PPO, arXiv:1707.06347, eq. 7;
     clip-higher: DAPO, arXiv:2503.14476, eq. 10); with A < 0 at most -dual_clip A (arXiv:1912.09729, eq. 5).
     """
@@ -67,7 +67,7 @@ def ppo(tokens: dict, options: ClipOptions) -> Loss:
     return _clipped(ratio, tokens["advantages"], options)
 
 
-def gspo(tokens: dict, options: ClipOptions) -> Loss:
+def gspo(tokens: dict, options: ClipOptions) -> TokenLoss:
     """As `ppo`, with the geometric mean of the sequence's ratios in every token's place (GSPO, arXiv:2507.18071;
     its clip ranges are about 3e-4 and 4e-4).
     """
@@ -75,7 +75,7 @@ def gspo(tokens: dict, options: ClipOptions) -> Loss:
     return _clipped(importance_ratio(means, ops.zeros_like(means)), tokens["advantages"], options)
 
 
-def gspo_token(tokens: dict, options: ClipOptions) -> Loss:
+def gspo_token(tokens: dict, options: ClipOptions) -> TokenLoss:
     """As `gspo` with the ratio sg(s_i) p_t / sg(p_t), so that advantages may differ by token (GSPO, sec. 4.3)."""
     logprobs = tokens["logprobs"]
     means = ops.stop_gradient(sequence_means(logprobs - tokens["frozen_logprobs"], tokens))
@@ -83,7 +83,7 @@ def gspo_token(tokens: dict, options: ClipOptions) -> Loss:
     return _clipped(importance_ratio(means, ops.zeros_like(means)) * own, tokens["advantages"], options)
 
 
-def cispo(tokens: dict, options: ClipOptions) -> Loss:
+def cispo(tokens: dict, options: ClipOptions) -> TokenLoss:
     """-sg(clip(r, 1 - epsilon_low, 1 + epsilon_high)) A log p: every token keeps its gradient (arXiv:2506.13585)."""
     ratio = importance_ratio(tokens["logprobs"], tokens["frozen_logprobs"])
     low, high = 1.0 - options.epsilon_low, 1.0 + options.epsilon_high
@@ -92,7 +92,7 @@ def cispo(tokens: dict, options: ClipOptions) -> Loss:
     return -weight * tokens["advantages"] * tokens["logprobs"], statistics
 
 
-def sapo(tokens: dict, options: SapoOptions) -> Loss:
+def sapo(tokens: dict, options: SapoOptions) -> TokenLoss:
     """-(4 / tau) sigmoid(tau (r - 1)) A with tau by the sign of A: a soft gate in the place of the clip (SAPO,
     arXiv:2511.20347).
     """
@@ -102,12 +102,12 @@ def sapo(tokens: dict, options: SapoOptions) -> Loss:
     return -ops.sigmoid(temperature * (ratio - 1.0)) * 4.0 / temperature * advantages, {}
 
 
-def gpg(tokens: dict, options: NoOptions) -> Loss:
+def gpg(tokens: dict, options: NoOptions) -> TokenLoss:
     """-A log p, without a ratio (GPG, arXiv:2504.02546, without its scaling by the share of groups with a signal)."""
     return -tokens["advantages"] * tokens["logprobs"], {}
 
 
-def dppo(tokens: dict, options: DppoOptions) -> Loss:
+def dppo(tokens: dict, options: DppoOptions) -> TokenLoss:
     """-r A, without the tokens whose probability has already moved by more than `dppo_divergence` in the direction in
     which the advantage pushes it (DPPO with binary total variation, arXiv:2602.04879; from the frozen policy).
     """
@@ -119,7 +119,7 @@ def dppo(tokens: dict, options: DppoOptions) -> Loss:
     return -importance_ratio(logprobs, frozen) * advantages * (1.0 - left_out), {"left_out": left_out}
 
 
-LOSSES: dict[str, Callable[[dict, Any], Loss]] = {
+LOSSES: dict[str, Callable[[dict, Any], TokenLoss]] = {
     each.__name__: each for each in (ppo, gspo, gspo_token, cispo, sapo, gpg, dppo)
 }
 LOSS_OPTIONS: dict[str, type] = {

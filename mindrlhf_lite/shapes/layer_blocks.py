@@ -14,8 +14,11 @@ from typing import NamedTuple
 from mindrlhf_lite.shapes.model_config import ModelConfig
 
 
-class Row(NamedTuple):
-    """A parameter of a block, below its layer's prefix. Example: Row("mlp.up_proj.weight", (4864, 896), 0, 4864)"""
+class BlockParameter(NamedTuple):
+    """A parameter of a block, below its layer's prefix.
+
+    Example: BlockParameter("mlp.up_proj.weight", (4864, 896), 0, 4864)
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -25,42 +28,42 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class BlockShape:
-    """A kind of block. `rows`: its parameters, in forward order; `products`, `results`: numbers a token that its matrix
+    """A kind of block. `parameters`: its parameters, in forward order; `products`, `results`: numbers a token that its matrix
     products, and its attention, leave for the backward pass on one of so many tensor ranks.
     """
 
-    rows: Callable[[ModelConfig], list[Row]]
+    parameters: Callable[[ModelConfig], list[BlockParameter]]
     products: Callable[[ModelConfig, int], int]
     results: Callable[[ModelConfig, int], int] = lambda config, tensor: 0
 
 
-def _grouped_query_rows(config: ModelConfig) -> list[Row]:
+def _grouped_query_parameters(config: ModelConfig) -> list[BlockParameter]:
     hidden, head, architecture = config.hidden_size, config.head_dim, config.architecture
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
 
-    def projection(name: str, count: int) -> list[Row]:
-        weight = Row(f"self_attn.{name}_proj.weight", (count * head, hidden), 0, count)
-        bias = Row(f"self_attn.{name}_proj.bias", (count * head,), 0, count)
+    def projection(name: str, count: int) -> list[BlockParameter]:
+        weight = BlockParameter(f"self_attn.{name}_proj.weight", (count * head, hidden), 0, count)
+        bias = BlockParameter(f"self_attn.{name}_proj.bias", (count * head,), 0, count)
         return [weight, bias] if architecture.has_qkv_bias else [weight]
 
-    qk_norms = [Row("self_attn.q_norm.weight", (head,)), Row("self_attn.k_norm.weight", (head,))]
+    qk_norms = [BlockParameter("self_attn.q_norm.weight", (head,)), BlockParameter("self_attn.k_norm.weight", (head,))]
     return [
-        Row("input_layernorm.weight", (hidden,)),
+        BlockParameter("input_layernorm.weight", (hidden,)),
         *projection("q", heads),
         *projection("k", kv_heads),
         *(qk_norms if architecture.has_qk_norm else []),
         *projection("v", kv_heads),
-        Row("self_attn.o_proj.weight", (hidden, heads * head), 1, heads),
+        BlockParameter("self_attn.o_proj.weight", (hidden, heads * head), 1, heads),
     ]
 
 
-def _gated_rows(config: ModelConfig) -> list[Row]:
+def _gated_parameters(config: ModelConfig) -> list[BlockParameter]:
     hidden, inner = config.hidden_size, config.intermediate_size
     return [
-        Row("post_attention_layernorm.weight", (hidden,)),
-        Row("mlp.gate_proj.weight", (inner, hidden), 0, inner),
-        Row("mlp.up_proj.weight", (inner, hidden), 0, inner),
-        Row("mlp.down_proj.weight", (hidden, inner), 1, inner),
+        BlockParameter("post_attention_layernorm.weight", (hidden,)),
+        BlockParameter("mlp.gate_proj.weight", (inner, hidden), 0, inner),
+        BlockParameter("mlp.up_proj.weight", (inner, hidden), 0, inner),
+        BlockParameter("mlp.down_proj.weight", (hidden, inner), 1, inner),
     ]
 
 
@@ -71,9 +74,9 @@ def _grouped_query_products(config: ModelConfig, tensor: int) -> int:
 
 BLOCKS = {
     "grouped_query": BlockShape(
-        _grouped_query_rows,
+        _grouped_query_parameters,
         _grouped_query_products,
         lambda config, tensor: config.num_attention_heads // tensor * config.head_dim,  # attended
     ),
-    "gated": BlockShape(_gated_rows, lambda config, tensor: 2 * config.intermediate_size // tensor),  # gate, up
+    "gated": BlockShape(_gated_parameters, lambda config, tensor: 2 * config.intermediate_size // tensor),  # gate, up
 }

@@ -45,7 +45,7 @@ def parameter_specs(config: ModelConfig, frozen: Sequence[str] = ()) -> list[Par
     hidden = config.hidden_size
     specs = [ParameterSpec("model.embed_tokens.weight", (config.vocab_size, hidden), 0, None, True)]
     for layer in range(config.num_hidden_layers):
-        rows = [row for kind in config.blocks_of(layer) for row in BLOCKS[kind].rows(config)]
+        rows = [row for kind in config.blocks_of(layer) for row in BLOCKS[kind].parameters(config)]
         specs += [
             ParameterSpec(f"model.layers.{layer}.{name}", shape, dim, layer, len(shape) > 1, units)
             for name, shape, dim, units in rows

@@ -18,7 +18,7 @@ from mindrlhf_lite.rollout.native import NativeEngine
 from mindrlhf_lite.scoring.batches import make_microbatch
 from mindrlhf_lite.scoring.scorer import LogprobScorer
 from mindrlhf_lite.scoring.stages import Keeps
-from mindrlhf_lite.shapes.layer_blocks import BLOCKS, BlockShape, Row
+from mindrlhf_lite.shapes.layer_blocks import BLOCKS, BlockParameter, BlockShape
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import parameter_specs
 from mindrlhf_lite.shapes.streams import StreamShapes
@@ -45,9 +45,9 @@ class TanhMlp(Block):
 def tanh_rows(config):
     hidden, inner = config.hidden_size, config.intermediate_size
     return [
-        Row("post_attention_layernorm.weight", (hidden,)),
-        Row("mlp.up_proj.weight", (inner, hidden), 0, inner),
-        Row("mlp.down_proj.weight", (hidden, inner), 1, inner),
+        BlockParameter("post_attention_layernorm.weight", (hidden,)),
+        BlockParameter("mlp.up_proj.weight", (inner, hidden), 0, inner),
+        BlockParameter("mlp.down_proj.weight", (hidden, inner), 1, inner),
     ]
 
 
