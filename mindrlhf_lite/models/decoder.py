@@ -99,6 +99,12 @@ class DecoderLayer(nn.Cell):
         return self.low(x + added), (*products, *of_mlp, *results)
 
 
+def _as_layers_have_it(precision: Precision, config: ModelConfig) -> Precision:
+    """Without native kernels where a kind of attention has none."""
+    attentions = {config.blocks_of(number)[0] for number in range(config.num_hidden_layers)}
+    return precision if attentions <= NATIVE_ATTENTIONS.keys() else replace(precision, has_native_kernels=False)
+
+
 class Decoder(nn.Cell):
     """The decoder, or this rank's share of it: parameters under their buffers' names, `hidden` for whole sequences,
     `head` for logits.
@@ -129,9 +135,7 @@ class Decoder(nn.Cell):
         frozen: Sequence[str] = (),
     ):
         super().__init__(auto_prefix=False)
-        attentions = {config.blocks_of(number)[0] for number in range(config.num_hidden_layers)}
-        if not attentions <= NATIVE_ATTENTIONS.keys():
-            precision = replace(precision, has_native_kernels=False)
+        precision = _as_layers_have_it(precision, config)
         self.config, self.max_length, self.mesh, self.precision = config, max_length, mesh, precision
         self.low, self.low_weight = to_compute(precision), weight_to_compute(precision, trainable)
         kernels = kernels_of(precision, config.head_dim)

@@ -28,8 +28,8 @@ class BlockParameter(NamedTuple):
 
 @dataclass(frozen=True)
 class BlockShape:
-    """A kind of block. `parameters`: its parameters, in forward order; `products`, `results`: numbers a token that its matrix
-    products, and its attention, leave for the backward pass on one of so many tensor ranks.
+    """A kind of block. `parameters`: in forward order; `products`, `results`: numbers a token that its matrix products,
+    and its attention, leave for the backward pass on one of so many tensor ranks.
     """
 
     parameters: Callable[[ModelConfig], list[BlockParameter]]
