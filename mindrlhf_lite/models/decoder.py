@@ -13,7 +13,6 @@ residual stream.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import mindspore as ms
 import numpy as np
@@ -22,7 +21,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindrlhf_lite.models.attention import ATTENTIONS
 from mindrlhf_lite.models.kernels import kernels_of
 from mindrlhf_lite.models.mlp import MLPS
-from mindrlhf_lite.models.native_attention import NATIVE_ATTENTIONS, spans_of
+from mindrlhf_lite.models.native_attention import NATIVE_ATTENTIONS, spans_of, without_absent_kernels
 from mindrlhf_lite.models.packed_attention import MASKED, key_rows, visibility_mask
 from mindrlhf_lite.models.precision import FLOAT32, Precision, full, to_compute, weight_to_compute
 from mindrlhf_lite.models.rotary import rotary_tables
@@ -99,12 +98,6 @@ class DecoderLayer(nn.Cell):
         return self.low(x + added), (*products, *of_mlp, *results)
 
 
-def _as_layers_have_it(precision: Precision, config: ModelConfig) -> Precision:
-    """Without native kernels where a kind of attention has none."""
-    attentions = {config.blocks_of(number)[0] for number in range(config.num_hidden_layers)}
-    return precision if attentions <= NATIVE_ATTENTIONS.keys() else replace(precision, has_native_kernels=False)
-
-
 class Decoder(nn.Cell):
     """The decoder, or this rank's share of it: parameters under their buffers' names, `hidden` for whole sequences,
     `head` for logits.
@@ -135,7 +128,7 @@ class Decoder(nn.Cell):
         frozen: Sequence[str] = (),
     ):
         super().__init__(auto_prefix=False)
-        precision = _as_layers_have_it(precision, config)
+        precision = without_absent_kernels(precision, config)
         self.config, self.max_length, self.mesh, self.precision = config, max_length, mesh, precision
         self.low, self.low_weight = to_compute(precision), weight_to_compute(precision, trainable)
         kernels = kernels_of(precision, config.head_dim)
@@ -169,7 +162,9 @@ class Decoder(nn.Cell):
         self.trained = ms.ParameterTuple([by_name[buffer.name] for buffer in self.trained_buffers])
         self._build_ends(by_name, mesh)
         self.rotary, self.scale = rotary_tables(config, max_length), np.float32(config.head_dim**-0.5)
-        cos, sin = self.rotary
+        self._build_tables(*self.rotary)
+
+    def _build_tables(self, cos: np.ndarray, sin: np.ndarray) -> None:
         self.cos, self.sin, self.scaled_cos, self.scaled_sin = (
             Tensor(table) for table in (cos, sin, cos * self.scale, sin * self.scale)
         )

@@ -5,6 +5,7 @@ transposed, and keys, masks and probabilities are not brought together for block
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from mindspore import Tensor
@@ -103,3 +104,9 @@ class NativeAttention(GroupedQueryAttention):
 
 
 NATIVE_ATTENTIONS = {"grouped_query": NativeAttention}  # by the names of shapes.layer_blocks.BLOCKS
+
+
+def without_absent_kernels(precision: Precision, config: ModelConfig) -> Precision:
+    """Without native kernels where a kind of attention has none."""
+    attentions = {config.blocks_of(number)[0] for number in range(config.num_hidden_layers)}
+    return precision if attentions <= NATIVE_ATTENTIONS.keys() else replace(precision, has_native_kernels=False)
