@@ -69,7 +69,7 @@ def _problems_of_models(config: Config) -> list[str]:
     else:
         problems += _model_problems("actor_config.load", config.actor_config.load, config)
         for role in config.roles:
-            path = getattr(role.section_of(config), "model_config", "")
+            path = role.section_of(config).model_config
             problems += _shape_differences(role.section, role.folder(config), path)
     for role in config.roles:
         own = "" if role.starts_from_actor else role.section_of(config).load

@@ -1,9 +1,9 @@
 """The roles of a run: the one table of its models. Strategies, memory plan, residency, building, checkpoints, console
 and dry run read it.
 
-A new role is a row here, and a section of the configuration with a `parallel_config`, `compute_dtype`, `param_dtype`
-and, where its weights come from a folder, `load`. A role with a phase of its own name scores the step's sequences in
-it; roles/build.py makes those from the row alone. Of a role that is trained, who builds it gives the loss.
+A new role is a row here, and a section of the configuration with a `parallel_config`, `model_config`, `compute_dtype`,
+`param_dtype` and, where its weights come from a folder, `load`. A role with a phase of its own name scores the step's
+sequences in it; roles/build.py makes those from the row alone. Of a role that is trained, who builds it gives the loss.
 """
 
 from __future__ import annotations
