@@ -171,9 +171,9 @@ class AdamW:
         of_each = (self._updated, self.first_moment, self.second_moment, self.gradients)
         return operators.AdamW([state[i] for i in part for state in of_each])
 
-    def _numbers(self, lr: float, norm: float) -> tuple[Tensor, ...]:
-        """What the fused kernel takes in the update that begins: rate, both betas, epsilon, decay of matrices and of
-        the others, what gradients are multiplied by.
+    def _numbers(self, lr: float, norm: float) -> tuple[float, ...]:
+        """What the kernels take in the update that begins: rate, both betas, epsilon, decay of matrices, what
+        gradients are multiplied by.
         """
         o = self.options
         clip = min(1.0, o.max_grad_norm / (norm + 1e-6)) if o.max_grad_norm else 1.0
@@ -182,16 +182,14 @@ class AdamW:
         correction = root2 / (1 - o.beta1**self.updates_done)
         clip /= self.loss_scale.value
         self.loss_scale.went_well()
-        numbers = (lr * correction, o.beta1, o.beta2, o.eps * root2, o.weight_decay / correction, 0.0, clip)
-        return tuple(Tensor(number, ms.float32) for number in numbers)
+        return lr * correction, o.beta1, o.beta2, o.eps * root2, o.weight_decay / correction, clip
 
-    def _update(self, part: int, numbers: tuple[Tensor, ...]) -> None:
-        rate, beta1, beta2, eps, decay, no_decay, scale = numbers
+    def _update(self, part: int, numbers: tuple[float, ...]) -> None:
         if self._native and (update := self._native[part]) is not None:
-            decays = [float(self._decays[i]) for i in self.parts[part]]
-            used = [float(each.asnumpy()) for each in (rate, beta1, beta2, eps, decay, scale)]
-            update(Tensor(np.array([*used, *decays], np.float32)))
+            update(Tensor(np.array([*numbers, *(self._decays[i] for i in self.parts[part])], np.float32)))
             return
+        rate, beta1, beta2, eps, decay, scale = (Tensor(number, ms.float32) for number in numbers)
+        no_decay = Tensor(0.0, ms.float32)
         for index in self.parts[part]:
             weight, gradient, (start, stop) = self._updated[index], self.gradients[index], self._rows[index]
             own = gradient if stop - start == gradient.shape[0] else gradient[start:stop]

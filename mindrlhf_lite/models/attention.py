@@ -101,20 +101,26 @@ class GroupedQueryAttention(Block):
         again, or ().
         Returns: (what is added to the stream [T, H], its products, attention's results).
         """
-        tables, rows, mask = inputs[:4], inputs[4], inputs[5]
-        blocks, width, _ = mask.shape
         q, k, v = self._products(x, weights)
         if len(products) > 0:
             q, k, v = self.known(q, products[0]), self.known(k, products[1]), self.known(v, products[2])
-        query, key, value = self._turned(q, k, v, weights, tables, blocks, width)
-        keys = self.gather_keys(key.reshape(-1, self.head_dim))
-        arguments = (query, keys, self.gather_values(value.reshape(-1, self.head_dim)), rows, mask)
-        found = self.attention(*arguments) if len(results) == 0 else self.known_attention(*arguments, *results)
-        by_token = found[0].transpose(0, 2, 1, 3).reshape(blocks * width, -1)
+        by_token, found = self._attended(q, k, v, weights, inputs, results)
         added = self.added(by_token, weights)
         if len(products) > 0:
             added = self.known(added, products[3])
         return added, (q, k, v, added), found
+
+    def _attended(
+        self, q: Tensor, k: Tensor, v: Tensor, weights: tuple, inputs: tuple, results: tuple
+    ) -> tuple[Tensor, tuple]:
+        """(what the products attend to [T, heads * D], attention's results). Args: inputs, results: as of `run`."""
+        tables, rows, mask = inputs[:4], inputs[4], inputs[5]
+        blocks, width, _ = mask.shape
+        query, key, value = self._turned(q, k, v, weights, tables, blocks, width)
+        keys = self.gather_keys(key.reshape(-1, self.head_dim))
+        arguments = (query, keys, self.gather_values(value.reshape(-1, self.head_dim)), rows, mask)
+        found = self.attention(*arguments) if len(results) == 0 else self.known_attention(*arguments, *results)
+        return found[0].transpose(0, 2, 1, 3).reshape(blocks * width, -1), found
 
 
 ATTENTIONS = {"grouped_query": GroupedQueryAttention}  # by the names of shapes.layer_blocks.BLOCKS

@@ -199,9 +199,13 @@ class Decoder(nn.Cell):
     def tables_at(self, positions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Rotary tables at positions [B] or [B, T], each [B, 1, 1 or T, D]."""
         shape = (positions.shape[0], 1, -1, self.config.head_dim)
-        cos, sin = ops.gather(self.cos, positions, 0).reshape(shape), ops.gather(self.sin, positions, 0).reshape(shape)
-        scaled_cos = ops.gather(self.scaled_cos, positions, 0).reshape(shape)
-        return cos, sin, scaled_cos, ops.gather(self.scaled_sin, positions, 0).reshape(shape)
+        cos, sin, scaled_cos, scaled_sin = self.table_rows(positions)
+        return cos.reshape(shape), sin.reshape(shape), scaled_cos.reshape(shape), scaled_sin.reshape(shape)
+
+    def table_rows(self, positions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Rotary tables at positions [...], each [..., D]."""
+        cos, sin = ops.gather(self.cos, positions, 0), ops.gather(self.sin, positions, 0)
+        return cos, sin, ops.gather(self.scaled_cos, positions, 0), ops.gather(self.scaled_sin, positions, 0)
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """token_ids [tokens] int32 -> [tokens, H]; first stage only."""

@@ -88,19 +88,13 @@ class NativeAttention(GroupedQueryAttention):
         q, k, v = self._products(x, weights)
         return self._turned_by_token(q, k, v, weights, tables)
 
-    def run(
-        self, x: Tensor, weights: tuple, inputs: tuple, products: tuple, results: tuple
-    ) -> tuple[Tensor, tuple, tuple]:
-        q, k, v = self._products(x, weights)
-        if len(products) > 0:
-            q, k, v = self.known(q, products[0]), self.known(k, products[1]), self.known(v, products[2])
+    def _attended(
+        self, q: Tensor, k: Tensor, v: Tensor, weights: tuple, inputs: tuple, results: tuple
+    ) -> tuple[Tensor, tuple]:
         query, key, value = self._turned_by_token(q, k, v, weights, inputs[:4])
         arguments = (query, self.gather_keys(key), self.gather_values(value), inputs[4])
         found = self.attend(*arguments) if len(results) == 0 else self.attend_known(*arguments, *results)
-        added = self.added(found[0], weights)
-        if len(products) > 0:
-            added = self.known(added, products[3])
-        return added, (q, k, v, added), found
+        return found[0], found
 
 
 NATIVE_ATTENTIONS = {"grouped_query": NativeAttention}  # by the names of shapes.layer_blocks.BLOCKS

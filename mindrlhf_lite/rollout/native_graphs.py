@@ -84,10 +84,7 @@ class _NativePrefillBegin(CompiledCell):
     @jit
     def construct(self, token_ids: Tensor, positions: Tensor) -> tuple:
         """token_ids, positions [P * T] -> (embedded tokens, cos, sin, scaled cos, scaled sin)."""
-        tables: tuple = ()
-        for table in (self.model.cos, self.model.sin, self.model.scaled_cos, self.model.scaled_sin):
-            tables += (ops.gather(table, positions, 0),)
-        return (self.model.embed(token_ids), *tables)
+        return (self.model.embed(token_ids), *self.model.table_rows(positions))
 
 
 class _NativePrefillLayer(CompiledCell):
@@ -232,9 +229,7 @@ class NativeDecode(CompiledCell):
         self, token_ids: Tensor, positions: Tensor, uniform: Tensor, forbid_stop: Tensor, inverse_temperature: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Args and result as of `Decode`."""
-        tables: tuple = ()
-        for table in (self.model.cos, self.model.sin, self.model.scaled_cos, self.model.scaled_sin):
-            tables += (ops.gather(table, positions, 0),)
+        tables = self.model.table_rows(positions)
         x = self.model.embed(token_ids)
         num_layers = len(self.caches) // 2
         for index, layer in enumerate(self.model.layers):
