@@ -12,9 +12,12 @@ from typing import Any
 from mindspore import Parameter, ParameterTuple, Tensor, jit, mutable, nn, ops, value_and_grad
 
 from mindrlhf_lite.learner.loss import Loss
-from mindrlhf_lite.models.decoder import Decoder, DecoderLayer
+from mindrlhf_lite.models.decoder import Decoder
+from mindrlhf_lite.models.decoder_layer import DecoderLayer
+from mindrlhf_lite.models.native_layer import NativeLayer
 from mindrlhf_lite.models.precision import full
 from mindrlhf_lite.native import operators
+from mindrlhf_lite.native.layer_operators import ABSENT
 from mindrlhf_lite.parallel.compiled import CompiledCell
 from mindrlhf_lite.parallel.layout import EMBEDDING
 from mindrlhf_lite.parallel.pipeline_schedule import Work, one_forward_one_backward
@@ -58,7 +61,27 @@ class _LayerBackward(CompiledCell):
         return (gradients[0], *own)
 
 
-class _NativeLayerBackward(_LayerBackward):
+class _NativeLayerBackward(CompiledCell):
+    """Args: trained: places of the weights whose gradients are wanted."""
+
+    def __init__(self, layer: NativeLayer, trained: tuple[int, ...]):
+        super().__init__()
+        self.layer = layer
+        numbers = {place: number for number, place in enumerate(trained)}
+        self.numbers = tuple(numbers.get(place, -1) for place in range(len(layer.weights)))
+
+    @jit
+    def construct(
+        self, x: Tensor, weights: tuple, attention: tuple, kept: tuple, gradient: Tensor, sums: tuple
+    ) -> Tensor:
+        """Adds the gradients of the weights to `sums`, and returns that of x."""
+        by_place: tuple = ()
+        for number in self.numbers:
+            by_place += (ABSENT if number < 0 else sums[number],)
+        return self.layer.backward(x, weights, attention, kept, gradient, by_place)
+
+
+class _AddingLayerBackward(_LayerBackward):
     """`_LayerBackward` that adds the weights' gradients to their sums itself: an operator called by itself takes longer
     than the work of a small layer.
     """
@@ -74,6 +97,16 @@ class _NativeLayerBackward(_LayerBackward):
         """Returns the gradient of x."""
         found = self.gradients_of(x, weights, attention, kept, gradient)
         return ops.depend(found[0], self.add_to(sums, found[1:]))
+
+
+_Backward = _LayerBackward | _NativeLayerBackward
+
+
+def _backward_of(layer: DecoderLayer, trained: tuple[int, ...]) -> _Backward:
+    if isinstance(layer, NativeLayer):
+        return _NativeLayerBackward(layer, trained)
+    adds_up = layer.precision.has_native_kernels and trained
+    return (_AddingLayerBackward if adds_up else _LayerBackward)(layer, trained)
 
 
 class _Placed(nn.Cell):
@@ -159,16 +192,13 @@ class StagedGradients:
         model = layers.model
         self.model, self.mesh, self.loss, self.keeps = model, model.mesh, loss, keeps
         self._layers = layers
-        self._graphs: dict[tuple[tuple[str, str], tuple[int, ...]], _LayerBackward] = alike._graphs if alike else {}
+        self._graphs: dict[tuple[tuple[str, str], tuple[int, ...]], _Backward] = alike._graphs if alike else {}
         self._sums_of_layers = [[sums[w.name] for w in layer.weights if w.name in sums] for layer in model.layers]
         self._backward = []
         for layer in model.layers:
             trained = tuple(place for place, weight in enumerate(layer.weights) if weight.name in sums)
             if (layer.kind, trained) not in self._graphs:
-                adds_up = model.precision.has_native_kernels and trained
-                self._graphs[layer.kind, trained] = (_NativeLayerBackward if adds_up else _LayerBackward)(
-                    layer, trained
-                )
+                self._graphs[layer.kind, trained] = _backward_of(layer, trained)
             self._backward.append(self._graphs[layer.kind, trained])
         self._add_embedding_gradient: _EmbeddingGradient | None = None
         if self.mesh.is_first_stage and EMBEDDING in sums:
@@ -218,7 +248,7 @@ class StagedGradients:
         stage = zip(self.model.layers, self._backward, self._sums_of_layers, strict=True)
         for layer, backward, sums in reversed(list(stage)):
             inputs = (tape.inputs.pop(), mutable(tuple(layer.weights)), tape.attention, tape.kept.pop(), gradient)
-            if isinstance(backward, _NativeLayerBackward):
+            if isinstance(backward, (_NativeLayerBackward, _AddingLayerBackward)):
                 gradient = backward(*inputs, mutable(tuple(sums)))
                 continue
             gradient, *own = backward(*inputs)

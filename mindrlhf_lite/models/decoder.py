@@ -18,11 +18,11 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindrlhf_lite.models.attention import ATTENTIONS
+from mindrlhf_lite.models.decoder_layer import DecoderLayer, without_absent_kernels
 from mindrlhf_lite.models.kernels import kernels_of
-from mindrlhf_lite.models.mlp import MLPS
-from mindrlhf_lite.models.native_attention import NATIVE_ATTENTIONS, spans_of, without_absent_kernels
-from mindrlhf_lite.models.packed_attention import MASKED, key_rows, visibility_mask
+from mindrlhf_lite.models.native_attention import spans_of
+from mindrlhf_lite.models.native_layer import NativeLayer
+from mindrlhf_lite.models.packed_attention import causal_mask, key_rows, visibility_mask
 from mindrlhf_lite.models.precision import FLOAT32, Precision, full, to_compute, weight_to_compute
 from mindrlhf_lite.models.rotary import rotary_tables
 from mindrlhf_lite.models.spread import spread
@@ -37,65 +37,6 @@ from mindrlhf_lite.parallel.layout import EMBEDDING, FINAL_NORM, HEAD, Buffer, S
 from mindrlhf_lite.parallel.mesh import ALONE, RoleMesh
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import parameter_specs
-
-
-def causal_mask(length: int) -> Tensor:
-    """Additive mask, float32 [1, length, length]. Sequences are padded on the right, so it also hides padding from
-    valid tokens.
-    """
-    positions = ops.arange(length)
-    visible = positions.reshape(1, length, 1) >= positions.reshape(1, 1, length)
-    return (1.0 - visible.astype(ms.float32)) * MASKED
-
-
-class DecoderLayer(nn.Cell):
-    """One decoder layer: an attention block and an MLP block on the residual stream. Its methods take the weights as an
-    argument, in the order of `weights`, so that one graph can serve every layer of a kind; a graph of all layers passes
-    each its own `weights`.
-
-    `kind`: layers of one kind compute alike.
-    """
-
-    def __init__(
-        self,
-        config: ModelConfig,
-        number: int,
-        parameters: Mapping[str, Parameter],
-        mesh: RoleMesh,
-        is_sequence_split: bool,
-        precision: Precision,
-        is_trained: bool,
-    ):
-        super().__init__(auto_prefix=False)
-        self.low, self.kind = to_compute(precision), config.blocks_of(number)
-        prefix = f"model.layers.{number}."
-        names = [name for name in parameters if name.startswith(prefix)]
-        self.weights = ms.ParameterTuple([parameters[name] for name in names])
-        places = {name.removeprefix(prefix): place for place, name in enumerate(names)}
-        attention, mlp = self.kind
-        shared = (config, places, mesh, is_sequence_split, precision, is_trained)
-        attentions = NATIVE_ATTENTIONS if precision.has_native_kernels else ATTENTIONS  # of every kind, see Decoder
-        self.attention, self.mlp = attentions[attention](*shared), MLPS[mlp](*shared)
-        self.num_products = self.attention.num_products + self.mlp.num_products
-
-    def finish(self, x: Tensor, attended: Tensor, weights: tuple) -> Tensor:
-        """Adds the attention output ([tokens, heads * D]) and the MLP to the residual stream x [tokens, H]."""
-        x = self.low(x + self.attention.added(attended, weights))
-        return self.low(x + self.mlp.run(x, weights)[0])
-
-    def run(self, x: Tensor, weights: tuple, inputs: tuple, known: tuple = ()) -> tuple[Tensor, tuple]:
-        """The layer over a stream of packed sequences x [T, H].
-
-        Args: inputs: as of `Decoder.attention_inputs`; known: the second result of an earlier run, or its first
-        `num_products` entries, or (). What is known does not run again, for a backward pass.
-        Returns: (output [T, H], the blocks' matrix products, then attention's results).
-        """
-        of_attention = self.attention.num_products
-        products, of_mlp = known[:of_attention], known[of_attention : self.num_products]
-        added, products, results = self.attention.run(x, weights, inputs, products, known[self.num_products :])
-        x = self.low(x + added)
-        added, of_mlp = self.mlp.run(x, weights, of_mlp)
-        return self.low(x + added), (*products, *of_mlp, *results)
 
 
 class Decoder(nn.Cell):
@@ -150,8 +91,9 @@ class Decoder(nn.Cell):
             for b in self.buffers
         }
         own_layers = self.strategy.layers_of_stage(config.num_hidden_layers)[mesh.at.stage]
+        made = NativeLayer if precision.has_native_kernels and mesh.tensor is None else DecoderLayer
         self.layers = nn.CellList(
-            [DecoderLayer(config, i, by_name, mesh, is_sequence_split, precision, trainable) for i in own_layers],
+            [made(config, i, by_name, mesh, is_sequence_split, precision, trainable) for i in own_layers],
             auto_prefix=False,
         )
         self.num_layers, self.first_layer = len(own_layers), own_layers[0]  # of this stage
@@ -268,10 +210,13 @@ class Decoder(nn.Cell):
         """[tokens, H] after `norm` -> [tokens, V], whole on every tensor rank. Not for training: see
         `TokenLogprobs`.
         """
-        logits = full(self.product(hidden, self.head))
+        return self.whole_logits(full(self.product(hidden, self.head)))
+
+    def whole_logits(self, logits: Tensor) -> Tensor:
+        """[tokens, V] on every tensor rank, of each one's part [tokens, rows of the head]."""
         if self.tensor_degree == 1:
             return logits
-        tokens = hidden.shape[0]
+        tokens = logits.shape[0]
         gathered = (
             self.gather_logits(logits).reshape(self.tensor_degree, tokens, -1).transpose(1, 0, 2).reshape(tokens, -1)
         )

@@ -5,14 +5,13 @@ transposed, and keys, masks and probabilities are not brought together for block
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
-from mindspore import Tensor
+from mindspore import Parameter, Tensor
 
 from mindrlhf_lite.models.attention import GroupedQueryAttention
 from mindrlhf_lite.models.precision import Precision
-from mindrlhf_lite.native import operators
+from mindrlhf_lite.native import operators, step_operators
 from mindrlhf_lite.parallel.mesh import RoleMesh
 from mindrlhf_lite.shapes.model_config import ModelConfig
 
@@ -65,6 +64,8 @@ class NativeAttention(GroupedQueryAttention):
             operators.PackedAttention(self.head_dim),
             operators.KnownAttention(self.head_dim),
         )
+        self.is_split = mesh.tensor is not None  # the stream is added after the ranks' sum
+        self.decode = step_operators.AttentionStep(config.rms_norm_eps, self.head_dim**-0.5, not self.is_split)
 
     def _by_token(self, projected: Tensor, weights: tuple, bias: int | None, norm: int | None, heads: int) -> Tensor:
         """[tokens, heads * D]"""
@@ -88,6 +89,19 @@ class NativeAttention(GroupedQueryAttention):
         q, k, v = self._products(x, weights)
         return self._turned_by_token(q, k, v, weights, tables)
 
+    def step(
+        self, x: Tensor, weights: tuple, tables: tuple, positions: Tensor, keys: Parameter, values: Parameter
+    ) -> Tensor:
+        """The newest token of every slot. Args: x: the residual stream as columns [H, slots]; tables (cos, sin) as
+        columns [D, slots]; positions int32 [B]; keys, values: caches, written to in place. Returns the stream.
+        """
+        places = (self.q, self.k, self.v, self.o, self.q_bias, self.k_bias, self.v_bias, self.q_norm, self.k_norm)
+        own: tuple = ()
+        for place in places:
+            own += (self.decode.absent if place is None else weights[place],)
+        found = self.decode(x, weights[self.input_norm], own, tables, positions, keys, values)
+        return x + self.leave(found) if self.is_split else found
+
     def _attended(
         self, q: Tensor, k: Tensor, v: Tensor, weights: tuple, inputs: tuple, results: tuple
     ) -> tuple[Tensor, tuple]:
@@ -98,9 +112,3 @@ class NativeAttention(GroupedQueryAttention):
 
 
 NATIVE_ATTENTIONS = {"grouped_query": NativeAttention}  # by the names of shapes.layer_blocks.BLOCKS
-
-
-def without_absent_kernels(precision: Precision, config: ModelConfig) -> Precision:
-    """Without native kernels where a kind of attention has none."""
-    attentions = {config.blocks_of(number)[0] for number in range(config.num_hidden_layers)}
-    return precision if attentions <= NATIVE_ATTENTIONS.keys() else replace(precision, has_native_kernels=False)

@@ -8,6 +8,7 @@ completions (PrefixGrouper, arXiv:2506.05433, does so for rows of equal groups).
 
 from __future__ import annotations
 
+import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
@@ -49,6 +50,15 @@ def visibility_mask(
     visible = ((key_segments == own) | (key_segments == prompt)) & (key_positions <= here)
     visible &= (np.arange(count) < used[:, None])[:, None]
     return np.where(visible, np.float32(0), np.float32(MASKED))
+
+
+def causal_mask(length: int) -> Tensor:
+    """Additive mask, float32 [1, length, length]. Sequences are padded on the right, so it also hides padding from
+    valid tokens.
+    """
+    positions = ops.arange(length)
+    visible = positions.reshape(1, length, 1) >= positions.reshape(1, 1, length)
+    return (1.0 - visible.astype(ms.float32)) * MASKED
 
 
 def chosen(x: Tensor, rows: Tensor) -> Tensor:

@@ -26,15 +26,15 @@ def operator(name: str, shapes: Callable, *types: ms.Type) -> ops.Custom:
     return ops.Custom(f"{library().path}:{name}", out_shape=shapes, out_dtype=out_types, func_type="aot")
 
 
-def _floats(count: int) -> tuple[ms.Type, ...]:
+def floats(count: int) -> tuple[ms.Type, ...]:
     return (ms.float32,) * count
 
 
-def _constant(*numbers: float) -> Tensor:
+def constant(*numbers: float) -> Tensor:
     return Tensor(np.array(numbers, np.float32))
 
 
-def _like_first(first: Shape, *others: Shape) -> Shape:
+def like_first(first: Shape, *others: Shape) -> Shape:
     return first
 
 
@@ -43,9 +43,9 @@ class Norm(nn.Cell):
 
     def __init__(self, eps: float):
         super().__init__(auto_prefix=False)
-        self.eps = _constant(eps)
-        self.forward = operator("rms_norm", _like_first)
-        self.backward = operator("rms_norm_gradient", lambda x, weight, *others: (x, weight), *_floats(2))
+        self.eps = constant(eps)
+        self.forward = operator("rms_norm", like_first)
+        self.backward = operator("rms_norm_gradient", lambda x, weight, *others: (x, weight), *floats(2))
 
     def construct(self, x: Tensor, weight: Tensor) -> Tensor:
         return self.forward(x, weight, self.eps)
@@ -76,7 +76,7 @@ class Rotary(nn.Cell):
 
     def __init__(self) -> None:
         super().__init__(auto_prefix=False)
-        self.turn, self.ahead, self.back = operator("rotary", _like_first), _constant(1), _constant(-1)
+        self.turn, self.ahead, self.back = operator("rotary", like_first), constant(1), constant(-1)
 
     def construct(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         return self.turn(x, cos, sin, self.ahead)
@@ -90,8 +90,8 @@ class Gate(nn.Cell):
 
     def __init__(self) -> None:
         super().__init__(auto_prefix=False)
-        self.forward = operator("gated", _like_first)
-        self.backward = operator("gated_gradient", lambda gate, up, gradient: (gate, up), *_floats(2))
+        self.forward = operator("gated", like_first)
+        self.backward = operator("gated_gradient", lambda gate, up, gradient: (gate, up), *floats(2))
 
     def construct(self, gate: Tensor, up: Tensor) -> Tensor:
         return self.forward(gate, up)
@@ -110,7 +110,7 @@ class PackedAttention(nn.Cell):
         super().__init__(auto_prefix=False)
         self.head = Tensor(np.zeros(head_dim, np.float32))
         self.forward = operator(
-            "packed_attention", lambda q, k, v, spans, head: (q, [q[0], q[1] // head[0]]), *_floats(2)
+            "packed_attention", lambda q, k, v, spans, head: (q, [q[0], q[1] // head[0]]), *floats(2)
         )
 
     def construct(self, q: Tensor, k: Tensor, v: Tensor, spans: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,12 +123,18 @@ class KnownAttention(nn.Cell):
     def __init__(self, head_dim: int):
         super().__init__(auto_prefix=False)
         self.head = Tensor(np.zeros(head_dim, np.float32))
-        self.backward = operator("packed_attention_gradient", lambda q, k, v, *others: (q, k, v), *_floats(3))
+        self.backward = operator("packed_attention_gradient", lambda q, k, v, *others: (q, k, v), *floats(3))
 
     def construct(
         self, q: Tensor, k: Tensor, v: Tensor, spans: Tensor, attended: Tensor, log_sums: Tensor
     ) -> tuple[Tensor, Tensor]:
         return attended, log_sums
+
+    def gradient(
+        self, q: Tensor, k: Tensor, v: Tensor, spans: Tensor, attended: Tensor, log_sums: Tensor, of_attended: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Of q, k and v."""
+        return self.backward(q, k, v, spans, self.head, attended, log_sums, of_attended)
 
     def bprop(
         self,
@@ -141,50 +147,12 @@ class KnownAttention(nn.Cell):
         out: tuple,
         gradients: tuple,
     ) -> tuple[Tensor, ...]:
-        own = self.backward(q, k, v, spans, self.head, attended, log_sums, gradients[0])
         return (
-            own[0],
-            own[1],
-            own[2],
+            *self.gradient(q, k, v, spans, attended, log_sums, gradients[0]),
             ops.zeros_like(spans),
             ops.zeros_like(attended),
             ops.zeros_like(log_sums),
         )
-
-
-class DecodeAttention(nn.Cell):
-    """The newest token of every slot: writes its key and value [slots, kv_heads * D] to the caches
-    [slots * kv_heads * S, D] at `positions` int32 [slots], and attends with q [slots, heads * D] up to there.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(auto_prefix=False)
-        self.attend = operator("decode_attention", _like_first)
-
-    def construct(
-        self, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, keys: Parameter, values: Parameter
-    ) -> Tensor:
-        return self.attend(q, k, v, positions, keys, values)
-
-
-class Draw(nn.Cell):
-    """Draws a token a row of logits [B, V].
-
-    Args: stop_bias: [V], added where a row forbids its stop tokens.
-    """
-
-    def __init__(self, stop_bias: np.ndarray, is_greedy: bool, reports_scaled_policy: bool):
-        super().__init__(auto_prefix=False)
-        self.bias = Tensor(stop_bias)
-        self.kind = _constant(is_greedy, reports_scaled_policy)
-        self.draw = operator("draw", lambda logits, *others: ([logits[0]],) * 3, ms.int32, *_floats(2))
-
-    def construct(
-        self, logits: Tensor, uniform: Tensor, forbid_stop: Tensor, inverse_temperature: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns (token [B] int32, its logprob where it was drawn [B], its logprob under the policy [B])."""
-        numbers = ops.concat((inverse_temperature, self.kind))
-        return self.draw(logits, uniform, forbid_stop, self.bias, numbers)
 
 
 class TokenSums(nn.Cell):
@@ -195,9 +163,9 @@ class TokenSums(nn.Cell):
 
     def __init__(self, inverse_temperature: float, rows: int):
         super().__init__(auto_prefix=False)
-        self.numbers = _constant(inverse_temperature, rows)
-        self.forward = operator("token_sums", lambda hidden, *others: ([hidden[0]],) * 4, *_floats(4))
-        self.backward = operator("token_sums_gradient", lambda hidden, weight, *others: (hidden, weight), *_floats(2))
+        self.numbers = constant(inverse_temperature, rows)
+        self.forward = operator("token_sums", lambda hidden, *others: ([hidden[0]],) * 4, *floats(4))
+        self.backward = operator("token_sums_gradient", lambda hidden, weight, *others: (hidden, weight), *floats(2))
 
     def construct(self, hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Returns the largest logit, the sum of e^(logit - largest), that weighted by (logit - largest), and the

@@ -196,6 +196,11 @@ def gather_tokens(axis: Axis | None) -> nn.Cell:
     return nn.Identity() if axis is None else _GatherTokens(axis)
 
 
+def scatter_tokens(axis: Axis | None) -> nn.Cell:
+    """Gradients of what `gather_tokens` gave: the sum over the ranks, of this rank's tokens."""
+    return nn.Identity() if axis is None else ReduceScatterRows(axis)
+
+
 def join_tokens(axis: Axis | None) -> nn.Cell:
     """Rows of this rank's tokens -> those of all ranks, with which all go on alike."""
     return nn.Identity() if axis is None else _JoinTokens(axis)

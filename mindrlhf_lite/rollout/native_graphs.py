@@ -15,12 +15,14 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, jit, mutable, ops
 
-from mindrlhf_lite.models.decoder import Decoder, DecoderLayer, causal_mask
+from mindrlhf_lite.models.decoder import Decoder
+from mindrlhf_lite.models.decoder_layer import DecoderLayer
 from mindrlhf_lite.models.kernels import kernels_of
 from mindrlhf_lite.models.native_attention import causal_spans
-from mindrlhf_lite.models.packed_attention import MASKED
+from mindrlhf_lite.models.native_layer import NativeLayer
+from mindrlhf_lite.models.packed_attention import MASKED, causal_mask
 from mindrlhf_lite.models.zeros import zeros
-from mindrlhf_lite.native import operators
+from mindrlhf_lite.native import step_operators
 from mindrlhf_lite.parallel.compiled import CompiledCell
 from mindrlhf_lite.rollout.graph_draw import Drawing, draw_greedily, draw_tokens
 
@@ -92,16 +94,20 @@ class _NativePrefillLayer(CompiledCell):
 
     def __init__(self, layer: DecoderLayer):
         super().__init__()
-        self.layer = layer
+        self.layer, self.is_whole = layer, isinstance(layer, NativeLayer)
 
     @jit
     def construct(self, x: Tensor, weights: tuple, inputs: tuple, source_rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """inputs: tables [P * T, D], spans [P * T, 4]; source_rows [R * T]: of the tokens. Returns (x after the layer,
         keys and values of those rows, [R * T, KV * D]).
         """
-        attention = self.layer.attention
-        query, key, value = attention.project_by_token(x, weights, inputs[:4])
-        x = self.layer.finish(x, attention.attend(query, key, value, inputs[4])[0], weights)
+        layer = self.layer
+        if self.is_whole:
+            x, kept = layer.run(x, weights, inputs)
+            key, value = kept[1], kept[2]
+        else:
+            query, key, value = layer.attention.project_by_token(x, weights, inputs[:4])
+            x = layer.finish(x, layer.attention.attend(query, key, value, inputs[4])[0], weights)
         return x, ops.gather(key, source_rows, 0), ops.gather(value, source_rows, 0)
 
 
@@ -221,22 +227,22 @@ class NativeDecode(CompiledCell):
     def __init__(self, model: Decoder, caches: tuple, stop_bias: np.ndarray, drawing: Drawing):
         super().__init__()
         self.model, self.drawing, self.caches = model, drawing, ms.ParameterTuple(caches)
-        self.attend = operators.DecodeAttention()
-        self.draw = operators.Draw(stop_bias, drawing.is_greedy, drawing.reports_scaled_policy)
+        self.columns, self.head = step_operators.Columns(), step_operators.HeadStep(model.config.rms_norm_eps)
+        self.draw = step_operators.Draw(stop_bias, drawing.is_greedy, drawing.reports_scaled_policy)
 
     @jit
     def construct(
         self, token_ids: Tensor, positions: Tensor, uniform: Tensor, forbid_stop: Tensor, inverse_temperature: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Args and result as of `Decode`."""
-        tables = self.model.table_rows(positions)
-        x = self.model.embed(token_ids)
-        num_layers = len(self.caches) // 2
-        for index, layer in enumerate(self.model.layers):
-            query, key, value = layer.attention.project_by_token(x, layer.weights, tables)
-            attended = self.attend(query, key, value, positions, self.caches[index], self.caches[num_layers + index])
-            x = layer.finish(x, attended, layer.weights)
-        logits = self.model.logits(self.model.norm(x))
+        model, num_layers = self.model, len(self.caches) // 2
+        cos, sin, _, _ = model.table_rows(positions)
+        tables, x = (self.columns(cos), self.columns(sin)), self.columns(model.embed(token_ids))
+        for index, layer in enumerate(model.layers):
+            caches = (self.caches[index], self.caches[num_layers + index])
+            x = layer.attention.step(x, layer.weights, tables, positions, *caches)
+            x = layer.mlp.step(x, layer.weights)
+        logits = model.whole_logits(self.head(x, model.final_norm, model.head, positions))
         if not self.drawing.in_graph:
             return logits, positions, positions
         return self.draw(logits, uniform, forbid_stop, inverse_temperature)

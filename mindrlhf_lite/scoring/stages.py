@@ -12,7 +12,8 @@ from enum import Enum
 
 from mindspore import Tensor, jit, mutable
 
-from mindrlhf_lite.models.decoder import Decoder, DecoderLayer
+from mindrlhf_lite.models.decoder import Decoder
+from mindrlhf_lite.models.decoder_layer import DecoderLayer
 from mindrlhf_lite.models.zeros import zeros
 from mindrlhf_lite.parallel.collectives import transfer
 from mindrlhf_lite.parallel.compiled import CompiledCell

@@ -152,13 +152,6 @@ OPERATOR(product) {
   return native::product(call.floats(2), t, n, k, rows_of(call.floats(0), k), transposed(call.floats(1), k));
 }
 
-// y [T, N] = x [T, K] weight [N, K]^T + bias [N]. Inputs: x, weight, bias.
-OPERATOR(biased_product) {
-  const int64_t t = call.size(0, 0), k = call.size(0, 1), n = call.size(1, 0);
-  return native::product(call.floats(3), t, n, k, rows_of(call.floats(0), k), transposed(call.floats(1), k),
-                         call.floats(2));
-}
-
 // dx [T, K] = dy [T, N] weight [N, K]. Inputs: dy, weight.
 OPERATOR(product_input_gradient) {
   const int64_t t = call.size(0, 0), n = call.size(0, 1), k = call.size(1, 1);
@@ -169,22 +162,6 @@ OPERATOR(product_input_gradient) {
 OPERATOR(product_weight_gradient) {
   const int64_t t = call.size(0, 0), n = call.size(0, 1), k = call.size(1, 1);
   return native::product(call.floats(2), n, k, t, transposed(call.floats(0), n), rows_of(call.floats(1), k));
-}
-
-// dbias [N] = sums of dy's columns. Inputs: dy [T, N].
-OPERATOR(column_sums) {
-  const int64_t t = call.size(0, 0), n = call.size(0, 1);
-  const float *dy = call.floats(0);
-  float *sums = call.floats(1);
-  native::in_shares((n + native::kWidth - 1) / native::kWidth, [&](int64_t first, int64_t end) {
-    for (int64_t block = first; block < end; block++) {
-      const int64_t at = block * native::kWidth, some = n - at < native::kWidth ? n - at : native::kWidth;
-      native::Vector s{};
-      for (int64_t i = 0; i < t; i++) s += native::load_at(dy + i * n, at, some);
-      native::store_at(sums, at, some, s);
-    }
-  });
-  return 0;
 }
 
 extern "C" int native_set_up(int threads, int products_in_bfloat16) {

@@ -17,7 +17,7 @@ inline Vector load(const float *at) {
   return x;
 }
 inline void store(float *at, Vector x) { memcpy(at, &x, sizeof x); }
-inline Vector all(float x) { return Vector{} + x; }
+inline Vector all(float x) { return Vector{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }  // not 0 + x: an addition
 
 // The first `n` numbers; the others are `filler`.
 inline Vector load_some(const float *at, int64_t n, float filler = 0.f) {

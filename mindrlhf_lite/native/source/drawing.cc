@@ -1,53 +1,13 @@
-// One decoding step's attention over the cache, and the drawing of tokens.
+// The drawing of tokens.
 #include <cmath>
 
 #include "call.h"
-#include "products.h"
 #include "threads.h"
 #include "vectors.h"
 
 using namespace native;
 
 namespace {
-
-// scores [keys] of one query over `keys` rows of D numbers, sixteen rows at a time. Count: vectors of a row; 0: any size.
-template <int Count> void score(float *scores, const float *query, const float *rows, int64_t keys, int64_t size) {
-  Vector held[Count > 0 ? Count : 1];
-  for (int d = 0; d < Count; d++) held[d] = load(query + d * kWidth);
-  by_vectors(keys, [&](int64_t first, int64_t n) {
-    Vector along[kWidth]{};
-    for (int64_t i = 0; i < n; i++) {
-      const float *row = rows + (first + i) * size;
-      for (int d = 0; d < Count; d++) along[i] += held[d] * load(row + d * kWidth);
-      if (Count == 0)
-        by_vectors(size, [&](int64_t d, int64_t some) { along[i] += load_at(query, d, some) * load_at(row, d, some); });
-    }
-    store_at(scores, first, n, sums(along));
-  });
-}
-
-using Score = void (*)(float *, const float *, const float *, int64_t, int64_t);
-Score score_for(int64_t size) {
-  switch (size) {
-    case 32: return score<2>;
-    case 64: return score<4>;
-    case 128: return score<8>;
-    default: return score<0>;
-  }
-}
-
-void softmax(float *row, int64_t keys) {
-  Vector most = all(-1e30f), total{};
-  by_vectors(keys, [&](int64_t at, int64_t n) { most = larger(most, load_at(row, at, n, -1e30f)); });
-  const float m = largest(most);
-  by_vectors(keys, [&](int64_t at, int64_t n) {
-    const Vector e = exp(load_at(row, at, n, -1e30f) - m);
-    store_at(row, at, n, e);
-    total += e;
-  });
-  const float scale = 1.f / sum(total);
-  by_vectors(keys, [&](int64_t at, int64_t n) { store_at(row, at, n, load_at(row, at, n) * scale); });
-}
 
 // The row's largest number, and the sum of e^(x - largest), in chunks of kChunk whose sums are kept.
 constexpr int64_t kChunk = 256;
@@ -90,39 +50,6 @@ int64_t drawn(const double *chunks, const float *row, int64_t count, float most,
 }
 
 }  // namespace
-
-// The newest token of every slot. Inputs: q [slots, heads * D], already scaled, k, v [slots, kv_heads * D], positions
-// int32 [slots], caches of keys and values [slots * kv_heads * S, D], written to in place. Output: [slots, heads * D].
-OPERATOR(decode_attention) {
-  const int64_t slots = call.size(0, 0), size = call.size(4, 1), width = call.size(1, 1), kv_heads = width / size;
-  const int64_t length = call.size(4, 0) / (slots * kv_heads), out_width = call.size(0, 1);
-  const int64_t group = out_width / width, wide = padded(size);
-  const float *q = call.floats(0), *k = call.floats(1), *v = call.floats(2);
-  const int32_t *positions = call.ints(3);
-  float *out = call.floats(6);
-  const Score score = score_for(size);
-  in_turn(slots * kv_heads, [&](int64_t pair) {
-    const int64_t slot = pair / kv_heads, head = pair % kv_heads, keys = positions[slot] + 1;
-    float *key_cache = call.floats(4) + pair * length * size, *value_cache = call.floats(5) + pair * length * size;
-    memcpy(key_cache + (keys - 1) * size, k + slot * width + head * size, 4 * size);
-    memcpy(value_cache + (keys - 1) * size, v + slot * width + head * size, 4 * size);
-    float *scores = workspace(1, group * length), *result = workspace(2, group * wide);
-    const float *values = value_cache, *queries = q + slot * out_width + head * group * size;
-    if (wide != size) {
-      float *copy = workspace(3, keys * wide);
-      for (int64_t i = 0; i < keys; i++) memcpy(copy + i * wide, value_cache + i * size, 4 * size);
-      values = copy;
-    }
-    for (int64_t g = 0; g < group; g++) {
-      score(scores + g * length, queries + g * size, key_cache, keys, size);
-      softmax(scores + g * length, keys);
-    }
-    small_product(result, wide, group, wide, keys, rows_of(scores, length), values, wide);
-    for (int64_t g = 0; g < group; g++)
-      memcpy(out + slot * out_width + (head * group + g) * size, result + g * wide, 4 * size);
-  });
-  return 0;
-}
 
 // Draws a token a row, greedily or at inverse CDF. Inputs: logits [B, V], uniform [B], forbids [B]: whether the row's
 // stop tokens are forbidden, stop_bias [V], numbers [3]: 1 / temperature, whether greedily, whether the policy is the

@@ -1,0 +1,152 @@
+#include "columns.h"
+
+#include <cmath>
+
+#include "call.h"
+#include "products.h"
+#include "threads.h"
+
+namespace native {
+namespace {
+
+constexpr int64_t kBlock = 48;   // rows of a weight that one thread takes: a multiple of a tile's, and of sixteen
+constexpr int64_t kDepth = 128;  // of the input that stays in the first cache while a block passes
+
+// to [columns, 16] = from [rows, columns] transposed, both of at most sixteen; missing rows are 0. Four perfect shuffles
+// of sixteen vectors: each turns the bits of (row, column) by one.
+void transpose(float *to, int64_t to_step, const float *from, int64_t from_step, int64_t rows, int64_t columns) {
+  constexpr Whole low{0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23}, high = low + 8;
+  Vector held[kWidth], turned[kWidth];
+  for (int64_t i = 0; i < kWidth; i++) held[i] = i < rows ? load_at(from + i * from_step, 0, columns) : Vector{};
+  for (int round = 0; round < 4; round++) {
+    for (int i = 0; i < 8; i++) {
+      turned[2 * i] = __builtin_shuffle(held[i], held[i + 8], low);
+      turned[2 * i + 1] = __builtin_shuffle(held[i], held[i + 8], high);
+    }
+    memcpy(held, turned, sizeof held);
+  }
+  for (int64_t i = 0; i < columns; i++) store(to + i * to_step, held[i]);
+}
+
+int64_t blocks_of(int64_t n) { return (n + kBlock - 1) / kBlock; }
+
+// out [rows, width] = weight [rows, k] in [k, width]; the order of a sum does not depend on width or rows.
+void product_of_panel(float *out, const float *weight, int64_t rows, const float *in, int64_t k, int64_t width) {
+  for (int64_t from = 0; from < k; from += kDepth)
+    small_product(out, width, rows, width, k - from < kDepth ? k - from : kDepth, rows_of(weight + from, k),
+                  in + from * width, width, from > 0);
+}
+
+// f(first row, rows, panel) of a block, panel by panel.
+template <class F> void by_panel(int64_t block, int64_t n, Panels panels, const F &f) {
+  const int64_t first = block * kBlock, rows = n - first < kBlock ? n - first : kBlock;
+  for (int64_t panel = 0; panel < panels.count(); panel++) f(first, rows, panel);
+}
+
+void product_of_block(const Factor &factor, int64_t block, const float *in, int64_t k, Panels panels) {
+  by_panel(block, factor.n, panels, [&](int64_t first, int64_t rows, int64_t panel) {
+    const int64_t width = panels.width(panel), at = first * width;
+    float *out = panels.at(factor.out, factor.n, panel) + at;
+    product_of_panel(out, factor.weight + first * k, rows, panels.at(in, k, panel), k, width);
+    const float *residual = factor.residual ? panels.at(factor.residual, factor.n, panel) + at : nullptr;
+    if (factor.bias == nullptr && residual == nullptr) return;
+    for (int64_t i = 0; i < rows; i++)
+      for (int64_t j = i * width; j < (i + 1) * width; j += kWidth) {
+        Vector x = load(out + j);
+        if (factor.bias != nullptr) x += factor.bias[first + i];
+        store(out + j, residual == nullptr ? x : x + load(residual + j));
+      }
+  });
+}
+
+}  // namespace
+
+void products_of_columns(const std::vector<Factor> &factors, const float *in, int64_t k, Panels panels) {
+  int64_t blocks = 0;
+  for (const Factor &factor : factors) blocks += blocks_of(factor.n);
+  in_turn(blocks, [&](int64_t block) {
+    for (const Factor &factor : factors) {
+      if (block < blocks_of(factor.n)) return product_of_block(factor, block, in, k, panels);
+      block -= blocks_of(factor.n);
+    }
+  });
+}
+
+void gated_columns(float *out, const float *gate, const float *up, int64_t n, const float *in, int64_t k,
+                   Panels panels) {
+  in_turn(blocks_of(n), [&](int64_t block) {
+    float *ups = workspace(6, kBlock * kPanel);
+    by_panel(block, n, panels, [&](int64_t first, int64_t rows, int64_t panel) {
+      const int64_t width = panels.width(panel);
+      float *gates = panels.at(out, n, panel) + first * width;
+      product_of_panel(gates, gate + first * k, rows, panels.at(in, k, panel), k, width);
+      product_of_panel(ups, up + first * k, rows, panels.at(in, k, panel), k, width);
+      for (int64_t j = 0; j < rows * width; j += kWidth) {
+        const Vector g = load(gates + j);
+        store(gates + j, g / (1.f + exp(-g)) * load(ups + j));
+      }
+    });
+  });
+}
+
+void rows_of_columns(float *rows_out, int64_t slots, const float *weight, int64_t n, const float *in, int64_t k,
+                     Panels panels) {
+  in_turn(blocks_of(n), [&](int64_t block) {
+    float *found = workspace(6, kBlock * kPanel);
+    by_panel(block, n, panels, [&](int64_t first, int64_t rows, int64_t panel) {
+      const int64_t width = panels.width(panel);
+      product_of_panel(found, weight + first * k, rows, panels.at(in, k, panel), k, width);
+      for (int64_t slot = 0; slot < width && panel * kPanel + slot < slots; slot += kWidth) {
+        const int64_t begin = panel * kPanel + slot;
+        to_rows(rows_out + begin * n + first, n, found + slot, width, rows, slots - begin);
+      }
+    });
+  });
+}
+
+void norm_columns(float *y, const float *x, const float *weight, int64_t features, float eps, Panels panels) {
+  constexpr int64_t kSums = 4;
+  in_turn(panels.slots / kWidth, [&](int64_t number) {
+    const int64_t width = panels.width(number * kWidth / kPanel);
+    const float *from = panels.vector(x, features, number);
+    float *to = panels.vector(y, features, number);
+    Vector squares[kSums]{}, scale;
+    for (int64_t h = 0; h < features; h++) squares[h % kSums] += load(from + h * width) * load(from + h * width);
+    const Vector mean = ((squares[0] + squares[1]) + (squares[2] + squares[3])) * (1.f / features) + eps;
+    for (int64_t i = 0; i < kWidth; i++) scale[i] = 1.f / std::sqrt(mean[i]);
+    for (int64_t h = 0; h < features; h++) store(to + h * width, load(from + h * width) * scale * weight[h]);
+  });
+}
+
+void to_rows(float *rows, int64_t width, const float *columns, int64_t step, int64_t n, int64_t slots) {
+  const int64_t present = slots < kWidth ? slots : kWidth;
+  for (int64_t at = 0; at < n; at += kWidth) {
+    const int64_t some = n - at < kWidth ? n - at : kWidth;
+    if (some == kWidth) {
+      transpose(rows + at, width, columns + at * step, step, kWidth, present);
+      continue;
+    }
+    float square[kWidth * kWidth];  // so that nothing is written beyond the row
+    transpose(square, kWidth, columns + at * step, step, some, present);
+    for (int64_t s = 0; s < present; s++) memcpy(rows + at + s * width, square + s * kWidth, 4 * some);
+  }
+}
+
+void to_columns(float *columns, const float *rows, int64_t slots, int64_t n, Panels panels) {
+  in_turn(panels.slots / kWidth, [&](int64_t number) {
+    const int64_t width = panels.width(number * kWidth / kPanel), first = number * kWidth;
+    float *to = panels.vector(columns, n, number);
+    for (int64_t at = 0; at < n; at += kWidth)
+      transpose(to + at * width, width, rows + first * n + at, n, slots - first, n - at < kWidth ? n - at : kWidth);
+  });
+}
+
+}  // namespace native
+
+using namespace native;
+
+// Rows as columns. Inputs: rows [B, N]. Output: [N, slots], slots: B rounded up to a multiple of sixteen.
+OPERATOR(columns) {
+  to_columns(call.floats(1), call.floats(0), call.size(0, 0), call.size(0, 1), Panels{padded(call.size(0, 0))});
+  return 0;
+}
