@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 from native import float64_layer
-from native.test_operators import F, library, normal, outputs_of, pytestmark, slope  # noqa: F401
+from native.called import F, needs_compiler, normal, outputs_of, slope
 
+pytestmark = needs_compiler
 EPS, SHAPES = 1e-5, [(40, 4, 2, 32), (23, 3, 1, 8), (576, 6, 2, 64), (56, 2, 2, 24)]
 
 
@@ -45,14 +46,14 @@ def rows_of(column_array, count):
 
 @pytest.mark.parametrize("count", [1, 16, 70])
 @pytest.mark.parametrize("width", [16, 23, 80])
-def test_columns_are_rows_turned(library, count, width):  # noqa: F811
+def test_columns_are_rows_turned(library, count, width):
     rows = normal(count, width)
     assert np.array_equal(rows_of(columns(library, rows), count), rows)
 
 
 @pytest.mark.parametrize("extra", ["biases", "norms", "neither"])
 @pytest.mark.parametrize(("width", "heads", "pairs", "size"), SHAPES)
-def test_attention_step(library, width, heads, pairs, size, extra):  # noqa: F811
+def test_attention_step(library, width, heads, pairs, size, extra):
     slots, length, scale = 70, 40, size**-0.5
     x, weights, (cos, sin) = normal(slots, width), block_weights(width, heads, pairs, size, extra), tables(slots, size)
     positions = np.random.default_rng(2).integers(0, length, slots).astype(np.int32)
@@ -89,7 +90,7 @@ def test_attention_step(library, width, heads, pairs, size, extra):  # noqa: F81
 
 
 @pytest.mark.parametrize(("width", "inner"), [(40, 50), (64, 176), (23, 7)])
-def test_mlp_and_head_steps(library, width, inner):  # noqa: F811
+def test_mlp_and_head_steps(library, width, inner):
     slots, vocabulary = 70, 101
     x, weights = normal(slots, width), {"norm": 1 + 0.1 * normal(width)}
     for name, shape in (("gate", (inner, width)), ("up", (inner, width)), ("down", (width, inner))):
@@ -123,7 +124,7 @@ def gradients_agree(function, arrays, gradients):
 
 @pytest.mark.parametrize("extra", ["biases", "norms", "neither"])
 @pytest.mark.parametrize(("width", "heads", "pairs", "size"), SHAPES)
-def test_attention_of_a_layer(library, width, heads, pairs, size, extra):  # noqa: F811
+def test_attention_of_a_layer(library, width, heads, pairs, size, extra):
     tokens, scale = 70, size**-0.5
     x, weights, (cos, sin) = (
         normal(tokens, width),
@@ -161,7 +162,7 @@ def test_attention_of_a_layer(library, width, heads, pairs, size, extra):  # noq
 
 
 @pytest.mark.parametrize(("width", "inner"), [(40, 50), (64, 176), (23, 7)])
-def test_mlp_of_a_layer(library, width, inner):  # noqa: F811
+def test_mlp_of_a_layer(library, width, inner):
     tokens = 70
     x, weights, dout = normal(tokens, width), {"norm": 1 + 0.1 * normal(width)}, normal(tokens, width, seed=9)
     for name, shape in (("gate", (inner, width)), ("up", (inner, width)), ("down", (width, inner))):

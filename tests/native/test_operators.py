@@ -2,7 +2,6 @@
 and the same bits whatever the number of threads.
 """
 
-import ctypes
 import os
 import shutil
 import subprocess
@@ -11,30 +10,13 @@ import sys
 import mindspore  # noqa: F401  # its oneDNN
 import numpy as np
 import pytest
+from native.called import ISAS, F, needs_compiler, normal, outputs_of, slope
 
 from mindrlhf_lite.models.native_attention import spans_of
 from mindrlhf_lite.native import build
-from mindrlhf_lite.native.library import _FEATURES, ISA_VARIABLE, call, features_of_this_cpu
+from mindrlhf_lite.native.library import ISA_VARIABLE
 
-F = np.float32
-ISAS = [isa for isa in build.isas_of_this_machine() if _FEATURES.get(isa, set()) <= features_of_this_cpu()]
-pytestmark = pytest.mark.skipif(not ISAS or build.compiler() is None, reason="needs a C++ compiler")
-
-
-@pytest.fixture(scope="module", params=ISAS)
-def library(request):
-    loaded = ctypes.CDLL(str(build.compile_library(build.compiler(), request.param)))
-    assert loaded.native_set_up(1, 0) == 0
-    return loaded
-
-
-def outputs_of(library, name, inputs, shapes, types=None, threads=1):
-    library.native_set_up(threads, 0)
-    outputs = [
-        np.full(shape, np.nan, F) if t is F else np.zeros(shape, t) for shape, t in zip(shapes, types or [F] * 9)
-    ]
-    assert call(library, name, *inputs, *outputs) == 0
-    return outputs
+pytestmark = needs_compiler
 
 
 def check(library, name, inputs, expected, types=None, tolerance=2e-5, is_large=False):
@@ -48,15 +30,6 @@ def check(library, name, inputs, expected, types=None, tolerance=2e-5, is_large=
     for ours, theirs in zip(found, again, strict=True):
         assert is_large or np.array_equal(ours, theirs), name
     return found
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(F)
-
-
-def slope(function, x, direction, step=1e-3):
-    """Of a scalar function of float64 arrays along a direction."""
-    return (function(x + step * direction) - function(x - step * direction)) / (2 * step)
 
 
 @pytest.mark.parametrize("tokens", [1, 37, 200])
