@@ -143,15 +143,17 @@ class _LossGradients(CompiledCell):
         loss: returns (scalar, auxiliary outputs ...); its first argument is the residual stream.
     """
 
-    def __init__(self, loss: nn.Cell, weights: ParameterTuple, accumulators: ParameterTuple):
+    def __init__(self, loss: nn.Cell, weights: ParameterTuple, accumulators: ParameterTuple, is_native: bool):
         super().__init__()
-        self.accumulators = accumulators
+        self.accumulators, self.add_to = accumulators, operators.AddTo() if is_native else None
         self.loss_and_gradients = value_and_grad(loss, 0, weights, has_aux=True)
 
     @jit
     def construct(self, *arrays: Tensor) -> tuple:
         """Returns (gradient of the residual stream; the loss's auxiliary outputs ...)."""
         outputs, (input_gradient, weight_gradients) = self.loss_and_gradients(*arrays)
+        if self.add_to is not None:
+            return (ops.depend(input_gradient, self.add_to(self.accumulators, weight_gradients)), *outputs[1:])
         for accumulator, gradient in zip(self.accumulators, weight_gradients):
             ops.assign_add(accumulator, full(gradient))
         return (input_gradient, *outputs[1:])
@@ -207,7 +209,10 @@ class StagedGradients:
             names = [name for name in loss.weight_names if name in sums]
             weights = ParameterTuple([model.named_weights()[name] for name in names])
             accumulators = ParameterTuple([sums[name] for name in names])
-            self._loss = _LossGradients(loss, weights, accumulators) if names else _LossOfFrozenWeights(loss)
+            is_native = model.precision.has_native_kernels
+            self._loss = (
+                _LossGradients(loss, weights, accumulators, is_native) if names else _LossOfFrozenWeights(loss)
+            )
 
     def run(self, batches: Sequence[MicroBatch]) -> list[tuple[Tensor, ...]]:
         """Accumulates over all micro-batches. Returns the loss's auxiliary outputs of each on the last stage, nothing
