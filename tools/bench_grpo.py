@@ -32,6 +32,7 @@ sys.path.insert(0, str(ROOT))
 from mindrlhf_lite.commands.tool import COUNT, COUNT_OR_NONE, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.files.text_file import write_text
+from mindrlhf_lite.native.large_pages import start_with_large_pages
 
 REWARD = """from mindrlhf_lite.rewards import verifier
 
@@ -237,6 +238,7 @@ def print_floor(model: str, seconds: float, tokens: float, parts: dict[str, floa
 
 def main() -> None:
     args = parse_arguments()
+    start_with_large_pages()  # as the ranks of a job
     if args.steps < 2:
         raise UserError(f"--steps {args.steps}: at least 2, the first one is left out")
     import mindrlhf_lite.trainer.grpo  # noqa: F401  # loading the frameworks is no part of the start

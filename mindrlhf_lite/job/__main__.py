@@ -35,6 +35,7 @@ from mindrlhf_lite.job.key import KEY_VARIABLE, new_key
 from mindrlhf_lite.job.lifelines import die_with_parent
 from mindrlhf_lite.job.limits import why_no_process
 from mindrlhf_lite.job.ports import free_port, is_taken, taken_message
+from mindrlhf_lite.native.large_pages import large_pages
 
 _STARTS_NOTHING = frozenset({"dry_run", "dryrun", "only_save_strategy", "h", "help"})  # also as they are mistyped
 _OF_MSRUN = (b"Start scheduler process", b"Start worker process")
@@ -151,6 +152,7 @@ def _environment(args: argparse.Namespace, local: int, files: _JobFiles) -> dict
     environment = {
         "GLOG_v": "3",
         **os.environ,
+        **large_pages(os.environ),
         "PATH": path,
         STATUS_VARIABLE: str(files.status.absolute()),
         STOP_FILE_VARIABLE: str(files.stop.absolute()),

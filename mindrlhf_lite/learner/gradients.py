@@ -210,9 +210,7 @@ class StagedGradients:
             weights = ParameterTuple([model.named_weights()[name] for name in names])
             accumulators = ParameterTuple([sums[name] for name in names])
             is_native = model.precision.has_native_kernels
-            self._loss = (
-                _LossGradients(loss, weights, accumulators, is_native) if names else _LossOfFrozenWeights(loss)
-            )
+            self._loss = _LossGradients(loss, weights, accumulators, is_native) if names else _LossOfFrozenWeights(loss)
 
     def run(self, batches: Sequence[MicroBatch]) -> list[tuple[Tensor, ...]]:
         """Accumulates over all micro-batches. Returns the loss's auxiliary outputs of each on the last stage, nothing

@@ -10,6 +10,7 @@ namespace native {
 namespace {
 
 constexpr int64_t kBlock = 48;   // rows of a weight that one thread takes: a multiple of a tile's, and of sixteen
+constexpr int64_t kTileRows = 6;
 constexpr int64_t kDepth = 128;  // of the input that stays in the first cache while a block passes
 
 // to [columns, 16] = from [rows, columns] transposed, both of at most sixteen; missing rows are 0. Four perfect shuffles
@@ -30,11 +31,23 @@ void transpose(float *to, int64_t to_step, const float *from, int64_t from_step,
 
 int64_t blocks_of(int64_t n) { return (n + kBlock - 1) / kBlock; }
 
+// Asks for numbers of `rows` rows of a weight that will be needed soon: each is read once, from memory.
+void fetch(const float *weight, int64_t rows, int64_t k, int64_t count) {
+  for (int64_t i = 0; i < rows; i++)
+    for (int64_t j = 0; j < count; j += kWidth) __builtin_prefetch(weight + i * k + j, 0, 2);
+}
+
 // out [rows, width] = weight [rows, k] in [k, width]; the order of a sum does not depend on width or rows.
 void product_of_panel(float *out, const float *weight, int64_t rows, const float *in, int64_t k, int64_t width) {
-  for (int64_t from = 0; from < k; from += kDepth)
-    small_product(out, width, rows, width, k - from < kDepth ? k - from : kDepth, rows_of(weight + from, k),
-                  in + from * width, width, from > 0);
+  for (int64_t from = 0; from < k; from += kDepth) {
+    const int64_t depth = k - from < kDepth ? k - from : kDepth, next = from + depth;
+    for (int64_t i = 0; i < rows; i += kTileRows) {
+      const int64_t some = rows - i < kTileRows ? rows - i : kTileRows;
+      if (next < k) fetch(weight + i * k + next, some, k, k - next < kDepth ? k - next : kDepth);
+      small_product(out + i * width, width, some, width, depth, rows_of(weight + i * k + from, k), in + from * width,
+                    width, from > 0);
+    }
+  }
 }
 
 // f(first row, rows, panel) of a block, panel by panel.
