@@ -1,5 +1,5 @@
-"""Memory in pages of 2 MiB, which glibc asks for where a variable says so when a process starts: weights that do not fit
-a cache are found faster than in pages of 4 KiB.
+"""Memory in pages of 2 MiB, which glibc asks for where a variable says so when a process starts: weights that do not
+fit a cache are found faster than in pages of 4 KiB.
 """
 
 from __future__ import annotations
