@@ -203,7 +203,7 @@ class _Sizes:
 
     def activations(self) -> dict[str, int]:
         """By phase, besides groups."""
-        config, bucket = self.config, self.config.rl_config.reshard_bucket_mb << 20
+        config = self.config
         recompute = config.actor_config.recompute_config
         keeps = "" if recompute.recompute else "products" if recompute.select_recompute else "all"
         prompt = self.kv_heads * self.shape.head_dim * config.generate_config.max_prompt_length
@@ -213,14 +213,19 @@ class _Sizes:
             phase_of_part("step", 0): self.largest,  # a scaled gradient
             "update": self._of_pass("actor", self.trained, True, keeps),
             "policy": self._of_pass("actor", self.scored),
-            "reshard": 2 * bucket,
+            "reshard": self._messages("rollout"),
         }
         for role in _scoring(config):
             found[role.name] = self._of_pass(role.name, self.scored)
         for role in following_roles(config):  # and a copy of what it was, to be mixed with
             mixes = role.section_of(config).ref_model_mixup_alpha < 1 and role.is_used(config)
-            found[role.sync_phase] = 2 * bucket + self._weights(role.name) * mixes
+            found[role.sync_phase] = self._messages(role.name) + self._weights(role.name) * mixes
         return found
+
+    def _messages(self, role: str) -> int:
+        """Of a reshard to a role, besides both models: on a device a message's pieces, and it packed."""
+        bucket = self.config.reshard_bucket_bytes
+        return 2 * bucket if self.device == "CPU" else bucket // FLOAT32_BYTES * self._item(role, is_stored=True)
 
     def _of_pass(self, role: str, shapes: StreamShapes, tapes: bool = False, keeps: str = "") -> int:
         fused, item = self.config.has_fused_kernels(role), self._item(role)
