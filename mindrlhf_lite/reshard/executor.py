@@ -32,7 +32,6 @@ from mindrlhf_lite.reshard.transports import Location, Place, Source, Transport,
 from mindrlhf_lite.shapes.parameters import FLOAT32_BYTES
 
 
-
 @dataclass(frozen=True)
 class Moved:
     """What a reshard moved on this rank."""

@@ -151,8 +151,8 @@ class RlConfig(ObjectiveSettings):
     )
     reshard_bucket_mb: int = setting(
         0,
-        "size of a reshard bucket; at most two are in memory besides the models; 0: 8 on CPU, and on a device what makes "
-        "a message's latency a twentieth of its time",
+        "size of a reshard bucket; at most two are in memory besides the models; 0: 8 on CPU, and on a device what "
+        "makes a message's latency a twentieth of its time",
         bounds=NOT_NEGATIVE,
         unit="MiB",
         resume=FREE,
