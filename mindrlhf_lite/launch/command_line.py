@@ -17,6 +17,7 @@ from mindrlhf_lite.config.roles import ACTOR
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import dims_of
 from mindrlhf_lite.config.validate import find_problems
+from mindrlhf_lite.config.vllm_versions import version_notes
 from mindrlhf_lite.launch.arguments import parser_of_main
 from mindrlhf_lite.launch.read_settings import read_settings
 from mindrlhf_lite.observe.host import memory_limit_gb
@@ -71,7 +72,7 @@ def parse_command_line(arguments: Sequence[str], needs_prompts: bool = True) -> 
         known.compile,
         known.only_save_strategy,
         known.device_memory_gb,
-        (*settings.notes, *absent),
+        (*settings.notes, *absent, *version_notes(config)),
         settings.recipe,
     )
 
