@@ -30,7 +30,9 @@ from mindrlhf_lite.shapes.model_config import ModelConfig
 # lines of MindSpore's log: which graph is compiled, which kernel an operator of it gets, and that it has none
 _GRAPH = re.compile(r"start compile function graph: (?:\d+_)*(\w+?)_\d+\b")
 _KERNEL = re.compile(r"kernel opname:(\w+), kernel type:(\w+)")
-_BACKED_OFF = re.compile(r"TryBackoffCpu.*")
+_BACKED_OFF = re.compile(
+    r"TryBackoffCpu(?!.*/RealMakeTuple-).*"
+)  # but numbers that the host has, put into a tuple there
 # modules of MindSpore whose log has them
 _LOG = {"GLOG_v": "3", "MS_SUBMODULE_LOG_v": "{DEVICE:1,RUNTIME_FRAMEWORK:1}"}
 

@@ -8,7 +8,7 @@ from mindrlhf_lite.config.memory_plan import memory_plan
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.shapes.model_config import ModelConfig
 
-_MEMORY_SHARE = 0.8  # of what there is: the rest is for graphs, libraries and what the plan does not know
+MEMORY_SHARE = 0.8  # of what there is: the rest is for graphs, libraries and what the plan does not know
 
 
 def with_micro_batches(config: Config, shape: ModelConfig, world_size: int, rank_gib: float) -> Config:
@@ -21,8 +21,8 @@ def with_micro_batches(config: Config, shape: ModelConfig, world_size: int, rank
         return config
 
     def fits(number: int) -> bool:
-        plan = memory_plan(with_number(config, number), shape, world_size)
-        return plan.needed(config.rl_config.swap) <= _MEMORY_SHARE * rank_gib * 2**30
+        plan = memory_plan(with_number(config, number), shape, world_size, rank_gib)
+        return plan.needed(config.rl_config.swap) <= MEMORY_SHARE * rank_gib * 2**30
 
     completions = config.completions_per_update // parallel.data_degree(world_size)
     choices = [

@@ -11,6 +11,7 @@ from typing import Any
 
 from mindrlhf_lite.config.aliases.translation import Translation
 from mindrlhf_lite.config.load import ConfigError, collect
+from mindrlhf_lite.config.memory_plan import ASCEND_MEMORY_GIB
 from mindrlhf_lite.config.micro_batches import with_micro_batches
 from mindrlhf_lite.config.model_file import shape_of_actor
 from mindrlhf_lite.config.roles import ACTOR
@@ -23,7 +24,6 @@ from mindrlhf_lite.launch.read_settings import read_settings
 from mindrlhf_lite.observe.host import memory_limit_gb
 from mindrlhf_lite.parallel.mesh import launched_world_size
 
-_ASCEND_MEMORY_GB = 64.0  # of a 910B, where --device_memory_gb does not say otherwise
 _MOST_DEVICES = 4096  # that a plan is proposed for
 
 
@@ -158,7 +158,7 @@ def _without_absent_files(config: Config, is_dry_run: bool) -> tuple[Config, boo
 def _memory_of_a_rank(config: Config, num_ranks: int, device_memory_gb: float) -> float:
     """GiB that a rank can have."""
     if config.context.device_target != "CPU":
-        return device_memory_gb or _ASCEND_MEMORY_GB
+        return device_memory_gb or ASCEND_MEMORY_GIB
     return device_memory_gb or memory_limit_gb() / ranks_of_this_host(num_ranks)
 
 

@@ -18,13 +18,13 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindrlhf_lite.models.attention import ATTENTIONS
 from mindrlhf_lite.models.kernels import kernels_of
 from mindrlhf_lite.models.mlp import MLPS
-from mindrlhf_lite.models.native_attention import NATIVE_ATTENTIONS, spans_of, without_absent_kernels
-from mindrlhf_lite.models.packed_attention import MASKED, key_rows, visibility_mask
+from mindrlhf_lite.models.native_attention import without_absent_kernels
+from mindrlhf_lite.models.packed_attention import MASKED
 from mindrlhf_lite.models.precision import FLOAT32, Precision, full, to_compute, weight_to_compute
 from mindrlhf_lite.models.rotary import rotary_tables
+from mindrlhf_lite.models.span_attention import attentions_of
 from mindrlhf_lite.models.spread import spread
 from mindrlhf_lite.models.zeros import zeros
 from mindrlhf_lite.parallel.collectives import (
@@ -74,7 +74,7 @@ class DecoderLayer(nn.Cell):
         places = {name.removeprefix(prefix): place for place, name in enumerate(names)}
         attention, mlp = self.kind
         shared = (config, places, mesh, is_sequence_split, precision, is_trained)
-        attentions = NATIVE_ATTENTIONS if precision.has_native_kernels else ATTENTIONS  # of every kind, see Decoder
+        attentions = attentions_of(precision, config.head_dim)
         self.attention, self.mlp = attentions[attention](*shared), MLPS[mlp](*shared)
         self.num_products = self.attention.num_products + self.mlp.num_products
 
@@ -228,21 +228,10 @@ class Decoder(nn.Cell):
 
     def attention_inputs(
         self, positions: np.ndarray, segments: np.ndarray, prompts: np.ndarray, keys: np.ndarray, used: np.ndarray
-    ) -> tuple[np.ndarray, ...]:
-        """What every layer's attention over packed sequences takes: (cos, sin, cos * scale, sin * scale of the blocks,
-        rows, mask), of this rank's blocks; with native kernels spans of this rank's tokens in the place of the last
-        two. Args: as of `visibility_mask`, of the whole stream.
-        """
-        if self.precision.has_native_kernels:
-            tokens = self.own_part(len(positions))
-            cos, sin = (table[positions[tokens]] for table in self.rotary)
-            return cos, sin, cos * self.scale, sin * self.scale, spans_of(segments, prompts)[tokens]
-        width, own = len(positions) // len(keys), self.own_part(len(keys))
-        rows = key_rows(keys[own], width, self.num_kv_heads)
-        mask = visibility_mask(positions, segments, prompts, keys, used)[own]
-        own_positions = positions.reshape(-1, width)[own]
-        cos, sin = (table[own_positions].reshape(-1, 1, width, self.config.head_dim) for table in self.rotary)
-        return cos, sin, cos * self.scale, sin * self.scale, rows, mask
+    ) -> tuple:
+        """What every layer's attention over packed sequences takes: as `GroupedQueryAttention.inputs_of`."""
+        stream = (positions, segments, prompts, keys, used)
+        return self.layers[0].attention.inputs_of(self.rotary, self.scale, self.own_part, *stream)
 
     def own_part(self, count: int) -> slice:
         """Which of `count` tokens, or blocks of them, this rank computes: all, where no others share its sequences."""
