@@ -8,12 +8,12 @@ only where nothing fits without, or where it is shorter all the same.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mindrlhf_lite.config.load import build_config
 from mindrlhf_lite.config.memory_plan import ASCEND_MEMORY_GIB, memory_plan
-from mindrlhf_lite.config.micro_batches import MEMORY_SHARE
+from mindrlhf_lite.config.micro_batches import MEMORY_SHARE, with_micro_batches
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.estimate.devices import DEVICES, Device
 from mindrlhf_lite.estimate.step import work_of_step
@@ -23,6 +23,7 @@ from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import count_parameters
 
 LEAST_SLOTS, GROUP = 64, 8
+_MICRO_BATCHES = "actor_config.parallel_config.micro_batch_num"
 _LEAST_PROMPTS = 32  # a step
 _OF_HOST = 8  # devices; tensor ranks are of one host
 _ROLLOUT_SHARE = 0.2  # of a device, for the weights of a copy's rank
@@ -54,7 +55,7 @@ def propose(base: dict[str, Any], shape: ModelConfig, devices: int, device: Devi
                 for settings in _candidates(shape, devices, tensor, slots, swaps, offloads)
             ]
             if fitting := [proposal for proposal in found if proposal.fits]:
-                return min(fitting, key=lambda proposal: proposal.seconds)
+                return _by_memory(base, shape, devices, device, min(fitting, key=lambda proposal: proposal.seconds))
             if slots <= LEAST_SLOTS and not (swaps and offloads):
                 break  # swap before slots are given up
     return min(found, key=lambda proposal: proposal.gib)
@@ -102,12 +103,12 @@ def _candidates(
                         "actor_config.parallel_config.data_parallel": data,
                         "actor_config.parallel_config.model_parallel": tensor,
                         "actor_config.parallel_config.pipeline_stage": pipeline,
-                        "actor_config.parallel_config.micro_batch_num": number,
+                        _MICRO_BATCHES: number,
                         "actor_config.parallel_config.use_seq_parallel": tensor > 1,
                         "actor_config.enable_parallel_optimizer": data > 1,
                         "actor_config.recompute_config.recompute": recomputes,
                         "actor_config.optimizer.opt_offload": offloads,
-                        "ref_config.ref_model_batch_size": 8,
+                        "ref_config.ref_model_batch_size": 0,
                         "ref_config.parallel_config.data_parallel": copies,
                         "ref_config.parallel_config.model_parallel": rollout,
                         "ref_config.parallel_config.pipeline_stage": 1,
@@ -116,6 +117,14 @@ def _candidates(
                         "generate_config.parallel_config.model_parallel": rollout,
                     }
                     yield settings
+
+
+def _by_memory(base: dict[str, Any], shape: ModelConfig, devices: int, device: Device, proposal: Proposal) -> Proposal:
+    """Without the number of micro-batches, where memory decides on the same one: so it does for other lengths, too."""
+    free = {**proposal.settings, _MICRO_BATCHES: 0}
+    config = build_config({**base, **free, "context.device_target": "Ascend"})
+    chosen = with_micro_batches(config, shape, devices, device.memory_gib).actor_config.parallel_config.micro_batch_num
+    return replace(proposal, settings=free) if chosen == proposal.settings[_MICRO_BATCHES] else proposal
 
 
 def _judged(
