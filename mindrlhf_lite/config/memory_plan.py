@@ -50,6 +50,11 @@ class MemoryPlan:
         return self.with_swap if swaps else self.without_swap
 
 
+def chunk_numbers(device_target: str) -> int:
+    """Of a chunk of logits."""
+    return _CHUNK_BYTES[device_target] // FLOAT32_BYTES
+
+
 def item_bytes(dtype: str, device_target: str) -> int:
     """Bytes of a number. On CPU bfloat16 is emulated in float32."""
     return 2 if dtype == "float16" or (dtype == "bfloat16" and device_target != "CPU") else FLOAT32_BYTES

@@ -40,6 +40,7 @@ def _section_lines(section: str, settings: dict[str, Any]) -> list[str]:
         nested.setdefault(head, {})[tail] = value
     if list(nested) == [""]:
         return [f"    {section}: {_flow(own)}"]
+    nested = {head: values for head, values in nested.items() if values != {"opt_offload": False}}
     lines = [f"    {section}:", *(f"      {key}: {_scalar(value)}" for key, value in nested.pop("", {}).items())]
     return lines + [f"      {head}: {_flow(values)}" for head, values in nested.items()]
 
@@ -84,7 +85,7 @@ def row(name: str, shape: ModelConfig, devices: int, proposal: Proposal) -> str:
 
 
 def main(paths: list[Path]) -> None:
-    base = read_yaml(BASE)
+    base = read_yaml(str(BASE))
     for path in paths:
         shape = read_model_file(str(path)).shape
         proposals = {devices: propose(base, shape, devices) for devices in DEVICES}

@@ -13,7 +13,7 @@ from typing import Any
 
 from mindrlhf_lite.config.load import build_config
 from mindrlhf_lite.config.memory_plan import ASCEND_MEMORY_GIB, memory_plan
-from mindrlhf_lite.config.micro_batches import MEMORY_SHARE, with_micro_batches
+from mindrlhf_lite.config.micro_batches import MEMORY_SHARE, compiles_soon, with_micro_batches
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.estimate.devices import DEVICES, Device
 from mindrlhf_lite.estimate.step import work_of_step
@@ -132,7 +132,7 @@ def _judged(
 ) -> Proposal:
     config = build_config({**base, **settings, "context.device_target": "Ascend"})
     needed = memory_plan(config, shape, devices, device.memory_gib).needed(config.rl_config.swap)
-    fits = needed <= MEMORY_SHARE * device.memory_gib * 2**30
+    fits = needed <= MEMORY_SHARE * device.memory_gib * 2**30 and compiles_soon(config, shape, devices)
     return Proposal(settings, needed / 2**30, seconds_of_step(config, shape, devices, device) if fits else 0.0, fits)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from mindrlhf_lite.config.memory_plan import memory_plan
+from mindrlhf_lite.config.memory_plan import chunk_numbers, memory_plan
 from mindrlhf_lite.config.roles import phases_of_run, scoring_roles
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
@@ -24,7 +24,6 @@ PREFILL_LAYER, LAYER_FORWARD, LAYER_BACKWARD = 28, 28, 76
 HEAD_CHUNK, LOSS_CHUNK = 13, 60
 _OF_PIECE = 3  # cut, packed, written
 _OF_PARAMETER = 12  # an update of one: AdamW with its rounded copy
-_CHUNK_BYTES = 128 << 20  # of logits
 _BUSY_RANKS = 8  # whose messages are counted
 
 
@@ -135,7 +134,7 @@ class _Step:
         return one.times(config.updates_per_step)
 
     def _chunks(self, dims: ParallelDims, tokens: float, count: int) -> float:
-        of_chunk = max(1.0, _CHUNK_BYTES / FLOAT32_BYTES * dims.tensor / self.shape.vocab_size)
+        of_chunk = max(1.0, chunk_numbers("Ascend") * dims.tensor / self.shape.vocab_size)
         return count * -(-tokens / count // of_chunk)
 
     def _staged(self, work: Work, dims: ParallelDims, count: int, tokens: float, ways: int) -> Work:

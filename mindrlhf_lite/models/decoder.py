@@ -253,11 +253,11 @@ class Decoder(nn.Cell):
         """The final norm over the residual stream; every tensor rank gets all rows [tokens, H]. Last stage only."""
         return self.enter_head(self.normalise(x, self.low_weight(self.final_norm)))
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor, head: Tensor | None = None) -> Tensor:
         """[tokens, H] after `norm` -> [tokens, V], whole on every tensor rank. Not for training: see
-        `TokenLogprobs`.
+        `TokenLogprobs`. Args: head: of `head_view`, in the parameter's place.
         """
-        logits = full(self.product(hidden, self.head))
+        logits = full(self.product(hidden, self.head if head is None else head))
         if self.tensor_degree == 1:
             return logits
         tokens = hidden.shape[0]
@@ -265,6 +265,14 @@ class Decoder(nn.Cell):
             self.gather_logits(logits).reshape(self.tensor_degree, tokens, -1).transpose(1, 0, 2).reshape(tokens, -1)
         )
         return gathered[:, : self.config.vocab_size]
+
+    def head_view(self) -> Tensor | None:
+        """A tied head on the embedding's memory, for a graph that uses both; None where it needs none. A parameter that
+        a graph reads before and after collectives is copied in it, each time (MindSpore 2.9).
+        """
+        if self.head is not self.embedding or self.tensor_degree == 1:
+            return None
+        return self.embedding.view(*self.embedding.shape)
 
     def construct(self, token_ids: Tensor) -> Tensor:
         """Logits [B, T, V] of right-padded token_ids [B, T]; for tests and small inputs."""

@@ -182,7 +182,7 @@ class Decode(CompiledCell):
         *caches: Parameter,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Args: token_ids, positions int32 [B]; uniform, forbid_stop float32 [B]; inverse_temperature [1]; views: of
-        `cache_views`; caches: of `allocate_cache`.
+        `cache_views`, then `Decoder.head_view` if there is one; caches: of `allocate_cache`.
 
         Returns: (token [B], logprob [B], policy logprob [B]), or (logits [B, V], unused, unused).
         """
@@ -199,7 +199,8 @@ class Decode(CompiledCell):
             keys = ops.depend(views[index], self._write(caches[index], places, key))
             values = ops.depend(views[num_layers + index], self._write(caches[num_layers + index], places, value))
             x = layer.finish(x, self.attend(query, keys, values, mask, lengths), layer.weights)
-        logits = self.model.logits(self.model.norm(x))
+        head = views[2 * num_layers] if len(views) > 2 * num_layers else None
+        logits = self.model.logits(self.model.norm(x), head)
         drawing = self.drawing
         if not drawing.in_graph:
             return logits, positions, positions
