@@ -111,7 +111,7 @@ def _decode(arrays: tuple[np.ndarray, ...], kernels: Kernels, precision: Precisi
     read = cache_views(caches, 3, KV_HEADS)
     mask = np.where(np.arange(8) < LENGTHS[:, None, None], np.float32(0), np.float32(MASKED))
     places = np.arange(3 * KV_HEADS) * 8 + np.repeat(LENGTHS - 1, KV_HEADS)
-    write, attend = ops.ScatterUpdate(), kernels.decode_attention(precision, HEADS, KV_HEADS)
+    write, attend = kernels.written_rows(), kernels.decode_attention(precision, HEADS, KV_HEADS)
 
     @jit
     def step(new: tuple, read: tuple, rest: tuple, *caches: Parameter) -> Tensor:

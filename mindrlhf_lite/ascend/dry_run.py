@@ -39,6 +39,7 @@ _BACKED_OFF = re.compile(
 )  # but numbers that the host has, put into a tuple there
 _PHASE = re.compile(r"^phase (\w+)$", re.MULTILINE)  # what compiled_step says
 _POLL_S = 1.0
+_SLOW_START = "acl_kernel"  # compiled and started by aclop, which takes a multiple of what aclnn does
 # modules of MindSpore whose log has them
 _LOG = {"GLOG_v": "3", "MS_SUBMODULE_LOG_v": "{DEVICE:1,RUNTIME_FRAMEWORK:1}"}
 
@@ -59,6 +60,7 @@ class CompiledStep:
     misplaced: list[str]  # "group in phase" where memory is not as swap/phases.py has it
     kernels: dict[str, Counter[str]] = field(default_factory=dict)
     backed_off: list[str] = field(default_factory=list)  # operators without a kernel on Ascend
+    slow_starts: dict[str, Counter[str]] = field(default_factory=dict)  # those of aclop
 
 
 def compile_step(
@@ -93,7 +95,8 @@ def compile_step(
             said = [line for line in text.splitlines() if not line.startswith("[")]
             raise UserError(f"--compile: rank {rank} ended with {code}:\n" + "\n".join(said[-30:]))
         report = json.loads(read_text(folder / "report"))
-    return CompiledStep(report["phases"], report["misplaced"], *_kernels(text))
+    slow_starts = _kernels(text, _SLOW_START)[0]
+    return CompiledStep(report["phases"], report["misplaced"], *_kernels(text), slow_starts)
 
 
 def _watch(process: subprocess.Popen[bytes], log: Path, timeout: int, progress: Callable[[str], None]) -> int:
@@ -110,8 +113,11 @@ def _watch(process: subprocess.Popen[bytes], log: Path, timeout: int, progress: 
             raise UserError(f"--compile: not done after {timeout} s, in {phases[-1] if phases else 'building models'}")
 
 
-def _kernels(text: str) -> tuple[dict[str, Counter[str]], list[str]]:
-    """(kernels by graph, operators that went to the CPU) of a log. Shapes compile a graph again: the largest counts."""
+def _kernels(text: str, of_type: str = "") -> tuple[dict[str, Counter[str]], list[str]]:
+    """(kernels by graph, operators that went to the CPU) of a log. Shapes compile a graph again: the largest counts.
+
+    Args: of_type: kernels of this type only; "": all.
+    """
     found: dict[str, Counter[str]] = {}
     current: Counter[str] = Counter()
     name, backed_off = "", []
@@ -120,7 +126,7 @@ def _kernels(text: str) -> tuple[dict[str, Counter[str]], list[str]]:
             _keep_larger(found, name, current)
             name, current = match[1].removeprefix("mindrlhf_lite_"), Counter()
         elif match := _KERNEL.search(line):
-            current[match[1]] += 1
+            current[match[1]] += not of_type or match[2] == of_type
         elif match := _BACKED_OFF.search(line):
             backed_off.append(match[0])
     _keep_larger(found, name, current)

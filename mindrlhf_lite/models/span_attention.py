@@ -35,6 +35,12 @@ class SpanAttention(GroupedQueryAttention):
         places, *ends = flash_spans(segments, prompts, own)
         return cos, sin, cos * scale, sin * scale, places, tuple(ends)
 
+    def _biased(self, projected: Tensor, weights: tuple, bias: int | None, norm: int | None) -> Tensor:
+        """By an addition, which Ascend starts faster than BiasAdd."""
+        if bias is not None:
+            projected = self.low(projected + self.low_weight(weights[bias]))
+        return super()._biased(projected, weights, None, norm)
+
     def _by_token(self, projected: Tensor, weights: tuple, bias: int | None, norm: int | None, heads: int) -> Tensor:
         """[1, tokens, heads, D]"""
         return self._biased(projected, weights, bias, norm).reshape(1, -1, heads, self.head_dim)

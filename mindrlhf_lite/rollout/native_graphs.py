@@ -163,12 +163,13 @@ class Decode(CompiledCell):
         self.num_kv_heads, self.head_dim = model.num_kv_heads, model.config.head_dim
         kernels = kernels_of(model.precision, self.head_dim)
         self.attend = kernels.decode_attention(model.precision, model.num_heads, self.num_kv_heads)
+        self.write = kernels.written_rows()
         self.pairs = Tensor(np.arange(slots * self.num_kv_heads, dtype=np.int32))
         self.cache_positions = Tensor(np.arange(cache_length, dtype=np.int32).reshape(1, 1, -1))
         self.stop_bias = Tensor(stop_bias[None])  # [1, V]: MASKED on stop tokens, else 0
 
     def _write(self, cache: Parameter, places: Tensor, rows: Tensor) -> Tensor:
-        return _scatter_update(cache, places, rows.reshape(-1, self.head_dim))
+        return self.write(cache, places, rows.reshape(-1, self.head_dim))
 
     @jit
     def construct(
