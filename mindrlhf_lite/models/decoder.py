@@ -270,7 +270,7 @@ class Decoder(nn.Cell):
         """A tied head on the embedding's memory, for a graph that uses both; None where it needs none. A parameter that
         a graph reads before and after collectives is copied in it, each time (MindSpore 2.9).
         """
-        if self.head is not self.embedding or self.tensor_degree == 1:
+        if self.embedding is None or self.head is not self.embedding or self.tensor_degree == 1:
             return None
         return self.embedding.view(*self.embedding.shape)
 
