@@ -57,6 +57,8 @@ setup(
         "mindformers": ["mindformers==1.9.0"],
         # build.sh --vllm makes the wheel: the registry's is for CUDA, this one has no kernels
         "vllm": ["vllm==0.11.0+empty", "torch==2.13.0"],
+        # on Ascend (not run here): released for MindSpore 2.7.1.post1, see config/vllm_versions.py
+        "vllm-ascend": ["vllm-mindspore==0.5.1"],
     },
     entry_points={
         "vllm.platform_plugins": ["mindrlhf_lite = mindrlhf_lite.rollout.vllm.plugin:platform"],

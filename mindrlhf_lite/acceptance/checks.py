@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from mindrlhf_lite.acceptance.speed import speed_of_device
 from mindrlhf_lite.files.text_file import write_text
 
 Found = tuple[dict[str, np.ndarray], dict[str, Any]]
@@ -273,15 +274,14 @@ def _vllm(model: str, device: str) -> Found:
 
 
 CHECKS = {
-    "plain_kernels": KitCheck(
-        partial(_kernels, False), 2e-3, "plain operators of a layer, forward and backward, float32"
-    ),
+    "plain_kernels": KitCheck(partial(_kernels, False), 2e-3, "plain operators of a layer, and backward, float32"),
     "fused_kernels": KitCheck(partial(_kernels, True), 5e-2, "fused kernels in bfloat16 against plain ones in float32"),
     "store": KitCheck(_store, 0.0, "parameters let go and taken anew under a compiled graph"),
     "sampler": KitCheck(_sampler, 2e-3, "drawing tokens: the sum of probabilities that is reached, and greedily"),
     "model_float32": KitCheck(partial(_model, "float32"), 5e-3, "logprobs, gradients and greedy tokens, float32"),
     "model_bfloat16": KitCheck(partial(_model, "bfloat16"), 6e-2, "logprobs and gradients, bfloat16, fused kernels"),
     "optimizer": KitCheck(_optimizer, 1e-5, "AdamW: float32 masters of a bfloat16 model, norms of the gradients"),
+    "speed": KitCheck(speed_of_device, None, "launches, copies to and from the host, matrix products"),
     "decoding": KitCheck(_decoding, None, "decoding at the size of Qwen2.5-0.5B, bfloat16"),
 }
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from mindspore import Parameter, Tensor, jit, mutable, nn, ops
 
+from mindrlhf_lite.models.flash_attention import flash_spans
 from mindrlhf_lite.models.kernels import Kernels
 from mindrlhf_lite.models.packed_attention import MASKED, key_rows, visibility_mask
 from mindrlhf_lite.models.precision import Precision
@@ -74,6 +75,35 @@ def as_tensors(name: str, arrays: tuple[np.ndarray, ...], dtype: Any) -> Any:
     )
 
 
+class _OverSpans(nn.Cell):
+    """Packed attention over spans with what that over blocks takes and gives. Args: spans: of `flash_spans`."""
+
+    def __init__(self, kernel: nn.Cell, spans: tuple):
+        super().__init__(auto_prefix=False)
+        self.kernel, self.places = kernel, Tensor(spans[0])
+        self.query_ends, self.key_ends = spans[1:]
+
+    def _by_token(self, x: Tensor) -> Tensor:
+        """[blocks, heads, W, D], or [blocks * heads * W, D], -> [T, heads, D]"""
+        blocks = x.reshape(len(KEYS), -1, len(SEGMENTS) // len(KEYS), HEAD_DIM)
+        return blocks.transpose(0, 2, 1, 3).reshape(len(SEGMENTS), -1, HEAD_DIM)
+
+    def construct(self, query: Tensor, key: Tensor, value: Tensor, rows: Tensor, mask: Tensor, *known: Tensor) -> tuple:
+        stream = (self._by_token(query), self._by_token(key), self._by_token(value), self.places)
+        if len(known) > 0:
+            known = (self._by_token(known[0]), *known[1:])
+        attended, *others = self.kernel(*stream, self.query_ends, self.key_ends, *known)
+        blocks = attended.reshape(len(KEYS), -1, attended.shape[1], HEAD_DIM).transpose(0, 2, 1, 3)
+        return (blocks, *others)
+
+
+def _packed(kernels: Kernels, precision: Precision, is_known: bool) -> nn.Cell:
+    kernel = (kernels.known_attention if is_known else kernels.packed_attention)(precision, HEADS)
+    if not kernels.attends_to_spans:
+        return kernel
+    return _OverSpans(kernel, flash_spans(SEGMENTS, PROMPTS, slice(0, len(SEGMENTS))))
+
+
 def _decode(arrays: tuple[np.ndarray, ...], kernels: Kernels, precision: Precision) -> tuple[Tensor, ...]:
     """(what was attended to, both caches) after the newest tokens' keys and values were written."""
     query, key, value, *old = as_tensors("decode", arrays, precision.activations)
@@ -81,7 +111,7 @@ def _decode(arrays: tuple[np.ndarray, ...], kernels: Kernels, precision: Precisi
     read = cache_views(caches, 3, KV_HEADS)
     mask = np.where(np.arange(8) < LENGTHS[:, None, None], np.float32(0), np.float32(MASKED))
     places = np.arange(3 * KV_HEADS) * 8 + np.repeat(LENGTHS - 1, KV_HEADS)
-    write, attend = ops.ScatterUpdate(), kernels.decode_attention(precision, HEADS, KV_HEADS)
+    write, attend = kernels.written_rows(), kernels.decode_attention(precision, HEADS, KV_HEADS)
 
     @jit
     def step(new: tuple, read: tuple, rest: tuple, *caches: Parameter) -> Tensor:
@@ -110,7 +140,7 @@ def run(
         "rotary": lambda: kernels.rotary(precision),
         "gate": lambda: kernels.gate(precision),
         "causal_attention": lambda: kernels.causal_attention(precision),
-        "packed_attention": lambda: kernels.packed_attention(precision, HEADS),
+        "packed_attention": lambda: _packed(kernels, precision, is_known=False),
     }
     kernel = cells[name]()
 
@@ -122,7 +152,7 @@ def run(
     results = results if isinstance(results, tuple) else (results,)
     differentiated, arguments = kernel, tensors
     if name == "packed_attention":
-        differentiated, arguments = kernels.known_attention(precision, HEADS), mutable((*tensors, *results))
+        differentiated, arguments = _packed(kernels, precision, is_known=True), mutable((*tensors, *results))
     product, first = ops.GradOperation(get_all=True, sens_param=True), _First(differentiated)
 
     @jit

@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mindrlhf_lite.acceptance.speed import expected
+from mindrlhf_lite.estimate.devices import DEVICES
 from mindrlhf_lite.files.text_file import read_text
 from mindrlhf_lite.observe.host import git_commit, versions
 
@@ -51,4 +53,20 @@ def as_markdown(report: dict[str, Any]) -> str:
         figures = check.get("error") or "; ".join(f"{key}: {value}" for key, value in check.get("figures", {}).items())
         figures = figures.replace("|", "/").replace("\n", " ")
         lines.append(f"| {check['name']} | {check['status']} | {check['seconds']} | {check['says']} | {figures} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *expected_and_measured(report["checks"])]) + "\n"
+
+
+def expected_and_measured(checks: list[dict[str, Any]]) -> list[str]:
+    """A table of what `main.py --dry_run` estimates with, and of what this device did; empty where nothing of it was
+    measured.
+    """
+    device = DEVICES["910B"]
+    figures = {name: value for check in checks for name, value in check.get("figures", {}).items()}
+    rows = [
+        f"| {name} | {wanted:.3g} | {figures[name]:.3g} |"
+        for name, wanted in expected(device).items()
+        if isinstance(figures.get(name), float)
+    ]
+    if not rows:
+        return []
+    return ["", f"## Expected of {device.name}, and measured", "", "| | expected | measured |", "|---|---|---|", *rows]

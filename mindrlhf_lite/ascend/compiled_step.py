@@ -1,7 +1,7 @@
 """One step of a run on a simulated rank, over made-up sequences of full length: every phase is compiled for Ascend and
 nothing is computed.
 
-    python -m mindrlhf_lite.ascend.compiled_step REQUEST REPORT      (ascend/dry_run.py starts it, in its environment)
+    python -m mindrlhf_lite.ascend.compiled_step REQUEST REPORT PARENT   (ascend/dry_run.py starts it)
 
 REQUEST is a `StepRequest` as wire.py writes it; REPORT becomes JSON: the device memory that every phase took at its
 peak, and the groups of parameters that were not in memory when they should have been, or were when they should not.
@@ -10,6 +10,7 @@ peak, and the groups of parameters that were not in memory when they should have
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,11 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from mindrlhf_lite.ascend.dry_run import StepRequest
+from mindrlhf_lite.commands.signals import listen_to_signals_again
 from mindrlhf_lite.config.sampling_params import sampling_params
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.files.text_file import write_text
 from mindrlhf_lite.files.wire import from_bytes
+from mindrlhf_lite.job.lifelines import die_with_parent
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.swap.phases import phase_of_part
 from mindrlhf_lite.types import GenerateRequest, SamplingParams, TrainSequence
@@ -31,6 +34,10 @@ _NEW_TOKENS = 2  # of a decoding step there is one graph, however many tokens fo
 
 
 def main() -> None:
+    listen_to_signals_again()  # which whoever started this has blocked
+    die_with_parent()
+    if os.getppid() != int(sys.argv[3]):  # it ended before
+        os._exit(1)
     request: StepRequest = from_bytes(Path(sys.argv[1]).read_bytes(), StepRequest)
     write_text(sys.argv[2], json.dumps(measure(request.config, request.shape)))
 
@@ -57,6 +64,7 @@ def measure(config: Config, shape: ModelConfig) -> dict:
 
     @contextmanager
     def measured(name: str) -> Iterator[None]:
+        print(f"phase {name}", flush=True)
         ms.runtime.synchronize()
         ms.runtime.reset_peak_memory_stats()
         if rl.swap:

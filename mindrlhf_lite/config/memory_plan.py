@@ -9,10 +9,11 @@ in the same memory, they are counted as if every shape that can occur had occurr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from math import lcm, prod
 
+from mindrlhf_lite.config.communicators import communicator_bytes
 from mindrlhf_lite.config.roles import RoleSpec, following_roles, phases_of_run, scoring_roles
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
@@ -21,9 +22,11 @@ from mindrlhf_lite.parallel.layout import Strategy, buffers_at
 from mindrlhf_lite.shapes.buckets import default_buckets
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import FLOAT32_BYTES, parameter_specs
-from mindrlhf_lite.shapes.streams import StreamShapes
+from mindrlhf_lite.shapes.streams import BLOCK, StreamShapes
 from mindrlhf_lite.swap.phases import optimizer_part, phase_of_part
 
+ASCEND_MEMORY_GIB = 64.0  # of a 910B, where nobody says otherwise
+HEAD_MULTIPLE = 16  # of head_dim, for Ascend's attention kernels
 _GRAPH_BYTES = 8 << 20
 _TRAINING_GRAPHS, _SCORING_GRAPHS, _PREFILL_GRAPHS = 5, 3, 2  # a shape
 _CHUNK_BYTES = {"CPU": 32 << 20, "Ascend": 128 << 20}  # models.logprobs.CHUNK_ELEMENTS in float32
@@ -32,17 +35,24 @@ _CHUNK_BYTES = {"CPU": 32 << 20, "Ascend": 128 << 20}  # models.logprobs.CHUNK_E
 @dataclass(frozen=True)
 class MemoryPlan:
     """Bytes on the fullest rank. `phases` hold the groups that a phase has in memory with swapping on, its activations,
-    and graphs, which stay.
+    and graphs, which stay. The peaks have what HCCL takes beside MindSpore's memory, too.
     """
 
     groups: dict[str, int]
     phases: dict[str, int]
     without_swap: int
     with_swap: int
+    communicators: int = 0
+    stored: int = 0  # of the host's memory, with swapping on a device
 
     def needed(self, swaps: bool) -> int:
         """At the peak."""
         return self.with_swap if swaps else self.without_swap
+
+
+def chunk_numbers(device_target: str) -> int:
+    """Of a chunk of logits."""
+    return _CHUNK_BYTES[device_target] // FLOAT32_BYTES
 
 
 def item_bytes(dtype: str, device_target: str) -> int:
@@ -50,17 +60,15 @@ def item_bytes(dtype: str, device_target: str) -> int:
     return 2 if dtype == "float16" or (dtype == "bfloat16" and device_target != "CPU") else FLOAT32_BYTES
 
 
-def _buffer_bytes(
-    config: ModelConfig, strategy: Strategy, item: int = FLOAT32_BYTES, frozen: Sequence[str] = ()
-) -> int:
-    """Of the fullest stage. Args: item: bytes of a number; frozen: names of parameters that do not count."""
-    sizes, left_out = [], {spec.name for spec in parameter_specs(config, frozen) if not spec.is_trained}
+@cache
+def _numbers(config: ModelConfig, strategy: Strategy, frozen: tuple[str, ...] = ()) -> tuple[int, int]:
+    """(numbers of the fullest stage, of the largest buffer). Args: frozen: names of parameters that do not count."""
+    sizes, largest, left_out = [], 0, {spec.name for spec in parameter_specs(config, frozen) if not spec.is_trained}
     for stage in range(strategy.dims.pipeline):
-        total = 0
-        for buffer in buffers_at(config, strategy, Coordinates(0, 0, stage)):
-            total += item * prod(buffer.shape) * (buffer.name not in left_out)
-        sizes.append(total)
-    return max(sizes)
+        counted = buffers_at(config, strategy, Coordinates(0, 0, stage))
+        sizes.append(sum(prod(each.shape) for each in counted if each.name not in left_out))
+        largest = max(largest, *(prod(each.shape) for each in counted))
+    return max(sizes), largest
 
 
 def activation_bytes(
@@ -72,12 +80,14 @@ def activation_bytes(
     tapes: bool,
     keeps: str,
     is_fused: bool,
+    brought: int = 0,
 ) -> int:
     """Estimate for the largest micro-batch on the fullest stage.
 
     Args: item: bytes of a number of the compute type; tapes: whether a backward pass follows, for which layers' inputs
     are kept, on the first stage of as many micro-batches as there are stages; keeps: and of each "all" that
-    `DecoderLayer.run` returns, "products", or "" nothing; is_fused: whether attention is one kernel.
+    `DecoderLayer.run` returns, "products", or "" nothing; is_fused: whether attention is one kernel; brought: keys
+    that attention brings together in a copy of their own.
     """
     tokens, keys, tensor = shapes.streams[-1] // strategy.dims.context, shapes.keys[-1], strategy.dims.tensor
     heads, kv_heads = config.num_attention_heads // tensor, max(1, config.num_key_value_heads // tensor)
@@ -93,6 +103,8 @@ def activation_bytes(
         layers = strategy.dims.pipeline * max(map(len, strategy.layers_of_stage(config.num_hidden_layers)))
     numbers = layers * (config.hidden_size + of_layer)
     layer = FLOAT32_BYTES * tokens * 2 * kept  # the one that is computed, float32 among it
+    # keys and values; with a backward pass their gradients, and of one of them in float32
+    layer += brought * kv_heads * config.head_dim * (4 * item + FLOAT32_BYTES if tapes else 2 * item)
     chunk = min(_CHUNK_BYTES[device_target], FLOAT32_BYTES * tokens * config.vocab_size // tensor)
     # logits of a chunk, and what is computed of them; the gradient of the head, and a chunk's share in it
     head = 4 * chunk + FLOAT32_BYTES * 2 * config.vocab_size // tensor * config.hidden_size
@@ -124,14 +136,19 @@ def _scoring(config: Config) -> list[RoleSpec]:
     return [role for role in scoring_roles(config) if role.is_used(config)]
 
 
-def memory_plan(config: Config, shape: ModelConfig, world_size: int) -> MemoryPlan:
-    """The plan of a run whose settings have been validated."""
-    sizes = _Sizes(config, shape, world_size)
+def memory_plan(
+    config: Config, shape: ModelConfig, world_size: int, device_gib: float = ASCEND_MEMORY_GIB
+) -> MemoryPlan:
+    """The plan of a run whose settings have been validated. Args: device_gib: of a device, of which vLLM takes a
+    share.
+    """
+    sizes = _Sizes(config, shape, world_size, device_gib)
     groups, activations = sizes.groups(), sizes.activations()
     scoring, saves_models = [role.name for role in _scoring(config)], bool(following_roles(config))
     unused = {role.name for role in scoring_roles(config)} - set(scoring)
     offload = config.actor_config.optimizer.opt_offload
     in_phases = {**groups, optimizer_part(0): sizes.optimizer_part_bytes}
+    beside = sizes.communicators()
     needs = {
         name: sum(in_phases[group] for group in phase.resident) + activations.get(name, 0) + groups["graphs"]
         for name, phase in phases_of_run(config, int(offload)).items()
@@ -140,14 +157,23 @@ def memory_plan(config: Config, shape: ModelConfig, world_size: int) -> MemoryPl
         and name not in unused
         and not (name == "policy" and not config.keeps_frozen_policy)
     }
-    return MemoryPlan(groups, needs, sum(groups.values()) + max(activations.values()), max(needs.values()))
+    kept = ("actor", "optimizer", *scoring) if sizes.device != "CPU" else ()
+    return MemoryPlan(
+        groups,
+        needs,
+        sum(groups.values()) + max(activations.values()) + beside,
+        max(needs.values()) + beside,
+        beside,
+        sum(groups[name] for name in kept),
+    )
 
 
 class _Sizes:
     """Bytes of a run's groups and activations on its fullest rank."""
 
-    def __init__(self, config: Config, shape: ModelConfig, world_size: int):
+    def __init__(self, config: Config, shape: ModelConfig, world_size: int, device_gib: float):
         self.config, self.shape, self.device = config, shape, config.context.device_target
+        self.world_size, self.device_bytes = world_size, int(device_gib * 2**30)
         self.strategies = role_strategies(config, world_size)
         actor, rl = config.actor_config, config.rl_config
         dims = self.strategies["actor"].dims
@@ -158,18 +184,15 @@ class _Sizes:
         self.scored = StreamShapes(tokens, rl.seq_length, parts=parts)
         self.slots = config.rollout_slots(self.strategies["rollout"].dims.copies)
         self.kv_heads = max(1, shape.num_key_value_heads // self.strategies["rollout"].dims.tensor)
-        self.largest = FLOAT32_BYTES * max(  # of the parameters; counted whole
-            prod(buffer.shape)
-            for stage in {0, dims.pipeline - 1}
-            for buffer in buffers_at(shape, self.strategies["actor"], Coordinates(0, 0, stage))
-        )
+        frozen = tuple(actor.frozen)
+        trained, largest = _numbers(shape, self.strategies["actor"], frozen)
+        self.largest = FLOAT32_BYTES * largest  # counted whole
         is_shared = actor.enable_parallel_optimizer and dims.copies > 1
-        self.gradients = _buffer_bytes(shape, self.strategies["actor"], frozen=actor.frozen)
+        self.gradients = FLOAT32_BYTES * trained
         rows = replace(self.strategies["actor"], splits_data=True)
         copies = is_shared or config.dtypes("actor")[1] != "float32"  # float32, of the rows that this rank updates
-        self.optimizer = (2 + copies) * (
-            _buffer_bytes(shape, rows, frozen=actor.frozen) if is_shared else self.gradients
-        )
+        own = FLOAT32_BYTES * _numbers(shape, rows, frozen)[0] if is_shared else self.gradients
+        self.optimizer = (2 + copies) * own
         # with opt_offload its largest part, as the part of which there is one
         bucket = actor.optimizer.opt_offload_bucket_mb << 20
         self.optimizer_part_bytes = min(self.optimizer, max(bucket, (2 + copies) * self.largest))
@@ -179,7 +202,7 @@ class _Sizes:
         return item_bytes(self.config.dtypes(role)[is_stored], self.device)
 
     def _weights(self, role: str) -> int:
-        return _buffer_bytes(self.shape, self.strategies[role], self._item(role, is_stored=True))
+        return self._item(role, is_stored=True) * _numbers(self.shape, self.strategies[role])[0]
 
     def groups(self) -> dict[str, int]:
         groups = {"actor": self._weights("actor"), "gradients": self.gradients, "optimizer": self.optimizer}
@@ -199,11 +222,21 @@ class _Sizes:
         if generate.use_vllm:
             length = min(generate.max_model_len or length, length)
         numbers = self.slots * length * self.shape.num_hidden_layers * self.kv_heads * self.shape.head_dim
-        return 2 * self._item("rollout") * numbers
+        wanted = 2 * self._item("rollout") * numbers
+        if self.config.engine_copies_weights:  # of its share of the device, what its weights leave
+            share = int(generate.gpu_memory_utilization * self.device_bytes)
+            return max(0, min(wanted, share - self._weights("rollout")))
+        return wanted
+
+    def communicators(self) -> int:
+        """What HCCL takes beside MindSpore's memory."""
+        if self.device == "CPU":
+            return 0
+        return communicator_bytes(self.shape, self.strategies, self.world_size)
 
     def activations(self) -> dict[str, int]:
         """By phase, besides groups."""
-        config, bucket = self.config, self.config.rl_config.reshard_bucket_mb << 20
+        config = self.config
         recompute = config.actor_config.recompute_config
         keeps = "" if recompute.recompute else "products" if recompute.select_recompute else "all"
         prompt = self.kv_heads * self.shape.head_dim * config.generate_config.max_prompt_length
@@ -213,15 +246,32 @@ class _Sizes:
             phase_of_part("step", 0): self.largest,  # a scaled gradient
             "update": self._of_pass("actor", self.trained, True, keeps),
             "policy": self._of_pass("actor", self.scored),
-            "reshard": 2 * bucket,
+            "reshard": self._messages("rollout"),
         }
         for role in _scoring(config):
             found[role.name] = self._of_pass(role.name, self.scored)
         for role in following_roles(config):  # and a copy of what it was, to be mixed with
             mixes = role.section_of(config).ref_model_mixup_alpha < 1 and role.is_used(config)
-            found[role.sync_phase] = 2 * bucket + self._weights(role.name) * mixes
+            found[role.sync_phase] = self._messages(role.name) + self._weights(role.name) * mixes
         return found
 
+    def _messages(self, role: str) -> int:
+        """Of a reshard to a role, besides both models: on a device a message's pieces, and it packed."""
+        bucket = self.config.reshard_bucket_bytes
+        return 2 * bucket if self.device == "CPU" else bucket // FLOAT32_BYTES * self._item(role, is_stored=True)
+
     def _of_pass(self, role: str, shapes: StreamShapes, tapes: bool = False, keeps: str = "") -> int:
-        fused, item = self.config.has_fused_kernels(role), self._item(role)
-        return activation_bytes(self.shape, self.strategies[role], shapes, self.device, item, tapes, keeps, fused)
+        item, strategy = self._item(role), self.strategies[role]
+        fused = self.config.has_fused_kernels(role) and self.shape.head_dim % HEAD_MULTIPLE == 0
+        brought = self._brought(shapes, fused) // strategy.dims.context
+        return activation_bytes(self.shape, strategy, shapes, self.device, item, tapes, keeps, fused, brought)
+
+    def _brought(self, shapes: StreamShapes, is_fused: bool) -> int:
+        """Keys that attention over the largest micro-batch copies; on CPU they count as activations."""
+        stream, generate = shapes.streams[-1], self.config.generate_config
+        if self.device == "CPU":
+            return 0
+        if not is_fused:  # every block its own
+            return stream // BLOCK * min(shapes.keys[-1], stream)
+        completions = -(-stream // generate.sampling_config.max_tokens)  # each repeats its prompt
+        return (stream + completions * generate.max_prompt_length) * 5 // 4  # and sizes of which there are few

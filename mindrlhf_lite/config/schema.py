@@ -18,6 +18,7 @@ from mindrlhf_lite.config.sections.profiler import MsprobeConfig, ProfilerConfig
 from mindrlhf_lite.config.sections.reference import RefConfig
 from mindrlhf_lite.config.sections.reward import RewardConfig
 from mindrlhf_lite.config.sections.rl import RlConfig
+from mindrlhf_lite.reshard.buckets import bytes_of_bucket
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,10 @@ class Config:
         if rl.eval_dataset_file:
             return most
         return min(most, -(-rl.chunk_size // copies) * rl.num_generations)
+
+    @property
+    def reshard_bucket_bytes(self) -> int:
+        return bytes_of_bucket(self.rl_config.reshard_bucket_mb, self.context.device_target == "CPU")
 
     @property
     def roles(self) -> tuple[RoleSpec, ...]:

@@ -11,18 +11,19 @@ from typing import Any
 
 from mindrlhf_lite.config.aliases.translation import Translation
 from mindrlhf_lite.config.load import ConfigError, collect
+from mindrlhf_lite.config.memory_plan import ASCEND_MEMORY_GIB
 from mindrlhf_lite.config.micro_batches import with_micro_batches
 from mindrlhf_lite.config.model_file import shape_of_actor
 from mindrlhf_lite.config.roles import ACTOR
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import dims_of
 from mindrlhf_lite.config.validate import find_problems
+from mindrlhf_lite.config.vllm_versions import version_notes
 from mindrlhf_lite.launch.arguments import parser_of_main
 from mindrlhf_lite.launch.read_settings import read_settings
 from mindrlhf_lite.observe.host import memory_limit_gb
 from mindrlhf_lite.parallel.mesh import launched_world_size
 
-_ASCEND_MEMORY_GB = 64.0  # of a 910B, where --device_memory_gb does not say otherwise
 _MOST_DEVICES = 4096  # that a plan is proposed for
 
 
@@ -71,7 +72,7 @@ def parse_command_line(arguments: Sequence[str], needs_prompts: bool = True) -> 
         known.compile,
         known.only_save_strategy,
         known.device_memory_gb,
-        (*settings.notes, *absent),
+        (*settings.notes, *absent, *version_notes(config)),
         settings.recipe,
     )
 
@@ -157,7 +158,7 @@ def _without_absent_files(config: Config, is_dry_run: bool) -> tuple[Config, boo
 def _memory_of_a_rank(config: Config, num_ranks: int, device_memory_gb: float) -> float:
     """GiB that a rank can have."""
     if config.context.device_target != "CPU":
-        return device_memory_gb or _ASCEND_MEMORY_GB
+        return device_memory_gb or ASCEND_MEMORY_GIB
     return device_memory_gb or memory_limit_gb() / ranks_of_this_host(num_ranks)
 
 

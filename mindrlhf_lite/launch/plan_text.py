@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mindrlhf_lite.config.memory_plan import MemoryPlan, memory_plan
+from mindrlhf_lite.config.memory_plan import ASCEND_MEMORY_GIB, MemoryPlan, memory_plan
 from mindrlhf_lite.config.model_file import shape_of_actor
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.launch.command_line import Command, ranks_of_this_host
+from mindrlhf_lite.launch.estimate_text import estimate_lines
 from mindrlhf_lite.observe.host import memory_limit_gb
 from mindrlhf_lite.shapes.parameters import count_parameters
 
@@ -38,7 +39,7 @@ def describe(command: Command) -> str:
     """What the run would be: sizes of a step, strategies, and memory of the fullest rank by group and phase."""
     config, rl = command.config, command.config.rl_config
     shape = shape_of_actor(config)
-    strategies, plan = role_strategies(config, command.num_ranks), memory_plan(config, shape, command.num_ranks)
+    strategies, plan = role_strategies(config, command.num_ranks), _plan(command)
 
     def gib(size: int) -> str:
         return f"{size / 2**30:9.3f} GiB"
@@ -61,14 +62,23 @@ def describe(command: Command) -> str:
         f"a micro-batch: {config.micro_batch_tokens(strategies['actor'].dims.shares):,} tokens at most",
         "memory of the fullest rank:",
         *(f"  {name:<12} {gib(size)}" for name, size in plan.groups.items()),
+        *([f"  {'hccl':<12} {gib(plan.communicators)}   (communicators)"] if plan.communicators else []),
         *(_with_swap if rl.swap else _without_swap)(plan, gib, verdict),
     ]
+    if rl.swap and plan.stored:
+        lines.append(f"  {'host memory':<12} {gib(plan.stored)}   (a rank's swapped weights)")
     if config.engine_copies_weights:
         lines.append(
-            "note: kv_cache is what full slots need; vLLM takes what generate_config.gpu_memory_utilization="
-            f"{config.generate_config.gpu_memory_utilization:g} of the device leaves for one"
+            "note: kv_cache is what full slots need, or less: vLLM takes what its weights leave of "
+            f"generate_config.gpu_memory_utilization={config.generate_config.gpu_memory_utilization:g} of the device"
         )
+    lines += estimate_lines(command)
     return "\n".join([*command.notes, *command.recipe, *lines, *filter(None, [memory_note(command)])])
+
+
+def _plan(command: Command) -> MemoryPlan:
+    device_gib = command.device_memory_gb or ASCEND_MEMORY_GIB
+    return memory_plan(command.config, shape_of_actor(command.config), command.num_ranks, device_gib)
 
 
 def _with_swap(plan: MemoryPlan, gib: Callable[[int], str], verdict: Callable[[int], str]) -> list[str]:
@@ -91,7 +101,7 @@ def _without_swap(plan: MemoryPlan, gib: Callable[[int], str], verdict: Callable
 def exceeds_device_memory(command: Command) -> bool:
     """Whether the run, swapping or not as it is set, needs more than --device_memory_gb."""
     config = command.config
-    plan = memory_plan(config, shape_of_actor(config), command.num_ranks)
+    plan = _plan(command)
     return 0 < command.device_memory_gb * 2**30 < plan.needed(config.rl_config.swap)
 
 

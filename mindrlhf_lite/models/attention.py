@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+import numpy as np
 from mindspore import Tensor, ops
 
 from mindrlhf_lite.models.block import Block
+from mindrlhf_lite.models.packed_attention import key_rows, visibility_mask
 from mindrlhf_lite.models.precision import Precision
 from mindrlhf_lite.parallel.collectives import gather_tokens
 from mindrlhf_lite.parallel.mesh import RoleMesh
@@ -47,6 +49,30 @@ class GroupedQueryAttention(Block):
         self.attention = kernels.packed_attention(precision, self.num_heads)
         self.known_attention = kernels.known_attention(precision, self.num_heads)
         self.gather_keys, self.gather_values = gather_tokens(mesh.context), gather_tokens(mesh.context)
+
+    def inputs_of(
+        self,
+        rotary: tuple[np.ndarray, np.ndarray],
+        scale: np.float32,
+        part: Callable[[int], slice],
+        positions: np.ndarray,
+        segments: np.ndarray,
+        prompts: np.ndarray,
+        keys: np.ndarray,
+        used: np.ndarray,
+    ) -> tuple:
+        """What `run` takes of packed sequences: (cos, sin, cos * scale, sin * scale of this rank's tokens, and what
+        they attend to): of this form, of blocks of tokens, rows and mask.
+
+        Args: rotary: tables by position; part: which of so many tokens, or blocks, are this rank's; the others as of
+        `visibility_mask`, of the whole stream.
+        """
+        width, own = len(positions) // len(keys), part(len(keys))
+        rows = key_rows(keys[own], width, self.num_kv_heads)
+        mask = visibility_mask(positions, segments, prompts, keys, used)[own]
+        own_positions = positions.reshape(-1, width)[own]
+        cos, sin = (table[own_positions].reshape(-1, 1, width, self.head_dim) for table in rotary)
+        return cos, sin, cos * scale, sin * scale, rows, mask
 
     def _biased(self, projected: Tensor, weights: tuple, bias: int | None, norm: int | None) -> Tensor:
         if bias is not None:

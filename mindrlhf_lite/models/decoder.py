@@ -20,9 +20,8 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from mindrlhf_lite.models.decoder_layer import DecoderLayer, without_absent_kernels
 from mindrlhf_lite.models.kernels import kernels_of
-from mindrlhf_lite.models.native_attention import spans_of
 from mindrlhf_lite.models.native_layer import NativeLayer
-from mindrlhf_lite.models.packed_attention import causal_mask, key_rows, visibility_mask
+from mindrlhf_lite.models.packed_attention import causal_mask
 from mindrlhf_lite.models.precision import FLOAT32, Precision, full, to_compute, weight_to_compute
 from mindrlhf_lite.models.rotary import rotary_tables
 from mindrlhf_lite.models.spread import spread
@@ -170,21 +169,10 @@ class Decoder(nn.Cell):
 
     def attention_inputs(
         self, positions: np.ndarray, segments: np.ndarray, prompts: np.ndarray, keys: np.ndarray, used: np.ndarray
-    ) -> tuple[np.ndarray, ...]:
-        """What every layer's attention over packed sequences takes: (cos, sin, cos * scale, sin * scale of the blocks,
-        rows, mask), of this rank's blocks; with native kernels spans of this rank's tokens in the place of the last
-        two. Args: as of `visibility_mask`, of the whole stream.
-        """
-        if self.precision.has_native_kernels:
-            tokens = self.own_part(len(positions))
-            cos, sin = (table[positions[tokens]] for table in self.rotary)
-            return cos, sin, cos * self.scale, sin * self.scale, spans_of(segments, prompts)[tokens]
-        width, own = len(positions) // len(keys), self.own_part(len(keys))
-        rows = key_rows(keys[own], width, self.num_kv_heads)
-        mask = visibility_mask(positions, segments, prompts, keys, used)[own]
-        own_positions = positions.reshape(-1, width)[own]
-        cos, sin = (table[own_positions].reshape(-1, 1, width, self.config.head_dim) for table in self.rotary)
-        return cos, sin, cos * self.scale, sin * self.scale, rows, mask
+    ) -> tuple:
+        """What every layer's attention over packed sequences takes: as `GroupedQueryAttention.inputs_of`."""
+        stream = (positions, segments, prompts, keys, used)
+        return self.layers[0].attention.inputs_of(self.rotary, self.scale, self.own_part, *stream)
 
     def own_part(self, count: int) -> slice:
         """Which of `count` tokens, or blocks of them, this rank computes: all, where no others share its sequences."""
@@ -206,11 +194,11 @@ class Decoder(nn.Cell):
         """The final norm over the residual stream; every tensor rank gets all rows [tokens, H]. Last stage only."""
         return self.enter_head(self.normalise(x, self.low_weight(self.final_norm)))
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor, head: Tensor | None = None) -> Tensor:
         """[tokens, H] after `norm` -> [tokens, V], whole on every tensor rank. Not for training: see
-        `TokenLogprobs`.
+        `TokenLogprobs`. Args: head: of `head_view`, in the parameter's place.
         """
-        return self.whole_logits(full(self.product(hidden, self.head)))
+        return self.whole_logits(full(self.product(hidden, self.head if head is None else head)))
 
     def whole_logits(self, logits: Tensor) -> Tensor:
         """[tokens, V] on every tensor rank, of each one's part [tokens, rows of the head]."""
@@ -221,6 +209,15 @@ class Decoder(nn.Cell):
             self.gather_logits(logits).reshape(self.tensor_degree, tokens, -1).transpose(1, 0, 2).reshape(tokens, -1)
         )
         return gathered[:, : self.config.vocab_size]
+
+    def head_view(self) -> Tensor | None:
+        """A tied head on the embedding's memory, for a graph that uses both; None where it needs none. A parameter that
+        a graph reads before and after collectives is copied in it, each time (MindSpore 2.9).
+        """
+        embedding = self.embedding
+        if embedding is None or self.head is not embedding or self.tensor_degree == 1:
+            return None
+        return embedding.view(*embedding.shape)
 
     def construct(self, token_ids: Tensor) -> Tensor:
         """Logits [B, T, V] of right-padded token_ids [B, T]; for tests and small inputs."""

@@ -8,11 +8,11 @@ from dataclasses import replace
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn
 
-from mindrlhf_lite.models.attention import ATTENTIONS
 from mindrlhf_lite.models.mlp import MLPS
 from mindrlhf_lite.models.native_attention import NATIVE_ATTENTIONS
 from mindrlhf_lite.models.native_mlp import NATIVE_MLPS
 from mindrlhf_lite.models.precision import Precision, to_compute
+from mindrlhf_lite.models.span_attention import attentions_of
 from mindrlhf_lite.parallel.mesh import RoleMesh
 from mindrlhf_lite.shapes.model_config import ModelConfig
 
@@ -50,9 +50,8 @@ class DecoderLayer(nn.Cell):
         places = {name.removeprefix(prefix): place for place, name in enumerate(names)}
         attention, mlp = self.kind
         shared = (config, places, mesh, is_sequence_split, precision, is_trained)
-        is_native = precision.has_native_kernels  # then every kind has one, see `without_absent_kernels`
-        self.attention = (NATIVE_ATTENTIONS if is_native else ATTENTIONS)[attention](*shared)
-        self.mlp = (NATIVE_MLPS if is_native else MLPS)[mlp](*shared)
+        self.attention = attentions_of(precision, config.head_dim)[attention](*shared)
+        self.mlp = (NATIVE_MLPS if precision.has_native_kernels else MLPS)[mlp](*shared)
         self.num_products = self.attention.num_products + self.mlp.num_products
 
     def finish(self, x: Tensor, attended: Tensor, weights: tuple) -> Tensor:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from mindspore import Tensor, nn, ops
-from mindspore.ops.auto_generate import FlashAttentionScore, FlashAttentionScoreGrad, FusedInferAttentionScore
+from mindspore import Parameter, Tensor, nn, ops
+from mindspore.ops.auto_generate import FusedInferAttentionScore
 
+from mindrlhf_lite.models.flash_attention import FlashAttention, KnownFlashAttention
 from mindrlhf_lite.models.native_cells import NativeGate, NativeNorm, NativeProduct
-from mindrlhf_lite.models.packed_attention import KnownAttention, PackedAttention, chosen
+from mindrlhf_lite.models.packed_attention import KnownAttention, PackedAttention
 from mindrlhf_lite.models.precision import Precision, full, to_compute, weight_to_compute
 from mindrlhf_lite.models.spread import spread
 
@@ -144,71 +145,6 @@ class FusedCausalAttention(nn.Cell):
         return attended.transpose(0, 2, 1, 3).reshape(batch * length, -1)
 
 
-class FusedPackedAttention(nn.Cell):
-    """`PackedAttention` by one kernel: returns, after what was attended, the softmax's maxima and sums."""
-
-    def __init__(self, precision: Precision, num_heads: int):
-        super().__init__(auto_prefix=False)
-        self.flash = FlashAttentionScore(num_heads, input_layout="BNSD")
-
-    def construct(self, query: Tensor, key: Tensor, value: Tensor, rows: Tensor, mask: Tensor) -> tuple:
-        keys, values, hidden = _of_blocks(query, key, value, rows, mask)
-        maxima, sums, _, attended = self.flash(query, keys, values, None, None, None, hidden)
-        return attended, maxima, sums
-
-
-class FusedKnownAttention(nn.Cell):
-    """`FusedPackedAttention` whose results are known, differentiated by its own kernel."""
-
-    def __init__(self, precision: Precision, num_heads: int):
-        super().__init__(auto_prefix=False)
-        self.low, self.sum_rows = to_compute(precision), ops.UnsortedSegmentSum()
-        self.gradient = FlashAttentionScoreGrad(num_heads, input_layout="BNSD")
-
-    def construct(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        rows: Tensor,
-        mask: Tensor,
-        attended: Tensor,
-        maxima: Tensor,
-        sums: Tensor,
-    ) -> tuple:
-        return attended, maxima, sums
-
-    def bprop(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        rows: Tensor,
-        mask: Tensor,
-        attended: Tensor,
-        maxima: Tensor,
-        sums: Tensor,
-        out: tuple,
-        gradients: tuple,
-    ) -> tuple:
-        keys, values, hidden = _of_blocks(query, key, value, rows, mask)
-        given = (query, keys, values, gradients[0], None, None, None, hidden, maxima, sums, None, attended)
-        dquery, dkeys, dvalues, _ = self.gradient(*given)
-        head_dim = query.shape[-1]
-        dkey = self.sum_rows(full(dkeys).reshape(-1, head_dim), rows, key.shape[0])
-        dvalue = self.sum_rows(full(dvalues).reshape(-1, head_dim), rows, key.shape[0])
-        return (
-            dquery,
-            self.low(dkey),
-            self.low(dvalue),
-            ops.zeros_like(rows),
-            ops.zeros_like(mask),
-            ops.zeros_like(attended),
-            ops.zeros_like(maxima),
-            ops.zeros_like(sums),
-        )
-
-
 class DecodeAttention(nn.Cell):
     """The newest token of every slot, query [slots, heads, 1, D], already scaled, attends to the slot's keys and values
     [slots, kv_heads, S, D] up to itself; lengths int64 [slots]: how many that are. Returns [slots, heads * D].
@@ -247,20 +183,29 @@ class FusedDecodeAttention(nn.Cell):
         return attended.reshape(query.shape[0], -1)
 
 
-def _of_blocks(query: Tensor, key: Tensor, value: Tensor, rows: Tensor, mask: Tensor) -> tuple:
-    """(keys, values [blocks, kv_heads, K, D], whether a key is hidden [blocks, 1, W, K])."""
-    blocks, width, count = mask.shape
-    shape = (blocks, -1, count, query.shape[-1])
-    return (
-        chosen(key, rows).reshape(shape),
-        chosen(value, rows).reshape(shape),
-        (mask < 0).reshape(blocks, 1, width, count),
-    )
+class WrittenRows(nn.Cell):
+    """Writes rows [N, D] to places [N] of a cache [R, D], in place. Returns what a reader is to wait for."""
+
+    def __init__(self) -> None:
+        super().__init__(auto_prefix=False)
+        self.write = ops.ScatterUpdate()
+
+    def construct(self, cache: Parameter, places: Tensor, rows: Tensor) -> Tensor:
+        return self.write(cache, places, rows)
+
+
+class FusedWrittenRows(nn.Cell):
+    """`WrittenRows` by a kernel that Ascend starts faster than ScatterUpdate."""
+
+    def construct(self, cache: Parameter, places: Tensor, rows: Tensor) -> Tensor:
+        return cache.index_put_((places,), rows)
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """One form: the cell of each place. Native attention: models/native_attention.py."""
+    """One form: the cell of each place. Native attention: models/native_attention.py. Packed attention of the fused
+    form takes spans, not blocks.
+    """
 
     product: type[nn.Cell]
     norm: type[nn.Cell]
@@ -270,9 +215,17 @@ class Kernels:
     packed_attention: type[nn.Cell]
     known_attention: type[nn.Cell]  # packed attention whose results are known
     decode_attention: type[nn.Cell]
+    written_rows: type[nn.Cell]
+
+    @property
+    def attends_to_spans(self) -> bool:
+        """Whether packed attention takes what `flash_spans` gives."""
+        return self.packed_attention is FlashAttention
 
 
-PLAIN = Kernels(Product, Norm, Rotary, Gate, CausalAttention, PackedAttention, KnownAttention, DecodeAttention)
+PLAIN = Kernels(
+    Product, Norm, Rotary, Gate, CausalAttention, PackedAttention, KnownAttention, DecodeAttention, WrittenRows
+)
 NATIVE = replace(PLAIN, product=NativeProduct, norm=NativeNorm, gate=NativeGate)
 FUSED_KERNELS = Kernels(
     Product,
@@ -280,9 +233,10 @@ FUSED_KERNELS = Kernels(
     FusedRotary,
     FusedGate,
     FusedCausalAttention,
-    FusedPackedAttention,
-    FusedKnownAttention,
+    FlashAttention,
+    KnownFlashAttention,
     FusedDecodeAttention,
+    FusedWrittenRows,
 )
 
 

@@ -4,7 +4,7 @@ transposed, and keys, masks and probabilities are not brought together for block
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from mindspore import Parameter, Tensor
@@ -66,6 +66,21 @@ class NativeAttention(GroupedQueryAttention):
         )
         self.is_split = mesh.tensor is not None  # the stream is added after the ranks' sum
         self.decode = step_operators.AttentionStep(config.rms_norm_eps, self.head_dim**-0.5, not self.is_split)
+
+    def inputs_of(
+        self,
+        rotary: tuple[np.ndarray, np.ndarray],
+        scale: np.float32,
+        part: Callable[[int], slice],
+        positions: np.ndarray,
+        segments: np.ndarray,
+        prompts: np.ndarray,
+        keys: np.ndarray,
+        used: np.ndarray,
+    ) -> tuple:
+        own = part(len(positions))
+        cos, sin = (table[positions[own]] for table in rotary)
+        return cos, sin, cos * scale, sin * scale, spans_of(segments, prompts)[own]
 
     def _by_token(self, projected: Tensor, weights: tuple, bias: int | None, norm: int | None, heads: int) -> Tensor:
         """[tokens, heads * D]"""

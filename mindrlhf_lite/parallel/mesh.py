@@ -27,6 +27,7 @@ from mindrlhf_lite.parallel.process_context import set_process_context
 from mindrlhf_lite.parallel.signing import ForgedMessage, Signer
 
 _MOST_BYTES = 1 << 30  # of a message
+PAIR_BUFFER_MB = 64  # of a pair's communicator on a device, which has two: a reshard makes many, used by turns
 
 
 def is_simulated() -> bool:
@@ -139,7 +140,7 @@ class Mesh:
         shared_folder: Path | None = None,
     ):
         set_process_context(device_target, num_threads, is_deterministic)
-        self.world_size = launched_world_size()
+        self.world_size, self._device_target = launched_world_size(), device_target
         self.rank = 0
         self._axes: dict[tuple[int, ...], Axis] = {}
         if "MS_ROLE" in os.environ or (is_simulated() and self.world_size > 1):
@@ -164,9 +165,11 @@ class Mesh:
     def is_main(self) -> bool:
         return self.rank == 0
 
-    def _axis_of(self, partition: Sequence[Sequence[int]]) -> Axis | None:
+    def _axis_of(self, partition: Sequence[Sequence[int]], buffer_mb: int = 0) -> Axis | None:
         """The axis of the set of ranks in `partition` that holds this rank. All ranks call it in the same order, so
         that groups are created in one order.
+
+        Args: buffer_mb: of a device's communicator, where it is made here; 0: as HCCL has it.
         """
         from mindspore import communication
 
@@ -174,7 +177,8 @@ class Mesh:
             if self.rank in ranks and len(ranks) > 1:
                 if ranks not in self._axes:
                     name = "ranks_" + "_".join(map(str, ranks)) if len(ranks) < self.world_size else "all_ranks"
-                    communication.create_group(name, list(ranks))
+                    options = _options(buffer_mb) if buffer_mb and self._device_target != "CPU" else None
+                    communication.create_group(name, list(ranks), options)
                     self._axes[ranks] = Axis(name, ranks, ranks.index(self.rank), self._arrivals, self._signer)
                 return self._axes[ranks]
         return None
@@ -188,7 +192,7 @@ class Mesh:
             name = f"the pair {ranks}"
             self._arrivals.announce(name)
             self._arrivals.wait_for(name, 2)
-        axis = self._axis_of([ranks])
+        axis = self._axis_of([ranks], PAIR_BUFFER_MB)
         assert axis is not None
         return axis
 
@@ -238,6 +242,14 @@ class Mesh:
                 ]
             ),
         )
+
+
+def _options(buffer_mb: int) -> Any:
+    from mindspore._c_expression import GroupOptions
+
+    options = GroupOptions()
+    options.hccl_config = {"hccl_buffer_size": buffer_mb}
+    return options
 
 
 def gather_objects(axis: Axis | None, value: Any, kind: Any = Any) -> list[Any]:

@@ -22,6 +22,8 @@ def set_process_context(device_target: str, num_threads: int, is_deterministic: 
     if device_target != "CPU":
         # ranks compile and save for minutes while others wait in a collective
         os.environ.setdefault("HCCL_EXEC_TIMEOUT", "7200")
+        # communicators are made after weights were loaded, which takes ranks more than its 120 s apart
+        os.environ.setdefault("HCCL_CONNECT_TIMEOUT", "3600")
         if is_deterministic:
             os.environ.setdefault("HCCL_DETERMINISTIC", "true")
     ms.set_device(device_target)

@@ -26,12 +26,10 @@ from mindspore import Parameter, Tensor
 from mindrlhf_lite.models.precision import FLOAT32, Precision, to_storage
 from mindrlhf_lite.parallel.mesh import Axis, gather_objects, is_simulated
 from mindrlhf_lite.reshard.blocks import Block, blocks_of_receiver
+from mindrlhf_lite.reshard.buckets import bytes_of_bucket, message_bytes
 from mindrlhf_lite.reshard.plan import Plan
 from mindrlhf_lite.reshard.transports import Location, Place, Source, Transport, cut, is_on_host
 from mindrlhf_lite.shapes.parameters import FLOAT32_BYTES
-
-RESHARD_BUCKET_BYTES = 8 << 20
-_MESSAGES_PER_BUCKET = 8  # a broadcast on CPU holds up to six copies of its message
 
 
 @dataclass(frozen=True)
@@ -92,8 +90,8 @@ class Resharder:
         rank: this rank.
         world: all ranks; None: only this one.
         destination: this rank's parameters by buffer name, as the plan's destination names them.
-        bucket_bytes: half of what a reshard may allocate, counted as if every number took four bytes; a collective's
-            messages are an eighth of a bucket.
+        bucket_bytes: half of what a reshard may allocate, counted as if every number took four bytes (`buckets`); 0:
+            as the device asks.
         precisions: of the source's parameters and of the destination's.
     """
 
@@ -104,14 +102,15 @@ class Resharder:
         world: Axis | None,
         destination: Mapping[str, Parameter],
         transport: Transport,
-        bucket_bytes: int = RESHARD_BUCKET_BYTES,
+        bucket_bytes: int = 0,
         precisions: tuple[Precision, Precision] = (FLOAT32, FLOAT32),
     ):
         self.plan, self.rank, self.world, self.destination, self.transport = plan, rank, world, destination, transport
-        self._message_bytes = bucket_bytes if transport.is_of_host else max(1, bucket_bytes // _MESSAGES_PER_BUCKET)
+        bucket = bucket_bytes or bytes_of_bucket(0, is_on_host())
+        self._part_bytes = message_bytes(bucket, is_on_host())
+        self._message_bytes = bucket if transport.is_of_host else self._part_bytes
         self.blocks = blocks_of_receiver(plan, rank, self._message_bytes)
         self._messages = self._order()
-        self._bucket_bytes = bucket_bytes
         types = [np.dtype(ms.dtype_to_nptype(precision.storage)) for precision in precisions]
         self._source_type, self._type = types
         self._converts, self._precision = precisions[0].param != precisions[1].param, precisions[1]
@@ -204,7 +203,7 @@ class Resharder:
         """
         sent: dict[int, int] = {}
         for piece in self.plan.pieces_sent_by(self.rank):
-            for rows in _row_ranges(piece.source, self._bucket_bytes // _MESSAGES_PER_BUCKET):
+            for rows in _row_ranges(piece.source, self._part_bytes):
                 if self.transport.is_of_host:
                     values = np.empty([s.stop - s.start for s in rows], self._type)
                     source.read(piece.source_buffer, rows, values)
@@ -214,7 +213,7 @@ class Resharder:
         received: dict[int, int] = {}
         for piece in self.plan.pieces_received_by(self.rank):
             if piece.sender != self.rank:
-                for rows in _row_ranges(piece.destination, self._bucket_bytes // _MESSAGES_PER_BUCKET):
+                for rows in _row_ranges(piece.destination, self._part_bytes):
                     place = self._place(piece.destination_buffer, 0, rows)
                     values = place if self.transport.is_of_host else place.read()
                     received[piece.sender] = _crc32(values, received.get(piece.sender, 0))

@@ -190,7 +190,7 @@ def build_roles(config: Config, mesh: Mesh, shape: ModelConfig | None = None) ->
     if rollout.own_weights:
         residency.add("engine_weights", rollout.own_weights, Contents.REBUILT)
     residency.add("kv_cache", rollout.cache_parameters, Contents.SCRATCH)
-    transport, bucket_bytes = make_transport(config, mesh), config.rl_config.reshard_bucket_mb << 20
+    transport, bucket_bytes = make_transport(config, mesh), config.reshard_bucket_bytes
 
     def resharder_to(role: RoleSpec, destination: Decoder) -> Resharder:
         plan = make_plan(builder.shape, strategies[ACTOR.name], strategies[role.name], mesh.world_size)

@@ -113,6 +113,12 @@ class NativeEngine:
             )
         return self._decoders[key]
 
+    def views(self, caches: tuple) -> tuple[Tensor, ...]:
+        """What a decode graph reads without owning it."""
+        head = self.model.head_view()
+        views = cache_views(caches, self.num_slots, self.model.num_kv_heads)
+        return views if head is None else (*views, head)
+
     def round_up(self, length: int) -> int:
         return round_up(length, self._buckets)
 
@@ -172,11 +178,7 @@ class _Batch:
         self.decode = engine.decoder(tuple(sorted(sampling.stop_token_ids)), Drawing.of(sampling))
         self.stops = frozenset(sampling.stop_token_ids)
         self.inverse_temperature = Tensor([1.0 / sampling.temperature if sampling.temperature > 0 else 1.0], ms.float32)
-        self.of_cache = (
-            ()
-            if engine.is_native
-            else (mutable(cache_views(caches, engine.num_slots, engine.model.num_kv_heads)), *caches)
-        )
+        self.of_cache = () if engine.is_native else (mutable(engine.views(caches)), *caches)
         self.token_ids, self.positions = np.zeros(engine.num_slots, np.int32), np.zeros(engine.num_slots, np.int32)
 
     def run(self) -> list[list[Completion]]:

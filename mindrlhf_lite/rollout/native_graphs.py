@@ -169,12 +169,13 @@ class Decode(CompiledCell):
         self.num_kv_heads, self.head_dim = model.num_kv_heads, model.config.head_dim
         kernels = kernels_of(model.precision, self.head_dim)
         self.attend = kernels.decode_attention(model.precision, model.num_heads, self.num_kv_heads)
+        self.write = kernels.written_rows()
         self.pairs = Tensor(np.arange(slots * self.num_kv_heads, dtype=np.int32))
         self.cache_positions = Tensor(np.arange(cache_length, dtype=np.int32).reshape(1, 1, -1))
         self.stop_bias = Tensor(stop_bias[None])  # [1, V]: MASKED on stop tokens, else 0
 
     def _write(self, cache: Parameter, places: Tensor, rows: Tensor) -> Tensor:
-        return _scatter_update(cache, places, rows.reshape(-1, self.head_dim))
+        return self.write(cache, places, rows.reshape(-1, self.head_dim))
 
     @jit
     def construct(
@@ -188,7 +189,7 @@ class Decode(CompiledCell):
         *caches: Parameter,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Args: token_ids, positions int32 [B]; uniform, forbid_stop float32 [B]; inverse_temperature [1]; views: of
-        `cache_views`; caches: of `allocate_cache`.
+        `cache_views`, then `Decoder.head_view` if there is one; caches: of `allocate_cache`.
 
         Returns: (token [B], logprob [B], policy logprob [B]), or (logits [B, V], unused, unused).
         """
@@ -205,7 +206,8 @@ class Decode(CompiledCell):
             keys = ops.depend(views[index], self._write(caches[index], places, key))
             values = ops.depend(views[num_layers + index], self._write(caches[num_layers + index], places, value))
             x = layer.finish(x, self.attend(query, keys, values, mask, lengths), layer.weights)
-        logits = self.model.logits(self.model.norm(x))
+        head = views[2 * num_layers] if len(views) > 2 * num_layers else None
+        logits = self.model.logits(self.model.norm(x), head)
         drawing = self.drawing
         if not drawing.in_graph:
             return logits, positions, positions

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+import numpy as np
 from mindspore import Tensor, jit, mutable
 
 from mindrlhf_lite.models.decoder import Decoder
@@ -50,7 +51,8 @@ def own_tokens(model: Decoder, batch: MicroBatch) -> Tensor:
 def attention_tensors(model: Decoder, batch: MicroBatch) -> tuple[Tensor, ...]:
     """What the layers take of a micro-batch besides activations and weights."""
     arrays = (batch.position_ids, batch.segments, batch.prompts, batch.keys, batch.used_keys)
-    return mutable(tuple(Tensor(array) for array in model.attention_inputs(*arrays)))  # else constants of the graph
+    inputs = model.attention_inputs(*arrays)  # tuples stay numbers of the host, where a kernel reads them
+    return mutable(tuple(Tensor(each) if isinstance(each, np.ndarray) else each for each in inputs))  # else constants
 
 
 class _EmbeddingForward(CompiledCell):

@@ -26,8 +26,10 @@ from mindrlhf_lite.acceptance.kernel_cases import (
     run,
 )
 from mindrlhf_lite.ascend.stand_ins import environment
+from mindrlhf_lite.models.attention import GroupedQueryAttention
 from mindrlhf_lite.models.kernels import FUSED_KERNELS, PLAIN, kernels_of
 from mindrlhf_lite.models.precision import FLOAT32, Precision
+from mindrlhf_lite.models.span_attention import SpanAttention, attentions_of
 
 NAMES = list(inputs())
 
@@ -143,3 +145,5 @@ def test_which_form_is_used():
     assert kernels_of(on_ascend, 64) is FUSED_KERNELS
     odd = kernels_of(on_ascend, 24)
     assert odd.packed_attention is PLAIN.packed_attention and odd.norm is FUSED_KERNELS.norm
+    assert attentions_of(on_ascend, 64)["grouped_query"] is SpanAttention
+    assert attentions_of(on_ascend, 24)["grouped_query"] is GroupedQueryAttention

@@ -185,7 +185,8 @@ def test_its_copy_and_its_cache_have_memory_while_they_are_needed():
 
 
 def test_vllm_has_settings_of_its_own_and_the_trainer_finds_its_back():
-    names = ("mode", "jit_config", "jit_syntax_level")
+    # of jit_config's keys, what compiling sees: a dictionary without them leaves them as they are
+    names = ("mode", "jit_config", "jit_syntax_level", "jit_level", "infer_boost")
     before, theirs = {name: ms.get_context(name) for name in names}, {"jit_level": "O0", "infer_boost": "on"}
     settings = _Settings()
     with settings:

@@ -73,6 +73,20 @@ def test_what_a_check_did_not_expect_is_its_failure_and_nothing_is_lost(tmp_path
         assert name not in second["error"], second["error"]
 
 
+def test_it_ends_in_what_was_expected_and_what_was_measured(tmp_path):
+    """Of a CPU, whose figures are not those of a device, but are there."""
+    result = kit(tmp_path, "--device", "CPU", "--only", "speed")
+    assert result.returncode == 0, result.stdout + result.stderr
+    (check,) = json.loads((tmp_path / "ascend_report.json").read_text())["checks"]
+    assert all(value > 0 for value in check["figures"].values()) and len(check["figures"]) == 8
+    *_, table = (tmp_path / "ascend_report.md").read_text().partition("## Expected of 910B, and measured")
+    rows = [line.split("|") for line in table.splitlines() if line.startswith("| ")][1:]
+    found = {name.strip(): (float(wanted), float(measured)) for _, name, wanted, measured, _ in rows}
+    assert found["us an aclnn kernel"][0] == 16 and len(found) == 5
+    for name, (_, measured) in found.items():
+        assert measured == pytest.approx(check["figures"][name], rel=0.01)
+
+
 def test_an_unknown_check_is_named():
     result = kit("unused", "--only", "storage")
     assert result.returncode == 2 and "--only storage: no such check; there are plain_kernels" in result.stderr

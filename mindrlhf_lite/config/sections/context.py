@@ -59,7 +59,10 @@ class ContextConfig:
         ("float32", "bfloat16"),
     )
     deterministic: bool = setting(
-        True, "kernels and collectives of Ascend that give the same bits every time, as an exact resume needs; CPU's do"
+        True,
+        "kernels and collectives of Ascend that give the same bits every time, as an exact resume needs; CPU's do; it "
+        "costs speed: sums in a fixed order, and reductions between ranks in no faster one (tools/ascend_kit.sh "
+        "measures it)",
     )
     max_call_depth: int = setting(10_000, "MindSpore: most calls within calls of a graph", bounds=POSITIVE, resume=FREE)
     max_device_memory: str = setting(

@@ -17,7 +17,9 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor
+from mindspore._c_expression import ms_ctx_param
 from mindspore.common.np_dtype import bfloat16
+from mindspore.context import _context
 
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.models.decoder import Decoder
@@ -101,9 +103,13 @@ def _join_all_ranks() -> None:
 class _Settings:
     """MindSpore's settings while vllm-mindspore works: eager mode, and what its import sets; the trainer's own before
     and after.
+
+    `jit_config` sets its keys one by one, and one that is left out stays as it was: so what they are is kept and set
+    again where MindSpore has it.
     """
 
     _NAMES = ("mode", "jit_config", "jit_syntax_level")
+    _KEYS_OF_JIT = ("jit_level", "infer_boost")
 
     def __init__(self) -> None:
         self._others = {**self._current(), "mode": ms.PYNATIVE_MODE}
@@ -115,11 +121,13 @@ class _Settings:
         self._swap()
 
     def _current(self) -> dict[str, Any]:
-        return {name: ms.get_context(name) for name in self._NAMES}
+        return {name: ms.get_context(name) for name in (*self._NAMES, *self._KEYS_OF_JIT)}
 
     def _swap(self) -> None:
         here, self._others = self._others, self._current()
-        ms.set_context(**here)
+        ms.set_context(**{name: here[name] for name in self._NAMES})
+        for key in self._KEYS_OF_JIT:
+            _context().set_param(getattr(ms_ctx_param, key), here[key])
 
 
 class AscendVllmEngine:

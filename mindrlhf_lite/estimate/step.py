@@ -1,0 +1,227 @@
+"""What a step does on its busiest rank, by phase, where every prompt and completion has its full length."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from mindrlhf_lite.config.memory_plan import chunk_numbers, memory_plan
+from mindrlhf_lite.config.roles import phases_of_run, scoring_roles
+from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.config.strategies import role_strategies
+from mindrlhf_lite.estimate.work import Work
+from mindrlhf_lite.parallel.dims import ParallelDims
+from mindrlhf_lite.parallel.layout import Strategy
+from mindrlhf_lite.reshard.blocks import blocks_of_receiver
+from mindrlhf_lite.reshard.buckets import message_bytes
+from mindrlhf_lite.reshard.plan import make_plan
+from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.shapes.parameters import FLOAT32_BYTES, count_parameters
+from mindrlhf_lite.swap.phases import optimizer_part, phase_of_part
+
+# kernels of a graph as the dry run lists them, views left out (tests/ascend_dry/kernels_0_5b.json)
+DECODE_LAYER, DECODE_ENDS = 24, 58
+PREFILL_LAYER, LAYER_FORWARD, LAYER_BACKWARD = 28, 28, 76
+HEAD_CHUNK, LOSS_CHUNK = 13, 60
+_OF_PIECE = 3  # cut, packed, written
+_OF_PARAMETER = 12  # an update of one: AdamW with its rounded copy
+_BUSY_RANKS = 8  # whose messages are counted
+
+
+class _Step:
+    def __init__(self, config: Config, shape: ModelConfig, world_size: int):
+        self.config, self.shape, self.world_size = config, shape, world_size
+        self.strategies = role_strategies(config, world_size)
+        self.head = shape.vocab_size * shape.hidden_size
+        embeddings = self.head * (1 if shape.tie_word_embeddings else 2)
+        self.layer = (count_parameters(shape) - embeddings) / shape.num_hidden_layers  # numbers of one
+        self.new = config.generate_config.sampling_config.max_tokens
+        self.prompt = min(config.generate_config.max_prompt_length, config.rl_config.seq_length - self.new)
+        self.item = 4 if config.actor_config.compute_dtype == "float32" else 2
+
+    def phases(self) -> dict[str, Work]:
+        config, actor = self.config, self.strategies["actor"].dims
+        found = {"generate": self.generate()}
+        for role in scoring_roles(config):
+            if role.is_used(config):
+                rows = config.ref_config.ref_model_batch_size
+                tokens = config.micro_batch_tokens(actor.shares, rows)
+                found[role.name] = self.scored(self.strategies[role.name].dims, tokens)
+        if config.keeps_frozen_policy:
+            found["policy"] = self.scored(actor, config.micro_batch_tokens(actor.shares))
+        found["update"] = self.update()
+        found["reshard"] = self.reshard()
+        if config.rl_config.swap:
+            found["swap"] = Work(host_bytes=self.swapped_bytes())
+        return found
+
+    def generate(self) -> Work:
+        config, shape, dims = self.config, self.shape, self.strategies["rollout"].dims
+        rl, layers = config.rl_config, shape.num_hidden_layers
+        prompts = -(-rl.chunk_size // dims.copies)
+        slots = config.rollout_slots(dims.copies)
+        series = -(-prompts * rl.num_generations // slots) * rl.num_rollouts
+        weights = (layers * self.layer + self.head) / dims.tensor
+        kv_heads = max(1, shape.num_key_value_heads // dims.tensor)
+        kept = slots * (self.prompt + self.new / 2) * layers * 2 * kv_heads * shape.head_dim
+        step = Work(
+            flops=2 * weights * slots,
+            memory_bytes=self.item * (weights + kept),
+            launches=layers * DECODE_LAYER + DECODE_ENDS,
+            calls=1,
+            tokens=1,
+        ).plus(self.summed(dims, 2 * layers + 1, slots))
+        prefill = Work(
+            flops=2 * weights * self.prompt * prompts,
+            launches=prompts * layers * PREFILL_LAYER,
+            calls=prompts * layers,
+        ).plus(self.summed(dims, 2 * layers, self.prompt * prompts))
+        return step.times(series * self.new).plus(prefill.times(rl.num_rollouts))
+
+    def summed(self, dims: ParallelDims, count: float, tokens: float) -> Work:
+        """So many sums of the residual stream over the tensor ranks: a share out, the sums in."""
+        if dims.tensor == 1:
+            return Work()
+        share = 2 * (dims.tensor - 1) / dims.tensor / min(dims.tensor - 1, 7)  # a link to each of the others
+        return Work(collectives=count, sent_bytes=count * tokens * self.shape.hidden_size * self.item * share)
+
+    def tokens(self, dims: ParallelDims, completions: int) -> float:
+        """That one rank computes, its prompts once a group."""
+        per_completion = self.new + self.prompt / (self.config.rl_config.num_generations if self._packs else 1)
+        return completions / dims.shares / dims.context * per_completion
+
+    @property
+    def _packs(self) -> bool:
+        return self.config.rl_config.packing
+
+    def forward(self, dims: ParallelDims, tokens: float) -> tuple[float, float]:
+        """Operations of (a rank's layers, its head), over its tokens."""
+        layers = self.shape.num_hidden_layers / dims.pipeline
+        keys = (self.prompt + self.new) / 2
+        attention = 4 * self.shape.num_attention_heads * self.shape.head_dim * keys
+        return (
+            tokens * layers * (2 * self.layer + attention) / dims.tensor,
+            tokens * 2 * self.head / dims.tensor,
+        )
+
+    def batches(self, dims: ParallelDims, tokens: float, budget: int) -> int:
+        return max(1, -(-int(tokens) * dims.context // budget))
+
+    def scored(self, dims: ParallelDims, budget: int) -> Work:
+        tokens = self.tokens(dims, self.config.completions_per_step)
+        count, layers = self.batches(dims, tokens, budget), self.shape.num_hidden_layers / dims.pipeline
+        of_layers, of_head = self.forward(dims, tokens)
+        work = Work(
+            flops=of_layers + of_head,
+            launches=count * layers * LAYER_FORWARD + self._chunks(dims, tokens, count) * HEAD_CHUNK,
+            calls=count * (layers + 2),
+        ).plus(self.summed(dims, 2 * layers * count, tokens / count))
+        return self._staged(work, dims, count, tokens, 1)
+
+    def update(self) -> Work:
+        config, dims = self.config, self.strategies["actor"].dims
+        recomputes = config.actor_config.recompute_config.recompute
+        tokens = self.tokens(dims, config.completions_per_update)
+        count = self.batches(dims, tokens, config.micro_batch_tokens(dims.shares))
+        layers = self.shape.num_hidden_layers / dims.pipeline
+        of_layers, of_head = self.forward(dims, tokens)
+        launches = (1 + recomputes) * LAYER_FORWARD + LAYER_BACKWARD
+        work = Work(
+            flops=(3 + recomputes) * of_layers + 4 * of_head,  # logits are computed twice
+            launches=count * layers * launches + self._chunks(dims, tokens, count) * LOSS_CHUNK,
+            calls=count * (2 * layers + 3),
+        ).plus(self.summed(dims, (4 + 2 * recomputes) * layers * count, tokens / count))
+        one = self._staged(work, dims, count, tokens, 2).plus(self._optimized(dims, layers))
+        return one.times(config.updates_per_step)
+
+    def _chunks(self, dims: ParallelDims, tokens: float, count: int) -> float:
+        of_chunk = max(1.0, chunk_numbers("Ascend") * dims.tensor / self.shape.vocab_size)
+        return count * -(-tokens / count // of_chunk)
+
+    def _staged(self, work: Work, dims: ParallelDims, count: int, tokens: float, ways: int) -> Work:
+        """With the time that stages wait for each other, what passes between them, and between context ranks."""
+        if dims.pipeline > 1:
+            passed = tokens * self.shape.hidden_size * self.item * ways
+            waiting = (count + dims.pipeline - 1) / count
+            work = work.times(waiting).plus(Work(messages=2 * count * ways, sent_bytes=passed))
+        if dims.context > 1:
+            layers = self.shape.num_hidden_layers / dims.pipeline
+            heads = max(1, self.shape.num_key_value_heads // dims.tensor)
+            passed = 2 * tokens * (dims.context - 1) * heads * self.shape.head_dim * self.item * layers * ways
+            work = work.plus(Work(collectives=2 * ways * layers * count, sent_bytes=passed))
+        return work
+
+    def _optimized(self, dims: ParallelDims, layers: float) -> Work:
+        actor = self.config.actor_config
+        numbers = (layers * self.layer + self.head) / dims.tensor
+        is_shared = actor.enable_parallel_optimizer and dims.copies > 1
+        own = numbers / (dims.copies if is_shared else 1)
+        work = Work(memory_bytes=own * 34, launches=12 * layers * _OF_PARAMETER, calls=12 * layers)
+        if dims.copies > 1:
+            passed = numbers * (dims.copies - 1) / dims.copies / min(dims.copies - 1, 7)
+            gathered = self.item * passed if is_shared else FLOAT32_BYTES * passed
+            work = work.plus(Work(messages=24 * layers, sent_bytes=FLOAT32_BYTES * passed + gathered))
+        return work
+
+    def reshard(self) -> Work:
+        messages, pieces, received, copied = _messages(
+            self.shape,
+            self.strategies["actor"],
+            self.strategies["rollout"],
+            self.world_size,
+            message_bytes(self.config.reshard_bucket_bytes, is_of_host=False),
+        )
+        share = self.item / FLOAT32_BYTES
+        return Work(
+            memory_bytes=2 * copied * share,
+            launches=pieces * _OF_PIECE,
+            messages=messages,
+            sent_bytes=received * share,
+        )
+
+    def swapped_bytes(self) -> int:
+        """Out to the host and in again: what a phase has in memory and the one before had not, and the other way."""
+        config = self.config
+        plan = memory_plan(config, self.shape, self.world_size)
+        offloads = config.actor_config.optimizer.opt_offload
+        phases = phases_of_run(config, int(offloads))
+        sizes = {**plan.groups, optimizer_part(0): plan.groups["optimizer"]}
+        frozen = {role.name for role in scoring_roles(config)}
+        kept = {"actor", "optimizer", optimizer_part(0), *frozen}
+        used = [
+            name
+            for name in phases
+            if not name.startswith(("save", "restore"))
+            and not (name == "policy" and not config.keeps_frozen_policy)
+            and name in {*plan.phases, phase_of_part("step", 0)}
+        ]
+        moved, changed = 0, set[str]()
+        previous = phases[used[-1]]
+        for _ in range(2):  # the second time around is a step as any other
+            moved = 0
+            for phase in (phases[name] for name in used):
+                moved += sum(sizes[group] for group in kept & (set(phase.resident) - set(previous.resident)))
+                moved += sum(sizes[group] for group in changed & (set(previous.resident) - set(phase.resident)))
+                moved += sum(sizes[group] for group in phase.reads_stored)
+                changed = (changed & set(phase.resident)) | (kept & set(phase.changes))
+                previous = phase
+        return moved
+
+
+@cache
+def _messages(
+    shape: ModelConfig, source: Strategy, destination: Strategy, world_size: int, message: int
+) -> tuple[int, int, int, int]:
+    """(messages, pieces, bytes received, bytes written) of the busiest rank, as the planner counts."""
+    plan = make_plan(shape, source, destination, world_size)
+    found = []
+    for rank in range(min(world_size, _BUSY_RANKS)):
+        blocks = blocks_of_receiver(plan, rank, message)
+        pieces = sum(len(slab.pieces) for block in blocks for slab in block.slabs)
+        found.append((sum(len(block.senders) for block in blocks), pieces))
+    messages, pieces = (max(each) for each in zip(*found))
+    return messages, pieces, int(plan.received_bytes.max()), int(plan.copied_bytes.max())
+
+
+def work_of_step(config: Config, shape: ModelConfig, world_size: int) -> dict[str, Work]:
+    """By phase; what verifiers take is not in it."""
+    return _Step(config, shape, world_size).phases()

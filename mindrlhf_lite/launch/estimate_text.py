@@ -1,0 +1,35 @@
+"""What a step is estimated to take on devices, in words."""
+
+from __future__ import annotations
+
+from mindrlhf_lite.config.model_file import shape_of_actor
+from mindrlhf_lite.estimate.devices import DEVICES
+from mindrlhf_lite.estimate.step import work_of_step
+from mindrlhf_lite.launch.command_line import Command
+
+_DEVICE = DEVICES["910B"]
+
+
+def estimate_lines(command: Command) -> list[str]:
+    """Seconds by phase, and what they are made of; nothing for a run on CPU."""
+    config = command.config
+    if config.context.device_target == "CPU":
+        return []
+    work = work_of_step(config, shape_of_actor(config), command.num_ranks)
+    seconds = {name: each.seconds(_DEVICE) for name, each in work.items()}
+    lines = [
+        f"estimated seconds a step on {_DEVICE.name}, with every completion of full length (published figures: "
+        f"{_DEVICE.flops / 1e12:.0f} TFLOPS, {_DEVICE.memory_bytes_per_s / 1e12:g} TB/s; assumed: "
+        f"{_DEVICE.launch_s * 1e6:.0f} us a launch; not measured):",
+        "  phase         seconds    TFLOP   GB read   launches   messages   GB sent",
+    ]
+    for name, each in work.items():
+        lines.append(
+            f"  {name:<12} {seconds[name]:8.2f} {each.flops / 1e12:8.0f} {each.memory_bytes / 1e9:9.0f} "
+            f"{each.launches:10.0f} {each.messages + each.collectives:10.0f} "
+            f"{(each.sent_bytes + each.host_bytes) / 1e9:9.1f}"
+        )
+    lines.append(f"  {'step':<12} {sum(seconds.values()):8.2f}")
+    if config.generate_config.use_vllm:
+        lines.append("note: generation is estimated as the native engine's, not as vLLM's")
+    return lines
