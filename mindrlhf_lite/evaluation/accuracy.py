@@ -156,7 +156,7 @@ def question_rows(groups: Sequence[RolloutGroup], reward: RewardFunction) -> lis
             "completions": [
                 {
                     "text": text,
-                    "tokens": len(completion.token_ids),
+                    "tokens": completion.num_written,
                     "finish_reason": completion.finish_reason.value,
                     "correct": bool(is_right),
                 }

@@ -71,6 +71,11 @@ class MetricsWriter:
             self._tensorboard.close()
 
 
+def written_values(sequence: TrainSequence) -> np.ndarray:
+    """The advantages of the tokens that the policy wrote."""
+    return sequence.advantages if sequence.written is None else sequence.advantages[sequence.written]
+
+
 def completion_rows(groups: Iterable[ScoredGroup], sequences: Iterable[TrainSequence]) -> list[dict[str, Any]]:
     """One object a completion, as completions/step_N.jsonl holds them.
 
@@ -90,8 +95,8 @@ def completion_rows(groups: Iterable[ScoredGroup], sequences: Iterable[TrainSequ
                     "reward": short(scored.rewards[index]),
                     "rewards": {name: scores[index].value for name, scores in scored.scores.items()},
                     "outcome": scored.outcomes[index].value,
-                    "advantage": short(sequence.advantages.mean()),
-                    "tokens": len(completion.token_ids),
+                    "advantage": short(written_values(sequence).mean()),
+                    "tokens": completion.num_written,
                     "counted_tokens": sequence.num_counted,
                     "finish_reason": completion.finish_reason.value,
                     "group": prompt.index,

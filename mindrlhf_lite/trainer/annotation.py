@@ -93,7 +93,8 @@ def with_logprobs(
     for index, sequence in enumerate(sequences):
         own: dict[str, Any] = {field: found[name][index] for name, field in fields.items() if name in found}
         if advantages is not None:
-            own["advantages"] = advantages[index]
+            written = sequence.written
+            own["advantages"] = advantages[index] if written is None else advantages[index] * np.float32(written)
         annotated.append(replace(sequence, **own, role_logprobs={name: found[name][index] for name in others}))
     return annotated
 
@@ -128,7 +129,7 @@ def advantages_of(
 
 def as_sequences(groups: Sequence[ScoredGroup], leaves_out_overlong: bool = False) -> list[TrainSequence]:
     """One training sequence a completion, in group order, with advantages of 0. Tokens of completions that their group
-    leaves out do not count.
+    leaves out do not count, nor do those that the policy did not write.
 
     Args: leaves_out_overlong: nor do those of completions that were cut off.
     """
@@ -137,13 +138,17 @@ def as_sequences(groups: Sequence[ScoredGroup], leaves_out_overlong: bool = Fals
         for completion, is_kept in zip(scored.group.completions, scored.kept, strict=True):
             length = len(completion.token_ids)
             is_out = not is_kept or (leaves_out_overlong and completion.finish_reason is FinishReason.LENGTH)
+            mask = np.full(length, 0.0 if is_out else 1.0, np.float32)
+            if completion.written is not None:
+                mask *= completion.written
             sequences.append(
                 TrainSequence(
                     np.array(scored.group.prompt.ids + completion.token_ids, np.int32),
                     len(scored.group.prompt.ids),
                     np.zeros(length, np.float32),
-                    np.full(length, 0.0 if is_out else 1.0, np.float32),
+                    mask,
                     sampling_logprobs=completion.logprobs,
+                    written=completion.written,
                 )
             )
     return sequences

@@ -16,10 +16,10 @@ def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
     completions = [completion for scored in groups for completion in scored.group.completions]
     # as they are written, without the noise of float32
     rewards = np.array([[short(reward) for reward in scored.rewards] for scored in groups])
-    lengths = np.array([len(completion.token_ids) for completion in completions])
+    lengths = np.array([completion.num_written for completion in completions])
     outcomes = [outcome for scored in groups for outcome in scored.outcomes]
     gaps = [
-        each.engine_logprobs - each.logprobs
+        (each.engine_logprobs - each.logprobs)[slice(None) if each.written is None else each.written]
         for each in completions
         if each.logprobs is not None and each.engine_logprobs is not None
     ]
