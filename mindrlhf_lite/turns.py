@@ -1,4 +1,4 @@
-"""What an environment made of a completion: its turns, and how they ended. In a run without one there is none of this."""
+"""What an environment made of a completion: its turns, and how they ended. Without an environment there is none."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class EpisodeEnd(str, Enum):
 class Turn:
     """What the policy wrote in one turn, and what it was paid.
 
-    Example: Turn(start=0, end=9, reward=0.0, num_calls=1), then an answer of 12 tokens, Turn(start=21, end=30, reward=1.0)
+    Example: Turn(0, 9, num_calls=1), then an answer of 12 tokens, then Turn(21, 30, reward=1.0)
     """
 
     start: int  # place of its first token among the completion's

@@ -55,9 +55,7 @@ class PolicyUpdate:
         if self.mesh.is_main:
             for sequence, reported in zip(sequences, engine_logprobs, strict=True):
                 if sequence.frozen_logprobs is not None:
-                    counts.compare(
-                        sequence.frozen_logprobs, reported, sequence.sampling_logprobs, sequence.written
-                    )
+                    counts.compare(sequence.frozen_logprobs, reported, sequence.sampling_logprobs, sequence.written)
         for iteration in range(self.config.rl_config.num_iterations):
             for start in range(0, len(sequences), self._minibatch):
                 norms.append(

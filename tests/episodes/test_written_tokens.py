@@ -52,7 +52,7 @@ def scored():
 
 
 def test_mask_advantages_and_lengths():
-    """Rewards 1 and 0: mean 0.5, sample deviation 0.7071, advantages 0.7071 and -0.7071; 0 where nothing was written."""
+    """Rewards 1 and 0: mean 0.5, deviation 0.7071, advantages 0.7071 and -0.7071; 0 where nothing was written."""
     group = scored()
     sequences = as_sequences([group])
     assert [each.mask.tolist() for each in sequences] == [[1, 1, 0, 0, 0, 1], [1, 1, 1, 1]]
