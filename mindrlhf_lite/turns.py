@@ -38,10 +38,16 @@ class Episode:
     turns: tuple[Turn, ...]
     end: EpisodeEnd
     answer: str = ""  # text of the last turn: what verifiers judge
+    texts: tuple[str, ...] = ()  # of the turns, and between them of what was answered
     is_solved: bool | None = None  # as the environment says; None: it does not
     failure: str = ""  # what went wrong with the environment
     info: Mapping[str, Any] = field(default_factory=dict)  # of its last step: JSON values
     environment_s: float = 0.0  # seconds that its steps took
+
+    @property
+    def segments(self) -> list[dict[str, Any]]:
+        """The conversation as one reads it."""
+        return [{"written": place % 2 == 0, "text": text} for place, text in enumerate(self.texts)]
 
     @property
     def reward(self) -> float:

@@ -32,7 +32,7 @@ from mindrlhf_lite.types import (
 PROMPT = Prompt(0, (11, 12), "1+1=", "2", 1)
 # two tokens of the policy, three of an answer, one of the policy; and four of the policy
 WRITTEN = np.array([1, 1, 0, 0, 0, 1], bool)
-EPISODE = Episode((Turn(0, 2, 0.0, 1), Turn(5, 6, 1.0)), EpisodeEnd.DONE, "last", True)
+EPISODE = Episode((Turn(0, 2, 0.0, 1), Turn(5, 6, 1.0)), EpisodeEnd.DONE, "last", ("first", " then ", "last"), True)
 
 
 def completions():
