@@ -43,13 +43,13 @@ class Bridge:
 
     def _behind(self, messages: Messages, said: str) -> str:
         """What the template writes behind the assistant's words."""
-        self._need_template()
         text = self._rendered(said, messages)
         if text.count(_ANSWER) != 1:
             raise UserError("the chat template does not hold an earlier answer just once: no conversation can go on")
         return text[text.index(_ANSWER) + len(_ANSWER) :]
 
     def _rendered(self, said: str, messages: Messages, begins_answer: bool = True) -> str:
+        self._need_template()
         conversation = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": said}, *messages]
         return self._tokenizer.apply_chat_template(conversation, tools=self._tools, begins_answer=begins_answer)
 

@@ -73,7 +73,7 @@ class Different(Environment):
     """Opens the episodes of one task in different ways."""
 
     def reset(self, task, seed):
-        return f"your number is {seed}"
+        return f"{seed % 9}="
 
 
 class Sometimes(Environment):
