@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import numpy as np
 
 from mindrlhf_lite.algorithms.advantage import ADVANTAGES, GroupRewards
+from mindrlhf_lite.algorithms.credit import TurnRewards, advantages_by_turn
 from mindrlhf_lite.algorithms.kl import kl_for_reward
 from mindrlhf_lite.algorithms.names import WITHOUT_GROUP
 from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.rewards.verifiers import ENVIRONMENT_REWARD
 from mindrlhf_lite.roles.models import TrainedRoles
 from mindrlhf_lite.scoring.sequences import SequenceScoring
 from mindrlhf_lite.types import FinishReason, ScoredGroup, TrainSequence
@@ -46,7 +49,11 @@ class Annotator:
         penalties, mean_kl = self._penalties(groups, sequences, found.get("reference"))
         of_tokens = [-kl_coefficient * penalty for penalty in penalties]
         masks = [each.mask for each in sequences]
-        advantages = advantages_of(groups, of_tokens, masks, self._config.rl_config.advantage)
+        rl = self._config.rl_config
+        if rl.credit == "turn":
+            advantages = advantages_of_turns(groups, of_tokens, masks, self._config)
+        else:
+            advantages = advantages_of(groups, of_tokens, masks, rl.advantage)
         return with_logprobs(sequences, found, advantages), mean_kl
 
     def fixed_logprobs(self, sequences: Sequence[TrainSequence]) -> Logprobs:
@@ -124,6 +131,35 @@ def advantages_of(
     for number, advantages in zip(taught, ADVANTAGES[name](rewards) if rewards else [], strict=True):
         for index, own in zip(members[number], advantages, strict=True):
             found[index] = own
+    return found
+
+
+def advantages_of_turns(
+    groups: Sequence[ScoredGroup], of_tokens: Sequence[np.ndarray], masks: Sequence[np.ndarray], config: Config
+) -> list[np.ndarray]:
+    """As `advantages_of`, with credit by turn. What the environment paid belongs to its turn, and the rest of a
+    completion's reward (other verifiers, shaping) to its last one.
+    """
+    rl, reward = config.rl_config, config.reward_config
+    weights = dict(zip(reward.verifier_function, reward.verifier_weight, strict=True))
+    weight = weights.get(ENVIRONMENT_REWARD, 0.0)
+    found, places, kept = [np.zeros(len(tokens), np.float32) for tokens in of_tokens], count(), []
+    for scored in groups:
+        own = []
+        for index, completion in enumerate(scored.group.completions):
+            place = next(places)
+            if scored.kept[index] and completion.episode is not None:
+                turns = completion.episode.turns
+                rewards = np.array([weight * turn.reward for turn in turns])
+                rewards[-1] += float(scored.rewards[index]) - rewards.sum()
+                spans = [(turn.start, turn.end) for turn in turns]
+                own.append((place, TurnRewards(spans, rewards, of_tokens[place], masks[place])))
+        kept.append(own)
+    least = 1 if rl.advantage in WITHOUT_GROUP else 2
+    by_turn = advantages_by_turn([[each for _, each in own] for own in kept], rl.advantage, rl.turn_discount, least)
+    for own, advantages in zip(kept, by_turn, strict=True):
+        for (place, _), values in zip(own, advantages, strict=True):
+            found[place] = values
     return found
 
 
