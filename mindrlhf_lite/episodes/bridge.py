@@ -23,14 +23,14 @@ class Bridge:
     """Args: stops: tokens that end a turn; tools: JSON schemas, which the template shows the policy."""
 
     def __init__(self, tokenizer: Tokenizer, stops: Collection[int], tools: Sequence[Mapping[str, Any]] = ()):
-        self._tokenizer, self._stops, self._tools = tokenizer, frozenset(stops), tools
+        self._tokenizer, self._stops, self.tools = tokenizer, frozenset(stops), tools
 
     def opening(self, observation: Observation) -> tuple[tuple[int, ...], str]:
         """(ids, text) of a prompt."""
         text = observation
         if not isinstance(text, str):
             self._need_template()
-            text = self._tokenizer.apply_chat_template(text, tools=self._tools)
+            text = self._tokenizer.apply_chat_template(text, tools=self.tools)
         return tuple(self._tokenizer.encode(text)), text
 
     def extend(self, ids: Sequence[int], observation: Observation) -> tuple[int, ...]:
@@ -51,7 +51,7 @@ class Bridge:
     def _rendered(self, said: str, messages: Messages, begins_answer: bool = True) -> str:
         self._need_template()
         conversation = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": said}, *messages]
-        return self._tokenizer.apply_chat_template(conversation, tools=self._tools, begins_answer=begins_answer)
+        return self._tokenizer.apply_chat_template(conversation, tools=self.tools, begins_answer=begins_answer)
 
     def _need_template(self) -> None:
         if not self._tokenizer.has_chat_template:

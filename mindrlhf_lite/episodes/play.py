@@ -7,7 +7,7 @@ them learn together.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
@@ -93,9 +93,19 @@ class _Running:
 
 
 class Play:
-    """`rollout.protocol.Turns` of these prompts' completions. Args: prompts, seeds: of the requests, in order."""
+    """`rollout.protocol.Turns` of these prompts' completions.
 
-    def __init__(self, stage: Stage, prompts: Sequence[Prompt], seeds: Sequence[tuple[int, ...]]):
+    Args: prompts, seeds: of the requests, in order; on_answer: is told what is answered to a turn.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        prompts: Sequence[Prompt],
+        seeds: Sequence[tuple[int, ...]],
+        on_answer: Callable[[Answer], None] | None = None,
+    ):
+        self._on_answer = on_answer
         self.stage, self.seeds, self.max_turn_tokens = stage, seeds, stage.limits.max_turn_tokens
         self._tasks = [task_of(prompt) for prompt in prompts]
         self._running: dict[Place, _Running] = {}
@@ -153,6 +163,8 @@ class Play:
         running.turns[-1] = replace(running.turns[-1], reward=answer.reward, **calls)
         running.info, running.seconds = answer.info or {}, running.seconds + answer.seconds
         running.observation = answer.observation
+        if self._on_answer:
+            self._on_answer(answer)
         if answer.done:
             running.end = EpisodeEnd.DONE
         elif len(running.turns) >= self.stage.limits.max_turns:

@@ -97,16 +97,25 @@ class ToolEnvironment(Environment):
         system: a system message before the question.
         role: of the tools' answers; for a chat template that knows no tool messages: user.
         answers_as: "messages" for the chat template; "text": the answers alone, for a model without one.
+        opens: whether it asks the question in messages; else the prompt stays as it is.
     """
 
-    def __init__(self, tools: Sequence[Tool], system: str = "", role: str = "tool", answers_as: str = "messages"):
+    def __init__(
+        self,
+        tools: Sequence[Tool],
+        system: str = "",
+        role: str = "tool",
+        answers_as: str = "messages",
+        opens: bool = True,
+    ):
         self._tools, self._system, self._role = {tool.name: tool for tool in tools}, system, role
         if answers_as not in ("messages", "text"):
             raise UserError(f"answers_as={answers_as!r}: must be messages or text")
         self._as_text = answers_as == "text"
+        self._opens = opens and not self._as_text
 
     def reset(self, task: Task, seed: int) -> Messages | None:
-        if self._as_text:
+        if not self._opens:
             return None
         before = [{"role": "system", "content": self._system}] if self._system else []
         return [*before, {"role": "user", "content": task.prompt}]

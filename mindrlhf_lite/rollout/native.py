@@ -79,9 +79,8 @@ class NativeEngine:
         *,
         turns: Turns | None = None,
     ) -> list[list[Completion]]:
-        """As the protocol says; `on_token(request, sample, token id)` is called for every token as it is drawn or, in
-        between turns, read. A slot whose turn is over keeps its cache: it decodes its last token again and again, and
-        writes the same keys.
+        """As the protocol says; `on_token(request, sample, token id)` is called for every token as it is drawn. A slot
+        whose turn is over keeps its cache: it decodes its last token again and again, and writes the same keys.
         """
         for index, request in enumerate(requests):
             if not 0 < len(request.prompt_ids) < self.cache_length:
@@ -246,7 +245,7 @@ class _Batch:
         sequence.append(token, logprob, engine_logprob, is_drawn)
         self.token_ids[slot] = token
         self.positions[slot] += 1
-        if self.on_token:
+        if self.on_token and is_drawn:
             self.on_token(sequence.request, sequence.sample, token)
         in_cache = self.engine.cache_length - 1 - int(self.positions[slot])
         room = min(self.sampling.max_tokens - len(sequence.token_ids), in_cache)
