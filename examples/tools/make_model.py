@@ -33,7 +33,7 @@ TEMPLATE = (
 )
 TAGS = ("<tool_call>", "</tool_call>", '{"name": "calculator", "arguments": {"expression": "', '"}}')
 SEQUENCE = 64
-FADES = 0.7  # of the steps: in which the share of calls falls from all to --calls
+FADES = 0.8  # of the steps: in which the share of calls falls from all to --calls
 
 
 def merges_of(*words: str) -> list[str]:
@@ -48,7 +48,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--calls", type=real_number(0, 1), default=0.15, help="how often the tutor calls (default: 0.15)"
     )
-    parser.add_argument("--steps", type=COUNT, default=300, help="training steps (default: 300)")
+    parser.add_argument("--steps", type=COUNT, default=400, help="training steps (default: 400)")
     parser.add_argument("--batch_size", type=COUNT, default=64, help="products a step (default: 64)")
     parser.add_argument("--lr", type=POSITIVE_NUMBER, default=2e-3, help="peak learning rate (default: 2e-3)")
     return parser.parse_args()
@@ -77,7 +77,7 @@ def batches(tokenizer: "Tokenizer", bridge: "Bridge", args: argparse.Namespace) 
     rng = random.Random(args.seed)
     for step in range(args.steps):
         calls = max(args.calls, 1.0 - step / (FADES * args.steps))
-        found = pairs("train", args.batch_size, rng)
+        found = pairs("train", args.batch_size, rng, short=0.4)
         yield [conversation(tokenizer, bridge, a, b, rng.random() < calls) for a, b in found]
 
 

@@ -8,13 +8,20 @@ NUM_HELD_OUT, NUM_TRAIN, SHARE_HELD_OUT = 200, 4000, 0.2
 CALL = '<tool_call>{{"name": "calculator", "arguments": {{"expression": "{expression}"}}}}</tool_call><|im_end|>'
 
 
-def pairs(split: str, count: int, rng: random.Random) -> list[tuple[int, int]]:
-    """Pairs of three-digit numbers; those of a fifth of all first numbers are held out."""
+def pairs(split: str, count: int, rng: random.Random, short: float = 0.0) -> list[tuple[int, int]]:
+    """Pairs of three-digit numbers; those of a fifth of all first numbers are held out.
+
+    Args: short: share for which a product of five digits is looked for; of others most have six.
+    """
     numbers = list(range(100, 1000))
     random.Random(0).shuffle(numbers)
     cut = int(SHARE_HELD_OUT * len(numbers))
     first = numbers[:cut] if split == "held_out" else numbers[cut:]
-    return [(rng.choice(first), rng.randrange(100, 1000)) for _ in range(count)]
+    found = []
+    for _ in range(count):
+        a = rng.choice(first)
+        found.append((a, rng.randrange(100, max(101, 100_000 // a) if rng.random() < short else 1000)))
+    return found
 
 
 def question(a: int, b: int) -> str:
