@@ -48,8 +48,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--calls", type=real_number(0, 1), default=0.15, help="how often the tutor calls (default: 0.15)"
     )
-    parser.add_argument("--steps", type=COUNT, default=400, help="training steps (default: 400)")
-    parser.add_argument("--batch_size", type=COUNT, default=64, help="products a step (default: 64)")
+    parser.add_argument("--steps", type=COUNT, default=500, help="training steps (default: 500)")
+    parser.add_argument("--batch_size", type=COUNT, default=32, help="products a step (default: 32)")
     parser.add_argument("--lr", type=POSITIVE_NUMBER, default=2e-3, help="peak learning rate (default: 2e-3)")
     return parser.parse_args()
 
