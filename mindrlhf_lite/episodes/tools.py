@@ -8,10 +8,11 @@ from typing import Any
 
 from mindrlhf_lite.episodes.calculator import calculator
 from mindrlhf_lite.episodes.environment import Action, Environment, EnvironmentFailure, Messages, Step, Task, ToolCall
+from mindrlhf_lite.episodes.python_tool import python
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.rewards.own_functions import find_function
 
-BUILT_IN_TOOLS: dict[str, Callable[..., Any]] = {"calculator": calculator}
+BUILT_IN_TOOLS: dict[str, Callable[..., Any]] = {"calculator": calculator, "python": python}
 _LONGEST = 1 << 14  # characters of a tool's answer
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),

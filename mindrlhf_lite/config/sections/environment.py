@@ -16,7 +16,7 @@ class EnvironmentConfig:
         "path); empty: nothing, or tools",
     )
     tools: list[str] = setting(
-        [], "tools that the policy may call: calculator, or functions of your own (FILE.py:function, or a dotted path)"
+        [], "tools that the policy may call: calculator, python, or functions of your own, as verifiers are named"
     )
     call_format: str = setting("hermes", "how the policy writes a call", tuple(FORMATS))
     max_turns: int = setting(8, "most turns of an episode", bounds=POSITIVE, unit="turns")
