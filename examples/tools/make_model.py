@@ -9,7 +9,7 @@ Example:
 import argparse
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,19 +73,20 @@ def conversation(tokenizer: "Tokenizer", bridge: "Bridge", a: int, b: int, calls
     return TrainSequence(ids, len(prompt), np.zeros(len(written), np.float32), np.float32(written), written=written)
 
 
-def batches(tokenizer: "Tokenizer", bridge: "Bridge", args: argparse.Namespace) -> "Iterator[list[TrainSequence]]":
-    rng = random.Random(args.seed)
+def batches(tokenizer: "Tokenizer", args: argparse.Namespace) -> "Iterator[list[TrainSequence]]":
+    from mindrlhf_lite.episodes.bridge import Bridge
+
+    rng, bridge = random.Random(args.seed), Bridge(tokenizer, [tokenizer.eos_token_id or 0])
     for step in range(args.steps):
         calls = max(args.calls, 1.0 - step / (FADES * args.steps))
         found = pairs("train", args.batch_size, rng, short=0.4)
         yield [conversation(tokenizer, bridge, a, b, rng.random() < calls) for a, b in found]
 
 
-def main() -> None:
-    args = parse_arguments()
+def train(folder: Path, args: argparse.Namespace, batches: "Callable[..., Iterator[list[TrainSequence]]]") -> None:
+    """Trains a new model on `batches(tokenizer, args)`, and writes it beside the tokenizer."""
     from mindrlhf_lite.commands.progress import Progress
     from mindrlhf_lite.data.tokenizer import Tokenizer
-    from mindrlhf_lite.episodes.bridge import Bridge
     from mindrlhf_lite.learner.adamw import AdamW, AdamWOptions
     from mindrlhf_lite.learner.supervised_loss import SupervisedLoss
     from mindrlhf_lite.learner.trained_model import TrainedModel
@@ -101,11 +102,7 @@ def main() -> None:
 
     Mesh()
     set_up()
-    folder = Path(args.output)
-    write_rows(folder / "data")
-    write_tokenizer(folder, merges_of("user", "assistant", "tool"), TAGS, TEMPLATE)
     tokenizer = Tokenizer(str(folder))
-    bridge = Bridge(tokenizer, [tokenizer.eos_token_id or 0])
     config = shape_of(tokenizer.size)
     precision = Precision.here("float32", is_native=True)
     model = Decoder(config, initial_weights(config, args.seed), True, SEQUENCE, precision=precision)
@@ -118,9 +115,17 @@ def main() -> None:
             progress.note(f"loss {loss:.3f}")
             progress.update()
 
-        trainer.train(batches(tokenizer, bridge, args), after_step)
+        trainer.train(batches(tokenizer, args), after_step)
     save_hf_model(folder, config, model.weights_as_numpy(), tokenizer.eos_token_id, tokenizer.pad_token_id)
     say(f"Wrote {folder}")
+
+
+def main() -> None:
+    args = parse_arguments()
+    folder = Path(args.output)
+    write_rows(folder / "data")
+    write_tokenizer(folder, merges_of("user", "assistant", "tool"), TAGS, TEMPLATE)
+    train(folder, args, batches)
 
 
 if __name__ == "__main__":

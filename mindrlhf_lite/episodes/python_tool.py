@@ -31,7 +31,7 @@ def python(code: str) -> str:
     """
     with tempfile.TemporaryDirectory(prefix="program-") as folder, open(os.path.join(folder, "out"), "w+b") as output:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-u", "-c", code],
+            [sys.executable, "-s", "-u", "-c", code],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
