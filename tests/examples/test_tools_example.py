@@ -8,7 +8,7 @@ import pytest
 from distributed.small_runs import completions
 from helpers import ROOT, read_jsonl, run, run_python
 
-EXAMPLE = ROOT / "examples/tools"
+EXAMPLE, SPLITS = ROOT / "examples/tools", ("train", "held_out")
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +22,14 @@ def made(tmp_path_factory):
 
 
 def convert(folder, longest):
-    for split in ("train", "held_out"):
+    for split in SPLITS:
         files = ("--file_path", folder / f"data/{split}.jsonl", "--output_path", folder / f"data/{split}.mindrecord")
         kind = ("--dataset_type", "arithmetic", "--prompt_type", "plain", "--max_prompt_length", longest)
         result = run_python("tools/rlhf_data.py", "--tokenizer_dir", folder, *kind, *files)
         assert result.returncode == 0, result.stderr
 
 
-def train(config, folder, output, *more, timeout=300):
+def start(config, folder, output, *more, timeout=300):
     data = ("--dataset_file", folder / "data/train.mindrecord")
     held_out = f"--rl_config.eval_dataset_file={folder / 'data/held_out.mindrecord'}"
     words = ("--actor_checkpoint_path", folder, *data, held_out, f"--rl_config.output_dir={output}")
@@ -51,7 +51,7 @@ def test_the_splits_share_no_product(made):
 
 
 def test_its_settings_train(made, tmp_path):
-    train("grpo_config.yaml", made, tmp_path / "run")
+    start("grpo_config.yaml", made, tmp_path / "run")
     (row, *_) = completions(tmp_path / "run", 1)
     assert row["prompt"].startswith("<|im_start|>user\n") and row["turns"]
     shown = run([sys.executable, EXAMPLE / "show.py", tmp_path / "run"])
@@ -63,7 +63,7 @@ def test_the_guessing_game_trains(tmp_path):
     result = run_python(EXAMPLE / "make_guesser.py", "--output", folder, "--steps", 2, "--batch_size", 4)
     assert result.returncode == 0, result.stdout + result.stderr
     convert(folder, 8)
-    train("guess_config.yaml", folder, tmp_path / "run", "--rl_config.credit=turn")
+    start("guess_config.yaml", folder, tmp_path / "run", "--rl_config.credit=turn")
     rows = completions(tmp_path / "run", 1)
     assert all(1 <= len(row["turns"]) <= 7 and row["solved"] is (row["reward"] == 1) for row in rows)
 
@@ -75,6 +75,6 @@ def test_it_learns_to_call(tmp_path):
     assert run_python(EXAMPLE / "make_model.py", "--output", folder, timeout=1200).returncode == 0
     convert(folder, 24)
     long = ("--rl_config.max_steps=30", "--rl_config.chunk_size=32", "--rl_config.eval_max_prompts=0")
-    train("grpo_config.yaml", folder, tmp_path / "run", *long, timeout=1800)
+    start("grpo_config.yaml", folder, tmp_path / "run", *long, timeout=1800)
     accuracy = json.loads((tmp_path / "run/summary.json").read_text())["accuracy"]
     assert accuracy["before"]["accuracy"] <= 0.2 and accuracy["after"]["accuracy"] >= 0.9
