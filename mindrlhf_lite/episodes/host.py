@@ -25,7 +25,7 @@ from mindrlhf_lite.job.key import KEY_VARIABLE
 from mindrlhf_lite.rewards.verifier_worker import pass_on
 
 START_SECONDS = 120.0  # importing a user's module may be slow on a busy machine
-_STOPPED_SECONDS = 2.0  # a select that overslept so long was stopped, with all of this process
+_DEAF_SECONDS = 2.0  # a run that has not listened for so long was busy (compiling), or stopped: that does not count
 _ENDING_SECONDS = 3.0
 
 
@@ -49,6 +49,7 @@ class EnvironmentHost:
         self.spec, self.timeout_s = spec, timeout_s
         self._living: dict[int, _Living] = {}
         self._failed: list[tuple[int, Answer]] = []  # found while they were asked
+        self._listened = time.monotonic()  # when last
         self._control, others = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with others:
             # in a session of its own: Ctrl-C is for the run
@@ -104,23 +105,28 @@ class EnvironmentHost:
     def take(self, waits: bool) -> list[tuple[int, Answer]]:
         """What was answered. Args: waits: until there is something, or nobody is asked."""
         while True:
+            self._forgive(time.monotonic() - self._listened)
             found, self._failed = self._failed, []
             is_asked = any(living.deadlines for living in self._living.values())
             seconds = 0.0 if found or not waits else self._seconds_left()
             before = time.monotonic()
             by_stream = {living.connection: number for number, living in self._living.items()}
             ready, _, _ = select.select(list(by_stream), [], [], seconds)
-            if (overslept := time.monotonic() - before - seconds) > _STOPPED_SECONDS:
-                for living in self._living.values():  # they may have been stopped with us
-                    living.deadlines = deque(deadline + overslept for deadline in living.deadlines)
+            self._forgive(time.monotonic() - before - seconds)
             for stream in ready:
                 found += self._hear(by_stream[stream])
             self._end_late_ones()
+            self._listened = time.monotonic()
             if found or self._failed:
                 failed, self._failed = self._failed, []
                 return sorted([*found, *failed], key=lambda pair: pair[0])
             if not waits or not is_asked:
                 return []
+
+    def _forgive(self, seconds: float) -> None:
+        """Nobody listened for so long; where this process was stopped, or took all processors, so were they."""
+        for living in self._living.values() if seconds > _DEAF_SECONDS else ():
+            living.deadlines = deque(deadline + seconds for deadline in living.deadlines)
 
     def close(self) -> None:
         """Ends all environments, with what they have started."""

@@ -7,6 +7,7 @@ ends them. Its keeper (rewards/keeper.py) ends it, and all that environments hav
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import resource
 import select
@@ -52,6 +53,7 @@ def main() -> None:
 
 def _serve(control: socket.socket, spec: EnvironmentSpec, make: Callable[[], Environment]) -> None:
     """Until the run closes its end."""
+    gc.freeze()  # else each child copies the pages that its collections touch
     children: dict[int, int] = {}  # number of an environment: its process
     while True:
         ready, _, _ = select.select([control], [], [], _REAP_S)
@@ -79,11 +81,13 @@ def _serve(control: socket.socket, spec: EnvironmentSpec, make: Callable[[], Env
 
 def _reap(children: dict[int, int]) -> None:
     for number, pid in list(children.items()):
-        with contextlib.suppress(ChildProcessError):
-            if os.waitpid(pid, os.WNOHANG) == (0, 0):
-                continue
-        with contextlib.suppress(OSError):  # what it has started and left
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            continue
+        with contextlib.suppress(
+            OSError
+        ):  # what it has started and left; its number is nobody else's before it is reaped
             os.killpg(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
         del children[number]
 
 

@@ -223,3 +223,17 @@ def test_half_of_two_hundred_end_the_run():
     with pytest.raises(UserError, match=r"133 of the last 200"):
         for number in range(1000):
             record.add("OSError: down" if number % 3 else "", number)
+
+
+def test_time_in_which_nobody_listens_does_not_count(started):
+    """A run that compiles for longer than the limit: whoever answers late all the same is heard."""
+    host = started("Echo", timeout_s=1.5, delay=0.9)
+    host.begin(0, Task(0, "go", "1"), 2)  # it will take 1.8 s
+    until(host, 1)
+    host.step(0, "text", "stop")
+    time.sleep(2.5)
+    ((answer,),) = until(host, 1).values()
+    assert answer.problem == "" and answer.observation.startswith("1 4")
+    host.step(0, "text", "stop")
+    ((answer,),) = until(host, 1).values()  # listened to, 1.8 s are too long
+    assert answer.problem.startswith("timeout")
