@@ -20,6 +20,7 @@ from mindrlhf_lite.roles.models import TrainedRoles
 from mindrlhf_lite.scoring.sequences import SequenceScoring
 from mindrlhf_lite.types import FinishReason, ScoredGroup, TrainSequence
 
+_ROUNDING = 1e-6  # of rewards, which are float32: a rest below it is none
 POLICY = "policy"  # the actor before the first of several updates
 
 Logprobs = dict[str, list[np.ndarray]]  # by role or POLICY: of every sequence [C]
@@ -151,7 +152,9 @@ def advantages_of_turns(
             if scored.kept[index] and completion.episode is not None:
                 turns = completion.episode.turns
                 rewards = np.array([weight * turn.reward for turn in turns])
-                rewards[-1] += float(scored.rewards[index]) - rewards.sum()
+                rest = float(scored.rewards[index]) - rewards.sum()
+                if abs(rest) > _ROUNDING * (1.0 + np.abs(rewards).sum()):
+                    rewards[-1] += rest
                 spans = [(turn.start, turn.end) for turn in turns]
                 own.append((place, TurnRewards(spans, rewards, of_tokens[place], masks[place])))
         kept.append(own)

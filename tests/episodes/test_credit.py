@@ -115,3 +115,19 @@ def test_rewards_of_the_environment_and_of_others():
     assert [each.tolist() for each in found] == [[1.25, 0, 0, 0.25], [-1.25, 0, -0.25, -0.25], [0, 0]]
     whole = advantages_of([group], zeros, masks, "dr_grpo")
     assert [each.tolist() for each in whole] == [[1.25] * 4, [-1.25] * 4, [0, 0]]
+
+
+def test_rounding_of_a_reward_is_no_reward():
+    """0.3 in float32 is 1.2e-8 more: the second turns, of 0 and 0, do not differ by that."""
+    config = build_config(
+        {
+            "reward_config.verifier_function": ["environment_reward"],
+            "reward_config.verifier_weight": [1.0],
+            "rl_config.credit": "turn",
+        }
+    )
+    group = scored([[Turn(0, 1, 0.3), Turn(2, 3)], [Turn(0, 1), Turn(2, 3)]], [0.3, 0.0], [True, True])
+    sequences = as_sequences([group])
+    zeros, masks = [np.zeros(3)] * 2, [each.mask for each in sequences]
+    found = advantages_of_turns([group], zeros, masks, config)
+    assert [each.tolist()[1:] for each in found] == [[0, 0], [0, 0]] and found[0][0] > 0.7
