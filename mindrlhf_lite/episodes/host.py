@@ -107,7 +107,7 @@ class EnvironmentHost:
         while True:
             self._forgive(time.monotonic() - self._listened)
             found, self._failed = self._failed, []
-            is_asked = any(living.deadlines for living in self._living.values())
+            is_asked = self._is_asked
             seconds = 0.0 if found or not waits else self._seconds_left()
             before = time.monotonic()
             by_stream = {living.connection: number for number, living in self._living.items()}
@@ -122,6 +122,11 @@ class EnvironmentHost:
                 return sorted([*found, *failed], key=lambda pair: pair[0])
             if not waits or not is_asked:
                 return []
+
+    @property
+    def _is_asked(self) -> bool:
+        """Whether an answer is still to come."""
+        return any(living.deadlines for living in self._living.values())
 
     def _forgive(self, seconds: float) -> None:
         """Nobody listened for so long; where this process was stopped, or took all processors, so were they."""
@@ -142,8 +147,10 @@ class EnvironmentHost:
             self._nursery.wait()
 
     def _ask(self, number: int, ask: Ask) -> None:
-        living = self._living[number]
-        living.deadlines.append(time.monotonic() + self.timeout_s)
+        living, now = self._living[number], time.monotonic()
+        if not self._is_asked:  # what was before is nobody's time
+            self._listened = now
+        living.deadlines.append(now + self.timeout_s)
         living.connection.settimeout(self.timeout_s)
         try:
             send(living.connection, ask, Ask)

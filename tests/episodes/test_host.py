@@ -237,3 +237,15 @@ def test_time_in_which_nobody_listens_does_not_count(started):
     host.step(0, "text", "stop")
     ((answer,),) = until(host, 1).values()  # listened to, 1.8 s are too long
     assert answer.problem.startswith("timeout")
+
+
+def test_time_before_anything_was_asked_does_not_count_either(started):
+    host = started("Broken", timeout_s=1.5)
+    time.sleep(2.5)
+    host.begin(0, Task(0, "go", "1"), 0)
+    until(host, 1)
+    time.sleep(2.5)
+    before = time.monotonic()
+    host.step(0, "hang", "stop")
+    ((answer,),) = until(host, 1).values()
+    assert answer.problem.startswith("timeout") and time.monotonic() - before < 3
