@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.turns import Episode
 
 IntArray = np.ndarray
 FloatArray = np.ndarray
@@ -138,6 +139,14 @@ class Completion:
     # float32 [len(token_ids)], the engine's, of the unfiltered policy at SamplingParams.policy_temperature, or None
     engine_logprobs: FloatArray | None
     finish_reason: FinishReason
+    # bool [len(token_ids)]: the policy wrote it, an environment or the chat template did not; None: it wrote all
+    written: IntArray | None = None
+    episode: Episode | None = None  # of a completion of several turns
+
+    @property
+    def num_written(self) -> int:
+        """Tokens that the policy wrote: what counts as its length."""
+        return len(self.token_ids) if self.written is None else int(self.written.sum())
 
 
 @dataclass(frozen=True)
@@ -147,12 +156,13 @@ class CompletionView:
     Example: CompletionView("<think>3+5</think><answer>8</answer>", num_tokens=12, prompt="3+5=")
     """
 
-    text: str
-    num_tokens: int = 0  # the stop token included
+    text: str  # in an episode: that of the last turn
+    num_tokens: int = 0  # that the policy wrote, the stop token included
     finish_reason: FinishReason = FinishReason.STOP
     prompt: str = ""  # as rendered
     source: str = ""  # of the question: subject, or name of its file
     columns: Mapping[str, Any] = field(default_factory=dict)  # of the question: rlhf_data.py --keep_columns
+    episode: Episode | None = None  # its turns, where there is an environment
 
 
 @dataclass(frozen=True)
@@ -179,12 +189,13 @@ class RolloutGroup:
         """The completions as verifiers see them."""
         return [
             CompletionView(
-                text,
-                len(completion.token_ids),
+                text if completion.episode is None else completion.episode.answer,
+                completion.num_written,
                 completion.finish_reason,
                 self.prompt.text,
                 self.prompt.source,
                 self.prompt.columns,
+                completion.episode,
             )
             for text, completion in zip(self.texts, self.completions, strict=True)
         ]
@@ -225,6 +236,7 @@ class TrainSequence:
     # float32 [C], under the distribution that was sampled from; None: not corrected for
     sampling_logprobs: FloatArray | None = None
     role_logprobs: Mapping[str, FloatArray] = field(default_factory=dict)  # float32 [C] each, of further frozen roles
+    written: IntArray | None = None  # bool [C], as of the completion; the others never count
 
     @staticmethod
     def of(token_ids: IntArray, prompt_length: int, advantage: float = 0.0, **logprobs: Any) -> TrainSequence:

@@ -14,6 +14,8 @@ Examples:
       --max_tokens 40
   python tools/evaluate.py --compare output/quickstart/completions/eval_000000.jsonl \\
       output/quickstart/completions/eval_000060.jsonl
+  python tools/evaluate.py --model output/tools/hf --dataset held_out.mindrecord --tools calculator \\
+      --verifier accuracy_reward --max_tokens 56 --max_prompt_length 24
   python tools/evaluate.py --verifier accuracy_reward a/completions/eval_000060.jsonl b/completions/eval_000060.jsonl
 """
 
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 
 def parse_arguments() -> argparse.Namespace:
+    from mindrlhf_lite.inference.acting import add_options
+
     parser = tool_parser(__doc__)
     parser.add_argument(
         "files", nargs="*", metavar="FILE.jsonl", help="answers that are there already, instead of a model"
@@ -62,6 +66,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--max_num_seqs", type=COUNT, default=64, help="sequences decoded together (default: 64)")
     parser.add_argument("--seed", type=SEED, default=0, help="default: 0")
     parser.add_argument("--output", help="JSON file for the result")
+    parser.add_argument(
+        "--max_prompt_length", type=COUNT, default=1024, help="with tools: most tokens of a prompt (default: 1024)"
+    )
+    add_options(parser)
     return parser.parse_args()
 
 
@@ -72,6 +80,7 @@ def evaluate(model: str, args: argparse.Namespace, temperature: float, verifier:
     from mindrlhf_lite.commands.progress import Progress
     from mindrlhf_lite.data.records import read_file
     from mindrlhf_lite.evaluation.accuracy import EVALUATION_STREAM, question_rows
+    from mindrlhf_lite.inference.acting import stage_of
     from mindrlhf_lite.inference.model_folder import load_model_folder
     from mindrlhf_lite.parallel.mesh import Mesh
     from mindrlhf_lite.rewards.reward_function import RewardFunction
@@ -93,13 +102,17 @@ def evaluate(model: str, args: argparse.Namespace, temperature: float, verifier:
     reward = RewardFunction([verifier], [1.0], timeout_s=10, trial=trial_of(prompts[0]))
     folder = load_model_folder(model)
     header.check(folder.tokenizer, model, args.dataset)
-    length = min(max(len(prompt.ids) for prompt in prompts) + args.max_tokens, folder.config.max_position_embeddings)
+    stage = stage_of(args, folder.tokenizer, folder.stop_token_ids, args.max_prompt_length)
+    longest = max(len(prompt.ids) for prompt in prompts) if stage is None else args.max_prompt_length
+    length = min(longest + args.max_tokens, folder.config.max_position_embeddings)
     Mesh()
     engine = NativeEngine(folder.decoder(length), args.max_num_seqs, length)
     sampling = SamplingParams(args.max_tokens, temperature=temperature, stop_token_ids=folder.stop_token_ids)
     with Progress(len(prompts) * args.k, "completion", f"evaluating {Path(model).name}") as progress:
         seeds = [(args.seed, EVALUATION_STREAM, prompt.index) for prompt in prompts]
-        groups = generate_groups(engine, folder.tokenizer, prompts, args.k, sampling, seeds, progress.update)
+        groups = generate_groups(engine, folder.tokenizer, prompts, args.k, sampling, seeds, progress.update, stage)
+    if stage is not None:
+        stage.close()
     rows = question_rows(groups, reward)
     _close(reward, len(rows) * args.k)
     return rows

@@ -7,16 +7,18 @@ prompt, in prompt order.
 
 --chat reads a question a line and shows the answer as it is made; /new forgets the conversation, /exit or Ctrl-D ends
 it. Prompts follow the tokenizer's chat template (or ChatML); a model without one continues each line as it is;
---prompt_type renders each line as in training.
+--prompt_type renders each line as in training. With --tools the model's calls are answered, and it goes on.
 
 Examples:
   python tools/generate.py --model examples/quickstart/model --input rows.jsonl --output out.jsonl \\
       --temperature 0 --max_tokens 40
   python tools/generate.py --model Qwen2.5-0.5B-Instruct --chat --system "You are a patient tutor." --max_tokens 512
   python tools/generate.py --model output/hf --chat --prompt_type r1_zero --temperature 0
+  python tools/generate.py --model Qwen2.5-0.5B-Instruct --chat --tools calculator my_tools.py:search
 """
 
 import argparse
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -39,6 +41,8 @@ from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.files.text_file import printable_lines, say
 
 if TYPE_CHECKING:
+    from mindrlhf_lite.episodes.play import Stage
+    from mindrlhf_lite.inference.acting import stage_of
     from mindrlhf_lite.inference.chat import Conversation
     from mindrlhf_lite.inference.model_folder import ModelFolder
     from mindrlhf_lite.rollout.native import NativeEngine
@@ -46,6 +50,8 @@ if TYPE_CHECKING:
 
 
 def parse_arguments() -> argparse.Namespace:
+    from mindrlhf_lite.inference.acting import add_options
+
     parser = tool_parser(__doc__)
     parser.add_argument("--model", required=True, help="Hugging Face folder")
     parser.add_argument("--input", help=".jsonl file of rows")
@@ -80,6 +86,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--n", type=COUNT, default=1, help="completions a prompt (default: 1)")
     parser.add_argument("--seed", type=SEED, default=0, help="default: 0")
     parser.add_argument("--max_num_seqs", type=COUNT, default=16, help="sequences decoded together (default: 16)")
+    add_options(parser)
     return parser.parse_args()
 
 
@@ -100,8 +107,9 @@ def chat(args: argparse.Namespace) -> None:
     from mindrlhf_lite.parallel.mesh import Mesh
     from mindrlhf_lite.rollout.native import NativeEngine
 
-    if args.input or args.output or args.n != 1:
-        raise UserError("--input, --output and --n do not go with --chat")
+    if args.input or args.output or args.n != 1 or args.environment:
+        raise UserError("--input, --output, --n and --environment do not go with --chat")
+    args.environment_arguments = [*args.environment_arguments, "opens=false"] if args.tools else []
     folder = load_model_folder(args.model)
     length, sampling = min(args.max_length, folder.config.max_position_embeddings), sampling_of(args, folder)
     if sampling.max_tokens >= length:
@@ -116,6 +124,11 @@ def chat(args: argparse.Namespace) -> None:
             f"--system: {f'template {args.prompt_type}' if template else 'a model without a chat template'} has "
             "no place for it"
         )
+    stage = stage_of(args, folder.tokenizer, sampling.stop_token_ids, length)
+    if stage is not None:
+        if args.prompt_type or not folder.tokenizer.has_chat_template:
+            raise UserError("--tools: the tokenizer's chat template shows them to the model; without --prompt_type")
+        conversation.tools = stage.bridge.tools
     Mesh()
     engine = NativeEngine(folder.decoder(length), 1, length)
     form = args.prompt_type or (
@@ -124,10 +137,17 @@ def chat(args: argparse.Namespace) -> None:
         else "no chat template: every line is continued as it is"
     )
     say(f"{args.model} ({form}); /new starts over, /exit ends")
-    converse(conversation, engine, sampling, args.seed)
+    with contextlib.nullcontext() if stage is None else contextlib.closing(stage):
+        converse(conversation, engine, sampling, args.seed, stage)
 
 
-def converse(conversation: "Conversation", engine: "NativeEngine", sampling: "SamplingParams", seed: int) -> None:
+def converse(
+    conversation: "Conversation",
+    engine: "NativeEngine",
+    sampling: "SamplingParams",
+    seed: int,
+    stage: "Stage | None",
+) -> None:
     """Answers every line of standard input, until it ends or /exit."""
     from mindrlhf_lite.inference.chat import answer
 
@@ -154,6 +174,7 @@ def converse(conversation: "Conversation", engine: "NativeEngine", sampling: "Sa
                     sampling,
                     (seed, turn),
                     lambda text: print(printable_lines(text), end="", flush=True),
+                    stage,
                 )
                 print()
             except ValueError as error:
@@ -177,6 +198,8 @@ def typed(prompt: str) -> str:
 def complete_file(args: argparse.Namespace) -> None:
     if not args.input or not args.output:
         raise UserError("--input and --output are needed, or --chat")
+    if args.tools or args.environment:
+        raise UserError("--tools: for --chat; tools/evaluate.py plays whole episodes")
     from mindrlhf_lite.commands.progress import Progress
     from mindrlhf_lite.inference.model_folder import ids_of, load_model_folder, read_rows
     from mindrlhf_lite.observe.writers import write_atomically

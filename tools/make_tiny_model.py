@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,18 +37,20 @@ MERGES = ("\\ b", "\\b o", "\\bo x", "\\box e", "\\boxe d")
 MAX_COMPLETION, SEQUENCE = 40, 48
 
 
-def write_tokenizer(folder: Path) -> None:
-    """vocab.json, merges.txt and tokenizer_config.json in Qwen2's format: all bytes, \\boxed, the tags and special
-    tokens.
+def write_tokenizer(
+    folder: Path, merges: Sequence[str] = MERGES, tags: Sequence[str] = TAGS, chat_template: str = ""
+) -> None:
+    """vocab.json, merges.txt and tokenizer_config.json in Qwen2's format: all bytes, what is merged of them (\\boxed),
+    the tags and special tokens.
     """
     from transformers.models.gpt2.tokenization_gpt2 import bytes_to_unicode
 
     folder.mkdir(parents=True, exist_ok=True)
-    symbols = [bytes_to_unicode()[byte] for byte in range(256)] + [merge.replace(" ", "") for merge in MERGES]
+    symbols = [bytes_to_unicode()[byte] for byte in range(256)] + [merge.replace(" ", "") for merge in merges]
     write_text(
         folder / "vocab.json", json.dumps({symbol: index for index, symbol in enumerate(symbols)}, ensure_ascii=False)
     )
-    write_text(folder / "merges.txt", "#version: 0.2\n" + "\n".join(MERGES) + "\n")
+    write_text(folder / "merges.txt", "#version: 0.2\n" + "\n".join(merges) + "\n")
     added = {
         str(len(symbols) + index): {
             "content": token,
@@ -58,7 +60,7 @@ def write_tokenizer(folder: Path) -> None:
             "single_word": False,
             "special": token in SPECIAL_TOKENS,
         }
-        for index, token in enumerate(SPECIAL_TOKENS + TAGS)
+        for index, token in enumerate((*SPECIAL_TOKENS, *tags))
     }
     config = {
         "added_tokens_decoder": added,
@@ -73,6 +75,7 @@ def write_tokenizer(folder: Path) -> None:
         "split_special_tokens": False,
         "tokenizer_class": "Qwen2Tokenizer",
         "add_prefix_space": False,
+        **({"chat_template": chat_template} if chat_template else {}),
     }
     write_text(folder / "tokenizer_config.json", json.dumps(config, indent=1))
 

@@ -12,6 +12,7 @@ from mindrlhf_lite.config.roles import ROLES, RoleSpec
 from mindrlhf_lite.config.sampling_params import sampling_params
 from mindrlhf_lite.config.sections.actor import ActorConfig
 from mindrlhf_lite.config.sections.context import ContextConfig
+from mindrlhf_lite.config.sections.environment import EnvironmentConfig
 from mindrlhf_lite.config.sections.generate import GenerateConfig
 from mindrlhf_lite.config.sections.monitor import MonitorConfig
 from mindrlhf_lite.config.sections.profiler import MsprobeConfig, ProfilerConfig
@@ -30,6 +31,7 @@ class Config:
     ref_config: RefConfig = field(default_factory=RefConfig)
     reward_config: RewardConfig = field(default_factory=RewardConfig)
     generate_config: GenerateConfig = field(default_factory=GenerateConfig)
+    environment_config: EnvironmentConfig = field(default_factory=EnvironmentConfig)
     monitor_config: MonitorConfig = field(default_factory=MonitorConfig)
     profiler_config: ProfilerConfig = field(default_factory=ProfilerConfig)
     msprobe_config: MsprobeConfig = field(default_factory=MsprobeConfig)

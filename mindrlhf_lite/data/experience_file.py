@@ -21,7 +21,7 @@ _WHAT = "experience file"
 _SCHEMA = {
     "token_ids": {"type": "int32", "shape": [-1]},
     "prompt_length": {"type": "int32"},
-    **{name: {"type": "float32", "shape": [-1]} for name in (*_ARRAYS, "engine_logprobs")},
+    **{name: {"type": "float32", "shape": [-1]} for name in (*_ARRAYS, "engine_logprobs", "written")},
     "reward": {"type": "float32"},
     "prompt": {"type": "string"},
     "completion": {"type": "string"},
@@ -72,8 +72,9 @@ def write_experience(
                 {
                     "token_ids": sequence.token_ids,
                     "prompt_length": sequence.prompt_length,
-                    **{name: _written(getattr(sequence, name)) for name in _ARRAYS},
-                    "engine_logprobs": _written(completion.engine_logprobs),
+                    **{name: _filled(getattr(sequence, name)) for name in _ARRAYS},
+                    "engine_logprobs": _filled(completion.engine_logprobs),
+                    "written": _filled(sequence.written),
                     "reward": float(scored.rewards[index]),
                     "prompt": prompt.text,
                     "completion": text,
@@ -84,7 +85,7 @@ def write_experience(
     write_rows(path, _SCHEMA, "experience", rows, asdict(header))
 
 
-def _written(values: np.ndarray | None) -> np.ndarray:
+def _filled(values: np.ndarray | None) -> np.ndarray:
     return np.full(1, np.nan, np.float32) if values is None else np.asarray(values, np.float32)
 
 
@@ -102,6 +103,8 @@ def read_experience(path: str | Path) -> StepExperience:
     header, sequences, engine_logprobs = _read_header(path), [], []
     for row in read_rows(path, _WHAT):
         arrays = {name: _read(row[name]) for name in _ARRAYS}
+        written = _read(row["written"]) if "written" in row else None  # an older file: one turn each
+        arrays["written"] = None if written is None else written > 0
         sequences.append(
             TrainSequence(np.array(row["token_ids"], np.int32), int(row["prompt_length"]), **arrays)  # type: ignore[arg-type]
         )

@@ -6,8 +6,9 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mindrlhf_lite.data.tokenizer_reader import (
     NAMED_TEMPLATES,
@@ -100,11 +101,18 @@ class Tokenizer:
     def has_chat_template(self) -> bool:
         return bool(self._tokenizer.chat_template)
 
-    def apply_chat_template(self, messages: Sequence[dict[str, str]], name: str | None = None) -> str:
+    def apply_chat_template(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        name: str | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+        begins_answer: bool = True,
+    ) -> str:
         """The prompt that the tokenizer's chat template makes of messages {"role", "content"}, up to where the answer
         starts.
 
-        Args: name: of several named templates; None: the only one, or the one named default.
+        Args: name: of several named templates; None: the only one, or the one named default; tools: their JSON schemas;
+        begins_answer: whether the prompt ends with the beginning of an answer.
 
         Raises:
             ValueError: the template refuses the messages or fails, there is none of this name, or none is the default.
@@ -119,7 +127,11 @@ class Tokenizer:
             )
         try:
             return self._tokenizer.apply_chat_template(
-                list(messages), chat_template=named[name or "default"], tokenize=False, add_generation_prompt=True
+                list(messages),
+                tools=list(tools) or None,
+                chat_template=named[name or "default"],
+                tokenize=False,
+                add_generation_prompt=begins_answer,
             )
         except Exception as error:  # a template is a program of others: it may raise anything
             said = " ".join(str(error).split())[:300]

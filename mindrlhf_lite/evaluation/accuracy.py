@@ -17,6 +17,7 @@ import numpy as np
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.evaluation.intervals import clustered_interval, difference_interval, wilson_interval
 from mindrlhf_lite.rewards.reward_function import RewardFunction
+from mindrlhf_lite.turns import Episode
 from mindrlhf_lite.types import CompletionView, FinishReason, RolloutGroup
 
 EVALUATION_STREAM = 1_000_003  # keeps evaluation's random streams apart from training's
@@ -156,15 +157,21 @@ def question_rows(groups: Sequence[RolloutGroup], reward: RewardFunction) -> lis
             "completions": [
                 {
                     "text": text,
-                    "tokens": len(completion.token_ids),
+                    "tokens": completion.num_written,
                     "finish_reason": completion.finish_reason.value,
                     "correct": bool(is_right),
+                    **(_of_episode(completion.episode) if completion.episode is not None else {}),
                 }
                 for text, completion, is_right in zip(group.texts, group.completions, row, strict=True)
             ],
         }
         for group, row in zip(groups, correct, strict=True)
     ]
+
+
+def _of_episode(episode: Episode) -> dict[str, Any]:
+    """What a completion of several turns has besides: its last turn is what was judged."""
+    return {"answer": episode.answer, "segments": episode.segments}
 
 
 def correctness(rows: Sequence[Mapping[str, Any]], source: str) -> np.ndarray:
@@ -205,7 +212,7 @@ def rejudged(rows: Sequence[Mapping[str, Any]], reward: RewardFunction) -> list[
     """`question_rows` with the verdicts of `reward.judge` on the texts that they hold."""
     views = [
         CompletionView(
-            completion["text"],
+            completion.get("answer", completion["text"]),
             completion.get("tokens", 0),
             FinishReason(completion.get("finish_reason", FinishReason.STOP.value)),
             row["prompt"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from mindrlhf_lite.config.environment_settings import conversation_mistakes
 from mindrlhf_lite.config.file_checks import data_problems
 from mindrlhf_lite.launch.command_line import Command
 from mindrlhf_lite.trainer.verifier_trial import trial_problems
@@ -15,7 +16,7 @@ def data_mistakes(command: Command) -> list[str]:
     config = command.config
     if not config.actor_config.load:
         return []
-    problems = data_problems(config)
+    problems = data_problems(config) or conversation_mistakes(config)
     if command.is_dry_run and not problems:  # a run's ranks try them too, before they load a model
         problems = trial_problems(config)
     if config.context.device_target == "Ascend" and not command.is_dry_run and not has_ascend():

@@ -42,14 +42,23 @@ class UpdateCounts:
     ratio_max: float = 0.0
     k3_sum: float = 0.0  # of r - 1 - log r: the divergence of the two
 
-    def compare(self, logprobs: np.ndarray, engine_logprobs: np.ndarray | None, sampling: np.ndarray | None) -> None:
+    def compare(
+        self,
+        logprobs: np.ndarray,
+        engine_logprobs: np.ndarray | None,
+        sampling: np.ndarray | None,
+        written: np.ndarray | None = None,
+    ) -> None:
         """Adds a sequence.
 
         Args: logprobs: the trainer's; engine_logprobs: the rollout engine's, both of the policy, or None where it
-        reports none; sampling: under what was sampled from. All [C].
+        reports none; sampling: under what was sampled from; written: which tokens the policy wrote, None: all. All [C].
         """
         if engine_logprobs is None:
             return
+        if written is not None:
+            logprobs, engine_logprobs = logprobs[written], engine_logprobs[written]
+            sampling = None if sampling is None else sampling[written]
         difference = np.abs(logprobs - engine_logprobs)
         self.logprob_diff_sum += float(difference.sum())
         self.logprob_diff_max = max(self.logprob_diff_max, float(difference.max()))

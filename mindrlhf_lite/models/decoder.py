@@ -215,9 +215,10 @@ class Decoder(nn.Cell):
         a graph reads before and after collectives is copied in it, each time (MindSpore 2.9).
         """
         embedding = self.embedding
-        if embedding is None or self.head is not embedding or self.tensor_degree == 1:
-            return None
-        return embedding.view(*embedding.shape)
+        is_tied = self.head is embedding
+        return (
+            embedding.view(*embedding.shape) if embedding is not None and is_tied and self.tensor_degree > 1 else None
+        )
 
     def construct(self, token_ids: Tensor) -> Tensor:
         """Logits [B, T, V] of right-padded token_ids [B, T]; for tests and small inputs."""

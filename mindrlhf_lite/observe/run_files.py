@@ -52,6 +52,13 @@ _INTERVAL = _Kind(
     lambda value: isinstance(value, list) and len(value) == 2 and all(map(_is_share, value)),
 )
 _ANSWERS = _Kind("a list of at least one answer", lambda value: isinstance(value, list) and bool(value))
+_SEGMENTS = _Kind(
+    "a list of segments with written and text",
+    lambda value: (
+        isinstance(value, list)
+        and all(isinstance(each, dict) and isinstance(each.get("text"), str) and "written" in each for each in value)
+    ),
+)
 _REASON = _Kind(
     f"one of {', '.join(reason.value for reason in FinishReason)}",
     lambda value: value in [reason.value for reason in FinishReason],
@@ -62,6 +69,7 @@ _FIELDS: dict[str, dict[str, _Kind]] = {
         **dict.fromkeys(("prompt", "completion", "gold", "outcome"), _TEXT),
         "reward": _NUMBER,
         "tokens": _COUNT,
+        "segments?": _SEGMENTS,
     },
     "question": {
         **dict.fromkeys(("prompt", "gold", "source", "verifier?"), _TEXT),
@@ -71,7 +79,8 @@ _FIELDS: dict[str, dict[str, _Kind]] = {
     },
     "numbered": {"index": _COUNT},
     "written": {"text": _TEXT},
-    "answer": {"correct": _TRUTH, "text?": _TEXT, "tokens?": _COUNT, "finish_reason?": _REASON},
+    "answer": {"correct": _TRUTH, "text?": _TEXT, "tokens?": _COUNT, "finish_reason?": _REASON}
+    | {"answer?": _TEXT, "segments?": _SEGMENTS},
     "summary": {"accuracy?": _OBJECT, "config?": _OBJECT, "seconds?": _NUMBER, "world_size?": _COUNT, "health?": _LIST},
     "finding": {"check": _TEXT, "first_step": _COUNT, "last_step": _COUNT, "what": _TEXT},
     "accuracy": {"accuracy": _SHARE, "interval_95": _INTERVAL, "num_questions?": _COUNT, "verifier?": _TEXT},

@@ -22,6 +22,14 @@ class Example:
     mark: SelfCorrection | None = None
 
 
+def conversation(row: dict[str, Any]) -> str:
+    """A completion as one reads it: in several turns, what was answered stands in brackets, a line of its own."""
+    if "segments" not in row:
+        return row["completion"] if "completion" in row else row["text"]
+    parts = (each["text"] if each["written"] else f"[{each['text'].strip()}]" for each in row["segments"])
+    return "\n".join(parts)
+
+
 def _late(run: Run) -> list[tuple[int, dict[str, Any]]]:
     """(step, row) of the last quarter of the steps with completions."""
     steps = list(run.steps)
@@ -37,7 +45,7 @@ def best_and_worst(run: Run) -> tuple[list[Example], list[Example]]:
             heading = (
                 f"step {step}, reward {row['reward']:.3g}, {row['outcome']}, {row['tokens']} tokens, gold {row['gold']}"
             )
-            shown.setdefault(row["prompt"], Example(heading, row["prompt"], row["completion"]))
+            shown.setdefault(row["prompt"], Example(heading, row["prompt"], conversation(row)))
             if len(shown) == _SHOWN:
                 break
         return list(shown.values())
@@ -59,8 +67,8 @@ def most_improved(run: Run) -> list[tuple[Example, Example]]:
                 old, new = row["completions"], later[row["index"]]["completions"]
                 gain = sum(c["correct"] for c in new) / len(new) - sum(c["correct"] for c in old) / len(old)
                 texts = (
-                    next((c["text"] for c in old if not c["correct"]), ""),
-                    next((c["text"] for c in new if c["correct"]), ""),
+                    next((conversation(c) for c in old if not c["correct"]), ""),
+                    next((conversation(c) for c in new if c["correct"]), ""),
                 )
                 heads = (f"before, evaluation at step {first}, gold {row['gold']}", f"after, evaluation at step {last}")
                 pairs.append(
@@ -81,7 +89,7 @@ def most_improved(run: Run) -> list[tuple[Example, Example]]:
                     f"step {last}, reward {high['reward']:.3g}",
                 )
                 pairs.append(
-                    (gain, Example(heads[0], prompt, low["completion"]), Example(heads[1], prompt, high["completion"]))
+                    (gain, Example(heads[0], prompt, conversation(low)), Example(heads[1], prompt, conversation(high)))
                 )
     pairs = [pair for pair in sorted(pairs, key=lambda pair: -pair[0]) if pair[0] > 0]
     return [(old, new) for _, old, new in pairs[:_SHOWN]]

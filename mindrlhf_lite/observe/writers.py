@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mindrlhf_lite.files.durable import flush
 from mindrlhf_lite.files.text_file import open_to_write
 from mindrlhf_lite.observe.run_files import read_metrics
 from mindrlhf_lite.observe.tensorboard import TensorBoard
+from mindrlhf_lite.turns import Episode
 from mindrlhf_lite.types import ScoredGroup, StepMetrics, TrainSequence
 
 
@@ -71,6 +73,22 @@ class MetricsWriter:
             self._tensorboard.close()
 
 
+def written_values(sequence: TrainSequence) -> np.ndarray:
+    """The advantages of the tokens that the policy wrote."""
+    return sequence.advantages if sequence.written is None else sequence.advantages[sequence.written]
+
+
+def episode_row(episode: Episode) -> dict[str, Any]:
+    """What a completion of several turns has besides."""
+    return {
+        "segments": episode.segments,
+        "turns": [asdict(turn) for turn in episode.turns],
+        "end": episode.end.value,
+        **({} if episode.is_solved is None else {"solved": episode.is_solved}),
+        **({"failure": episode.failure} if episode.failure else {}),
+    }
+
+
 def completion_rows(groups: Iterable[ScoredGroup], sequences: Iterable[TrainSequence]) -> list[dict[str, Any]]:
     """One object a completion, as completions/step_N.jsonl holds them.
 
@@ -90,12 +108,13 @@ def completion_rows(groups: Iterable[ScoredGroup], sequences: Iterable[TrainSequ
                     "reward": short(scored.rewards[index]),
                     "rewards": {name: scores[index].value for name, scores in scored.scores.items()},
                     "outcome": scored.outcomes[index].value,
-                    "advantage": short(sequence.advantages.mean()),
-                    "tokens": len(completion.token_ids),
+                    "advantage": short(written_values(sequence).mean()),
+                    "tokens": completion.num_written,
                     "counted_tokens": sequence.num_counted,
                     "finish_reason": completion.finish_reason.value,
                     "group": prompt.index,
                     "row": prompt.row,
+                    **({} if completion.episode is None else episode_row(completion.episode)),
                 }
             )
     return rows

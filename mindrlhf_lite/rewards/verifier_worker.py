@@ -97,7 +97,7 @@ def start_worker(names: list[str], trial: tuple[CompletionView, str] | None) -> 
         start_new_session=True,
         env={name: value for name, value in os.environ.items() if name != KEY_VARIABLE},
     )
-    relay = threading.Thread(target=_pass_on, args=(process.stderr,), daemon=True)
+    relay = threading.Thread(target=pass_on, args=(process.stderr,), daemon=True)
     relay.start()
     worker = VerifierWorker(process, time.monotonic() + START_SECONDS, relay)
     with contextlib.suppress(OSError):  # it ended at once: its stream says so
@@ -105,7 +105,7 @@ def start_worker(names: list[str], trial: tuple[CompletionView, str] | None) -> 
     return worker
 
 
-def _pass_on(printed: IO[bytes]) -> None:
+def pass_on(printed: IO[bytes]) -> None:
     """What verifiers, and what they start, print: completions may be in it, so it is shown as text of others. Past
     sys.stderr, whose lock a thread must not hold when the run ends.
     """

@@ -26,9 +26,11 @@ from mindrlhf_lite.rewards.knights import knight_statements
 from mindrlhf_lite.rewards.other_toolkits import NEAREST, VERIFIERS
 from mindrlhf_lite.rewards.own_functions import find_function
 from mindrlhf_lite.rewards.signatures import as_group_function
+from mindrlhf_lite.rewards.sizes import LARGEST_REWARD
 from mindrlhf_lite.types import CompletionView, FinishReason, Outcome, Score
 
 ScoreFunction = Callable[..., Any]
+ENVIRONMENT_REWARD = "environment_reward"
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,17 @@ def kk_reward(completion: CompletionView, gold: str) -> Score:
     return _judged(None if said == {} else said == knight_statements(gold))
 
 
+def environment_reward(completion: CompletionView, gold: str) -> Score:
+    """What the environment paid in all. Right where it says that the task is solved; where it says nothing, where it
+    paid more than nothing.
+    """
+    episode = completion.episode
+    if episode is None:
+        return Score(0.0, Outcome.UNPARSED)
+    is_right = episode.reward > 0 if episode.is_solved is None else episode.is_solved
+    return Score(episode.reward, Outcome.CORRECT if is_right else Outcome.WRONG)
+
+
 BUILT_IN: dict[str, Verifier] = {
     "accuracy_reward": Verifier("accuracy_reward", accuracy_reward, strictness=1),
     "qwen_accuracy_reward": Verifier("qwen_accuracy_reward", qwen_accuracy_reward, strictness=2),
@@ -168,6 +181,7 @@ BUILT_IN: dict[str, Verifier] = {
     "r1_accuracy_reward": Verifier("r1_accuracy_reward", r1_accuracy_reward, minimum=-1.0, strictness=3),
     "format_reward": Verifier("format_reward", format_reward, judges_answer=False),
     "kk_reward": Verifier("kk_reward", kk_reward, strictness=2),
+    ENVIRONMENT_REWARD: Verifier(ENVIRONMENT_REWARD, environment_reward, -LARGEST_REWARD, LARGEST_REWARD, strictness=4),
     **{
         name: Verifier(name, function, minimum=least, judges_answer=strictness > 0, strictness=strictness)
         for name, (function, least, strictness) in VERIFIERS.items()

@@ -46,12 +46,17 @@ class TokenHistory:
     """The tokens of one sequence so far, for penalties and min_tokens."""
 
     def __init__(self, prompt_ids: Sequence[int]):
-        self._prompt_ids, self._counts = prompt_ids, Counter[int]()
-        self.num_generated = 0
+        self._prompt_ids, self._counts, self._read = prompt_ids, Counter[int](), set[int]()
+        self.num_generated = 0  # in the turn under way
 
     def append(self, token: int) -> None:
         self._counts[token] += 1
         self.num_generated += 1
+
+    def read(self, token: int) -> None:
+        """A token that was not generated, between two turns: as one of the prompt."""
+        self._read.add(token)
+        self.num_generated = 0
 
     def generated_counts(self) -> tuple[np.ndarray, np.ndarray]:
         """(distinct generated tokens, how often each was generated)."""
@@ -60,7 +65,8 @@ class TokenHistory:
 
     def seen(self) -> np.ndarray:
         """Distinct tokens of prompt and completion."""
-        return np.union1d(self._prompt, self.generated_counts()[0])
+        prompt = np.union1d(self._prompt, list(self._read)) if self._read else self._prompt
+        return np.union1d(prompt, self.generated_counts()[0]).astype(np.int64)
 
     @cached_property
     def _prompt(self) -> np.ndarray:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import mindspore as ms
 import numpy as np
@@ -28,27 +27,14 @@ from mindrlhf_lite.rollout.native_graphs import (
     allocate_cache,
     cache_views,
 )
-from mindrlhf_lite.rollout.protocol import OnFinished
+from mindrlhf_lite.rollout.protocol import OnFinished, Turns
+from mindrlhf_lite.rollout.running_sequence import RunningSequence
 from mindrlhf_lite.shapes.buckets import default_buckets, round_up
 from mindrlhf_lite.types import Completion, FinishReason, GenerateRequest, SamplingParams
 
 OnToken = Callable[[int, int, int], None]
 _PREFILL_TOKENS = 512  # prompts prefilled together: at most this many padded tokens, at least one prompt
 _MIN_ROWS = 64  # matrix products of at least this many rows give each row the same bits
-
-
-@dataclass
-class _Sequence:
-    """One completion being generated."""
-
-    request: int
-    sample: int
-    prompt_ids: tuple[int, ...]
-    uniforms: np.ndarray
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    engine_logprobs: list[float] = field(default_factory=list)
-    history: TokenHistory | None = None  # where the sampler needs it
 
 
 class NativeEngine:
@@ -90,15 +76,19 @@ class NativeEngine:
         sampling: SamplingParams,
         progress: OnFinished | None = None,
         on_token: OnToken | None = None,
+        *,
+        turns: Turns | None = None,
     ) -> list[list[Completion]]:
-        """As the protocol says; `on_token(request, sample, token id)` is called for every token as it is drawn."""
+        """As the protocol says; `on_token(request, sample, token id)` is called for every token as it is drawn. A slot
+        whose turn is over keeps its cache: it decodes its last token again and again, and writes the same keys.
+        """
         for index, request in enumerate(requests):
             if not 0 < len(request.prompt_ids) < self.cache_length:
                 raise ValueError(
                     f"request {index}: a prompt of {len(request.prompt_ids)} tokens must leave room in "
                     f"max_model_len={self.cache_length}"
                 )
-        return _Batch(self, requests, sampling, self._caches, progress, on_token).run()
+        return _Batch(self, requests, sampling, self._caches, progress, on_token, turns).run()
 
     def decoder(self, stop_token_ids: tuple[int, ...], drawing: Drawing) -> Decode | NativeDecode:
         """The decode graph for a set of stop tokens, built once."""
@@ -154,17 +144,14 @@ class _Batch:
         caches: tuple,
         progress: OnFinished | None,
         on_token: OnToken | None,
+        turns: Turns | None,
     ):
-        self.engine, self.sampling, self.caches, self.progress, self.on_token = (
-            engine,
-            sampling,
-            caches,
-            progress,
-            on_token,
-        )
+        self.engine, self.sampling, self.caches, self.turns = engine, sampling, caches, turns
+        self.progress, self.on_token = progress, on_token
+        self.max_turn_tokens = (turns.max_turn_tokens if turns else 0) or sampling.max_tokens
         self.results: list[list[Completion | None]] = [[None] * request.num_samples for request in requests]
         self.queue = deque(
-            _Sequence(
+            RunningSequence(
                 index,
                 number,
                 request.prompt_ids,
@@ -174,7 +161,7 @@ class _Batch:
             for index, request in enumerate(requests)
             for number in range(request.num_samples)
         )
-        self.slots: list[_Sequence | None] = [None] * engine.num_slots
+        self.slots: list[RunningSequence | None] = [None] * engine.num_slots
         self.decode = engine.decoder(tuple(sorted(sampling.stop_token_ids)), Drawing.of(sampling))
         self.stops = frozenset(sampling.stop_token_ids)
         self.inverse_temperature = Tensor([1.0 / sampling.temperature if sampling.temperature > 0 else 1.0], ms.float32)
@@ -184,7 +171,9 @@ class _Batch:
     def run(self) -> list[list[Completion]]:
         while self.queue or any(self.slots):
             self._admit()
-            self._decode_once()
+            self._hear()
+            if busy := [slot for slot, sequence in enumerate(self.slots) if sequence and not sequence.reason]:
+                self._decode_once(busy)
         return [[completion for completion in group if completion is not None] for group in self.results]
 
     def _admit(self) -> None:
@@ -194,6 +183,8 @@ class _Batch:
             if occupant is not None or not self.queue:
                 continue
             sequence = self.slots[slot] = self.queue.popleft()
+            if self.turns:
+                self.turns.begin(sequence.request, sequence.sample)
             self.token_ids[slot], self.positions[slot] = sequence.prompt_ids[-1], len(sequence.prompt_ids) - 1
             if len(sequence.prompt_ids) > 1:
                 admitted.setdefault(sequence.prompt_ids[:-1], []).append(slot)
@@ -203,14 +194,29 @@ class _Batch:
         for width, prompts in by_width.items():
             self.engine.prefill(prompts, width, [admitted[prompt] for prompt in prompts], self.caches)
 
-    def _decode_once(self) -> None:
-        busy = [slot for slot, sequence in enumerate(self.slots) if sequence is not None]
+    def _hear(self) -> None:
+        """Takes what comes between turns, and waits for it where there is nothing else to do."""
+        if not self.turns:
+            return
+        held = {slot: sequence for slot, sequence in enumerate(self.slots) if sequence}
+        waiting = {(each.request, each.sample): slot for slot, each in held.items() if each.reason}
+        if not waiting:
+            return
+        for request, number, token_ids in self.turns.take(waits=len(waiting) == len(held)):
+            slot = waiting[request, number]
+            if token_ids:
+                held[slot].go_on_with(token_ids)
+            else:
+                self._finish(slot)
+
+    def _decode_once(self, busy: list[int]) -> None:
+        """Args: busy: slots that do not wait."""
         uniform, forbid_stop = np.zeros(len(self.slots), np.float32), np.zeros(len(self.slots), np.float32)
         for slot in busy:
             sequence = self.slots[slot]
             assert sequence is not None
             uniform[slot] = sequence.uniforms[len(sequence.token_ids)]
-            forbid_stop[slot] = len(sequence.token_ids) < self.sampling.min_tokens
+            forbid_stop[slot] = len(sequence.token_ids) - sequence.turn_start < self.sampling.min_tokens
         arrays = (self.token_ids, self.positions, uniform, forbid_stop)
         outputs = self.decode(*(Tensor(array) for array in arrays), self.inverse_temperature, *self.of_cache)
         tokens, logprobs, engine_logprobs = (output.asnumpy() for output in outputs)
@@ -232,32 +238,34 @@ class _Batch:
         return Draw(self.sampling, sequence.history, uniform)
 
     def _append(self, slot: int, token: int, logprob: float, engine_logprob: float) -> None:
+        """A token that was drawn, or what is to be read in its place."""
         sequence = self.slots[slot]
         assert sequence is not None
-        sequence.token_ids.append(token)
-        sequence.logprobs.append(logprob)
-        sequence.engine_logprobs.append(engine_logprob)
+        is_drawn = not sequence.unread
+        if not is_drawn:
+            token, logprob, engine_logprob = sequence.unread.popleft(), 0.0, 0.0
+        sequence.append(token, logprob, engine_logprob, is_drawn)
         self.token_ids[slot] = token
         self.positions[slot] += 1
-        if sequence.history is not None:
-            sequence.history.append(token)
-        if self.on_token:
+        if self.on_token and is_drawn:
             self.on_token(sequence.request, sequence.sample, token)
+        in_cache = self.engine.cache_length - 1 - int(self.positions[slot])
+        room = min(self.sampling.max_tokens - len(sequence.token_ids), in_cache)
         stopped = token in self.stops
-        if (
-            not stopped
-            and len(sequence.token_ids) < self.sampling.max_tokens
-            and self.positions[slot] + 1 < self.engine.cache_length
-        ):
+        is_long = len(sequence.token_ids) - sequence.turn_start >= self.max_turn_tokens
+        if not is_drawn or not (stopped or is_long or room <= 0):
             return
-        reason = FinishReason.STOP if stopped else FinishReason.LENGTH
-        logprobs, engine_logprobs = (
-            np.array(sequence.logprobs, np.float32),
-            np.array(sequence.engine_logprobs, np.float32),
-        )
-        self.results[sequence.request][sequence.sample] = Completion(
-            tuple(sequence.token_ids), logprobs, engine_logprobs, reason
-        )
+        sequence.reason = FinishReason.STOP if stopped else FinishReason.LENGTH
+        if self.turns:
+            told = sequence.request, sequence.sample, sequence.token_ids
+            self.turns.turn_is_over(*told, sequence.reason, room)
+        else:
+            self._finish(slot)
+
+    def _finish(self, slot: int) -> None:
+        sequence = self.slots[slot]
+        assert sequence is not None
+        self.results[sequence.request][sequence.sample] = sequence.completion()
         self.slots[slot] = None
         self.token_ids[slot] = self.positions[slot] = 0
         if self.progress:

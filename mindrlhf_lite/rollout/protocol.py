@@ -12,18 +12,50 @@ from typing import Protocol
 
 from mindspore import Parameter
 
-from mindrlhf_lite.types import Completion, GenerateRequest, SamplingParams
+from mindrlhf_lite.types import Completion, FinishReason, GenerateRequest, SamplingParams
 
 OnFinished = Callable[[int], None]  # called with the number of completions that just finished
+
+
+class Turns(Protocol):
+    """What happens between the turns of completions, while others decode on. Tensor ranks each have one, and see the
+    same.
+    """
+
+    max_turn_tokens: int  # after which a turn is over without a stop token; 0: no limit of its own
+
+    def begin(self, request: int, sample: int) -> None:
+        """A completion is about to be generated."""
+        ...
+
+    def turn_is_over(
+        self, request: int, sample: int, token_ids: Sequence[int], reason: FinishReason, room: int
+    ) -> None:
+        """Args: token_ids: of the completion so far; room: tokens that it may still have."""
+        ...
+
+    def take(self, waits: bool) -> list[tuple[int, int, Sequence[int]]]:
+        """(request, sample, the tokens that the policy reads next; none: the completion is over) of those whose turn is
+        over and that were answered since. Each is fewer tokens than there was room.
+
+        Args: waits: until there is something new, perhaps of no completion: everything else waits too.
+        """
+        ...
 
 
 class RolloutEngine(Protocol):
     """Generates completions for prompts."""
 
     def generate(
-        self, requests: Sequence[GenerateRequest], sampling: SamplingParams, progress: OnFinished | None = None
+        self,
+        requests: Sequence[GenerateRequest],
+        sampling: SamplingParams,
+        progress: OnFinished | None = None,
+        *,
+        turns: Turns | None = None,
     ) -> list[list[Completion]]:
-        """`num_samples` completions for every request, in request order.
+        """`num_samples` completions for every request, in request order. With `turns`, what it answers is read, and
+        counts as tokens, but is not `written`; min_tokens is of every turn.
 
         Raises:
             ValueError: a prompt that leaves no room for a completion.

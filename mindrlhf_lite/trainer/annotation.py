@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import numpy as np
 
 from mindrlhf_lite.algorithms.advantage import ADVANTAGES, GroupRewards
+from mindrlhf_lite.algorithms.credit import TurnRewards, advantages_by_turn
 from mindrlhf_lite.algorithms.kl import kl_for_reward
 from mindrlhf_lite.algorithms.names import WITHOUT_GROUP
 from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.rewards.verifiers import ENVIRONMENT_REWARD
 from mindrlhf_lite.roles.models import TrainedRoles
 from mindrlhf_lite.scoring.sequences import SequenceScoring
 from mindrlhf_lite.types import FinishReason, ScoredGroup, TrainSequence
 
+_ROUNDING = 1e-6  # of rewards, which are float32: a rest below it is none
 POLICY = "policy"  # the actor before the first of several updates
 
 Logprobs = dict[str, list[np.ndarray]]  # by role or POLICY: of every sequence [C]
@@ -46,7 +50,11 @@ class Annotator:
         penalties, mean_kl = self._penalties(groups, sequences, found.get("reference"))
         of_tokens = [-kl_coefficient * penalty for penalty in penalties]
         masks = [each.mask for each in sequences]
-        advantages = advantages_of(groups, of_tokens, masks, self._config.rl_config.advantage)
+        rl = self._config.rl_config
+        if rl.credit == "turn":
+            advantages = advantages_of_turns(groups, of_tokens, masks, self._config)
+        else:
+            advantages = advantages_of(groups, of_tokens, masks, rl.advantage)
         return with_logprobs(sequences, found, advantages), mean_kl
 
     def fixed_logprobs(self, sequences: Sequence[TrainSequence]) -> Logprobs:
@@ -93,7 +101,8 @@ def with_logprobs(
     for index, sequence in enumerate(sequences):
         own: dict[str, Any] = {field: found[name][index] for name, field in fields.items() if name in found}
         if advantages is not None:
-            own["advantages"] = advantages[index]
+            written = sequence.written
+            own["advantages"] = advantages[index] if written is None else advantages[index] * np.float32(written)
         annotated.append(replace(sequence, **own, role_logprobs={name: found[name][index] for name in others}))
     return annotated
 
@@ -126,9 +135,40 @@ def advantages_of(
     return found
 
 
+def advantages_of_turns(
+    groups: Sequence[ScoredGroup], of_tokens: Sequence[np.ndarray], masks: Sequence[np.ndarray], config: Config
+) -> list[np.ndarray]:
+    """As `advantages_of`, with credit by turn. What the environment paid belongs to its turn, and the rest of a
+    completion's reward (other verifiers, shaping) to its last one.
+    """
+    rl, reward = config.rl_config, config.reward_config
+    weights = dict(zip(reward.verifier_function, reward.verifier_weight, strict=True))
+    weight = weights.get(ENVIRONMENT_REWARD, 0.0)
+    found, places, kept = [np.zeros(len(tokens), np.float32) for tokens in of_tokens], count(), []
+    for scored in groups:
+        own = []
+        for index, completion in enumerate(scored.group.completions):
+            place = next(places)
+            if scored.kept[index] and completion.episode is not None:
+                turns = completion.episode.turns
+                rewards = np.array([weight * turn.reward for turn in turns])
+                rest = float(scored.rewards[index]) - rewards.sum()
+                if abs(rest) > _ROUNDING * (1.0 + np.abs(rewards).sum()):
+                    rewards[-1] += rest
+                spans = [(turn.start, turn.end) for turn in turns]
+                own.append((place, TurnRewards(spans, rewards, of_tokens[place], masks[place])))
+        kept.append(own)
+    least = 1 if rl.advantage in WITHOUT_GROUP else 2
+    by_turn = advantages_by_turn([[each for _, each in own] for own in kept], rl.advantage, rl.turn_discount, least)
+    for own, advantages in zip(kept, by_turn, strict=True):
+        for (place, _), values in zip(own, advantages, strict=True):
+            found[place] = values
+    return found
+
+
 def as_sequences(groups: Sequence[ScoredGroup], leaves_out_overlong: bool = False) -> list[TrainSequence]:
     """One training sequence a completion, in group order, with advantages of 0. Tokens of completions that their group
-    leaves out do not count.
+    leaves out do not count, nor do those that the policy did not write.
 
     Args: leaves_out_overlong: nor do those of completions that were cut off.
     """
@@ -137,13 +177,17 @@ def as_sequences(groups: Sequence[ScoredGroup], leaves_out_overlong: bool = Fals
         for completion, is_kept in zip(scored.group.completions, scored.kept, strict=True):
             length = len(completion.token_ids)
             is_out = not is_kept or (leaves_out_overlong and completion.finish_reason is FinishReason.LENGTH)
+            mask = np.full(length, 0.0 if is_out else 1.0, np.float32)
+            if completion.written is not None:
+                mask *= completion.written
             sequences.append(
                 TrainSequence(
                     np.array(scored.group.prompt.ids + completion.token_ids, np.int32),
                     len(scored.group.prompt.ids),
                     np.zeros(length, np.float32),
-                    np.full(length, 0.0 if is_out else 1.0, np.float32),
+                    mask,
                     sampling_logprobs=completion.logprobs,
+                    written=completion.written,
                 )
             )
     return sequences

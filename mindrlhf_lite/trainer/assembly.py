@@ -16,6 +16,7 @@ from mindrlhf_lite.config.roles import scoring_roles
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.prompt_sampler import PromptSampler
 from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.episodes.play import Stage
 from mindrlhf_lite.observe.host import rss_gb
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.rewards.reward_function import RewardFunction
@@ -39,6 +40,7 @@ from mindrlhf_lite.trainer.rollout_weights import RolloutWeights
 from mindrlhf_lite.trainer.run_state import RunState
 from mindrlhf_lite.trainer.same_run import prompts_digest
 from mindrlhf_lite.trainer.sampling import end_token_ids, off_policy_notes, sampling_of_run
+from mindrlhf_lite.trainer.stage import stage_of_run
 from mindrlhf_lite.trainer.update import PolicyUpdate
 from mindrlhf_lite.trainer.verifier_trial import trial_of
 from mindrlhf_lite.types import Prompt
@@ -76,6 +78,7 @@ class GrpoRun:
     roles: Roles
     training: Training
     reward: RewardFunction
+    stage: Stage | None
     experience: Experience
     evaluator: Evaluator
     state: RunState
@@ -115,6 +118,7 @@ def assemble_grpo(config: Config, mesh: Mesh) -> GrpoRun:
     steps = config.rl_config.max_steps or max(1, config.rl_config.epochs * len(prompts) // config.prompts_per_step)
     roles = build_roles(config, mesh)
     sampling, eval_sampling = sampling_of_run(config, tokenizer, roles.model_config.vocab_size)
+    stage, remarks = stage_of_run(config, roles.rollout_mesh, tokenizer, sampling.stop_token_ids)
     training = assemble_training(config, mesh, roles)
     schedule = learning_rate_of(config, steps * config.updates_per_step)
     state = RunState(PromptSampler(len(prompts), config.rl_config.seed), schedule, KlCoefficient(config))
@@ -125,7 +129,12 @@ def assemble_grpo(config: Config, mesh: Mesh) -> GrpoRun:
     health.begin(training.update.largest_weight())
     report = Report(config, mesh, first_step, steps, started, start_rss)
     kernels = kernels_of_run(config)
-    for note in (*filter(None, [kernels and f"kernels: {kernels}"]), *notes, *off_policy_notes(config, sampling)):
+    for note in (
+        *filter(None, [kernels and f"kernels: {kernels}"]),
+        *notes,
+        *off_policy_notes(config, sampling),
+        *remarks,
+    ):
         report.console.say(note)
     return GrpoRun(
         config,
@@ -134,8 +143,9 @@ def assemble_grpo(config: Config, mesh: Mesh) -> GrpoRun:
         roles,
         training,
         reward,
-        Experience(config, mesh, roles, tokenizer, prompts, sampling, reward),
-        Evaluator(config, mesh, roles, tokenizer, reward, held_out, eval_sampling, steps, state.evaluations),
+        stage,
+        Experience(config, mesh, roles, tokenizer, prompts, sampling, reward, stage),
+        Evaluator(config, mesh, roles, tokenizer, reward, held_out, eval_sampling, steps, state.evaluations, stage),
         state,
         persistence,
         health,

@@ -56,7 +56,7 @@ class Ending:
         run = self._run
         if not run.persistence.is_due_after(step, run.last_step):
             self.save(step)
-        run.reward.close()
+        self._close_processes()
         run.roles.residency.close()
         run.report.stopped(step, why)
 
@@ -67,12 +67,17 @@ class Ending:
             self._finish_early(step)
         found = best_of(by_step(run.state.evaluations, step))
         run.report.console.phase("finish")
-        run.reward.close()
+        self._close_processes()
         run.report.console.close()
         if run.config.rl_config.save_hf_model:
             self._export("hf")
         run.roles.residency.close()
         run.report.finish(step, run.state.evaluations, found, run.roles.residency.largest_phase_bytes, run.state.health)
+
+    def _close_processes(self) -> None:
+        self._run.reward.close()
+        if self._run.stage is not None:
+            self._run.stage.close()
 
     def _finish_early(self, step: int) -> None:
         run, stopping = self._run, self._run.config.rl_config.early_stopping

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.episodes.play import Stage
 from mindrlhf_lite.evaluation.accuracy import EVALUATION_STREAM, Evaluation, correctness, question_rows, summarise
 from mindrlhf_lite.observe.writers import write_completions
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
@@ -36,7 +37,9 @@ class Evaluator:
         sampling: SamplingParams,
         last_step: int,
         results: dict[str, Evaluation],
+        stage: Stage | None = None,
     ):
+        self.stage = stage
         self.config, self.mesh, self.roles, self.tokenizer, self.reward = config, mesh, roles, tokenizer, reward
         self.prompts, self.sampling, self.last_step, self.results = prompts, sampling, last_step, results
 
@@ -52,7 +55,15 @@ class Evaluator:
         ]
         with self.roles.residency.phase("generate"):
             seeds = [(rl.seed, EVALUATION_STREAM, prompt.index) for prompt in prompts]
-            groups = generate_groups(self.roles.rollout, self.tokenizer, prompts, rl.eval_samples, self.sampling, seeds)
+            groups = generate_groups(
+                self.roles.rollout,
+                self.tokenizer,
+                prompts,
+                rl.eval_samples,
+                self.sampling,
+                seeds,
+                stage=self.stage,
+            )
         groups = groups[mesh.at.tensor :: mesh.dims.tensor]
         own = question_rows(groups, self.reward) if groups else []
         rows = sorted(

@@ -13,13 +13,15 @@ import numpy as np
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.prompt_sampler import PromptSampler
 from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.episodes.play import Stage
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.parallel.shares import share_of_rank
 from mindrlhf_lite.rewards.reward_function import FAILURES, RewardFunction
 from mindrlhf_lite.rewards.shaping import RewardShaping
 from mindrlhf_lite.roles.models import Roles
 from mindrlhf_lite.rollout.groups import generate_groups
-from mindrlhf_lite.types import Prompt, RolloutGroup, SamplingParams, ScoredGroup
+from mindrlhf_lite.turns import EpisodeEnd
+from mindrlhf_lite.types import Completion, Outcome, Prompt, RolloutGroup, SamplingParams, ScoredGroup
 
 
 class Experience:
@@ -34,7 +36,9 @@ class Experience:
         prompts: Sequence[Prompt],
         sampling: SamplingParams,
         reward: RewardFunction,
+        stage: Stage | None = None,
     ):
+        self.stage = stage
         self.config, self.mesh, self.roles, self.tokenizer = config, mesh, roles, tokenizer
         self.prompts, self.sampling, self.reward = prompts, sampling, reward
         max_tokens, overlong = config.generate_config.sampling_config.max_tokens, config.rl_config.overlong
@@ -72,6 +76,7 @@ class Experience:
                 rl.num_generations,
                 self.sampling,
                 [(*seed, *more) for seed, more in zip(seeds, again, strict=True)],
+                stage=self.stage,
             )
             for number in share_of_rank(range(len(places)), mesh.at.tensor, mesh.dims.tensor):
                 groups[chunk * rl.chunk_size + places[number]] = completed[number]
@@ -85,24 +90,39 @@ class Experience:
         return [scored for _, scored in sorted((pair for share in shares for pair in share), key=lambda pair: pair[0])]
 
 
+def has_failed(completion: Completion) -> bool:
+    """Whether its environment has: then it is nobody's fault, and does not count in its group."""
+    return completion.episode is not None and completion.episode.end is EpisodeEnd.FAILURE
+
+
 def score_groups(
     groups: Sequence[RolloutGroup], reward: RewardFunction, shaping: RewardShaping, leaves_out_failures: bool = False
 ) -> list[ScoredGroup]:
     """Verifies all completions and shapes their rewards.
 
     Args: leaves_out_failures: a completion on which a verifier failed does not count in its group, and has no
-    advantage.
+    advantage; one whose environment failed never does.
     """
     views = [view for group in groups for view in group.views]
     golds = [group.prompt.gold for group in groups for _ in group.texts]
     scores = reward.score(views, golds, len(groups[0].texts) if groups else 1)
     verified, outcomes = reward.rewards(scores), reward.outcomes(scores)
+    completions = [completion for group in groups for completion in group.completions]
+    outcomes = [
+        Outcome.ERROR if has_failed(completion) else outcome
+        for completion, outcome in zip(completions, outcomes, strict=True)
+    ]
     rewards = shaping.shaped(verified, views)
     scored, start = [], 0
     for group in groups:
         end = start + len(group.texts)
         own = {name: values[start:end] for name, values in scores.items()}
-        kept = np.array([not (leaves_out_failures and outcome in FAILURES) for outcome in outcomes[start:end]])
+        kept = np.array(
+            [
+                not has_failed(completion) and not (leaves_out_failures and outcome in FAILURES)
+                for completion, outcome in zip(group.completions, outcomes[start:end], strict=True)
+            ]
+        )
         scored.append(ScoredGroup(group, own, verified[start:end], rewards[start:end], outcomes[start:end], kept))
         start = end
     return scored

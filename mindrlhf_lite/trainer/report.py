@@ -76,7 +76,7 @@ class Report:
         """
         ranks = gather_objects(self.mesh.world, (counts, rss_gb(), peak_rss_gb(), moved, traffic.num_bytes), _OF_RANK)
         updates, rss, peak, moves, swapped = map(list, zip(*ranks, strict=True))
-        tokens = sum(len(completion.token_ids) for group in scored for completion in group.group.completions)
+        tokens = sum(completion.num_written for group in scored for completion in group.group.completions)
         copied = sum(move.copied_bytes for move in moves)
         return {
             **update_metrics(updates, self.config.updates_per_step),

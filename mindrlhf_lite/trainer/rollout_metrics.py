@@ -8,6 +8,7 @@ import numpy as np
 
 from mindrlhf_lite.algorithms.advantage import has_no_signal
 from mindrlhf_lite.observe.writers import short
+from mindrlhf_lite.turns import Episode, EpisodeEnd
 from mindrlhf_lite.types import FinishReason, Outcome, ScoredGroup
 
 
@@ -16,10 +17,10 @@ def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
     completions = [completion for scored in groups for completion in scored.group.completions]
     # as they are written, without the noise of float32
     rewards = np.array([[short(reward) for reward in scored.rewards] for scored in groups])
-    lengths = np.array([len(completion.token_ids) for completion in completions])
+    lengths = np.array([completion.num_written for completion in completions])
     outcomes = [outcome for scored in groups for outcome in scored.outcomes]
     gaps = [
-        each.engine_logprobs - each.logprobs
+        (each.engine_logprobs - each.logprobs)[slice(None) if each.written is None else each.written]
         for each in completions
         if each.logprobs is not None and each.engine_logprobs is not None
     ]
@@ -44,6 +45,26 @@ def rollout_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
         metrics[f"reward/{name}/std"] = float(values.std())
         metrics[f"reward/{name}/max"] = float(values.max())
         metrics[f"reward/{name}/min"] = float(values.min())
+    metrics |= _of_episodes([each.episode for each in completions if each.episode is not None])
     for outcome in Outcome:
         metrics[f"reward/outcome/{outcome.value}"] = outcomes.count(outcome) / len(outcomes)
     return metrics
+
+
+def _of_episodes(episodes: Sequence[Episode]) -> dict[str, float]:
+    """Of completions of several turns."""
+    if not episodes:
+        return {}
+    turns = [turn for episode in episodes for turn in episode.turns]
+    calls, malformed = sum(turn.num_calls for turn in turns), sum(turn.num_malformed for turn in turns)
+    ends = [episode.end for episode in episodes]
+    return {
+        "episode/turns_mean": len(turns) / len(episodes),
+        "episode/turns_max": float(max(len(episode.turns) for episode in episodes)),
+        "episode/calls_mean": calls / len(episodes),
+        "episode/malformed_calls": malformed / max(1, calls),
+        "episode/reward_mean": sum(episode.reward for episode in episodes) / len(episodes),
+        "episode/failures": float(ends.count(EpisodeEnd.FAILURE)),
+        **{f"episode/end/{end.value}": ends.count(end) / len(ends) for end in EpisodeEnd},
+        "time_s/environment": sum(episode.environment_s for episode in episodes),
+    }

@@ -55,7 +55,7 @@ class PolicyUpdate:
         if self.mesh.is_main:
             for sequence, reported in zip(sequences, engine_logprobs, strict=True):
                 if sequence.frozen_logprobs is not None:
-                    counts.compare(sequence.frozen_logprobs, reported, sequence.sampling_logprobs)
+                    counts.compare(sequence.frozen_logprobs, reported, sequence.sampling_logprobs, sequence.written)
         for iteration in range(self.config.rl_config.num_iterations):
             for start in range(0, len(sequences), self._minibatch):
                 norms.append(
@@ -123,7 +123,8 @@ class PolicyUpdate:
                 for (indices, _), rows in zip(batches, logprobs, strict=True):
                     for index, row in zip(indices, rows, strict=True):
                         place = mine[index]
-                        counts.compare(row, engine_logprobs[place], sequences[place].sampling_logprobs)
+                        sequence = sequences[place]
+                        counts.compare(row, engine_logprobs[place], sequence.sampling_logprobs, sequence.written)
             counts.statistics = merged_statistics(counts.statistics, statistics)
             counts.num_tokens += sum(sequences[index].num_counted for index in mine)
         return norm

@@ -8,7 +8,7 @@ from observe.made_runs import answers, make_run
 from mindrlhf_lite.observe.lab_curves import smooth
 from mindrlhf_lite.observe.runs import incomparable, names_of, read_run, unhealthy
 from mindrlhf_lite.observe.self_correction import RECOMPUTED, find_self_correction
-from mindrlhf_lite.observe.worth_reading import best_and_worst, most_improved, self_corrections
+from mindrlhf_lite.observe.worth_reading import best_and_worst, conversation, most_improved, self_corrections
 from mindrlhf_lite.observe.writers import write_completions
 
 
@@ -112,3 +112,10 @@ def test_ranks_are_a_setting(tmp_path):
     summary = json.loads((run / "summary.json").read_text())
     (run / "summary.json").write_text(json.dumps({**summary, "world_size": 4}))
     assert read_run(str(run), "run").settings == {"ranks": 4}
+
+
+def test_a_conversation_is_shown_as_one_reads_it():
+    segments = [{"written": True, "text": "I ask."}, {"written": False, "text": "\ntool\n6\n"}]
+    row = {"completion": "I ask.\ntool\n6\n7", "segments": [*segments, {"written": True, "text": "7"}]}
+    assert conversation(row) == "I ask.\n[tool\n6]\n7"
+    assert conversation({"completion": "plain"}) == conversation({"text": "plain"}) == "plain"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mindrlhf_lite.algorithms.names import ADVANTAGE_NAMES, AGGREGATION_NAMES, CORRECTIONS, KL_ESTIMATORS, LOSS_NAMES
-from mindrlhf_lite.config.setting import AT_MOST_ONE, NOT_NEGATIVE, POSITIVE, setting
+from mindrlhf_lite.config.setting import AT_MOST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, setting
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,15 @@ class ObjectiveSettings(DppoSettings, SapoSettings, ClipSettings):
         0.0, "the masks of rollout_correction leave out ratios below this too", bounds=NOT_NEGATIVE
     )
     advantage: str = setting("grpo", "advantage estimator", ADVANTAGE_NAMES, is_objective=True)
+    credit: str = setting(
+        "episode",
+        "what a token of an episode of several turns is credited with: episode: the whole reward; turn: what its turn "
+        "and those after it were paid, compared with the same turn of the group",
+        ("episode", "turn"),
+    )
+    turn_discount: float = setting(
+        1.0, "credit=turn: what a turn's reward is multiplied by for every turn before it", bounds=SHARE
+    )
     loss_aggregation: str = setting(
         "token_mean", "how per-token losses are averaged", AGGREGATION_NAMES, is_objective=True
     )

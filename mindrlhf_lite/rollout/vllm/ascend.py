@@ -25,7 +25,7 @@ from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.parallel.layout import FUSED_PARAMETERS, Box, Buffer, part_view
 from mindrlhf_lite.parallel.mesh import RoleMesh
-from mindrlhf_lite.rollout.protocol import OnFinished
+from mindrlhf_lite.rollout.protocol import OnFinished, Turns
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import parameter_specs
 from mindrlhf_lite.swap.stores import move_to_device
@@ -202,8 +202,15 @@ class AscendVllmEngine:
             self._engine.reset_prefix_cache()
 
     def generate(
-        self, requests: Sequence[GenerateRequest], sampling: SamplingParams, progress: OnFinished | None = None
+        self,
+        requests: Sequence[GenerateRequest],
+        sampling: SamplingParams,
+        progress: OnFinished | None = None,
+        *,
+        turns: Turns | None = None,
     ) -> list[list[Completion]]:
+        if turns is not None:
+            raise UserError("environment_config: vLLM on Ascend has no turns; set generate_config.use_vllm=0")
         for index, request in enumerate(requests):
             if not 0 < len(request.prompt_ids) < self._max_model_len:
                 raise UserError(

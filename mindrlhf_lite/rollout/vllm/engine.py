@@ -7,7 +7,8 @@ only the model's graphs talk to one another. Sampled tokens come from the same r
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,8 @@ import numpy as np
 from mindspore import Parameter
 
 from mindrlhf_lite.models.decoder import Decoder
-from mindrlhf_lite.rollout.protocol import OnFinished
+from mindrlhf_lite.rollout.protocol import OnFinished, Turns
+from mindrlhf_lite.rollout.running_sequence import RunningSequence
 from mindrlhf_lite.types import Completion, FinishReason, GenerateRequest, SamplingParams
 
 # before vLLM is imported: an engine in this process, quiet, and nothing sent anywhere
@@ -103,8 +105,14 @@ class VllmEngine:
             )
 
     def generate(
-        self, requests: Sequence[GenerateRequest], sampling: SamplingParams, progress: OnFinished | None = None
+        self,
+        requests: Sequence[GenerateRequest],
+        sampling: SamplingParams,
+        progress: OnFinished | None = None,
+        *,
+        turns: Turns | None = None,
     ) -> list[list[Completion]]:
+        """As the protocol says; every turn is a request of its own, whose beginning is found among the prefixes."""
         for index, request in enumerate(requests):
             if not 0 < len(request.prompt_ids) < self.options.max_model_len:
                 raise ValueError(
@@ -114,52 +122,124 @@ class VllmEngine:
         # memory that was given back between two calls (swapping) held the prefixes
         self.weights_changed()
         results: list[list[Completion | None]] = [[None] * request.num_samples for request in requests]
-        places: dict[str, tuple[int, int]] = {}
+        batch = _Batch(self, requests, sampling, turns)
         try:
-            for index, request in enumerate(requests):
-                for number in range(request.num_samples):
-                    places[name := f"{index}-{number}"] = index, number
-                    self._engine.add_request(
-                        name, {"prompt_token_ids": list(request.prompt_ids)}, self._params(sampling, request, number)
-                    )
-            while places:
-                for output in self._engine.step():
-                    if not output.finished:
-                        continue
-                    index, number = places.pop(output.request_id)
-                    results[index][number] = self._completion(
-                        output.request_id, output.outputs[0].token_ids, sampling.stop_token_ids
-                    )
-                    if progress:
-                        progress(1)
+            for done in batch.run():
+                results[done.request][done.sample] = done.completion()
+                if progress:
+                    progress(1)
         finally:
-            if places:
-                self._engine.abort_request(list(places))
+            if batch.running:
+                self._engine.abort_request(list(batch.running))
         return [[completion for completion in group if completion is not None] for group in results]
 
-    def _completion(self, name: str, token_ids: Sequence[int], stop_token_ids: Sequence[int]) -> Completion:
-        request = self._runner.requests[name]  # until the next step
-        logprobs, engine_logprobs = (
-            np.array(request.logprobs, np.float32),
-            np.array(request.engine_logprobs, np.float32),
-        )
-        if not np.isfinite(engine_logprobs).all():
-            raise FloatingPointError(
-                "the rollout model's logprobs are not finite: its weights are broken (NaN or overflow)"
-            )
-        # vLLM calls a stop token at max_tokens a length stop
-        reason = FinishReason.STOP if token_ids[-1] in stop_token_ids else FinishReason.LENGTH
-        return Completion(tuple(token_ids), logprobs, engine_logprobs, reason)
+    def step(self) -> list[tuple[str, Sequence[int], list[float], list[float]]]:
+        """(name, tokens, logprobs, policy logprobs) of the requests that end with one step of the engine."""
+        found = []
+        for output in self._engine.step():
+            if output.finished:
+                request = self._runner.requests[output.request_id]  # until the next step
+                if not np.isfinite(request.engine_logprobs).all():
+                    raise FloatingPointError(
+                        "the rollout model's logprobs are not finite: its weights are broken (NaN or overflow)"
+                    )
+                token_ids = output.outputs[0].token_ids
+                found.append((output.request_id, token_ids, request.logprobs, request.engine_logprobs))
+        return found
 
-    def _params(self, sampling: SamplingParams, request: GenerateRequest, number: int) -> Any:
+    def add(self, name: str, token_ids: Sequence[int], params: Any) -> None:
+        self._engine.add_request(name, {"prompt_token_ids": list(token_ids)}, params)
+
+
+class _Batch:
+    """The state of one `generate` call. `running`: by the name of its request to vLLM."""
+
+    def __init__(
+        self,
+        engine: VllmEngine,
+        requests: Sequence[GenerateRequest],
+        sampling: SamplingParams,
+        turns: Turns | None,
+    ):
+        self.engine, self.requests, self.sampling, self.turns = engine, requests, sampling, turns
+        self.running: dict[str, RunningSequence] = {}
+        self._waiting: dict[tuple[int, int], RunningSequence] = {}
+        self._most = engine.options.max_num_seqs if turns else sum(request.num_samples for request in requests)
+        self._queue = deque(
+            RunningSequence(index, number, request.prompt_ids, np.empty(0))
+            for index, request in enumerate(requests)
+            for number in range(request.num_samples)
+        )
+
+    def run(self) -> Iterator[RunningSequence]:
+        """Those that are done, as they are."""
+        while self._queue or self.running or self._waiting:
+            while self._queue and len(self.running) + len(self._waiting) < self._most:
+                sequence = self._queue.popleft()
+                if self.turns:
+                    self.turns.begin(sequence.request, sequence.sample)
+                self._go_on(sequence)
+            yield from self._hear()
+            for name, token_ids, logprobs, engine_logprobs in self.engine.step() if self.running else ():
+                done = self._take(self.running.pop(name), token_ids, logprobs, engine_logprobs)
+                if done is not None:
+                    yield done
+
+    def _hear(self) -> Iterator[RunningSequence]:
+        if self.turns is None or not self._waiting:
+            return
+        for request, sample, token_ids in self.turns.take(waits=not self.running):
+            sequence = self._waiting.pop((request, sample))
+            if not token_ids:
+                yield sequence
+                continue
+            sequence.go_on_with(token_ids)
+            while sequence.unread:
+                sequence.append(sequence.unread.popleft(), 0.0, 0.0, is_drawn=False)
+            self._go_on(sequence)
+
+    def _room(self, sequence: RunningSequence) -> int:
+        length = len(sequence.token_ids)
+        in_cache = self.engine.options.max_model_len - len(sequence.prompt_ids) - length
+        return min(self.sampling.max_tokens - length, in_cache)
+
+    def _go_on(self, sequence: RunningSequence) -> None:
+        most = (self.turns.max_turn_tokens if self.turns else 0) or self.sampling.max_tokens
+        params = self._params(sequence, min(most, self._room(sequence)))
+        name = f"{sequence.request}-{sequence.sample}-{len(sequence.token_ids)}"
+        self.running[name] = sequence
+        self.engine.add(name, (*sequence.prompt_ids, *sequence.token_ids), params)
+
+    def _take(
+        self,
+        sequence: RunningSequence,
+        token_ids: Sequence[int],
+        logprobs: Sequence[float],
+        engine_logprobs: Sequence[float],
+    ) -> RunningSequence | None:
+        """The sequence, if it is done with what a turn has added."""
+        for token, logprob, engine_logprob in zip(token_ids, logprobs, engine_logprobs, strict=True):
+            sequence.append(token, logprob, engine_logprob, is_drawn=True)
+        # vLLM calls a stop token at max_tokens a length stop
+        stopped = token_ids[-1] in self.sampling.stop_token_ids
+        sequence.reason = FinishReason.STOP if stopped else FinishReason.LENGTH
+        if self.turns is None:
+            return sequence
+        self._waiting[sequence.request, sequence.sample] = sequence
+        told = sequence.request, sequence.sample, sequence.token_ids
+        self.turns.turn_is_over(*told, sequence.reason, self._room(sequence))
+        return None
+
+    def _params(self, sequence: RunningSequence, max_tokens: int) -> Any:
         from vllm import SamplingParams as VllmSamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        from mindrlhf_lite.rollout.vllm.running_request import RANDOM_STREAM, TEMPERED_POLICY
+        from mindrlhf_lite.rollout.vllm.running_request import FIRST_UNIFORM, RANDOM_STREAM, TEMPERED_POLICY
 
+        sampling, request = self.sampling, self.requests[sequence.request]
         return VllmSamplingParams(
-            max_tokens=sampling.max_tokens,
-            min_tokens=sampling.min_tokens,
+            max_tokens=max_tokens,
+            min_tokens=min(sampling.min_tokens, max_tokens),
             temperature=sampling.temperature,
             top_k=sampling.top_k,
             top_p=sampling.top_p,
@@ -173,7 +253,8 @@ class VllmEngine:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
             extra_args={
-                RANDOM_STREAM: (*request.seed, number),
+                RANDOM_STREAM: (*request.seed, sequence.sample),
+                FIRST_UNIFORM: len(sequence.token_ids),
                 TEMPERED_POLICY: sampling.reports_tempered_policy,
             },
         )

@@ -18,7 +18,7 @@ from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.rollout.host_draw import Draw, TokenHistory, log_softmax, sample, uniforms
 from mindrlhf_lite.rollout.native_graphs import allocate_cache
 from mindrlhf_lite.rollout.vllm.paged_graphs import PagedForward
-from mindrlhf_lite.rollout.vllm.running_request import RANDOM_STREAM, Request, convert_params
+from mindrlhf_lite.rollout.vllm.running_request import FIRST_UNIFORM, RANDOM_STREAM, Request, convert_params
 
 _LEAST_ROWS, _ROW_FACTOR = 8, 2
 _LEAST_TOKENS, _LEAST_CONTEXT = 8, 64
@@ -131,12 +131,13 @@ class ModelRunner:
         stream = (given.extra_args or {}).get(RANDOM_STREAM) or (
             (given.seed, 0) if given.seed is not None else (self.seed, self.num_added, 0)
         )
+        first = (given.extra_args or {}).get(FIRST_UNIFORM, 0)
         request = Request(
             tokens=list(new.prompt_token_ids),
             num_prompt=len(new.prompt_token_ids),
             params=params,
             top_logprobs=given.logprobs,
-            uniforms=uniforms(tuple(stream[:-1]), stream[-1], params.max_tokens),
+            uniforms=uniforms(tuple(stream[:-1]), stream[-1], first + params.max_tokens)[first:],
             history=TokenHistory(new.prompt_token_ids),
             blocks=np.zeros(self.max_blocks, np.int32),
             computed=new.num_computed_tokens,

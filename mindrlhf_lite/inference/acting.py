@@ -1,0 +1,60 @@
+"""Environments and tools outside of training: the options of the tools that have them, and what they play on."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection
+
+from mindrlhf_lite.config.environment_settings import environment_problems, spec_of
+from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.config.sections.environment import EnvironmentConfig
+from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.episodes.bridge import Bridge
+from mindrlhf_lite.episodes.calls import FORMATS
+from mindrlhf_lite.episodes.failures import FailureRecord
+from mindrlhf_lite.episodes.host import EnvironmentHost
+from mindrlhf_lite.episodes.play import EpisodeLimits, Stage
+from mindrlhf_lite.errors import UserError
+
+_DEFAULTS = EnvironmentConfig()
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """environment_config's, under their own names."""
+    parser.add_argument("--environment", default="", help="as environment_config.environment: a name, or FILE.py:Class")
+    parser.add_argument(
+        "--tools", nargs="+", default=[], help="as environment_config.tools: names, or FILE.py:function"
+    )
+    parser.add_argument(
+        "--environment_arguments", nargs="+", default=[], metavar="NAME=VALUE", help="of its constructor"
+    )
+    parser.add_argument("--call_format", choices=tuple(FORMATS), default=_DEFAULTS.call_format, help="default: hermes")
+    parser.add_argument("--max_turns", type=int, default=_DEFAULTS.max_turns, help="default: 8")
+    parser.add_argument("--max_turn_tokens", type=int, default=0, help="0: what is left (default: 0)")
+
+
+def stage_of(
+    args: argparse.Namespace, tokenizer: Tokenizer, stops: Collection[int], max_prompt_tokens: int
+) -> Stage | None:
+    """None: completions have one turn.
+
+    Raises:
+        UserError: the options name what is not there, or do not go together.
+    """
+    environment = EnvironmentConfig(
+        args.environment,
+        args.tools,
+        args.call_format,
+        args.max_turns,
+        args.max_turn_tokens,
+        args.environment_arguments,
+    )
+    if not environment.is_used:
+        return None
+    config = Config(environment_config=environment)
+    if problems := environment_problems(config):
+        raise UserError("; ".join(problems))
+    spec = spec_of(config)
+    host = EnvironmentHost(spec, environment.step_timeout_s)
+    limits = EpisodeLimits(environment.max_turns, environment.max_turn_tokens, max_prompt_tokens)
+    return Stage(host, Bridge(tokenizer, stops, spec.schemas), tokenizer, limits, FailureRecord(spec.name))

@@ -1,0 +1,131 @@
+"""Between turns: what the policy sampled stays, and what comes behind it is what the chat template writes there."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from episodes.templates import CHATML, FORGETFUL, PLAIN, STRICT
+from helpers import ROOT
+
+from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.episodes.bridge import Bridge
+from mindrlhf_lite.episodes.tools import schema_of
+from mindrlhf_lite.errors import UserError
+
+END = "<|im_end|>"
+
+
+def with_template(folder, template):
+    """The quickstart's tokenizer, with a chat template."""
+    folder.mkdir()
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(ROOT / "examples/quickstart/model" / name, folder / name)
+    config = json.loads((ROOT / "examples/quickstart/model/tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": template}))
+    return Tokenizer(str(folder))
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory, shared):
+    source = Path(shared) / "tokenizers/qwen2_5"
+    if not (source / "vocab.json").is_file():
+        pytest.skip(f"Qwen2.5's tokenizer is not in {source}")
+    folder = tmp_path_factory.mktemp("qwen")
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(source / name, folder / name)
+    shutil.copy(source / "tokenizer_config.instruct.json", folder / "tokenizer_config.json")
+    return Tokenizer(str(folder))
+
+
+CALL = '<tool_call>\n{"name": "calculator", "arguments": {"expression": "123*456"}}\n</tool_call>'
+TURNS = [
+    ("I need a product.\n" + CALL, [{"role": "tool", "content": "56088"}]),
+    (CALL + "\n" + CALL, [{"role": "tool", "content": "56088"}, {"role": "tool", "content": "error: 1/0"}]),
+    ("  It is 56088.\n\n", [{"role": "user", "content": "Sure? \u4f60\u597d"}]),
+    ("Yes.", [{"role": "user", "content": "Thanks."}]),
+]
+
+
+def whole_conversation(tokenizer, bridge, turns, end=END):
+    """(ids by the bridge, messages): every answer is sampled up to its stop token."""
+    messages = [{"role": "system", "content": "Be exact."}, {"role": "user", "content": "What is 123*456?"}]
+    ids = list(bridge.opening(messages)[0])
+    for said, new in turns:
+        ids += tokenizer.encode_continuation(said + end)
+        ids += bridge.extend(ids, new)
+        messages += [{"role": "assistant", "content": said}, *new]
+    return ids, messages
+
+
+def test_equals_transformers_rendering_of_the_whole_conversation(qwen):
+    tools = [schema_of("calculator")]
+    bridge = Bridge(qwen, [qwen.eos_token_id], tools)
+    ids, messages = whole_conversation(qwen, bridge, TURNS)
+    assert ids == qwen.encode(qwen.apply_chat_template(messages, tools=tools))
+    assert bridge.notes("tool") == bridge.notes("user") == []
+    assert "calculator" in bridge.opening(messages)[1]
+
+
+def test_what_was_sampled_is_not_encoded_again(qwen):
+    """A model may sample a word in other pieces than the tokenizer's: they stay."""
+    bridge = Bridge(qwen, [qwen.eos_token_id])
+    pieces = [token for letter in "calculator" for token in qwen.encode_continuation(letter)]
+    assert pieces != qwen.encode_continuation("calculator")
+    behind = bridge.extend([*pieces, qwen.eos_token_id], [{"role": "user", "content": "go on"}])
+    assert qwen.encode_continuation("\n<|im_start|>user\ngo on<|im_end|>\n<|im_start|>assistant\n") == list(behind)
+
+
+@pytest.mark.parametrize("template", [CHATML, FORGETFUL])
+def test_own_templates(tmp_path, template):
+    tokenizer = with_template(tmp_path / "one", template)
+    bridge = Bridge(tokenizer, [tokenizer.eos_token_id])
+    turns = [(said.strip(), new) for said, new in TURNS]  # as the second one trims
+    ids, messages = whole_conversation(tokenizer, bridge, turns)
+    assert ids == tokenizer.encode(tokenizer.apply_chat_template(messages))
+
+
+def test_a_cut_answer_gets_the_whole_end_of_its_turn(tmp_path):
+    tokenizer = with_template(tmp_path / "one", CHATML)
+    bridge, new = Bridge(tokenizer, [tokenizer.eos_token_id]), [{"role": "tool", "content": "7"}]
+    cut, stopped = bridge.extend([40, 41], new), bridge.extend([40, 41, tokenizer.eos_token_id], new)
+    assert cut == (tokenizer.eos_token_id, *stopped)
+    assert tokenizer.encode_continuation("\n<|im_start|>tool\n7<|im_end|>\n<|im_start|>assistant\n") == list(stopped)
+
+
+def test_another_stop_token_stands_for_the_end_of_the_turn(tmp_path):
+    tokenizer = with_template(tmp_path / "one", CHATML)
+    bridge, new = Bridge(tokenizer, [tokenizer.eos_token_id, 256]), [{"role": "tool", "content": "7"}]
+    assert bridge.extend([40, 256], new) == bridge.extend([40, tokenizer.eos_token_id], new)
+
+
+def test_a_template_that_changes_the_past_is_noticed(tmp_path):
+    tokenizer = with_template(tmp_path / "one", FORGETFUL)
+    bridge = Bridge(tokenizer, [tokenizer.eos_token_id])
+    assert [note.split(" when")[0] for note in bridge.notes("tool")] == [
+        "the chat template changes an earlier answer",
+        "the chat template changes the thoughts of an earlier answer",
+    ]
+    turns = [("<think>hm</think>7", [{"role": "user", "content": "more"}])]
+    ids, messages = whole_conversation(tokenizer, bridge, turns)
+    assert "hm" in tokenizer.decode(ids)  # the episode goes on with what was sampled
+    assert "hm" not in tokenizer.apply_chat_template(messages)
+
+
+def test_a_template_without_marks(tmp_path):
+    tokenizer = with_template(tmp_path / "one", PLAIN)
+    bridge = Bridge(tokenizer, [tokenizer.eos_token_id])
+    assert bridge.notes("user") == []
+    ids = tokenizer.encode("USER: 1+1?\nASSISTANT: 2")
+    behind = bridge.extend(ids, [{"role": "user", "content": "2+2?"}])
+    assert tokenizer.decode([*ids, *behind]) == "USER: 1+1?\nASSISTANT: 2\nUSER: 2+2?\nASSISTANT:"
+
+
+def test_roles_and_templates_that_are_not_there(tmp_path):
+    tokenizer = with_template(tmp_path / "one", STRICT)
+    with pytest.raises(UserError, match="only users and assistants speak here"):
+        Bridge(tokenizer, []).extend([40], [{"role": "tool", "content": "7"}])
+    bare = Bridge(Tokenizer(str(ROOT / "examples/quickstart/model")), [])
+    with pytest.raises(UserError, match="no chat template; let it answer with text"):
+        bare.extend([40], [{"role": "tool", "content": "7"}])
+    assert list(bare.extend([40], "higher")) == Tokenizer(str(ROOT / "examples/quickstart/model")).encode("higher")
