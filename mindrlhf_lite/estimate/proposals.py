@@ -58,7 +58,7 @@ def propose(base: dict[str, Any], shape: ModelConfig, devices: int, device: Devi
                 return _by_memory(base, shape, devices, device, min(fitting, key=lambda proposal: proposal.seconds))
             if slots <= LEAST_SLOTS and not (swaps and offloads):
                 break  # swap before slots are given up
-    return min(found, key=lambda proposal: proposal.gib)
+    return min(found, key=lambda proposal: proposal.gib)  # of everything that saves memory
 
 
 def _prompts(copies: int) -> int:
@@ -88,6 +88,11 @@ def _candidates(
             data = devices // (tensor * pipeline)
             share = prompts * GROUP // max(1, data)
             if data * tensor * pipeline != devices or pipeline * 4 > shape.num_hidden_layers or not share:
+                continue
+            # weights and gradients, the optimizer's state, the frozen models: without anything else
+            of_rank = count_parameters(shape) / (tensor * pipeline) * (6 + (0 if offloads else 12 / data))
+            of_rank += 0 if swaps else 4 * count_parameters(shape) / rollout
+            if of_rank > MEMORY_SHARE * ASCEND_MEMORY_GIB * 2**30 and not offloads:
                 continue
             least = min(share, 4 * pipeline) if pipeline > 1 else 1
             numbers = [2**power for power in range(share.bit_length()) if 2**power >= least]

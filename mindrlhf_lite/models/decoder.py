@@ -214,11 +214,9 @@ class Decoder(nn.Cell):
         """A tied head on the embedding's memory, for a graph that uses both; None where it needs none. A parameter that
         a graph reads before and after collectives is copied in it, each time (MindSpore 2.9).
         """
-        embedding = self.embedding
-        is_tied = self.head is embedding
-        return (
-            embedding.view(*embedding.shape) if embedding is not None and is_tied and self.tensor_degree > 1 else None
-        )
+        table = self.embedding
+        is_read_twice = table is not None and self.head is table and self.tensor_degree > 1
+        return table.view(*table.shape) if is_read_twice and table is not None else None
 
     def construct(self, token_ids: Tensor) -> Tensor:
         """Logits [B, T, V] of right-padded token_ids [B, T]; for tests and small inputs."""

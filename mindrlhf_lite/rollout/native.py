@@ -17,6 +17,7 @@ from mindspore import Parameter, Tensor, mutable
 
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.packed_attention import MASKED
+from mindrlhf_lite.rollout.agreement import check_agreement
 from mindrlhf_lite.rollout.graph_draw import Drawing
 from mindrlhf_lite.rollout.host_draw import Draw, TokenHistory, sample, uniforms
 from mindrlhf_lite.rollout.native_graphs import (
@@ -219,7 +220,9 @@ class _Batch:
             forbid_stop[slot] = len(sequence.token_ids) - sequence.turn_start < self.sampling.min_tokens
         arrays = (self.token_ids, self.positions, uniform, forbid_stop)
         outputs = self.decode(*(Tensor(array) for array in arrays), self.inverse_temperature, *self.of_cache)
-        tokens, logprobs, engine_logprobs = (output.asnumpy() for output in outputs)
+        tokens, logprobs, engine_logprobs, *apart = (output.asnumpy() for output in outputs)
+        for each in apart:
+            check_agreement(each)
         if self.sampling.has_filters:
             drawn = sample(tokens[busy], [self._draw(slot, uniform[slot]) for slot in busy])
             tokens, logprobs, engine_logprobs = drawn.token_ids, drawn.logprobs, drawn.engine_logprobs

@@ -24,6 +24,7 @@ from mindrlhf_lite.models.packed_attention import MASKED, causal_mask
 from mindrlhf_lite.models.zeros import zeros
 from mindrlhf_lite.native import step_operators
 from mindrlhf_lite.parallel.compiled import CompiledCell
+from mindrlhf_lite.rollout.agreement import Agreement
 from mindrlhf_lite.rollout.graph_draw import Drawing, draw_greedily, draw_tokens
 
 _scatter_update = ops.ScatterUpdate()
@@ -169,7 +170,7 @@ class Decode(CompiledCell):
         self.num_kv_heads, self.head_dim = model.num_kv_heads, model.config.head_dim
         kernels = kernels_of(model.precision, self.head_dim)
         self.attend = kernels.decode_attention(model.precision, model.num_heads, self.num_kv_heads)
-        self.write = kernels.written_rows()
+        self.write, self.agreement = kernels.written_rows(), Agreement(model.mesh.tensor)
         self.pairs = Tensor(np.arange(slots * self.num_kv_heads, dtype=np.int32))
         self.cache_positions = Tensor(np.arange(cache_length, dtype=np.int32).reshape(1, 1, -1))
         self.stop_bias = Tensor(stop_bias[None])  # [1, V]: MASKED on stop tokens, else 0
@@ -187,11 +188,12 @@ class Decode(CompiledCell):
         inverse_temperature: Tensor,
         views: tuple,
         *caches: Parameter,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """Args: token_ids, positions int32 [B]; uniform, forbid_stop float32 [B]; inverse_temperature [1]; views: of
         `cache_views`, then `Decoder.head_view` if there is one; caches: of `allocate_cache`.
 
-        Returns: (token [B], logprob [B], policy logprob [B]), or (logits [B, V], unused, unused).
+        Returns: (token [B], logprob [B], policy logprob [B]), or (logits [B, V], unused, unused); then what `Agreement`
+        adds.
         """
         repeated = ops.broadcast_to(positions.reshape(-1, 1), (self.slots, self.num_kv_heads)).reshape(-1)
         places = self.pairs * self.cache_length + repeated  # [B * KV]
@@ -210,7 +212,7 @@ class Decode(CompiledCell):
         logits = self.model.logits(self.model.norm(x), head)
         drawing = self.drawing
         if not drawing.in_graph:
-            return logits, positions, positions
+            return self.agreement((logits, positions, positions))
         allowed = logits
         if drawing.is_scaled:
             allowed = logits * inverse_temperature
@@ -218,9 +220,9 @@ class Decode(CompiledCell):
         if drawing.forbids_stops:
             allowed = allowed + forbid_stop.reshape(-1, 1) * self.stop_bias
         if drawing.is_greedy:
-            return draw_greedily(allowed, policy, drawing.forbids_stops)
+            return self.agreement(draw_greedily(allowed, policy, drawing.forbids_stops))
         is_other = drawing.is_scaled and not drawing.reports_scaled_policy
-        return draw_tokens(allowed, policy, drawing.forbids_stops or is_other, uniform)
+        return self.agreement(draw_tokens(allowed, policy, drawing.forbids_stops or is_other, uniform))
 
 
 class NativeDecode(CompiledCell):
@@ -231,11 +233,12 @@ class NativeDecode(CompiledCell):
         self.model, self.drawing, self.caches = model, drawing, ms.ParameterTuple(caches)
         self.columns, self.head = step_operators.Columns(), step_operators.HeadStep(model.config.rms_norm_eps)
         self.draw = step_operators.Draw(stop_bias, drawing.is_greedy, drawing.reports_scaled_policy)
+        self.agreement = Agreement(model.mesh.tensor)
 
     @jit
     def construct(
         self, token_ids: Tensor, positions: Tensor, uniform: Tensor, forbid_stop: Tensor, inverse_temperature: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """Args and result as of `Decode`."""
         model, num_layers = self.model, len(self.caches) // 2
         cos, sin, _, _ = model.table_rows(positions)
@@ -246,5 +249,5 @@ class NativeDecode(CompiledCell):
             x = layer.mlp.step(x, layer.weights)
         logits = model.whole_logits(self.head(x, model.final_norm, model.head, positions))
         if not self.drawing.in_graph:
-            return logits, positions, positions
-        return self.draw(logits, uniform, forbid_stop, inverse_temperature)
+            return self.agreement((logits, positions, positions))
+        return self.agreement(self.draw(logits, uniform, forbid_stop, inverse_temperature))
