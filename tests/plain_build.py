@@ -66,6 +66,7 @@ bench_grpo --model {model} --steps 2 --prompts 2 --generations 2 --max_new_token
 bench_rewards --completions 20 --turns 1
 bench_reshard --model_config {folder}/shape.yaml --src dp=1,tp=2 --dst dp=2,tp=1 --repeat 1
 bench_rollout --engines native --hidden 64 --layers 1 --prompts 4 --turns 1
+bench_episodes --episodes 2 --delays 0 --hidden 64 --layers 1 --rounds 1
 quantize --model {model} --output {folder}/int8
 migrate_config {folder}/theirs.yaml --output {folder}/ours.yaml
 compare_dumps {folder}/dump {folder}/dump

@@ -23,7 +23,7 @@ from mindrlhf_lite.commands.signals import listen_to_signals_again
 from mindrlhf_lite.config.sampling_params import sampling_params
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
-from mindrlhf_lite.files.text_file import write_text
+from mindrlhf_lite.files.text_file import say, write_text
 from mindrlhf_lite.files.wire import from_bytes
 from mindrlhf_lite.job.lifelines import die_with_parent
 from mindrlhf_lite.shapes.model_config import ModelConfig
@@ -64,7 +64,7 @@ def measure(config: Config, shape: ModelConfig) -> dict:
 
     @contextmanager
     def measured(name: str) -> Iterator[None]:
-        print(f"phase {name}", flush=True)
+        say(f"phase {name}")
         ms.runtime.synchronize()
         ms.runtime.reset_peak_memory_stats()
         if rl.swap:

@@ -101,11 +101,8 @@ def _join_all_ranks() -> None:
 
 
 class _Settings:
-    """MindSpore's settings while vllm-mindspore works: eager mode, and what its import sets; the trainer's own before
-    and after.
-
-    `jit_config` sets its keys one by one, and one that is left out stays as it was: so what they are is kept and set
-    again where MindSpore has it.
+    """MindSpore's settings while vllm-mindspore works; the trainer's own before and after. `jit_config` sets its keys one
+    by one: what they are is kept, and set again.
     """
 
     _NAMES = ("mode", "jit_config", "jit_syntax_level")
