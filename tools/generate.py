@@ -42,7 +42,6 @@ from mindrlhf_lite.files.text_file import printable_lines, say
 
 if TYPE_CHECKING:
     from mindrlhf_lite.episodes.play import Stage
-    from mindrlhf_lite.inference.acting import stage_of
     from mindrlhf_lite.inference.chat import Conversation
     from mindrlhf_lite.inference.model_folder import ModelFolder
     from mindrlhf_lite.rollout.native import NativeEngine
@@ -102,6 +101,7 @@ def sampling_of(args: argparse.Namespace, folder: "ModelFolder") -> "SamplingPar
 
 def chat(args: argparse.Namespace) -> None:
     from mindrlhf_lite.data.templates import load_template
+    from mindrlhf_lite.inference.acting import stage_of
     from mindrlhf_lite.inference.chat import Conversation
     from mindrlhf_lite.inference.model_folder import load_model_folder
     from mindrlhf_lite.parallel.mesh import Mesh
