@@ -256,9 +256,15 @@ class _Sizes:
         return found
 
     def _messages(self, role: str) -> int:
-        """Of a reshard to a role, besides both models: on a device a message's pieces, and it packed."""
+        """Of a reshard to a role, besides both models: on a device a message's pieces, and it packed; nothing where
+        both models lie alike, and every rank has what it needs.
+        """
         bucket = self.config.reshard_bucket_bytes
-        return 2 * bucket if self.device == "CPU" else bucket // FLOAT32_BYTES * self._item(role, is_stored=True)
+        if self.device == "CPU":
+            return 2 * bucket
+        ours, theirs = self.strategies["actor"].dims, self.strategies[role].dims
+        is_local = (ours.tensor, ours.pipeline) == (theirs.tensor, theirs.pipeline)
+        return 0 if is_local else bucket // FLOAT32_BYTES * self._item(role, is_stored=True)
 
     def _of_pass(self, role: str, shapes: StreamShapes, tapes: bool = False, keeps: str = "") -> int:
         item, strategy = self._item(role), self.strategies[role]

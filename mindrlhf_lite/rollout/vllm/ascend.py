@@ -101,8 +101,8 @@ def _join_all_ranks() -> None:
 
 
 class _Settings:
-    """MindSpore's settings while vllm-mindspore works; the trainer's own before and after. `jit_config` sets its keys one
-    by one: what they are is kept, and set again.
+    """MindSpore's settings while vllm-mindspore works; the trainer's own before and after. `jit_config` sets its keys
+    one by one: what they are is kept, and set again.
     """
 
     _NAMES = ("mode", "jit_config", "jit_syntax_level")
