@@ -28,7 +28,7 @@ class Turn:
     end: int  # place behind its last one
     reward: float = 0.0
     num_calls: int = 0  # of tools
-    num_malformed: int = 0  # of them: such as could not be read, or named no tool
+    num_malformed: int = 0  # of them: could not be read, named no tool, or had wrong arguments
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ class Episode:
     failure: str = ""  # what went wrong with the environment
     info: Mapping[str, Any] = field(default_factory=dict)  # of its last step: JSON values
     environment_s: float = 0.0  # seconds that its steps took
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether its environment has: then it is nobody's fault, and does not count."""
+        return self.end is EpisodeEnd.FAILURE
 
     @property
     def segments(self) -> list[dict[str, Any]]:

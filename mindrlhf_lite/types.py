@@ -144,6 +144,11 @@ class Completion:
     episode: Episode | None = None  # of a completion of several turns
 
     @property
+    def has_failed(self) -> bool:
+        """Whether its environment has."""
+        return self.episode is not None and self.episode.has_failed
+
+    @property
     def num_written(self) -> int:
         """Tokens that the policy wrote: what counts as its length."""
         return len(self.token_ids) if self.written is None else int(self.written.sum())

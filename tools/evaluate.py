@@ -102,6 +102,11 @@ def evaluate(model: str, args: argparse.Namespace, temperature: float, verifier:
     reward = RewardFunction([verifier], [1.0], timeout_s=10, trial=trial_of(prompts[0]))
     folder = load_model_folder(model)
     header.check(folder.tokenizer, model, args.dataset)
+    if args.tools and header.template != "plain" and "answers_as=text" not in args.environment_arguments:
+        raise UserError(
+            f"{args.dataset}: its prompts are rendered already (--prompt_type {header.template}), and --tools render "
+            "them with the tools; convert the data with --prompt_type plain"
+        )
     stage = stage_of(args, folder.tokenizer, folder.stop_token_ids, args.max_prompt_length)
     longest = max(len(prompt.ids) for prompt in prompts) if stage is None else args.max_prompt_length
     length = min(longest + args.max_tokens, folder.config.max_position_embeddings)

@@ -262,8 +262,10 @@ class _Sizes:
         bucket = self.config.reshard_bucket_bytes
         if self.device == "CPU":
             return 2 * bucket
-        ours, theirs = self.strategies["actor"].dims, self.strategies[role].dims
-        is_local = (ours.tensor, ours.pipeline) == (theirs.tensor, theirs.pipeline)
+        ours, theirs = self.strategies["actor"], self.strategies[role]
+        layers = self.shape.num_hidden_layers
+        has_same_layers = ours.layers_of_stage(layers) == theirs.layers_of_stage(layers)
+        is_local = has_same_layers and ours.dims.tensor == theirs.dims.tensor
         return 0 if is_local else bucket // FLOAT32_BYTES * self._item(role, is_stored=True)
 
     def _of_pass(self, role: str, shapes: StreamShapes, tapes: bool = False, keeps: str = "") -> int:

@@ -162,15 +162,15 @@ class EnvironmentHost:
         try:
             answer: Answer = receive(living.connection, Answer)
         except (EOFError, OSError, BadMessage) as error:
-            is_asked = bool(living.deadlines)
             self._forget(number)
             problem = "its process ended" if isinstance(error, EOFError | ConnectionError) else "no message came of it"
-            return [(number, Answer(problem=f"exit: {problem}"))] if is_asked else []
+            # one that was told to close may end; one that nobody asks may not
+            return [] if living.must_end else [(number, Answer(problem=f"exit: {problem}"))]
         if not living.deadlines:  # it was told to close, or speaks out of turn
             return []
         living.deadlines.popleft()
         if answer.problem:
-            self._forget(number)
+            self.end(number)
         return [(number, answer)]
 
     def _end_late_ones(self) -> None:

@@ -195,12 +195,10 @@ class Play:
     def ended(self, place: Place, completion: Completion) -> Completion:
         """The completion with its episode."""
         episode = self._running[place].as_episode()
-        is_cut = episode.end is EpisodeEnd.LENGTH
-        return replace(
-            completion,
-            episode=episode,
-            finish_reason=FinishReason.LENGTH if is_cut else completion.finish_reason,
-        )
+        # a turn that max_turn_tokens cut off is no completion that max_tokens cut off
+        is_full = completion.finish_reason is FinishReason.LENGTH and self._running[place].room <= 0
+        is_cut = episode.end is EpisodeEnd.LENGTH or is_full
+        return replace(completion, episode=episode, finish_reason=FinishReason.LENGTH if is_cut else FinishReason.STOP)
 
     def _open(self, indices: Sequence[int], prompts: Sequence[Prompt]) -> None:
         """Adds the prompts with what their environments say first; each is begun once for that."""

@@ -128,7 +128,7 @@ class ToolEnvironment(Environment):
         malformed = sum(not is_well for _, is_well in answers)
         info = {"malformed": malformed}
         if self._as_text:
-            return Step("".join(text for text, _ in answers), info=info)
+            return Step("".join(text for text, _ in answers) or "\n", info=info)
         return Step([{"role": self._role, "content": text} for text, _ in answers], info=info)
 
     def _answer(self, call: ToolCall) -> tuple[str, bool]:

@@ -159,7 +159,7 @@ def question_rows(groups: Sequence[RolloutGroup], reward: RewardFunction) -> lis
                     "text": text,
                     "tokens": completion.num_written,
                     "finish_reason": completion.finish_reason.value,
-                    "correct": bool(is_right),
+                    "correct": bool(is_right) and not completion.has_failed,
                     **(_of_episode(completion.episode) if completion.episode is not None else {}),
                 }
                 for text, completion, is_right in zip(group.texts, group.completions, row, strict=True)
@@ -171,7 +171,8 @@ def question_rows(groups: Sequence[RolloutGroup], reward: RewardFunction) -> lis
 
 def _of_episode(episode: Episode) -> dict[str, Any]:
     """What a completion of several turns has besides: its last turn is what was judged."""
-    return {"answer": episode.answer, "segments": episode.segments}
+    failure = {"failure": episode.failure} if episode.failure else {}
+    return {"answer": episode.answer, "segments": episode.segments, "end": episode.end.value, **failure}
 
 
 def correctness(rows: Sequence[Mapping[str, Any]], source: str) -> np.ndarray:

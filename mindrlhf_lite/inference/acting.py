@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection
+from dataclasses import replace
 
+from mindrlhf_lite.commands.tool import COUNT, COUNT_OR_NONE
 from mindrlhf_lite.config.environment_settings import environment_problems, spec_of
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.sections.environment import EnvironmentConfig
@@ -29,8 +31,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--environment_arguments", nargs="+", default=[], metavar="NAME=VALUE", help="of its constructor"
     )
     parser.add_argument("--call_format", choices=tuple(FORMATS), default=_DEFAULTS.call_format, help="default: hermes")
-    parser.add_argument("--max_turns", type=int, default=_DEFAULTS.max_turns, help="default: 8")
-    parser.add_argument("--max_turn_tokens", type=int, default=0, help="0: what is left (default: 0)")
+    parser.add_argument("--max_turns", type=COUNT, default=_DEFAULTS.max_turns, help="default: 8")
+    parser.add_argument("--max_turn_tokens", type=COUNT_OR_NONE, default=0, help="0: what is left (default: 0)")
 
 
 def stage_of(
@@ -51,7 +53,9 @@ def stage_of(
     )
     if not environment.is_used:
         return None
-    config = Config(environment_config=environment)
+    if args.max_turn_tokens > args.max_tokens:
+        raise UserError(f"--max_turn_tokens {args.max_turn_tokens}: at most --max_tokens, {args.max_tokens}")
+    config = Config(environment_config=replace(environment, max_turn_tokens=0))
     if problems := environment_problems(config):
         raise UserError("; ".join(problems))
     spec = spec_of(config)

@@ -153,6 +153,8 @@ class _Spoken:
         if not answer.observation:
             return
         self.finish()
+        if isinstance(answer.observation, str):
+            raise UserError("--chat: tools answer in messages; leave out answers_as=text")
         for message in answer.observation:
             self._turns.append(message)
             self._write(f"\n[{message['content']}]")

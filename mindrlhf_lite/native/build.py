@@ -22,11 +22,8 @@ from mindrlhf_lite.files.text_file import say
 
 FOLDER = Path(__file__).resolve().parent
 SOURCE, BUILT = FOLDER / "source", FOLDER / "built"
-# flags of every kind of processor, best first
-ISAS = {
-    "x86_64": {"avx512": ["-march=x86-64-v4"], "avx2": ["-march=x86-64-v3"]},
-    "aarch64": {"neon": ["-march=armv8-a"]},
-}
+# kinds of processor by machine, best first, as compilers know them
+ISAS = {"x86_64": {"avx512": "x86-64-v4", "avx2": "x86-64-v3"}, "aarch64": {"neon": "armv8-a"}}
 _FLAGS = (
     "-O3",
     "-std=c++17",
@@ -40,7 +37,7 @@ _FLAGS = (
 )
 
 
-def isas_of_this_machine() -> dict[str, list[str]]:
+def isas_of_this_machine() -> dict[str, str]:
     return ISAS.get(platform.machine(), {})
 
 
@@ -52,6 +49,12 @@ def compiler() -> list[str] | None:
         if found := shutil.which(name):
             return [found]
     return [sys.executable, "-m", "ziglang", "c++"] if importlib.util.find_spec("ziglang") else None
+
+
+def _flag_of(command: list[str], kind: str) -> str:
+    if "ziglang" not in command:
+        return f"-march={kind}"
+    return "-mcpu=generic" if kind.startswith("arm") else f"-mcpu={kind.replace('-', '_')}"  # zig's own names
 
 
 def library_file(isa: str, folder: Path = BUILT) -> Path:
@@ -69,7 +72,7 @@ def compile_library(command: list[str], isa: str, folder: Path = BUILT) -> Path:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         made = Path(scratch, "library.so")
         files = map(str, sorted(SOURCE.glob("*.cc")))
-        flags = [*_FLAGS, *isas_of_this_machine()[isa]]
+        flags = [*_FLAGS, _flag_of(command, isas_of_this_machine()[isa])]
         subprocess.run(
             [*command, *flags, "-o", str(made), *files, "-ldl"], check=True, capture_output=True, encoding="utf-8"
         )

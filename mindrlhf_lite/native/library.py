@@ -123,6 +123,16 @@ def _first_wrong(loaded: ctypes.CDLL) -> str:
             shares / shares.sum(1, keepdims=True) @ x[:, 16:24],
         ),
     }
+    columns = np.zeros((40, 16), np.float32)
+    columns[:, :5] = x.T
+    stream, own = columns[:5].copy(), [weight[:, :5].copy(), weight[:, 5:10].copy(), weight[:, 10:15].T.copy()]
+    normed = stream / np.sqrt((stream**2).mean(0) + 1e-6)
+    gates, ups = own[0] @ normed, own[1] @ normed
+    cases["columns"] = ((x,), columns)
+    cases["mlp_step"] = (
+        (stream, np.ones(5, np.float32), *own, np.array([1e-6, 1], np.float32)),
+        stream + own[2] @ (gates / (1 + np.exp(-gates)) * ups),
+    )
     for name, (inputs, expected) in cases.items():
         outputs = [np.zeros(expected.shape, np.float32)] + [np.zeros((5, 1), np.float32)] * (name == "packed_attention")
         status = call(loaded, name, *inputs, *outputs)

@@ -1,6 +1,7 @@
 """Tensor ranks draw the same tokens, each by itself. One that computes other bits would go on with another text: its
 keys and values would spoil all others' in silence, or it would stop sooner and leave the others waiting for good. So
-every decoding step compares what the ranks have drawn, and all of them end together, in words.
+every decoding step compares what the ranks have drawn, and all of them end together, in words. Where the host draws
+(filters, penalties), the largest logit of each row is compared instead: a rank whose others differ is not noticed.
 """
 
 from __future__ import annotations

@@ -20,8 +20,7 @@ from mindrlhf_lite.rewards.reward_function import FAILURES, RewardFunction
 from mindrlhf_lite.rewards.shaping import RewardShaping
 from mindrlhf_lite.roles.models import Roles
 from mindrlhf_lite.rollout.groups import generate_groups
-from mindrlhf_lite.turns import EpisodeEnd
-from mindrlhf_lite.types import Completion, Outcome, Prompt, RolloutGroup, SamplingParams, ScoredGroup
+from mindrlhf_lite.types import Outcome, Prompt, RolloutGroup, SamplingParams, ScoredGroup
 
 
 class Experience:
@@ -90,11 +89,6 @@ class Experience:
         return [scored for _, scored in sorted((pair for share in shares for pair in share), key=lambda pair: pair[0])]
 
 
-def has_failed(completion: Completion) -> bool:
-    """Whether its environment has: then it is nobody's fault, and does not count in its group."""
-    return completion.episode is not None and completion.episode.end is EpisodeEnd.FAILURE
-
-
 def score_groups(
     groups: Sequence[RolloutGroup], reward: RewardFunction, shaping: RewardShaping, leaves_out_failures: bool = False
 ) -> list[ScoredGroup]:
@@ -109,7 +103,7 @@ def score_groups(
     verified, outcomes = reward.rewards(scores), reward.outcomes(scores)
     completions = [completion for group in groups for completion in group.completions]
     outcomes = [
-        Outcome.ERROR if has_failed(completion) else outcome
+        Outcome.ERROR if completion.has_failed else outcome
         for completion, outcome in zip(completions, outcomes, strict=True)
     ]
     rewards = shaping.shaped(verified, views)
@@ -119,7 +113,7 @@ def score_groups(
         own = {name: values[start:end] for name, values in scores.items()}
         kept = np.array(
             [
-                not has_failed(completion) and not (leaves_out_failures and outcome in FAILURES)
+                not completion.has_failed and not (leaves_out_failures and outcome in FAILURES)
                 for completion, outcome in zip(group.completions, outcomes[start:end], strict=True)
             ]
         )

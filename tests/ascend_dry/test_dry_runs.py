@@ -120,6 +120,7 @@ def test_whole_runs_on_a_rank_of_several(data, tmp_path, rank, ranks, actor, ref
 def settings_of(model, devices):
     file = ROOT / f"model_configs/qwen2_5_{model}.yaml"
     words = ["--config", str(CONFIG), "--model_config", str(file), "--dry_run", "--devices", str(devices), ASCEND]
+    words.append("--rl_config.swap=true")  # the plan's phases are what each has in memory then
     return parse_command_line(words).config, read_model_file(str(file)).shape
 
 

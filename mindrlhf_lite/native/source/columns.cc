@@ -16,13 +16,12 @@ constexpr int64_t kDepth = 128;  // of the input that stays in the first cache w
 // to [columns, 16] = from [rows, columns] transposed, both of at most sixteen; missing rows are 0. Four perfect shuffles
 // of sixteen vectors: each turns the bits of (row, column) by one.
 void transpose(float *to, int64_t to_step, const float *from, int64_t from_step, int64_t rows, int64_t columns) {
-  constexpr Whole low{0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23}, high = low + 8;
   Vector held[kWidth], turned[kWidth];
   for (int64_t i = 0; i < kWidth; i++) held[i] = i < rows ? load_at(from + i * from_step, 0, columns) : Vector{};
   for (int round = 0; round < 4; round++) {
     for (int i = 0; i < 8; i++) {
-      turned[2 * i] = __builtin_shuffle(held[i], held[i + 8], low);
-      turned[2 * i + 1] = __builtin_shuffle(held[i], held[i + 8], high);
+      turned[2 * i] = first_halves(held[i], held[i + 8]);
+      turned[2 * i + 1] = second_halves(held[i], held[i + 8]);
     }
     memcpy(held, turned, sizeof held);
   }

@@ -55,15 +55,33 @@ inline float largest(Vector x) {
   return m;
 }
 
+// Sixteen of the numbers of a and b, by place.
+#if defined(__clang__)
+#define CHOSEN(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define CHOSEN(a, b, ...) __builtin_shuffle(a, b, Whole{__VA_ARGS__})
+#endif
+inline Vector evens(Vector a, Vector b) {
+  return CHOSEN(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+}
+inline Vector odds(Vector a, Vector b) {
+  return CHOSEN(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+}
+// a's first number, b's first, a's second, ...
+inline Vector first_halves(Vector a, Vector b) {
+  return CHOSEN(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+inline Vector second_halves(Vector a, Vector b) {
+  return CHOSEN(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+}
+
 // The sum of each of sixteen vectors: neighbours are added up four times.
 inline Vector sums(const Vector *x) {
-  constexpr Whole even{0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30}, odd = even + 1;
   Vector level[kWidth];
   memcpy(level, x, sizeof level);
   for (int half = kWidth / 2; half > 0; half /= 2)
     for (int i = 0; i < half; i++)
-      level[i] = __builtin_shuffle(level[2 * i], level[2 * i + 1], even) +
-                 __builtin_shuffle(level[2 * i], level[2 * i + 1], odd);
+      level[i] = evens(level[2 * i], level[2 * i + 1]) + odds(level[2 * i], level[2 * i + 1]);
   return level[0];
 }
 
