@@ -91,7 +91,7 @@ class EnvironmentHost:
 
     def step(self, number: int, text: str, finish_reason: str) -> None:
         """Nothing, where it has failed meanwhile: `take` says so."""
-        if number in self._living:
+        if number in self._living and not self._living[number].must_end:
             self._ask(number, Ask(text=text, finish_reason=finish_reason))
 
     def end(self, number: int) -> None:

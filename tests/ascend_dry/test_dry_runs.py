@@ -125,8 +125,8 @@ def settings_of(model, devices):
 
 
 def compiled_near_plan(model):
-    """Two layers of the model, on the first of eight devices: memory of every phase within 15 % of the plan, parameters
-    where their phase has them, a kernel for every operator. Returns the kernels by graph.
+    """Two layers of the model, on the first of eight devices: memory of every phase at most 15 % above the plan and a
+    quarter below it, parameters where their phase has them, a kernel for every operator. Returns the kernels by graph.
     """
     config, shape = settings_of(model, 8)
     config, shape = with_layers(shape, config, 2)
@@ -137,7 +137,7 @@ def compiled_near_plan(model):
     # a token's: none in a layer
     assert compiled.slow_starts["rollout_native_graphs_Decode_construct"].total() <= MOST_SLOW_STARTS
     for phase, needed in compiled.peaks.items():
-        assert needed == pytest.approx(planned[phase], rel=0.15), (phase, needed / planned[phase])
+        assert 0.75 * planned[phase] <= needed <= 1.15 * planned[phase], (phase, needed / planned[phase])
     return by_name(compiled.kernels)
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -45,6 +46,8 @@ class Broken(Environment):
             sys.exit(3)
         if how == "die":
             os.kill(os.getpid(), signal.SIGKILL)
+        if how == "die later":
+            threading.Timer(0.1, os._exit, (1,)).start()
         if how == "hang":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             while True:

@@ -97,6 +97,16 @@ def test_what_goes_wrong_is_named_and_hits_nobody_else(started, how, problem):
     assert {number: each[0].observation for number, each in until(host, 1).items()} == {1: "fine "}
 
 
+def test_one_that_dies_while_nobody_asks_it_has_failed(started):
+    host = started("Broken")
+    host.begin(0, Task(0, "go", "1"), 0)
+    until(host, 1)
+    host.step(0, "die later", "stop")
+    assert [each.problem for each in until(host, 1)[0]] == [""]
+    time.sleep(0.5)
+    assert [(number, each.problem) for number, each in host.take(waits=False)] == [(0, "exit: its process ended")]
+
+
 def test_an_environment_that_hangs_is_ended(started, capfd):
     host = started("Broken", timeout_s=1.5)
     host.begin(7, Task(0, "go", "1"), 0)

@@ -17,7 +17,6 @@ from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.inference.chat import Conversation, answer
 from mindrlhf_lite.rewards.verifiers import find_verifier
 from mindrlhf_lite.rollout.groups import generate_groups
-from mindrlhf_lite.trainer.experience import has_failed
 from mindrlhf_lite.turns import EpisodeEnd
 from mindrlhf_lite.types import FinishReason, Outcome, Prompt, SamplingParams
 
@@ -131,7 +130,7 @@ def test_failures_hit_their_own_episode_only(stage_of, tokenizer, capsys):
     (group,) = play(
         stage_of(spec("Broken"), max_turns=2), tokenizer, lambda request, sample: ["fine", how[sample]], num_samples=4
     )
-    assert [has_failed(completion) for completion in group.completions] == [False, True, True, True]
+    assert [completion.has_failed for completion in group.completions] == [False, True, True, True]
     ends = [completion.episode.end for completion in group.completions]
     assert ends == [EpisodeEnd.TURNS] + [EpisodeEnd.FAILURE] * 3
     assert "failed on 1 episode(s): RuntimeError: no luck" in capsys.readouterr().err
