@@ -101,7 +101,7 @@ def test_limits(stage_of, tokenizer):
     assert [len(turn_texts(group)), group.completions[0].episode.end] == [2, EpisodeEnd.TURNS]
     assert group.completions[0].episode.reward == 2  # both turns were paid, the last one too
     (group,) = play(stage_of(spec("Echo"), max_turn_tokens=6), tokenizer, lambda request, sample: ["0123456789"] * 3)
-    assert turn_texts(group) == ["012345"] * 3 and group.completions[0].finish_reason is FinishReason.LENGTH
+    assert turn_texts(group) == ["012345"] * 3 and group.completions[0].finish_reason is FinishReason.STOP
     (group,) = play(stage_of(spec("Echo")), tokenizer, lambda request, sample: ["one"] * 3, max_tokens=8)
     (completion,) = group.completions
     assert (completion.episode.end, completion.finish_reason) == (EpisodeEnd.LENGTH, FinishReason.LENGTH)
