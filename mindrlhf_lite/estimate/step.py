@@ -20,7 +20,7 @@ from mindrlhf_lite.swap.phases import optimizer_part, phase_of_part
 
 # kernels of a graph as the dry run lists them, views left out (tests/ascend_dry/kernels_0_5b.json)
 DECODE_LAYER, DECODE_ENDS = 24, 58
-PREFILL_LAYER, LAYER_FORWARD, LAYER_BACKWARD = 28, 28, 76
+PREFILL_LAYER, LAYER_FORWARD, LAYER_BACKWARD = 28, 25, 76
 HEAD_CHUNK, LOSS_CHUNK = 13, 60
 _OF_PIECE = 3  # cut, packed, written
 _OF_PARAMETER = 12  # an update of one: AdamW with its rounded copy
