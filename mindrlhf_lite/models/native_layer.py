@@ -60,17 +60,13 @@ class NativeLayer(DecoderLayer):
         return self.enter(x, weights[self.attention.input_norm], *parts, self._chosen(weights, self.norms), inputs[:2])
 
     def run(self, x: Tensor, weights: tuple, inputs: tuple, known: tuple = ()) -> tuple[Tensor, tuple]:
-        """As of `DecoderLayer.run`; nothing is known."""
-        attention, mlp = self.attention, self.mlp
-        products = self._products(x, weights, inputs)
-        results = self._attended(products, inputs)
-        between = self.leave(results[0], weights[attention.o], x)
-        gate, up = self.gated(between, weights[mlp.input_norm], weights[mlp.gate], weights[mlp.up])
-        out = self.gated.out(gate, up, weights[mlp.down], between)
-        return out, (*products, between, gate, up, *results)
+        """As of `DecoderLayer.run`."""
+        known = self._kept(x, weights, inputs, known)
+        between, gate, up = known[self.count : self.num_products]
+        return self.gated.out(gate, up, weights[self.mlp.down], between), known
 
     def _kept(self, x: Tensor, weights: tuple, inputs: tuple, kept: tuple) -> tuple:
-        """What is not kept runs again."""
+        """All that a forward pass keeps; what is not in `kept` runs."""
         if len(kept) > self.num_products:
             return kept
         if len(kept) > 0:

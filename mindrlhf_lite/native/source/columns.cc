@@ -10,7 +10,6 @@ namespace native {
 namespace {
 
 constexpr int64_t kBlock = 48;   // rows of a weight that one thread takes: a multiple of a tile's, and of sixteen
-constexpr int64_t kTileRows = 6;
 constexpr int64_t kDepth = 128;  // of the input that stays in the first cache while a block passes
 
 // to [columns, 16] = from [rows, columns] transposed, both of at most sixteen; missing rows are 0. Four perfect shuffles

@@ -98,13 +98,6 @@ int product(float *result, int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, 
 
 namespace {
 
-// Rows and vectors of a tile that the registers hold: 32 of AVX-512 and NEON, 16 of AVX2.
-#if defined(__AVX512F__)
-constexpr int kRows = 6, kVectors = 4;
-#else
-constexpr int kRows = 4, kVectors = 1;
-#endif
-
 template <int Rows, int Vectors>
 inline void tile(float *c, int64_t step, Matrix a, const float *b, int64_t b_step, int64_t k, bool is_added) {
   Vector s[Rows][Vectors];
@@ -126,7 +119,7 @@ template <int Vectors>
 inline void strip(float *c, int64_t step, int64_t m, int64_t k, Matrix a, const float *b, int64_t b_step, bool is_added) {
   int64_t i = 0;
   auto from = [&](int64_t row) { return Matrix{a.data + row * a.row_step, a.row_step, a.column_step}; };
-  for (; i + kRows <= m; i += kRows) tile<kRows, Vectors>(c + i * step, step, from(i), b, b_step, k, is_added);
+  for (; i + kTileRows <= m; i += kTileRows) tile<kTileRows, Vectors>(c + i * step, step, from(i), b, b_step, k, is_added);
   for (; i + 2 <= m; i += 2) tile<2, Vectors>(c + i * step, step, from(i), b, b_step, k, is_added);
   for (; i < m; i++) tile<1, Vectors>(c + i * step, step, from(i), b, b_step, k, is_added);
 }
@@ -136,8 +129,8 @@ inline void strip(float *c, int64_t step, int64_t m, int64_t k, Matrix a, const 
 void small_product(float *c, int64_t step, int64_t m, int64_t n, int64_t k, Matrix a, const float *b, int64_t b_step,
                    bool is_added) {
   int64_t j = 0;
-  for (; j + kVectors * kWidth <= n; j += kVectors * kWidth)
-    strip<kVectors>(c + j, step, m, k, a, b + j, b_step, is_added);
+  for (; j + kTileVectors * kWidth <= n; j += kTileVectors * kWidth)
+    strip<kTileVectors>(c + j, step, m, k, a, b + j, b_step, is_added);
   for (; j < n; j += kWidth) strip<1>(c + j, step, m, k, a, b + j, b_step, is_added);
 }
 

@@ -19,6 +19,13 @@ inline Matrix transposed(const float *data, int64_t width) { return {data, 1, wi
 int product(float *result, int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, const float *bias = nullptr,
             bool is_added = false);
 
+// Rows and vectors of a tile of `small_product` that the registers hold: 32 of AVX-512 and NEON, 16 of AVX2.
+#if defined(__AVX512F__)
+constexpr int kTileRows = 6, kTileVectors = 4;
+#else
+constexpr int kTileRows = 4, kTileVectors = 1;
+#endif
+
 // result [m, n], rows of `step`, = a [m, k] b [k, n] by this thread; n a multiple of sixteen, b's columns side by side.
 void small_product(float *result, int64_t step, int64_t m, int64_t n, int64_t k, Matrix a, const float *b,
                    int64_t b_step, bool is_added = false);
