@@ -99,7 +99,7 @@ def judged(texts: list[str], seed: int, timeout_s: float) -> dict[str, list[tupl
 
 
 # scores of a wrong answer, where an answer that cannot be read has a lower one
-WRONG = {"acc": -0.5}
+WRONG = {"acc": -0.5, "environment_reward": 0.0}  # no environment, nothing paid
 
 
 def is_paid(name: str, verdict: Verdict) -> bool:
