@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.commands.tool import COUNT_OR_NONE, NOT_NEGATIVE_NUMBER, run_tool, tool_parser
+from mindrlhf_lite.commands.tool import ADAPTER_HELP, COUNT_OR_NONE, NOT_NEGATIVE_NUMBER, run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.files.text_file import say
 from mindrlhf_lite.observe.compare import Difference, compare, entries_of, read_step, steps_of
@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument(
         "--hf", metavar="MODEL", help="in B's place: Hugging Face folder of the weights before the step"
     )
+    parser.add_argument("--adapter", help=f"with --hf: {ADAPTER_HELP}")
     parser.add_argument(
         "--step", type=COUNT_OR_NONE, help="only this step (default: all that both have; with --hf the first)"
     )
@@ -68,7 +69,7 @@ def _against_hugging_face(args: argparse.Namespace) -> list[Difference]:
     folder = Path(args.first)
     step = args.step or steps_of(folder)[0]
     lines = read_step(folder, step)
-    return list(compare(entries_of(lines), entries_of(hf_lines(args.hf, lines)), step))
+    return list(compare(entries_of(lines), entries_of(hf_lines(args.hf, lines, args.adapter)), step))
 
 
 def report(found: list[Difference], tolerance: float, lists_all: bool) -> int:

@@ -27,7 +27,15 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.commands.tool import COUNT, COUNT_OR_NONE, NOT_NEGATIVE_NUMBER, SEED, run_tool, tool_parser
+from mindrlhf_lite.commands.tool import (
+    ADAPTER_HELP,
+    COUNT,
+    COUNT_OR_NONE,
+    NOT_NEGATIVE_NUMBER,
+    SEED,
+    run_tool,
+    tool_parser,
+)
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.files.text_file import say
 
@@ -45,6 +53,7 @@ def parse_arguments() -> argparse.Namespace:
         "files", nargs="*", metavar="FILE.jsonl", help="answers that are there already, instead of a model"
     )
     parser.add_argument("--model", help="Hugging Face folder")
+    parser.add_argument("--adapter", help=f"with --model: {ADAPTER_HELP}")
     parser.add_argument(
         "--compare",
         nargs=2,
@@ -100,7 +109,7 @@ def evaluate(model: str, args: argparse.Namespace, temperature: float, verifier:
             f"convert the data with a smaller --max_prompt_length"
         )
     reward = RewardFunction([verifier], [1.0], timeout_s=10, trial=trial_of(prompts[0]))
-    folder = load_model_folder(model)
+    folder = load_model_folder(model, args.adapter)
     header.check(folder.tokenizer, model, args.dataset)
     if args.tools and header.template != "plain" and "answers_as=text" not in args.environment_arguments:
         raise UserError(

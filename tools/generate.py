@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.commands.tool import (
+    ADAPTER_HELP,
     COUNT,
     COUNT_OR_NONE,
     NOT_NEGATIVE_NUMBER,
@@ -53,6 +54,7 @@ def parse_arguments() -> argparse.Namespace:
 
     parser = tool_parser(__doc__)
     parser.add_argument("--model", required=True, help="Hugging Face folder")
+    parser.add_argument("--adapter", help=ADAPTER_HELP)
     parser.add_argument("--input", help=".jsonl file of rows")
     parser.add_argument("--output", help=".jsonl file to write")
     parser.add_argument("--chat", action="store_true", help="a conversation in the terminal instead of files")
@@ -110,7 +112,7 @@ def chat(args: argparse.Namespace) -> None:
     if args.input or args.output or args.n != 1 or args.environment:
         raise UserError("--input, --output, --n and --environment do not go with --chat")
     args.environment_arguments = [*args.environment_arguments, "opens=false"] if args.tools else []
-    folder = load_model_folder(args.model)
+    folder = load_model_folder(args.model, args.adapter)
     length, sampling = min(args.max_length, folder.config.max_position_embeddings), sampling_of(args, folder)
     if sampling.max_tokens >= length:
         raise UserError(
@@ -207,7 +209,7 @@ def complete_file(args: argparse.Namespace) -> None:
     from mindrlhf_lite.rollout.native import NativeEngine
     from mindrlhf_lite.types import GenerateRequest
 
-    rows, folder = read_rows(args.input), load_model_folder(args.model)
+    rows, folder = read_rows(args.input), load_model_folder(args.model, args.adapter)
     sampling = sampling_of(args, folder)
     requests = [
         GenerateRequest(

@@ -6,6 +6,7 @@ Output rows: {"token_ids": [...], "logprobs": [...]}, one entry a completion tok
 
 Example:
   python tools/score.py --model examples/quickstart/model --input rows.jsonl --output scored.jsonl
+  python tools/score.py --model Qwen2.5-0.5B --adapter output/hf/adapter --input rows.jsonl --output scored.jsonl
 """
 
 import json
@@ -14,13 +15,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.commands.tool import COUNT, run_tool, tool_parser
+from mindrlhf_lite.commands.tool import ADAPTER_HELP, COUNT, run_tool, tool_parser
 from mindrlhf_lite.files.text_file import say
 
 
 def main() -> None:
     parser = tool_parser(__doc__)
     parser.add_argument("--model", required=True, help="Hugging Face folder")
+    parser.add_argument("--adapter", help=ADAPTER_HELP)
     parser.add_argument("--input", required=True, help=".jsonl file of rows")
     parser.add_argument("--output", required=True, help=".jsonl file to write")
     parser.add_argument("--batch_size", type=COUNT, default=8, help="rows a forward pass (default: 8)")
@@ -29,7 +31,7 @@ def main() -> None:
     from mindrlhf_lite.observe.writers import write_atomically
     from mindrlhf_lite.parallel.mesh import Mesh
 
-    rows, folder = read_rows(args.input), load_model_folder(args.model)
+    rows, folder = read_rows(args.input), load_model_folder(args.model, args.adapter)
     sequences = as_train_sequences(rows, args.input, folder)
     Mesh()
     scored = score_sequences(sequences, folder, args.batch_size)

@@ -47,7 +47,7 @@ def train(model: str, device: str, degrees: tuple[int, int, int], dtype: str, sc
         losses.append(float(sum(told)))
         norms.append(counts.grad_norm)
         with roles.residency.phase("reshard"):
-            roles.resharder.run(roles.residency.source("actor"))
+            roles.move_to_rollout()
     return {"losses": losses, "norms": norms, "is_main": mesh.is_main, **_collectives(mesh)}
 
 

@@ -80,7 +80,7 @@ def measure(config: Config, shape: ModelConfig) -> dict:
     residency.around = measured
 
     with residency.phase("reshard"):
-        roles.resharder.run(residency.source("actor"), is_checked=False)
+        roles.move_to_rollout(is_checked=False)
         roles.rollout.weights_changed()
     with residency.phase("generate"):
         roles.rollout.generate(*prompts_and_sampling(config, shape.vocab_size, mesh.world_size))

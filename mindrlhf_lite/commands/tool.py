@@ -70,6 +70,7 @@ _INT32 = 2**31 - 1
 COUNT = whole_number(1, _INT32)
 COUNT_OR_NONE = whole_number(0, _INT32)  # 0: all, or none
 TOKEN_ID = whole_number(0, _INT32)
+ADAPTER_HELP = "folder of adapters beside the model (peft's, or OUTPUT/hf/adapter); they are merged into it"
 SEED = whole_number(0, 2**63 - 1)
 DIGIT_COUNT = whole_number(1, 4)  # sums of more digits would be too many to shuffle
 POSITIVE_NUMBER = real_number(may_be_least=False)

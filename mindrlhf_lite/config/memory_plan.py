@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from math import lcm, prod
 
+from mindrlhf_lite.config.adapters import sharing_roles, with_adapters
 from mindrlhf_lite.config.communicators import communicator_bytes
-from mindrlhf_lite.config.roles import RoleSpec, following_roles, phases_of_run, scoring_roles
+from mindrlhf_lite.config.roles import BASE, ROLLOUT_BASE, RoleSpec, following_roles, phases_of_run, scoring_roles
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.parallel.dims import Coordinates
@@ -81,13 +82,14 @@ def activation_bytes(
     keeps: str,
     is_fused: bool,
     brought: int = 0,
+    trains_head: bool = True,
 ) -> int:
     """Estimate for the largest micro-batch on the fullest stage.
 
     Args: item: bytes of a number of the compute type; tapes: whether a backward pass follows, for which layers' inputs
     are kept, on the first stage of as many micro-batches as there are stages; keeps: and of each "all" that
     `DecoderLayer.run` returns, "products", or "" nothing; is_fused: whether attention is one kernel; brought: keys
-    that attention brings together in a copy of their own.
+    that attention brings together in a copy of their own; trains_head: whether the head takes gradients.
     """
     tokens, keys, tensor = shapes.streams[-1] // strategy.dims.context, shapes.keys[-1], strategy.dims.tensor
     heads, kv_heads = config.num_attention_heads // tensor, max(1, config.num_key_value_heads // tensor)
@@ -107,7 +109,7 @@ def activation_bytes(
     layer += brought * kv_heads * config.head_dim * (4 * item + FLOAT32_BYTES if tapes else 2 * item)
     chunk = min(_CHUNK_BYTES[device_target], FLOAT32_BYTES * tokens * config.vocab_size // tensor)
     # logits of a chunk, and what is computed of them; the gradient of the head, and a chunk's share in it
-    head = 4 * chunk + FLOAT32_BYTES * 2 * config.vocab_size // tensor * config.hidden_size
+    head = 4 * chunk + trains_head * FLOAT32_BYTES * 2 * config.vocab_size // tensor * config.hidden_size
     if not tapes:
         head = (2 if tensor == 1 else 3) * chunk
     if strategy.dims.context > 1:  # all tokens' keys and values, or last hidden states, and their gradients
@@ -151,13 +153,13 @@ def memory_plan(
     beside = sizes.communicators()
     needs = {
         name: sum(in_phases[group] for group in phase.resident) + activations.get(name, 0) + groups["graphs"]
-        for name, phase in phases_of_run(config, int(offload)).items()
+        for name, phase in phases_of_run(config, int(offload), sizes.sharing).items()
         if not name.startswith(("restore", "save_"))  # less than an update
         and not (name == "save" and not saves_models)
         and name not in unused
         and not (name == "policy" and not config.keeps_frozen_policy)
     }
-    kept = ("actor", "optimizer", *scoring) if sizes.device != "CPU" else ()
+    kept = (*({"actor", BASE} & set(groups)), "optimizer", *scoring) if sizes.device != "CPU" else ()
     return MemoryPlan(
         groups,
         needs,
@@ -185,13 +187,16 @@ class _Sizes:
         self.slots = config.rollout_slots(self.strategies["rollout"].dims.copies)
         self.kv_heads = max(1, shape.num_key_value_heads // self.strategies["rollout"].dims.tensor)
         frozen = tuple(actor.frozen)
-        trained, largest = _numbers(shape, self.strategies["actor"], frozen)
+        self.adapted, self.sharing = with_adapters(config, shape), sharing_roles(config, self.strategies)
+        self.has_adapters, moved = self.adapted.adapters is not None, self.adapted.moved
+        trained, largest = _numbers(moved, self.strategies["actor"], frozen)
         self.largest = FLOAT32_BYTES * largest  # counted whole
         is_shared = actor.enable_parallel_optimizer and dims.copies > 1
         self.gradients = FLOAT32_BYTES * trained
         rows = replace(self.strategies["actor"], splits_data=True)
-        copies = is_shared or config.dtypes("actor")[1] != "float32"  # float32, of the rows that this rank updates
-        own = FLOAT32_BYTES * _numbers(shape, rows, frozen)[0] if is_shared else self.gradients
+        is_rounded = config.dtypes("actor")[1] != "float32" and not self.has_adapters
+        copies = is_shared or is_rounded  # float32, of the rows that this rank updates
+        own = FLOAT32_BYTES * _numbers(moved, rows, frozen)[0] if is_shared else self.gradients
         self.optimizer = (2 + copies) * own
         # with opt_offload its largest part, as the part of which there is one
         bucket = actor.optimizer.opt_offload_bucket_mb << 20
@@ -204,11 +209,21 @@ class _Sizes:
     def _weights(self, role: str) -> int:
         return self._item(role, is_stored=True) * _numbers(self.shape, self.strategies[role])[0]
 
+    def _adapters(self, role: str) -> int:
+        return FLOAT32_BYTES * _numbers(self.adapted.moved, self.strategies[role])[0]
+
     def groups(self) -> dict[str, int]:
         groups = {"actor": self._weights("actor"), "gradients": self.gradients, "optimizer": self.optimizer}
+        if self.has_adapters:
+            groups |= {"actor": self._adapters("actor"), BASE: groups["actor"], ROLLOUT_BASE: 0}
         for role in scoring_roles(self.config):
-            groups[role.name] = role.is_used(self.config) * self._weights(role.name)
+            is_held = role.is_used(self.config) and role.name not in self.sharing
+            groups[role.name] = is_held * self._weights(role.name)
         groups |= {"rollout": self._weights("rollout"), "kv_cache": self._kv_cache()}
+        if self.has_adapters:
+            own, is_shared = groups["rollout"], "rollout" in self.sharing
+            merged = self.config.merges_adapters * own  # counted whole, also what has no adapter
+            groups |= {"rollout": self._adapters("rollout") + merged, ROLLOUT_BASE: 0 if is_shared else own}
         if self.config.engine_copies_weights:
             groups["engine_weights"] = groups["rollout"]
         graphs = _GRAPH_BYTES * num_graphs(self.config, self.trained, self.scored)
@@ -272,7 +287,8 @@ class _Sizes:
         item, strategy = self._item(role), self.strategies[role]
         fused = self.config.has_fused_kernels(role) and self.shape.head_dim % HEAD_MULTIPLE == 0
         brought = self._brought(shapes, fused) // strategy.dims.context
-        return activation_bytes(self.shape, strategy, shapes, self.device, item, tapes, keeps, fused, brought)
+        arguments = (self.shape, strategy, shapes, self.device, item, tapes, keeps, fused, brought)
+        return activation_bytes(*arguments, trains_head=not self.has_adapters)
 
     def _brought(self, shapes: StreamShapes, is_fused: bool) -> int:
         """Keys that attention over the largest micro-batch copies; on CPU they count as activations."""

@@ -8,7 +8,7 @@ sequences in it; roles/build.py makes those from the row alone. Of a role that i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +76,8 @@ ROLLOUT = RoleSpec(
     "rollout", "generate_config", {"generate": Access.READS, "reshard": Access.FILLS}, starts_from_actor=True
 )
 ROLES = (ACTOR, REFERENCE, ROLLOUT)
+# groups of frozen weights beside adapters: those that the actor holds, and the rollout's where it holds others
+BASE, ROLLOUT_BASE = "base", "rollout_base"
 
 
 def scoring_roles(config: Config) -> list[RoleSpec]:
@@ -87,11 +89,11 @@ def following_roles(config: Config) -> list[RoleSpec]:
     return [role for role in config.roles if role.follows_actor(config)]
 
 
-def phases_of_run(config: Config, optimizer_parts: int = 0) -> dict[str, Phase]:
+def phases_of_run(config: Config, optimizer_parts: int = 0, sharing: Collection[str] = frozenset()) -> dict[str, Phase]:
     """Which groups each phase of a step has in memory, in the order of a step.
 
     Args: optimizer_parts: 0: the optimizer's state is in memory for the whole update; else in so many parts, after the
-    backward passes.
+    backward passes; sharing: roles that use the frozen weights beside the actor's adapters as their own.
     """
     uses: dict[str, dict[str, Access]] = {role.name: dict(role.phases) for role in config.roles}
     uses |= {"gradients": {"update": Access.CHANGES}, "kv_cache": {"generate": Access.FILLS}}
@@ -105,6 +107,8 @@ def phases_of_run(config: Config, optimizer_parts: int = 0) -> dict[str, Phase]:
     if config.engine_copies_weights:  # the rollout model is there to be resharded into only
         uses["engine_weights"] = uses["rollout"]
         uses["rollout"] = {"reshard": Access.FILLS}
+    if config.actor_config.lora.rank:
+        _use_base(config, uses, sharing)
     if not optimizer_parts:
         uses["optimizer"] = {"update": Access.CHANGES, "save": Access.READS, "restore": Access.CHANGES}
     parts = _use_parts(uses, optimizer_parts)
@@ -112,6 +116,15 @@ def phases_of_run(config: Config, optimizer_parts: int = 0) -> dict[str, Phase]:
     sync = [role.sync_phase for role in moving]
     order = ("generate", *scoring, "policy", "update", *parts, "reshard", *sync, "save", "restore")
     return {name: phase_of(name, uses) for name in order}
+
+
+def _use_base(config: Config, uses: dict[str, dict[str, Access]], sharing: Collection[str]) -> None:
+    """Adds the frozen weights beside adapters, of the actor and, where they lie otherwise, of the rollout."""
+    phases = ("generate", "reshard") if config.merges_adapters else ("generate",)
+    uses[BASE] = dict.fromkeys(("policy", "update", "save"), Access.READS)
+    uses[BASE] |= {role.name: Access.READS for role in scoring_roles(config) if role.name in sharing}
+    rollouts = uses.setdefault(BASE if ROLLOUT.name in sharing else ROLLOUT_BASE, {})
+    rollouts |= dict.fromkeys(phases, Access.READS)
 
 
 def _use_parts(uses: dict[str, dict[str, Access]], optimizer_parts: int) -> list[str]:

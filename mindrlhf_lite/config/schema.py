@@ -112,6 +112,12 @@ class Config:
         return self.context.device_target == "Ascend" and bool(self.generate_config.use_vllm)
 
     @property
+    def merges_adapters(self) -> bool:
+        """Whether the rollout model has merged weights of its own, not adapters."""
+        lora, is_vllm = self.actor_config.lora, self.generate_config.use_vllm > 0
+        return lora.rank > 0 and (lora.rollout == "merge" or (lora.rollout == "auto" and is_vllm))
+
+    @property
     def tokenizer_dir(self) -> str:
         return self.rl_config.tokenizer_dir or self.actor_config.load
 

@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from operator import attrgetter
 
 from mindrlhf_lite.algorithms.names import WITHOUT_GROUP
+from mindrlhf_lite.config.adapters import lora_problems
 from mindrlhf_lite.config.environment_settings import environment_problems
 from mindrlhf_lite.config.file_checks import file_problems
 from mindrlhf_lite.config.load import known_keys
@@ -36,6 +37,7 @@ def find_problems(config: Config, world_size: int, is_plan: bool = False, needs_
         *_parallel(config, world_size),
         *_layouts(config, world_size),
         *_frozen(config),
+        *lora_problems(config),
     ]
     rewards = [*_rewards(config), *environment_problems(config)] if needs_prompts else []
     return [*problems, *rewards, *([] if is_plan else file_problems(config, needs_prompts))]

@@ -87,8 +87,8 @@ class AdamW:
             (mesh.at.data * w.shape[0] // degree, (mesh.at.data + 1) * w.shape[0] // degree) if cut else (0, w.shape[0])
             for w, cut in zip(self.weights, self._is_cut)
         )
-        self._precision, self._round = model.precision, Round(model.precision)
-        self._has_masters, self._decays = model.precision.param != "float32", decays_of(model)
+        self._precision, self._round = model.trained_precision, Round(model.trained_precision)
+        self._has_masters, self._decays = self._precision.param != "float32", decays_of(model)
         self._allocate(on_host=part_bytes > 0)
         per_row = 3 if self._has_masters or degree > 1 else 2
         state = [per_row * moment.size for moment in self.first_moment]

@@ -15,6 +15,7 @@ from mindrlhf_lite.parallel.collectives import SumOverAxis
 from mindrlhf_lite.parallel.compiled import CompiledCell
 from mindrlhf_lite.parallel.layout import EMBEDDING, HEAD
 from mindrlhf_lite.parallel.mesh import Axis
+from mindrlhf_lite.shapes.adapters import DOWN, is_adapter
 from mindrlhf_lite.shapes.parameters import parameter_specs
 
 
@@ -25,7 +26,9 @@ class GradientSums:
     """
 
     over_kv_replicas: tuple[int, ...]  # key and value heads that several tensor ranks hold
-    over_tensor: tuple[int, ...]  # norm gains of which every tensor rank has a part of the gradient
+    over_tensor: tuple[
+        int, ...
+    ]  # norm gains and halves of adapters of which every tensor rank has a part of the gradient
     over_ends: tuple[int, ...]  # a tied embedding: looked up on the first stage, head on the last
     counts: tuple[bool, ...]  # every number of the model counts on exactly one rank of a replica
 
@@ -34,13 +37,22 @@ class GradientSums:
         mesh, specs = model.mesh, {spec.name: spec for spec in parameter_specs(model.config)}
         names, is_tied = [buffer.name for buffer in model.trained_buffers], model.config.tie_word_embeddings
         copies = max(1, mesh.dims.tensor // model.config.num_key_value_heads)
-        kv = tuple(i for i, name in enumerate(names) if mesh.kv_replicas and (".k_proj." in name or ".v_proj." in name))
-        # every tensor rank has seen its own heads only, or its own tokens
+        kv = tuple(
+            i
+            for i, name in enumerate(names)
+            if mesh.kv_replicas and (".k_proj." in name or ".v_proj." in name) and f".{DOWN}." not in name
+        )
+        # every tensor rank has seen its own heads only, or columns, or its own tokens
         norms = tuple(
             i
             for i, name in enumerate(names)
             if mesh.tensor
-            and (".q_norm." in name or ".k_norm." in name or (model.is_sequence_split and "norm." in name))
+            and (
+                ".q_norm." in name
+                or ".k_norm." in name
+                or (model.is_sequence_split and "norm." in name)
+                or (is_adapter(name) and specs[name].tensor_dim is None)
+            )
         )
         ends = tuple(i for i, name in enumerate(names) if is_tied and mesh.ends and name in (EMBEDDING, HEAD))
 

@@ -90,9 +90,9 @@ class GroupedQueryAttention(Block):
     def _products(self, x: Tensor, weights: tuple) -> tuple[Tensor, Tensor, Tensor]:
         normed = self.normed(x, weights)
         return (
-            self.product(normed, weights[self.q]),
-            self.product(normed, weights[self.k]),
-            self.product(normed, weights[self.v]),
+            self.product(normed, weights, self.q),
+            self.product(normed, weights, self.k),
+            self.product(normed, weights, self.v),
         )
 
     def _turned(
@@ -116,7 +116,7 @@ class GroupedQueryAttention(Block):
 
     def added(self, attended: Tensor, weights: tuple) -> Tensor:
         """What attention adds to the residual stream [tokens, H]. Args: attended [tokens, heads * D]."""
-        return self.low(self.leave(self.product(attended, weights[self.o])))
+        return self.low(self.leave(self.product(attended, weights, self.o)))
 
     def run(
         self, x: Tensor, weights: tuple, inputs: tuple, products: tuple, results: tuple

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from mindspore import Tensor, nn
 
+from mindrlhf_lite.models.adapted_product import AdaptedProduct
 from mindrlhf_lite.models.kernels import kernels_of
 from mindrlhf_lite.models.packed_attention import Known
 from mindrlhf_lite.models.precision import Precision, to_compute, weight_to_compute
@@ -41,7 +42,8 @@ class Block(nn.Cell):
         self.enter = enter_tensor_parallel(mesh.tensor, is_sequence_split)
         self.leave = leave_tensor_parallel(mesh.tensor, is_sequence_split)
         self.kernels = kernels_of(precision, config.head_dim)
-        self.product, self.known = self.kernels.product(precision, is_trained), Known()
+        product = self.kernels.product(precision, is_trained and config.adapters is None)
+        self.product, self.known = AdaptedProduct(product, config.adapters, places, precision), Known()
         self.normalise, self.input_norm = (
             self.kernels.norm(precision, config.rms_norm_eps),
             places[self.input_norm_name],

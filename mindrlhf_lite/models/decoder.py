@@ -34,8 +34,17 @@ from mindrlhf_lite.parallel.collectives import (
 )
 from mindrlhf_lite.parallel.layout import EMBEDDING, FINAL_NORM, HEAD, Buffer, Strategy, buffers_at
 from mindrlhf_lite.parallel.mesh import ALONE, RoleMesh
+from mindrlhf_lite.shapes.adapters import is_adapter
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import parameter_specs
+
+
+def _parameter(
+    buffer: Buffer, weights: Mapping[str, np.ndarray] | None, precision: Precision, trained: set[str]
+) -> Parameter:
+    stored = FLOAT32 if is_adapter(buffer.name) else precision
+    values = zeros(buffer.shape, stored.storage) if weights is None else stored.stored(weights[buffer.name])
+    return Parameter(values, name=buffer.name, requires_grad=buffer.name in trained)
 
 
 class Decoder(nn.Cell):
@@ -53,6 +62,7 @@ class Decoder(nn.Cell):
         is_sequence_split: whether the residual stream's tokens are split over the tensor axis (sequence parallelism).
         precision: what it computes in, and stores.
         frozen: names of parameters that are not trained, where the others are; * stands for any text.
+        shared: parameters of another model that this one uses as its own, by buffer name.
     """
 
     def __init__(
@@ -66,6 +76,7 @@ class Decoder(nn.Cell):
         is_sequence_split: bool = False,
         precision: Precision = FLOAT32,
         frozen: Sequence[str] = (),
+        shared: Mapping[str, Parameter] | None = None,
     ):
         super().__init__(auto_prefix=False)
         precision = without_absent_kernels(precision, config)
@@ -82,11 +93,7 @@ class Decoder(nn.Cell):
         trained |= {HEAD} if config.tie_word_embeddings and EMBEDDING in trained else set()  # a copy, on the last stage
         # a copy: a Tensor may share numpy's memory, and two roles must not share weights by accident
         by_name = {
-            b.name: Parameter(
-                zeros(b.shape, precision.storage) if weights is None else precision.stored(weights[b.name]),
-                name=b.name,
-                requires_grad=b.name in trained,
-            )
+            b.name: shared[b.name] if shared and b.name in shared else _parameter(b, weights, precision, trained)
             for b in self.buffers
         }
         own_layers = self.strategy.layers_of_stage(config.num_hidden_layers)[mesh.at.stage]
@@ -104,6 +111,11 @@ class Decoder(nn.Cell):
         self._build_ends(by_name, mesh)
         self.rotary, self.scale = rotary_tables(config, max_length), np.float32(config.head_dim**-0.5)
         self._build_tables(*self.rotary)
+
+    @property
+    def trained_precision(self) -> Precision:
+        """Of the parameters that are trained and moved: adapters are stored and changed in float32."""
+        return self.precision if self.config.adapters is None else FLOAT32
 
     def _build_tables(self, cos: np.ndarray, sin: np.ndarray) -> None:
         self.cos, self.sin, self.scaled_cos, self.scaled_sin = (

@@ -29,7 +29,8 @@ def model_fingerprint(folder: str | Path) -> str:
     """
     config = ModelConfig.from_dir(folder)
     reader = WeightReader(folder, config)
-    digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
+    shape = {name: value for name, value in asdict(config).items() if name != "adapters"}
+    digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode())
     for spec in sorted(parameter_specs(config), key=lambda spec: spec.name):
         digest.update(f"{spec.name} {spec.shape}".encode())
         for first, last in _rows(spec.shape):

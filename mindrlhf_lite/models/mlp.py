@@ -37,10 +37,10 @@ class GatedMlp(Block):
         Returns: (what is added to the stream [tokens, H], its products).
         """
         normed = self.normed(x, weights)
-        gate, up = self.product(normed, weights[self.gate]), self.product(normed, weights[self.up])
+        gate, up = self.product(normed, weights, self.gate), self.product(normed, weights, self.up)
         if len(products) > 0:
             gate, up = self.known(gate, products[0]), self.known(up, products[1])
-        added = self.leave(self.product(self.gated(gate, up), weights[self.down]))
+        added = self.leave(self.product(self.gated(gate, up), weights, self.down))
         return self.low(added), (gate, up)
 
 

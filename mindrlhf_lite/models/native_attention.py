@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from mindspore import Parameter, Tensor
 
+from mindrlhf_lite.models.adapted_product import adapters_at
 from mindrlhf_lite.models.attention import GroupedQueryAttention
 from mindrlhf_lite.models.precision import Precision
 from mindrlhf_lite.native import operators, step_operators
+from mindrlhf_lite.native.layer_operators import ABSENT
 from mindrlhf_lite.parallel.mesh import RoleMesh
 from mindrlhf_lite.shapes.model_config import ModelConfig
 
@@ -65,7 +67,9 @@ class NativeAttention(GroupedQueryAttention):
             operators.KnownAttention(self.head_dim),
         )
         self.is_split = mesh.tensor is not None  # the stream is added after the ranks' sum
-        self.decode = step_operators.AttentionStep(config.rms_norm_eps, self.head_dim**-0.5, not self.is_split)
+        self.decode = step_operators.AttentionStep(
+            config.rms_norm_eps, self.head_dim**-0.5, not self.is_split, self.product.scale
+        )
 
     def inputs_of(
         self,
@@ -113,8 +117,9 @@ class NativeAttention(GroupedQueryAttention):
         places = (self.q, self.k, self.v, self.o, self.q_bias, self.k_bias, self.v_bias, self.q_norm, self.k_norm)
         own: tuple = ()
         for place in places:
-            own += (self.decode.absent if place is None else weights[place],)
-        found = self.decode(x, weights[self.input_norm], own, tables, positions, keys, values)
+            own += (ABSENT if place is None else weights[place],)
+        adapters = adapters_at(self.product.pairs, weights, places[:4])
+        found = self.decode(x, weights[self.input_norm], own, tables, positions, keys, values, adapters)
         return x + self.leave(found) if self.is_split else found
 
     def _attended(

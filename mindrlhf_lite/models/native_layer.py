@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from mindspore import Parameter, Tensor
 
+from mindrlhf_lite.models.adapted_product import adapters_at
 from mindrlhf_lite.models.decoder_layer import DecoderLayer
 from mindrlhf_lite.models.precision import Precision
 from mindrlhf_lite.native import layer_operators
@@ -36,8 +37,9 @@ class NativeLayer(DecoderLayer):
         has_norms = attention.q_norm is not None
         self.count = 5 if has_norms else 3  # of the attention block's products
         self.num_products = self.count + 3
-        self.enter = layer_operators.AttentionIn(eps, attention.head_dim**-0.5, has_norms)
-        self.leave, self.gated = layer_operators.AttentionOut(), layer_operators.GatedMlp(eps)
+        self.pairs, scale = attention.product.pairs, attention.product.scale
+        self.enter = layer_operators.AttentionIn(eps, attention.head_dim**-0.5, has_norms, scale)
+        self.leave, self.gated = layer_operators.AttentionOut(scale), layer_operators.GatedMlp(eps, scale)
         self.scatter_keys, self.scatter_values = scatter_tokens(mesh.context), scatter_tokens(mesh.context)
         self.of_attention = (attention.q, attention.k, attention.v)
         self.biases = (attention.q_bias, attention.k_bias, attention.v_bias)
@@ -57,13 +59,15 @@ class NativeLayer(DecoderLayer):
 
     def _products(self, x: Tensor, weights: tuple, inputs: tuple) -> tuple:
         parts = (self._chosen(weights, self.of_attention), self._chosen(weights, self.biases))
-        return self.enter(x, weights[self.attention.input_norm], *parts, self._chosen(weights, self.norms), inputs[:2])
+        norms, adapters = self._chosen(weights, self.norms), adapters_at(self.pairs, weights, self.of_attention)
+        return self.enter(x, weights[self.attention.input_norm], *parts, norms, inputs[:2], adapters)
 
     def run(self, x: Tensor, weights: tuple, inputs: tuple, known: tuple = ()) -> tuple[Tensor, tuple]:
         """As of `DecoderLayer.run`."""
         known = self._kept(x, weights, inputs, known)
         between, gate, up = known[self.count : self.num_products]
-        return self.gated.out(gate, up, weights[self.mlp.down], between), known
+        adapter = adapters_at(self.pairs, weights, (self.mlp.down,))
+        return self.gated.out(gate, up, weights[self.mlp.down], between, adapter), known
 
     def _kept(self, x: Tensor, weights: tuple, inputs: tuple, kept: tuple) -> tuple:
         """All that a forward pass keeps; what is not in `kept` runs."""
@@ -74,8 +78,9 @@ class NativeLayer(DecoderLayer):
         attention, mlp = self.attention, self.mlp
         products = self._products(x, weights, inputs)
         results = self._attended(products, inputs)
-        between = self.leave(results[0], weights[attention.o], x)
-        gated = self.gated(between, weights[mlp.input_norm], weights[mlp.gate], weights[mlp.up])
+        between = self.leave(results[0], weights[attention.o], x, adapters_at(self.pairs, weights, (attention.o,)))
+        adapters = adapters_at(self.pairs, weights, (mlp.gate, mlp.up))
+        gated = self.gated(between, weights[mlp.input_norm], weights[mlp.gate], weights[mlp.up], adapters)
         return (*products, between, *gated, *results)
 
     def backward(self, x: Tensor, weights: tuple, inputs: tuple, kept: tuple, gradient: Tensor, sums: tuple) -> Tensor:
@@ -88,8 +93,17 @@ class NativeLayer(DecoderLayer):
         between, gate, up, attended, log_sums = kept[count:]
         mlp_sums = self._chosen(sums, (mlp.input_norm, *self.of_mlp))
         of_mlp = self._chosen(weights, self.of_mlp)
-        of_between = self.gated.gradient(between, weights[mlp.input_norm], of_mlp, (gate, up), gradient, mlp_sums)
-        of_attended = self.leave.gradient(of_between, attended, weights[attention.o], sums[attention.o])
+        of_between = self.gated.gradient(
+            between,
+            weights[mlp.input_norm],
+            of_mlp,
+            (gate, up),
+            gradient,
+            mlp_sums,
+            *self._both(weights, sums, self.of_mlp),
+        )
+        of_o = self._both(weights, sums, (attention.o,))
+        of_attended = self.leave.gradient(of_between, attended, weights[attention.o], sums[attention.o], *of_o)
         keys, values = attention.gather_keys(kept[1]), attention.gather_values(kept[2])
         of_q, of_k, of_v = attention.attend_known.gradient(
             kept[0], keys, values, inputs[4], attended, log_sums, of_attended
@@ -106,4 +120,9 @@ class NativeLayer(DecoderLayer):
             gradients,
             of_between,
             own_sums,
+            *self._both(weights, sums, self.of_attention),
         )
+
+    def _both(self, weights: tuple, sums: tuple, places: tuple) -> tuple[tuple, tuple]:
+        """Adapters at `places`, and their sums."""
+        return adapters_at(self.pairs, weights, places), adapters_at(self.pairs, sums, places)

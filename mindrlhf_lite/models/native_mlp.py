@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from mindspore import Tensor
 
+from mindrlhf_lite.models.adapted_product import adapters_at
 from mindrlhf_lite.models.mlp import GatedMlp
 from mindrlhf_lite.models.precision import Precision
 from mindrlhf_lite.native import step_operators
@@ -27,11 +28,13 @@ class NativeGatedMlp(GatedMlp):
     ):
         super().__init__(config, places, mesh, is_sequence_split, precision, is_trained)
         self.is_split = mesh.tensor is not None  # the stream is added after the ranks' sum
-        self.decode = step_operators.MlpStep(config.rms_norm_eps, not self.is_split)
+        self.decode = step_operators.MlpStep(config.rms_norm_eps, not self.is_split, self.product.scale)
 
     def step(self, x: Tensor, weights: tuple) -> Tensor:
         """The residual stream of every slot's newest token as columns [H, slots] -> after this block."""
-        found = self.decode(x, weights[self.input_norm], weights[self.gate], weights[self.up], weights[self.down])
+        places = (self.gate, self.up, self.down)
+        own = (weights[self.gate], weights[self.up], weights[self.down])
+        found = self.decode(x, weights[self.input_norm], *own, adapters_at(self.product.pairs, weights, places))
         return x + self.leave(found) if self.is_split else found
 
 

@@ -8,6 +8,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+from mindrlhf_lite.native.layer_operators import PLAIN
 from mindrlhf_lite.native.operators import constant, floats, like_first, operator
 
 
@@ -25,12 +26,13 @@ class Columns(nn.Cell):
 class AttentionStep(nn.Cell):
     """The attention block over the newest token of every slot, by grouped queries over caches.
 
-    Args: adds_stream: whether what is returned is the stream after the block, or only what the block adds.
+    Args: adds_stream: whether what is returned is the stream after the block, or only what the block adds; of_adapters:
+    what adapters are multiplied by.
     """
 
-    def __init__(self, eps: float, scale: float, adds_stream: bool):
+    def __init__(self, eps: float, scale: float, adds_stream: bool, of_adapters: float = 0.0):
         super().__init__(auto_prefix=False)
-        self.numbers, self.absent = constant(eps, scale, adds_stream), constant(0)
+        self.numbers = constant(eps, scale, adds_stream, of_adapters)
         self.run = operator("attention_step", like_first)
 
     def construct(
@@ -42,23 +44,27 @@ class AttentionStep(nn.Cell):
         positions: Tensor,
         keys: Parameter,
         values: Parameter,
+        adapters: tuple = PLAIN * 4,
     ) -> Tensor:
-        """Args: x: columns [H, slots]; weights: q, k, v, o, their biases (but o's), norms of q and k, or `absent`;
-        tables: (cos, sin) as columns [D, slots]; positions int32 [B]; keys, values: [B * kv_heads * S, D].
+        """Args: x: columns [H, slots]; weights: q, k, v, o, their biases (but o's), norms of q and k, or `ABSENT`;
+        tables: (cos, sin) as columns [D, slots]; positions int32 [B]; keys, values: [B * kv_heads * S, D]; adapters of
+        q, k, v, o.
         """
-        return self.run(x, norm, *weights, *tables, positions, keys, values, self.numbers)
+        return self.run(x, norm, *weights, *tables, positions, keys, values, self.numbers, *adapters)
 
 
 class MlpStep(nn.Cell):
     """The gated MLP block over the newest token of every slot; args as of `AttentionStep`."""
 
-    def __init__(self, eps: float, adds_stream: bool):
+    def __init__(self, eps: float, adds_stream: bool, of_adapters: float = 0.0):
         super().__init__(auto_prefix=False)
-        self.numbers = constant(eps, adds_stream)
+        self.numbers = constant(eps, adds_stream, of_adapters)
         self.run = operator("mlp_step", like_first)
 
-    def construct(self, x: Tensor, norm: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
-        return self.run(x, norm, gate, up, down, self.numbers)
+    def construct(
+        self, x: Tensor, norm: Tensor, gate: Tensor, up: Tensor, down: Tensor, adapters: tuple = PLAIN * 3
+    ) -> Tensor:
+        return self.run(x, norm, gate, up, down, self.numbers, *adapters)
 
 
 class HeadStep(nn.Cell):

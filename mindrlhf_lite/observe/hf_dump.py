@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.models.hf_weights import WeightReader
+from mindrlhf_lite.models.peft_folder import MergedReader, PeftFolder
 from mindrlhf_lite.observe.dump import ACTIVATION, KEY_DATA, LOGPROBS, WEIGHT, statistics
+from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.shapes.parameters import parameter_specs
 
 
-def hf_lines(folder: str, lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def hf_lines(folder: str, lines: Sequence[Mapping[str, Any]], adapter: str | None = None) -> list[dict[str, Any]]:
     """Weights of the model in `folder`, its activations at the places that predict the completions of `lines`, and
-    their logprobs, in float32.
+    their logprobs, in float32. Args: adapter: folder of adapters beside it.
 
     Raises:
         ValueError: torch is not installed, or the lines hold no completions.
@@ -38,6 +42,9 @@ def hf_lines(folder: str, lines: Sequence[Mapping[str, Any]]) -> list[dict[str, 
 
     for name, tensor in model.named_parameters():
         add(WEIGHT, name, "", tensor.detach().numpy(), box=[[0, extent] for extent in tensor.shape])
+    if adapter is not None:
+        for name, values in _adapters_merged_into(folder, adapter, add).items():
+            model.get_parameter(name).data.copy_(torch.from_numpy(values))
     outputs: dict[str, torch.Tensor] = {}
 
     def keep(name: str) -> Any:
@@ -59,3 +66,16 @@ def hf_lines(folder: str, lines: Sequence[Mapping[str, Any]]) -> list[dict[str, 
             add(ACTIVATION, name, line["part"], rows, box=[0, len(rows)])
         add(KEY_DATA, LOGPROBS, line["part"], logprobs)
     return found
+
+
+def _adapters_merged_into(folder: str, adapter: str, add: Any) -> dict[str, np.ndarray]:
+    """The weights that adapters change, whole, by name; the adapters themselves become lines."""
+    config = ModelConfig.from_dir(folder)
+    adapters, base = PeftFolder(adapter, config), WeightReader(folder, config)
+    adapters.check_base(folder)
+    for spec in parameter_specs(adapters.shape.moved):
+        box = tuple((0, extent) for extent in spec.shape)
+        add(WEIGHT, spec.name, "", adapters.read(spec.name, box), box=[list(each) for each in box])
+    reader = MergedReader(base.read, adapters.read, adapters.shape)
+    names = {spec.name: spec.shape for spec in parameter_specs(config)}
+    return {name: reader.read(name, tuple((0, extent) for extent in names[name])) for name in reader.names}

@@ -8,7 +8,7 @@ tensor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -222,7 +222,8 @@ def buffers_at(config: ModelConfig, strategy: Strategy, at: Coordinates) -> list
 
     specs = parameter_specs(config)
     buffers = [_buffer(spec, strategy, at) for spec in specs if is_here(spec)]
-    if config.tie_word_embeddings and at.stage == last and last > 0:
+    has_ends = specs[0].name == EMBEDDING  # else a table of adapters alone
+    if config.tie_word_embeddings and has_ends and at.stage == last and last > 0:
         copy = _buffer(specs[0], strategy, at)
         buffers.append(Buffer(HEAD, copy.shape, copy.parts))
     return _fuse(buffers) if strategy.is_fused else buffers
@@ -242,14 +243,33 @@ def part_view(array: np.ndarray, part: Part) -> np.ndarray:
     return array[(rows_of(part), *(slice(0, stop - start) for start, stop in part.box[1:]))]
 
 
+def fill_buffer(buffer: Buffer, read: Callable[[str, Box], np.ndarray]) -> np.ndarray:
+    """A float32 array; `read(tensor, box)` gives the values of a box. Padding rows are zero."""
+    array = np.zeros(buffer.shape, np.float32)
+    for part in buffer.parts:
+        part_view(array, part)[...] = read(part.tensor, part.box)
+    return array
+
+
 def fill_buffers(buffers: Sequence[Buffer], read: Callable[[str, Box], np.ndarray]) -> dict[str, np.ndarray]:
-    """float32 arrays by buffer name; `read(tensor, box)` gives the values of a box. Padding rows are zero."""
-    arrays = {}
-    for buffer in buffers:
-        array = arrays[buffer.name] = np.zeros(buffer.shape, np.float32)
-        for part in buffer.parts:
-            part_view(array, part)[...] = read(part.tensor, part.box)
-    return arrays
+    """Arrays of `fill_buffer` by buffer name."""
+    return {buffer.name: fill_buffer(buffer, read) for buffer in buffers}
+
+
+class BuffersToFill(Mapping[str, np.ndarray]):
+    """`fill_buffers`, each array made when it is asked for and kept by nobody: a large model is not in memory twice."""
+
+    def __init__(self, buffers: Sequence[Buffer], read: Callable[[str, Box], np.ndarray]):
+        self._buffers, self._read = {buffer.name: buffer for buffer in buffers}, read
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return fill_buffer(self._buffers[name], self._read)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._buffers)
+
+    def __len__(self) -> int:
+        return len(self._buffers)
 
 
 def box_reader(tensors: dict[str, np.ndarray]) -> Callable[[str, Box], np.ndarray]:

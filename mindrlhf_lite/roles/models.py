@@ -10,7 +10,8 @@ import numpy as np
 
 from mindrlhf_lite.learner.trained_model import TrainedModel
 from mindrlhf_lite.parallel.mesh import RoleMesh
-from mindrlhf_lite.reshard.executor import Resharder
+from mindrlhf_lite.reshard.executor import Moved, Resharder
+from mindrlhf_lite.roles.merging import MergedWeights
 from mindrlhf_lite.rollout.protocol import RolloutEngine
 from mindrlhf_lite.scoring.scorer import LogprobScorer
 from mindrlhf_lite.shapes.model_config import ModelConfig
@@ -20,8 +21,8 @@ from mindrlhf_lite.swap.residency import Residency
 
 @dataclass
 class TrainedRoles:
-    """The models of this rank that an update needs. `policy` scores with the actor's own weights; `scorers`: the frozen
-    roles that score sequences, by name.
+    """The models of this rank that an update needs. `model_config`: of the actor, with its adapters; `policy` scores
+    with the actor's own weights; `scorers`: the frozen roles that score sequences, by name.
     """
 
     model_config: ModelConfig
@@ -74,3 +75,11 @@ class Roles(TrainedRoles):
     resharder: Resharder  # from the actor to the rollout engine
     followers: dict[str, Resharder]  # from the actor to the roles that follow it, by name
     reshard_bound_bytes: int  # least that all ranks together must receive
+    merged: MergedWeights | None  # of the rollout, where it has no adapters beside its weights
+
+    def move_to_rollout(self, is_checked: bool = True) -> Moved:
+        """What was trained, into the rollout engine's weights; every rank calls it, in the phase "reshard"."""
+        moved = self.resharder.run(self.residency.source("actor"), is_checked)
+        if self.merged is not None:
+            self.merged.write()
+        return moved

@@ -7,12 +7,13 @@ What sets the architectures apart is data here (`ARCHITECTURES`, `RopeScaling`).
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from mindrlhf_lite.errors import UserError, short_repr
 from mindrlhf_lite.files.json_file import read_json
+from mindrlhf_lite.shapes.adapters import Adapters
 from mindrlhf_lite.shapes.token_ids import check_token_ids
 
 
@@ -77,10 +78,21 @@ class ModelConfig:
     tie_word_embeddings: bool = True
     model_type: str = "qwen2"
     rope_scaling: RopeScaling | None = None
+    adapters: Adapters | None = None  # in no config.json
 
     @property
     def architecture(self) -> Architecture:
         return ARCHITECTURES[self.model_type]
+
+    @property
+    def base(self) -> ModelConfig:
+        """Without adapters."""
+        return replace(self, adapters=None)
+
+    @property
+    def moved(self) -> ModelConfig:
+        """What of the model is trained, moved between roles and saved: where it has adapters, those alone."""
+        return replace(self, adapters=replace(self.adapters, is_alone=True)) if self.adapters else self
 
     def blocks_of(self, layer: int) -> tuple[str, str]:
         """The kinds of attention and MLP of a decoder layer: keys of shapes.layer_blocks.BLOCKS."""
@@ -162,6 +174,7 @@ class ModelConfig:
                 tie_word_embeddings=bool(values.get("tie_word_embeddings", False)),
                 model_type=model_type,
                 rope_scaling=_rope_scaling(rope or {}, source),
+                adapters=None,
             )
         except UserError as error:
             raise UserError(f"{source}: {error}") from None
@@ -185,7 +198,8 @@ class ModelConfig:
         """
         if pad_token_id is not None and pad_token_id >= self.vocab_size:
             pad_token_id = None
-        values = asdict(self)
+        values = asdict(self.base)
+        del values["adapters"]
         values["rope_scaling"] = {"rope_type": "llama3", **asdict(self.rope_scaling)} if self.rope_scaling else None
         values.update(
             architectures=[self.architecture.class_name],

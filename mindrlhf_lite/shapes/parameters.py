@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
+from mindrlhf_lite.shapes.adapters import DOWN, UP, Adapters, adapter_name
 from mindrlhf_lite.shapes.layer_blocks import BLOCKS
 from mindrlhf_lite.shapes.model_config import ModelConfig
 
@@ -40,8 +41,11 @@ class ParameterSpec:
 def parameter_specs(config: ModelConfig, frozen: Sequence[str] = ()) -> list[ParameterSpec]:
     """All parameters of `config`'s decoder, in forward order.
 
-    Args: frozen: names of those that are not trained; * stands for any text.
+    Args: frozen: names of those that are not trained; * stands for any text. Beside adapters all others are frozen.
     """
+    if config.adapters is not None:
+        specs = _with_adapters(parameter_specs(config.base, ("*",)), config.adapters)
+        return [spec for spec in specs if spec.is_trained or not config.adapters.is_alone]
     hidden = config.hidden_size
     specs = [ParameterSpec("model.embed_tokens.weight", (config.vocab_size, hidden), 0, None, True)]
     for layer in range(config.num_hidden_layers):
@@ -55,6 +59,23 @@ def parameter_specs(config: ModelConfig, frozen: Sequence[str] = ()) -> list[Par
         specs.append(ParameterSpec("lm_head.weight", (config.vocab_size, hidden), 0, None, True))
     is_frozen = [any(fnmatchcase(spec.name, pattern) for pattern in frozen) for spec in specs]
     return [replace(spec, is_trained=False) if frozen else spec for spec, frozen in zip(specs, is_frozen, strict=True)]
+
+
+def _with_adapters(specs: list[ParameterSpec], adapters: Adapters) -> list[ParameterSpec]:
+    """Each adapted linear's A and B after its weight. A has the columns of its rank, B the rows."""
+    found = []
+    for spec in specs:
+        found.append(spec)
+        if spec.layer is None or spec.name.split(".")[-2] not in adapters.targets or len(spec.shape) != 2:
+            continue
+        rows, columns = spec.shape
+        of_rows, of_columns = ((0, spec.units), (None, 1)) if spec.tensor_dim == 0 else ((None, 1), (1, spec.units))
+        for part, shape, (dim, units) in (
+            (DOWN, (adapters.rank, columns), of_columns),
+            (UP, (rows, adapters.rank), of_rows),
+        ):
+            found.append(ParameterSpec(adapter_name(spec.name, part), shape, dim, spec.layer, True, units))
+    return found
 
 
 def count_parameters(config: ModelConfig) -> int:

@@ -95,4 +95,5 @@ class Ending:
         run = self._run
         folder, dtype = Path(run.config.rl_config.output_dir) / name, run.config.rl_config.save_hf_dtype
         max_weight = run.config.monitor_config.health.max_weight
-        Export(run.roles, run.mesh, run.tokenizer, run.persistence.end_token_ids, dtype, max_weight).run(folder)
+        base = run.config.actor_config.load
+        Export(run.roles, run.mesh, run.tokenizer, run.persistence.end_token_ids, dtype, max_weight, base).run(folder)

@@ -14,11 +14,15 @@ from mindrlhf_lite.checkpoint.sharded import ShardedReader
 from mindrlhf_lite.checkpoint.store import rank_file, together
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.files.durable import place
-from mindrlhf_lite.models.hf_weights import write_hf_model
+from mindrlhf_lite.models.fingerprint import model_fingerprint
+from mindrlhf_lite.models.hf_weights import Read, write_hf_model
+from mindrlhf_lite.models.peft_folder import MergedReader, write_peft_folder
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.roles.models import TrainedRoles
+from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.trainer.soundness import problem_of, refuse_ruined
 
+ADAPTER = "adapter"  # its folder, in that of the model
 _STORED = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
@@ -32,9 +36,11 @@ class Export:
     end_token_ids: int | list[int] | None
     dtype: str = "float32"  # of the tensors
     max_weight: float = 0.0  # largest absolute one of a model that is sound; 0: any finite one
+    base: str = ""  # folder of the model that adapters belong to
 
     def run(self, folder: Path) -> None:
-        """Writes the actor's weights and the tokenizer into `folder`; into the system's scratch folder if there is no
+        """Writes the actor's weights and the tokenizer into `folder`, with adapters merged and in a folder of their own
+        beside them; into the system's scratch folder if there is no
         room: the trained weights are worth more than the place.
 
         Raises:
@@ -83,13 +89,20 @@ class Export:
                 shutil.rmtree(scratch, ignore_errors=True)
 
     def _write_model(self, scratch: Path, folder: Path) -> None:
-        config = self.roles.model_config
-        reader = ShardedReader(scratch / "shards", config, self.roles.actor.model.strategy, "")
-        dtype = _STORED[self.dtype]
+        config, dtype = self.roles.model_config, _STORED[self.dtype]
+
+        def reader_of(shape: ModelConfig) -> Read:
+            return ShardedReader(scratch / "shards", shape, self.roles.actor.model.strategy, "").read
+
+        read = reader_of(config.base)
+        if config.adapters is not None:
+            adapters = reader_of(config.moved)
+            write_peft_folder(scratch / "hf" / ADAPTER, config, adapters, self.base, model_fingerprint(self.base))
+            read = MergedReader(read, adapters, config).read
         write_hf_model(
             scratch / "hf",
-            config,
-            reader.read,
+            config.base,
+            read,
             self.end_token_ids,
             self.tokenizer.pad_token_id,
             dtype=lambda name: dtype,

@@ -173,7 +173,7 @@ class Persistence:
         """This rank's weights and optimizer state, from the files of whatever strategy they were saved under."""
         actor, optimizer = self.roles.actor, self.roles.actor.optimizer
         saved = strategy_from_json(checkpoint.state["strategy"], f"{checkpoint.folder}/state.json")
-        config = self.roles.model_config
+        config = self.roles.model_config.moved
         reader = ShardedReader(checkpoint.folder, config, replace(saved, splits_data=False), "weight/")
         weights = fill_buffers(actor.model.trained_buffers, reader.read)
         state: dict[str, np.ndarray] = {}

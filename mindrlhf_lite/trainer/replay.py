@@ -139,7 +139,8 @@ class Replay:
         if self.config.rl_config.save_hf_model:
             folder, dtype = Path(self.config.rl_config.output_dir) / "hf", self.config.rl_config.save_hf_dtype
             max_weight = self.config.monitor_config.health.max_weight
-            Export(self.roles, self.mesh, self.tokenizer, self.end_tokens, dtype, max_weight).run(folder)
+            base = self.config.actor_config.load
+            Export(self.roles, self.mesh, self.tokenizer, self.end_tokens, dtype, max_weight, base).run(folder)
         self.roles.residency.close()
 
 

@@ -19,7 +19,7 @@ class RolloutWeights:
         interval = self._check_interval
         is_checked = self._num_moves == 0 or bool(interval and self._num_moves % interval == 0)
         with self._clock.phase("reshard", "reshard"):
-            moved = self._roles.resharder.run(self._roles.residency.source("actor"), is_checked)
+            moved = self._roles.move_to_rollout(is_checked)
             self._roles.rollout.weights_changed()
         self._num_moves += 1
         return moved

@@ -81,7 +81,9 @@ class PolicyUpdate:
         if is_simulated():  # nothing is computed
             return 0.0
         with self.roles.residency.phase("policy"):
-            return largest_of(weight.asnumpy() for weight in self.roles.actor.model.parameters_in_order)
+            model = self.roles.actor.model
+            weights = model.trained if model.config.adapters else model.parameters_in_order
+            return largest_of(weight.asnumpy() for weight in weights)
 
     def _update_once(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from mindrlhf_lite.config.sections.lora import LoraConfig
 from mindrlhf_lite.config.sections.parallel import ActorParallelConfig
 from mindrlhf_lite.config.setting import (
     BELOW_ONE,
@@ -111,6 +112,7 @@ class ActorConfig:
         [],
         "parameters that are not trained, by name; * stands for any text: model.embed_tokens.*, model.layers.0.*",
     )
+    lora: LoraConfig = field(default_factory=LoraConfig)
     loss_scale: LossScaleConfig = field(default_factory=LossScaleConfig)
     parallel_config: ActorParallelConfig = field(default_factory=ActorParallelConfig)
     enable_parallel_optimizer: bool = setting(

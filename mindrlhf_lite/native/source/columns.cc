@@ -35,15 +35,16 @@ void fetch(const float *weight, int64_t rows, int64_t k, int64_t count) {
     for (int64_t j = 0; j < count; j += kWidth) __builtin_prefetch(weight + i * k + j, 0, 2);
 }
 
-// out [rows, width] = weight [rows, k] in [k, width]; the order of a sum does not depend on width or rows.
-void product_of_panel(float *out, const float *weight, int64_t rows, const float *in, int64_t k, int64_t width) {
+// out [rows, width] = weight [rows, k] in [k, width], or that added; the order of a sum does not depend on width or rows.
+void product_of_panel(float *out, const float *weight, int64_t rows, const float *in, int64_t k, int64_t width,
+                      bool is_added = false) {
   for (int64_t from = 0; from < k; from += kDepth) {
     const int64_t depth = k - from < kDepth ? k - from : kDepth, next = from + depth;
     for (int64_t i = 0; i < rows; i += kTileRows) {
       const int64_t some = rows - i < kTileRows ? rows - i : kTileRows;
       if (next < k) fetch(weight + i * k + next, some, k, k - next < kDepth ? k - next : kDepth);
       small_product(out + i * width, width, some, width, depth, rows_of(weight + i * k + from, k), in + from * width,
-                    width, from > 0);
+                    width, is_added || from > 0);
     }
   }
 }
@@ -58,7 +59,7 @@ void product_of_block(const Factor &factor, int64_t block, const float *in, int6
   by_panel(block, factor.n, panels, [&](int64_t first, int64_t rows, int64_t panel) {
     const int64_t width = panels.width(panel), at = first * width;
     float *out = panels.at(factor.out, factor.n, panel) + at;
-    product_of_panel(out, factor.weight + first * k, rows, panels.at(in, k, panel), k, width);
+    product_of_panel(out, factor.weight + first * k, rows, panels.at(in, k, panel), k, width, factor.is_added);
     const float *residual = factor.residual ? panels.at(factor.residual, factor.n, panel) + at : nullptr;
     if (factor.bias == nullptr && residual == nullptr) return;
     for (int64_t i = 0; i < rows; i++)
@@ -79,6 +80,32 @@ void products_of_columns(const std::vector<Factor> &factors, const float *in, in
     for (const Factor &factor : factors) {
       if (block < blocks_of(factor.n)) return product_of_block(factor, block, in, k, panels);
       block -= blocks_of(factor.n);
+    }
+  });
+}
+
+void add_adapters(const std::vector<Adapter> &adapters, float scale, const float *in, int64_t k, Panels panels) {
+  int64_t total = 0;
+  for (const Adapter &adapter : adapters) total += adapter.rank;
+  float *narrow = workspace(7, total * panels.slots), *at = narrow;
+  std::vector<Factor> down, up;
+  for (const Adapter &adapter : adapters) {
+    down.push_back({at, adapter.down, adapter.rank});
+    at += adapter.rank * panels.slots;
+  }
+  products_of_columns(down, in, k, panels);
+  for (int64_t i = 0; i < total * panels.slots; i += kWidth) store(narrow + i, load(narrow + i) * scale);
+  for (size_t i = 0; i < adapters.size(); i++) {
+    const Adapter &each = adapters[i];
+    products_of_columns({{each.out, each.up, each.n, nullptr, nullptr, true}}, down[i].out, each.rank, panels);
+  }
+}
+
+void gate_columns(float *out, const float *up, int64_t n, Panels panels) {
+  in_shares(n * panels.slots / kWidth, [&](int64_t first, int64_t end) {
+    for (int64_t j = first * kWidth; j < end * kWidth; j += kWidth) {
+      const Vector g = load(out + j);
+      store(out + j, g / (1.f + exp(-g)) * load(up + j));
     }
   });
 }

@@ -31,9 +31,23 @@ struct Factor {
   const float *weight;
   int64_t n;
   const float *bias = nullptr, *residual = nullptr;
+  bool is_added = false;  // to what is in `out`
+};
+
+// What is added to a product's out: scale B (A in), A [rank, k], B [n, rank].
+struct Adapter {
+  float *out;
+  int64_t n;
+  const float *down, *up;
+  int64_t rank;
 };
 
 void products_of_columns(const std::vector<Factor> &factors, const float *in, int64_t k, Panels panels);
+
+void add_adapters(const std::vector<Adapter> &adapters, float scale, const float *in, int64_t k, Panels panels);
+
+// out = silu(out) * up, both [n, slots].
+void gate_columns(float *out, const float *up, int64_t n, Panels panels);
 
 // out = silu(gate in) * (up in), both weights [n, k].
 void gated_columns(float *out, const float *gate, const float *up, int64_t n, const float *in, int64_t k, Panels panels);

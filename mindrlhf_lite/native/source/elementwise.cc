@@ -102,6 +102,15 @@ void add_columns(float *sums, const float *x, int64_t rows, int64_t width) {
   });
 }
 
+void multiply(float *y, float factor, int64_t count) {
+  in_shares((count + kWidth - 1) / kWidth, [&](int64_t first, int64_t end) {
+    for (int64_t at = first * kWidth; at < end * kWidth && at < count; at += kWidth) {
+      const int64_t n = count - at < kWidth ? count - at : kWidth;
+      store_at(y, at, n, load_at(y, at, n) * factor);
+    }
+  });
+}
+
 void copy(float *y, const float *x, int64_t count) {
   in_shares(count, [&](int64_t first, int64_t end) { memcpy(y + first, x + first, 4 * (end - first)); });
 }

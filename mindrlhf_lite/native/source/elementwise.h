@@ -25,6 +25,9 @@ void gate_gradient(float *dgate, float *dup, const float *gate, const float *up,
 // sums [width] += columns of x [rows, width].
 void add_columns(float *sums, const float *x, int64_t rows, int64_t width);
 
+// y *= factor.
+void multiply(float *y, float factor, int64_t count);
+
 // y = x, by all threads.
 void copy(float *y, const float *x, int64_t count);
 

@@ -100,19 +100,27 @@ namespace {
 
 template <int Rows, int Vectors>
 inline void tile(float *c, int64_t step, Matrix a, const float *b, int64_t b_step, int64_t k, bool is_added) {
-  Vector s[Rows][Vectors];
+  constexpr int kParts = Vectors * (kWidth / kPart);
+  Part s[Rows][kParts];
+#pragma GCC unroll 16
   for (int i = 0; i < Rows; i++)
-    for (int j = 0; j < Vectors; j++) s[i][j] = is_added ? load(c + i * step + j * kWidth) : Vector{};
+#pragma GCC unroll 16
+    for (int j = 0; j < kParts; j++) s[i][j] = is_added ? load_part(c + i * step + j * kPart) : Part{};
   for (int64_t l = 0; l < k; l++) {
-    Vector row[Vectors];
-    for (int j = 0; j < Vectors; j++) row[j] = load(b + l * b_step + j * kWidth);
+    Part row[kParts];
+#pragma GCC unroll 16
+    for (int j = 0; j < kParts; j++) row[j] = load_part(b + l * b_step + j * kPart);
+#pragma GCC unroll 16
     for (int i = 0; i < Rows; i++) {
-      const Vector x = all(a.data[i * a.row_step + l * a.column_step]);
-      for (int j = 0; j < Vectors; j++) s[i][j] += x * row[j];
+      const float x = a.data[i * a.row_step + l * a.column_step];
+#pragma GCC unroll 16
+      for (int j = 0; j < kParts; j++) s[i][j] += x * row[j];
     }
   }
+#pragma GCC unroll 16
   for (int i = 0; i < Rows; i++)
-    for (int j = 0; j < Vectors; j++) store(c + i * step + j * kWidth, s[i][j]);
+#pragma GCC unroll 16
+    for (int j = 0; j < kParts; j++) store_part(c + i * step + j * kPart, s[i][j]);
 }
 
 template <int Vectors>

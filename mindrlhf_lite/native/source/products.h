@@ -1,6 +1,7 @@
 // Matrix products: large ones by oneDNN on all threads, small ones within one thread.
 #pragma once
 #include "onednn.h"
+#include "vectors.h"
 
 namespace native {
 
@@ -20,11 +21,7 @@ int product(float *result, int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, 
             bool is_added = false);
 
 // Rows and vectors of a tile of `small_product` that the registers hold: 32 of AVX-512 and NEON, 16 of AVX2.
-#if defined(__AVX512F__)
-constexpr int kTileRows = 6, kTileVectors = 4;
-#else
-constexpr int kTileRows = 4, kTileVectors = 1;
-#endif
+constexpr int kTileRows = 6, kTileVectors = kPart == 16 ? 4 : 1;
 
 // result [m, n], rows of `step`, = a [m, k] b [k, n] by this thread; n a multiple of sixteen, b's columns side by side.
 void small_product(float *result, int64_t step, int64_t m, int64_t n, int64_t k, Matrix a, const float *b,

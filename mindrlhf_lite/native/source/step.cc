@@ -4,6 +4,7 @@
 
 #include "call.h"
 #include "columns.h"
+#include "linear.h"
 #include "products.h"
 #include "threads.h"
 #include "vectors.h"
@@ -92,27 +93,40 @@ void attend(float *out, const float *queries, int64_t group, const float *key_ca
   for (int64_t g = 0; g < group; g++) memcpy(out + g * size, result + g * wide, 4 * size);
 }
 
+// Those of adapters that are there: of each out of `outs` with its rows, A and B from `first` on.
+std::vector<Adapter> adapters_of(const Call &call, int first, std::vector<std::pair<float *, int64_t>> outs) {
+  std::vector<Adapter> found;
+  for (size_t i = 0; i < outs.size(); i++) {
+    const int down = first + 2 * (int)i;
+    if (float *weight = optional(call, down))
+      found.push_back({outs[i].first, outs[i].second, weight, call.floats(down + 1), call.size(down, 0)});
+  }
+  return found;
+}
+
 }  // namespace
 
 // Inputs: stream [H, slots], norm [H], q, k, v, o [heads * D, H] ..., their biases and the norms of q and k, [1] where
 // there is none, cos, sin [D, slots], positions int32 [B], caches of keys and values [B * kv_heads * S, D], written to in
-// place, numbers [3]: eps, the queries' scale, 1: the stream is added. Output: [H, slots].
+// place, numbers [4]: eps, the queries' scale, 1: the stream is added, the adapters' scale; adapters of q, k, v, o, [1] where
+// there is none. Output: [H, slots].
 OPERATOR(attention_step) {
   const int64_t width = call.size(0, 0), slots = call.size(13, 0), size = call.size(14, 1);
   const int64_t out_width = call.size(2, 0), kv_width = call.size(3, 0), kv_heads = kv_width / size;
   const int64_t length = call.size(14, 0) / (slots * kv_heads), group = out_width / kv_width;
   const Panels panels{call.size(0, 1)};
   const float *numbers = call.floats(16), eps = numbers[0];
-  const auto optional = [&](int number) { return call.count(number) > 1 ? call.floats(number) : nullptr; };
   const int64_t sizes[] = {width, out_width, kv_width, kv_width, out_width};
   float *at = workspace(0, (width + 3 * out_width + 2 * kv_width) * panels.slots), *parts[6];
   for (int i = 0; i < 5; at += sizes[i++] * panels.slots) parts[i] = at;
   float *normed = parts[0], *q = parts[1], *k = parts[2], *v = parts[3], *queries = parts[4], *attended = at;
   norm_columns(normed, call.floats(0), call.floats(1), width, eps, panels);
-  products_of_columns({{q, call.floats(2), out_width, optional(6)},
-                       {k, call.floats(3), kv_width, optional(7)},
-                       {v, call.floats(4), kv_width, optional(8)}},
+  products_of_columns({{q, call.floats(2), out_width, optional(call, 6)},
+                       {k, call.floats(3), kv_width, optional(call, 7)},
+                       {v, call.floats(4), kv_width, optional(call, 8)}},
                       normed, width, panels);
+  const auto adapters = adapters_of(call, 17, {{q, out_width}, {k, kv_width}, {v, kv_width}});
+  if (!adapters.empty()) add_adapters(adapters, numbers[3], normed, width, panels);
   in_turn(panels.slots / kWidth * kv_heads, [&](int64_t task) {
     const int64_t number = task / kv_heads, head = task % kv_heads, first = number * kWidth;
     const int64_t step = panels.width(first / kPanel), some = slots - first < kWidth ? slots - first : kWidth;
@@ -120,7 +134,7 @@ OPERATOR(attention_step) {
     const float *key = panels.vector(k, kv_width, number), *value = panels.vector(v, kv_width, number);
     const float *query = panels.vector(q, out_width, number);
     for (int64_t g = head * group; g < (head + 1) * group; g++)
-      turn(queries + first * out_width + g * size, out_width, query + g * size * step, step, size, optional(9), eps, cos,
+      turn(queries + first * out_width + g * size, out_width, query + g * size * step, step, size, optional(call, 9), eps, cos,
            sin, numbers[1], some);
     float *rows = workspace(5, kWidth * size);
     const auto write = [&](int number_of_cache) {
@@ -129,7 +143,7 @@ OPERATOR(attention_step) {
         memcpy(call.floats(number_of_cache) + place * size, rows + s * size, 4 * size);
       }
     };
-    turn(rows, size, key + head * size * step, step, size, optional(10), eps, cos, sin, 1.f, some);
+    turn(rows, size, key + head * size * step, step, size, optional(call, 10), eps, cos, sin, 1.f, some);
     write(14);
     to_rows(rows, size, value + head * size * step, step, size, some);
     write(15);
@@ -141,21 +155,34 @@ OPERATOR(attention_step) {
   });
   float *columns = q;
   to_columns(columns, attended, slots, out_width, panels);
-  products_of_columns({{call.floats(17), call.floats(5), width, nullptr, numbers[2] != 0 ? call.floats(0) : nullptr}},
-                      columns, out_width, panels);
+  float *out = call.floats(25);
+  const float *residual = numbers[2] != 0 ? call.floats(0) : nullptr;
+  products_of_columns({{out, call.floats(5), width, nullptr, residual}}, columns, out_width, panels);
+  const auto adapters_of_o = adapters_of(call, 23, {{out, width}});
+  if (!adapters_of_o.empty()) add_adapters(adapters_of_o, numbers[3], columns, out_width, panels);
   return 0;
 }
 
-// Inputs: stream [H, slots], norm [H], gate, up [I, H], down [H, I], numbers [2]: eps, 1: the stream is added. Output:
-// [H, slots].
+// Inputs: stream [H, slots], norm [H], gate, up [I, H], down [H, I], numbers [3]: eps, 1: the stream is added,
+// the adapters' scale; adapters of gate, up, down. Output: [H, slots].
 OPERATOR(mlp_step) {
   const int64_t width = call.size(0, 0), inner = call.size(2, 0);
   const Panels panels{call.size(0, 1)};
-  float *normed = workspace(0, (width + inner) * panels.slots), *between = normed + width * panels.slots;
-  norm_columns(normed, call.floats(0), call.floats(1), width, call.floats(5)[0], panels);
-  gated_columns(between, call.floats(2), call.floats(3), inner, normed, width, panels);
-  const float *residual = call.floats(5)[1] != 0 ? call.floats(0) : nullptr;
-  products_of_columns({{call.floats(6), call.floats(4), width, nullptr, residual}}, between, inner, panels);
+  const float *numbers = call.floats(5), *residual = numbers[1] != 0 ? call.floats(0) : nullptr;
+  float *normed = workspace(0, (width + 2 * inner) * panels.slots), *between = normed + width * panels.slots;
+  float *ups = between + inner * panels.slots, *out = call.floats(12);
+  norm_columns(normed, call.floats(0), call.floats(1), width, numbers[0], panels);
+  const auto adapters = adapters_of(call, 6, {{between, inner}, {ups, inner}});
+  if (adapters.empty()) {
+    gated_columns(between, call.floats(2), call.floats(3), inner, normed, width, panels);
+  } else {
+    products_of_columns({{between, call.floats(2), inner}, {ups, call.floats(3), inner}}, normed, width, panels);
+    add_adapters(adapters, numbers[2], normed, width, panels);
+    gate_columns(between, ups, inner, panels);
+  }
+  products_of_columns({{out, call.floats(4), width, nullptr, residual}}, between, inner, panels);
+  const auto adapters_of_down = adapters_of(call, 10, {{out, width}});
+  if (!adapters_of_down.empty()) add_adapters(adapters_of_down, numbers[2], between, inner, panels);
   return 0;
 }
 

@@ -9,6 +9,23 @@ constexpr int64_t kWidth = 16;
 typedef float Vector __attribute__((vector_size(4 * kWidth)));
 typedef int Whole __attribute__((vector_size(4 * kWidth)));
 
+// One register: where it is less than sixteen, compilers keep a Vector in memory, and innermost loops take these.
+#if defined(__AVX512F__)
+constexpr int64_t kPart = 16;
+#elif defined(__AVX2__)
+constexpr int64_t kPart = 8;
+#else
+constexpr int64_t kPart = 4;
+#endif
+typedef float Part __attribute__((vector_size(4 * kPart)));
+
+inline Part load_part(const float *at) {
+  Part x;
+  memcpy(&x, at, sizeof x);
+  return x;
+}
+inline void store_part(float *at, Part x) { memcpy(at, &x, sizeof x); }
+
 inline int64_t padded(int64_t n) { return (n + kWidth - 1) / kWidth * kWidth; }
 
 inline Vector load(const float *at) {

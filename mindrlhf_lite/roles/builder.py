@@ -1,0 +1,196 @@
+"""Builds a role's model on this rank, from the table of roles (config/roles.py) and its parallel strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from mindspore import Parameter
+
+from mindrlhf_lite.config.adapters import sharing_roles, with_adapters
+from mindrlhf_lite.config.roles import (
+    ACTOR,
+    BASE,
+    RoleSpec,
+    phases_of_run,
+)
+from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.config.sections.parallel import StagedParallelConfig
+from mindrlhf_lite.config.strategies import role_strategies
+from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.learner.adamw import AdamW, AdamWOptions
+from mindrlhf_lite.learner.loss_scale import LossScale
+from mindrlhf_lite.learner.policy_loss import Objective, PolicyLoss
+from mindrlhf_lite.learner.trained_model import TrainedModel
+from mindrlhf_lite.models.decoder import Decoder
+from mindrlhf_lite.models.hf_weights import Read, WeightReader
+from mindrlhf_lite.models.peft_folder import InitialAdapters, PeftFolder
+from mindrlhf_lite.models.precision import Precision
+from mindrlhf_lite.native.library import set_up
+from mindrlhf_lite.parallel.layout import BuffersToFill, Strategy, buffers_of_rank
+from mindrlhf_lite.parallel.mesh import Mesh
+from mindrlhf_lite.scoring.scorer import LogprobScorer
+from mindrlhf_lite.scoring.stages import Keeps
+from mindrlhf_lite.shapes.adapters import is_adapter
+from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.swap.phases import optimizer_part
+from mindrlhf_lite.swap.residency import Contents, Residency
+
+
+def frozen_of(model: Decoder) -> dict[str, Parameter]:
+    """Its parameters that are not trained, by name."""
+    trained = {parameter.name for parameter in model.trained}
+    return {name: parameter for name, parameter in model.named_weights().items() if name not in trained}
+
+
+OPTIMIZERS = {"adamw": AdamW}  # by actor_config.optimizer.type
+
+
+@dataclass
+class Builder:
+    """Args: shape: of a model without weights, all zeros, in the place of actor_config.load."""
+
+    config: Config
+    mesh: Mesh
+    zeros: ModelConfig | None
+
+    @cached_property
+    def shape(self) -> ModelConfig:
+        """The actor's, without adapters."""
+        return self.zeros or ModelConfig.from_dir(self.config.actor_config.load)
+
+    @cached_property
+    def adapted(self) -> ModelConfig:
+        """The actor's."""
+        return with_adapters(self.config, self.shape)
+
+    @cached_property
+    def sharing(self) -> frozenset[str]:
+        return sharing_roles(self.config, self.strategies)
+
+    @cached_property
+    def _actors_reader(self) -> WeightReader | None:
+        return None if self.zeros else WeightReader(self.config.actor_config.load, self.shape)
+
+    @cached_property
+    def strategies(self) -> dict[str, Strategy]:
+        return role_strategies(self.config, self.mesh.world_size)
+
+    def precision(self, role: RoleSpec) -> Precision:
+        config = self.config
+        if config.wants_native_kernels(role.name):
+            set_up(config.context.cpu_products)
+        fused = config.has_fused_kernels(role.name)
+        return Precision.here(*config.dtypes(role.name), fused, config.wants_native_kernels(role.name))
+
+    def is_sequence_split(self, role: RoleSpec) -> bool:
+        parallel = role.section_of(self.config).parallel_config
+        return isinstance(parallel, StagedParallelConfig) and parallel.use_seq_parallel
+
+    def shape_of(self, role: RoleSpec) -> ModelConfig:
+        """Raises UserError for a vocabulary that is not the actor's."""
+        folder = role.folder(self.config)
+        shape = self.shape if self.zeros else ModelConfig.from_dir(folder)
+        if shape.vocab_size != self.shape.vocab_size:
+            raise UserError(
+                f"{role.section}.load={folder}: vocabulary of {shape.vocab_size}, the actor's has "
+                f"{self.shape.vocab_size}"
+            )
+        return shape
+
+    def _read(self, role: RoleSpec, shape: ModelConfig) -> Read | None:
+        """Of a role's weights at the start; None: zeros, where a reshard fills them or there are none."""
+        config, reader = self.config, self._actors_reader
+        if reader is None or (role.starts_from_actor and self.adapted.adapters is None):
+            return None
+        if role.folder(config) != config.actor_config.load:
+            reader = WeightReader(role.folder(config), shape.base)
+        if shape.adapters is None:
+            return reader.read
+        of_base, of_adapters = reader.read, self._adapters_at_start().read
+        return lambda name, box: (of_adapters if is_adapter(name) else of_base)(name, box)
+
+    def _adapters_at_start(self) -> InitialAdapters | PeftFolder:
+        """Raises UserError for adapters of another shape, or of another model."""
+        config, lora = self.config, self.config.actor_config.lora
+        if not lora.load:
+            return InitialAdapters(self.adapted, config.rl_config.seed, lora.init)
+        folder = PeftFolder(lora.load, self.shape)
+        folder.check_base(config.actor_config.load)
+        if folder.shape != self.adapted:
+            raise UserError(
+                f"actor_config.lora.load={lora.load}: {folder.shape.adapters}, but the settings say "
+                f"{self.adapted.adapters}"
+            )
+        return folder
+
+    def model(self, role: RoleSpec, shape: ModelConfig, shared: Mapping[str, Parameter] | None = None) -> Decoder:
+        """This rank's share of a role's model: zeros where a reshard fills it, or there are no weights.
+
+        Args: shared: parameters that another model has already, by name.
+        """
+        config, strategy = self.config, self.strategies[role.name]
+        read, weights = self._read(role, shape), None
+        if read is not None:
+            weights = BuffersToFill(buffers_of_rank(shape, strategy, self.mesh.rank), read)
+        return Decoder(
+            shape,
+            weights,
+            role.is_trained,
+            config.rl_config.seq_length,
+            self.mesh.role(strategy.dims, shape.num_key_value_heads),
+            strategy,
+            self.is_sequence_split(role),
+            self.precision(role),
+            config.actor_config.frozen if role.is_trained else (),
+            shared,
+        )
+
+    def actor(self, residency: Residency) -> TrainedModel:
+        config, model = self.config, self.model(ACTOR, self.adapted)
+        optimizer, recompute = self._optimizer(model), config.actor_config.recompute_config
+        keeps = Keeps.of(recompute.recompute, recompute.select_recompute)
+        actor = TrainedModel(model, PolicyLoss(model, Objective.of(config)), optimizer, keeps)
+        read = self._read(ACTOR, self.adapted)
+        if read is not None and model.trained_precision.param != "float32":  # masters keep what the model rounds
+            weights = BuffersToFill(model.trained_buffers, read)
+            for part in range(len(optimizer.parts)):
+                optimizer.load_weights(weights, part)
+        has_adapters = self.adapted.adapters is not None
+        residency.add(ACTOR.name, model.trained if has_adapters else model.parameters_in_order, Contents.CHANGES)
+        if has_adapters:
+            residency.add(BASE, list(frozen_of(model).values()), Contents.FROZEN)
+        residency.add("gradients", optimizer.gradients, Contents.ZERO)
+        num_parts = len(optimizer.parts) if config.actor_config.optimizer.opt_offload else 0
+        residency.phases = phases_of_run(config, num_parts, self.sharing)
+        for part in range(num_parts):
+            residency.add(optimizer_part(part), optimizer.parameters_of(part), Contents.CHANGES)
+        if not num_parts:
+            residency.add("optimizer", optimizer.parameters, Contents.CHANGES)
+        return actor
+
+    def _optimizer(self, model: Decoder) -> AdamW:
+        actor = self.config.actor_config
+        o, wanted = actor.optimizer, actor.loss_scale
+        scale = LossScale(wanted.loss_scale_value, wanted.scale_factor, wanted.scale_window)
+        return OPTIMIZERS[o.type](
+            model,
+            AdamWOptions(o.adam_beta1, o.adam_beta2, o.eps, o.weight_decay, o.max_grad_norm),
+            actor.enable_parallel_optimizer,
+            scale if "float16" in self.config.dtypes(ACTOR.name) else None,
+            part_bytes=o.opt_offload_bucket_mb << 20 if o.opt_offload else 0,
+        )
+
+    def scorer(self, role: RoleSpec, actor: TrainedModel, residency: Residency) -> LogprobScorer:
+        """A frozen role that scores sequences; swapped out at once, where swapping is on."""
+        shape = self.shape_of(role)
+        own = (shape, self.strategies[role.name], self.is_sequence_split(role), self.precision(role))
+        actors = (self.adapted, self.strategies[ACTOR.name], self.is_sequence_split(ACTOR), actor.model.precision)
+        if role.name in self.sharing:
+            model = self.model(role, shape, frozen_of(actor.model))
+            return LogprobScorer(model, None, self.config.policy_temperature)
+        model = self.model(role, shape)
+        contents = Contents.CHANGES if role.follows_actor(self.config) else Contents.FROZEN
+        residency.add(role.name, model.parameters_in_order, contents)
+        return LogprobScorer(model, actor.layers if own == actors else None, self.config.policy_temperature)
