@@ -216,6 +216,8 @@ def models_of(args: argparse.Namespace, temperature: float) -> list[str]:
     models = args.compare or args.files or ([args.model] if args.model else [])
     if not models or sum(map(bool, (args.compare, args.files, args.model))) > 1:
         raise UserError("give --model DIR, or --compare A B, or files of answers (.jsonl)")
+    if args.adapter and not args.model:
+        raise UserError("--adapter goes with --model")
     if strange := [path for path in args.files if not path.endswith((".jsonl", ".json"))]:
         raise UserError(f"{strange[0]}: a file of answers (.jsonl) is needed; a model folder goes behind --model")
     if summaries := [model for model in models if model.endswith(".json")]:

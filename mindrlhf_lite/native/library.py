@@ -130,7 +130,7 @@ def _first_wrong(loaded: ctypes.CDLL) -> str:
     gates, ups = own[0] @ normed, own[1] @ normed
     cases["columns"] = ((x,), columns)
     cases["mlp_step"] = (
-        (stream, np.ones(5, np.float32), *own, np.array([1e-6, 1], np.float32)),
+        (stream, np.ones(5, np.float32), *own, np.array([1e-6, 1, 0], np.float32), *[np.zeros(1, np.float32)] * 6),
         stream + own[2] @ (gates / (1 + np.exp(-gates)) * ups),
     )
     for name, (inputs, expected) in cases.items():

@@ -59,6 +59,12 @@ def precision_of(form):
     return Precision.here("float32", is_native=True)
 
 
+def weights_of(config):
+    """Adapters smaller than the weights, as they are."""
+    small = np.float32(0.3)
+    return {name: small * each if is_adapter(name) else each for name, each in random_weights(config).items()}
+
+
 def merged_weights(config, weights):
     read = box_reader(weights)
     reader = MergedReader(read, read, config)
@@ -90,8 +96,7 @@ def test_logits_loss_and_gradients_are_peft_s(name, form):
     found = {name: each.asnumpy() for name, each in trained.optimizer.accumulators.items()}
     assert found.keys() == expected["gradients"].keys()
     for tensor, gradient in expected["gradients"].items():
-        limit = 1e-5 * np.abs(gradient).max()
-        np.testing.assert_allclose(found[tensor], gradient, atol=limit, err_msg=tensor)
+        assert np.linalg.norm(found[tensor] - gradient) < 1e-5 * np.linalg.norm(gradient), tensor
 
 
 def batch():
@@ -119,7 +124,7 @@ def gradients_of(config, weights, precision, keeps=Keeps.ALL):
 @pytest.mark.parametrize(("config", "keeps"), KINDS.values(), ids=KINDS)
 def test_a_model_is_that_with_merged_weights(config, keeps, form):
     """And its gradients are those of the merged weights, taken through W + scale B A."""
-    precision, weights, scale = precision_of(form), random_weights(config), config.adapters.scale
+    precision, weights, scale = precision_of(form), weights_of(config), config.adapters.scale
     statistics, logprobs, found, trained = gradients_of(config, weights, precision, keeps)
     expected, merged_logprobs, of_weights, _ = gradients_of(config.base, merged_weights(config, weights), FLOAT32)
     assert statistics == pytest.approx(expected, rel=1e-4, abs=1e-5)
@@ -131,7 +136,7 @@ def test_a_model_is_that_with_merged_weights(config, keeps, form):
         up = adapter_name(name, UP)
         pairs = ((down, scale * weights[up].T @ gradient), (up, scale * gradient @ weights[down].T))
         for adapter, value in pairs:
-            np.testing.assert_allclose(found[adapter], value, atol=2e-5 * np.abs(value).max(), err_msg=adapter)
+            assert np.linalg.norm(found[adapter] - value) < 3e-5 * np.linalg.norm(value), adapter
     trained.optimizer.step(0.1)
     for name, values in trained.model.weights_as_numpy().items():
         assert np.array_equal(values, weights[name]) != is_adapter(name), name
@@ -140,7 +145,7 @@ def test_a_model_is_that_with_merged_weights(config, keeps, form):
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("config", [config for config, _ in KINDS.values()], ids=KINDS)
 def test_completions_are_those_of_merged_weights(config, form):
-    weights, precision = random_weights(config), precision_of(form)
+    weights, precision = weights_of(config), precision_of(form)
     merged = NativeEngine(Decoder(config.base, merged_weights(config, weights), False, 96), 20, 96)
     beside = NativeEngine(Decoder(config, weights, False, 96, precision=precision), 20, 96)
     rng = np.random.default_rng(1)

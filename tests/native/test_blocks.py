@@ -6,6 +6,7 @@ from native import float64_layer
 from native.called import F, needs_compiler, normal, outputs_of, slope
 
 pytestmark = needs_compiler
+NONE = np.zeros(1, F)  # in the place of an adapter, and of a sum
 EPS, SHAPES = 1e-5, [(40, 4, 2, 32), (23, 3, 1, 8), (576, 6, 2, 64), (56, 2, 2, 24)]
 
 
@@ -72,9 +73,9 @@ def test_attention_step(library, width, heads, pairs, size, extra):
 
     def step(chosen, threads, adds_stream):
         used = [cache.reshape(slots, -1)[chosen].reshape(-1, size).copy() for cache in caches]
-        numbers = np.array([EPS, scale, adds_stream], F)
+        numbers = np.array([EPS, scale, adds_stream, 0], F)
         streams = [columns(library, each[chosen].copy()) for each in (x, cos, sin)]
-        inputs = (streams[0], *own, *streams[1:], positions[chosen], *used, numbers)
+        inputs = (streams[0], *own, *streams[1:], positions[chosen], *used, numbers, *[NONE] * 8)
         (out,) = outputs_of(library, "attention_step", inputs, [streams[0].shape], threads=threads)
         return rows_of(out, len(chosen)), used
 
@@ -102,7 +103,7 @@ def test_mlp_and_head_steps(library, width, inner):
     for chosen, threads in ((np.arange(slots), 1), (np.arange(slots), 3), (np.array([66, 1]), 2)):
         stream, own = columns(library, x[chosen].copy()), listed(weights, "norm", "gate", "up", "down")
         for adds_stream in (0, 1):
-            inputs = (stream, *own, np.array([EPS, adds_stream], F))
+            inputs = (stream, *own, np.array([EPS, adds_stream, 0], F), *[NONE] * 6)
             (out,) = outputs_of(library, "mlp_step", inputs, [stream.shape], threads=threads)
             wanted = expected[chosen] - (1 - adds_stream) * x[chosen]
             np.testing.assert_allclose(rows_of(out, len(chosen)), wanted, atol=3e-5 * np.abs(expected).max())
@@ -131,11 +132,11 @@ def test_attention_of_a_layer(library, width, heads, pairs, size, extra):
         block_weights(width, heads, pairs, size, extra),
         tables(tokens, size),
     )
-    numbers, none = np.array([EPS, scale], F), np.zeros(1, F)
+    numbers, none = np.array([EPS, scale, 0], F), NONE
     has_norms = extra == "norms"
     sizes = [(tokens, n * size) for n in (heads, pairs, pairs)]
     forward = (x, *listed(weights, "norm", *"qkv", "q_bias", "k_bias", "v_bias", "q_norm", "k_norm"), cos, sin, numbers)
-    found = outputs_of(library, "attention_in", forward, sizes + sizes[:2] * has_norms)
+    found = outputs_of(library, "attention_in", (*forward, *[none] * 6), sizes + sizes[:2] * has_norms)
     expected = float64_layer.queries_keys_values(x.astype(np.float64), weights, cos, sin, EPS, scale)
     for ours, theirs in zip(found, expected):
         np.testing.assert_allclose(ours, theirs.reshape(tokens, -1), atol=2e-5 * np.abs(theirs).max())
@@ -149,13 +150,14 @@ def test_attention_of_a_layer(library, width, heads, pairs, size, extra):
     names = ["norm", *"qkv", "q_bias", "k_bias", "v_bias", "q_norm", "k_norm"]
     sums = {name: np.ones_like(weights[name]) for name in names if name in weights}
     given = [sums.get(name, none) for name in names]
-    backward = (*forward[:5], *forward[8:], *(found[3:] or (none, none)), *outer, elsewhere, *given)
+    backward = (*forward[:5], *forward[8:], *(found[3:] or (none, none)), *outer, elsewhere, *given, *[none] * 12)
     (dx,) = outputs_of(library, "attention_in_gradient", backward, [x.shape])
     gradients_agree(value, {**weights, "x": x}, {"x": dx, **{name: each - 1 for name, each in sums.items()}})
-    out = outputs_of(library, "attention_out", (outer[0], weights["o"], x), [x.shape])[0]
+    out = outputs_of(library, "attention_out", (outer[0], weights["o"], x, none, none, none), [x.shape])[0]
     np.testing.assert_allclose(out, x + outer[0] @ weights["o"].T, atol=1e-4)
     total = np.ones_like(weights["o"])
-    (dattended,) = outputs_of(library, "attention_out_gradient", (elsewhere, outer[0], weights["o"], total), [sizes[0]])
+    inputs = (elsewhere, outer[0], weights["o"], total, *[none] * 5)
+    (dattended,) = outputs_of(library, "attention_out_gradient", inputs, [sizes[0]])
     np.testing.assert_allclose(dattended, elsewhere @ weights["o"], atol=1e-4)
     np.testing.assert_allclose(total - 1, elsewhere.T @ outer[0], atol=1e-4)
     assert np.array_equal(none, np.zeros(1, F))  # what is not trained has no sum
@@ -167,13 +169,15 @@ def test_mlp_of_a_layer(library, width, inner):
     x, weights, dout = normal(tokens, width), {"norm": 1 + 0.1 * normal(width)}, normal(tokens, width, seed=9)
     for name, shape in (("gate", (inner, width)), ("up", (inner, width)), ("down", (width, inner))):
         weights[name] = normal(*shape, seed=ord(name[0])) / width**0.5
-    eps, shapes = np.full(1, EPS, F), [(tokens, inner)] * 2
-    gate, up = outputs_of(library, "mlp_in", (x, *listed(weights, "norm", "gate", "up"), eps), shapes)
-    out = outputs_of(library, "mlp_out", (gate, up, weights["down"], x), [x.shape])[0]
+    numbers, shapes = np.array([EPS, 0], F), [(tokens, inner)] * 2
+    inputs = (x, *listed(weights, "norm", "gate", "up"), numbers, *[NONE] * 4)
+    gate, up = outputs_of(library, "mlp_in", inputs, shapes)
+    out = outputs_of(library, "mlp_out", (gate, up, weights["down"], x, NONE, NONE, numbers), [x.shape])[0]
     expected = float64_layer.mlp(x.astype(np.float64), weights, EPS)
     np.testing.assert_allclose(out, expected, atol=2e-5 * np.abs(expected).max())
     sums = {name: np.ones_like(each) for name, each in weights.items()}
-    inputs = (x, *listed(weights, "norm", "gate", "up", "down"), eps, gate, up, dout, *sums.values())
+    inputs = (x, *listed(weights, "norm", "gate", "up", "down"), numbers, gate, up, dout, *sums.values())
+    inputs = (*inputs, *[NONE] * 12)
     (dx,) = outputs_of(library, "mlp_gradient", inputs, [x.shape])
     gradients = {"x": dx, **{name: each - 1 for name, each in sums.items()}}
     gradients_agree(lambda a: (float64_layer.mlp(a["x"], a, EPS) * dout).sum(), {**weights, "x": x}, gradients)

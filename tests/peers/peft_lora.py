@@ -2,7 +2,7 @@
 
     python tests/peers/peft_lora.py > tests/peers/peft_lora.json
 
-Needs torch, transformers and peft; the versions go into the file. Weights and tokens are numpy's random numbers, made
+Needs torch, transformers and peft; the versions go into the file. It computes in float64. Weights and tokens are numpy's random numbers, made
 alike by both sides: `tensors_of` and `TOKENS`.
 """
 
@@ -49,7 +49,7 @@ def tensors_of(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     found = {}
     for name in sorted(shapes):
         values = rng.standard_normal(shapes[name]).astype(np.float32)
-        found[name] = 1 + np.float32(0.1) * values if "norm" in name else np.float32(0.25) * values
+        found[name] = 1 + np.float32(0.1) * values if "norm" in name else np.float32(0.15) * values
     return found
 
 
@@ -59,7 +59,7 @@ def case_by_peft(case: dict) -> dict:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.for_model(case["model_type"], **SHAPE)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float()
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").double()
     lora = LoraConfig(
         r=case["rank"],
         lora_alpha=case["alpha"],
@@ -67,14 +67,14 @@ def case_by_peft(case: dict) -> dict:
         target_modules=case["targets"],
         task_type="CAUSAL_LM",
     )
-    adapted = get_peft_model(model, lora)
+    adapted = get_peft_model(model, lora, autocast_adapter_dtype=False).double()
 
     def name_of(name: str) -> str:
         return name.removeprefix("base_model.model.").replace(".base_layer", "").replace(".default", "")
 
     parameters = {name_of(name): parameter for name, parameter in adapted.named_parameters()}
     for name, values in tensors_of({n: tuple(p.shape) for n, p in parameters.items()}).items():
-        parameters[name].data.copy_(torch.tensor(values))
+        parameters[name].data.copy_(torch.tensor(values.astype(float)))
     tokens = torch.tensor(TOKENS)
     logits = adapted(tokens).logits
     loss = torch.nn.functional.cross_entropy(logits[:, :-1].reshape(-1, SHAPE["vocab_size"]), tokens[:, 1:].reshape(-1))
