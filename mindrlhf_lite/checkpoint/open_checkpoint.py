@@ -16,12 +16,15 @@ from mindrlhf_lite.checkpoint.strategy_file import strategy_from_json
 from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.files.json_file import read_json
+from mindrlhf_lite.models.fingerprint import model_fingerprint
 from mindrlhf_lite.models.gguf_model import GgufModel
 from mindrlhf_lite.models.hf_weights import Read, WeightReader, check_names_and_shapes
 from mindrlhf_lite.models.mindformers import is_training_state, mindformers_name
 from mindrlhf_lite.models.open_tensors import open_tensor_file
+from mindrlhf_lite.models.peft_folder import MergedReader
 from mindrlhf_lite.models.tensor_files import TensorFile
 from mindrlhf_lite.parallel.layout import Box, Strategy, parse_strategy
+from mindrlhf_lite.shapes.adapters import Adapters
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import parameter_specs
 
@@ -71,6 +74,8 @@ def open_checkpoint(path: str | Path, strategy: Strategy | None = None) -> OpenC
         config = ModelConfig.from_hf(state["model"], f"{folder}/state.json")
         saved = strategy or strategy_from_json(state["strategy"], f"{folder}/state.json")
         _check_fits(saved, config, folder)
+        if state.get("adapters"):
+            return _merged(folder, state, config, replace(saved, splits_data=False))
         weights = ShardedReader(folder, config, replace(saved, splits_data=False), "weight/")
         readers: dict[str, Read] = {"weight/": weights.read}
         for moment in ("adam_m", "adam_v"):
@@ -98,6 +103,21 @@ def open_checkpoint(path: str | Path, strategy: Strategy | None = None) -> OpenC
         return OpenCheckpoint(config, written, {"weight/": shards.read}, shards.dtype, *ends)
     whole = WeightReader(folder, config)
     return OpenCheckpoint(config, None, {"weight/": whole.read}, whole.dtype, *ends)
+
+
+def _merged(folder: Path, state: dict[str, Any], base_shape: ModelConfig, strategy: Strategy) -> OpenCheckpoint:
+    """A checkpoint of adapters: the weights of the model that they were trained beside, with them merged in."""
+    given = {**state["adapters"], "targets": tuple(state["adapters"]["targets"])}
+    shape, base = replace(base_shape, adapters=Adapters(**given)), state["config"]["actor_config"]["load"]
+    if not Path(base).is_dir():
+        raise UserError(f"{folder}: adapters beside the model in {base}, which is not there")
+    if model_fingerprint(base) != state["models"]["actor_config.load"]:
+        raise UserError(f"{folder}: adapters beside the model that was in {base}; another is there now")
+    adapters = ShardedReader(folder, shape.moved, strategy, "weight/")
+    weights = WeightReader(base, base_shape)
+    ends = state["model"].get("eos_token_id"), state["model"].get("pad_token_id")
+    readers: dict[str, Read] = {"weight/": MergedReader(weights.read, adapters.read, shape).read}
+    return OpenCheckpoint(base_shape, None, readers, weights.dtype, *ends)
 
 
 def _check_fits(strategy: Strategy, config: ModelConfig, folder: Path) -> None:

@@ -10,6 +10,8 @@ from dataclasses import replace
 from mindrlhf_lite.config.model_file import shape_of_actor
 from mindrlhf_lite.config.roles import ACTOR, RoleSpec, following_roles
 from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.models.peft_folder import PeftFolder
 from mindrlhf_lite.parallel.layout import Strategy
 from mindrlhf_lite.shapes.adapters import ALL_LINEAR, Adapters
 from mindrlhf_lite.shapes.model_config import ModelConfig
@@ -47,8 +49,8 @@ def shares_base(config: Config, role: RoleSpec, strategies: Mapping[str, Strateg
     return lies_alike and is_stored_alike and role.folder(config) == config.actor_config.load
 
 
-def lora_problems(config: Config) -> list[str]:
-    """Why the adapters that are asked for cannot be."""
+def lora_problems(config: Config, is_plan: bool) -> list[str]:
+    """Why the adapters that are asked for cannot be. Args: is_plan: no weights are needed."""
     lora, key = config.actor_config.lora, "actor_config.lora"
     if not lora.rank:
         return [f"{key}.load={lora.load}: set {key}.rank to theirs"] if lora.load else []
@@ -75,6 +77,11 @@ def lora_problems(config: Config) -> list[str]:
         for name in lora.target_modules
         if name not in (*names, ALL_LINEAR)
     ]
+    if lora.load and not is_plan:
+        try:
+            PeftFolder(lora.load, shape_of_actor(config))
+        except UserError as error:
+            problems.append(f"{key}.load={lora.load}: {error}")
     if not lora.target_modules:
         problems.append(f"{key}.target_modules=[]: name at least one linear, or {ALL_LINEAR}")
     return problems

@@ -37,7 +37,7 @@ def find_problems(config: Config, world_size: int, is_plan: bool = False, needs_
         *_parallel(config, world_size),
         *_layouts(config, world_size),
         *_frozen(config),
-        *lora_problems(config),
+        *lora_problems(config, is_plan),
     ]
     rewards = [*_rewards(config), *environment_problems(config)] if needs_prompts else []
     return [*problems, *rewards, *([] if is_plan else file_problems(config, needs_prompts))]

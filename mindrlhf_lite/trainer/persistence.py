@@ -79,6 +79,7 @@ class Persistence:
             "strategy": strategy_to_json(optimizer.strategy),
             **{f"{role.name}_strategy": strategies[role.name] for role in scoring_roles(self.config)},
             "model": self.roles.model_config.to_hf(self.end_token_ids, self.tokenizer.pad_token_id),
+            "adapters": asdict(adapters) if (adapters := self.roles.model_config.adapters) else None,
             "config": asdict(self.config),
             "models": self._models,
             "versions": versions(),

@@ -37,7 +37,7 @@ def folders(tmp_path):
 
 
 def test_what_was_written_is_read_bit_for_bit(folders):
-    base, adapter, weights = folders
+    base, adapter, _ = folders
     folder = PeftFolder(adapter, SHAPE.base)
     folder.check_base(base)
     assert folder.shape == SHAPE
@@ -90,7 +90,7 @@ def test_what_is_not_understood_is_refused(folders, changes, words):
 
 
 def test_adapters_of_another_model(folders, tmp_path):
-    base, adapter, weights = folders
+    base, adapter, _ = folders
     shutil.copytree(base, tmp_path / "other")
     tensors = load_file(base / "model.safetensors")
     tensors["model.norm.weight"] = tensors["model.norm.weight"] + 1

@@ -2,8 +2,8 @@
 
     python tests/peers/peft_lora.py > tests/peers/peft_lora.json
 
-Needs torch, transformers and peft; the versions go into the file. It computes in float64. Weights and tokens are numpy's random numbers, made
-alike by both sides: `tensors_of` and `TOKENS`.
+Needs torch, transformers and peft; the versions go into the file. It computes in float64. Weights and tokens are
+numpy's random numbers, made alike by both sides: `tensors_of` and `TOKENS`.
 """
 
 import json
