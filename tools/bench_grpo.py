@@ -5,13 +5,14 @@ Runs the trainer itself, on one rank, with beta 0.04 and one update a step. With
 ../shared/peers/trl_grpo_cpu.py: 16 prompts x 8 completions of exactly 64 tokens. With --data, chat prompts, as
 ../shared/peers/trl_grpo_real_model.py has them. Prints the peer's JSON line, where the time of the median step went,
 and the share of the floor: 10 N FLOPs for each token that has to be computed (2 to generate it, 2 for the reference, 6
-for the update), a group's prompt once, at the rate of matrix products in this process, in the type it multiplies in.
+for the update, 4 beside frozen weights), a group's prompt once, at the rate of matrix products in this process, in the type it multiplies in.
 
 Examples:
   python trl_grpo_cpu.py --workdir trl           (the peer, in its own environment; it also writes trl/model)
   python tools/bench_grpo.py --model trl/model
   python tools/bench_grpo.py --model smollm2 --data sums.jsonl --prompts 8 --max_new_tokens 48 --min_new_tokens 0
   python tools/bench_grpo.py --model trl/model --max_new_tokens 512 --lengths log_uniform
+  python tools/bench_grpo.py --model qwen2_5_0_5b --data gsm8k.jsonl --prompt_type qwen_r1 --prompts 1 --lora 16
 """
 
 import argparse
@@ -48,7 +49,10 @@ FLOPS_A_TOKEN = {"generate": 2, "reference": 2, "update": 6}  # times the parame
 def parse_arguments() -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument("--model", required=True, help="Hugging Face folder")
-    parser.add_argument("--data", help="JSON lines with a question each, asked by the model's chat template")
+    parser.add_argument("--data", help="JSON lines with a question each")
+    parser.add_argument(
+        "--prompt_type", default="chat", help="with --data: its template, as in tools/rlhf_data.py (default: chat)"
+    )
     parser.add_argument(
         "--steps", type=COUNT, default=6, help="steps; the first one compiles and is left out (default: 6)"
     )
@@ -67,6 +71,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--micro_batch_num", type=COUNT, default=4, help="micro-batches an update (default: 4)")
     parser.add_argument(
         "--micro_batch_tokens", type=COUNT_OR_NONE, default=0, help="their tokens; 0: by micro_batch_num"
+    )
+    parser.add_argument(
+        "--lora", type=COUNT_OR_NONE, default=0, help="train adapters of this rank; 0: all weights (default: 0)"
     )
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="any other setting")
     return parser.parse_args()
@@ -106,7 +113,7 @@ def prompts_of(args: argparse.Namespace, model: str) -> list:
         questions = [row.get("question") for row in read_rows(args.data)]
         if not all(isinstance(question, str) for question in questions):
             raise UserError(f"--data {args.data}: every row needs a text in the field question")
-        template = load_template("chat", tokenizer)
+        template = load_template(args.prompt_type, tokenizer)
         texts = [template.render(str(question), "") for question in questions]
     else:
         texts = [f"{rng.randint(10, 99)}+{rng.randint(10, 99)}=" for _ in range(512)]  # the peer's prompts
@@ -157,6 +164,7 @@ def settings_of(args: argparse.Namespace, model: str, longest: int) -> dict[str,
         "rl_config.save_prompt_completions_data": False,
         "rl_config.save_hf_model": False,
         "actor_config.load": model,
+        "actor_config.lora.rank": args.lora,
         "actor_config.lr_schedule.lr": 1e-6 if args.data else 1e-5,
         "actor_config.parallel_config.micro_batch_num": args.micro_batch_num,
         "reward_config.verifier_function": "bench_reward.count_ones",
@@ -211,16 +219,19 @@ def print_speed(rows: list[dict[str, Any]], num_prompts: int, num_completions: i
     return seconds, asked + answered
 
 
-def print_floor(model: str, seconds: float, tokens: float, parts: dict[str, float], kernels: str) -> None:
+def print_floor(
+    model: str, seconds: float, tokens: float, parts: dict[str, float], kernels: str, trains_all: bool
+) -> None:
     """How far a step is from the arithmetic's floor. Args: seconds, tokens: as of `print_speed`; parts: seconds by
-    phase; kernels: of `train`."""
+    phase; kernels: of `train`; trains_all: else adapters alone."""
     from mindrlhf_lite.config.model_file import read_model_file
     from mindrlhf_lite.native.library import product_gflops
     from mindrlhf_lite.shapes.parameters import count_parameters
 
     rate = product_gflops() if kernels.startswith("native") else matmul_gflops()
     parameters = count_parameters(read_model_file(model).shape)
-    needed = {name: factor * parameters * tokens for name, factor in FLOPS_A_TOKEN.items()}
+    flops = FLOPS_A_TOKEN if trains_all else {**FLOPS_A_TOKEN, "update": 4}
+    needed = {name: factor * parameters * tokens for name, factor in flops.items()}
     floor = sum(needed.values()) / rate / 1e9
     print(
         json.dumps(
@@ -231,7 +242,7 @@ def print_floor(model: str, seconds: float, tokens: float, parts: dict[str, floa
                 "floor_s": round(floor, 2),
                 "share_of_floor": round(floor / seconds, 3),
             }
-            | {f"{name}_share": round(flops / rate / 1e9 / parts[name], 3) for name, flops in needed.items()}
+            | {f"{name}_share": round(count / rate / 1e9 / parts[name], 3) for name, count in needed.items()}
         )
     )
 
@@ -262,7 +273,7 @@ def main() -> None:
             }
         )
     )
-    print_floor(model, seconds, tokens, parts, kernels)
+    print_floor(model, seconds, tokens, parts, kernels, not args.lora)
 
 
 if __name__ == "__main__":

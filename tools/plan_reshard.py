@@ -7,6 +7,7 @@ tensor rank.
 
 Examples:
   python tools/plan_reshard.py --model_config model_configs/qwen2_5_7b.yaml --src dp=1,tp=4,pp=2 --dst dp=2,tp=4,pp=1
+  python tools/plan_reshard.py --model_config model_configs/qwen2_5_7b.yaml --src dp=2,tp=4 --dst dp=4,tp=2 --lora 16
   python tools/plan_reshard.py --model_config model_configs/qwen2_5_72b.yaml --src dp=16,tp=8,pp=8 \\
       --dst dp=128,tp=8 --json
 """
@@ -19,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.commands.tool import POSITIVE_NUMBER, run_tool, tool_parser
+from mindrlhf_lite.commands.tool import COUNT_OR_NONE, POSITIVE_NUMBER, run_tool, tool_parser
 from mindrlhf_lite.files.text_file import say
 
 
@@ -38,12 +39,16 @@ def parse_arguments() -> argparse.Namespace:
         default=800,
         help="GB/s that a rank copies in its memory (default: 800)",
     )
+    parser.add_argument(
+        "--lora", type=COUNT_OR_NONE, default=0, help="move adapters of this rank on all linears; 0: all weights"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_arguments()
+    from mindrlhf_lite.config.adapters import with_all_adapters
     from mindrlhf_lite.config.model_file import read_model_file
     from mindrlhf_lite.parallel.layout import parse_strategy
     from mindrlhf_lite.reshard.plan import lower_bound_bytes, make_plan
@@ -51,6 +56,8 @@ def main() -> None:
 
     config = read_model_file(args.model_config).shape
     source, destination = parse_strategy(args.src, "--src", config), parse_strategy(args.dst, "--dst", config)
+    if args.lora:
+        config = with_all_adapters(config, args.lora).moved
     start = time.perf_counter()
     plan = make_plan(config, source, destination)
     planning = time.perf_counter() - start

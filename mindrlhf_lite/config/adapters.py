@@ -33,6 +33,11 @@ def with_adapters(config: Config, shape: ModelConfig) -> ModelConfig:
     return replace(shape, adapters=Adapters(lora.rank, lora.alpha, targets, lora.rslora))
 
 
+def with_all_adapters(shape: ModelConfig, rank: int) -> ModelConfig:
+    """Of all linears."""
+    return replace(shape, adapters=Adapters(rank, float(rank), linears_of(shape)))
+
+
 def shares_base(config: Config, role: RoleSpec, strategies: Mapping[str, Strategy]) -> bool:
     """Whether a role's weights, besides adapters, are those that the actor holds on every rank, stored alike."""
     if not config.actor_config.lora.rank or role is ACTOR:
