@@ -5,7 +5,8 @@ Runs the trainer itself, on one rank, with beta 0.04 and one update a step. With
 ../shared/peers/trl_grpo_cpu.py: 16 prompts x 8 completions of exactly 64 tokens. With --data, chat prompts, as
 ../shared/peers/trl_grpo_real_model.py has them. Prints the peer's JSON line, where the time of the median step went,
 and the share of the floor: 10 N FLOPs for each token that has to be computed (2 to generate it, 2 for the reference, 6
-for the update, 4 beside frozen weights), a group's prompt once, at the rate of matrix products in this process, in the type it multiplies in.
+for the update, 4 with --lora), a group's prompt once, at the rate of matrix products in this process, in the type it
+multiplies in.
 
 Examples:
   python trl_grpo_cpu.py --workdir trl           (the peer, in its own environment; it also writes trl/model)

@@ -60,6 +60,8 @@ def lora_problems(config: Config, is_plan: bool) -> list[str]:
     if not lora.rank:
         return [f"{key}.load={lora.load}: set {key}.rank to theirs"] if lora.load else []
     problems = []
+    if lora.dropout:
+        problems.append(f"{key}.dropout={lora.dropout}: must be 0, or logprobs of training and rollout would differ")
     if lora.modules_to_save:
         problems.append(
             f"{key}.modules_to_save={lora.modules_to_save}: no module is trained whole beside adapters; leave it "

@@ -209,21 +209,18 @@ class _Sizes:
     def _weights(self, role: str) -> int:
         return self._item(role, is_stored=True) * _numbers(self.shape, self.strategies[role])[0]
 
-    def _adapters(self, role: str) -> int:
-        return FLOAT32_BYTES * _numbers(self.adapted.moved, self.strategies[role])[0]
-
     def groups(self) -> dict[str, int]:
         groups = {"actor": self._weights("actor"), "gradients": self.gradients, "optimizer": self.optimizer}
         if self.has_adapters:
-            groups |= {"actor": self._adapters("actor"), BASE: groups["actor"], ROLLOUT_BASE: 0}
+            groups |= {"actor": self.gradients, BASE: groups["actor"]}
         for role in scoring_roles(self.config):
             is_held = role.is_used(self.config) and role.name not in self.sharing
             groups[role.name] = is_held * self._weights(role.name)
         groups |= {"rollout": self._weights("rollout"), "kv_cache": self._kv_cache()}
         if self.has_adapters:
-            own, is_shared = groups["rollout"], "rollout" in self.sharing
+            own, moved = groups["rollout"], _numbers(self.adapted.moved, self.strategies["rollout"])[0]
             merged = self.config.merges_adapters * own  # counted whole, also what has no adapter
-            groups |= {"rollout": self._adapters("rollout") + merged, ROLLOUT_BASE: 0 if is_shared else own}
+            groups |= {"rollout": FLOAT32_BYTES * moved + merged, ROLLOUT_BASE: own * ("rollout" not in self.sharing)}
         if self.config.engine_copies_weights:
             groups["engine_weights"] = groups["rollout"]
         graphs = _GRAPH_BYTES * num_graphs(self.config, self.trained, self.scored)

@@ -37,7 +37,7 @@ def folders(tmp_path):
 
 
 def test_what_was_written_is_read_bit_for_bit(folders):
-    base, adapter, _ = folders
+    base, adapter, weights = folders
     folder = PeftFolder(adapter, SHAPE.base)
     folder.check_base(base)
     assert folder.shape == SHAPE

@@ -258,7 +258,7 @@ def test_older_files_count_completions(tmp_path):
         ("rl_config.zzyzx", 1, "remove it; docs/config.md lists all keys"),
         ("rl_config.foo", 1, "remove it; docs/config.md lists all keys"),
         ("rl_config.wandb", 1, "remove it; docs/config.md lists all keys"),
-        ("actor_config.lora", 1, "remove it; docs/config.md lists all keys"),
+        ("actor_config.lora", 1, "such as actor_config.lora.rank"),
         ("rl_config.enable_oldpolcy", 1, "did you mean rl_config.enable_oldpolicy?"),
     ],
 )

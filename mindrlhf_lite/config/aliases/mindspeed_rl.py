@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mindrlhf_lite.config.aliases.linears import peft_names
 from mindrlhf_lite.config.aliases.tables import MINDSPEED_RL, AliasRow, find_row
 from mindrlhf_lite.config.aliases.translation import Translation, assume_defaults
 from mindrlhf_lite.errors import UserError, short_repr
@@ -19,13 +20,6 @@ _OF_MEGATRON = ("megatron_training", "actor_config", "ref_config", "reward_confi
 # of versions in which mini_batch_size counted completions
 _OLD_KEYS = ("experience_count", "update_micro_batch_size", "colocate_all_models", "missing_eos_penalty")
 _UNLIMITED = 1000
-# Megatron's names of fused linears, by peft's
-_LINEARS = {
-    "linear_qkv": ("q_proj", "k_proj", "v_proj"),
-    "linear_proj": ("o_proj",),
-    "linear_fc1": ("gate_proj", "up_proj"),
-    "linear_fc2": ("down_proj",),
-}
 
 
 def translate_mindspeed_rl(values: dict[str, Any], path: str, num_ranks: int = 0) -> Translation:
@@ -292,15 +286,8 @@ class _Worked:
         # a rate that is constant has no end
         if style == "constant":
             ours.pop("actor_config.lr_schedule.min_lr", None)
-        self._adapters()
+        if ours.get("actor_config.lora.rank") and (targets := self._get("megatron.lora_target_modules")):
+            self._set("actor_config.lora.target_modules", peft_names(targets), "megatron.lora_target_modules")
         first, last = self._get("msprobe_config.step_start", 0), self._get("msprobe_config.step_end", 0)
         if last > first:
             self._set("msprobe_config.dump_steps", list(range(first, last + 1)), "msprobe_config.step_end")
-
-    def _adapters(self) -> None:
-        if not self.ours.get("actor_config.lora.rank"):
-            return
-        given = self._get("megatron.lora_target_modules", list(_LINEARS))
-        names = given.replace(",", " ").split() if isinstance(given, str) else list(given)
-        targets = [each for name in names for each in _LINEARS.get(name, (name,))]
-        self._set("actor_config.lora.target_modules", targets, "megatron.lora_target_modules")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mindrlhf_lite.config.setting import FREE, NOT_NEGATIVE, POSITIVE, Bounds, setting
+from mindrlhf_lite.config.setting import FREE, NOT_NEGATIVE, POSITIVE, setting
 from mindrlhf_lite.shapes.adapters import ALL_LINEAR
-
-_NO_DROPOUT = Bounds("must be 0: logprobs of training and rollout would differ", lambda value: value == 0)
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class LoraConfig:
         "how A starts, beside a B of zeros: peft's default (Kaiming uniform) or gaussian",
         ("default", "gaussian"),
     )
-    dropout: float = setting(0.0, "peft's lora_dropout", bounds=_NO_DROPOUT)
+    dropout: float = setting(0.0, "peft's lora_dropout: must be 0")
     modules_to_save: list[str] = setting([], "peft's modules that are trained whole: must be empty")
     load: str = setting(
         "",
