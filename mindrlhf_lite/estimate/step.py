@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 
+from mindrlhf_lite.config.adapters import sharing_roles, with_adapters
 from mindrlhf_lite.config.memory_plan import chunk_numbers, memory_plan
-from mindrlhf_lite.config.roles import phases_of_run, scoring_roles
+from mindrlhf_lite.config.roles import BASE, ROLLOUT_BASE, phases_of_run, scoring_roles
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.estimate.work import Work
@@ -34,6 +35,8 @@ class _Step:
         self.head = shape.vocab_size * shape.hidden_size
         embeddings = self.head * (1 if shape.tie_word_embeddings else 2)
         self.layer = (count_parameters(shape) - embeddings) / shape.num_hidden_layers  # numbers of one
+        self.moved = with_adapters(config, shape).moved
+        self.has_adapters = self.moved.adapters is not None
         self.new = config.generate_config.sampling_config.max_tokens
         self.prompt = min(config.generate_config.max_prompt_length, config.rl_config.seq_length - self.new)
         self.item = 4 if config.actor_config.compute_dtype == "float32" else 2
@@ -126,7 +129,8 @@ class _Step:
         of_layers, of_head = self.forward(dims, tokens)
         launches = (1 + recomputes) * LAYER_FORWARD + LAYER_BACKWARD
         work = Work(
-            flops=(3 + recomputes) * of_layers + 4 * of_head,  # logits are computed twice
+            # logits are computed twice; what is frozen takes no gradients
+            flops=(3 - self.has_adapters + recomputes) * of_layers + (4 - self.has_adapters) * of_head,
             launches=count * layers * launches + self._chunks(dims, tokens, count) * LOSS_CHUNK,
             calls=count * (2 * layers + 3),
         ).plus(self.summed(dims, (4 + 2 * recomputes) * layers * count, tokens / count))
@@ -153,6 +157,8 @@ class _Step:
     def _optimized(self, dims: ParallelDims, layers: float) -> Work:
         actor = self.config.actor_config
         numbers = (layers * self.layer + self.head) / dims.tensor
+        if self.has_adapters:
+            numbers = count_parameters(self.moved) / dims.pipeline  # half of them lie whole on tensor ranks
         is_shared = actor.enable_parallel_optimizer and dims.copies > 1
         own = numbers / (dims.copies if is_shared else 1)
         work = Work(memory_bytes=own * 34, launches=12 * layers * _OF_PARAMETER, calls=12 * layers)
@@ -164,7 +170,7 @@ class _Step:
 
     def reshard(self) -> Work:
         messages, pieces, received, copied = _messages(
-            self.shape,
+            self.moved,
             self.strategies["actor"],
             self.strategies["rollout"],
             self.world_size,
@@ -183,10 +189,10 @@ class _Step:
         config = self.config
         plan = memory_plan(config, self.shape, self.world_size)
         offloads = config.actor_config.optimizer.opt_offload
-        phases = phases_of_run(config, int(offloads))
+        phases = phases_of_run(config, int(offloads), sharing_roles(config, self.strategies))
         sizes = {**plan.groups, optimizer_part(0): plan.groups["optimizer"]}
         frozen = {role.name for role in scoring_roles(config)}
-        kept = {"actor", "optimizer", optimizer_part(0), *frozen}
+        kept = {"actor", BASE, ROLLOUT_BASE, "optimizer", optimizer_part(0), *frozen}
         used = [
             name
             for name in phases

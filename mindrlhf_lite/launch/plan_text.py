@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from mindrlhf_lite.config.adapters import with_adapters
 from mindrlhf_lite.config.memory_plan import ASCEND_MEMORY_GIB, MemoryPlan, memory_plan
 from mindrlhf_lite.config.model_file import shape_of_actor
 from mindrlhf_lite.config.schema import Config
@@ -11,6 +12,7 @@ from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.launch.command_line import Command, ranks_of_this_host
 from mindrlhf_lite.launch.estimate_text import estimate_lines
 from mindrlhf_lite.observe.host import memory_limit_gb
+from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import count_parameters
 
 
@@ -55,6 +57,7 @@ def describe(command: Command) -> str:
 
     lines = [
         f"model: {count_parameters(shape):,} parameters; {_dtypes_in_words(config)}",
+        *_adapters_in_words(config, shape),
         f"ranks: {command.num_ranks}; " + ", ".join(f"{name} {s.dims.describe()}" for name, s in strategies.items()),
         f"a step: {config.prompts_per_step} prompts x {rl.num_generations} completions = "
         f"{config.completions_per_step} sequences, {config.updates_per_step} update(s)"
@@ -103,6 +106,18 @@ def exceeds_device_memory(command: Command) -> bool:
     config = command.config
     plan = _plan(command)
     return 0 < command.device_memory_gb * 2**30 < plan.needed(config.rl_config.swap)
+
+
+def _adapters_in_words(config: Config, shape: ModelConfig) -> list[str]:
+    adapted = with_adapters(config, shape)
+    if adapted.adapters is None:
+        return []
+    count, rollout = count_parameters(adapted.moved), "merged" if config.merges_adapters else "beside the weights"
+    names = ", ".join(adapted.adapters.targets)
+    share = count / count_parameters(shape)
+    return [
+        f"adapters: rank {adapted.adapters.rank} on {names}: {count:,} parameters ({share:.2%}); rollout: {rollout}"
+    ]
 
 
 def _dtypes_in_words(config: Config) -> str:

@@ -77,6 +77,7 @@ class AdamW:
         mesh = model.mesh
         self.options, self.updates_done, self.loss_scale = options, 0, loss_scale or LossScale()
         self.weights, degree = list(model.trained), mesh.dims.copies if is_sharded else 1
+        self._data_rank = mesh.at.data
         self.strategy = replace(
             model.strategy, splits_data=is_sharded and degree > 1
         )  # how the moments lie on the ranks
@@ -164,10 +165,7 @@ class AdamW:
                 self._update(part, numbers)
         return norm
 
-    def _native_update(self, part: range) -> operators.AdamW | None:
-        """Of a part; None where a data rank has rows of it, which no operator cuts out."""
-        if any(self._is_cut[i] for i in part):
-            return None
+    def _native_update(self, part: range) -> operators.AdamW:
         of_each = (self._updated, self.first_moment, self.second_moment, self.gradients)
         return operators.AdamW([state[i] for i in part for state in of_each])
 
@@ -185,9 +183,15 @@ class AdamW:
         return lr * correction, o.beta1, o.beta2, o.eps * root2, o.weight_decay / correction, clip
 
     def _update(self, part: int, numbers: tuple[float, ...]) -> None:
-        if self._native and (update := self._native[part]) is not None:
-            update(Tensor(np.array([*numbers, *(self._decays[i] for i in self.parts[part])], np.float32)))
-            return
+        if self._native:
+            decays = (self._decays[i] for i in self.parts[part])
+            self._native[part](Tensor(np.array([*numbers, self._data_rank, *decays], np.float32)))
+        else:
+            self._update_each(part, numbers)
+        if (gather := self._gathers[part]) is not None:
+            gather()
+
+    def _update_each(self, part: int, numbers: tuple[float, ...]) -> None:
         rate, beta1, beta2, eps, decay, scale = (Tensor(number, ms.float32) for number in numbers)
         no_decay = Tensor(0.0, ms.float32)
         for index in self.parts[part]:
@@ -199,8 +203,6 @@ class AdamW:
             ops.assign_sub(gradient, gradient)  # zeros it in place
             if self._has_masters and not self._is_cut[index]:
                 ops.assign(self.weights[index], self._round(weight))
-        if (gather := self._gathers[part]) is not None:
-            gather()
 
     @property
     def parameters(self) -> list[Parameter]:

@@ -63,9 +63,10 @@ extern "C" int sum_of_squares(int count, void **arrays, int *ranks, int64_t **sh
   return 0;
 }
 
-// Inputs: numbers [6 + parameters]: rate, beta1, beta2, epsilon, decay of those that decay, what gradients are multiplied
-// by; then of every parameter whether it decays. Then of each: weight, first moment, second moment, its gradient, all
-// changed in place (the gradient to zeros). Output: [1], nothing.
+// Inputs: numbers [7 + parameters]: rate, beta1, beta2, epsilon, decay of those that decay, what gradients are multiplied
+// by, this data rank; then of every parameter whether it decays. Then of each: weight, first moment, second moment, its
+// gradient, all changed in place (the gradient to zeros). Where a gradient is larger than its weight, data ranks have
+// equal rows of it each. Output: [1], nothing.
 extern "C" int adamw(int count, void **arrays, int *ranks, int64_t **shapes, const char **, void *, void *) {
   const Call call(arrays, ranks, shapes);
   const float *numbers = call.floats(0);
@@ -73,9 +74,11 @@ extern "C" int adamw(int count, void **arrays, int *ranks, int64_t **shapes, con
   const auto blocks = blocks_of(call, 1, 4, count - 1);
   in_turn(blocks.size(), [&](int64_t number) {
     const Block &block = blocks[number];
-    const float decay = numbers[6 + block.array / 4] != 0 ? numbers[4] : 0.f;
+    const float decay = numbers[7 + block.array / 4] != 0 ? numbers[4] : 0.f;
     float *weight = call.floats(block.array), *first = call.floats(block.array + 1);
-    float *second = call.floats(block.array + 2), *gradient = call.floats(block.array + 3);
+    float *second = call.floats(block.array + 2);
+    const int64_t own = call.count(block.array), shares = call.count(block.array + 3) / own;
+    float *gradients = call.floats(block.array + 3), *gradient = gradients + (shares > 1 ? own * (int64_t)numbers[6] : 0);
 #pragma omp simd
     for (int64_t i = block.first; i < block.end; i++) {
       const float g = gradient[i] * scale;
@@ -83,8 +86,9 @@ extern "C" int adamw(int count, void **arrays, int *ranks, int64_t **shapes, con
       first[i] = m;
       second[i] = v;
       weight[i] -= rate * (m / (std::sqrt(v) + eps) + decay * weight[i]);
-      gradient[i] = 0;
     }
+    for (int64_t share = 0; share < shares; share++)
+      memset(gradients + share * own + block.first, 0, 4 * (block.end - block.first));
   });
   call.floats(count - 1)[0] = 0;
   return 0;
