@@ -43,9 +43,10 @@ class EnvironmentConfig:
     )
     on_changed_past: str = setting(
         "go_on",
-        "a chat template that changes earlier answers (it cuts out thoughts): go_on keeps what was sampled, refuse "
-        "does not start the run",
-        ("go_on", "refuse"),
+        "a chat template that changes earlier answers (it cuts out thoughts): go_on keeps what was sampled, "
+        "new_sample goes on behind the conversation as it is rendered then, as a further training sample of the same "
+        "completion, refuse ends the run",
+        ("go_on", "new_sample", "refuse"),
     )
 
     @property
