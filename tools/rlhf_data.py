@@ -140,13 +140,9 @@ def read_sources(args: argparse.Namespace) -> "list[list[Question | BadRow]]":
 
     keep = tuple(filter(None, map(str.strip, args.keep_columns.split(","))))
     if args.task:
-        from mindrlhf_lite.data.reasoning_tasks import LEVEL, mixture
+        from mindrlhf_lite.data.reasoning_tasks import Mixture, questions_of
 
-        kind = dataset_type(args.dataset_type, {}, (*keep, *([LEVEL] if args.levels else [])))
-        tasks = mixture(
-            args.task, args.ratios or [1.0] * len(args.task), args.num_rows, args.seed, args.split, args.levels
-        )
-        return [[as_question(row, each, kind, task) for row, each in enumerate(rows, 1)] for task, rows in tasks]
+        return questions_of(Mixture(args.task, args.ratios, args.num_rows, args.seed, args.split, args.levels), keep)
     kind = dataset_type(args.dataset_type, parse_map_keys(args.map_keys or {}), keep)
     if args.file_path is None:
         rows = arithmetic_rows(args.num_rows, args.seed, args.split, args.digits)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from mindrlhf_lite.data.sources import BadRow, Question, as_question, dataset_type
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.rewards.reasoning import ENTRY, packed, reasoning_gym
 
@@ -20,7 +22,7 @@ LEVEL = "level"  # the column of a row's difficulty
 ANY = "(any that is right)"  # in the place of a gold answer
 _EXAMPLES = ("example_correct_answer", "example_answer", "possible_answer")
 _HELD_OUT = 5  # one question of so many is held out
-_TRIES = 20  # questions looked at for each that is wanted
+_TRIES = 1000  # questions in a row that are not new: then there are no others
 
 
 def settings_of(task: str, level: int | None) -> dict[str, Any]:
@@ -51,15 +53,34 @@ def _is_json(value: Any) -> bool:
         return False
 
 
-def mixture(
-    tasks: Sequence[str], weights: Sequence[float], count: int, seed: int, split: str, levels: Sequence[int]
-) -> list[tuple[str, Iterator[dict[str, Any]]]]:
-    """(task, its rows) of every task: `count` rows in all, shared by weight."""
-    ends = np.rint(np.cumsum(weights) / np.sum(weights) * count).astype(int)
-    counts = np.diff(ends, prepend=0).tolist()
-    if min(counts) < 1:
-        raise UserError(f"--rows {count}: too few for {len(tasks)} tasks with weights {' '.join(map(str, weights))}")
-    return [(task, task_rows(task, own, seed, split, levels)) for task, own in zip(tasks, counts, strict=True)]
+@dataclass(frozen=True)
+class Mixture:
+    """`count` rows in all, shared by weight. Example: Mixture(["countdown", "gcd"], [2.0, 1.0], 5000, seed=0)"""
+
+    tasks: Sequence[str]
+    weights: Sequence[float] | None  # None: all alike
+    count: int
+    seed: int = 0
+    split: str = "train"
+    levels: Sequence[int] = ()  # of reasoning-gym's own curricula
+
+    def rows(self) -> list[tuple[str, Iterator[dict[str, Any]]]]:
+        """(task, its rows) of every task."""
+        weights = self.weights or [1.0] * len(self.tasks)
+        ends = np.rint(np.cumsum(weights) / np.sum(weights) * self.count).astype(int)
+        counts = np.diff(ends, prepend=0).tolist()
+        if min(counts) < 1:
+            raise UserError(
+                f"--rows {self.count}: too few for {len(self.tasks)} tasks with weights {' '.join(map(str, weights))}"
+            )
+        more = (self.seed, self.split, self.levels)
+        return [(task, task_rows(task, own, *more)) for task, own in zip(self.tasks, counts, strict=True)]
+
+
+def questions_of(mixture: Mixture, keep: Sequence[str] = ()) -> list[list[Question | BadRow]]:
+    """Of every task. Args: keep: more of a row's fields, for verifiers."""
+    kind = dataset_type("reasoning_gym", {}, (*keep, *([LEVEL] if mixture.levels else [])))
+    return [[as_question(row, each, kind, task) for row, each in enumerate(rows, 1)] for task, rows in mixture.rows()]
 
 
 def task_rows(
@@ -78,13 +99,15 @@ def task_rows(
 
 
 def _of_level(task: str, count: int, seed: int, split: str, level: int | None) -> Iterator[dict[str, Any]]:
-    settings, seen, tries = settings_of(task, level), set[str](), max(_TRIES * count, 1000)
+    settings, seen, last = settings_of(task, level), set[str](), 0
     stream = [seed, level or 0, *task.encode()]
     first = int(np.random.SeedSequence(stream).generate_state(1, np.uint32)[0] >> 2)
-    dataset = _made(task, first, tries, settings)
-    for number in range(tries):
+    dataset = _made(task, first, _TRIES * (count + 1), settings)
+    for number in range(len(dataset)):
         if len(seen) == count:
             return
+        if number - last > _TRIES:
+            break
         try:
             entry = dict(dataset[number])
         except Exception as error:  # a generator may give up on a seed
@@ -95,6 +118,7 @@ def _of_level(task: str, count: int, seed: int, split: str, level: int | None) -
         if question in seen or (split_of(question) != split):
             continue
         seen.add(question)
+        last = number
         more = {} if level is None else {LEVEL: level}
         kept = {"task": task, "settings": settings, "entry": packed(entry)}
         yield {"question": question, "answer": _gold_of(entry), "task": task, ENTRY: kept, **more}

@@ -30,7 +30,7 @@ class GymnasiumText(Environment):
     whole number, it is the seed of the game, else the row's place in the data is.
 
     Args:
-        id: of gymnasium's registry, such as FrozenLake-v1 or Taxi-v3.
+        id: of gymnasium's registry, such as FrozenLake-v1 or Taxi-v4.
         settings: of the game, as gymnasium takes them, such as {map_name: 8x8, is_slippery: false}.
         answers_as: "messages" of the user, or "text".
     """

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import time
 
-from mindrlhf_lite.data.reasoning_tasks import ANY, mixture, settings_of
+from mindrlhf_lite.data.reasoning_tasks import ANY, Mixture, settings_of
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.rewards.reasoning import ENTRY, reasoning_gym, reasoning_gym_reward
 from mindrlhf_lite.types import CompletionView, Outcome
@@ -21,7 +21,7 @@ def tried(task):
     """(usable, a line of the table)."""
     started = time.perf_counter()
     try:
-        ((_, rows),) = mixture([task], [1.0], ROWS, 0, "train", [])
+        ((_, rows),) = Mixture([task], None, ROWS).rows()
         found = list(rows)
     except UserError as error:
         return False, f"| {task} | no | {str(error).partition(': ')[2][:100]} | |"
