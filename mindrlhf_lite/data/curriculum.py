@@ -88,8 +88,8 @@ class CurriculumSampler:
     @property
     def metrics(self) -> dict[str, float]:
         shares = self.shares
-        rates = {f"curriculum/pass_rate/{name}": level.rate for name, level in self.levels.items()}
-        return rates | {f"curriculum/share/{name}": share for name, share in shares.items()}
+        rates = {f"curriculum/{name}/pass_rate": level.rate for name, level in self.levels.items()}
+        return rates | {f"curriculum/{name}/share": share for name, share in shares.items()}
 
     def as_dict(self) -> dict[str, Any]:
         """For a checkpoint."""

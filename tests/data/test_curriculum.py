@@ -33,7 +33,7 @@ def test_shares_by_hand():
     own = sampler()
     own.learn([group(0, 7, 8), group(1, 0, 8)])
     own.learn([group(3, 3, 8)])
-    assert [own.metrics[f"curriculum/pass_rate/{name}"] for name in ("1", "2", "10")] == [0.625, 0, 0.5]
+    assert [own.metrics[f"curriculum/{name}/pass_rate"] for name in ("1", "2", "10")] == [0.625, 0, 0.5]
     assert list(own.shares) == ["1", "2", "10"]
     assert list(own.shares.values()) == pytest.approx([1.1375 / 2.5375, 0.2 / 2.5375, 1.2 / 2.5375])
     drawn = Counter(LEVELS[index] for index in own.take(3000))

@@ -28,8 +28,8 @@ def sums(data, tmp_path_factory):
 def test_it_is_measured(sums):
     rows = metrics(sums[0] / "whole")
     for row in rows:
-        assert sum(row[f"curriculum/share/{level}"] for level in range(3)) == pytest.approx(1)
-    assert any(rows[-1][f"curriculum/pass_rate/{level}"] != 0.5 for level in range(3))
+        assert sum(row[f"curriculum/{level}/share"] for level in range(3)) == pytest.approx(1)
+    assert any(rows[-1][f"curriculum/{level}/pass_rate"] != 0.5 for level in range(3))
 
 
 def test_a_resumed_run_draws_the_same(data, sums):

@@ -13,15 +13,11 @@ class Curriculum:
 
     column: str = setting(
         "",
-        "column of the data whose values are levels of difficulty (rlhf_data.py --levels, --keep_columns): a level is "
-        "drawn the more often, the nearer its measured pass rate is to one half; empty: no curriculum",
+        "column of the data whose values are levels (rlhf_data.py --levels, --keep_columns), drawn the more often, the "
+        "nearer their measured pass rates are to one half; empty: none",
     )
-    memory: float = setting(
-        0.8, "what a level's pass rate keeps of earlier steps, where a step measures it anew", bounds=BELOW_ONE
-    )
-    floor: float = setting(
-        0.1, "weight that a level has in any case, where one of pass rate 1/2 has 1 more", bounds=AT_MOST_ONE
-    )
+    memory: float = setting(0.8, "what a pass rate keeps of earlier steps", bounds=BELOW_ONE)
+    floor: float = setting(0.1, "a level's weight is this + 4 p (1 - p)", bounds=AT_MOST_ONE)
 
 
 @dataclass(frozen=True)

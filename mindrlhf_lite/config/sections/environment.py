@@ -12,11 +12,12 @@ from mindrlhf_lite.episodes.calls import FORMATS
 class EnvironmentConfig:
     environment: str = setting(
         "",
-        "what answers the policy between turns: guess_number, or a class of your own (FILE.py:Class, or a dotted "
-        "path); empty: nothing, or tools",
+        "what answers the policy between turns: guess_number, gymnasium, or a class of your own (FILE.py:Class, or a "
+        "dotted path); empty: nothing, or tools",
     )
     tools: list[str] = setting(
-        [], "tools that the policy may call: calculator, python, or functions of your own, as verifiers are named"
+        [],
+        "tools that the policy may call: calculator, python, search, or functions of your own, as verifiers are named",
     )
     call_format: str = setting("hermes", "how the policy writes a call", tuple(FORMATS))
     max_turns: int = setting(8, "most turns of an episode", bounds=POSITIVE, unit="turns")
@@ -44,8 +45,8 @@ class EnvironmentConfig:
     on_changed_past: str = setting(
         "go_on",
         "a chat template that changes earlier answers (it cuts out thoughts): go_on keeps what was sampled, "
-        "new_sample goes on behind the conversation as it is rendered then, as a further training sample of the same "
-        "completion, refuse ends the run",
+        "new_sample begins a further training sample of the completion behind what is rendered then, refuse ends the "
+        "run",
         ("go_on", "new_sample", "refuse"),
     )
 
