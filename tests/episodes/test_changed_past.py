@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from episodes.scripted_engine import ScriptedEngine
-from episodes.templates import CHATML, FORGETFUL
+from episodes.templates import CHATML, FORGETFUL, LLAMA3, QWEN3
 from episodes.test_bridge import with_template
 from episodes.test_play import TOOLS, prompts, spec, stage_on
 from episodes.test_written_tokens import statistics_of
@@ -70,6 +70,15 @@ def test_every_turn_stands_behind_the_conversation_as_it_is_rendered_then(forget
     assert forgetful.decode(completion.token_ids) == "".join(THINKS) and completion.written.all()
     assert completion.episode.end is EpisodeEnd.DONE
     assert [segment["written"] for segment in completion.episode.segments] == [True, False] * 2 + [True]
+
+
+@pytest.mark.parametrize(("template", "begin_again"), [(QWEN3, 0), (LLAMA3, 1)])
+def test_kinds_of_templates_that_are_used(tmp_path, template, begin_again):
+    """Qwen3's keeps thoughts while tools answer; Llama 3.1's trims: the answer with white space is rendered anew."""
+    tokenizer = with_template(tmp_path / "one", template)
+    says = ["<think>hm</think>" + CALL + " ", "It is 6."]
+    _, completion = played(tokenizer, "new_sample", says)
+    assert len(completion.restarts) == begin_again
 
 
 def test_it_goes_on_where_nothing_has_changed(tmp_path):
