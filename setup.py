@@ -51,8 +51,14 @@ setup(
             "types-PyYAML",
             "torch==2.13.0",
             "pyarrow==19.0.0",
+            "reasoning-gym==0.1.25",
+            "rank_bm25==0.2.2",
+            "gymnasium==1.4.0",
         ],
         "parquet": ["pyarrow==19.0.0"],
+        "reasoning_gym": ["reasoning-gym==0.1.25"],  # generated tasks with verifiers
+        "search": ["rank_bm25==0.2.2"],  # the tool search
+        "gymnasium": ["gymnasium==1.4.0"],  # its text environments
         # only to check converted weights against MindFormers' own model; nothing imports it
         "mindformers": ["mindformers==1.9.0"],
         # build.sh --vllm makes the wheel: the registry's is for CUDA, this one has no kernels

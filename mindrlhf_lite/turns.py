@@ -18,6 +18,18 @@ class EpisodeEnd(str, Enum):
 
 
 @dataclass(frozen=True)
+class Restart:
+    """From one token of a completion on, its conversation as the chat template renders it then stands in the place of
+    all that was before: a training sample of its own, of the same completion.
+
+    Example: Restart(9, (1, 40, 41)): tokens 9 and later were written behind the prompt 1, 40, 41
+    """
+
+    start: int  # place among the completion's tokens
+    prompt_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Turn:
     """What the policy wrote in one turn, and what it was paid.
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.turns import Episode
+from mindrlhf_lite.turns import Episode, Restart
 
 IntArray = np.ndarray
 FloatArray = np.ndarray
@@ -142,6 +142,7 @@ class Completion:
     # bool [len(token_ids)]: the policy wrote it, an environment or the chat template did not; None: it wrote all
     written: IntArray | None = None
     episode: Episode | None = None  # of a completion of several turns
+    restarts: tuple[Restart, ...] = ()  # where it goes on behind another prompt
 
     @property
     def has_failed(self) -> bool:
@@ -168,6 +169,7 @@ class CompletionView:
     source: str = ""  # of the question: subject, or name of its file
     columns: Mapping[str, Any] = field(default_factory=dict)  # of the question: rlhf_data.py --keep_columns
     episode: Episode | None = None  # its turns, where there is an environment
+    num_read: int = 0  # tokens between the turns, which max_tokens holds too
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,7 @@ class RolloutGroup:
                 self.prompt.source,
                 self.prompt.columns,
                 completion.episode,
+                len(completion.token_ids) - completion.num_written,
             )
             for text, completion in zip(self.texts, self.completions, strict=True)
         ]
@@ -216,6 +219,12 @@ class ScoredGroup:
     rewards: FloatArray  # float32 [G]: the same, shaped
     outcomes: list[Outcome]  # of the first verifier that judges the answer; error or timeout if any verifier failed
     kept: IntArray  # bool [G]: False where a verifier failed and such completions are left out of their group
+
+    @property
+    def pass_rate(self) -> float:
+        """Of its kept completions: how many are correct."""
+        kept = [outcome for outcome, is_kept in zip(self.outcomes, self.kept, strict=True) if is_kept]
+        return kept.count(Outcome.CORRECT) / len(kept)
 
     @property
     def is_mixed(self) -> bool:
@@ -242,6 +251,7 @@ class TrainSequence:
     sampling_logprobs: FloatArray | None = None
     role_logprobs: Mapping[str, FloatArray] = field(default_factory=dict)  # float32 [C] each, of further frozen roles
     written: IntArray | None = None  # bool [C], as of the completion; the others never count
+    restarts: tuple[Restart, ...] = ()  # as of the completion: its samples are one sequence, of one length and ratio
 
     @staticmethod
     def of(token_ids: IntArray, prompt_length: int, advantage: float = 0.0, **logprobs: Any) -> TrainSequence:
@@ -253,6 +263,11 @@ class TrainSequence:
     @property
     def completion_length(self) -> int:
         return len(self.token_ids) - self.prompt_length
+
+    @property
+    def num_read_again(self) -> int:
+        """Tokens of the prompts of its further samples."""
+        return sum(len(restart.prompt_ids) for restart in self.restarts)
 
     @property
     def num_counted(self) -> int:

@@ -16,6 +16,9 @@ OPTIONAL = {
         "pyarrow",
         "mindformers",
         "mindspore_gs",
+        "reasoning_gym",
+        "rank_bm25",
+        "gymnasium",
     ),  # extras, asked for by name where they are missing
     *("scipy", "psutil"),  # mindspore's
     "mindrlhf_lite",

@@ -80,6 +80,7 @@ def ways(args: argparse.Namespace) -> dict[str, Callable[[], int]]:
     from mindrlhf_lite.episodes.bridge import Bridge
     from mindrlhf_lite.episodes.failures import FailureRecord
     from mindrlhf_lite.episodes.host import EnvironmentHost
+    from mindrlhf_lite.episodes.past import ChangedPast
     from mindrlhf_lite.episodes.play import EpisodeLimits, Stage
     from mindrlhf_lite.episodes.registry import EnvironmentSpec
     from mindrlhf_lite.rollout.groups import generate_groups
@@ -100,7 +101,8 @@ def ways(args: argparse.Namespace) -> dict[str, Callable[[], int]]:
         arguments = {"delay_ms": delay, "tokens": args.observed}
         host = EnvironmentHost(EnvironmentSpec(f"{__file__}:Late", arguments=arguments), 60.0)
         limits = EpisodeLimits(args.turns, args.turn_tokens, len(PROMPT))
-        return Stage(host, Bridge(tokenizer, ()), tokenizer, limits, FailureRecord("late"))
+        bridge = Bridge(tokenizer, ())
+        return Stage(host, bridge, tokenizer, limits, FailureRecord("late"), ChangedPast("go_on", bridge, tokenizer))
 
     stages = {f"{args.turns} turns, {delay} ms": stage_of(delay) for delay in args.delays}
     found: dict[str, Callable[[], int]] = {"one turn": lambda: run(written, None)}

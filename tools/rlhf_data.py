@@ -74,16 +74,19 @@ def parse_arguments() -> argparse.Namespace:
             f"--seq_length {args.seq_length}: must exceed --max_prompt_length {args.max_prompt_length} to leave "
             "room for a completion"
         )
-    if args.file_path is None and args.dataset_type != "arithmetic":
+    if args.file_path is None and args.dataset_type not in ("arithmetic", "reasoning_gym"):
         raise UserError(f"--file_path is needed for --dataset_type {args.dataset_type}")
+    if (args.dataset_type == "reasoning_gym") != bool(args.task):
+        raise UserError("--task names data sets of --dataset_type reasoning_gym: give both")
     if not args.inspect and (reason := output_problem(args.output_path)):
         raise UserError(f"--output_path {args.output_path}: {reason}")
     if not args.inspect and not args.overwrite and Path(args.output_path).exists():
         raise UserError(f"--output_path {args.output_path}: exists already; give another name, or --overwrite")
-    if args.ratios and len(args.ratios) != len(args.file_path or []):
+    parts = args.task or args.file_path or []
+    if args.ratios and len(args.ratios) != len(parts):
         raise UserError(
-            f"--ratios {' '.join(map(str, args.ratios))}: one positive number for each of the "
-            f"{len(args.file_path or [])} files of --file_path is needed"
+            f"--ratios {' '.join(map(str, args.ratios))}: one positive number for each of the {len(parts)} "
+            f"{'tasks of --task' if args.task else 'files of --file_path'} is needed"
         )
     return args
 
@@ -136,6 +139,10 @@ def read_sources(args: argparse.Namespace) -> "list[list[Question | BadRow]]":
     from mindrlhf_lite.data.sources import as_question, dataset_type, parse_map_keys, read_questions
 
     keep = tuple(filter(None, map(str.strip, args.keep_columns.split(","))))
+    if args.task:
+        from mindrlhf_lite.data.reasoning_tasks import Mixture, questions_of
+
+        return questions_of(Mixture(args.task, args.ratios, args.num_rows, args.seed, args.split, args.levels), keep)
     kind = dataset_type(args.dataset_type, parse_map_keys(args.map_keys or {}), keep)
     if args.file_path is None:
         rows = arithmetic_rows(args.num_rows, args.seed, args.split, args.digits)
@@ -155,9 +162,11 @@ def choose(args: argparse.Namespace, parts: "list[list[Prompt]]") -> "list[Promp
         if contradicting:
             rows = ", ".join(f"{prompt.source} row {prompt.row}" for prompt in contradicting[:_BAD_ROWS_SHOWN])
             say(f"of them {len(contradicting)} with another gold answer than the one that was kept: {rows}")
-    chosen = (
-        convert.mix(parts, args.ratios, args.seed) if args.ratios else [prompt for part in parts for prompt in part]
-    )
+    chosen = [prompt for part in parts for prompt in part]
+    if args.task:  # whose rows are as many as the ratios ask for
+        chosen = convert.shuffled(chosen, args.seed)
+    elif args.ratios:
+        chosen = convert.mix(parts, args.ratios, args.seed)
     return convert.sample(chosen, args.sample, args.seed) if args.sample else chosen
 
 
@@ -261,7 +270,7 @@ def main() -> None:
     lines = stop_at_bad_rows(args, bad)
     usable = [[row for row in part if isinstance(row, Prompt)] for part in checked]
     if not any(usable):
-        source = ", ".join(args.file_path or ["generated arithmetic"])
+        source = ", ".join(args.task or args.file_path or ["generated arithmetic"])
         fail("\n".join([*lines, f"{source}: no usable row, nothing written"]))
     if lines:
         say(*lines, f"Skipped bad rows: {len(bad)}")

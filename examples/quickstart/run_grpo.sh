@@ -18,29 +18,11 @@ examples:
 EOF
 }
 
-ranks=2 output="" seed=0 resume=() overrides=()
-while [ $# -gt 0 ]; do
-    case "$1" in
-        -h | --help) usage; exit 0 ;;
-        --ranks | --output | --resume)
-            [ $# -gt 1 ] || { echo "error: $1 needs a value" >&2; exit 2; }
-            case "$1" in --ranks) ranks="$2" ;; --output) output="$2" ;; --resume) output="$2"; resume=(--resume_training true) ;; esac
-            shift ;;
-        --rl_config.seed=*) seed="${1#*=}"; overrides+=("$1") ;;
-        --rl_config.output_dir=*) output="${1#*=}" ;;
-        *) overrides+=("$1") ;;
-    esac
-    shift
-done
-[[ "$ranks" =~ ^[1-9][0-9]*$ ]] || { echo "error: --ranks $ranks: a positive number is needed" >&2; exit 2; }
-caller="$PWD"
-export MINDRLHF_CALLED_FROM="$caller"  # verifiers of your own are looked for there
+ranks=2 runs=output/quickstart_seed
+source "$root/examples/run_options.sh"
 cd "$root"
 bash build.sh
 export PATH="$root/.venv/bin:$PATH"
-output="${output:-output/quickstart_seed${seed}_$(date +%Y%m%d_%H%M%S)}"
-case "$output" in /*) ;; output/quickstart_seed*) output="$root/$output" ;; *) output="$caller/$output" ;; esac
-[ "${#resume[@]}" = 0 ] || [ -d "$output/checkpoints" ] || { echo "error: --resume $output: no checkpoints there" >&2; exit 2; }
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
 model="$root/examples/quickstart/model" data="$root/output/quickstart_data"

@@ -21,24 +21,9 @@ examples:
 EOF
 }
 
-output="" seed=0 resume=() overrides=()
-while [ $# -gt 0 ]; do
-    case "$1" in
-        -h | --help) usage; exit 0 ;;
-        --output | --resume)
-            [ $# -gt 1 ] || { echo "error: $1 needs a value" >&2; exit 2; }
-            case "$1" in --output) output="$2" ;; --resume) output="$2"; resume=(--resume_training true) ;; esac
-            shift ;;
-        --rl_config.seed=*) seed="${1#*=}"; overrides+=("$1") ;;
-        --rl_config.output_dir=*) output="${1#*=}" ;;
-        *) overrides+=("$1") ;;
-    esac
-    shift
-done
-case "$output" in "") output="$root/output/smollm2/seed${seed}_$(date +%Y%m%d_%H%M%S)" ;; /*) ;; *) output="$PWD/$output" ;; esac
-[ "${#resume[@]}" = 0 ] || [ -d "$output/checkpoints" ] || { echo "error: --resume $output: no checkpoints there" >&2; exit 2; }
+ranks="" runs=output/smollm2/seed
+source "$root/examples/run_options.sh"
 [ -z "${SMOLLM2_CACHE:-}" ] || SMOLLM2_CACHE="$(realpath -m "$SMOLLM2_CACHE")"
-export MINDRLHF_CALLED_FROM="$PWD"  # verifiers of your own are looked for there
 cd "$root"
 bash build.sh
 export PATH="$root/.venv/bin:$PATH"

@@ -13,6 +13,7 @@ from mindrlhf_lite.config.sections.environment import EnvironmentConfig
 from mindrlhf_lite.data.records import read_header
 from mindrlhf_lite.data.tokenizer import Tokenizer, stop_token_ids
 from mindrlhf_lite.episodes.bridge import Bridge
+from mindrlhf_lite.episodes.past import REFUSE, refusal
 from mindrlhf_lite.episodes.registry import EnvironmentSpec, maker_of
 from mindrlhf_lite.episodes.tools import find_tool, name_of_tool, schema_of
 from mindrlhf_lite.errors import UserError
@@ -112,15 +113,20 @@ def conversation_mistakes(config: Config) -> list[str]:
     return problems
 
 
+def told_at_the_start(spec: EnvironmentSpec) -> list[str]:
+    """Roles of the messages that tools answer with; what an environment answers with is seen when it does."""
+    if not spec.tools or spec.arguments.get("answers_as", "messages") != "messages":
+        return []
+    return [str(spec.arguments.get("role", "tool"))]
+
+
 def changed_past(bridge: Bridge, spec: EnvironmentSpec) -> list[str]:
-    """Notes on how episodes differ from what transformers renders; none where answers are text.
+    """Notes on how episodes differ from what transformers renders.
 
     Raises:
         ValueError: the template cannot have such messages.
     """
-    if not spec.tools or spec.arguments.get("answers_as", "messages") != "messages":
-        return []
-    return bridge.notes(str(spec.arguments.get("role", "tool")))
+    return [note for role in told_at_the_start(spec) for note in bridge.notes(role)]
 
 
 def _problems_of_template(config: Config, spec: EnvironmentSpec) -> list[str]:
@@ -129,6 +135,4 @@ def _problems_of_template(config: Config, spec: EnvironmentSpec) -> list[str]:
         config.actor_config.load, tokenizer
     )
     notes = changed_past(Bridge(tokenizer, stops, spec.schemas), spec)
-    if config.environment_config.on_changed_past == "go_on":
-        return []
-    return [f"{_SECTION}.on_changed_past=refuse: {note}; go_on keeps what was sampled" for note in notes]
+    return list(map(refusal, notes)) if config.environment_config.on_changed_past == REFUSE else []

@@ -12,6 +12,7 @@ from mindrlhf_lite.config.roles import ROLES, RoleSpec
 from mindrlhf_lite.config.sampling_params import sampling_params
 from mindrlhf_lite.config.sections.actor import ActorConfig
 from mindrlhf_lite.config.sections.context import ContextConfig
+from mindrlhf_lite.config.sections.data import DataConfig
 from mindrlhf_lite.config.sections.environment import EnvironmentConfig
 from mindrlhf_lite.config.sections.generate import GenerateConfig
 from mindrlhf_lite.config.sections.monitor import MonitorConfig
@@ -32,6 +33,7 @@ class Config:
     reward_config: RewardConfig = field(default_factory=RewardConfig)
     generate_config: GenerateConfig = field(default_factory=GenerateConfig)
     environment_config: EnvironmentConfig = field(default_factory=EnvironmentConfig)
+    data_config: DataConfig = field(default_factory=DataConfig)
     monitor_config: MonitorConfig = field(default_factory=MonitorConfig)
     profiler_config: ProfilerConfig = field(default_factory=ProfilerConfig)
     msprobe_config: MsprobeConfig = field(default_factory=MsprobeConfig)
@@ -67,7 +69,10 @@ class Config:
         rows = sequences or -(-share // (self.actor_config.parallel_config.micro_batch_num or 1))
         prompts = -(-rows // rl.num_generations) if rl.packing else rows
         longest = rows * generate.sampling_config.max_tokens + prompts * generate.max_prompt_length
-        return rl.micro_batch_tokens or min(longest, rows * rl.seq_length)
+        environment = self.environment_config
+        # the samples of a completion share one
+        own = environment.max_turns * rl.seq_length if environment.on_changed_past == "new_sample" else 0
+        return max(rl.micro_batch_tokens or min(longest, rows * rl.seq_length), own)
 
     def rollout_slots(self, copies: int) -> int:
         """Sequences that a rank decodes together: max_num_seqs, or fewer where it never has so many. Args: copies: of

@@ -6,12 +6,13 @@ import argparse
 
 from mindrlhf_lite.commands.tool import COUNT, COUNT_OR_NONE, DIGIT_COUNT, POSITIVE_NUMBER, SEED, TOKEN_ID, tool_parser
 
-_DATASET_TYPES = ["gsm8k", "deepscaler", "math", "simplerl", "openr1math", "kk", "verl", "trl", "arithmetic", "custom"]
+_DATASET_TYPES = ["gsm8k", "deepscaler", "math", "simplerl", "openr1math", "kk", "verl", "trl"]
+_DATASET_TYPES += ["arithmetic", "reasoning_gym", "custom"]
 
 
 def conversion_parser(description: str) -> argparse.ArgumentParser:
     parser = tool_parser(description)
-    add_groups = (_add_tokenizer, _add_sources, _add_prompts, _add_checks, _add_progress, _add_arithmetic)
+    add_groups = (_add_tokenizer, _add_sources, _add_prompts, _add_checks, _add_progress, _add_generated)
     for add_group in add_groups:
         add_group(parser)
     return parser
@@ -31,14 +32,15 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
         "--dataset_type",
         choices=_DATASET_TYPES,
         help="form of the source rows (default: verl's or TRL's, where the first row has it); custom with --map_keys; "
-        "arithmetic without --file_path is generated",
+        "arithmetic without --file_path, and reasoning_gym, are generated",
     )
     parser.add_argument("--file_path", nargs="+", help="source files (.jsonl, .json, .csv, .parquet)")
     parser.add_argument(
         "--ratios",
         type=POSITIVE_NUMBER,
         nargs="+",
-        help="shares of the files in the result, until one is used up (default: all rows of all files)",
+        help="shares of the files in the result, until one is used up (default: all rows of all files); of "
+        "reasoning-gym's tasks in --num_rows (default: equal ones)",
     )
     parser.add_argument(
         "--map_keys", help='JSON: which fields hold what, {"prompt": .., "response": .., "system": .., "source": ..}'
@@ -126,10 +128,19 @@ def _add_progress(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_arithmetic(parser: argparse.ArgumentParser) -> None:
-    """The generated arithmetic task."""
+def _add_generated(parser: argparse.ArgumentParser) -> None:
+    """Generated tasks."""
     parser.add_argument(
-        "--num_rows", type=COUNT, default=2000, help="generated arithmetic: number of rows (default: 2000)"
+        "--num_rows", "--rows", type=COUNT, default=2000, help="of generated tasks: number of rows (default: 2000)"
+    )
+    parser.add_argument("--task", nargs="+", default=[], help="reasoning_gym: its data sets, e.g. countdown chain_sum")
+    parser.add_argument(
+        "--levels",
+        type=COUNT_OR_NONE,
+        nargs="+",
+        default=[],
+        help="reasoning_gym: levels of its own curriculum, in equal shares; each row keeps its own in the column level "
+        "(default: the data set's own difficulty)",
     )
     parser.add_argument(
         "--digits", type=DIGIT_COUNT, default=2, help="generated arithmetic: digits of each number (default: 2)"
@@ -138,11 +149,11 @@ def _add_arithmetic(parser: argparse.ArgumentParser) -> None:
         "--seed",
         type=SEED,
         default=0,
-        help="of sampling, mixing, and of generated arithmetic's held-out sums and order (default: 0)",
+        help="of sampling, mixing, and of generated tasks (default: 0)",
     )
     parser.add_argument(
         "--split",
         choices=["train", "held_out"],
         default="train",
-        help="generated arithmetic: the splits share no sum, in neither order (default: train)",
+        help="of generated tasks: the splits share no question, and no sum in either order (default: train)",
     )

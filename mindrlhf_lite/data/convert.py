@@ -239,6 +239,10 @@ def mix(parts: Sequence[Sequence[Prompt]], ratios: Sequence[float], seed: int) -
     return [chosen[index] for index in rng.permutation(len(chosen))]
 
 
+def shuffled(prompts: Sequence[Prompt], seed: int) -> list[Prompt]:
+    return [prompts[index] for index in np.random.default_rng(seed).permutation(len(prompts))]
+
+
 def sample(prompts: Sequence[Prompt], count: int, seed: int) -> list[Prompt]:
     """`count` prompts chosen by the seed, in their order."""
     if not 0 < count <= len(prompts):

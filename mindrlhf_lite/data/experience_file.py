@@ -5,6 +5,7 @@ Logprobs that a run does not have (no reference, one update only) are written as
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from mindrlhf_lite.data.rows import read_rows, text_of, write_rows
 from mindrlhf_lite.data.seal import BrokenSeal, check_seal
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.turns import Restart
 from mindrlhf_lite.types import ScoredGroup, TrainSequence
 
 _ARRAYS = ("advantages", "mask", "reference_logprobs", "frozen_logprobs", "sampling_logprobs")
@@ -22,6 +24,7 @@ _SCHEMA = {
     "token_ids": {"type": "int32", "shape": [-1]},
     "prompt_length": {"type": "int32"},
     **{name: {"type": "float32", "shape": [-1]} for name in (*_ARRAYS, "engine_logprobs", "written")},
+    "restarts": {"type": "string"},  # JSON: [[start, prompt ids], ..]
     "reward": {"type": "float32"},
     "prompt": {"type": "string"},
     "completion": {"type": "string"},
@@ -75,6 +78,7 @@ def write_experience(
                     **{name: _filled(getattr(sequence, name)) for name in _ARRAYS},
                     "engine_logprobs": _filled(completion.engine_logprobs),
                     "written": _filled(sequence.written),
+                    "restarts": json.dumps([[each.start, each.prompt_ids] for each in sequence.restarts]),
                     "reward": float(scored.rewards[index]),
                     "prompt": prompt.text,
                     "completion": text,
@@ -105,9 +109,10 @@ def read_experience(path: str | Path) -> StepExperience:
         arrays = {name: _read(row[name]) for name in _ARRAYS}
         written = _read(row["written"]) if "written" in row else None  # an older file: one turn each
         arrays["written"] = None if written is None else written > 0
-        sequences.append(
-            TrainSequence(np.array(row["token_ids"], np.int32), int(row["prompt_length"]), **arrays)  # type: ignore[arg-type]
-        )
+        restarts = json.loads(text_of(row["restarts"])) if "restarts" in row else []
+        token_ids, length = np.array(row["token_ids"], np.int32), int(row["prompt_length"])
+        again = tuple(Restart(start, tuple(prompt)) for start, prompt in restarts)
+        sequences.append(TrainSequence(token_ids, length, restarts=again, **arrays))  # type: ignore[arg-type]
         engine_logprobs.append(_read(row["engine_logprobs"]))
     return StepExperience(header, sequences, engine_logprobs)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +37,16 @@ class PromptSampler:
     def epochs(self) -> float:
         """How often all prompts were taken, with the fraction of the epoch under way."""
         return float(self._state.epoch + self._state.position / self.num_prompts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return asdict(self._state)
+
+    def restore_from(self, saved: Mapping[str, Any]) -> None:
+        """Raises UserError where it is not such a state."""
+        if "levels" in saved:
+            raise UserError("data_config.curriculum: the checkpoint is of a run with a curriculum")
+        self.restore(SamplerState(**saved))
 
     def restore(self, state: SamplerState) -> None:
         """Continues exactly after what was taken when `state` was read."""

@@ -24,6 +24,7 @@ from mindrlhf_lite.files.json_file import parse_json
 from mindrlhf_lite.rewards.boxes import last_boxed
 from mindrlhf_lite.rewards.knights import knight_statements
 from mindrlhf_lite.rewards.numbers import parse_quantity
+from mindrlhf_lite.rewards.reasoning import ENTRY
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class DatasetType:
     keep: tuple[str, ...] = ()  # more fields, for verifiers
     gold: Callable[[str], str] = _verbatim
     verifiers: str = (
-        "math"  # which kind of verifier has to understand the gold: math, or statements of knights and knaves
+        "math"  # which kind of verifier has to understand the gold: math, statements of knights and knaves, or own
     )
 
 
@@ -105,6 +106,7 @@ DATASET_TYPES: dict[str, DatasetType] = {
     "openr1math": DatasetType(("problem",), ("answer",), source=("source", "problem_type")),
     "kk": DatasetType(("quiz",), ("solution_text_format", "solution_text"), gold=_statements, verifiers="statements"),
     "arithmetic": DatasetType(("question",), ("answer",), gold=_number),
+    "reasoning_gym": DatasetType(("question",), ("answer",), source=("task",), keep=(ENTRY,), verifiers="own"),
     "verl": DatasetType(("prompt",), ("reward_model.ground_truth",), source=("data_source",)),
     "trl": DatasetType(
         ("prompt", "messages"), ("answer", "ground_truth", "solution"), source=("source",), gold=_boxed_or_verbatim
@@ -137,7 +139,7 @@ def dataset_type(name: str, map_keys: Mapping[str, str], keep: Sequence[str] = (
     verifiers see.
     """
     fields: dict[str, Any] = {key: (field,) for key, field in map_keys.items()}
-    found = replace(DATASET_TYPES[name], keep=tuple(keep), **fields)
+    found = replace(DATASET_TYPES[name], keep=(*DATASET_TYPES[name].keep, *keep), **fields)
     if not found.prompt or not found.response:
         raise UserError(
             f'--dataset_type {name}: say which fields hold question and answer, e.g. --map_keys \'{{"prompt": '

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
+import selectors
 import socket
 import subprocess
 import threading
@@ -48,6 +48,7 @@ class EnvironmentHost:
     def __init__(self, spec: EnvironmentSpec, timeout_s: float):
         self.spec, self.timeout_s = spec, timeout_s
         self._living: dict[int, _Living] = {}
+        self._streams = selectors.DefaultSelector()
         self._failed: list[tuple[int, Answer]] = []  # found while they were asked
         self._listened = time.monotonic()  # when last
         self._control, others = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -79,8 +80,15 @@ class EnvironmentHost:
 
     def begin(self, number: int, task: Task, seed: int) -> None:
         """A new environment, which is reset."""
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise UserError(
+                f"{len(self._living)} environments are at work, and there is no room for another ({error}); raise the "
+                "limit of open files (ulimit -n), or lower generate_config.max_num_seqs"
+            ) from None
         self._living[number] = _Living(ours)
+        self._streams.register(ours, selectors.EVENT_READ, number)
         with theirs:
             try:
                 socket.send_fds(self._control, [to_bytes((number, False), ORDER)], [theirs.fileno()])
@@ -110,11 +118,10 @@ class EnvironmentHost:
             is_asked = self._is_asked
             seconds = 0.0 if found or not waits else self._seconds_left()
             before = time.monotonic()
-            by_stream = {living.connection: number for number, living in self._living.items()}
-            ready, _, _ = select.select(list(by_stream), [], [], seconds)
+            ready = self._streams.select(seconds)
             self._forgive(time.monotonic() - before - seconds)
-            for stream in ready:
-                found += self._hear(by_stream[stream])
+            for stream, _ in ready:
+                found += self._hear(stream.data)
             self._end_late_ones()
             self._listened = time.monotonic()
             if found or self._failed:
@@ -138,6 +145,7 @@ class EnvironmentHost:
         for living in self._living.values():
             living.connection.close()
         self._living.clear()
+        self._streams.close()
         self._control.close()
         self._nursery.terminate()  # its keeper ends all that it has started
         try:
@@ -191,6 +199,7 @@ class EnvironmentHost:
 
     def _forget(self, number: int) -> None:
         living = self._living.pop(number)
+        self._streams.unregister(living.connection)
         living.connection.close()
         with contextlib.suppress(OSError):
             self._control.send(to_bytes((number, True), ORDER))

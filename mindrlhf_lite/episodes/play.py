@@ -20,9 +20,10 @@ from mindrlhf_lite.episodes.environment import Task
 from mindrlhf_lite.episodes.failures import FailureRecord
 from mindrlhf_lite.episodes.host import EnvironmentHost
 from mindrlhf_lite.episodes.messages import Answer
+from mindrlhf_lite.episodes.past import ChangedPast, Conversation
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.parallel.mesh import Axis, gather_objects
-from mindrlhf_lite.turns import Episode, EpisodeEnd, Turn
+from mindrlhf_lite.turns import Episode, EpisodeEnd, Restart, Turn
 from mindrlhf_lite.types import Completion, FinishReason, GenerateRequest, Prompt
 
 _STREAM = 0xE5  # keeps an environment's seed apart from its completion's random numbers
@@ -30,6 +31,7 @@ _AT_ONCE = 64  # environments that are begun for an opening
 _RESETS = 3  # of a task, before its failure is taken for a mistake
 
 Place = tuple[int, int]  # request, sample
+Next = Sequence[int] | Restart  # as of rollout.protocol
 Told = list[tuple[int, Answer]]
 
 
@@ -38,17 +40,22 @@ class EpisodeLimits:
     max_turns: int
     max_turn_tokens: int  # 0: no limit of its own
     max_prompt_tokens: int  # of an opening
+    max_tokens: int = 0  # of a completion, and of it with its prompt: where a new sample may begin
+    max_length: int = 0
 
 
 @dataclass
 class Stage:
-    """What the episodes of a rank share, all run long. `host`: on the rank that asks; `axis`: ranks that hear it."""
+    """What the episodes of a rank share, all run long. `host`: on the rank that asks; `axis`: ranks that hear it;
+    `past`: what to do about templates that change it.
+    """
 
     host: EnvironmentHost | None
     bridge: Bridge
     tokenizer: Tokenizer
     limits: EpisodeLimits
     failures: FailureRecord
+    past: ChangedPast
     axis: Axis | None = None
     numbers: Iterator[int] = field(default_factory=count)  # of environments
 
@@ -68,6 +75,8 @@ class _Running:
 
     number: int  # of its environment
     prompt: Prompt
+    conversation: Conversation
+    restart: Restart | None = None  # the last one
     is_reset: bool = False
     token_ids: Sequence[int] = ()
     room: int = 0
@@ -81,6 +90,13 @@ class _Running:
     info: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     waits: bool = False  # the engine does
+
+    @property
+    def context(self) -> tuple[int, ...]:
+        """All that was read and written, as the policy sees it."""
+        if self.restart is None:
+            return (*self.prompt.ids, *self.token_ids)
+        return (*self.restart.prompt_ids, *self.token_ids[self.restart.start :])
 
     def as_episode(self) -> Episode:
         assert self.end is not None
@@ -123,7 +139,9 @@ class Play:
     def begin(self, request: int, sample: int) -> None:
         number = next(self.stage.numbers)
         self._places[number] = request, sample
-        self._running[request, sample] = _Running(number, self.prompts[request])
+        prompt = self.prompts[request]
+        conversation = Conversation(self._openings[request], prompt.text)
+        self._running[request, sample] = _Running(number, prompt, conversation)
         if self.stage.host is not None:
             self.stage.host.begin(number, self._tasks[request], environment_seed(self.seeds[request], sample))
 
@@ -138,7 +156,7 @@ class Play:
         if self.stage.host is not None and not running.failure:
             self.stage.host.step(running.number, text, reason.value)
 
-    def take(self, waits: bool) -> list[tuple[int, int, Sequence[int]]]:
+    def take(self, waits: bool) -> list[tuple[int, int, Next]]:
         over = [place for place, each in self._running.items() if each.waits and each.failure]
         for number, answer in self.stage.told(waits and not over):
             place = self._places.get(number)
@@ -170,27 +188,40 @@ class Play:
         elif len(running.turns) >= self.stage.limits.max_turns:
             running.end = EpisodeEnd.TURNS
 
-    def _next(self, place: Place) -> Sequence[int]:
-        """What the policy reads next; nothing where the episode is over."""
+    def _next(self, place: Place) -> Next:
+        """What comes next; nothing where the episode is over."""
         running = self._running[place]
-        ids: tuple[int, ...] = ()
         running.waits = False
         if running.failure:
             running.end = EpisodeEnd.FAILURE
-        elif running.end is None:
-            before = (*running.prompt.ids, *running.token_ids)
-            ids = self.stage.bridge.extend(before, running.observation)
-            if len(ids) >= running.room:  # none of it is read
-                running.end, ids = EpisodeEnd.LENGTH, ()
-        if running.end is None:
-            running.start = len(running.token_ids) + len(ids)
-            running.texts.append(self.stage.tokenizer.decode(ids))
-            return ids
+        elif running.end is None and (found := self._after(running)):
+            return found
         del self._places[running.number]
         if self.stage.host is not None:
             self.stage.host.end(running.number)
             self.stage.failures.add(running.failure, running.prompt.row)
         return ()
+
+    def _after(self, running: _Running) -> Next:
+        """What the policy reads of an answer, or begins behind again; nothing where there is no room for it."""
+        stage, limits, before = self.stage, self.stage.limits, running.context
+        stage.past.look(running.observation)
+        ids = stage.bridge.extend(before, running.observation)
+        said = running.texts[-1]
+        prompt_ids = stage.past.rendered(running.conversation, said, running.observation, (*before, *ids))
+        count, read = len(running.token_ids), stage.tokenizer.decode(ids)
+        if prompt_ids is not None:
+            fits = len(prompt_ids) < limits.max_length and count < limits.max_tokens
+            found, ids = Restart(count, prompt_ids), ()
+        else:
+            fits, found = len(ids) < running.room, None
+        if not fits:  # none of it is read
+            running.end = EpisodeEnd.LENGTH
+            return ()
+        running.restart = found or running.restart
+        running.start = count + len(ids)
+        running.texts.append(read)
+        return found or ids
 
     def ended(self, place: Place, completion: Completion) -> Completion:
         """The completion with its episode."""

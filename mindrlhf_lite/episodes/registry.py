@@ -9,11 +9,13 @@ from typing import Any
 
 from mindrlhf_lite.episodes.environment import Environment
 from mindrlhf_lite.episodes.guessing import GuessNumber
+from mindrlhf_lite.episodes.gymnasium_text import GymnasiumText
+from mindrlhf_lite.episodes.search import open_library
 from mindrlhf_lite.episodes.tools import Tool, ToolEnvironment, find_tool, name_of_tool
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.rewards.own_functions import find_function
 
-BUILT_IN_ENVIRONMENTS: dict[str, type[Environment]] = {"guess_number": GuessNumber}
+BUILT_IN_ENVIRONMENTS: dict[str, type[Environment]] = {"guess_number": GuessNumber, "gymnasium": GymnasiumText}
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,10 @@ def maker_of(spec: EnvironmentSpec) -> Callable[[], Environment]:
         functions = zip(spec.tools, spec.schemas, strict=True)
         tools = [Tool(name_of_tool(name), find_tool(name), schema) for name, schema in functions]
         kind, given = ToolEnvironment, {"tools": tools, **spec.arguments}
+        if "search" in spec.tools:
+            if not (folder := spec.arguments.get("folder")):
+                raise UserError("environment_config.tools: search needs environment_config.arguments: [folder=DIR]")
+            open_library(str(folder))
     try:
         inspect.signature(kind).bind(**given)
     except TypeError as error:

@@ -9,10 +9,11 @@ from typing import Any
 from mindrlhf_lite.episodes.calculator import calculator
 from mindrlhf_lite.episodes.environment import Action, Environment, EnvironmentFailure, Messages, Step, Task, ToolCall
 from mindrlhf_lite.episodes.python_tool import python
+from mindrlhf_lite.episodes.search import search
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.rewards.own_functions import find_function
 
-BUILT_IN_TOOLS: dict[str, Callable[..., Any]] = {"calculator": calculator, "python": python}
+BUILT_IN_TOOLS: dict[str, Callable[..., Any]] = {"calculator": calculator, "python": python, "search": search}
 _LONGEST = 1 << 14  # characters of a tool's answer
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -98,6 +99,7 @@ class ToolEnvironment(Environment):
         system: a system message before the question.
         role: of the tools' answers; for a chat template that knows no tool messages: user.
         answers_as: "messages" for the chat template; "text": the answers alone, for a model without one.
+        folder: of text files, for the tool search.
         opens: whether it asks the question in messages; else the prompt stays as it is.
     """
 
@@ -107,6 +109,7 @@ class ToolEnvironment(Environment):
         system: str = "",
         role: str = "tool",
         answers_as: str = "messages",
+        folder: str = "",
         opens: bool = True,
     ):
         self._tools, self._system, self._role = {tool.name: tool for tool in tools}, system, role

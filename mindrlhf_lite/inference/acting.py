@@ -15,6 +15,7 @@ from mindrlhf_lite.episodes.bridge import Bridge
 from mindrlhf_lite.episodes.calls import FORMATS
 from mindrlhf_lite.episodes.failures import FailureRecord
 from mindrlhf_lite.episodes.host import EnvironmentHost
+from mindrlhf_lite.episodes.past import ChangedPast
 from mindrlhf_lite.episodes.play import EpisodeLimits, Stage
 from mindrlhf_lite.errors import UserError
 
@@ -61,4 +62,6 @@ def stage_of(
     spec = spec_of(config)
     host = EnvironmentHost(spec, environment.step_timeout_s)
     limits = EpisodeLimits(environment.max_turns, environment.max_turn_tokens, max_prompt_tokens)
-    return Stage(host, Bridge(tokenizer, stops, spec.schemas), tokenizer, limits, FailureRecord(spec.name))
+    bridge = Bridge(tokenizer, stops, spec.schemas)
+    past = ChangedPast(environment.on_changed_past, bridge, tokenizer)
+    return Stage(host, bridge, tokenizer, limits, FailureRecord(spec.name), past)

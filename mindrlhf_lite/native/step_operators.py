@@ -53,6 +53,23 @@ class AttentionStep(nn.Cell):
         return self.run(x, norm, *weights, *tables, positions, keys, values, self.numbers, *adapters)
 
 
+class AttentionBehind(nn.Cell):
+    """Attention of new tokens behind what their slots' caches hold. Args: length: of a cache, in tokens."""
+
+    def __init__(self, length: int):
+        super().__init__(auto_prefix=False)
+        self.length = constant(length)
+        self.run = operator("attention_behind", like_first)
+
+    def construct(
+        self, query: Tensor, key: Tensor, value: Tensor, slots: Tensor, positions: Tensor, keys: Tensor, values: Tensor
+    ) -> Tensor:
+        """Args: query [T, heads * D], turned and scaled; key, value [T, kv_heads * D]; slots, positions int32 [T], a
+        position below 0 is padding; keys, values: caches [B * kv_heads * S, D], written to in place.
+        """
+        return self.run(query, key, value, slots, positions, keys, values, self.length)
+
+
 class MlpStep(nn.Cell):
     """The gated MLP block over the newest token of every slot; args as of `AttentionStep`."""
 

@@ -102,6 +102,8 @@ class Dumps:
         if self._lines is None or not self.config.key_data_dump or not self.mesh.is_main:
             return
         for index, sequence in enumerate(sequences[: self.config.dump_sequences]):
+            if sequence.restarts:  # no one text that a model could be run on
+                continue
             more = {
                 "values": sequence.token_ids.tolist(),
                 "prompt_length": sequence.prompt_length,

@@ -115,6 +115,7 @@ def completion_rows(groups: Iterable[ScoredGroup], sequences: Iterable[TrainSequ
                     "group": prompt.index,
                     "row": prompt.row,
                     **({} if completion.episode is None else episode_row(completion.episode)),
+                    **({"samples": 1 + len(completion.restarts)} if completion.restarts else {}),
                 }
             )
     return rows

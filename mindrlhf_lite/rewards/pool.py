@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
+import selectors
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -140,6 +140,13 @@ class VerifierPool:
                 with contextlib.suppress(OSError):
                     worker.send(list(worker.tasks), list[Task])
 
+    def _readable(self, seconds: float) -> list[VerifierWorker]:
+        """Workers that have said something, after at most so many seconds. Of more open files than select() takes."""
+        with selectors.PollSelector() as streams:
+            for worker in self._workers:
+                streams.register(worker.stream, selectors.EVENT_READ, worker)
+            return [key.data for key, _ in streams.select(seconds)]
+
     def _wait(self, waiting: deque[Task], on_result: OnResult) -> None:
         """Takes what workers answer until one does or a limit is over."""
         before = time.monotonic()
@@ -147,12 +154,12 @@ class VerifierPool:
         seconds = max(0.0, min((worker.deadline for worker in busy), default=before) - before)
         if waiting and len(self._workers) < MAX_WORKERS:
             seconds = min(seconds, self._stuck_share * self.timeout_s)
-        ready, _, _ = select.select([worker.stream for worker in self._workers], [], [], seconds)
+        ready = self._readable(seconds)
         overslept = time.monotonic() - before - seconds
         if overslept > _STOPPED_SECONDS:  # the workers may have been stopped with us
             for worker in self._workers:
                 worker.deadline += overslept
-        for worker in [worker for worker in self._workers if worker.stream in ready]:
+        for worker in ready:
             self._take_answers(worker, waiting, on_result)
         now = time.monotonic()
         for worker in [

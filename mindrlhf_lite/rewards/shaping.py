@@ -44,9 +44,8 @@ class RewardShaping:
         """
         function, shaped = find_shaping(self.function), []
         for reward, completion in zip(rewards.tolist(), completions, strict=True):
-            reward += overlong_punishment(
-                completion.num_tokens, self.max_tokens, self.overlong_buffer, self.overlong_penalty
-            )
+            length = completion.num_tokens + completion.num_read  # what is near its limit
+            reward += overlong_punishment(length, self.max_tokens, self.overlong_buffer, self.overlong_penalty)
             if completion.finish_reason is FinishReason.LENGTH:
                 reward -= self.missing_eos_penalty
             result = reward if function is None else self._own(function, reward, completion)

@@ -18,6 +18,7 @@ from mindspore import Parameter, Tensor, mutable
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.packed_attention import MASKED
 from mindrlhf_lite.rollout.agreement import check_agreement
+from mindrlhf_lite.rollout.behind import Chunk, NativePrefillBehind, PrefillBehind
 from mindrlhf_lite.rollout.graph_draw import Drawing
 from mindrlhf_lite.rollout.host_draw import Draw, TokenHistory, sample, uniforms
 from mindrlhf_lite.rollout.native_graphs import (
@@ -31,6 +32,7 @@ from mindrlhf_lite.rollout.native_graphs import (
 from mindrlhf_lite.rollout.protocol import OnFinished, Turns
 from mindrlhf_lite.rollout.running_sequence import RunningSequence
 from mindrlhf_lite.shapes.buckets import default_buckets, round_up
+from mindrlhf_lite.turns import Restart
 from mindrlhf_lite.types import Completion, FinishReason, GenerateRequest, SamplingParams
 
 OnToken = Callable[[int, int, int], None]
@@ -53,6 +55,7 @@ class NativeEngine:
         self._buckets = tuple(length_buckets) or default_buckets(cache_length)
         self.is_native = model.precision.has_native_kernels
         self._prefill = (NativePrefill if self.is_native else Prefill)(model, cache_length)
+        self.prefill_behind = (NativePrefillBehind if self.is_native else PrefillBehind)(model, num_slots, cache_length)
         self._decoders: dict[tuple[tuple[int, ...], Drawing], Decode | NativeDecode] = {}
         self._caches = allocate_cache(model, num_slots, cache_length)
 
@@ -179,36 +182,59 @@ class _Batch:
 
     def _admit(self) -> None:
         """Fills free slots from the queue and prefills their prompts, a prompt shared by several slots once."""
-        admitted: dict[tuple[int, ...], list[int]] = {}
+        admitted: list[int] = []
         for slot, occupant in enumerate(self.slots):
             if occupant is not None or not self.queue:
                 continue
             sequence = self.slots[slot] = self.queue.popleft()
             if self.turns:
                 self.turns.begin(sequence.request, sequence.sample)
-            self.token_ids[slot], self.positions[slot] = sequence.prompt_ids[-1], len(sequence.prompt_ids) - 1
-            if len(sequence.prompt_ids) > 1:
-                admitted.setdefault(sequence.prompt_ids[:-1], []).append(slot)
+            admitted.append(slot)
+        self._prefill(admitted)
+
+    def _prefill(self, slots: list[int]) -> None:
+        """Of slots whose sequences begin, or begin again."""
+        by_prompt: dict[tuple[int, ...], list[int]] = {}
+        for slot in slots:
+            sequence = self.slots[slot]
+            assert sequence is not None
+            *before, last = sequence.context
+            self.token_ids[slot], self.positions[slot] = last, len(before)
+            if before:
+                by_prompt.setdefault(tuple(before), []).append(slot)
         by_width: dict[int, list[tuple[int, ...]]] = {}
-        for prompt in admitted:
+        for prompt in by_prompt:
             by_width.setdefault(self.engine.round_up(len(prompt)), []).append(prompt)
         for width, prompts in by_width.items():
-            self.engine.prefill(prompts, width, [admitted[prompt] for prompt in prompts], self.caches)
+            self.engine.prefill(prompts, width, [by_prompt[prompt] for prompt in prompts], self.caches)
 
     def _hear(self) -> None:
-        """Takes what comes between turns, and waits for it where there is nothing else to do."""
+        """Takes what comes between turns, and waits for it where there is nothing else to do; what is to be read is
+        read at once.
+        """
         if not self.turns:
             return
         held = {slot: sequence for slot, sequence in enumerate(self.slots) if sequence}
         waiting = {(each.request, each.sample): slot for slot, each in held.items() if each.reason}
         if not waiting:
             return
+        chunks, again = [], []
         for request, number, token_ids in self.turns.take(waits=len(waiting) == len(held)):
             slot = waiting[request, number]
-            if token_ids:
-                held[slot].go_on_with(token_ids)
-            else:
+            if isinstance(token_ids, Restart):
+                held[slot].restart(token_ids.prompt_ids)
+                again.append(slot)
+                continue
+            if not token_ids:
                 self._finish(slot)
+                continue
+            held[slot].go_on_with(token_ids)
+            last = int(self.token_ids[slot])
+            chunks.append(Chunk(slot, int(self.positions[slot]), (last, *token_ids[:-1])))
+            self.token_ids[slot] = token_ids[-1]
+            self.positions[slot] += len(token_ids)
+        self.engine.prefill_behind.run(chunks, self.caches)
+        self._prefill(again)
 
     def _decode_once(self, busy: list[int]) -> None:
         """Args: busy: slots that do not wait."""
@@ -241,22 +267,18 @@ class _Batch:
         return Draw(self.sampling, sequence.history, uniform)
 
     def _append(self, slot: int, token: int, logprob: float, engine_logprob: float) -> None:
-        """A token that was drawn, or what is to be read in its place."""
         sequence = self.slots[slot]
         assert sequence is not None
-        is_drawn = not sequence.unread
-        if not is_drawn:
-            token, logprob, engine_logprob = sequence.unread.popleft(), 0.0, 0.0
-        sequence.append(token, logprob, engine_logprob, is_drawn)
+        sequence.append(token, logprob, engine_logprob, is_drawn=True)
         self.token_ids[slot] = token
         self.positions[slot] += 1
-        if self.on_token and is_drawn:
+        if self.on_token:
             self.on_token(sequence.request, sequence.sample, token)
         in_cache = self.engine.cache_length - 1 - int(self.positions[slot])
         room = min(self.sampling.max_tokens - len(sequence.token_ids), in_cache)
         stopped = token in self.stops
         is_long = len(sequence.token_ids) - sequence.turn_start >= self.max_turn_tokens
-        if not is_drawn or not (stopped or is_long or room <= 0):
+        if not (stopped or is_long or room <= 0):
             return
         sequence.reason = FinishReason.STOP if stopped else FinishReason.LENGTH
         if self.turns:

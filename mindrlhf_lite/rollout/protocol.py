@@ -12,8 +12,10 @@ from typing import Protocol
 
 from mindspore import Parameter
 
+from mindrlhf_lite.turns import Restart
 from mindrlhf_lite.types import Completion, FinishReason, GenerateRequest, SamplingParams
 
+Next = Sequence[int] | Restart
 OnFinished = Callable[[int], None]  # called with the number of completions that just finished
 
 
@@ -34,9 +36,10 @@ class Turns(Protocol):
         """Args: token_ids: of the completion so far; room: tokens that it may still have."""
         ...
 
-    def take(self, waits: bool) -> list[tuple[int, int, Sequence[int]]]:
-        """(request, sample, the tokens that the policy reads next; none: the completion is over) of those whose turn is
-        over and that were answered since. Each is fewer tokens than there was room.
+    def take(self, waits: bool) -> list[tuple[int, int, Next]]:
+        """(request, sample, what comes next) of those whose turn is over and that were answered since: tokens that the
+        policy reads, fewer than there was room; none, where the completion is over; or a new prompt that it goes on
+        behind, shorter than the cache.
 
         Args: waits: until there is something new, perhaps of no completion: everything else waits too.
         """

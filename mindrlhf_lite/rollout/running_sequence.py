@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from mindrlhf_lite.rollout.host_draw import TokenHistory
+from mindrlhf_lite.turns import Restart
 from mindrlhf_lite.types import Completion, FinishReason
 
 
@@ -25,14 +25,30 @@ class RunningSequence:
     engine_logprobs: list[float] = field(default_factory=list)
     history: TokenHistory | None = None  # where the sampler needs it
     written: list[bool] = field(default_factory=list)
-    unread: deque[int] = field(default_factory=deque)  # tokens between two turns that were not fed yet
+    restarts: list[Restart] = field(default_factory=list)
     turn_start: int = 0
     reason: FinishReason | None = None  # why its turn is over: it waits for what comes next
 
     def go_on_with(self, token_ids: Sequence[int]) -> None:
         """Another turn begins behind them."""
-        self.unread.extend(token_ids)
-        self.reason, self.turn_start = None, len(self.token_ids) + len(token_ids)
+        for token in token_ids:
+            self.append(token, 0.0, 0.0, is_drawn=False)
+        self.reason, self.turn_start = None, len(self.token_ids)
+
+    def restart(self, prompt_ids: Sequence[int]) -> None:
+        """Another turn begins behind another prompt."""
+        self.restarts.append(Restart(len(self.token_ids), tuple(prompt_ids)))
+        if self.history is not None:
+            for token in prompt_ids:
+                self.history.read(token)
+        self.reason, self.turn_start = None, len(self.token_ids)
+
+    @property
+    def context(self) -> tuple[int, ...]:
+        """All that the next token depends on."""
+        if not self.restarts:
+            return (*self.prompt_ids, *self.token_ids)
+        return (*self.restarts[-1].prompt_ids, *self.token_ids[self.restarts[-1].start :])
 
     def append(self, token: int, logprob: float, engine_logprob: float, is_drawn: bool) -> None:
         self.token_ids.append(token)
@@ -46,4 +62,5 @@ class RunningSequence:
         assert self.reason is not None
         logprobs, engine_logprobs = np.array(self.logprobs, np.float32), np.array(self.engine_logprobs, np.float32)
         written = None if all(self.written) else np.array(self.written, bool)
-        return Completion(tuple(self.token_ids), logprobs, engine_logprobs, self.reason, written)
+        of_tokens = (tuple(self.token_ids), logprobs, engine_logprobs)
+        return Completion(*of_tokens, self.reason, written, restarts=tuple(self.restarts))

@@ -75,23 +75,26 @@ def pack(sequences: Sequence[TrainSequence], shapes: StreamShapes, shares_prompt
         prompt = sequence.token_ids[: sequence.prompt_length].tobytes()
         groups.setdefault(prompt if shares_prompts else index, []).append(index)
 
+    def own(index: int) -> int:
+        return sequences[index].completion_length + sequences[index].num_read_again
+
     def tokens(members: Sequence[int]) -> int:
-        return sequences[members[0]].prompt_length + sum(sequences[index].completion_length for index in members)
+        return sequences[members[0]].prompt_length + sum(map(own, members))
 
     left, packed = sum(map(tokens, groups.values())), []
     stream: list[int] = []
     room = 0
     # of a group that is divided, the long completions first: the short ones fill the gaps
-    waiting = deque(sorted(group, key=lambda index: -sequences[index].completion_length) for group in groups.values())
+    waiting = deque(sorted(group, key=lambda index: -own(index)) for group in groups.values())
     while waiting:
         group = waiting.popleft()
         prompt_length = sequences[group[0]].prompt_length
         taken, used = [], prompt_length
         if tokens(group) <= room or room >= _DIVIDES_FROM * prompt_length:
             for index in group:
-                if used + sequences[index].completion_length <= room:
+                if used + own(index) <= room:
                     taken.append(index)
-                    used += sequences[index].completion_length
+                    used += own(index)
         if taken:
             stream += sorted(taken)
             room, left = room - used, left - used
@@ -99,7 +102,7 @@ def pack(sequences: Sequence[TrainSequence], shapes: StreamShapes, shares_prompt
             left += prompt_length if taken else 0  # once more
             waiting.appendleft(rest)
             packed.append(stream)
-            stream, room = [], shapes.stream_for(left, prompt_length + sequences[rest[0]].completion_length)
+            stream, room = [], shapes.stream_for(left, prompt_length + own(rest[0]))
     return [members for members in (*packed, stream) if members]
 
 
@@ -168,9 +171,17 @@ class _Stream:
         if not shares_prompts or prompt != self._prompt:
             self._prompt, self._prompt_start, self._prompt_segment = prompt, len(self.token_ids), len(self._spans)
             self._extend(prompt, 0, self._prompt_segment)
+        edges = [*(restart.start for restart in sequence.restarts), len(completion)]
+        self._add_sample(completion[: edges[0]], len(prompt), self._prompt_start, self._prompt_segment)
+        for restart, end in zip(sequence.restarts, edges[1:], strict=True):
+            start, segment = len(self.token_ids), len(self._spans)
+            self._extend(list(restart.prompt_ids), 0, segment)
+            self._add_sample(completion[restart.start : end], len(restart.prompt_ids), start, segment)
+
+    def _add_sample(self, written: list[int], prompt_length: int, prompt_start: int, prompt_segment: int) -> None:
         start = len(self.token_ids)
-        self._extend(completion, len(prompt), self._prompt_segment)
-        self.predictors += [self._prompt_start + len(prompt) - 1, *range(start, start + len(completion) - 1)]
+        self._extend(written, prompt_length, prompt_segment)
+        self.predictors += [prompt_start + prompt_length - 1, *range(start, start + len(written) - 1)]
 
     def _extend(self, ids: list[int], first_position: int, prompt_segment: int) -> None:
         start, segment = len(self.token_ids), len(self._spans)

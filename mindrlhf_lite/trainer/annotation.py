@@ -188,6 +188,7 @@ def as_sequences(groups: Sequence[ScoredGroup], leaves_out_overlong: bool = Fals
                     mask,
                     sampling_logprobs=completion.logprobs,
                     written=completion.written,
+                    restarts=completion.restarts,
                 )
             )
     return sequences

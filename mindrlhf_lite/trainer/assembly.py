@@ -14,7 +14,6 @@ from math import lcm
 from mindrlhf_lite.algorithms.aggregation import AGGREGATIONS
 from mindrlhf_lite.config.roles import scoring_roles
 from mindrlhf_lite.config.schema import Config
-from mindrlhf_lite.data.prompt_sampler import PromptSampler
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.episodes.play import Stage
 from mindrlhf_lite.observe.host import rss_gb
@@ -34,7 +33,7 @@ from mindrlhf_lite.trainer.learning_rate import learning_rate_of
 from mindrlhf_lite.trainer.moving_reference import MovingReference
 from mindrlhf_lite.trainer.persistence import Persistence
 from mindrlhf_lite.trainer.phase_clock import PhaseClock
-from mindrlhf_lite.trainer.prompts import prompts_of_run
+from mindrlhf_lite.trainer.prompts import prompts_of_run, sampler_of_run
 from mindrlhf_lite.trainer.report import Report
 from mindrlhf_lite.trainer.rollout_weights import RolloutWeights
 from mindrlhf_lite.trainer.run_state import RunState
@@ -121,7 +120,7 @@ def assemble_grpo(config: Config, mesh: Mesh) -> GrpoRun:
     stage, remarks = stage_of_run(config, roles.rollout_mesh, tokenizer, sampling.stop_token_ids)
     training = assemble_training(config, mesh, roles)
     schedule = learning_rate_of(config, steps * config.updates_per_step)
-    state = RunState(PromptSampler(len(prompts), config.rl_config.seed), schedule, KlCoefficient(config))
+    state = RunState(sampler_of_run(config, prompts), schedule, KlCoefficient(config))
     end_tokens = end_token_ids(sampling)
     persistence = Persistence(config, mesh, roles, tokenizer, prompts_digest(prompts), end_tokens, steps)
     first_step, notes = persistence.resume(state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from mindrlhf_lite.config.schema import Config
-from mindrlhf_lite.data.prompt_sampler import PromptSampler
+from mindrlhf_lite.data.curriculum import CurriculumSampler, Sampler
 from mindrlhf_lite.trainer.experience import Experience
 from mindrlhf_lite.trainer.phase_clock import PhaseClock
 from mindrlhf_lite.trainer.rollout_weights import RolloutWeights
@@ -33,7 +33,7 @@ class Collection:
         self.num_drawn = 0  # groups of the last step, those put aside included
         self.num_attempts = 0
 
-    def run(self, step: int, sampler: PromptSampler) -> list[ScoredGroup]:
+    def run(self, step: int, sampler: Sampler) -> list[ScoredGroup]:
         rl, wanted = self._config.rl_config, self._config.prompts_per_step
         mixed: list[ScoredGroup] = []
         aside: list[ScoredGroup] = []
@@ -52,10 +52,13 @@ class Collection:
         return (mixed + aside)[:wanted]
 
     def _draw(
-        self, step: int, sampler: PromptSampler, num_chunks: int, attempt: int, drawn: Counter[int]
+        self, step: int, sampler: Sampler, num_chunks: int, attempt: int, drawn: Counter[int]
     ) -> list[ScoredGroup]:
         self._rollout_weights.move_if_missing()
         with self._clock.phase("generate", "generate", then=self._then):
             groups = self._experience.generate(step, sampler, num_chunks, attempt, drawn)
         with self._clock.phase("reward"):
-            return self._experience.score(groups)
+            scored = self._experience.score(groups)
+        if isinstance(sampler, CurriculumSampler):
+            sampler.learn(scored)
+        return scored

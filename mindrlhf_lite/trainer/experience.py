@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mindrlhf_lite.config.schema import Config
-from mindrlhf_lite.data.prompt_sampler import PromptSampler
+from mindrlhf_lite.data.curriculum import Sampler
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.episodes.play import Stage
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
@@ -50,7 +50,7 @@ class Experience:
         )
 
     def generate(
-        self, step: int, sampler: PromptSampler, num_chunks: int, attempt: int, drawn: Counter[int]
+        self, step: int, sampler: Sampler, num_chunks: int, attempt: int, drawn: Counter[int]
     ) -> dict[int, RolloutGroup]:
         """The groups that this rank goes on with, by their place among those drawn now. Tensor ranks complete the same
         prompts and share them after.

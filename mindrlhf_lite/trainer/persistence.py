@@ -15,7 +15,6 @@ from mindrlhf_lite.checkpoint.strategy_file import strategy_from_json, strategy_
 from mindrlhf_lite.config.roles import scoring_roles
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
-from mindrlhf_lite.data.prompt_sampler import SamplerState
 from mindrlhf_lite.data.tokenizer import TOKENIZER_FOLDER, Tokenizer
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.evaluation.accuracy import Evaluation
@@ -70,7 +69,7 @@ class Persistence:
         saved = {
             "updates_done": optimizer.updates_done,
             "loss_scale": optimizer.loss_scale.state(),
-            "sampler": asdict(state.sampler.state),
+            "sampler": state.sampler.as_dict(),
             "prompts_digest": self.digest,
             "decay_steps": state.schedule.decay_steps,
             "last_step": self.last_step,
@@ -150,7 +149,7 @@ class Persistence:
         check_same_run(checkpoint.state, asdict(self.config), self.digest)
         self._restore(checkpoint)
         state.health = History.from_dict(checkpoint.state.get("health", {}))
-        state.sampler.restore(SamplerState(**checkpoint.state["sampler"]))
+        state.sampler.restore_from(checkpoint.state["sampler"])
         state.evaluations.update(
             {name: Evaluation.from_dict(values) for name, values in checkpoint.state["evaluations"].items()}
         )

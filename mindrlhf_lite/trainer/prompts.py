@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.data.curriculum import CurriculumSampler, Sampler, levels_of
+from mindrlhf_lite.data.prompt_sampler import PromptSampler
 from mindrlhf_lite.data.records import read_file
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.errors import UserError
@@ -24,6 +28,18 @@ def prompts_of_run(config: Config, tokenizer: Tokenizer) -> tuple[list[Prompt], 
         raise UserError(f"dataset_file {rl.dataset_file}: {len(prompts)} prompts, but {wanted}")
     held_out = _read(rl.eval_dataset_file, config, tokenizer) if rl.eval_dataset_file else []
     return prompts, held_out[: rl.eval_max_prompts or None]
+
+
+def sampler_of_run(config: Config, prompts: Sequence[Prompt]) -> Sampler:
+    """In which order the training prompts are drawn.
+
+    Raises:
+        ValueError: there is a curriculum, and a row is of no level.
+    """
+    curriculum, seed = config.data_config.curriculum, config.rl_config.seed
+    if not curriculum.column:
+        return PromptSampler(len(prompts), seed)
+    return CurriculumSampler(levels_of(prompts, curriculum.column), seed, curriculum.memory, curriculum.floor)
 
 
 def _read(path: str, config: Config, tokenizer: Tokenizer) -> list[Prompt]:

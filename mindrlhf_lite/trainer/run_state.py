@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mindrlhf_lite.data.prompt_sampler import PromptSampler
+from mindrlhf_lite.data.curriculum import Sampler
 from mindrlhf_lite.evaluation.accuracy import Evaluation
 from mindrlhf_lite.observe.health import History
 from mindrlhf_lite.trainer.kl_coefficient import KlCoefficient
@@ -15,7 +15,7 @@ from mindrlhf_lite.trainer.learning_rate import LearningRate
 class RunState:
     """How far a run has come, and what its next step takes."""
 
-    sampler: PromptSampler
+    sampler: Sampler
     schedule: LearningRate
     kl: KlCoefficient
     evaluations: dict[str, Evaluation] = field(default_factory=dict)  # "before", "step_20", ..., "after"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mindrlhf_lite.data.curriculum import CurriculumSampler
 from mindrlhf_lite.learner.statistics import UpdateCounts
 from mindrlhf_lite.observe.host_monitor import HostMonitor
 from mindrlhf_lite.parallel.mesh import gather_objects
@@ -33,7 +34,9 @@ def step_metrics(
 
 
 def _of_optional_parts(run: GrpoRun, reward_kl: float) -> dict[str, float]:
-    rl, values = run.config.rl_config, {}
+    rl, values = run.config.rl_config, dict[str, float]()
+    if isinstance(run.state.sampler, CurriculumSampler):
+        values |= run.state.sampler.metrics
     if rl.kl_in_reward:
         values["reward/kl"] = reward_kl
     if run.state.kl.is_adaptive:

@@ -79,6 +79,20 @@ class Different(Environment):
         return f"{seed % 9}="
 
 
+class Speaks(Environment):
+    """In messages. Args: opens: it asks in messages too."""
+
+    def __init__(self, opens=False):
+        self.opens, self.count = opens, 0
+
+    def reset(self, task, seed):
+        return [{"role": "user", "content": "begin"}] if self.opens else None
+
+    def step(self, action):
+        self.count += 1
+        return Step([{"role": "user", "content": "go on"}], done=self.count == 3)
+
+
 class Sometimes(Environment):
     """Fails where its seed says so."""
 

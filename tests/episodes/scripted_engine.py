@@ -1,7 +1,10 @@
 """An engine whose policy says what a test wants, turn by turn: RolloutEngine without a model."""
 
+from dataclasses import replace
+
 import numpy as np
 
+from mindrlhf_lite.turns import Restart
 from mindrlhf_lite.types import Completion, FinishReason
 
 
@@ -14,7 +17,7 @@ class ScriptedEngine:
         self.encode, self.says, self.stop = encode, says, stop
 
     def generate(self, requests, sampling, progress=None, on_token=None, *, turns):
-        self.requests = requests
+        self.requests, self.restarts = requests, {}
         places = [(index, sample) for index, request in enumerate(requests) for sample in range(request.num_samples)]
         states = {place: [iter(self.says(*place)), [], [], None] for place in places}
         for place in places:
@@ -24,14 +27,21 @@ class ScriptedEngine:
         while left:
             for index, sample, ids in turns.take(waits=True):
                 state = states[index, sample]
-                state[1] += ids
-                state[2] += [False] * len(ids)
+                if isinstance(ids, Restart):
+                    assert ids.start == len(state[1])
+                    self.restarts.setdefault((index, sample), []).append(ids)
+                else:
+                    state[1] += ids
+                    state[2] += [False] * len(ids)
                 if ids:
                     self._say((index, sample), state, sampling, on_token, turns)
                 else:
                     left.remove((index, sample))
         return [
-            [self._completion(states[index, sample]) for sample in range(request.num_samples)]
+            [
+                replace(self._completion(states[index, sample]), restarts=tuple(self.restarts.get((index, sample), ())))
+                for sample in range(request.num_samples)
+            ]
             for index, request in enumerate(requests)
         ]
 

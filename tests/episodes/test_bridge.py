@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from episodes.templates import CHATML, FORGETFUL, PLAIN, STRICT
+from episodes.templates import CHATML, FORGETFUL, LLAMA3, PLAIN, QWEN3, STRICT
 from helpers import ROOT
 
 from mindrlhf_lite.data.tokenizer import Tokenizer
@@ -76,7 +76,7 @@ def test_what_was_sampled_is_not_encoded_again(qwen):
     assert qwen.encode_continuation("\n<|im_start|>user\ngo on<|im_end|>\n<|im_start|>assistant\n") == list(behind)
 
 
-@pytest.mark.parametrize("template", [CHATML, FORGETFUL])
+@pytest.mark.parametrize("template", [CHATML, FORGETFUL, QWEN3, LLAMA3])
 def test_own_templates(tmp_path, template):
     tokenizer = with_template(tmp_path / "one", template)
     bridge = Bridge(tokenizer, [tokenizer.eos_token_id])
@@ -110,6 +110,48 @@ def test_a_template_that_changes_the_past_is_noticed(tmp_path):
     ids, messages = whole_conversation(tokenizer, bridge, turns)
     assert "hm" in tokenizer.decode(ids)  # the episode goes on with what was sampled
     assert "hm" not in tokenizer.apply_chat_template(messages)
+
+
+THOUGHTFUL = [
+    (f"<think>a product</think>{CALL}", [{"role": "tool", "content": "56088"}]),
+    ("<think>as it says</think>It is 56088.", [{"role": "user", "content": "Sure?"}]),
+]
+
+
+def test_qwen3s_kind_keeps_thoughts_while_tools_answer_and_not_behind_a_question(tmp_path):
+    tokenizer = with_template(tmp_path / "one", QWEN3)
+    bridge = Bridge(tokenizer, [tokenizer.eos_token_id])
+    assert bridge.notes("tool") == []
+    assert [note.split(" when")[0] for note in bridge.notes("user")] == [
+        "the chat template changes the thoughts of an earlier answer"
+    ]
+    ids, messages = whole_conversation(tokenizer, bridge, THOUGHTFUL[:1])
+    assert ids == tokenizer.encode(tokenizer.apply_chat_template(messages))
+    ids, messages = whole_conversation(tokenizer, bridge, THOUGHTFUL)
+    assert "a product" in tokenizer.decode(ids) and "a product" not in tokenizer.apply_chat_template(messages)
+
+
+def test_llama3s_kind_trims_what_was_said(tmp_path):
+    tokenizer = with_template(tmp_path / "one", LLAMA3)
+    bridge = Bridge(tokenizer, [tokenizer.eos_token_id])
+    assert bridge.notes("tool") == bridge.notes("user") == []
+    ids, messages = whole_conversation(tokenizer, bridge, [(" 7 ", [{"role": "user", "content": "more"}])])
+    assert tokenizer.decode(ids).replace(" 7 ", "7") == tokenizer.decode(
+        tokenizer.encode(tokenizer.apply_chat_template(messages))
+    )
+
+
+def test_smollm2s_own_template():
+    """Where its folder is there (examples/smollm2/get_model.sh)."""
+    folder = ROOT / "output/smollm2/model"
+    if not (folder / "tokenizer_config.json").is_file():
+        pytest.skip(f"SmolLM2's tokenizer is not in {folder}")
+    tokenizer = Tokenizer(str(folder))
+    bridge = Bridge(tokenizer, [tokenizer.eos_token_id])
+    turns = [(said.strip(), new) for said, new in TURNS]  # else it joins the newline before an answer with its spaces
+    ids, messages = whole_conversation(tokenizer, bridge, turns)
+    assert ids == tokenizer.encode(tokenizer.apply_chat_template(messages))
+    assert bridge.notes("tool") == bridge.notes("user") == []
 
 
 def test_a_template_without_marks(tmp_path):

@@ -10,6 +10,7 @@ from episodes.test_bridge import with_template
 from mindrlhf_lite.episodes.bridge import Bridge
 from mindrlhf_lite.episodes.failures import FailureRecord
 from mindrlhf_lite.episodes.host import EnvironmentHost
+from mindrlhf_lite.episodes.past import ChangedPast
 from mindrlhf_lite.episodes.play import EpisodeLimits, Stage, environment_seed
 from mindrlhf_lite.episodes.registry import EnvironmentSpec
 from mindrlhf_lite.episodes.tools import schema_of
@@ -34,14 +35,19 @@ def stage_of(tokenizer):
     stages = []
 
     def start(spec, max_turns=8, max_turn_tokens=0, max_prompt_tokens=400):
-        stops, limits = [tokenizer.eos_token_id], EpisodeLimits(max_turns, max_turn_tokens, max_prompt_tokens)
-        host, bridge = EnvironmentHost(spec, 20.0), Bridge(tokenizer, stops, spec.schemas)
-        stages.append(Stage(host, bridge, tokenizer, limits, FailureRecord(spec.name)))
+        limits = EpisodeLimits(max_turns, max_turn_tokens, max_prompt_tokens)
+        stages.append(stage_on(tokenizer, spec, limits))
         return stages[-1]
 
     yield start
     for stage in stages:
         stage.close()
+
+
+def stage_on(tokenizer, spec, limits, on_changed_past="go_on"):
+    host, bridge = EnvironmentHost(spec, 20.0), Bridge(tokenizer, [tokenizer.eos_token_id], spec.schemas)
+    past = ChangedPast(on_changed_past, bridge, tokenizer)
+    return Stage(host, bridge, tokenizer, limits, FailureRecord(spec.name), past)
 
 
 def spec(name, **arguments):

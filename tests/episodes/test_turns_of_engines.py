@@ -13,6 +13,7 @@ from mindrlhf_lite.models.precision import Precision
 from mindrlhf_lite.native.library import set_up
 from mindrlhf_lite.rollout.host_draw import log_softmax, uniforms
 from mindrlhf_lite.rollout.native import NativeEngine
+from mindrlhf_lite.turns import Restart
 from mindrlhf_lite.types import FinishReason, GenerateRequest, SamplingParams
 
 LENGTH, STOPS = 64, (3, 4, 5)
@@ -55,19 +56,39 @@ def turns_of(completion):
     return list(zip(edges[::2], edges[1::2], strict=True))
 
 
+def long_answer(request, sample, turn):
+    """Of 1 to 36 tokens: chunks of several widths."""
+    return tuple((7 * request + 11 * turn + place) % 90 for place in range(1 + 7 * request))
+
+
+def logits_behind(model, request, completion):
+    """Of every token of a completion, behind what its sample begins with."""
+    restarts = (Restart(0, request.prompt_ids), *completion.restarts)
+    ends = [*(each.start for each in restarts[1:]), len(completion.token_ids)]
+    rows = []
+    for restart, end in zip(restarts, ends, strict=True):
+        whole = (*restart.prompt_ids, *completion.token_ids[restart.start : end])
+        rows.append(logits_of(model, whole)[len(restart.prompt_ids) - 1 : -1].astype(np.float64))
+    return np.concatenate(rows)
+
+
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
-def test_tokens_are_those_of_the_whole_sequence(engine, model, temperature):
+@pytest.mark.parametrize("turns", [{}, {"answer": long_answer, "turns": 2}, {"begins_again": True}])
+def test_tokens_are_those_of_the_whole_sequence(engine, model, temperature, turns):
     """Each written token is drawn from the model's distribution after all that is before it, by its own uniform."""
-    sampling, turns = SamplingParams(40, temperature=temperature, stop_token_ids=STOPS), ScriptedTurns()
+    sampling = SamplingParams(44, temperature=temperature, stop_token_ids=STOPS)
     batch = requests(6)
-    for request, (completion,) in zip(batch, engine.generate(batch, sampling, turns=turns), strict=True):
-        ids, start = completion.token_ids, len(request.prompt_ids)
-        logits = logits_of(model, (*request.prompt_ids, *ids))[start - 1 : -1].astype(np.float64)
+    found = engine.generate(batch, sampling, turns=ScriptedTurns(**turns))
+    assert sum(bool(group[0].restarts) for group in found) == (6 if "begins_again" in turns else 0)
+    for request, (completion,) in zip(batch, found, strict=True):
+        ids = completion.token_ids
+        logits = logits_behind(model, request, completion)
         chosen = log_softmax(logits / (temperature or 1.0))
         cumulative = np.cumsum(np.exp(chosen), -1)
-        draws = uniforms(request.seed, 0, 40)[: len(ids), None] * cumulative[:, -1:]
+        draws = uniforms(request.seed, 0, 44)[: len(ids), None] * cumulative[:, -1:]
         expected = logits.argmax(-1) if temperature == 0 else (cumulative <= draws).sum(-1)
         written, places = completion.written, np.arange(len(ids))
+        written = np.ones(len(ids), bool) if written is None else written
         assert np.array(ids)[written].tolist() == expected[written].tolist()
         policy = log_softmax(logits)[places, list(ids)]
         np.testing.assert_allclose(completion.engine_logprobs, np.where(written, policy, 0), atol=3e-5)
@@ -90,7 +111,7 @@ def test_turns_answers_and_ends(engine):
 
 
 def equal(one, other):
-    assert [each.token_ids for each in one] == [each.token_ids for each in other]
+    assert [(each.token_ids, each.restarts) for each in one] == [(each.token_ids, each.restarts) for each in other]
     for mine, others in zip(one, other, strict=True):
         np.testing.assert_array_equal(mine.logprobs, others.logprobs)
         np.testing.assert_array_equal(mine.engine_logprobs, others.engine_logprobs)
@@ -103,14 +124,17 @@ SAMPLINGS = [
 ]
 
 
-@pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_when_an_answer_comes_does_not_matter(engine, sampling):
+@pytest.mark.parametrize(
+    ("sampling", "begins_again"), [(SAMPLINGS[0], False), (SAMPLINGS[1], False), (SAMPLINGS[1], True)]
+)
+def test_when_an_answer_comes_does_not_matter(engine, sampling, begins_again):
     """At once, after 0 to 20 ms in any order, or all late: 48 completions, of which some wait while others decode."""
     batch, random_delays = requests(12, num_samples=4), random.Random(1)
-    at_once = engine.generate(batch, sampling, turns=ScriptedTurns())
+    kind = {"begins_again": begins_again}
+    at_once = engine.generate(batch, sampling, turns=ScriptedTurns(**kind))
     delays = {(r, s, t): random_delays.random() / 50 for r in range(12) for s in range(4) for t in range(3)}
-    late = engine.generate(batch, sampling, turns=ScriptedTurns(delay=lambda *place: delays[place]))
-    one_slow = engine.generate(batch, sampling, turns=ScriptedTurns(delay=lambda r, s, t: 0.3 * (r == s == 0)))
+    late = engine.generate(batch, sampling, turns=ScriptedTurns(delay=lambda *place: delays[place], **kind))
+    one_slow = engine.generate(batch, sampling, turns=ScriptedTurns(delay=lambda r, s, t: 0.3 * (r == s == 0), **kind))
     for group, other, third in zip(at_once, late, one_slow, strict=True):
         equal(group, other)
         equal(group, third)

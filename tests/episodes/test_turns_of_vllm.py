@@ -30,15 +30,28 @@ def requests():
     return [GenerateRequest(prompt, 2, (0, 5, index)) for index, prompt in enumerate(prompts)]
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.9])
-@pytest.mark.parametrize("delay", [0.0, 0.01])
-def test_tokens_equal_the_native_engines(engines, temperature, delay):
+PENALTIES = {"repetition_penalty": 1.3, "frequency_penalty": 0.4, "presence_penalty": 0.3, "min_tokens": 2}
+
+
+@pytest.mark.parametrize(
+    ("delay", "more", "begins_again"),
+    [
+        (0.0, {"temperature": 0.0}, False),
+        (0.01, {"temperature": 0.9}, False),
+        (0.0, {"temperature": 0.9, **PENALTIES}, False),  # of all that the policy wrote, in earlier turns too
+        (0.01, {"temperature": 0.9, **PENALTIES}, True),
+    ],
+)
+def test_tokens_equal_the_native_engines(engines, delay, more, begins_again):
     vllm, native = engines
-    sampling = SamplingParams(40, temperature=temperature, stop_token_ids=STOPS)
-    late = vllm.generate(requests(), sampling, turns=ScriptedTurns(delay=lambda r, s, t: delay * ((r + s + t) % 3)))
-    for group, other in zip(late, native.generate(requests(), sampling, turns=ScriptedTurns()), strict=True):
+    sampling = SamplingParams(40, stop_token_ids=STOPS, **more)
+    kind = {"begins_again": begins_again}
+    turns = ScriptedTurns(delay=lambda r, s, t: delay * ((r + s + t) % 3), **kind)
+    late = vllm.generate(requests(), sampling, turns=turns)
+    for group, other in zip(late, native.generate(requests(), sampling, turns=ScriptedTurns(**kind)), strict=True):
         for mine, theirs in zip(group, other, strict=True):
             assert mine.token_ids == theirs.token_ids and mine.finish_reason is theirs.finish_reason
+            assert mine.restarts == theirs.restarts
             np.testing.assert_array_equal(mine.written, theirs.written)
             np.testing.assert_allclose(mine.engine_logprobs, theirs.engine_logprobs, atol=1e-4)
 

@@ -35,3 +35,16 @@ def test_a_dry_run_prints_the_plan_once_and_ends(tmp_path, script):
     assert not (tmp_path / "run").exists()
     broken = run(["bash", ROOT / script, "--dry_run", "--verifier_function", "mine.py:long"], cwd=tmp_path)
     assert broken.returncode == 2 and "mine.py, which has no 'long'" in broken.stderr, broken.stdout + broken.stderr
+
+
+@pytest.mark.parametrize("example", ["quickstart", "tools", "smollm2"])
+def test_mistaken_options_end_before_anything_is_built(tmp_path, example):
+    script = ROOT / f"examples/{example}/run_grpo.sh"
+    for words, problem in (
+        (("--output",), "--output needs a value"),
+        (("--ranks", "two"), "runs on one rank" if example == "smollm2" else "a positive number is needed"),
+        (("--resume", "nowhere"), f"--resume {tmp_path}/nowhere: no checkpoints there"),
+    ):
+        result = run(["bash", script, *words], cwd=tmp_path)
+        assert result.returncode == 2 and problem in result.stderr and not result.stdout
+    assert run(["bash", script, "--help"]).stdout.startswith("usage: bash examples/")

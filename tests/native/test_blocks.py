@@ -90,6 +90,36 @@ def test_attention_step(library, width, heads, pairs, size, extra):
     assert np.array_equal(out[some], step(some, 2, 1)[0])
 
 
+@pytest.mark.parametrize(("heads", "pairs", "size"), [(4, 2, 32), (3, 1, 8), (2, 2, 24)])
+def test_attention_behind_what_slots_hold(library, heads, pairs, size):
+    """Two chunks of different slots, of five and two tokens, and padding."""
+    slots, length = 3, 20
+    of_tokens = np.array([2] * 5 + [0] * 2 + [1], np.int32)
+    positions = np.array([7, 8, 9, 10, 11, 0, 1, -1], np.int32)
+    q, k, v = (normal(8, count * size, seed=seed) for count, seed in ((heads, 1), (pairs, 2), (pairs, 3)))
+    caches = [normal(slots * pairs * length, size, seed=n) for n in (20, 21)]
+    written = [cache.reshape(slots, pairs, length, size).astype(np.float64) for cache in caches]
+    for cache, new in zip(written, (k, v)):
+        for row in range(7):
+            cache[of_tokens[row], :, positions[row]] = new[row].reshape(pairs, size)
+    expected = np.zeros((8, heads, size))
+    for row in range(7):
+        for h in range(heads):
+            keys, values = (cache[of_tokens[row], h // (heads // pairs), : positions[row] + 1] for cache in written)
+            scores = keys @ q[row].astype(np.float64).reshape(heads, size)[h]
+            shares = np.exp(scores - scores.max())
+            expected[row, h] = shares / shares.sum() @ values
+    found = []
+    for threads in (1, 3):
+        used = [cache.copy() for cache in caches]
+        inputs = (q, k, v, of_tokens, positions, *used, np.array([length], F))
+        found.append(outputs_of(library, "attention_behind", inputs, [q.shape], threads=threads)[0])
+        np.testing.assert_allclose(found[-1].reshape(expected.shape), expected, atol=1e-5)
+        for cache, wanted in zip(used, written):
+            np.testing.assert_array_equal(cache.reshape(wanted.shape), wanted.astype(F))
+    assert np.array_equal(*found)
+
+
 @pytest.mark.parametrize(("width", "inner"), [(40, 50), (64, 176), (23, 7)])
 def test_mlp_and_head_steps(library, width, inner):
     slots, vocabulary = 70, 101

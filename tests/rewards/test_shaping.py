@@ -25,6 +25,12 @@ def test_overlong_and_unfinished_completions_are_punished():
     assert shaped(missing_eos_penalty=2.0) == [1.0, 1.0, -1.5]
 
 
+def test_what_is_read_between_turns_counts_for_the_limit_that_holds_it_too():
+    """Five tokens written, four read: as far from max_tokens as nine written."""
+    shaping = RewardShaping(10, overlong_buffer=2, overlong_penalty=0.5)
+    assert shaping.shaped(np.array([1.0]), [CompletionView("a", 5, num_read=4)]).tolist() == [0.75]
+
+
 def test_a_users_function_has_the_last_word():
     assert shaped(missing_eos_penalty=2.0, function="user_verifiers.adds_tokens") == [5.0, 10.0, 8.5]
 

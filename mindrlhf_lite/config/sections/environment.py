@@ -12,11 +12,12 @@ from mindrlhf_lite.episodes.calls import FORMATS
 class EnvironmentConfig:
     environment: str = setting(
         "",
-        "what answers the policy between turns: guess_number, or a class of your own (FILE.py:Class, or a dotted "
-        "path); empty: nothing, or tools",
+        "what answers the policy between turns: guess_number, gymnasium, or a class of your own (FILE.py:Class, or a "
+        "dotted path); empty: nothing, or tools",
     )
     tools: list[str] = setting(
-        [], "tools that the policy may call: calculator, python, or functions of your own, as verifiers are named"
+        [],
+        "tools that the policy may call: calculator, python, search, or functions of your own, as verifiers are named",
     )
     call_format: str = setting("hermes", "how the policy writes a call", tuple(FORMATS))
     max_turns: int = setting(8, "most turns of an episode", bounds=POSITIVE, unit="turns")
@@ -43,9 +44,10 @@ class EnvironmentConfig:
     )
     on_changed_past: str = setting(
         "go_on",
-        "a chat template that changes earlier answers (it cuts out thoughts): go_on keeps what was sampled, refuse "
-        "does not start the run",
-        ("go_on", "refuse"),
+        "a chat template that changes earlier answers (it cuts out thoughts): go_on keeps what was sampled, "
+        "new_sample begins a further training sample of the completion behind what is rendered then, refuse ends the "
+        "run",
+        ("go_on", "new_sample", "refuse"),
     )
 
     @property

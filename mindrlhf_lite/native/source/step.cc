@@ -195,3 +195,28 @@ OPERATOR(head_step) {
   rows_of_columns(call.floats(5), call.size(4, 0), call.floats(2), call.size(2, 0), normed, width, panels);
   return 0;
 }
+
+// Tokens behind what their slots' caches hold. Inputs: q [T, heads * D], turned and scaled, k, v [T, kv_heads * D], slots,
+// positions int32 [T] (below 0: padding), caches of keys and values [B * kv_heads * S, D], written to in place, numbers
+// [1]: S. Output: what is attended to [T, heads * D].
+OPERATOR(attention_behind) {
+  const int64_t tokens = call.size(0, 0), out_width = call.size(0, 1), kv_width = call.size(1, 1), size = call.size(5, 1);
+  const int64_t kv_heads = kv_width / size, group = out_width / kv_width, length = call.floats(7)[0];
+  const int32_t *slots = call.ints(3), *positions = call.ints(4);
+  memset(call.floats(8), 0, 4 * call.count(0));
+  const auto cache = [&](int number, int64_t task) {
+    return call.floats(number) + (slots[task / kv_heads] * kv_heads + task % kv_heads) * length * size;
+  };
+  in_turn(tokens * kv_heads, [&](int64_t task) {
+    const int64_t position = positions[task / kv_heads];
+    if (position < 0) return;
+    memcpy(cache(5, task) + position * size, call.floats(1) + task * size, 4 * size);
+    memcpy(cache(6, task) + position * size, call.floats(2) + task * size, 4 * size);
+  });
+  in_turn(tokens * kv_heads, [&](int64_t task) {
+    const int64_t position = positions[task / kv_heads], heads = task * group * size;
+    if (position < 0) return;
+    attend(call.floats(8) + heads, call.floats(0) + heads, group, cache(5, task), cache(6, task), position + 1, size);
+  });
+  return 0;
+}

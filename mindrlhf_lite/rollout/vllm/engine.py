@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,10 @@ import numpy as np
 from mindspore import Parameter
 
 from mindrlhf_lite.models.decoder import Decoder
+from mindrlhf_lite.rollout.host_draw import TokenHistory
 from mindrlhf_lite.rollout.protocol import OnFinished, Turns
 from mindrlhf_lite.rollout.running_sequence import RunningSequence
+from mindrlhf_lite.turns import Restart
 from mindrlhf_lite.types import Completion, FinishReason, GenerateRequest, SamplingParams
 
 # before vLLM is imported: an engine in this process, quiet, and nothing sent anywhere
@@ -166,7 +169,13 @@ class _Batch:
         self._waiting: dict[tuple[int, int], RunningSequence] = {}
         self._most = engine.options.max_num_seqs if turns else sum(request.num_samples for request in requests)
         self._queue = deque(
-            RunningSequence(index, number, request.prompt_ids, np.empty(0))
+            RunningSequence(
+                index,
+                number,
+                request.prompt_ids,
+                np.empty(0),
+                history=TokenHistory(request.prompt_ids) if sampling.has_filters else None,
+            )
             for index, request in enumerate(requests)
             for number in range(request.num_samples)
         )
@@ -190,25 +199,25 @@ class _Batch:
             return
         for request, sample, token_ids in self.turns.take(waits=not self.running):
             sequence = self._waiting.pop((request, sample))
-            if not token_ids:
+            if isinstance(token_ids, Restart):
+                sequence.restart(token_ids.prompt_ids)
+            elif token_ids:
+                sequence.go_on_with(token_ids)
+            else:
                 yield sequence
                 continue
-            sequence.go_on_with(token_ids)
-            while sequence.unread:
-                sequence.append(sequence.unread.popleft(), 0.0, 0.0, is_drawn=False)
             self._go_on(sequence)
 
     def _room(self, sequence: RunningSequence) -> int:
-        length = len(sequence.token_ids)
-        in_cache = self.engine.options.max_model_len - len(sequence.prompt_ids) - length
-        return min(self.sampling.max_tokens - length, in_cache)
+        in_cache = self.engine.options.max_model_len - len(sequence.context)
+        return min(self.sampling.max_tokens - len(sequence.token_ids), in_cache)
 
     def _go_on(self, sequence: RunningSequence) -> None:
         most = (self.turns.max_turn_tokens if self.turns else 0) or self.sampling.max_tokens
         params = self._params(sequence, min(most, self._room(sequence)))
         name = f"{sequence.request}-{sequence.sample}-{len(sequence.token_ids)}"
         self.running[name] = sequence
-        self.engine.add(name, (*sequence.prompt_ids, *sequence.token_ids), params)
+        self.engine.add(name, sequence.context, params)
 
     def _take(
         self,
@@ -234,7 +243,12 @@ class _Batch:
         from vllm import SamplingParams as VllmSamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        from mindrlhf_lite.rollout.vllm.running_request import FIRST_UNIFORM, RANDOM_STREAM, TEMPERED_POLICY
+        from mindrlhf_lite.rollout.vllm.running_request import (
+            FIRST_UNIFORM,
+            HISTORY,
+            RANDOM_STREAM,
+            TEMPERED_POLICY,
+        )
 
         sampling, request = self.sampling, self.requests[sequence.request]
         return VllmSamplingParams(
@@ -255,6 +269,7 @@ class _Batch:
             extra_args={
                 RANDOM_STREAM: (*request.seed, sequence.sample),
                 FIRST_UNIFORM: len(sequence.token_ids),
+                HISTORY: deepcopy(sequence.history),  # which the request goes on with
                 TEMPERED_POLICY: sampling.reports_tempered_policy,
             },
         )

@@ -18,7 +18,13 @@ from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.rollout.host_draw import Draw, TokenHistory, log_softmax, sample, uniforms
 from mindrlhf_lite.rollout.native_graphs import allocate_cache
 from mindrlhf_lite.rollout.vllm.paged_graphs import PagedForward
-from mindrlhf_lite.rollout.vllm.running_request import FIRST_UNIFORM, RANDOM_STREAM, Request, convert_params
+from mindrlhf_lite.rollout.vllm.running_request import (
+    FIRST_UNIFORM,
+    HISTORY,
+    RANDOM_STREAM,
+    Request,
+    convert_params,
+)
 
 _LEAST_ROWS, _ROW_FACTOR = 8, 2
 _LEAST_TOKENS, _LEAST_CONTEXT = 8, 64
@@ -128,17 +134,18 @@ class ModelRunner:
     def _new_request(self, new: Any) -> Request:
         given, params = new.sampling_params, convert_params(new.sampling_params)
         self.num_added += 1
-        stream = (given.extra_args or {}).get(RANDOM_STREAM) or (
+        extra = given.extra_args or {}
+        stream = extra.get(RANDOM_STREAM) or (
             (given.seed, 0) if given.seed is not None else (self.seed, self.num_added, 0)
         )
-        first = (given.extra_args or {}).get(FIRST_UNIFORM, 0)
+        first = extra.get(FIRST_UNIFORM, 0)
         request = Request(
             tokens=list(new.prompt_token_ids),
             num_prompt=len(new.prompt_token_ids),
             params=params,
             top_logprobs=given.logprobs,
             uniforms=uniforms(tuple(stream[:-1]), stream[-1], first + params.max_tokens)[first:],
-            history=TokenHistory(new.prompt_token_ids),
+            history=extra.get(HISTORY) or TokenHistory(new.prompt_token_ids),
             blocks=np.zeros(self.max_blocks, np.int32),
             computed=new.num_computed_tokens,
         )

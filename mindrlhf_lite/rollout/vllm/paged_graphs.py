@@ -12,15 +12,11 @@ from mindspore import Parameter, Tensor, jit, ops
 
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.packed_attention import MASKED
-from mindrlhf_lite.models.precision import full
-from mindrlhf_lite.models.spread import spread
 from mindrlhf_lite.parallel.compiled import CompiledCell
+from mindrlhf_lite.rollout.cached_attention import attend_to_caches
 from mindrlhf_lite.rollout.graph_draw import draw_greedily, draw_tokens
 
 _scatter_update = ops.ScatterUpdate()
-_batch_matmul = ops.BatchMatMul()
-_batch_matmul_tb = ops.BatchMatMul(transpose_b=True)
-_softmax = ops.Softmax(-1)
 
 
 class PagedForward(CompiledCell):
@@ -45,16 +41,9 @@ class PagedForward(CompiledCell):
         """query [R, heads, T, D]; keys, values: the layer's caches; sources [R*KV, S]: their rows that make up each
         context; mask [R, 1, T, S].
         """
-        rows, heads, length, head_dim = query.shape
-        context = mask.shape[-1]
         # rows, not blocks: a reshaped cache would be a copy of it
         key, value = ops.gather(keys, sources, 0), ops.gather(values, sources, 0)  # [R*KV, S, D]
-        low = self.model.low
-        scores = full(low(_batch_matmul_tb(query.reshape(rows * self.num_kv_heads, -1, head_dim), key)))
-        scores = scores.reshape(rows, heads, length, context) + spread(mask, (rows, heads, length, context))
-        probabilities = low(_softmax(scores.reshape(-1, context))).reshape(rows * self.num_kv_heads, -1, context)
-        attended = low(_batch_matmul(probabilities, value)).reshape(rows, heads, length, head_dim)
-        return attended.transpose(0, 2, 1, 3).reshape(rows * length, heads * head_dim)
+        return attend_to_caches(query, key, value, mask, self.model.low)
 
     @jit
     def construct(

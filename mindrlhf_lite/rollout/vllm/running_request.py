@@ -14,6 +14,7 @@ from mindrlhf_lite.types import SamplingParams
 # keys of SamplingParams.extra_args
 RANDOM_STREAM = "mindrlhf_random_stream"  # (*seed, sample) of `sampler.uniforms`
 FIRST_UNIFORM = "mindrlhf_first_uniform"  # how many of the stream earlier turns have used
+HISTORY = "mindrlhf_history"  # a TokenHistory: what penalties count of earlier turns
 TEMPERED_POLICY = "mindrlhf_tempered_policy"  # `reports_tempered_policy`
 _GREEDY_BELOW = 1e-5  # temperatures that vLLM takes for greedy
 
