@@ -121,7 +121,7 @@ def phases_of_run(config: Config, optimizer_parts: int = 0, sharing: Collection[
 def _use_base(config: Config, uses: dict[str, dict[str, Access]], sharing: Collection[str]) -> None:
     """Adds the frozen weights beside adapters, of the actor and, where they lie otherwise, of the rollout."""
     phases = ("generate", "reshard") if config.merges_adapters else ("generate",)
-    uses[BASE] = dict.fromkeys(("policy", "update", "save"), Access.READS)
+    uses[BASE] = dict.fromkeys(("policy", "update"), Access.READS)
     uses[BASE] |= {role.name: Access.READS for role in scoring_roles(config) if role.name in sharing}
     rollouts = uses.setdefault(BASE if ROLLOUT.name in sharing else ROLLOUT_BASE, {})
     rollouts |= dict.fromkeys(phases, Access.READS)

@@ -15,11 +15,10 @@ from mindrlhf_lite.checkpoint.store import rank_file, together
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.files.durable import place
 from mindrlhf_lite.models.fingerprint import model_fingerprint
-from mindrlhf_lite.models.hf_weights import Read, write_hf_model
+from mindrlhf_lite.models.hf_weights import Read, WeightReader, write_hf_model
 from mindrlhf_lite.models.peft_folder import MergedReader, write_peft_folder
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.roles.models import TrainedRoles
-from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.trainer.soundness import problem_of, refuse_ruined
 
 ADAPTER = "adapter"  # its folder, in that of the model
@@ -81,7 +80,8 @@ class Export:
             together(self._gather, self.mesh.is_main, prepare)
             with self.roles.saved(has_state=False) as (weights, _):
                 refuse_ruined(self.mesh, problem_of(weights, {}, self.max_weight))
-                weights = {**weights, **actor.model.weights_as_numpy(frozen_only=True)}
+                if actor.model.config.adapters is None:  # else their base is in its folder
+                    weights = {**weights, **actor.model.weights_as_numpy(frozen_only=True)}
                 together(self._gather, actor.mesh.at.data == 0, lambda: _write_shard(weights, scratch / "shards" / own))
             together(self._gather, self.mesh.is_main, lambda: self._write_model(scratch, folder))
         finally:
@@ -90,15 +90,11 @@ class Export:
 
     def _write_model(self, scratch: Path, folder: Path) -> None:
         config, dtype = self.roles.model_config, _STORED[self.dtype]
-
-        def reader_of(shape: ModelConfig) -> Read:
-            return ShardedReader(scratch / "shards", shape, self.roles.actor.model.strategy, "").read
-
-        read = reader_of(config.base)
+        shards = ShardedReader(scratch / "shards", config.moved, self.roles.actor.model.strategy, "")
+        read: Read = shards.read
         if config.adapters is not None:
-            adapters = reader_of(config.moved)
-            write_peft_folder(scratch / "hf" / ADAPTER, config, adapters, self.base, model_fingerprint(self.base))
-            read = MergedReader(read, adapters, config).read
+            write_peft_folder(scratch / "hf" / ADAPTER, config, read, self.base, model_fingerprint(self.base))
+            read = MergedReader(WeightReader(self.base, config.base).read, read, config).read
         write_hf_model(
             scratch / "hf",
             config.base,
