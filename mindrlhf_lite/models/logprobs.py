@@ -72,7 +72,7 @@ class TokenLogprobs(nn.Cell):
         self.inverse_temperature = 1.0 / temperature
         self.low, self.low_weight = to_compute(precision), weight_to_compute(precision, is_trained)
         self.product = Product(precision, is_trained)
-        self.has_entropy_gradient = has_entropy_gradient
+        self.has_entropy_gradient, self.is_trained = has_entropy_gradient, is_trained
         self.is_split = axis is not None
         self.rows = -(-vocab_size // (1 if axis is None else axis.size))
         chunk_elements = chunk_elements or CHUNK_ELEMENTS[ms.get_context("device_target")]
@@ -180,9 +180,11 @@ class TokenLogprobs(nn.Cell):
         count, rows = hidden.shape[0], self.rows_per_chunk
         if count <= rows:
             dlogits = self.low(self._dlogits(out[3], labels, out[1], gradients[0], gradients[1]))
-            dweight = self.low(_matmul_ta(dlogits, hidden)).astype(weight.dtype)
-            return self.low(_matmul(dlogits, self.low_weight(weight))), dweight, ops.zeros_like(labels)
-        dhidden: tuple = ()
+            dhidden = self.low(_matmul(dlogits, self.low_weight(weight)))
+            if not self.is_trained:
+                return dhidden, ops.zeros_like(weight), ops.zeros_like(labels)
+            return dhidden, self.low(_matmul_ta(dlogits, hidden)).astype(weight.dtype), ops.zeros_like(labels)
+        parts: tuple = ()
         dweight = None  # float32
         last = labels
         for start in range(0, count, rows):
@@ -196,13 +198,14 @@ class TokenLogprobs(nn.Cell):
                 else ops.exp(_log_softmax(logits))
             )
             dlogits = self.low(self._dlogits(probabilities, own_labels, out[1][start:end], dlogprobs, dentropy))
-            dhidden += (self.low(_matmul(dlogits, self.low_weight(weight))),)
-            own = full(
-                self.low(_matmul_ta(dlogits, part))
-            )  # zeros to begin with would be a constant of the graph, as large
-            dweight = own if dweight is None else dweight + own
-            last = dweight
-        return _concat(dhidden), dweight.astype(weight.dtype), ops.zeros_like(labels)
+            parts += (self.low(_matmul(dlogits, self.low_weight(weight))),)
+            last = parts[-1]
+            if self.is_trained:  # zeros to begin with would be a constant of the graph, as large
+                own = full(self.low(_matmul_ta(dlogits, part)))
+                dweight = own if dweight is None else dweight + own
+                last = dweight
+        of_weight = ops.zeros_like(weight) if dweight is None else dweight.astype(weight.dtype)
+        return _concat(parts), of_weight, ops.zeros_like(labels)
 
 
 def names_of_ends(model: Decoder) -> tuple[str, ...]:
@@ -225,10 +228,11 @@ class SlotLogprobs(nn.Cell):
         mesh = model.mesh
         self.model, self.parts, self.index = model, mesh.dims.context, mesh.context_index
         size, axis, precision = model.config.vocab_size, mesh.tensor, model.precision
+        takes_gradients = is_trained and model.head is not None and model.head.requires_grad
         self.token_logprobs: nn.Cell = (
-            NativeTokenLogprobs(size, axis, has_entropy_gradient, temperature)
+            NativeTokenLogprobs(size, axis, has_entropy_gradient, takes_gradients, temperature)
             if precision.has_native_kernels
-            else TokenLogprobs(size, axis, 0, has_entropy_gradient, precision, is_trained, temperature)
+            else TokenLogprobs(size, axis, 0, has_entropy_gradient, precision, takes_gradients, temperature)
         )
         self.gather_hidden = gather_tokens(mesh.context)
         self.join_logprobs, self.join_entropy = join_tokens(mesh.context), join_tokens(mesh.context)

@@ -21,6 +21,7 @@ class NativeTokenLogprobs(nn.Cell):
         vocab_size: int,
         axis: Axis | None = None,
         has_entropy_gradient: bool = False,
+        is_trained: bool = True,
         temperature: float = 1.0,
     ):
         super().__init__(auto_prefix=False)
@@ -28,7 +29,7 @@ class NativeTokenLogprobs(nn.Cell):
         rows = -(-vocab_size // ranks)
         self.first, self.is_split, self.has_entropy_gradient = index * rows, axis is not None, has_entropy_gradient
         self.rows = max(0, min(rows, vocab_size - self.first))  # that are no padding
-        self.sums = operators.TokenSums(1.0 / temperature, self.rows)
+        self.sums = operators.TokenSums(1.0 / temperature, self.rows, is_trained)
         self.max_over_ranks: Any = None if axis is None else MaxOverAxis(axis)
         self.sum_over_ranks = _sum_of(axis)
 

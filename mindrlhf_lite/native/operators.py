@@ -158,14 +158,19 @@ class KnownAttention(nn.Cell):
 class TokenSums(nn.Cell):
     """What logprobs are made of, from hidden [N, H], weight [R, H] and labels [N], rows of this rank's part.
 
-    Args: rows: of the weight that are no padding.
+    Args: rows: of the weight that are no padding; is_trained: whether the weight takes gradients.
     """
 
-    def __init__(self, inverse_temperature: float, rows: int):
+    def __init__(self, inverse_temperature: float, rows: int, is_trained: bool = True):
         super().__init__(auto_prefix=False)
         self.numbers = constant(inverse_temperature, rows)
         self.forward = operator("token_sums", lambda hidden, *others: ([hidden[0]],) * 4, *floats(4))
-        self.backward = operator("token_sums_gradient", lambda hidden, weight, *others: (hidden, weight), *floats(2))
+        self.is_trained = is_trained
+        self.backward = (
+            operator("token_sums_gradient", lambda hidden, weight, *others: (hidden, weight), *floats(2))
+            if is_trained
+            else operator("token_sums_of_frozen_gradient", like_first)
+        )
 
     def construct(self, hidden: Tensor, weight: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Returns the largest logit, the sum of e^(logit - largest), that weighted by (logit - largest), and the
@@ -183,8 +188,9 @@ class TokenSums(nn.Cell):
         dlogprobs: Tensor,
         dentropy: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Returns (dhidden [N, H], dweight [R, H])."""
-        return self.backward(hidden, weight, labels, self.numbers, log_sum, entropy, dlogprobs, dentropy)
+        """Returns (dhidden [N, H], dweight [R, H], zeros where it is not trained)."""
+        found = self.backward(hidden, weight, labels, self.numbers, log_sum, entropy, dlogprobs, dentropy)
+        return (found[0], found[1]) if self.is_trained else (found, ops.zeros_like(weight))
 
 
 class AddTo(nn.Cell):

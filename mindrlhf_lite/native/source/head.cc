@@ -60,10 +60,11 @@ OPERATOR(token_sums) {
   return 0;
 }
 
-// Inputs: hidden, weight, labels, numbers as of token_sums; then of every token [N]: log of its whole sum, entropy, the
-// gradients of its logprob and of its entropy. Outputs: dhidden [N, H], dweight [R, H].
+namespace {
+
+// dweight: nullptr where it is not wanted.
 // d logprob / d logit = onehot - p; d entropy / d logit = -p (log p + entropy); both divided by the temperature.
-OPERATOR(token_sums_gradient) {
+int gradients_of(const Call &call, float *dhidden, float *dweight) {
   const int64_t tokens = call.size(0, 0), width = call.size(0, 1), vocabulary = call.size(1, 0);
   const int64_t chunk = rows_of_chunk(vocabulary), real = (int64_t)call.floats(3)[1];
   const float inverse = call.floats(3)[0], *hidden = call.floats(0), *weight = call.floats(1);
@@ -86,11 +87,21 @@ OPERATOR(token_sums_gradient) {
         for (int64_t pad = real; pad < vocabulary; pad++) row[pad] = 0.f;
       }
     });
-    int status = product(call.floats(8) + from * width, rows, width, vocabulary, rows_of(logits, vocabulary),
+    int status = product(dhidden + from * width, rows, width, vocabulary, rows_of(logits, vocabulary),
                          rows_of(weight, width));
-    status |= product(call.floats(9), vocabulary, width, rows, transposed(logits, vocabulary),
-                      rows_of(hidden + from * width, width), nullptr, from > 0);
+    if (dweight != nullptr)
+      status |= product(dweight, vocabulary, width, rows, transposed(logits, vocabulary),
+                        rows_of(hidden + from * width, width), nullptr, from > 0);
     if (status != 0) return status;
   }
   return 0;
 }
+
+}  // namespace
+
+// Inputs: hidden, weight, labels, numbers as of token_sums; then of every token [N]: log of its whole sum, entropy, the
+// gradients of its logprob and of its entropy. Outputs: dhidden [N, H], dweight [R, H].
+OPERATOR(token_sums_gradient) { return gradients_of(call, call.floats(8), call.floats(9)); }
+
+// Inputs as of token_sums_gradient. Output: dhidden.
+OPERATOR(token_sums_of_frozen_gradient) { return gradients_of(call, call.floats(8), nullptr); }
