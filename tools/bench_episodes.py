@@ -100,7 +100,7 @@ def ways(args: argparse.Namespace) -> dict[str, Callable[[], int]]:
     def stage_of(delay: int) -> Stage:
         arguments = {"delay_ms": delay, "tokens": args.observed}
         host = EnvironmentHost(EnvironmentSpec(f"{__file__}:Late", arguments=arguments), 60.0)
-        limits = EpisodeLimits(args.turns, args.turn_tokens, len(PROMPT))
+        limits = EpisodeLimits(args.turns, args.turn_tokens, len(PROMPT), most, len(PROMPT) + most)
         bridge = Bridge(tokenizer, ())
         return Stage(host, bridge, tokenizer, limits, FailureRecord("late"), ChangedPast("go_on", bridge, tokenizer))
 

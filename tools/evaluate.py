@@ -116,9 +116,10 @@ def evaluate(model: str, args: argparse.Namespace, temperature: float, verifier:
             f"{args.dataset}: its prompts are rendered already (--prompt_type {header.template}), and --tools render "
             "them with the tools; convert the data with --prompt_type plain"
         )
-    stage = stage_of(args, folder.tokenizer, folder.stop_token_ids, args.max_prompt_length)
-    longest = max(len(prompt.ids) for prompt in prompts) if stage is None else args.max_prompt_length
-    length = min(longest + args.max_tokens, folder.config.max_position_embeddings)
+    most = folder.config.max_position_embeddings
+    of_turns = min(args.max_prompt_length + args.max_tokens, most)
+    stage = stage_of(args, folder.tokenizer, folder.stop_token_ids, args.max_prompt_length, of_turns)
+    length = min(max(len(prompt.ids) for prompt in prompts) + args.max_tokens, most) if stage is None else of_turns
     Mesh()
     engine = NativeEngine(folder.decoder(length), args.max_num_seqs, length)
     sampling = SamplingParams(args.max_tokens, temperature=temperature, stop_token_ids=folder.stop_token_ids)

@@ -126,7 +126,7 @@ def chat(args: argparse.Namespace) -> None:
             f"--system: {f'template {args.prompt_type}' if template else 'a model without a chat template'} has "
             "no place for it"
         )
-    stage = stage_of(args, folder.tokenizer, sampling.stop_token_ids, length)
+    stage = stage_of(args, folder.tokenizer, sampling.stop_token_ids, length, length)
     if stage is not None:
         if args.prompt_type or not folder.tokenizer.has_chat_template:
             raise UserError("--tools: the tokenizer's chat template shows them to the model; without --prompt_type")

@@ -28,10 +28,12 @@ def main() -> None:
     texts = (file.read_text(encoding="utf-8") for file in (files[0], files[-1]))
     before, after = ([json.loads(line) for line in text.split("\n") if line] for text in texts)
     for name, rows in (("before", before), ("after", after)):
-        answers = [row["completions"][0] for row in rows]
-        calls = [sum("<tool_call>" in part["text"] for part in each["segments"] if part["written"]) for each in answers]
-        right = sum(each["correct"] for each in answers)
-        print(f"{name:6} {right / len(rows):6.1%} of {len(rows)} right, {sum(calls) / len(rows):.2f} calls a question")
+        given = [each for row in rows for each in row["completions"]]
+        written = [[part["text"] for part in each["segments"] if part["written"]] for each in given]
+        right = sum(each["correct"] for each in given) / len(given)
+        calls = sum("<tool_call>" in text for texts in written for text in texts) / len(given)
+        turns = sum(map(len, written)) / len(given)
+        print(f"{name:6} {right:6.1%} of {len(given)} right, {calls:.2f} calls and {turns:.2f} turns a question")
     for old, new in list(zip(before, after, strict=True))[:NUM_SHOWN]:
         print(f"\ngold {old['gold']}")
         for name, row in (("before", old), ("after", new)):

@@ -40,8 +40,8 @@ class EpisodeLimits:
     max_turns: int
     max_turn_tokens: int  # 0: no limit of its own
     max_prompt_tokens: int  # of an opening
-    max_tokens: int = 0  # of a completion, and of it with its prompt: where a new sample may begin
-    max_length: int = 0
+    max_tokens: int  # of a completion, and of a sample with its prompt
+    max_length: int
 
 
 @dataclass

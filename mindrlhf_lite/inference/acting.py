@@ -15,7 +15,7 @@ from mindrlhf_lite.episodes.bridge import Bridge
 from mindrlhf_lite.episodes.calls import FORMATS
 from mindrlhf_lite.episodes.failures import FailureRecord
 from mindrlhf_lite.episodes.host import EnvironmentHost
-from mindrlhf_lite.episodes.past import ChangedPast
+from mindrlhf_lite.episodes.past import NEW_SAMPLE, ChangedPast
 from mindrlhf_lite.episodes.play import EpisodeLimits, Stage
 from mindrlhf_lite.errors import UserError
 
@@ -34,12 +34,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--call_format", choices=tuple(FORMATS), default=_DEFAULTS.call_format, help="default: hermes")
     parser.add_argument("--max_turns", type=COUNT, default=_DEFAULTS.max_turns, help="default: 8")
     parser.add_argument("--max_turn_tokens", type=COUNT_OR_NONE, default=0, help="0: what is left (default: 0)")
+    parser.add_argument("--on_changed_past", choices=("go_on", NEW_SAMPLE), default="go_on", help="default: go_on")
 
 
 def stage_of(
-    args: argparse.Namespace, tokenizer: Tokenizer, stops: Collection[int], max_prompt_tokens: int
+    args: argparse.Namespace, tokenizer: Tokenizer, stops: Collection[int], max_prompt_tokens: int, max_length: int
 ) -> Stage | None:
-    """None: completions have one turn.
+    """None: completions have one turn. Args: max_length: of a prompt with its completion.
 
     Raises:
         UserError: the options name what is not there, or do not go together.
@@ -61,7 +62,8 @@ def stage_of(
         raise UserError("; ".join(problems))
     spec = spec_of(config)
     host = EnvironmentHost(spec, environment.step_timeout_s)
-    limits = EpisodeLimits(environment.max_turns, environment.max_turn_tokens, max_prompt_tokens)
+    of_turns = (environment.max_turns, environment.max_turn_tokens, max_prompt_tokens)
+    limits = EpisodeLimits(*of_turns, args.max_tokens, max_length)
     bridge = Bridge(tokenizer, stops, spec.schemas)
-    past = ChangedPast(environment.on_changed_past, bridge, tokenizer)
+    past = ChangedPast(args.on_changed_past, bridge, tokenizer)
     return Stage(host, bridge, tokenizer, limits, FailureRecord(spec.name), past)

@@ -23,8 +23,8 @@ from mindrlhf_lite.rollout.cached_attention import attend_to_caches
 from mindrlhf_lite.rollout.native_graphs import cache_views
 from mindrlhf_lite.shapes.buckets import round_up
 
-_WIDTHS = (16, 64, 256, 1024)  # tokens that a chunk is padded to
-_TOKENS = 128  # of chunks that are computed together, where one does not have more
+_WIDTHS = (16, 64, 256, 1024)  # tokens that a chunk is padded to, in the plain form
+_TOKENS = 128  # computed together
 
 _scatter_update = ops.ScatterUpdate()
 
@@ -153,21 +153,30 @@ class _NativeLayer(CompiledCell):
         return self.layer.finish(x, self.attend(query, key, value, *at, keys, values), weights)
 
 
-class NativePrefillBehind(PrefillBehind):
-    """`PrefillBehind` by the CPU's own operators."""
+class NativePrefillBehind:
+    """`PrefillBehind` by the CPU's own operators: tokens of all chunks one after the other, so many at a time."""
 
     def __init__(self, model: Decoder, slots: int, cache_length: int):
-        self.model, self.slots, self.cache_length = model, slots, cache_length
-        self._begin = _NativeBegin(model)
+        self.model, self._begin = model, _NativeBegin(model)
         self._graphs = {kind: _NativeLayer(layer, cache_length) for kind, layer in model.layers_by_kind().items()}
 
+    def run(self, chunks: Sequence[Chunk], caches: Sequence[Parameter]) -> None:
+        """As of `PrefillBehind`."""
+        token_ids = [token for chunk in chunks for token in chunk.token_ids]
+        slots = [chunk.slot for chunk in chunks for _ in chunk.token_ids]
+        positions = [chunk.position + place for chunk in chunks for place in range(len(chunk.token_ids))]
+        for start in range(0, len(token_ids), _TOKENS):
+            part = slice(start, start + _TOKENS)
+            self._compute(token_ids[part], slots[part], positions[part], caches)
+
     def _compute(
-        self, token_ids: np.ndarray, positions: np.ndarray, slots: np.ndarray, caches: Sequence[Parameter]
+        self, token_ids: Sequence[int], slots: Sequence[int], positions: Sequence[int], caches: Sequence[Parameter]
     ) -> None:
-        of_tokens = np.repeat(slots, positions.shape[1]).astype(np.int32)
-        flat = positions.reshape(-1)
-        at = mutable((Tensor(of_tokens), Tensor(flat)))
-        x, *tables = self._begin(Tensor(token_ids.reshape(-1)), Tensor(np.maximum(flat, 0)))
+        arrays = np.zeros((3, _TOKENS), np.int32)
+        arrays[2] = -1  # padding
+        arrays[:, : len(token_ids)] = token_ids, slots, positions
+        at = mutable((Tensor(arrays[1]), Tensor(arrays[2])))
+        x, *tables = self._begin(Tensor(arrays[0]), Tensor(np.maximum(arrays[2], 0)))
         shared, num_layers = mutable(tuple(tables)), len(caches) // 2
         for index, layer in enumerate(self.model.layers):
             keys, values = (cache.view(*cache.shape) for cache in (caches[index], caches[num_layers + index]))

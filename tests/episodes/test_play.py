@@ -35,7 +35,7 @@ def stage_of(tokenizer):
     stages = []
 
     def start(spec, max_turns=8, max_turn_tokens=0, max_prompt_tokens=400):
-        limits = EpisodeLimits(max_turns, max_turn_tokens, max_prompt_tokens)
+        limits = EpisodeLimits(max_turns, max_turn_tokens, max_prompt_tokens, 400, 800)
         stages.append(stage_on(tokenizer, spec, limits))
         return stages[-1]
 
