@@ -143,7 +143,7 @@ def test_a_model_is_that_with_merged_weights(config, keeps, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("config", [config for config, _ in KINDS.values()], ids=KINDS)
+@pytest.mark.parametrize("config", [config for config, _ in list(KINDS.values())[:2]], ids=list(KINDS)[:2])
 def test_completions_are_those_of_merged_weights(config, form):
     weights, precision = weights_of(config), precision_of(form)
     merged = NativeEngine(Decoder(config.base, merged_weights(config, weights), False, 96), 20, 96)
