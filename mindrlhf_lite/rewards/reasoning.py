@@ -34,11 +34,12 @@ def reasoning_gym() -> ModuleType:
 
 def reasoning_gym_reward(completion: CompletionView, gold: str) -> Score:
     r"""What the task's own score_answer gives: 1 where the answer is right, and of some tasks less for a part. The
-    answer is what stands inside <answer>, else in the last \boxed{}, else the whole text behind the thought.
+    answer is what stands inside <answer>, else in the last \boxed{}, else the whole text behind the thought. Nothing
+    where the row is of no task.
     """
     kept = completion.columns.get(ENTRY)
     if not isinstance(kept, Mapping):
-        raise ValueError(f"the row has no column {ENTRY!r}; convert it with rlhf_data.py --dataset_type reasoning_gym")
+        return Score(0.0, Outcome.UNPARSED)
     part = answering_part(with_opened_thought(completion.text, completion.prompt))
     answer = "" if part is None else (last_boxed(part) or part).strip()
     if not answer:

@@ -31,7 +31,7 @@ from mindrlhf_lite.rewards.sizes import LARGEST_REWARD
 from mindrlhf_lite.types import CompletionView, FinishReason, Outcome, Score
 
 ScoreFunction = Callable[..., Any]
-ENVIRONMENT_REWARD = "environment_reward"
+ENVIRONMENT_REWARD, REASONING_GYM = "environment_reward", "reasoning_gym_reward"
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ BUILT_IN: dict[str, Verifier] = {
     "r1_accuracy_reward": Verifier("r1_accuracy_reward", r1_accuracy_reward, minimum=-1.0, strictness=3),
     "format_reward": Verifier("format_reward", format_reward, judges_answer=False),
     "kk_reward": Verifier("kk_reward", kk_reward, strictness=2),
-    "reasoning_gym_reward": Verifier("reasoning_gym_reward", reasoning_gym_reward, strictness=2),
+    REASONING_GYM: Verifier(REASONING_GYM, reasoning_gym_reward, strictness=2),
     ENVIRONMENT_REWARD: Verifier(ENVIRONMENT_REWARD, environment_reward, -LARGEST_REWARD, LARGEST_REWARD, strictness=4),
     **{
         name: Verifier(name, function, minimum=least, judges_answer=strictness > 0, strictness=strictness)

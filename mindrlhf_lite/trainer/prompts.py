@@ -10,6 +10,8 @@ from mindrlhf_lite.data.prompt_sampler import PromptSampler
 from mindrlhf_lite.data.records import read_file
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.rewards.reasoning import ENTRY
+from mindrlhf_lite.rewards.verifiers import REASONING_GYM
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.types import Prompt
 
@@ -27,6 +29,12 @@ def prompts_of_run(config: Config, tokenizer: Tokenizer) -> tuple[list[Prompt], 
         wanted = f"a step takes chunk_size * num_rollouts = {config.prompts_per_step}"
         raise UserError(f"dataset_file {rl.dataset_file}: {len(prompts)} prompts, but {wanted}")
     held_out = _read(rl.eval_dataset_file, config, tokenizer) if rl.eval_dataset_file else []
+    judges = (*config.reward_config.verifier_function, rl.eval_verifier)
+    if REASONING_GYM in judges and (other := [each for each in (*prompts, *held_out) if ENTRY not in each.columns][:1]):
+        raise UserError(
+            f"reward_config.verifier_function: {REASONING_GYM} needs rows of --dataset_type reasoning_gym; "
+            f"row {other[0].row} is of no task"
+        )
     return prompts, held_out[: rl.eval_max_prompts or None]
 
 

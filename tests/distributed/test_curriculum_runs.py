@@ -51,3 +51,8 @@ def test_two_ranks_draw_the_same(data, sums):
     for a, b in zip(metrics(folder / "whole"), metrics(folder / "two"), strict=True):
         for key in (*EXACT, *(key for key in a if key.startswith("curriculum/"))):
             assert b[key] == pytest.approx(a[key], rel=1e-5, abs=1e-7), (a["step"], key)
+
+
+def test_scorers_of_tasks_need_their_rows(data, sums):
+    result = single(data, sums[0] / "other", *sums[1], "--verifier_function", "reasoning_gym_reward,format_reward")
+    assert result.returncode == 2 and "row 1 is of no task" in result.stderr, result.stdout + result.stderr
