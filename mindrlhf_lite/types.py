@@ -95,10 +95,15 @@ class SamplingParams:
             raise UserError("; ".join(problems))
 
     @property
+    def has_penalties(self) -> bool:
+        """Whether anything but min_tokens changes the logits of single tokens."""
+        penalties = self.repetition_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
+        return penalties or bool(self.logit_bias)
+
+    @property
     def has_filters(self) -> bool:
         """Whether the sampled distribution differs from the tempered policy by more than the stop-token mask."""
-        penalties = self.repetition_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
-        return self.top_k > 0 or self.top_p < 1.0 or self.min_p > 0.0 or penalties or bool(self.logit_bias)
+        return self.top_k > 0 or self.top_p < 1.0 or self.min_p > 0.0 or self.has_penalties
 
     @property
     def is_off_policy(self) -> bool:

@@ -27,19 +27,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.acceptance.checks import CHECKS
+from mindrlhf_lite.acceptance.decoding import LAUNCHES, launches_of
 from mindrlhf_lite.acceptance.differences import difference, load_arrays
 from mindrlhf_lite.acceptance.kit_report import about, as_json, as_markdown, without_names
+from mindrlhf_lite.acceptance.quickstart_run import MODEL, ROOT, estimated_seconds, median_seconds, quickstart
 from mindrlhf_lite.acceptance.timed_process import run_in_time
 from mindrlhf_lite.commands.tool import run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.files.text_file import read_text, say, write_text
 from mindrlhf_lite.files.wire import to_bytes
 
-MODEL = ROOT / "examples/quickstart/model"
 NAMES = (*CHECKS, "memory", "vllm", "layouts", "training")
 LAYOUTS = {  # by number of devices
     1: ("dp1,tp1,pp1",),
@@ -162,7 +162,9 @@ class Kit:
             config = parse_command_line([*words, *settings]).config
             shape = read_model_file(str(model)).shape
             found = {"plan": memory_plan(config, shape, 1).phases}
-            found["dry run"] = compile_step(config, shape, 0, 1, SECONDS_A_CHECK).peaks
+            compiled = compile_step(config, shape, 0, 1, SECONDS_A_CHECK)
+            found["dry run"] = compiled.peaks
+            launches = launches_of(compiled.kernels["rollout_native_graphs_Decode_construct"])
             if self.args.device == "Ascend":
                 (self.scratch / "request").write_bytes(to_bytes(StepRequest(config, shape), StepRequest))
                 self.run([sys.executable, "-m", "mindrlhf_lite.ascend.compiled_step", "request", "report"], "Ascend")
@@ -174,6 +176,7 @@ class Kit:
         told = {f"{name}, {each}": round(found[each][name] / 2**30, 3) for name in phases for each in found}
         apart = [abs(found[each][name] / found["plan"][name] - 1) for name in phases for each in found]
         status = "ok" if max(apart) <= NEAR_THE_PLAN else "FAILED"
+        told[LAUNCHES] = float(launches)
         self.note("memory", says, status, time.time() - start, figures={"largest difference": max(apart), **told})
 
     def vllm(self) -> None:
@@ -244,22 +247,28 @@ class Kit:
         if self.args.device == "dry":
             self.note("training", says, "needs devices", 0.0)
             return
-        run = self.scratch / "quickstart"
-        settings = [f"--context.device_target={self.args.device}", "--rl_config.max_steps=20"]
-        settings += ["--actor_config.compute_dtype=bfloat16", "--monitor_config.plots=false"]
         try:
-            script = ["bash", str(ROOT / "examples/quickstart/run_grpo.sh"), "--ranks", "1", "--output", str(run)]
-            self.run([*script, *settings], self.args.device, SECONDS_OF_A_LONG_ONE)
+            run = self._quickstart(20)
             accuracy = json.loads(read_text(run / "summary.json"))["accuracy"]["after"]["accuracy"]
-            rows = [json.loads(line) for line in read_text(run / "metrics.jsonl").splitlines()]
-            steps = sorted(row["time_s/step"] for row in rows if "time_s/step" in row)
-            median = steps[len(steps) // 2]
+            figures = {"accuracy": accuracy, "band": BAND, "seconds a step, median": median_seconds(run)["step"]}
+            expected: dict[str, float] = {}
+            if self.args.device == "Ascend":
+                expected = {f"s of {name}, the quickstart": value for name, value in estimated_seconds().items()}
+                figures |= {f"s of {name}, the quickstart": value for name, value in median_seconds(run).items()}
+                other = median_seconds(self._quickstart(8, "--context.deterministic=false"))
+                figures["seconds a step, median, context.deterministic=false"] = other["step"]
         except (RuntimeError, OSError, ValueError, LookupError) as error:
             self.note("training", says, "FAILED", time.time() - start, error=without_names(str(error)))
             return
-        figures = {"accuracy": accuracy, "band": BAND, "seconds a step, median": median}
         status = "ok" if BAND[0] <= accuracy <= BAND[1] else "FAILED"
-        self.note("training", says, status, time.time() - start, figures=figures)
+        self.note("training", says, status, time.time() - start, figures=figures, expected=expected)
+
+    def _quickstart(self, steps: int, *more: str) -> Path:
+        """Its folder."""
+        run = self.scratch / f"quickstart_{steps}"
+        command = quickstart(run, self.args.device, steps, more)
+        self.run(command, self.args.device, SECONDS_OF_A_LONG_ONE)
+        return run
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from mindrlhf_lite.acceptance.decoding import speed_of_decoding
 from mindrlhf_lite.acceptance.speed import speed_of_device
 from mindrlhf_lite.files.text_file import write_text
 
@@ -70,6 +71,7 @@ def _store(device: str) -> Found:
     values = np.random.default_rng(0).standard_normal((1024, 1024)).astype(np.float32)
     parameter = Parameter(Tensor(values), name="kept", requires_grad=False)
     other = Parameter(Tensor(values), name="emptied", requires_grad=False)
+    small = [Parameter(Tensor(values[:rows]), name=f"small_{rows}", requires_grad=False) for rows in (1, 3)]
 
     class Graph(nn.Cell):
         def __init__(self) -> None:
@@ -81,19 +83,21 @@ def _store(device: str) -> Found:
             return self.held[0] * 2.0, self.held[1] * 2.0
 
     store, graph = HostStore(), Graph()
-    store.adopt([parameter, other])
+    store.adopt([parameter, other, *small])
     graph()
     store.reserve([parameter])
+    store.reserve(small)
     start = time.perf_counter()
-    store.save([parameter])
-    store.release([parameter, other])
+    store.save([parameter, *small])
+    store.release([parameter, other, *small])
     store.materialise([other])
-    store.load([parameter])
+    store.load([parameter, *small])
     seconds = time.perf_counter() - start
     doubled, zero = graph()
     ops.assign_add(other, parameter)
     again = graph()
     found = {"kept": doubled.asnumpy(), "emptied": zero.asnumpy(), "written": again[1].asnumpy()}
+    found |= {each.name: each.asnumpy() for each in small}
     return found, {"seconds for 4 MiB out and in": round(seconds, 4)}
 
 
@@ -191,39 +195,6 @@ def _optimizer(device: str) -> Found:
     return {**found, "norms": np.array(norms, np.float32)}, {}
 
 
-def _decoding(device: str) -> Found:
-    """How fast a model of Qwen2.5-0.5B's shape, of zeros, decodes in bfloat16; two layers of it where none computes."""
-    import mindspore as ms
-
-    from mindrlhf_lite.models.decoder import Decoder
-    from mindrlhf_lite.models.precision import Precision
-    from mindrlhf_lite.parallel.mesh import is_simulated
-    from mindrlhf_lite.rollout.native import NativeEngine
-    from mindrlhf_lite.shapes.model_config import ModelConfig
-    from mindrlhf_lite.types import GenerateRequest, SamplingParams
-
-    is_device = ms.get_context("device_target") == "Ascend"
-    layers, slots, prompt, new = (24, 64, 512, 64) if is_device and not is_simulated() else (2, 8, 64, 8)
-    config, rng = ModelConfig(151936, 896, 4864, layers, 14, 2, head_dim=64), np.random.default_rng(0)
-    figures: dict[str, Any] = {}
-    first: np.ndarray | None = None
-    for name, is_fused in (("plain operators", False), ("fused kernels", True)) if is_device else (("CPU", False),):
-        precision = Precision.here("bfloat16", is_fused=is_fused)
-        engine = NativeEngine(Decoder(config, None, False, prompt + new, precision=precision), slots, prompt + new)
-        requests = [GenerateRequest(tuple(map(int, rng.integers(1, 1000, prompt)))) for _ in range(slots)]
-        engine.generate(requests, SamplingParams(2))
-        seconds = []
-        for tokens in (2, new):  # the difference leaves the prefill out
-            start = time.perf_counter()
-            first = engine.generate(requests, SamplingParams(tokens))[0][0].engine_logprobs
-            seconds.append(time.perf_counter() - start)
-        rate = slots * (new - 2) / max(seconds[1] - seconds[0], 1e-9)
-        figures[f"decoded tokens a second, {layers} layers, {slots} at a time, {name}"] = round(rate, 1)
-        figures[f"prefilled tokens a second, {name}"] = round(slots * prompt / seconds[0], 1)
-    assert first is not None
-    return {"logprobs": first}, figures
-
-
 def _vllm(model: str, device: str) -> Found:
     """The logprobs that vLLM reports for what it draws greedily, and what the native engine's model gives the same
     tokens; with the weights that it loaded, and with others that are handed on in memory.
@@ -282,7 +253,7 @@ CHECKS = {
     "model_bfloat16": KitCheck(partial(_model, "bfloat16"), 6e-2, "logprobs and gradients, bfloat16, fused kernels"),
     "optimizer": KitCheck(_optimizer, 1e-5, "AdamW: float32 masters of a bfloat16 model, norms of the gradients"),
     "speed": KitCheck(speed_of_device, None, "launches, copies to and from the host, matrix products"),
-    "decoding": KitCheck(_decoding, None, "decoding at the size of Qwen2.5-0.5B, bfloat16"),
+    "decoding": KitCheck(speed_of_decoding, None, "decoding at the size of Qwen2.5-0.5B, bfloat16"),
 }
 
 

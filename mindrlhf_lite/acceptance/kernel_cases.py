@@ -81,7 +81,7 @@ class _OverSpans(nn.Cell):
     def __init__(self, kernel: nn.Cell, spans: tuple):
         super().__init__(auto_prefix=False)
         self.kernel, self.places = kernel, Tensor(spans[0])
-        self.query_ends, self.key_ends = spans[1:]
+        self.query_ends, self.key_ends = map(Tensor, spans[1:])
 
     def _by_token(self, x: Tensor) -> Tensor:
         """[blocks, heads, W, D], or [blocks * heads * W, D], -> [T, heads, D]"""
@@ -114,13 +114,14 @@ def _decode(arrays: tuple[np.ndarray, ...], kernels: Kernels, precision: Precisi
     write, attend = kernels.written_rows(), kernels.decode_attention(precision, HEADS, KV_HEADS)
 
     @jit
-    def step(new: tuple, read: tuple, rest: tuple, *caches: Parameter) -> Tensor:
+    def step(new: tuple, read: tuple, rest: tuple, lengths: Any, *caches: Parameter) -> Tensor:
         keys = ops.depend(read[0], write(caches[0], rest[0], new[1]))
         values = ops.depend(read[1], write(caches[1], rest[0], new[2]))
-        return attend(new[0], keys, values, rest[1], rest[2])
+        return attend(new[0], keys, values, rest[1], lengths)
 
-    rest = (Tensor(places.astype(np.int32)), Tensor(mask), Tensor(LENGTHS))
-    return (step(mutable((query, key, value)), mutable(read), mutable(rest), *caches), *caches)
+    lengths = Tensor(LENGTHS) if attend.takes_lengths else ()
+    rest = mutable((Tensor(places.astype(np.int32)), Tensor(mask)))
+    return (step(mutable((query, key, value)), mutable(read), rest, lengths, *caches), *caches)
 
 
 def compared(name: str, results: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

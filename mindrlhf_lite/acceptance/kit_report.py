@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mindrlhf_lite.acceptance.decoding import expected_of_decoding
 from mindrlhf_lite.acceptance.speed import expected
 from mindrlhf_lite.estimate.devices import DEVICES
 from mindrlhf_lite.files.text_file import read_text
@@ -62,9 +63,10 @@ def expected_and_measured(checks: list[dict[str, Any]]) -> list[str]:
     """
     device = DEVICES["910B"]
     figures = {name: value for check in checks for name, value in check.get("figures", {}).items()}
+    of_phases = {name: value for check in checks for name, value in check.get("expected", {}).items()}
     rows = [
         f"| {name} | {wanted:.3g} | {figures[name]:.3g} |"
-        for name, wanted in expected(device).items()
+        for name, wanted in {**expected(device), **expected_of_decoding(device), **of_phases}.items()
         if isinstance(figures.get(name), float)
     ]
     if not rows:

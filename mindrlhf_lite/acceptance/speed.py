@@ -15,12 +15,9 @@ _SMALL = {"CPU": 16, "Ascend": 1}  # by which sizes and times are divided
 _REPEATED = 200
 
 # figures by name, and what the estimate takes them to be
-LAUNCH, SLOW_LAUNCH, TO_HOST, FROM_HOST = (
-    "us an aclnn kernel",
-    "us an aclop kernel",
-    "GB/s to the host, pageable",
-    "GB/s from the host, pageable",
-)
+LAUNCH, SLOW_LAUNCH = "us an aclnn kernel", "us an aclop kernel"
+TO_HOST, FROM_HOST = "GB/s to the host, pageable", "GB/s from the host, pageable"
+TO_LOCKED, FROM_LOCKED = "GB/s to the host, page-locked", "GB/s from the host, page-locked"
 PRODUCT, READING = "share of the published FLOPS, products of {}", "GB/s of memory, copied"
 
 
@@ -28,8 +25,10 @@ def expected(device: Device) -> dict[str, float]:
     """What the estimate assumes. Its launches are aclnn's."""
     found = {
         LAUNCH: device.launch_s * 1e6,
-        TO_HOST: device.host_bytes_per_s / 1e9,
-        FROM_HOST: device.host_bytes_per_s / 1e9,
+        TO_HOST: device.pageable_bytes_per_s / 1e9,
+        FROM_HOST: device.pageable_bytes_per_s / 1e9,
+        TO_LOCKED: device.host_bytes_per_s / 1e9,
+        FROM_LOCKED: device.host_bytes_per_s / 1e9,
         READING: device.memory_bytes_per_s * device.memory_efficiency / 1e9,
     }
     return found | {PRODUCT.format(_SIZES[-1]): device.product_efficiency}
@@ -73,7 +72,28 @@ def measure(published_flops: float) -> dict[str, Any]:
     for each in copied:
         each.asnumpy()
     found[TO_HOST] = 3 * large.nbytes / (time.perf_counter() - start) / 1e9
+    found |= _locked(on_device)
     return {name: float(f"{value:.4g}") for name, value in found.items()}
+
+
+def _locked(on_device: Any) -> dict[str, float]:
+    """By the copies that swapping makes (on CPU, where nothing is locked, of memory)."""
+    from mindrlhf_lite.swap.host_copies import MOST_UNDER_WAY, HostCopies
+
+    copies, found = HostCopies(), {}
+    hosts = [copies.allocate(on_device.shape, on_device.dtype) for _ in range(MOST_UNDER_WAY)]
+    for name, pairs in (
+        (TO_LOCKED, [(host, on_device) for host in hosts]),
+        (FROM_LOCKED, [(on_device, host) for host in hosts]),
+    ):
+        for turn in range(2):  # the second time pages are there
+            start = time.perf_counter()
+            for target, source in pairs:
+                copies.start(target, source)
+            copies.finish()
+            if turn:
+                found[name] = len(pairs) * on_device.nbytes / (time.perf_counter() - start) / 1e9
+    return found
 
 
 def speed_of_device(device: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from mindrlhf_lite.ascend.dry_run import StepRequest
+from mindrlhf_lite.ascend.idle_threads import let_spinning_threads_idle
 from mindrlhf_lite.commands.signals import listen_to_signals_again
 from mindrlhf_lite.config.sampling_params import sampling_params
 from mindrlhf_lite.config.schema import Config
@@ -38,6 +39,7 @@ def main() -> None:
     die_with_parent()
     if os.getppid() != int(sys.argv[3]):  # it ended before
         os._exit(1)
+    let_spinning_threads_idle()
     request: StepRequest = from_bytes(Path(sys.argv[1]).read_bytes(), StepRequest)
     write_text(sys.argv[2], json.dumps(measure(request.config, request.shape)))
 

@@ -34,9 +34,8 @@ from mindrlhf_lite.shapes.model_config import ModelConfig
 # lines of MindSpore's log: which graph is compiled, which kernel an operator of it gets, and that it has none
 _GRAPH = re.compile(r"start compile function graph: (?:\d+_)*(\w+?)_\d+\b")
 _KERNEL = re.compile(r"kernel opname:(\w+), kernel type:(\w+)")
-_BACKED_OFF = re.compile(
-    r"TryBackoffCpu(?!.*/RealMakeTuple-).*"
-)  # but numbers that the host has, put into a tuple there
+# but numbers of `HostNumbers`, which are made a tuple of where they are
+_BACKED_OFF = re.compile(r"TryBackoffCpu(?!.*/(?:TensorToTuple|RealTupleGetItem|RealMakeTuple)-).*")
 _PHASE = re.compile(r"^phase (\w+)$", re.MULTILINE)  # what compiled_step says
 _POLL_S = 1.0
 _SLOW_START = "acl_kernel"  # compiled and started by aclop, which takes a multiple of what aclnn does

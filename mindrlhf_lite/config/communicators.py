@@ -31,19 +31,25 @@ def groups_of_rank(dims: Sequence[ParallelDims], world_size: int) -> int:
 
 
 @cache
-def pairs_of_rank(shape: ModelConfig, source: Strategy, destination: Strategy, world_size: int) -> int:
-    """Other ranks that the busiest rank exchanges weights with in a reshard."""
+def pairs_of_rank(shape: ModelConfig, source: Strategy, destinations: tuple[Strategy, ...], world_size: int) -> int:
+    """Other ranks that the busiest rank exchanges weights with in the reshards from one layout to others."""
     partners: dict[int, set[int]] = {}
-    for transfer in make_plan(shape, source, destination, world_size).transfers:
-        for sender, receiver in zip(transfer.senders.tolist(), transfer.receivers.tolist()):
-            if sender != receiver:
-                partners.setdefault(sender, set()).add(receiver)
-                partners.setdefault(receiver, set()).add(sender)
+    for destination in destinations:
+        for transfer in make_plan(shape, source, destination, world_size).transfers:
+            for sender, receiver in zip(transfer.senders.tolist(), transfer.receivers.tolist()):
+                if sender != receiver:
+                    partners.setdefault(sender, set()).add(receiver)
+                    partners.setdefault(receiver, set()).add(sender)
     return max(map(len, partners.values()), default=0)
 
 
-def communicator_bytes(shape: ModelConfig, strategies: dict[str, Strategy], world_size: int) -> int:
-    """Of the fullest rank: two buffers each."""
+def communicator_bytes(
+    shape: ModelConfig, strategies: dict[str, Strategy], world_size: int, followers: Sequence[str] = ()
+) -> int:
+    """Of the fullest rank: two buffers each. Args: followers: roles that take the actor's weights, besides the rollout
+    model.
+    """
     groups = groups_of_rank([strategy.dims for strategy in strategies.values()], world_size)
-    pairs = pairs_of_rank(shape, strategies["actor"], strategies["rollout"], world_size)
+    destinations = tuple(strategies[name] for name in ("rollout", *followers))
+    pairs = pairs_of_rank(shape, strategies["actor"], destinations, world_size)
     return 2 * (groups * _BUFFER_MB + pairs * PAIR_BUFFER_MB) * 10**6

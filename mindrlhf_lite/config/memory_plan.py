@@ -104,7 +104,8 @@ def activation_bytes(
     if tapes:
         layers = strategy.dims.pipeline * max(map(len, strategy.layers_of_stage(config.num_hidden_layers)))
     numbers = layers * (config.hidden_size + of_layer)
-    layer = FLOAT32_BYTES * tokens * 2 * kept  # the one that is computed, float32 among it
+    # the one that is computed, float32 among it; a pass of fused kernels alone has hardly any
+    layer = (item if is_fused and not tapes else FLOAT32_BYTES) * tokens * 2 * kept
     # keys and values; with a backward pass their gradients, and of one of them in float32
     layer += brought * kv_heads * config.head_dim * (4 * item + FLOAT32_BYTES if tapes else 2 * item)
     chunk = min(_CHUNK_BYTES[device_target], FLOAT32_BYTES * tokens * config.vocab_size // tensor)
@@ -244,7 +245,8 @@ class _Sizes:
         """What HCCL takes beside MindSpore's memory."""
         if self.device == "CPU":
             return 0
-        return communicator_bytes(self.shape, self.strategies, self.world_size)
+        followers = [role.name for role in following_roles(self.config)]
+        return communicator_bytes(self.shape, self.strategies, self.world_size, followers)
 
     def activations(self) -> dict[str, int]:
         """By phase, besides groups."""

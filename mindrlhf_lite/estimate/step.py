@@ -7,6 +7,7 @@ from functools import cache
 from mindrlhf_lite.config.adapters import sharing_roles, with_adapters
 from mindrlhf_lite.config.memory_plan import chunk_numbers, memory_plan
 from mindrlhf_lite.config.roles import BASE, ROLLOUT_BASE, phases_of_run, scoring_roles
+from mindrlhf_lite.config.sampling_params import sampling_params
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.estimate.work import Work
@@ -21,7 +22,7 @@ from mindrlhf_lite.swap.phases import optimizer_part, phase_of_part
 
 # kernels of a graph as the dry run lists them, views left out (tests/ascend_dry/kernels_0_5b.json)
 DECODE_LAYER, DECODE_ENDS = 24, 58
-PREFILL_LAYER, LAYER_FORWARD, LAYER_BACKWARD = 28, 25, 76
+PREFILL_LAYER, LAYER_FORWARD, LAYER_BACKWARD = 28, 25, 70
 HEAD_CHUNK, LOSS_CHUNK = 13, 60
 _OF_PIECE = 3  # cut, packed, written
 _OF_PARAMETER = 12  # an update of one: AdamW with its rounded copy
@@ -73,6 +74,10 @@ class _Step:
             calls=1,
             tokens=1,
         ).plus(self.summed(dims, 2 * layers + 1, slots))
+        if dims.tensor > 1:  # for the draw: a few numbers a slot, or, for filters, the logits
+            whole = 2 * slots * shape.vocab_size * (dims.tensor - 1) / dims.tensor / min(dims.tensor - 1, 7)
+            is_whole = sampling_params(config.generate_config.sampling_config).has_filters
+            step = step.plus(Work(collectives=2, sent_bytes=whole if is_whole else 0))
         prefill = Work(
             flops=2 * weights * self.prompt * prompts,
             launches=prompts * layers * PREFILL_LAYER,

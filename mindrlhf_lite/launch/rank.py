@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from mindrlhf_lite.ascend.idle_threads import let_spinning_threads_idle
 from mindrlhf_lite.commands.resume_hint import ResumeHint
 from mindrlhf_lite.commands.signals import save_on_sigterm, say_when_ended
 from mindrlhf_lite.commands.tool import fail, leave_torch_out
@@ -26,7 +27,7 @@ from mindrlhf_lite.launch.faults import FIRST_RANK_S, end_with
 from mindrlhf_lite.launch.plan_text import describe, exceeds_device_memory, memory_note
 from mindrlhf_lite.launch.saved_strategies import save_strategies, save_strategy
 from mindrlhf_lite.launch.scheduler import schedule
-from mindrlhf_lite.parallel.mesh import Mesh, gather_objects, launched_rank
+from mindrlhf_lite.parallel.mesh import Mesh, gather_objects, is_simulated, launched_rank
 
 OnRank = Callable[[Config, Mesh], None]
 PLAN_SHOWN_VARIABLE = "MINDRLHF_PLAN_SHOWN"  # set by a script that has shown the plan of the run that it starts
@@ -102,6 +103,8 @@ def _run(command: Command, work: OnRank, rank: int) -> None:
     try:
         from mindrlhf_lite.trainer.device_context import apply_context
 
+        if is_simulated():
+            let_spinning_threads_idle()
         context = config.context
         folder = Path(config.rl_config.output_dir)
         mesh = Mesh(context.device_target, context.num_threads, context.deterministic, folder)

@@ -21,6 +21,7 @@ from mindrlhf_lite.native.layer_operators import ABSENT
 from mindrlhf_lite.parallel.compiled import CompiledCell
 from mindrlhf_lite.parallel.layout import EMBEDDING
 from mindrlhf_lite.parallel.pipeline_schedule import Work, one_forward_one_backward
+from mindrlhf_lite.reshard.transports import is_on_host
 from mindrlhf_lite.scoring.batches import MicroBatch
 from mindrlhf_lite.scoring.stages import Keeps, StageLayers, Tape, own_tokens, receive_from, send_to
 
@@ -51,14 +52,19 @@ class _LayerBackward(CompiledCell):
         return self.gradients_of(x, weights, attention, kept, gradient)
 
     def gradients_of(self, x: Tensor, weights: tuple, attention: tuple, kept: tuple, gradient: Tensor) -> tuple:
+        own: tuple = ()
+        found, of_weights = self.found(x, weights, attention, kept, gradient)
+        for place in self.trained:
+            own += (full(of_weights[place]),)
+        return (found, *own)
+
+    def found(self, x: Tensor, weights: tuple, attention: tuple, kept: tuple, gradient: Tensor) -> tuple:
+        """(gradient of x, those of all weights), of the types of the products."""
         known = kept
         if len(kept) <= self.layer.num_products:
             known = self.layer.run(x, weights, attention, kept)[1]
         gradients = self.product(self.again)(x, weights, attention, known, gradient)
-        own: tuple = ()
-        for place in self.trained:
-            own += (full(gradients[1][place]),)
-        return (gradients[0], *own)
+        return gradients[0], gradients[1]
 
 
 class _NativeLayerBackward(CompiledCell):
@@ -99,12 +105,33 @@ class _AddingLayerBackward(_LayerBackward):
         return ops.depend(found[0], self.add_to(sums, found[1:]))
 
 
+class _InPlaceLayerBackward(_LayerBackward):
+    """`_LayerBackward` that adds each weight's gradient, of the product's type, to its float32 sum by one kernel of
+    Ascend's: no float32 copy of it is made. Not run here.
+    """
+
+    @jit
+    def construct(
+        self, x: Tensor, weights: tuple, attention: tuple, kept: tuple, gradient: Tensor, sums: tuple
+    ) -> Tensor:
+        """Returns the gradient of x."""
+        found, of_weights = self.found(x, weights, attention, kept, gradient)
+        for number, place in enumerate(self.trained):
+            found = ops.depend(found, sums[number].add_(of_weights[place]))
+        return found
+
+
 _Backward = _LayerBackward | _NativeLayerBackward
+
+
+_ADDING = (_NativeLayerBackward, _AddingLayerBackward, _InPlaceLayerBackward)  # to the sums themselves
 
 
 def _backward_of(layer: DecoderLayer, trained: tuple[int, ...]) -> _Backward:
     if isinstance(layer, NativeLayer):
         return _NativeLayerBackward(layer, trained)
+    if trained and not is_on_host():
+        return _InPlaceLayerBackward(layer, trained)
     adds_up = layer.precision.has_native_kernels and trained
     return (_AddingLayerBackward if adds_up else _LayerBackward)(layer, trained)
 
@@ -251,7 +278,7 @@ class StagedGradients:
         stage = zip(self.model.layers, self._backward, self._sums_of_layers, strict=True)
         for layer, backward, sums in reversed(list(stage)):
             inputs = (tape.inputs.pop(), mutable(tuple(layer.weights)), tape.attention, tape.kept.pop(), gradient)
-            if isinstance(backward, (_NativeLayerBackward, _AddingLayerBackward)):
+            if isinstance(backward, _ADDING):
                 gradient = backward(*inputs, mutable(tuple(sums)))
                 continue
             gradient, *own = backward(*inputs)

@@ -210,7 +210,14 @@ class Decoder(nn.Cell):
         """[tokens, H] after `norm` -> [tokens, V], whole on every tensor rank. Not for training: see
         `TokenLogprobs`. Args: head: of `head_view`, in the parameter's place.
         """
-        return self.whole_logits(full(self.product(hidden, self.head if head is None else head)))
+        return full(self.whole_logits(self.own_product(hidden, head)))
+
+    def own_logits(self, hidden: Tensor, head: Tensor | None = None) -> Tensor:
+        """`logits` of this rank's rows of the head, float32 [tokens, rows]."""
+        return full(self.own_product(hidden, head))
+
+    def own_product(self, hidden: Tensor, head: Tensor | None) -> Tensor:
+        return self.product(hidden, self.head if head is None else head)
 
     def whole_logits(self, logits: Tensor) -> Tensor:
         """[tokens, V] on every tensor rank, of each one's part [tokens, rows of the head]."""

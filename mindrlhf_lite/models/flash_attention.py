@@ -13,19 +13,19 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.ops.auto_generate import FlashAttentionScore, FlashAttentionScoreGrad
 
+from mindrlhf_lite.models.host_numbers import HostNumbers
 from mindrlhf_lite.models.precision import Precision, full, to_compute
 
 _FEWEST = 16  # segments that a graph is made for
+_TOKENS_OF_SEGMENT = 512  # a graph takes longer to compile and to start with the number of its segments
 _CAUSAL_SIZE = 2048  # of the mask that the kernel takes for all lengths
 _UP_TO_LAST = 3  # sparse mode: the last query of a segment sees all its keys
 
-Ends = tuple[int, ...]  # numbers of the host, which is where the kernel reads them
 
-
-def flash_spans(segments: np.ndarray, prompts: np.ndarray, own: slice) -> tuple[np.ndarray, Ends, Ends]:
+def flash_spans(segments: np.ndarray, prompts: np.ndarray, own: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What the kernel takes of a stream: (places of the keys in the stream, int32 [K]; where each segment's queries
-    end, among the queries of `own`; where its keys end, among those). Padding sees itself. What only fills up the
-    sizes, of which graphs are made for few, has the place behind the stream and no queries.
+    end, among the queries of `own`, int64; where its keys end, among those, int64). Padding sees itself. What only
+    fills up the sizes, of which graphs are made for few, has the place behind the stream and no queries.
 
     Args: segments, prompts int32 [T]: of a token, its segment and its prompt's; below 0: padding; own: the tokens whose
     queries these are.
@@ -51,13 +51,13 @@ def flash_spans(segments: np.ndarray, prompts: np.ndarray, own: slice) -> tuple[
     counts += [1] * (fillers - 1) + [size - sum(counts) - fillers + 1]
     queries += [0] * fillers
     keys.append(np.full(size - sum(map(len, keys)), len(segments)))
-    query_ends, key_ends = (tuple(np.cumsum(each).tolist()) for each in (queries, counts))
+    query_ends, key_ends = (np.cumsum(each, dtype=np.int64) for each in (queries, counts))
     return np.concatenate(keys).astype(np.int32), query_ends, key_ends
 
 
 def _round_up_segments(count: int, tokens: int) -> int:
     slots = _FEWEST
-    while slots < max(count, tokens // 128):
+    while slots < max(count, tokens // _TOKENS_OF_SEGMENT):
         slots *= 2
     return slots
 
@@ -84,10 +84,10 @@ class FlashAttention(nn.Cell):
     def __init__(self, precision: Precision, num_heads: int):
         super().__init__(auto_prefix=False)
         self.flash = FlashAttentionScore(num_heads, input_layout="TND", sparse_mode=_UP_TO_LAST, next_tokens=0)
-        self.causal = _causal_mask()
+        self.causal, self.numbers = _causal_mask(), HostNumbers()
 
     def construct(
-        self, query: Tensor, key: Tensor, value: Tensor, places: Tensor, query_ends: Ends, key_ends: Ends
+        self, query: Tensor, key: Tensor, value: Tensor, places: Tensor, query_ends: Tensor, key_ends: Tensor
     ) -> tuple:
         """Args: query [T, heads, D], already scaled; key, value [stream, KV, D]; the others: of `flash_spans`.
 
@@ -95,7 +95,8 @@ class FlashAttention(nn.Cell):
         """
         keys, values = _chosen(key, places), _chosen(value, places)
         maxima, sums, _, attended = self.flash(
-            query, keys, values, None, None, None, self.causal, None, query_ends, key_ends
+            *(query, keys, values, None, None, None, self.causal, None),
+            *(self.numbers(query_ends), self.numbers(key_ends)),
         )
         return attended, maxima, sums
 
@@ -107,7 +108,7 @@ class KnownFlashAttention(nn.Cell):
         super().__init__(auto_prefix=False)
         self.low, self.sum_rows = to_compute(precision), ops.UnsortedSegmentSum()
         self.gradient = FlashAttentionScoreGrad(num_heads, input_layout="TND", sparse_mode=_UP_TO_LAST, next_tokens=0)
-        self.causal = _causal_mask()
+        self.causal, self.numbers = _causal_mask(), HostNumbers()
 
     def construct(
         self,
@@ -115,8 +116,8 @@ class KnownFlashAttention(nn.Cell):
         key: Tensor,
         value: Tensor,
         places: Tensor,
-        query_ends: Ends,
-        key_ends: Ends,
+        query_ends: Tensor,
+        key_ends: Tensor,
         attended: Tensor,
         maxima: Tensor,
         sums: Tensor,
@@ -134,8 +135,8 @@ class KnownFlashAttention(nn.Cell):
         key: Tensor,
         value: Tensor,
         places: Tensor,
-        query_ends: Ends,
-        key_ends: Ends,
+        query_ends: Tensor,
+        key_ends: Tensor,
         attended: Tensor,
         maxima: Tensor,
         sums: Tensor,
@@ -143,15 +144,16 @@ class KnownFlashAttention(nn.Cell):
         gradients: tuple,
     ) -> tuple:
         keys, values = _chosen(key, places), _chosen(value, places)
-        of_forward = (self.causal, maxima, sums, None, attended, None, query_ends, key_ends)
+        ends = (self.numbers(query_ends), self.numbers(key_ends))
+        of_forward = (self.causal, maxima, sums, None, attended, None, *ends)
         dquery, dkeys, dvalues, _ = self.gradient(query, keys, values, gradients[0], None, None, None, *of_forward)
         return (
             dquery,
             self._of_stream(dkeys, places, key),
             self._of_stream(dvalues, places, value),
             ops.zeros_like(places),
-            query_ends,
-            key_ends,
+            ops.zeros_like(query_ends),
+            ops.zeros_like(key_ends),
             ops.zeros_like(attended),
             ops.zeros_like(maxima),
             ops.zeros_like(sums),

@@ -12,9 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from mindspore import Parameter, Tensor, nn, ops
-from mindspore.ops.auto_generate import FusedInferAttentionScore
+from mindspore.ops.auto_generate import PromptFlashAttention
 
 from mindrlhf_lite.models.flash_attention import FlashAttention, KnownFlashAttention
+from mindrlhf_lite.models.host_numbers import HostNumbers
 from mindrlhf_lite.models.native_cells import NativeGate, NativeNorm, NativeProduct
 from mindrlhf_lite.models.packed_attention import KnownAttention, PackedAttention
 from mindrlhf_lite.models.precision import Precision, full, to_compute, weight_to_compute
@@ -27,6 +28,7 @@ _mean = ops.ReduceMean(keep_dims=True)
 _rsqrt = ops.Rsqrt()
 _halves = ops.Split(-1, 2)
 _concat = ops.Concat(-1)
+_ALL = 2147483647  # tokens before and after a query that it sees
 
 
 class Product(nn.Cell):
@@ -147,17 +149,19 @@ class FusedCausalAttention(nn.Cell):
 
 class DecodeAttention(nn.Cell):
     """The newest token of every slot, query [slots, heads, 1, D], already scaled, attends to the slot's keys and values
-    [slots, kv_heads, S, D] up to itself; lengths int64 [slots]: how many that are. Returns [slots, heads * D].
+    [slots, kv_heads, S, D] up to itself. Returns [slots, heads * D].
 
     This form computes with the whole cache, and masks.
     """
+
+    takes_lengths = False
 
     def __init__(self, precision: Precision, num_heads: int, num_kv_heads: int):
         super().__init__(auto_prefix=False)
         self.low = to_compute(precision)
 
-    def construct(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
-        """Args: mask: float32 [slots, 1, S], MASKED beyond `lengths`."""
+    def construct(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, lengths: tuple) -> Tensor:
+        """Args: mask: float32 [slots, 1, S], MASKED beyond the newest token; lengths: ()."""
         slots, kv_heads, length, head_dim = keys.shape
         scores = full(self.low(_batch_matmul_tb(query.reshape(slots, kv_heads, -1, head_dim), keys)))
         scores = scores.reshape(slots, -1, length) + mask
@@ -166,21 +170,32 @@ class DecodeAttention(nn.Cell):
 
 
 class FusedDecodeAttention(nn.Cell):
-    """`DecodeAttention` by one kernel, which reads no more of a slot's cache than is filled."""
+    """`DecodeAttention` by one kernel, which reads no more of a slot's cache than is filled.
+
+    The queries that share a head of keys are taken for as many tokens of one head. So the kernel for prompts serves,
+    which takes lengths as numbers of the host. FusedInferAttentionScore, for single tokens, takes a tensor of them, and
+    MindSpore 2.9 copies that to the host in every layer, once all that was started before is done.
+    """
+
+    takes_lengths = True
 
     def __init__(self, precision: Precision, num_heads: int, num_kv_heads: int):
         super().__init__(auto_prefix=False)
-        self.attend = FusedInferAttentionScore(
-            num_heads=num_heads,
+        self.numbers = HostNumbers()
+        self.attend = PromptFlashAttention(
+            num_heads=num_kv_heads,
             scale_value=1.0,
+            next_tokens=_ALL,
             num_key_value_heads=num_kv_heads,
             input_layout="BNSD",
             inner_precise=0,  # float32 within, also for float16
         )
 
     def construct(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
-        attended = self.attend(query, (keys,), (values,), None, None, None, lengths)[0]
-        return attended.reshape(query.shape[0], -1)
+        """Args: lengths: int64 [slots], the newest token included."""
+        slots, kv_heads, _, head_dim = keys.shape
+        grouped = query.reshape(slots, kv_heads, -1, head_dim)
+        return self.attend(grouped, keys, values, None, None, self.numbers(lengths)).reshape(slots, -1)
 
 
 class WrittenRows(nn.Cell):

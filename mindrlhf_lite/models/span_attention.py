@@ -32,8 +32,7 @@ class SpanAttention(GroupedQueryAttention):
     ) -> tuple:
         own = part(len(positions))
         cos, sin = (table[positions[own]].reshape(1, -1, 1, self.head_dim) for table in rotary)
-        places, *ends = flash_spans(segments, prompts, own)
-        return cos, sin, cos * scale, sin * scale, places, tuple(ends)
+        return cos, sin, cos * scale, sin * scale, *flash_spans(segments, prompts, own)
 
     def _biased(self, projected: Tensor, weights: tuple, bias: int | None, norm: int | None) -> Tensor:
         """By an addition, which Ascend starts faster than BiasAdd."""
@@ -56,7 +55,7 @@ class SpanAttention(GroupedQueryAttention):
         keys = self.gather_keys(self.rotate(key, cos, sin).reshape(tokens, -1)).reshape(of_token)
         values = self.gather_values(value.reshape(tokens, -1)).reshape(of_token)
         query = self.rotate(query, scaled_cos, scaled_sin).reshape(tokens, self.num_heads, self.head_dim)
-        arguments = (query, keys, values, inputs[4], inputs[5][0], inputs[5][1])
+        arguments = (query, keys, values, *inputs[4:])
         found = self.attention(*arguments) if len(results) == 0 else self.known_attention(*arguments, *results)
         return found[0].reshape(tokens, -1), found
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import mindspore as ms
-from mindspore import Tensor, ops
+import numpy as np
+from mindspore import Tensor, nn, ops
 
+from mindrlhf_lite.parallel.mesh import Axis
+from mindrlhf_lite.rollout.agreement import Agreement
+from mindrlhf_lite.rollout.graph_filters import FilteredLogits, Filters
+from mindrlhf_lite.rollout.running_sums import BELOW_ONE, found_in, running_sums
 from mindrlhf_lite.types import SamplingParams
-
-_CHUNK = 128  # tokens whose probabilities are added up before any is looked at
-_BELOW_ONE = 1.0 - 2.0**-23  # times a float32 is below it
 
 _softmax = ops.Softmax(-1)
 _log_softmax = ops.LogSoftmax(-1)
 _gather_d = ops.GatherD()
-_cumsum = ops.CumSum()
-_mean = ops.ReduceMean()  # the form of a sum that is fast on CPU
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,16 @@ class Drawing:
     reports_scaled_policy: bool = False  # the policy's logprobs are those at that temperature
     forbids_stops: bool = False  # until min_tokens
 
+    filters: Filters | None = None
+
     @staticmethod
-    def of(sampling: SamplingParams) -> Drawing:
-        if sampling.has_filters:
+    def of(sampling: SamplingParams, filters_in_graph: bool = False) -> Drawing:
+        filters = Filters.of(sampling) if filters_in_graph else None
+        if sampling.has_filters and filters is None:
             return Drawing(False)
         is_scaled = sampling.temperature not in (0.0, 1.0)
         reports_scaled = is_scaled and sampling.reports_tempered_policy
-        return Drawing(True, sampling.temperature == 0, is_scaled, reports_scaled, sampling.min_tokens > 0)
+        return Drawing(True, sampling.temperature == 0, is_scaled, reports_scaled, sampling.min_tokens > 0, filters)
 
 
 def draw_tokens(sampled_logits: Tensor, logits: Tensor, differ: bool, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -46,24 +49,10 @@ def draw_tokens(sampled_logits: Tensor, logits: Tensor, differ: bool, uniform: T
     not the same; uniform float32 [B].
     Returns: (token [B] int32, its logprob [B] under sampled_logits, its logprob [B] under logits).
     """
-    rows, vocabulary = logits.shape
-    probabilities = _softmax(sampled_logits)
-    if vocabulary % _CHUNK:
-        filler = ops.zeros((rows, _CHUNK - vocabulary % _CHUNK), probabilities.dtype)
-        probabilities = ops.concat((probabilities, filler), 1)
-    chunks = probabilities.reshape(-1, _CHUNK)
-    number = chunks.shape[0] // rows
-    masses = (_mean(chunks, -1) * _CHUNK).reshape(rows, number)
-    sums = _cumsum(masses, 1)
-    wanted = ops.minimum(uniform.reshape(-1, 1), Tensor(_BELOW_ONE, ms.float32)) * sums[:, -1:]
-    chunk = first_beyond(sums, wanted, masses)
-    before = _gather_d(ops.concat((ops.zeros((rows, 1), sums.dtype), sums), 1), 1, chunk)
-    own = ops.gather(chunks, ops.arange(rows).astype(ms.int32) * number + chunk.reshape(-1), 0)
-    inside = _cumsum(own, 1)
-    # the two sums round differently: never beyond the last token that has a probability
-    place = first_beyond(inside, ops.minimum(wanted - before, inside[:, -1:] * _BELOW_ONE), own)
-    token = chunk * _CHUNK + place
-    logprob = ops.log(_gather_d(own, 1, place)).reshape(-1)
+    chunks, masses, sums = running_sums(_softmax(sampled_logits))
+    wanted = ops.minimum(uniform.reshape(-1, 1), Tensor(BELOW_ONE, ms.float32)) * sums[:, -1:]
+    token, probability = found_in(chunks, masses, sums, wanted)
+    logprob = ops.log(probability).reshape(-1)
     policy = _gather_d(_log_softmax(logits), 1, token).reshape(-1) if differ else logprob
     return token.reshape(-1), logprob, policy
 
@@ -76,16 +65,32 @@ def draw_greedily(allowed_logits: Tensor, logits: Tensor, differ: bool) -> tuple
     return token.reshape(-1), logprob, policy
 
 
-def first_beyond(sums: Tensor, wanted: Tensor, parts: Tensor) -> Tensor:
-    """int32 [B, 1]: the first place of a row at which the running sum of `parts` exceeds `wanted` and at which there is
-    anything; where it never does, the last place with anything. A running sum that was added up in parallel need not
-    rise: the sum alone could choose a masked token.
+class WholeDraw(nn.Cell):
+    """Draws from logits of the whole vocabulary; tensor ranks do so each by itself, and compare.
 
-    Args: sums, parts float32 [B, N]; wanted [B, 1].
+    Args: stop_bias: float32 [V]: MASKED on stop tokens, else 0.
     """
-    count = sums.shape[1]
-    places = ops.arange(count).astype(ms.float32).reshape(1, -1)
-    is_some = (parts > 0).astype(ms.float32)
-    is_beyond = (sums > wanted).astype(ms.float32) * is_some
-    rank = is_beyond * (2.0 * count - places) + (1.0 - is_beyond) * is_some * (places + 1.0)
-    return ops.argmax(rank, 1).astype(ms.int32).reshape(-1, 1)
+
+    def __init__(self, axis: Axis | None, stop_bias: np.ndarray, drawing: Drawing):
+        super().__init__(auto_prefix=False)
+        self.drawing, self.agreement, self.stop_bias = drawing, Agreement(axis), Tensor(stop_bias[None])
+        self.filtered = FilteredLogits(drawing.filters) if drawing.filters else nn.Identity()
+        self.differs = bool(drawing.filters)
+
+    def construct(self, logits: Tensor, uniform: Tensor, forbid_stop: Tensor, inverse_temperature: Tensor) -> tuple:
+        """Args: logits float32 [B, V]; the others: of `Decode.construct`.
+
+        Returns: (token [B] int32, its logprob [B] under what is drawn from, its logprob [B] under the policy), then
+        what `Agreement` adds.
+        """
+        drawing, allowed = self.drawing, logits
+        if drawing.is_scaled:
+            allowed = logits * inverse_temperature
+        policy = allowed if drawing.reports_scaled_policy else logits
+        if drawing.forbids_stops:
+            allowed = allowed + forbid_stop.reshape(-1, 1) * self.stop_bias
+        allowed = self.filtered(allowed)
+        if drawing.is_greedy:
+            return self.agreement(draw_greedily(allowed, policy, drawing.forbids_stops or self.differs))
+        is_other = self.differs or (drawing.is_scaled and not drawing.reports_scaled_policy)
+        return self.agreement(draw_tokens(allowed, policy, drawing.forbids_stops or is_other, uniform))

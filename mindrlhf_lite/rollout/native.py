@@ -17,7 +17,8 @@ from mindspore import Parameter, Tensor, mutable
 
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.packed_attention import MASKED
-from mindrlhf_lite.rollout.agreement import check_agreement
+from mindrlhf_lite.reshard.transports import is_on_host
+from mindrlhf_lite.rollout.agreement import DrawnOnHosts, check_agreement
 from mindrlhf_lite.rollout.behind import Chunk, NativePrefillBehind, PrefillBehind
 from mindrlhf_lite.rollout.graph_draw import Drawing
 from mindrlhf_lite.rollout.host_draw import Draw, TokenHistory, sample, uniforms
@@ -58,6 +59,8 @@ class NativeEngine:
         self.prefill_behind = (NativePrefillBehind if self.is_native else PrefillBehind)(model, num_slots, cache_length)
         self._decoders: dict[tuple[tuple[int, ...], Drawing], Decode | NativeDecode] = {}
         self._caches = allocate_cache(model, num_slots, cache_length)
+        self.filters_in_graph = not is_on_host()
+        self.drawn_on_hosts = DrawnOnHosts(model.mesh.tensor, num_slots)
 
     @property
     def cache_parameters(self) -> list[Parameter]:
@@ -151,6 +154,7 @@ class _Batch:
         turns: Turns | None,
     ):
         self.engine, self.sampling, self.caches, self.turns = engine, sampling, caches, turns
+        self.drawing = Drawing.of(sampling, engine.filters_in_graph)
         self.progress, self.on_token = progress, on_token
         self.max_turn_tokens = (turns.max_turn_tokens if turns else 0) or sampling.max_tokens
         self.results: list[list[Completion | None]] = [[None] * request.num_samples for request in requests]
@@ -160,13 +164,13 @@ class _Batch:
                 number,
                 request.prompt_ids,
                 uniforms(request.seed, number, sampling.max_tokens),
-                history=TokenHistory(request.prompt_ids) if sampling.has_filters else None,
+                history=None if self.drawing.in_graph else TokenHistory(request.prompt_ids),
             )
             for index, request in enumerate(requests)
             for number in range(request.num_samples)
         )
         self.slots: list[RunningSequence | None] = [None] * engine.num_slots
-        self.decode = engine.decoder(tuple(sorted(sampling.stop_token_ids)), Drawing.of(sampling))
+        self.decode = engine.decoder(tuple(sorted(sampling.stop_token_ids)), self.drawing)
         self.stops = frozenset(sampling.stop_token_ids)
         self.inverse_temperature = Tensor([1.0 / sampling.temperature if sampling.temperature > 0 else 1.0], ms.float32)
         self.of_cache = () if engine.is_native else (mutable(engine.views(caches)), *caches)
@@ -245,12 +249,15 @@ class _Batch:
             uniform[slot] = sequence.uniforms[len(sequence.token_ids)]
             forbid_stop[slot] = len(sequence.token_ids) - sequence.turn_start < self.sampling.min_tokens
         arrays = (self.token_ids, self.positions, uniform, forbid_stop)
-        outputs = self.decode(*(Tensor(array) for array in arrays), self.inverse_temperature, *self.of_cache)
+        lengths = (self.decode.lengths_of(self.positions),) if isinstance(self.decode, Decode) else ()
+        tensors = (*(Tensor(array) for array in arrays), self.inverse_temperature)
+        outputs = self.decode(*tensors, *lengths, *self.of_cache)
         tokens, logprobs, engine_logprobs, *apart = (output.asnumpy() for output in outputs)
         for each in apart:
             check_agreement(each)
-        if self.sampling.has_filters:
+        if not self.drawing.in_graph:
             drawn = sample(tokens[busy], [self._draw(slot, uniform[slot]) for slot in busy])
+            self.engine.drawn_on_hosts.check(drawn.token_ids)
             tokens, logprobs, engine_logprobs = drawn.token_ids, drawn.logprobs, drawn.engine_logprobs
         else:
             tokens, logprobs, engine_logprobs = tokens[busy], logprobs[busy], engine_logprobs[busy]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, jit, mutable, ops
+from mindspore import Parameter, Tensor, jit, mutable, nn, ops
 
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.decoder_layer import DecoderLayer
@@ -25,7 +25,8 @@ from mindrlhf_lite.models.zeros import zeros
 from mindrlhf_lite.native import step_operators
 from mindrlhf_lite.parallel.compiled import CompiledCell
 from mindrlhf_lite.rollout.agreement import Agreement
-from mindrlhf_lite.rollout.graph_draw import Drawing, draw_greedily, draw_tokens
+from mindrlhf_lite.rollout.graph_draw import Drawing, WholeDraw
+from mindrlhf_lite.rollout.split_draw import SplitDraw
 
 _scatter_update = ops.ScatterUpdate()
 
@@ -170,10 +171,18 @@ class Decode(CompiledCell):
         self.num_kv_heads, self.head_dim = model.num_kv_heads, model.config.head_dim
         kernels = kernels_of(model.precision, self.head_dim)
         self.attend = kernels.decode_attention(model.precision, model.num_heads, self.num_kv_heads)
-        self.write, self.agreement = kernels.written_rows(), Agreement(model.mesh.tensor)
+        self.write, axis = kernels.written_rows(), model.mesh.tensor
         self.pairs = Tensor(np.arange(slots * self.num_kv_heads, dtype=np.int32))
         self.cache_positions = Tensor(np.arange(cache_length, dtype=np.int32).reshape(1, 1, -1))
-        self.stop_bias = Tensor(stop_bias[None])  # [1, V]: MASKED on stop tokens, else 0
+        self.splits = axis is not None and drawing.in_graph and not drawing.filters
+        self.draw: nn.Cell = WholeDraw(axis, stop_bias, drawing)
+        if axis is not None and self.splits:
+            assert model.head is not None  # generation has one stage
+            self.draw = SplitDraw(axis, model.head.shape[0], stop_bias, drawing)
+
+    def lengths_of(self, positions: np.ndarray) -> Tensor | tuple:
+        """What attention asks of the host."""
+        return Tensor(positions.astype(np.int64) + 1) if self.attend.takes_lengths else ()
 
     def _write(self, cache: Parameter, places: Tensor, rows: Tensor) -> Tensor:
         return self.write(cache, places, rows.reshape(-1, self.head_dim))
@@ -186,19 +195,20 @@ class Decode(CompiledCell):
         uniform: Tensor,
         forbid_stop: Tensor,
         inverse_temperature: Tensor,
+        lengths: Tensor | tuple,
         views: tuple,
         *caches: Parameter,
     ) -> tuple[Tensor, ...]:
-        """Args: token_ids, positions int32 [B]; uniform, forbid_stop float32 [B]; inverse_temperature [1]; views: of
-        `cache_views`, then `Decoder.head_view` if there is one; caches: of `allocate_cache`.
+        """Args: token_ids, positions int32 [B]; uniform, forbid_stop float32 [B]; inverse_temperature [1]; lengths:
+        `lengths_of` the positions; views: of `cache_views`, then `Decoder.head_view` if there is one; caches: of
+        `allocate_cache`.
 
-        Returns: (token [B], logprob [B], policy logprob [B]), or (logits [B, V], unused, unused); then what `Agreement`
-        adds.
+        Returns: (token [B], logprob [B], policy logprob [B]), then what `Agreement` adds; or (logits [B, V], unused,
+        unused).
         """
         repeated = ops.broadcast_to(positions.reshape(-1, 1), (self.slots, self.num_kv_heads)).reshape(-1)
         places = self.pairs * self.cache_length + repeated  # [B * KV]
         mask = (1.0 - (self.cache_positions <= positions.reshape(-1, 1, 1)).astype(ms.float32)) * MASKED
-        lengths = (positions + 1).astype(ms.int64)
         tables = self.model.tables_at(positions)
         x = self.model.embed(token_ids)
         num_layers = len(caches) // 2
@@ -209,20 +219,13 @@ class Decode(CompiledCell):
             values = ops.depend(views[num_layers + index], self._write(caches[num_layers + index], places, value))
             x = layer.finish(x, self.attend(query, keys, values, mask, lengths), layer.weights)
         head = views[2 * num_layers] if len(views) > 2 * num_layers else None
-        logits = self.model.logits(self.model.norm(x), head)
-        drawing = self.drawing
-        if not drawing.in_graph:
-            return self.agreement((logits, positions, positions))
-        allowed = logits
-        if drawing.is_scaled:
-            allowed = logits * inverse_temperature
-        policy = allowed if drawing.reports_scaled_policy else logits
-        if drawing.forbids_stops:
-            allowed = allowed + forbid_stop.reshape(-1, 1) * self.stop_bias
-        if drawing.is_greedy:
-            return self.agreement(draw_greedily(allowed, policy, drawing.forbids_stops))
-        is_other = drawing.is_scaled and not drawing.reports_scaled_policy
-        return self.agreement(draw_tokens(allowed, policy, drawing.forbids_stops or is_other, uniform))
+        hidden = self.model.norm(x)
+        if self.splits:
+            return self.draw(self.model.own_logits(hidden, head), uniform, forbid_stop, inverse_temperature)
+        logits = self.model.logits(hidden, head)
+        if not self.drawing.in_graph:
+            return logits, positions, positions
+        return self.draw(logits, uniform, forbid_stop, inverse_temperature)
 
 
 class NativeDecode(CompiledCell):
@@ -249,5 +252,5 @@ class NativeDecode(CompiledCell):
             x = layer.mlp.step(x, layer.weights)
         logits = model.whole_logits(self.head(x, model.final_norm, model.head, positions))
         if not self.drawing.in_graph:
-            return self.agreement((logits, positions, positions))
+            return logits, positions, positions
         return self.agreement(self.draw(logits, uniform, forbid_stop, inverse_temperature))

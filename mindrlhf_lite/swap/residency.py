@@ -18,7 +18,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
 
-import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor
 
@@ -255,7 +254,4 @@ class StoredSource:
         self.store.read(self.parameters[name], region, out)
 
     def tensor(self, name: str, region: tuple[slice, ...]) -> Tensor:
-        dtype = ms.dtype_to_nptype(self.parameters[name].dtype)
-        values = np.empty([part.stop - part.start for part in region], dtype)
-        self.store.read(self.parameters[name], region, values)
-        return Tensor.from_numpy(values)
+        return self.store.tensor(self.parameters[name], region)

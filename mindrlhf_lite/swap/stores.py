@@ -18,10 +18,11 @@ from typing import Protocol
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor
+from mindspore import Parameter, Tensor, mint
 
 from mindrlhf_lite.parallel.mesh import is_simulated
 from mindrlhf_lite.reshard.transports import Location, is_on_host, read_exactly, read_region
+from mindrlhf_lite.swap.host_copies import Bundle, HostCopies, bundles_of
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _MADV_DONTNEED = 4
@@ -33,7 +34,8 @@ class Store(Protocol):
 
     A parameter is resident, or it has no memory. Resident: `save` copies its contents into the store, `release` gives
     its memory back. Without memory: `load` makes it resident with what was saved, bit for bit; `materialise` makes it
-    resident with zeros. `locate` and `read` are of what was saved.
+    resident with zeros. `locate`, `read` and `tensor` (on the device) are of what was
+    saved.
     """
 
     can_prefetch: bool  # whether `load` may run in a thread beside graphs
@@ -55,6 +57,8 @@ class Store(Protocol):
     def locate(self, parameter: Parameter) -> Location: ...
 
     def read(self, parameter: Parameter, region: tuple[slice, ...], out: np.ndarray) -> None: ...
+
+    def tensor(self, parameter: Parameter, region: tuple[slice, ...]) -> Tensor: ...
 
     def close(self) -> None: ...
 
@@ -164,6 +168,11 @@ class FileStore:
     def read(self, parameter: Parameter, region: tuple[slice, ...], out: np.ndarray) -> None:
         read_region(self._descriptor, self._offsets[id(parameter)], parameter.shape, region, out)
 
+    def tensor(self, parameter: Parameter, region: tuple[slice, ...]) -> Tensor:
+        values = np.empty(_extents(region), ms.dtype_to_nptype(parameter.dtype))
+        self.read(parameter, region, values)
+        return Tensor.from_numpy(values)
+
     def close(self) -> None:
         os.close(self._descriptor)
 
@@ -182,21 +191,28 @@ class HostStore:
 
     can_prefetch = False  # copies to the device come from the thread that runs the graphs
 
-    def __init__(self) -> None:
-        self._contents: dict[int, np.ndarray] = {}
+    def __init__(self, copies: HostCopies | None = None) -> None:
+        self._copies = copies or HostCopies()
+        self._places: dict[int, tuple[Bundle, int]] = {}  # of a parameter: its bundle, its number there
 
     def adopt(self, parameters: Sequence[Parameter]) -> None:
         move_to_device(parameters)
 
     def reserve(self, parameters: Sequence[Parameter]) -> None:
-        """The host's memory of what will be saved."""
-        for parameter in parameters:
-            self._contents[id(parameter)] = np.empty(parameter.shape, ms.dtype_to_nptype(parameter.dtype))
+        """The host's memory of what will be saved, and loaded, together."""
+        for chosen in bundles_of(parameters):
+            bundle = Bundle.of(chosen, self._copies)
+            self._places.update({id(each): (bundle, index) for index, each in enumerate(chosen)})
+
+    def _bundles(self, parameters: Sequence[Parameter]) -> list[Bundle]:
+        found = (self._places[id(each)][0] for each in parameters)
+        return list({id(bundle): bundle for bundle in found}.values())
 
     def save(self, parameters: Sequence[Parameter]) -> int:
         """Copies the contents to the host; returns bytes. The device's memory is still there."""
-        for parameter in parameters if not is_simulated() else ():
-            self._contents[id(parameter)][...] = parameter.asnumpy()
+        for bundle in self._bundles(parameters) if not is_simulated() else ():
+            bundle.save(self._copies)
+        self._copies.finish()
         return sum(parameter.nbytes for parameter in parameters)
 
     def materialise(self, parameters: Sequence[Parameter]) -> None:
@@ -208,9 +224,11 @@ class HostStore:
                 parameter.zero_()
 
     def load(self, parameters: Sequence[Parameter]) -> int:
-        for parameter in parameters:
-            parameter.untyped_storage().resize_(parameter.nbytes)
-            parameter.copy_(Tensor.from_numpy(self._contents[id(parameter)]))
+        for bundle in self._bundles(parameters):
+            for parameter in bundle.parameters:
+                parameter.untyped_storage().resize_(parameter.nbytes)
+            bundle.load(self._copies)
+        self._copies.finish()
         return sum(parameter.nbytes for parameter in parameters)
 
     def release(self, parameters: Sequence[Parameter]) -> None:
@@ -221,12 +239,27 @@ class HostStore:
                 parameter.asnumpy()  # waits, too
             parameter.untyped_storage().resize_(0)
 
+    def _contents(self, parameter: Parameter) -> np.ndarray:
+        bundle, index = self._places[id(parameter)]
+        return bundle.contents(index)
+
     def locate(self, parameter: Parameter) -> Location:
-        contents = self._contents[id(parameter)]
+        contents = self._contents(parameter)
         return Location(os.getpid(), contents.shape, address=contents.ctypes.data)
 
     def read(self, parameter: Parameter, region: tuple[slice, ...], out: np.ndarray) -> None:
-        out[...] = self._contents[id(parameter)][region]
+        out[...] = self._contents(parameter)[region]
+
+    def tensor(self, parameter: Parameter, region: tuple[slice, ...]) -> Tensor:
+        """Whole rows are copied, straight out of the host's memory, and cut on the device."""
+        rows = self._contents(parameter)[region[:1]]
+        found = mint.empty(rows.shape, dtype=parameter.dtype)
+        self._copies.start(found, Tensor.from_numpy(rows))
+        return found[(slice(None), *region[1:])] if rows.shape[1:] != _extents(region[1:]) else found
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def _extents(region: Sequence[slice]) -> tuple[int, ...]:
+    return tuple(part.stop - part.start for part in region)

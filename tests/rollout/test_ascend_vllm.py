@@ -11,7 +11,8 @@ from mindrlhf_lite.config.load import build_config
 from mindrlhf_lite.config.roles import phases_of_run
 from mindrlhf_lite.parallel.dims import ParallelDims
 from mindrlhf_lite.parallel.layout import Strategy, buffers_of_rank, fill_buffers
-from mindrlhf_lite.rollout.vllm.ascend import WeightCopy, _Settings, completion_of
+from mindrlhf_lite.rollout.vllm.ascend import _Settings, completion_of
+from mindrlhf_lite.rollout.vllm.weight_copy import WeightCopy
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import parameter_specs
 from mindrlhf_lite.swap.residency import Contents, Residency, State
@@ -72,7 +73,7 @@ class Loader:
     """
 
     def __init__(self, whole, degree, rank):
-        self.degree, self.rank, self.parameters = degree, rank, {}
+        self.degree, self.rank, self.parameters, self.loads = degree, rank, {}, 0
         fused: dict[str, list[str]] = {}
         for name in whole:
             own = name
@@ -109,6 +110,7 @@ class Loader:
         return self.parameters
 
     def load_weights(self, weights):
+        self.loads += 1
         for name, tensor in weights:
             own, start = self.offsets[name]
             values = ms.from_numpy(self.cut(name, tensor))
@@ -137,10 +139,35 @@ def test_the_loader_finds_its_part_in_what_the_rank_holds(degree, rank):
     with pytest.raises(RuntimeError, match=r"has no lm_head.weight, nor \d+ other"):
         WeightCopy(Loader({}, degree, rank), CONFIG, buffers, np.float16)
     assert {each.name for each in copy.parameters} == set(loader.parameters) - {"rotary.cos"}
-    copy.load(share_of(whole, buffers))
-    for name, (own, start) in loader.offsets.items():
-        wanted = loader.cut(name, whole[name])
-        np.testing.assert_array_equal(loader.parameters[own].asnumpy()[start : start + len(wanted)], wanted)
+    for seed in (0, 1, 2):  # from the second time on they are written where the loader has put them
+        whole = whole_tensors(seed)
+        copy.load(share_of(whole, buffers))
+        assert loader.loads == 1
+        for name, (own, start) in loader.offsets.items():
+            wanted = loader.cut(name, whole[name])
+            np.testing.assert_array_equal(loader.parameters[own].asnumpy()[start : start + len(wanted)], wanted)
+
+
+class TurnedLoader(Loader):
+    """Keeps gate and up the other way round."""
+
+    def __init__(self, whole, degree, rank):
+        super().__init__(whole, degree, rank)
+        for name, (own, start) in self.offsets.items():
+            if "gate_up" in own:
+                self.offsets[name] = own, 96 // degree - start
+
+
+def test_a_loader_with_an_order_of_its_own_is_asked_every_time():
+    buffers, whole = buffers_of_rank(CONFIG, Strategy(ParallelDims(1, 2, 1)), 1), whole_tensors(0)
+    loader = TurnedLoader(whole, 2, 1)
+    copy = WeightCopy(loader, CONFIG, buffers, np.float16)
+    for turn in (1, 2):
+        copy.load(share_of(whole_tensors(turn), buffers))
+        name = "model.layers.1.mlp.up_proj.weight"
+        wanted = loader.cut(name, whole_tensors(turn)[name])
+        assert loader.loads == turn
+        np.testing.assert_array_equal(loader.parameters[loader.offsets[name][0]].asnumpy()[:48], wanted)
 
 
 def test_a_loader_that_cuts_otherwise_is_refused():

@@ -3,7 +3,7 @@
 import numpy as np
 from mindspore import Tensor, jit
 
-from mindrlhf_lite.rollout.graph_draw import first_beyond
+from mindrlhf_lite.rollout.running_sums import first_beyond
 
 graph = jit(first_beyond)
 

@@ -10,8 +10,8 @@ tested on CPU, against a loader that cuts as that one does.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import mindspore as ms
@@ -23,59 +23,13 @@ from mindspore.context import _context
 
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.models.decoder import Decoder
-from mindrlhf_lite.parallel.layout import FUSED_PARAMETERS, Box, Buffer, part_view
+from mindrlhf_lite.parallel.layout import Buffer
 from mindrlhf_lite.parallel.mesh import RoleMesh
 from mindrlhf_lite.rollout.protocol import OnFinished, Turns
-from mindrlhf_lite.shapes.model_config import ModelConfig
-from mindrlhf_lite.shapes.parameters import parameter_specs
-from mindrlhf_lite.swap.stores import move_to_device
+from mindrlhf_lite.rollout.vllm.weight_copy import WeightCopy
 from mindrlhf_lite.types import Completion, FinishReason, GenerateRequest, SamplingParams
 
 _NUMPY_TYPES = {"bfloat16": bfloat16, "float16": np.float16}
-
-
-@dataclass(frozen=True)
-class OwnPart:
-    """A tensor of which this rank holds a part, for a loader that cuts the same part out of it, as out of a slice of a
-    safetensors file: nothing passes between ranks.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    box: Box
-    values: np.ndarray  # of the box
-
-    def __getitem__(self, region: slice | tuple[slice, ...]) -> np.ndarray:
-        """Raises:
-        RuntimeError: the loader wants what this rank does not hold.
-        """
-        given = region if isinstance(region, tuple) else (region,)
-        wanted = (*given, *(slice(None) for _ in self.shape[len(given) :]))
-        cut = []
-        for (start, stop), part, extent in zip(self.box, wanted, self.shape, strict=True):
-            first, last, _ = part.indices(extent)
-            if not start <= first <= last <= stop:
-                raise RuntimeError(
-                    f"vllm-mindspore wants {first}:{last} of {self.name}, and this rank holds {start}:{stop}: it lays "
-                    "the model out otherwise than generate_config.parallel_config"
-                )
-            cut.append(slice(first - start, last - start))
-        return np.ascontiguousarray(self.values[tuple(cut)])
-
-
-def own_parts(
-    config: ModelConfig, weights: Mapping[str, Parameter], buffers: Sequence[Buffer], dtype: Any
-) -> Iterator[tuple[str, OwnPart]]:
-    """(Hugging Face name, this rank's part of the tensor) of every tensor, one at a time.
-
-    Args: weights, buffers: this rank's share and its layout.
-    """
-    shapes = {spec.name: spec.shape for spec in parameter_specs(config)}
-    for buffer in buffers:
-        values = weights[buffer.name].asnumpy()
-        for part in buffer.parts:
-            own = part_view(values, part).astype(dtype)
-            yield part.tensor, OwnPart(part.tensor, shapes[part.tensor], part.box, own)
 
 
 def export_torchrun_variables() -> None:
@@ -232,31 +186,6 @@ class AscendVllmEngine:
                     if progress:
                         progress(1)
         return [[completion for completion in group if completion is not None] for group in results]
-
-
-class WeightCopy:
-    """The weights of a model of vllm-mindspore's.
-
-    Args: model: that model: `load_weights` fills it, `get_params_dict` has its parameters by name, fused linears under
-    names of their own.
-    """
-
-    def __init__(self, model: Any, config: ModelConfig, buffers: Sequence[Buffer], dtype: Any):
-        self._model, self._config, self._buffers, self._dtype = model, config, buffers, dtype
-        fused = {own: name for name, owns in FUSED_PARAMETERS.items() for own in owns}
-        loaded = set()
-        for name in (part.tensor for buffer in buffers for part in buffer.parts):
-            own = next((own for own in fused if own in name), "")
-            loaded.add(name.replace(own, fused[own]) if own else name)
-        there = model.get_params_dict()
-        if missing := sorted(loaded - there.keys()):
-            raise RuntimeError(f"vllm-mindspore's model has no {missing[0]}, nor {len(missing) - 1} other parameters")
-        self.parameters: list[Parameter] = list({id(there[name]): there[name] for name in sorted(loaded)}.values())
-
-    def load(self, weights: Mapping[str, Parameter]) -> None:
-        """Args: weights: this rank's share by buffer name."""
-        self._model.load_weights(own_parts(self._config, weights, self._buffers, self._dtype))
-        move_to_device(self.parameters)  # the loader left some on the host
 
 
 def _params(sampling: SamplingParams, request: GenerateRequest, number: int) -> Any:

@@ -15,6 +15,7 @@ from mindspore import Parameter, Tensor
 from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, LogprobsLists, ModelRunnerOutput
 
 from mindrlhf_lite.models.decoder import Decoder
+from mindrlhf_lite.rollout.agreement import DrawnOnHosts
 from mindrlhf_lite.rollout.host_draw import Draw, TokenHistory, log_softmax, sample, uniforms
 from mindrlhf_lite.rollout.native_graphs import allocate_cache
 from mindrlhf_lite.rollout.vllm.paged_graphs import PagedForward
@@ -72,6 +73,7 @@ class ModelRunner:
         self.requests: dict[str, Request] = {}
         self.num_added = 0
         self.caches: tuple[Parameter, ...] | None = None
+        self._drawn_on_hosts = DrawnOnHosts(model.mesh.tensor, self.max_rows)
         self._graphs = {samples: PagedForward(model, block_size, samples) for samples in (True, False)}
 
     def allocate_cache(self, num_blocks: int) -> None:
@@ -231,6 +233,7 @@ class ModelRunner:
             for place, (index, request) in enumerate(zip(done, requests, strict=True)):
                 if request.top_logprobs is not None:
                     group[index].alternatives = _top_logprobs(logits[place], int(tokens[place]), request.top_logprobs)
+        self._drawn_on_hosts.check(tokens)
         for place, (index, request) in enumerate(zip(done, requests, strict=True)):
             token = group[index].token = int(tokens[place])
             request.tokens.append(token)
