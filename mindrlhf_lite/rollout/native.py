@@ -59,8 +59,7 @@ class NativeEngine:
         self.prefill_behind = (NativePrefillBehind if self.is_native else PrefillBehind)(model, num_slots, cache_length)
         self._decoders: dict[tuple[tuple[int, ...], Drawing], Decode | NativeDecode] = {}
         self._caches = allocate_cache(model, num_slots, cache_length)
-        self.filters_in_graph = not is_on_host()
-        self.drawn_on_hosts = DrawnOnHosts(model.mesh.tensor, num_slots)
+        self.filters_in_graph, self.drawn_on_hosts = not is_on_host(), DrawnOnHosts(model.mesh.tensor, num_slots)
 
     @property
     def cache_parameters(self) -> list[Parameter]:
@@ -127,15 +126,13 @@ class NativeEngine:
         for start in range(0, len(prompts), rows):
             token_ids = np.zeros((rows, width), np.int32)
             pairs = []
-            for row, (prompt, targets) in enumerate(
-                zip(prompts[start : start + rows], slots_by_prompt[start : start + rows], strict=True)
-            ):
+            chosen = zip(prompts[start : start + rows], slots_by_prompt[start : start + rows], strict=True)
+            for row, (prompt, targets) in enumerate(chosen):
                 token_ids[row, : len(prompt)] = prompt
                 pairs += [(row, slot) for slot in targets]
-            width_of_pairs = (
-                rows if len(pairs) <= rows else self.num_slots
-            )  # two shapes: prompts of one sample, and of several
-            pairs += [pairs[-1]] * (width_of_pairs - len(pairs))  # fills up by writing the same slot again
+            # two shapes: prompts of one sample, and of several
+            count = rows if len(pairs) <= rows else self.num_slots
+            pairs += [pairs[-1]] * (count - len(pairs))  # fills up by writing the same slot again
             source_rows, slots = np.array(pairs, np.int32).T
             self._prefill.run(token_ids, source_rows.copy(), slots.copy(), caches)
 
