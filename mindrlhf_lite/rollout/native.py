@@ -259,9 +259,7 @@ class _Batch:
         else:
             tokens, logprobs, engine_logprobs = tokens[busy], logprobs[busy], engine_logprobs[busy]
         if not np.isfinite(engine_logprobs).all():
-            raise FloatingPointError(
-                "the rollout model's logprobs are not finite: its weights are broken (NaN or overflow)"
-            )
+            raise FloatingPointError("the rollout model's logprobs are not finite: its weights are broken")
         for slot, token, logprob, engine_logprob in zip(busy, tokens, logprobs, engine_logprobs, strict=True):
             self._append(slot, int(token), float(logprob), float(engine_logprob))
 
