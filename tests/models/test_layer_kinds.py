@@ -36,10 +36,10 @@ class TanhMlp(Block):
         self.up, self.down = places["mlp.up_proj.weight"], places["mlp.down_proj.weight"]
 
     def run(self, x, weights, products=()):
-        up = self.product(self.normed(x, weights), weights[self.up])
+        up = self.product(self.normed(x, weights), weights, self.up)
         if len(products) > 0:
             up = self.known(up, products[0])
-        return self.product(ops.tanh(up), weights[self.down]), (up,)
+        return self.product(ops.tanh(up), weights, self.down), (up,)
 
 
 def tanh_rows(config):
