@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mindrlhf_lite.checkpoint.store import SavedCheckpoint
@@ -50,6 +50,7 @@ CASES = [
 ]
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)  # of a busy machine
 @given(JSON)
 def test_json_values_come_back(value):
     assert from_bytes(to_bytes(value)) == value
