@@ -78,11 +78,11 @@ def test_it_ends_in_what_was_expected_and_what_was_measured(tmp_path):
     result = kit(tmp_path, "--device", "CPU", "--only", "speed")
     assert result.returncode == 0, result.stdout + result.stderr
     (check,) = json.loads((tmp_path / "ascend_report.json").read_text())["checks"]
-    assert all(value > 0 for value in check["figures"].values()) and len(check["figures"]) == 8
+    assert all(value > 0 for value in check["figures"].values()) and len(check["figures"]) == 10
     *_, table = (tmp_path / "ascend_report.md").read_text().partition("## Expected of 910B, and measured")
     rows = [line.split("|") for line in table.splitlines() if line.startswith("| ")][1:]
     found = {name.strip(): (float(wanted), float(measured)) for _, name, wanted, measured, _ in rows}
-    assert found["us an aclnn kernel"][0] == 16 and len(found) == 5
+    assert found["us an aclnn kernel"][0] == 16 and len(found) == 7
     for name, (_, measured) in found.items():
         assert measured == pytest.approx(check["figures"][name], rel=0.01)
 
