@@ -41,6 +41,8 @@ _POLL_S = 1.0
 _SLOW_START = "acl_kernel"  # compiled and started by aclop, which takes a multiple of what aclnn does
 # modules of MindSpore whose log has them
 _LOG = {"GLOG_v": "3", "MS_SUBMODULE_LOG_v": "{DEVICE:1,RUNTIME_FRAMEWORK:1}"}
+# lines of a log that say nothing of an error: MindSpore's own, and what nanobind finds at the end of any process
+_NOISE = ("[", "nanobind:", " - leaked", " - ... skipped", "See https://nanobind")
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def compile_step(
                 process.kill()
         text = read_log(folder / "log")
         if code:
-            said = [line for line in text.splitlines() if not line.startswith("[")]
+            said = [line for line in text.splitlines() if not line.startswith(_NOISE)]
             raise UserError(f"--compile: rank {rank} ended with {code}:\n" + "\n".join(said[-30:]))
         report = json.loads(read_text(folder / "report"))
     slow_starts = _kernels(text, _SLOW_START)[0]

@@ -184,28 +184,49 @@ class TokenLogprobs(nn.Cell):
             if not self.is_trained:
                 return dhidden, ops.zeros_like(weight), ops.zeros_like(labels)
             return dhidden, self.low(_matmul_ta(dlogits, hidden)).astype(weight.dtype), ops.zeros_like(labels)
-        parts: tuple = ()
-        dweight = None  # float32
+        if self.is_trained:
+            return self._by_chunks(hidden, weight, labels, out, gradients)
+        return self._by_chunks_of_frozen(hidden, weight, labels, out, gradients)
+
+    def _dlogits_of(
+        self, start: int, hidden: Tensor, weight: Tensor, labels: Tensor, out: tuple, gradients: tuple, last: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(gradient of a chunk's logits, its hidden states), after `last`."""
+        end = start + self.rows_per_chunk
+        part, own_labels = ops.depend(hidden[start:end], last), ops.depend(labels[start:end], last)
+        dlogprobs, dentropy = ops.depend(gradients[0][start:end], last), ops.depend(gradients[1][start:end], last)
+        logits = self._logits(part, weight)
+        probabilities = (
+            ops.exp(logits - spread(ops.depend(out[2][start:end], last), logits.shape))
+            if self.is_split
+            else ops.exp(_log_softmax(logits))
+        )
+        return self.low(self._dlogits(probabilities, own_labels, out[1][start:end], dlogprobs, dentropy)), part
+
+    def _by_chunks(self, hidden: Tensor, weight: Tensor, labels: Tensor, out: tuple, gradients: tuple) -> tuple:
+        dhidden: tuple = ()
+        dweight: Any = None  # float32
         last = labels
-        for start in range(0, count, rows):
-            end = start + rows
-            part, own_labels = ops.depend(hidden[start:end], last), ops.depend(labels[start:end], last)
-            dlogprobs, dentropy = ops.depend(gradients[0][start:end], last), ops.depend(gradients[1][start:end], last)
-            logits = self._logits(part, weight)
-            probabilities = (
-                ops.exp(logits - spread(ops.depend(out[2][start:end], last), logits.shape))
-                if self.is_split
-                else ops.exp(_log_softmax(logits))
-            )
-            dlogits = self.low(self._dlogits(probabilities, own_labels, out[1][start:end], dlogprobs, dentropy))
-            parts += (self.low(_matmul(dlogits, self.low_weight(weight))),)
-            last = parts[-1]
-            if self.is_trained:  # zeros to begin with would be a constant of the graph, as large
-                own = full(self.low(_matmul_ta(dlogits, part)))
-                dweight = own if dweight is None else dweight + own
-                last = dweight
-        of_weight = ops.zeros_like(weight) if dweight is None else dweight.astype(weight.dtype)
-        return _concat(parts), of_weight, ops.zeros_like(labels)
+        for start in range(0, hidden.shape[0], self.rows_per_chunk):
+            dlogits, part = self._dlogits_of(start, hidden, weight, labels, out, gradients, last)
+            dhidden += (self.low(_matmul(dlogits, self.low_weight(weight))),)
+            # zeros to begin with would be a constant of the graph, as large
+            own = full(self.low(_matmul_ta(dlogits, part)))
+            dweight = own if dweight is None else dweight + own
+            last = dweight
+        return _concat(dhidden), dweight.astype(weight.dtype), ops.zeros_like(labels)
+
+    def _by_chunks_of_frozen(
+        self, hidden: Tensor, weight: Tensor, labels: Tensor, out: tuple, gradients: tuple
+    ) -> tuple:
+        dhidden: tuple = ()
+        last = labels
+        for start in range(0, hidden.shape[0], self.rows_per_chunk):
+            dlogits, _ = self._dlogits_of(start, hidden, weight, labels, out, gradients, last)
+            own = self.low(_matmul(dlogits, self.low_weight(weight)))
+            dhidden += (own,)
+            last = own
+        return _concat(dhidden), ops.zeros_like(weight), ops.zeros_like(labels)
 
 
 def names_of_ends(model: Decoder) -> tuple[str, ...]:
