@@ -46,6 +46,8 @@ def main() -> None:
     args = parser.parse_args()
     if (args.second is None) == (args.hf is None):
         raise UserError("two dumps are needed, or one and --hf MODEL")
+    if args.adapter and not args.hf:
+        raise UserError("--adapter goes with --hf")
     found = list(_against_hugging_face(args) if args.hf else _between(args))
     sys.exit(report(found, args.tolerance, args.all))
 

@@ -108,7 +108,10 @@ def open_checkpoint(path: str | Path, strategy: Strategy | None = None) -> OpenC
 def _merged(folder: Path, state: dict[str, Any], base_shape: ModelConfig, strategy: Strategy) -> OpenCheckpoint:
     """A checkpoint of adapters: the weights of the model that they were trained beside, with them merged in."""
     given = {**state["adapters"], "targets": tuple(state["adapters"]["targets"])}
-    shape, base = replace(base_shape, adapters=Adapters(**given)), state["config"]["actor_config"]["load"]
+    shape, base = (
+        replace(base_shape, adapters=Adapters(**given)),
+        state.get("base") or state["config"]["actor_config"]["load"],
+    )
     if not Path(base).is_dir():
         raise UserError(f"{folder}: adapters beside the model in {base}, which is not there")
     if model_fingerprint(base) != state["models"]["actor_config.load"]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from mindrlhf_lite.config.model_file import shape_of_actor
 from mindrlhf_lite.config.roles import ACTOR, RoleSpec, following_roles
 from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.config.sections.lora import LoraConfig
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.models.peft_folder import PeftFolder
 from mindrlhf_lite.parallel.layout import Strategy
@@ -29,7 +30,7 @@ def with_adapters(config: Config, shape: ModelConfig) -> ModelConfig:
     lora = config.actor_config.lora
     if not lora.rank:
         return shape
-    targets = linears_of(shape) if ALL_LINEAR in lora.target_modules else tuple(sorted(lora.target_modules))
+    targets = linears_of(shape) if ALL_LINEAR in lora.target_modules else tuple(sorted(set(lora.target_modules)))
     return replace(shape, adapters=Adapters(lora.rank, lora.alpha, targets, lora.rslora))
 
 
@@ -58,7 +59,8 @@ def lora_problems(config: Config, is_plan: bool) -> list[str]:
     """Why the adapters that are asked for cannot be. Args: is_plan: no weights are needed."""
     lora, key = config.actor_config.lora, "actor_config.lora"
     if not lora.rank:
-        return [f"{key}.load={lora.load}: set {key}.rank to theirs"] if lora.load else []
+        given = [name for name, value in vars(lora).items() if value != getattr(LoraConfig(), name)]
+        return [f"{key}.{name}={getattr(lora, name)}: there are no adapters; set {key}.rank" for name in given]
     problems = []
     if lora.dropout:
         problems.append(f"{key}.dropout={lora.dropout}: must be 0, or logprobs of training and rollout would differ")
@@ -86,7 +88,12 @@ def lora_problems(config: Config, is_plan: bool) -> list[str]:
     ]
     if lora.load and not is_plan:
         try:
-            PeftFolder(lora.load, shape_of_actor(config))
+            found, wanted = (
+                PeftFolder(lora.load, shape_of_actor(config)).shape,
+                with_adapters(config, shape_of_actor(config)),
+            )
+            if found != wanted:
+                problems.append(f"{key}.load={lora.load}: {found.adapters}, but the settings say {wanted.adapters}")
         except UserError as error:
             problems.append(f"{key}.load={lora.load}: {error}")
     if not lora.target_modules:

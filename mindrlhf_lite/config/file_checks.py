@@ -8,6 +8,7 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+from mindrlhf_lite.config.adapters import with_adapters
 from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.experience_file import experience_path
@@ -132,13 +133,14 @@ def _disk_problems(config: Config) -> list[str]:
     """
     if config.rl_config.resume_training:
         return []
-    model = FLOAT32_BYTES * count_parameters(ModelConfig.from_dir(config.actor_config.load))
+    shape = ModelConfig.from_dir(config.actor_config.load)
+    model, trained = (FLOAT32_BYTES * count_parameters(each) for each in (shape, with_adapters(config, shape).moved))
     rl, needs = config.rl_config, {}
     if rl.save_hf_model:
         needs[_disk_of(rl.output_dir)] = model
     if rl.save_ckpt_interval:  # weights and two moments
         there = _disk_of(config.checkpoint_dir)
-        needs[there] = needs.get(there, 0) + 3 * model
+        needs[there] = needs.get(there, 0) + 3 * trained
     return [
         f"rl_config.output_dir={rl.output_dir!r}: what the run writes at least takes {needed / 2**20:,.1f} MiB, "
         f"{shutil.disk_usage(there).free / 2**20:,.1f} MiB "

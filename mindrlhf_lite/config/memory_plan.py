@@ -160,7 +160,7 @@ def memory_plan(
         and name not in unused
         and not (name == "policy" and not config.keeps_frozen_policy)
     }
-    kept = (*({"actor", BASE} & set(groups)), "optimizer", *scoring) if sizes.device != "CPU" else ()
+    kept = (*({"actor", BASE, ROLLOUT_BASE} & set(groups)), "optimizer", *scoring) if sizes.device != "CPU" else ()
     return MemoryPlan(
         groups,
         needs,

@@ -38,7 +38,12 @@ _ONLY: dict[str, Any] = {
     "modules_to_save": None,
     "layers_to_transform": None,
     "trainable_token_indices": None,
+    "alora_invocation_tokens": None,
+    "layer_replication": None,
+    "use_qalora": False,
 }
+# what leaves the base as it is; others (PiSSA, OLoRA, LoftQ ...) change it
+_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
 
 
 class PeftFolder:
@@ -59,10 +64,13 @@ class PeftFolder:
                 raise UserError(
                     f"{folder}/{CONFIG_FILE}: {key}={short_repr(values[key])} is not supported; {only!r} is"
                 )
+        if (start := values.get("init_lora_weights")) not in _STARTS:
+            raise UserError(f"{folder}/{CONFIG_FILE}: init_lora_weights={short_repr(start)} changes the base as well")
         file = self.folder / WEIGHTS_FILE
         self._file = TensorFile(file, read_header(file))
         self.shape = replace(shape, adapters=self._adapters(values))
-        found = {name.removeprefix(_PREFIX): entry.shape for name, entry in self._file.entries.items()}
+        self._keys = {name.removeprefix(_PREFIX): name for name in self._file.entries}
+        found = {name: self._file.entries[key].shape for name, key in self._keys.items()}
         check_names_and_shapes(found, parameter_specs(self.shape.moved), str(folder))
 
     def _adapters(self, values: Mapping[str, Any]) -> Adapters:
@@ -77,7 +85,7 @@ class PeftFolder:
 
     def read(self, name: str, box: Box) -> np.ndarray:
         """float32 values of a box of a parameter of `shape`."""
-        return self._file.read(_PREFIX + name, box)
+        return self._file.read(self._keys[name], box)
 
     def check_base(self, model_folder: str | Path) -> None:
         """Raises UserError where the adapters say that they belong to another model."""

@@ -68,7 +68,7 @@ def _trained_roles(builder: Builder, has_scorers: bool = True) -> TrainedRoles:
     wanted = [role for role in scoring_roles(config) if has_scorers and role.is_used(config)]
     scorers = {role.name: builder.scorer(role, actor, residency) for role in wanted}
     policy = LogprobScorer(actor.model, actor.layers, config.policy_temperature)
-    return TrainedRoles(builder.adapted, actor, policy, scorers, residency)
+    return TrainedRoles(builder.adapted, actor, policy, scorers, residency, builder.base_fingerprint)
 
 
 @dataclass

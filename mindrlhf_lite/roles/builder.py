@@ -24,6 +24,7 @@ from mindrlhf_lite.learner.loss_scale import LossScale
 from mindrlhf_lite.learner.policy_loss import Objective, PolicyLoss
 from mindrlhf_lite.learner.trained_model import TrainedModel
 from mindrlhf_lite.models.decoder import Decoder
+from mindrlhf_lite.models.fingerprint import model_fingerprint
 from mindrlhf_lite.models.hf_weights import Read, WeightReader
 from mindrlhf_lite.models.peft_folder import InitialAdapters, PeftFolder
 from mindrlhf_lite.models.precision import Precision
@@ -64,6 +65,12 @@ class Builder:
     def adapted(self) -> ModelConfig:
         """The actor's."""
         return with_adapters(self.config, self.shape)
+
+    @cached_property
+    def base_fingerprint(self) -> str:
+        """Of the weights that adapters begin beside: later the folder may hold others."""
+        is_wanted = self.adapted.adapters is not None and not self.zeros and self.mesh.is_main
+        return model_fingerprint(self.config.actor_config.load) if is_wanted else ""
 
     @cached_property
     def sharing(self) -> frozenset[str]:

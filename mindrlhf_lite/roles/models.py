@@ -30,6 +30,7 @@ class TrainedRoles:
     policy: LogprobScorer
     scorers: dict[str, LogprobScorer]
     residency: Residency
+    base_fingerprint: str  # of the model that adapters were read beside, where there are any, else ""; on the main rank
 
     @property
     def reference(self) -> LogprobScorer | None:

@@ -14,6 +14,7 @@ from mindrlhf_lite.checkpoint.sharded import ShardedReader
 from mindrlhf_lite.checkpoint.store import rank_file, together
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.files.durable import place
+from mindrlhf_lite.files.text_file import say
 from mindrlhf_lite.models.fingerprint import model_fingerprint
 from mindrlhf_lite.models.hf_weights import Read, WeightReader, write_hf_model
 from mindrlhf_lite.models.peft_folder import MergedReader, write_peft_folder
@@ -93,7 +94,14 @@ class Export:
         shards = ShardedReader(scratch / "shards", config.moved, self.roles.actor.model.strategy, "")
         read: Read = shards.read
         if config.adapters is not None:
-            write_peft_folder(scratch / "hf" / ADAPTER, config, read, self.base, model_fingerprint(self.base))
+            write_peft_folder(scratch / "hf" / ADAPTER, config, read, self.base, self.roles.base_fingerprint)
+            if not self._base_is_there():
+                say(
+                    f"warning: {self.base} no longer holds the model that the run began with: nothing was merged, and "
+                    f"{folder / ADAPTER} has the adapters alone"
+                )
+                place(scratch / "hf", folder)
+                return
             read = MergedReader(WeightReader(self.base, config.base).read, read, config).read
         write_hf_model(
             scratch / "hf",
@@ -105,6 +113,12 @@ class Export:
         )
         self.tokenizer.save(scratch / "hf")
         place(scratch / "hf", folder)
+
+    def _base_is_there(self) -> bool:
+        try:
+            return model_fingerprint(self.base) == self.roles.base_fingerprint
+        except (OSError, ValueError):
+            return False
 
     def _gather(self, value: Any) -> list[Any]:
         return gather_objects(self.mesh.world, value)

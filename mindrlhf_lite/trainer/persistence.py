@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,8 @@ class Persistence:
         self.last_step = last_step
         self.config, self.mesh, self.roles = config, mesh, roles
         self.tokenizer, self.digest, self.end_token_ids = tokenizer, digest, end_token_ids
+        if roles.base_fingerprint:  # later the folders may hold others
+            _ = self._models
         self.store = CheckpointStore(
             config.checkpoint_dir, config.rl_config.save_max_ckpt_num, config.rl_config.save_ckpt_format
         )
@@ -79,6 +82,7 @@ class Persistence:
             **{f"{role.name}_strategy": strategies[role.name] for role in scoring_roles(self.config)},
             "model": self.roles.model_config.to_hf(self.end_token_ids, self.tokenizer.pad_token_id),
             "adapters": asdict(adapters) if (adapters := self.roles.model_config.adapters) else None,
+            "base": str(Path(self.config.actor_config.load).absolute()),
             "config": asdict(self.config),
             "models": self._models,
             "versions": versions(),

@@ -1,12 +1,13 @@
 """Runs that train adapters: exact resume, what they leave, what is planned and refused."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from distributed.small_runs import completions, metrics, single, without_times
 from helpers import ROOT, run_python
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from mindrlhf_lite.config.load import build_config
 from mindrlhf_lite.config.memory_plan import memory_plan
@@ -14,7 +15,9 @@ from mindrlhf_lite.config.roles import phases_of_run
 from mindrlhf_lite.config.validate import find_problems
 from mindrlhf_lite.models.peft_folder import MergedReader, PeftFolder
 from mindrlhf_lite.parallel.layout import box_reader
+from mindrlhf_lite.parallel.mesh import Mesh
 from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.trainer.grpo import GrpoTrainer
 
 LORA = ("--actor_config.lora.rank=4", "--actor_config.lr_schedule.lr=1e-3", "--rl_config.save_ckpt_interval=1")
 
@@ -70,6 +73,18 @@ def test_a_merged_rollout_generates_the_same(runs):
     assert completions(runs / "merge", 2) == completions(runs / "whole", 2)
 
 
+def test_an_export_whose_base_has_changed_keeps_the_adapters(data, tmp_path):
+    """Nothing is merged into another model than the run began with."""
+    shutil.copytree(data / "model", tmp_path / "base")
+    trainer = trainer_of(tmp_path / "base", data, tmp_path / "run")
+    tensors = load_file(tmp_path / "base/model.safetensors")
+    save_file({**tensors, "model.norm.weight": tensors["model.norm.weight"] + 1}, tmp_path / "base/model.safetensors")
+    trainer.ending.finish(trainer.run_steps())
+    assert (tmp_path / "run/hf/adapter/adapter_model.safetensors").is_file()
+    assert not (tmp_path / "run/hf/model.safetensors").exists()
+    PeftFolder(tmp_path / "run/hf/adapter", ModelConfig.from_dir(data / "model")).check_base(data / "model")
+
+
 def test_tools_take_the_adapters(data, runs, tmp_path):
     (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "12+34=", "completion": "46"}) + "\n")
     found = []
@@ -91,6 +106,28 @@ def test_a_run_goes_on_from_adapters(data, runs, tmp_path):
     other = single(data, tmp_path / "other", "--rl_config.max_steps=1", *LORA, adapters, "--actor_config.lora.alpha=3")
     assert other.returncode != 0 and "but the settings say" in other.stderr + other.stdout
     assert "Traceback" not in other.stderr + other.stdout
+
+
+def trainer_of(base, data, output):
+    values = {
+        "actor_config.load": str(base),
+        "actor_config.lora.rank": 4,
+        "rl_config.dataset_file": str(data / "train.mindrecord"),
+        "rl_config.output_dir": str(output),
+        "rl_config.max_steps": 1,
+        "rl_config.seq_length": 32,
+        "rl_config.chunk_size": 2,
+        "rl_config.num_generations": 2,
+        "rl_config.beta": 0.0,
+        "reward_config.verifier_function": ["format_reward"],
+        "reward_config.verifier_weight": [1.0],
+        "generate_config.max_num_seqs": 4,
+        "generate_config.max_prompt_length": 8,
+        "generate_config.sampling_config.max_tokens": 8,
+        "monitor_config.plots": False,
+        "monitor_config.progress_bar": False,
+    }
+    return GrpoTrainer(build_config(values), Mesh())
 
 
 def config_of(data, **more):
@@ -133,5 +170,6 @@ def test_what_does_not_go_with_adapters(data):
         ({"ref_config.sync_ref_model": True}, "does not move"),
         ({"generate_config.use_vllm": 1, "actor_config.lora.rollout": "separate"}, "vLLM takes merged weights"),
         ({"actor_config.lora.rank": 0, "actor_config.lora.load": "there"}, "set actor_config.lora.rank"),
+        ({"actor_config.lora.rank": 0, "actor_config.lora.alpha": 32.0}, "there are no adapters"),
     ):
         assert [problem for problem in find_problems(config_of(data, **settings), 1) if words in problem], words

@@ -78,6 +78,8 @@ def test_merged_boxes_are_those_of_merged_weights(folders):
         ({"r": "8"}, "r='8': a positive number is needed"),
         ({"r": 5}, "does not fit its config"),
         ({"lora_alpha": None}, "lora_alpha=None"),
+        ({"init_lora_weights": "pissa_niter_4"}, "changes the base"),
+        ({"alora_invocation_tokens": [1]}, "alora_invocation_tokens"),
         ({"peft_type": "IA3"}, "peft_type='IA3'"),
     ],
 )
@@ -87,6 +89,14 @@ def test_what_is_not_understood_is_refused(folders, changes, words):
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
     with pytest.raises(UserError, match=words.replace("[", r"\[")):
         PeftFolder(adapter, SHAPE.base)
+
+
+def test_names_without_peft_s_prefix(folders):
+    _, adapter, weights = folders
+    file = adapter / "adapter_model.safetensors"
+    save_file({name.removeprefix("base_model.model."): values for name, values in load_file(file).items()}, file)
+    name = "model.layers.0.mlp.down_proj.lora_A.weight"
+    assert np.array_equal(PeftFolder(adapter, SHAPE.base).read(name, whole(weights[name].shape)), weights[name])
 
 
 def test_adapters_of_another_model(folders, tmp_path):

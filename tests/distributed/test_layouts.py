@@ -12,8 +12,13 @@ import pytest
 from distributed.jobs import VERIFIERS, run_ranks
 from helpers import make_sums, random_weights, read_jsonl, run_python
 
+from mindrlhf_lite.config.adapters import linears_of
+from mindrlhf_lite.models.fingerprint import model_fingerprint
 from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
+from mindrlhf_lite.models.peft_folder import write_peft_folder
 from mindrlhf_lite.observe.compare import compare, entries_of, read_step
+from mindrlhf_lite.parallel.layout import box_reader
+from mindrlhf_lite.shapes.adapters import Adapters
 from mindrlhf_lite.shapes.model_config import ModelConfig
 
 WORKER = Path(__file__).with_name("layout_worker.py")
@@ -49,7 +54,7 @@ def context(role, degree=2):
 CONTEXT = {**context("actor_config"), **context("ref_config"), **context("generate_config")}
 
 
-LORA = {"actor_config.lora.rank": 3}
+LORA = {"actor_config.lora.rank": 3, "actor_config.lora.load": "adapter"}  # whose B are not zero
 MERGED = {**LORA, "actor_config.lora.rollout": "merge"}
 ONE_RANK = [
     ("one", (1, 1, 1), (1, 1, 1), (1, 1), {}),
@@ -131,6 +136,10 @@ def folder(tmp_path_factory, quickstart_model):
         save_hf_model(folder / name, config, weights, 258, 256)
         for file in ("vocab.json", "merges.txt", "tokenizer_config.json"):
             shutil.copy(quickstart_model / file, folder / name / file)
+    adapted = replace(replace(SHAPE, tie_word_embeddings=True), adapters=Adapters(3, 16.0, linears_of(SHAPE)))
+    adapters = {name: np.float32(0.1) * values for name, values in random_weights(adapted).items()}
+    fingerprint = model_fingerprint(folder / "tied")
+    write_peft_folder(folder / "adapter", adapted, box_reader(adapters), "tied", fingerprint)
     return folder
 
 
@@ -165,8 +174,9 @@ def settings(folder, case):
     for role, degrees in (("actor_config", actor), ("ref_config", reference), ("generate_config", (*rollout, 1))):
         for key, degree in zip(("data_parallel", "model_parallel", "pipeline_stage"), degrees, strict=True):
             values[f"{role}.parallel_config.{key}"] = degree
-    for key in ("actor_config.load", "ref_config.load"):
-        values[key] = str(folder / values[key])
+    for key in ("actor_config.load", "ref_config.load", "actor_config.lora.load"):
+        if key in values:
+            values[key] = str(folder / values[key])
     return values
 
 

@@ -286,7 +286,9 @@ class _Worked:
         # a rate that is constant has no end
         if style == "constant":
             ours.pop("actor_config.lr_schedule.min_lr", None)
-        if ours.get("actor_config.lora.rank") and (targets := self._get("megatron.lora_target_modules")):
+        if not ours.get("actor_config.lora.rank"):
+            ours.pop("actor_config.lora.alpha", None)
+        elif targets := self._get("megatron.lora_target_modules"):
             self._set("actor_config.lora.target_modules", peft_names(targets), "megatron.lora_target_modules")
         first, last = self._get("msprobe_config.step_start", 0), self._get("msprobe_config.step_end", 0)
         if last > first:
