@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, ops
 
-from mindrlhf_lite.models.precision import Precision, full, to_compute
+from mindrlhf_lite.models.precision import full
 from mindrlhf_lite.native.layer_operators import PLAIN
-from mindrlhf_lite.shapes.adapters import DOWN, UP, Adapters, adapter_name
+from mindrlhf_lite.shapes.adapters import DOWN, UP, adapter_name
 
 _linear = ops.MatMul(transpose_b=True)
 
@@ -30,23 +30,6 @@ def adapters_at(pairs: tuple, weights: tuple, places: tuple[int, ...]) -> tuple:
     return found
 
 
-class AdaptedProduct(nn.Cell):
-    """x W^T + scale * (x A^T) B^T, the adapter's part in float32 whatever the model computes in (as peft does).
-
-    Args:
-        product: x W^T.
-        places: of the layer's weights, by their names below its prefix.
-    """
-
-    def __init__(self, product: nn.Cell, adapters: Adapters | None, places: Mapping[str, int], precision: Precision):
-        super().__init__(auto_prefix=False)
-        self.product, self.low = product, to_compute(precision)
-        self.pairs, self.scale = adapters_by_place(places), adapters.scale if adapters else 0.0
-
-    def construct(self, x: Tensor, weights: tuple, place: int) -> Tensor:
-        """Args: x [tokens, in]; weights: of the layer; place: of the linear's own. Returns [tokens, out]."""
-        result, pair = self.product(x, weights[place]), self.pairs[place]
-        if len(pair) == 0:
-            return result
-        narrow = _linear(full(x), weights[pair[0]]) * self.scale
-        return self.low(full(result) + _linear(narrow, weights[pair[1]]))
+def with_adapter(result: Tensor, x: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
+    """result + scale * (x A^T) B^T in float32, whatever the model computes in (as peft does); inside graphs."""
+    return full(result) + _linear(_linear(full(x), down) * scale, up)

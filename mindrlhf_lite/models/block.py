@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from mindspore import Tensor, nn
 
-from mindrlhf_lite.models.adapted_product import AdaptedProduct
+from mindrlhf_lite.models.adapted_product import adapters_by_place, with_adapter
 from mindrlhf_lite.models.kernels import kernels_of
 from mindrlhf_lite.models.packed_attention import Known
 from mindrlhf_lite.models.precision import Precision, to_compute, weight_to_compute
@@ -42,12 +42,22 @@ class Block(nn.Cell):
         self.enter = enter_tensor_parallel(mesh.tensor, is_sequence_split)
         self.leave = leave_tensor_parallel(mesh.tensor, is_sequence_split)
         self.kernels = kernels_of(precision, config.head_dim)
-        product = self.kernels.product(precision, is_trained and config.adapters is None)
-        self.product, self.known = AdaptedProduct(product, config.adapters, places, precision), Known()
+        self.multiply, self.known = self.kernels.product(precision, is_trained and config.adapters is None), Known()
+        self.pairs, self.scale_of_adapters = (
+            adapters_by_place(places),
+            config.adapters.scale if config.adapters else 0.0,
+        )
         self.normalise, self.input_norm = (
             self.kernels.norm(precision, config.rms_norm_eps),
             places[self.input_norm_name],
         )
+
+    def product(self, x: Tensor, weights: tuple, place: int) -> Tensor:
+        """x [tokens, in] through the linear at `place` of the layer's weights, with its adapter -> [tokens, out]."""
+        result, pair = self.multiply(x, weights[place]), self.pairs[place]
+        if len(pair) == 0:
+            return result
+        return self.low(with_adapter(result, x, weights[pair[0]], weights[pair[1]], self.scale_of_adapters))
 
     def norm(self, x: Tensor, weight: Tensor) -> Tensor:
         return self.normalise(x, self.low_weight(weight))

@@ -68,7 +68,7 @@ class NativeAttention(GroupedQueryAttention):
         )
         self.is_split = mesh.tensor is not None  # the stream is added after the ranks' sum
         self.decode = step_operators.AttentionStep(
-            config.rms_norm_eps, self.head_dim**-0.5, not self.is_split, self.product.scale
+            config.rms_norm_eps, self.head_dim**-0.5, not self.is_split, self.scale_of_adapters
         )
 
     def inputs_of(
@@ -118,7 +118,7 @@ class NativeAttention(GroupedQueryAttention):
         own: tuple = ()
         for place in places:
             own += (ABSENT if place is None else weights[place],)
-        adapters = adapters_at(self.product.pairs, weights, places[:4])
+        adapters = adapters_at(self.pairs, weights, places[:4])
         found = self.decode(x, weights[self.input_norm], own, tables, positions, keys, values, adapters)
         return x + self.leave(found) if self.is_split else found
 

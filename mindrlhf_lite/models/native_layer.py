@@ -37,7 +37,7 @@ class NativeLayer(DecoderLayer):
         has_norms = attention.q_norm is not None
         self.count = 5 if has_norms else 3  # of the attention block's products
         self.num_products = self.count + 3
-        self.pairs, scale = attention.product.pairs, attention.product.scale
+        self.pairs, scale = attention.pairs, attention.scale_of_adapters
         self.enter = layer_operators.AttentionIn(eps, attention.head_dim**-0.5, has_norms, scale)
         self.leave, self.gated = layer_operators.AttentionOut(scale), layer_operators.GatedMlp(eps, scale)
         self.scatter_keys, self.scatter_values = scatter_tokens(mesh.context), scatter_tokens(mesh.context)

@@ -28,13 +28,13 @@ class NativeGatedMlp(GatedMlp):
     ):
         super().__init__(config, places, mesh, is_sequence_split, precision, is_trained)
         self.is_split = mesh.tensor is not None  # the stream is added after the ranks' sum
-        self.decode = step_operators.MlpStep(config.rms_norm_eps, not self.is_split, self.product.scale)
+        self.decode = step_operators.MlpStep(config.rms_norm_eps, not self.is_split, self.scale_of_adapters)
 
     def step(self, x: Tensor, weights: tuple) -> Tensor:
         """The residual stream of every slot's newest token as columns [H, slots] -> after this block."""
         places = (self.gate, self.up, self.down)
         own = (weights[self.gate], weights[self.up], weights[self.down])
-        found = self.decode(x, weights[self.input_norm], *own, adapters_at(self.product.pairs, weights, places))
+        found = self.decode(x, weights[self.input_norm], *own, adapters_at(self.pairs, weights, places))
         return x + self.leave(found) if self.is_split else found
 
 
