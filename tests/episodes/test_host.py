@@ -117,7 +117,13 @@ def test_an_environment_that_hangs_is_ended(started, capfd):
     host.begin(8, Task(0, "go", "1"), 0)
     host.step(8, "fine", "stop")
     assert until(host, 2)[8][1].observation == "fine "
-    wait_for(lambda: "printed by an environment" in capfd.readouterr().err)
+    heard: list[str] = []  # in whatever pieces it comes
+
+    def is_heard():
+        heard.append(capfd.readouterr().err)
+        return "printed by an environment" in "".join(heard)
+
+    wait_for(is_heard)
 
 
 def test_a_child_that_an_environment_forks_is_not_heard(started):

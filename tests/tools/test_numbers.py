@@ -59,7 +59,7 @@ def test_no_tool_reads_numbers_in_a_way_of_its_own(path):
     [
         ("rlhf_data", "--seed", "-1", "argument --seed: -1: a whole number from 0 to"),
         ("rlhf_data", "--digits", "9", "argument --digits: 9: a whole number from 1 to 4"),
-        ("rlhf_data", "--num_rows", "-5", "argument --num_rows: -5: a whole number from 1"),
+        ("rlhf_data", "--num_rows", "-5", "argument --num_rows/--rows: -5: a whole number from 1"),
         ("rlhf_data", "--ratios", "nan", "argument --ratios: nan: a number above 0"),
         ("generate", "--seed", "-7", "argument --seed: -7: a whole number from 0"),
         ("generate", "--temperature", "nan", "argument --temperature: nan: a number from 0"),
