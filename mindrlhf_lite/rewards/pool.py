@@ -28,6 +28,7 @@ _STUCK_SHARE = 0.5  # of the limit; verifiers that merely take their time do not
 _STUCK_SHARE_AFTER_TIMEOUT = 0.1  # in a batch in which one has hung others are soon taken to hang too
 _MAX_FAILED_STARTS = 3  # in a row: where processes have started before, one that does not may lack memory for a moment
 _BATCH = 16  # tasks that a worker has at most
+_SLICE_SECONDS = 0.5  # of waiting, so that a stop is seen as long as it was
 _STOPPED_SECONDS = 2.0  # a select that overslept so long was stopped, with all of this process
 
 OnResult = Callable[[int, "Verdict"], None]
@@ -154,6 +155,7 @@ class VerifierPool:
         seconds = max(0.0, min((worker.deadline for worker in busy), default=before) - before)
         if waiting and len(self._workers) < MAX_WORKERS:
             seconds = min(seconds, self._stuck_share * self.timeout_s)
+        seconds = min(seconds, _SLICE_SECONDS)  # poll() counts the time for which this process is stopped
         ready = self._readable(seconds)
         overslept = time.monotonic() - before - seconds
         if overslept > _STOPPED_SECONDS:  # the workers may have been stopped with us
