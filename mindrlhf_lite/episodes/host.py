@@ -20,6 +20,7 @@ from mindrlhf_lite.episodes.messages import ORDER, SPEC, Answer, Ask, receive, s
 from mindrlhf_lite.episodes.nursery import PACKET
 from mindrlhf_lite.episodes.registry import EnvironmentSpec
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.files.waiting import readable
 from mindrlhf_lite.files.wire import BadMessage, from_bytes, to_bytes
 from mindrlhf_lite.job.key import KEY_VARIABLE
 from mindrlhf_lite.rewards.verifier_worker import pass_on
@@ -117,11 +118,10 @@ class EnvironmentHost:
             found, self._failed = self._failed, []
             is_asked = self._is_asked
             seconds = 0.0 if found or not waits else self._seconds_left()
-            before = time.monotonic()
-            ready = self._streams.select(seconds)
-            self._forgive(time.monotonic() - before - seconds)
-            for stream, _ in ready:
-                found += self._hear(stream.data)
+            ready, overslept = readable(self._streams, seconds)
+            self._forgive(overslept)
+            for number in ready:
+                found += self._hear(number)
             self._end_late_ones()
             self._listened = time.monotonic()
             if found or self._failed:

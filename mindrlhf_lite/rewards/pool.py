@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.files.waiting import readable
 from mindrlhf_lite.files.wire import BadMessage, from_bytes
 from mindrlhf_lite.rewards.verifier_process import ANSWER, Task
 from mindrlhf_lite.rewards.verifier_worker import START_SECONDS, VerifierWorker, start_worker
@@ -28,8 +29,7 @@ _STUCK_SHARE = 0.5  # of the limit; verifiers that merely take their time do not
 _STUCK_SHARE_AFTER_TIMEOUT = 0.1  # in a batch in which one has hung others are soon taken to hang too
 _MAX_FAILED_STARTS = 3  # in a row: where processes have started before, one that does not may lack memory for a moment
 _BATCH = 16  # tasks that a worker has at most
-_SLICE_SECONDS = 0.5  # of waiting, so that a stop is seen as long as it was
-_STOPPED_SECONDS = 2.0  # a select that overslept so long was stopped, with all of this process
+_STOPPED_SECONDS = 2.0  # a wait that overslept so long was stopped, with all of this process
 
 OnResult = Callable[[int, "Verdict"], None]
 
@@ -141,12 +141,12 @@ class VerifierPool:
                 with contextlib.suppress(OSError):
                     worker.send(list(worker.tasks), list[Task])
 
-    def _readable(self, seconds: float) -> list[VerifierWorker]:
-        """Workers that have said something, after at most so many seconds. Of more open files than select() takes."""
+    def _readable(self, seconds: float) -> tuple[list[VerifierWorker], float]:
+        """Workers that have said something, and as `readable`. Of more open files than select() takes."""
         with selectors.PollSelector() as streams:
             for worker in self._workers:
                 streams.register(worker.stream, selectors.EVENT_READ, worker)
-            return [key.data for key, _ in streams.select(seconds)]
+            return readable(streams, seconds)
 
     def _wait(self, waiting: deque[Task], on_result: OnResult) -> None:
         """Takes what workers answer until one does or a limit is over."""
@@ -155,9 +155,7 @@ class VerifierPool:
         seconds = max(0.0, min((worker.deadline for worker in busy), default=before) - before)
         if waiting and len(self._workers) < MAX_WORKERS:
             seconds = min(seconds, self._stuck_share * self.timeout_s)
-        seconds = min(seconds, _SLICE_SECONDS)  # poll() counts the time for which this process is stopped
-        ready = self._readable(seconds)
-        overslept = time.monotonic() - before - seconds
+        ready, overslept = self._readable(seconds)
         if overslept > _STOPPED_SECONDS:  # the workers may have been stopped with us
             for worker in self._workers:
                 worker.deadline += overslept
