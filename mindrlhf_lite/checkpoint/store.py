@@ -26,6 +26,7 @@ from mindrlhf_lite.models.ckpt_format import write_ckpt
 from mindrlhf_lite.models.open_tensors import open_tensor_file
 from mindrlhf_lite.models.safetensors_format import write_safetensors
 from mindrlhf_lite.models.tensor_files import TensorToWrite
+from mindrlhf_lite.parallel.layout import whole_box
 
 _STATE, _MANIFEST = "state.json", "manifest.json"
 _RANK_FILE = re.compile(r"rank_[0-9]{5,}\.[a-z]+")
@@ -71,8 +72,7 @@ class SavedCheckpoint:
     def tensors(self, rank: int) -> dict[str, np.ndarray]:
         """All tensors of one rank's file."""
         file = open_tensor_file(find_rank_file(self.folder, rank))
-        whole = {name: tuple((0, extent) for extent in entry.shape) for name, entry in file.entries.items()}
-        return {name: file.read(name, box) for name, box in whole.items()}
+        return {name: file.read(name, whole_box(entry.shape)) for name, entry in file.entries.items()}
 
 
 def _is_below(name: str) -> bool:

@@ -39,6 +39,18 @@ def with_all_adapters(shape: ModelConfig, rank: int) -> ModelConfig:
     return replace(shape, adapters=Adapters(rank, float(rank), linears_of(shape)))
 
 
+def adapters_to_start_from(config: Config, shape: ModelConfig) -> PeftFolder:
+    """Of actor_config.lora.load. Args: shape: of the base.
+
+    Raises:
+        UserError: they are not there, or not those that the settings name.
+    """
+    folder, wanted = PeftFolder(config.actor_config.lora.load, shape), with_adapters(config, shape)
+    if folder.shape != wanted:
+        raise UserError(f"{folder.shape.adapters}, but the settings say {wanted.adapters}")
+    return folder
+
+
 def shares_base(config: Config, role: RoleSpec, strategies: Mapping[str, Strategy]) -> bool:
     """Whether a role's weights, besides adapters, are those that the actor holds on every rank, stored alike."""
     if not config.actor_config.lora.rank or role is ACTOR:
@@ -78,9 +90,10 @@ def lora_problems(config: Config, is_plan: bool) -> list[str]:
     if config.generate_config.use_vllm and lora.rollout == "separate":
         problems.append(f"{key}.rollout=separate: vLLM takes merged weights; use merge, or auto")
     try:
-        names = linears_of(shape_of_actor(config))
+        shape = shape_of_actor(config)
     except ValueError:
         return problems  # reported with the files
+    names = linears_of(shape)
     problems += [
         f"{key}.target_modules={name!r}: it has no adapters here; {', '.join(names)} may, or {ALL_LINEAR}"
         for name in lora.target_modules
@@ -88,12 +101,7 @@ def lora_problems(config: Config, is_plan: bool) -> list[str]:
     ]
     if lora.load and not is_plan:
         try:
-            found, wanted = (
-                PeftFolder(lora.load, shape_of_actor(config)).shape,
-                with_adapters(config, shape_of_actor(config)),
-            )
-            if found != wanted:
-                problems.append(f"{key}.load={lora.load}: {found.adapters}, but the settings say {wanted.adapters}")
+            adapters_to_start_from(config, shape)
         except UserError as error:
             problems.append(f"{key}.load={lora.load}: {error}")
     if not lora.target_modules:

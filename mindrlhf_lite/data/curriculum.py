@@ -9,12 +9,12 @@ rates of the steps before, which all ranks know alike.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mindrlhf_lite.data.prompt_sampler import PromptSampler, SamplerState
+from mindrlhf_lite.data.prompt_sampler import PromptSampler
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.types import Prompt, ScoredGroup
 
@@ -94,7 +94,7 @@ class CurriculumSampler:
     def as_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
         levels = {
-            name: {"order": asdict(level.order.state), "rate": level.rate, "measured": level.measured}
+            name: {"order": level.order.as_dict(), "rate": level.rate, "measured": level.measured}
             for name, level in self.levels.items()
         }
         return {"drawn": self._drawn, "levels": levels}
@@ -106,7 +106,7 @@ class CurriculumSampler:
             raise UserError("data_config.curriculum: the checkpoint is of a run with other levels, or with none")
         self._drawn = saved["drawn"]
         for name, level in self.levels.items():
-            level.order.restore(SamplerState(**levels[name]["order"]))
+            level.order.restore_from(levels[name]["order"])
             level.rate, level.measured = levels[name]["rate"], levels[name]["measured"]
 
 

@@ -15,8 +15,10 @@ from mindrlhf_lite.data.tokenizer import Tokenizer, stop_token_ids
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.files.json_file import parse_json
 from mindrlhf_lite.files.text_file import check_is_text, read_text
-from mindrlhf_lite.models.hf_weights import WeightReader, load_weights
+from mindrlhf_lite.models.hf_weights import load_weights
+from mindrlhf_lite.models.peft_folder import beside
 from mindrlhf_lite.native.library import set_up
+from mindrlhf_lite.parallel.layout import whole_box
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import parameter_specs
 from mindrlhf_lite.types import TrainSequence
@@ -56,15 +58,8 @@ def load_model_folder(path: str, adapter: str | None = None) -> ModelFolder:
 
 
 def _merged_weights(path: str, config: ModelConfig, adapter: str) -> dict[str, np.ndarray]:
-    from mindrlhf_lite.models.peft_folder import MergedReader, PeftFolder
-
-    adapters, base = PeftFolder(adapter, config), WeightReader(path, config)
-    adapters.check_base(path)
-    reader = MergedReader(base.read, adapters.read, adapters.shape)
-    return {
-        spec.name: reader.read(spec.name, tuple((0, extent) for extent in spec.shape))
-        for spec in parameter_specs(config)
-    }
+    _, reader = beside(path, config, adapter)
+    return {spec.name: reader.read(spec.name, whole_box(spec.shape)) for spec in parameter_specs(config)}
 
 
 def read_rows(path: str) -> list[dict[str, Any]]:

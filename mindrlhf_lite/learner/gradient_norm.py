@@ -43,7 +43,7 @@ class GradientSums:
             if mesh.kv_replicas and (".k_proj." in name or ".v_proj." in name) and f".{DOWN}." not in name
         )
         # every tensor rank has seen its own heads only, or columns, or its own tokens
-        norms = tuple(
+        parts = tuple(
             i
             for i, name in enumerate(names)
             if mesh.tensor
@@ -63,7 +63,7 @@ class GradientSums:
                 return mesh.at.tensor == 0
             return index not in kv or mesh.at.tensor % copies == 0
 
-        return cls(kv, norms, ends, tuple(counts(i, name) for i, name in enumerate(names)))
+        return cls(kv, parts, ends, tuple(counts(i, name) for i, name in enumerate(names)))
 
 
 class _SumSome(CompiledCell):

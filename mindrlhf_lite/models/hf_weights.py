@@ -14,7 +14,7 @@ from mindrlhf_lite.files.json_file import read_json
 from mindrlhf_lite.files.text_file import write_text
 from mindrlhf_lite.models.safetensors_format import read_header, write_safetensors
 from mindrlhf_lite.models.tensor_files import OnTensor, TensorFile, TensorToWrite
-from mindrlhf_lite.parallel.layout import Box
+from mindrlhf_lite.parallel.layout import Box, whole_box
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import ParameterSpec, parameter_specs
 
@@ -118,7 +118,7 @@ class WeightReader:
         return self._files[name].entries[name].dtype
 
     def read_whole(self, name: str) -> np.ndarray:
-        return self.read(name, tuple((0, extent) for extent in self._files[name].entries[name].shape))
+        return self.read(name, whole_box(self._files[name].entries[name].shape))
 
 
 def load_weights(model_dir: str | Path, config: ModelConfig) -> dict[str, np.ndarray]:
@@ -160,7 +160,7 @@ def _files(config: ModelConfig, dtype: Callable[[str], str], max_bytes: int) -> 
 
 def whole_tensor(name: str, stored_name: str, shape: tuple[int, ...], read: Read, dtype: str) -> TensorToWrite:
     """A tensor that is written as `stored_name` while its rows are read as `name`."""
-    rest = tuple((0, extent) for extent in shape[1:])
+    rest = whole_box(shape[1:])
     return TensorToWrite(stored_name, dtype, shape, lambda start, stop: read(name, ((start, stop), *rest)))
 
 

@@ -16,7 +16,7 @@ from mindrlhf_lite.errors import UserError, short_repr
 from mindrlhf_lite.files.json_file import read_json
 from mindrlhf_lite.files.text_file import write_text
 from mindrlhf_lite.models.fingerprint import model_fingerprint
-from mindrlhf_lite.models.hf_weights import Read, check_names_and_shapes, whole_tensor
+from mindrlhf_lite.models.hf_weights import Read, WeightReader, check_names_and_shapes, whole_tensor
 from mindrlhf_lite.models.safetensors_format import read_header, write_safetensors
 from mindrlhf_lite.models.tensor_files import TensorFile
 from mindrlhf_lite.parallel.layout import Box
@@ -116,6 +116,15 @@ class MergedReader:
             return values
         rank = (0, self._rank)
         return merged(values, self._adapters(down, (rank, box[1])), self._adapters(up, (box[0], rank)), self._scale)
+
+
+def beside(model_folder: str | Path, shape: ModelConfig, adapter: str | Path) -> tuple[PeftFolder, MergedReader]:
+    """Adapters of a folder, and the model's weights with them merged in. Raises UserError where they do not belong
+    together.
+    """
+    adapters = PeftFolder(adapter, shape)
+    adapters.check_base(model_folder)
+    return adapters, MergedReader(WeightReader(model_folder, shape).read, adapters.read, adapters.shape)
 
 
 def merged(weight: np.ndarray, down: np.ndarray, up: np.ndarray, scale: float) -> np.ndarray:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.models.hf_weights import WeightReader
-from mindrlhf_lite.models.peft_folder import MergedReader, PeftFolder
+from mindrlhf_lite.models.peft_folder import beside
 from mindrlhf_lite.observe.dump import ACTIVATION, KEY_DATA, LOGPROBS, WEIGHT, statistics
+from mindrlhf_lite.parallel.layout import whole_box
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import parameter_specs
 
@@ -71,11 +71,9 @@ def hf_lines(folder: str, lines: Sequence[Mapping[str, Any]], adapter: str | Non
 def _adapters_merged_into(folder: str, adapter: str, add: Any) -> dict[str, np.ndarray]:
     """The weights that adapters change, whole, by name; the adapters themselves become lines."""
     config = ModelConfig.from_dir(folder)
-    adapters, base = PeftFolder(adapter, config), WeightReader(folder, config)
-    adapters.check_base(folder)
+    adapters, reader = beside(folder, config, adapter)
     for spec in parameter_specs(adapters.shape.moved):
-        box = tuple((0, extent) for extent in spec.shape)
+        box = whole_box(spec.shape)
         add(WEIGHT, spec.name, "", adapters.read(spec.name, box), box=[list(each) for each in box])
-    reader = MergedReader(base.read, adapters.read, adapters.shape)
-    names = {spec.name: spec.shape for spec in parameter_specs(config)}
-    return {name: reader.read(name, tuple((0, extent) for extent in names[name])) for name in reader.names}
+    shapes = {spec.name: spec.shape for spec in parameter_specs(config)}
+    return {name: reader.read(name, whole_box(shapes[name])) for name in reader.names}

@@ -233,6 +233,11 @@ def slices(box: Box) -> tuple[slice, ...]:
     return tuple(slice(start, stop) for start, stop in box)
 
 
+def whole_box(shape: Sequence[int]) -> Box:
+    """Example: whole_box((4, 3)) == ((0, 4), (0, 3))"""
+    return tuple((0, extent) for extent in shape)
+
+
 def rows_of(part: Part) -> slice:
     """Where the part lies in its buffer, along the rows."""
     return slice(part.offset, part.offset + part.box[0][1] - part.box[0][0])

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from mindspore import Parameter
 
-from mindrlhf_lite.config.adapters import sharing_roles, with_adapters
+from mindrlhf_lite.config.adapters import adapters_to_start_from, sharing_roles, with_adapters
 from mindrlhf_lite.config.roles import (
     ACTOR,
     BASE,
@@ -115,21 +115,17 @@ class Builder:
             reader = WeightReader(role.folder(config), shape.base)
         if shape.adapters is None:
             return reader.read
-        of_base, of_adapters = reader.read, self._adapters_at_start().read
+        of_base, of_adapters = reader.read, self._adapters_at_start.read
         return lambda name, box: (of_adapters if is_adapter(name) else of_base)(name, box)
 
+    @cached_property
     def _adapters_at_start(self) -> InitialAdapters | PeftFolder:
-        """Raises UserError for adapters of another shape, or of another model."""
+        """Raises UserError for adapters of another model."""
         config, lora = self.config, self.config.actor_config.lora
         if not lora.load:
             return InitialAdapters(self.adapted, config.rl_config.seed, lora.init)
-        folder = PeftFolder(lora.load, self.shape)
+        folder = adapters_to_start_from(config, self.shape)
         folder.check_base(config.actor_config.load)
-        if folder.shape != self.adapted:
-            raise UserError(
-                f"actor_config.lora.load={lora.load}: {folder.shape.adapters}, but the settings say "
-                f"{self.adapted.adapters}"
-            )
         return folder
 
     def model(self, role: RoleSpec, shape: ModelConfig, shared: Mapping[str, Parameter] | None = None) -> Decoder:

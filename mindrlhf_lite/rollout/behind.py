@@ -20,7 +20,7 @@ from mindrlhf_lite.models.packed_attention import MASKED
 from mindrlhf_lite.native import step_operators
 from mindrlhf_lite.parallel.compiled import CompiledCell
 from mindrlhf_lite.rollout.cached_attention import attend_to_caches
-from mindrlhf_lite.rollout.native_graphs import cache_views
+from mindrlhf_lite.rollout.native_graphs import NativeBegin, cache_views
 from mindrlhf_lite.shapes.buckets import round_up
 
 _WIDTHS = (16, 64, 256, 1024)  # tokens that a chunk is padded to, in the plain form
@@ -130,17 +130,6 @@ class PrefillBehind:
             x = self._finish[layer.kind](x, query, keys, values, mask, weights)
 
 
-class _NativeBegin(CompiledCell):
-    def __init__(self, model: Decoder):
-        super().__init__()
-        self.model = model
-
-    @jit
-    def construct(self, token_ids: Tensor, positions: Tensor) -> tuple:
-        """token_ids, positions [T] -> (embedded tokens, tables [T, D])."""
-        return (self.model.embed(token_ids), *self.model.table_rows(positions))
-
-
 class _NativeLayer(CompiledCell):
     def __init__(self, layer: DecoderLayer, cache_length: int):
         super().__init__()
@@ -157,7 +146,7 @@ class NativePrefillBehind:
     """`PrefillBehind` by the CPU's own operators: tokens of all chunks one after the other, so many at a time."""
 
     def __init__(self, model: Decoder, slots: int, cache_length: int):
-        self.model, self._begin = model, _NativeBegin(model)
+        self.model, self._begin = model, NativeBegin(model)
         self._graphs = {kind: _NativeLayer(layer, cache_length) for kind, layer in model.layers_by_kind().items()}
 
     def run(self, chunks: Sequence[Chunk], caches: Sequence[Parameter]) -> None:

@@ -80,14 +80,14 @@ class _PrefillLayer(CompiledCell):
         return x, ops.gather(key, source_rows, 0), ops.gather(value, source_rows, 0)
 
 
-class _NativePrefillBegin(CompiledCell):
+class NativeBegin(CompiledCell):
     def __init__(self, model: Decoder):
         super().__init__()
         self.model = model
 
     @jit
     def construct(self, token_ids: Tensor, positions: Tensor) -> tuple:
-        """token_ids, positions [P * T] -> (embedded tokens, cos, sin, scaled cos, scaled sin)."""
+        """token_ids, positions [tokens] -> (embedded tokens, cos, sin, scaled cos, scaled sin)."""
         return (self.model.embed(token_ids), *self.model.table_rows(positions))
 
 
@@ -118,7 +118,7 @@ class NativePrefill:
 
     def __init__(self, model: Decoder, cache_length: int):
         self.model, self.num_kv_heads, self.cache_length = model, model.num_kv_heads, cache_length
-        self._begin = _NativePrefillBegin(model)
+        self._begin = NativeBegin(model)
         self._graphs = {kind: _NativePrefillLayer(layer) for kind, layer in model.layers_by_kind().items()}
 
     def run(self, token_ids: np.ndarray, source_rows: np.ndarray, slots: np.ndarray, caches: tuple) -> None:

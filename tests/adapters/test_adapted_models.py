@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers import TINY, random_weights
 from peers.peft_lora import CASES, SHAPE, TOKENS, tensors_of
+from train_batch import train_batch
 
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
 from mindrlhf_lite.learner.adamw import AdamW, AdamWOptions
@@ -18,7 +19,7 @@ from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.peft_folder import MergedReader
 from mindrlhf_lite.models.precision import FLOAT32, Precision
 from mindrlhf_lite.native.library import library, set_up
-from mindrlhf_lite.parallel.layout import box_reader
+from mindrlhf_lite.parallel.layout import box_reader, whole_box
 from mindrlhf_lite.rollout.native import NativeEngine
 from mindrlhf_lite.scoring.batches import make_microbatch
 from mindrlhf_lite.scoring.stages import Keeps
@@ -68,10 +69,7 @@ def weights_of(config):
 def merged_weights(config, weights):
     read = box_reader(weights)
     reader = MergedReader(read, read, config)
-    return {
-        spec.name: reader.read(spec.name, tuple((0, extent) for extent in spec.shape))
-        for spec in parameter_specs(config.base)
-    }
+    return {spec.name: reader.read(spec.name, whole_box(spec.shape)) for spec in parameter_specs(config.base)}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -99,23 +97,10 @@ def test_logits_loss_and_gradients_are_peft_s(name, form):
         assert np.linalg.norm(found[tensor] - gradient) < 1e-5 * np.linalg.norm(gradient), tensor
 
 
-def batch():
-    """Completions that share a prompt, and sequences by themselves."""
-    rng = np.random.default_rng(0)
-    prompt = rng.integers(0, 97, 40)
-    sequences = [
-        TrainSequence.of(np.concatenate([prompt, rng.integers(0, 97, length)]).astype(np.int32), 40, advantage)
-        for length, advantage in ((20, 1.0), (9, -0.5), (37, 0.3))
-    ]
-    sequences += [TrainSequence.of(rng.integers(0, 97, length).astype(np.int32), 4, 0.5) for length in (8, 25)]
-    totals = BatchTotals(sum(each.completion_length for each in sequences), len(sequences), 60)
-    return make_microbatch(sequences, StreamShapes(192, 192), token_mean, totals)
-
-
 def gradients_of(config, weights, precision, keeps=Keeps.ALL):
     model = Decoder(config, weights, True, 128, precision=precision)
     trained = TrainedModel(model, PolicyLoss(model, Objective(entropy_coeff=0.01)), AdamW(model, AdamWOptions()), keeps)
-    statistics, logprobs = trained.accumulate([batch()])
+    statistics, logprobs = trained.accumulate([train_batch()])
     found = {name: each.asnumpy().copy() for name, each in trained.optimizer.accumulators.items()}
     return statistics, np.concatenate(logprobs[0]), found, trained
 

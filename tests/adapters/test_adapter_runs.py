@@ -14,7 +14,7 @@ from mindrlhf_lite.config.memory_plan import memory_plan
 from mindrlhf_lite.config.roles import phases_of_run
 from mindrlhf_lite.config.validate import find_problems
 from mindrlhf_lite.models.peft_folder import MergedReader, PeftFolder
-from mindrlhf_lite.parallel.layout import box_reader
+from mindrlhf_lite.parallel.layout import box_reader, whole_box
 from mindrlhf_lite.parallel.mesh import Mesh
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.trainer.grpo import GrpoTrainer
@@ -50,7 +50,7 @@ def test_what_a_run_leaves(data, runs):
     base, merged = (load_file(folder / "model.safetensors") for folder in (data / "model", runs / "whole/hf"))
     reader = MergedReader(box_reader(base), adapters.read, adapters.shape)
     for name, values in merged.items():
-        assert np.array_equal(reader.read(name, tuple((0, extent) for extent in values.shape)), values), name
+        assert np.array_equal(reader.read(name, whole_box(values.shape)), values), name
         assert np.array_equal(base[name], values) == ("_proj.weight" not in name), name
     converted = run_python(
         ROOT / "tools/convert_weight.py",

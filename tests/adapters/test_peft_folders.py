@@ -14,15 +14,11 @@ from mindrlhf_lite.models.fingerprint import model_fingerprint
 from mindrlhf_lite.models.hf_weights import save_hf_model
 from mindrlhf_lite.models.peft_folder import InitialAdapters, MergedReader, PeftFolder, merged, write_peft_folder
 from mindrlhf_lite.parallel.dims import ParallelDims
-from mindrlhf_lite.parallel.layout import Strategy, box_reader, buffers_of_rank, fill_buffers
+from mindrlhf_lite.parallel.layout import Strategy, box_reader, buffers_of_rank, fill_buffers, whole_box
 from mindrlhf_lite.shapes.adapters import Adapters
 from mindrlhf_lite.shapes.parameters import parameter_specs
 
 SHAPE = replace(TINY, adapters=Adapters(4, 6.0, ("down_proj", "k_proj", "q_proj"), True))
-
-
-def whole(shape):
-    return tuple((0, extent) for extent in shape)
 
 
 @pytest.fixture
@@ -42,7 +38,7 @@ def test_what_was_written_is_read_bit_for_bit(folders):
     folder.check_base(base)
     assert folder.shape == SHAPE
     for spec in parameter_specs(SHAPE.moved):
-        assert np.array_equal(folder.read(spec.name, whole(spec.shape)), weights[spec.name])
+        assert np.array_equal(folder.read(spec.name, whole_box(spec.shape)), weights[spec.name])
     saved, values = (
         load_file(adapter / "adapter_model.safetensors"),
         json.loads((adapter / "adapter_config.json").read_text()),
@@ -96,7 +92,7 @@ def test_names_without_peft_s_prefix(folders):
     file = adapter / "adapter_model.safetensors"
     save_file({name.removeprefix("base_model.model."): values for name, values in load_file(file).items()}, file)
     name = "model.layers.0.mlp.down_proj.lora_A.weight"
-    assert np.array_equal(PeftFolder(adapter, SHAPE.base).read(name, whole(weights[name].shape)), weights[name])
+    assert np.array_equal(PeftFolder(adapter, SHAPE.base).read(name, whole_box(weights[name].shape)), weights[name])
 
 
 def test_adapters_of_another_model(folders, tmp_path):
@@ -117,7 +113,7 @@ def test_adapters_of_another_model(folders, tmp_path):
 def test_new_adapters_do_not_depend_on_the_layout(kind):
     started = InitialAdapters(SHAPE, 3, kind)
     specs = parameter_specs(SHAPE.moved)
-    values = {spec.name: started.read(spec.name, whole(spec.shape)) for spec in specs}
+    values = {spec.name: started.read(spec.name, whole_box(spec.shape)) for spec in specs}
     downs = [value for name, value in values.items() if "lora_A" in name]
     assert all(not value.any() for name, value in values.items() if "lora_B" in name)
     assert len({value.tobytes() for value in downs}) == len(downs) == 6
@@ -131,5 +127,5 @@ def test_new_adapters_do_not_depend_on_the_layout(kind):
             (part,) = next(buffer for buffer in buffers if buffer.name == name).parts
             assert np.array_equal(array, values[name][tuple(slice(*bounds) for bounds in part.box)])
     assert not np.array_equal(
-        InitialAdapters(SHAPE, 4, kind).read(specs[0].name, whole(specs[0].shape)), values[specs[0].name]
+        InitialAdapters(SHAPE, 4, kind).read(specs[0].name, whole_box(specs[0].shape)), values[specs[0].name]
     )

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from helpers import TINY, random_weights
+from train_batch import train_batch
 
-from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
 from mindrlhf_lite.config.load import build_config
 from mindrlhf_lite.learner.adamw import AdamW, AdamWOptions
 from mindrlhf_lite.learner.policy_loss import Objective, PolicyLoss
@@ -16,11 +16,9 @@ from mindrlhf_lite.models.precision import FLOAT32, Precision
 from mindrlhf_lite.native.library import library, set_up
 from mindrlhf_lite.roles.build import kernels_of_run
 from mindrlhf_lite.rollout.native import NativeEngine
-from mindrlhf_lite.scoring.batches import make_microbatch
 from mindrlhf_lite.scoring.scorer import LogprobScorer
 from mindrlhf_lite.scoring.stages import Keeps
-from mindrlhf_lite.shapes.streams import StreamShapes
-from mindrlhf_lite.types import GenerateRequest, SamplingParams, TrainSequence
+from mindrlhf_lite.types import GenerateRequest, SamplingParams
 
 pytestmark = pytest.mark.skipif(not library().path, reason=f"no native kernels: {library().why_not}")
 KINDS = {
@@ -38,19 +36,6 @@ def native():
     return Precision.here("float32", is_native=True)
 
 
-def batch():
-    """Completions that share a long prompt, and sequences by themselves."""
-    rng = np.random.default_rng(0)
-    prompt = rng.integers(0, 97, 40)
-    sequences = [
-        TrainSequence.of(np.concatenate([prompt, rng.integers(0, 97, length)]).astype(np.int32), 40, advantage)
-        for length, advantage in ((20, 1.0), (9, -0.5), (37, 0.3))
-    ]
-    sequences += [TrainSequence.of(rng.integers(0, 97, length).astype(np.int32), 4, 0.5) for length in (8, 25)]
-    totals = BatchTotals(sum(each.completion_length for each in sequences), len(sequences), 60)
-    return make_microbatch(sequences, StreamShapes(192, 192), token_mean, totals)
-
-
 @pytest.mark.parametrize(("config", "keeps"), KINDS.values(), ids=KINDS)
 def test_losses_gradients_and_updates(native, config, keeps):
     found = {}
@@ -58,7 +43,7 @@ def test_losses_gradients_and_updates(native, config, keeps):
         model = Decoder(config, random_weights(config), True, 128, precision=precision)
         loss = PolicyLoss(model, Objective(entropy_coeff=0.01, temperature=0.8))
         trained = TrainedModel(model, loss, AdamW(model, AdamWOptions(weight_decay=0.1, eps=1e-5)), keeps)
-        statistics, logprobs = trained.accumulate([batch()])
+        statistics, logprobs = trained.accumulate([train_batch()])
         gradients = {name: each.asnumpy().copy() for name, each in trained.optimizer.accumulators.items()}
         norm = trained.optimizer.step(0.01)
         found[precision] = (statistics, np.concatenate(logprobs[0]), gradients, norm, model.weights_as_numpy())
@@ -112,11 +97,11 @@ def test_alone_or_in_company_the_tokens_are_the_same(engines):
 
 def test_products_in_bfloat16_are_near(native):
     model = Decoder(TINY, random_weights(TINY), False, 128, precision=native)
-    exact = np.concatenate(LogprobScorer(model).score(batch()))
+    exact = np.concatenate(LogprobScorer(model).score(train_batch()))
     set_up("bfloat16", num_threads=2)
-    low = np.concatenate(LogprobScorer(model).score(batch()))
+    low = np.concatenate(LogprobScorer(model).score(train_batch()))
     set_up("float32", num_threads=2)
-    assert np.array_equal(np.concatenate(LogprobScorer(model).score(batch())), exact)
+    assert np.array_equal(np.concatenate(LogprobScorer(model).score(train_batch())), exact)
     assert np.abs(low - exact).max() < 0.2  # equal where the processor cannot
 
 

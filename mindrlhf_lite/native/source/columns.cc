@@ -49,6 +49,14 @@ void product_of_panel(float *out, const float *weight, int64_t rows, const float
   }
 }
 
+// out = silu(out) * up, of `count` numbers, a multiple of sixteen.
+void apply_gate(float *out, const float *up, int64_t count) {
+  for (int64_t j = 0; j < count; j += kWidth) {
+    const Vector g = load(out + j);
+    store(out + j, g / (1.f + exp(-g)) * load(up + j));
+  }
+}
+
 // f(first row, rows, panel) of a block, panel by panel.
 template <class F> void by_panel(int64_t block, int64_t n, Panels panels, const F &f) {
   const int64_t first = block * kBlock, rows = n - first < kBlock ? n - first : kBlock;
@@ -103,10 +111,7 @@ void add_adapters(const std::vector<Adapter> &adapters, float scale, const float
 
 void gate_columns(float *out, const float *up, int64_t n, Panels panels) {
   in_shares(n * panels.slots / kWidth, [&](int64_t first, int64_t end) {
-    for (int64_t j = first * kWidth; j < end * kWidth; j += kWidth) {
-      const Vector g = load(out + j);
-      store(out + j, g / (1.f + exp(-g)) * load(up + j));
-    }
+    apply_gate(out + first * kWidth, up + first * kWidth, (end - first) * kWidth);
   });
 }
 
@@ -119,10 +124,7 @@ void gated_columns(float *out, const float *gate, const float *up, int64_t n, co
       float *gates = panels.at(out, n, panel) + first * width;
       product_of_panel(gates, gate + first * k, rows, panels.at(in, k, panel), k, width);
       product_of_panel(ups, up + first * k, rows, panels.at(in, k, panel), k, width);
-      for (int64_t j = 0; j < rows * width; j += kWidth) {
-        const Vector g = load(gates + j);
-        store(gates + j, g / (1.f + exp(-g)) * load(ups + j));
-      }
+      apply_gate(gates, ups, rows * width);
     });
   });
 }
