@@ -7,7 +7,8 @@ Formats are told by what is there and by the name of what is written:
                  YAML of model_configs/, or a Hugging Face folder, which also gives the tokenizer
   GGUF           a file .gguf of llama.cpp (architectures llama, qwen2, qwen3): quantised tensors become float32, or
                  --dtype; its tokenizer and chat template become files that transformers loads; read only
-  sharded        a folder of rank files, written for --dst_strategy; a run's checkpoints/step_N is one too
+  sharded        a folder of rank files, written for --dst_strategy; a run's checkpoints/step_N is one too. One of
+                 adapters becomes a model with them merged in and, of Hugging Face format, a folder adapter/ (peft's)
 
 Every tensor keeps its dtype unless --dtype says otherwise; a conversion that keeps it is exact to the bit. Memory stays
 at a few hundred MiB for any model but with --dst_strategy, where it is the largest tensor of a rank. A missing, extra

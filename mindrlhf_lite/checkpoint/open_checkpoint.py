@@ -21,7 +21,7 @@ from mindrlhf_lite.models.gguf_model import GgufModel
 from mindrlhf_lite.models.hf_weights import Read, WeightReader, check_names_and_shapes
 from mindrlhf_lite.models.mindformers import is_training_state, mindformers_name
 from mindrlhf_lite.models.open_tensors import open_tensor_file
-from mindrlhf_lite.models.peft_folder import MergedReader
+from mindrlhf_lite.models.peft_folder import MergedReader, write_peft_folder
 from mindrlhf_lite.models.tensor_files import TensorFile
 from mindrlhf_lite.parallel.layout import Box, Strategy, parse_strategy
 from mindrlhf_lite.shapes.adapters import Adapters
@@ -46,6 +46,7 @@ class OpenCheckpoint:
     pad_token_id: int | None = None
     left_out: tuple[str, ...] = ()  # tensors that are no weights: a training state
     gguf: GgufModel | None = None  # where it came from, with its tokenizer
+    write_adapters: Callable[[Path], None] | None = None  # in peft's format: of a checkpoint that has them
 
     def dtype_to_write(self, wanted: str | None) -> Callable[[str], str]:
         """`wanted` for every tensor, or what each is stored as (float64, which no one serves, as float32)."""
@@ -114,13 +115,21 @@ def _merged(folder: Path, state: dict[str, Any], base_shape: ModelConfig, strate
     )
     if not Path(base).is_dir():
         raise UserError(f"{folder}: adapters beside the model in {base}, which is not there")
-    if model_fingerprint(base) != state["models"]["actor_config.load"]:
+    fingerprint = state["models"]["actor_config.load"]
+    if model_fingerprint(base) != fingerprint:
         raise UserError(f"{folder}: adapters beside the model that was in {base}; another is there now")
     adapters = ShardedReader(folder, shape.moved, strategy, "weight/")
     weights = WeightReader(base, base_shape)
     ends = state["model"].get("eos_token_id"), state["model"].get("pad_token_id")
     readers: dict[str, Read] = {"weight/": MergedReader(weights.read, adapters.read, shape).read}
-    return OpenCheckpoint(base_shape, None, readers, weights.dtype, *ends)
+    return OpenCheckpoint(
+        base_shape,
+        None,
+        readers,
+        weights.dtype,
+        *ends,
+        write_adapters=lambda place: write_peft_folder(place, shape, adapters.read, base, fingerprint),
+    )
 
 
 def _check_fits(strategy: Strategy, config: ModelConfig, folder: Path) -> None:

@@ -28,6 +28,7 @@ from mindrlhf_lite.models.ckpt_format import write_ckpt
 from mindrlhf_lite.models.gguf_model import write_tokenizer
 from mindrlhf_lite.models.hf_weights import Read, whole_tensor, write_hf_model
 from mindrlhf_lite.models.mindformers import mindformers_name, mindformers_problem
+from mindrlhf_lite.models.peft_folder import ADAPTER
 from mindrlhf_lite.models.safetensors_format import write_safetensors
 from mindrlhf_lite.models.tensor_files import OnTensor, TensorToWrite
 from mindrlhf_lite.parallel.layout import Buffer, Strategy, buffers_of_rank, fill_buffers
@@ -90,6 +91,8 @@ def transform(
                 dtype=source.dtype_to_write(dtype),
                 progress=progress,
             )
+            if source.write_adapters:
+                source.write_adapters(scratch / ADAPTER)
         else:
             _write_shards(source, scratch, replace(strategy, splits_data=False), source.dtype_to_write(dtype), progress)
         if source.gguf:

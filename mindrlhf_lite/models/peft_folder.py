@@ -25,6 +25,7 @@ from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import parameter_specs
 
 CONFIG_FILE, WEIGHTS_FILE, BASE_FILE = "adapter_config.json", "adapter_model.safetensors", "base.json"
+ADAPTER = "adapter"  # folder of the adapters, in that of the model which has them merged
 _PREFIX = "base_model.model."
 # settings that would change what the numbers mean, and the only value that each may have here
 _ONLY: dict[str, Any] = {

@@ -17,12 +17,11 @@ from mindrlhf_lite.files.durable import place
 from mindrlhf_lite.files.text_file import say
 from mindrlhf_lite.models.fingerprint import model_fingerprint
 from mindrlhf_lite.models.hf_weights import Read, WeightReader, write_hf_model
-from mindrlhf_lite.models.peft_folder import MergedReader, write_peft_folder
+from mindrlhf_lite.models.peft_folder import ADAPTER, MergedReader, write_peft_folder
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.roles.models import TrainedRoles
 from mindrlhf_lite.trainer.soundness import problem_of, refuse_ruined
 
-ADAPTER = "adapter"  # its folder, in that of the model
 _STORED = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 

@@ -63,6 +63,8 @@ def test_what_a_run_leaves(data, runs):
     assert all(
         np.array_equal(values, merged[name]) for name, values in load_file(runs / "hf/model.safetensors").items()
     )
+    for name in ("adapter_config.json", "adapter_model.safetensors", "base.json"):
+        assert (runs / "hf/adapter" / name).read_bytes() == (runs / "whole/hf/adapter" / name).read_bytes(), name
 
 
 def test_a_merged_rollout_generates_the_same(runs):

@@ -44,7 +44,7 @@ QWEN3 = (
     "{%- for message in messages %}"
     "{%- if message.role == 'tool' %}"
     "{%- if loop.first or messages[loop.index0 - 1].role != 'tool' %}<|im_start|>user{% endif %}"
-    "\n<tool_response>\n{{ message.content }}\n</tool_response>"
+    "{{ '\n<tool_response>\n' + message.content + '\n</tool_response>' }}"
     "{%- if loop.last or messages[loop.index0 + 1].role != 'tool' %}<|im_end|>\n{% endif %}"
     "{%- elif message.role == 'assistant' and '</think>' in message.content and loop.index0 < last.question %}"
     "<|im_start|>assistant\n{{ message.content.split('</think>')[-1].lstrip('\n') }}<|im_end|>\n"
@@ -53,11 +53,11 @@ QWEN3 = (
     "{%- if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
-# Llama 3.1's kind: heads of turns, trimmed words, tools speak as ipython, and nothing behind the end of a turn
+# Llama 3.1's kind: heads of turns, trimmed words, tools speak JSON as ipython, and nothing behind the end of a turn
 LLAMA3 = (
     "{%- for message in messages %}"
     "<|start|>{{ 'ipython' if message.role == 'tool' else message.role }}<|end_of_head|>\n\n"
-    "{{ message.content | trim }}<|im_end|>"
+    "{{ message.content | tojson if message.role == 'tool' else message.content | trim }}<|im_end|>"
     "{%- endfor %}"
     "{%- if add_generation_prompt %}<|start|>assistant<|end_of_head|>\n\n{% endif %}"
 )

@@ -16,12 +16,12 @@ from mindrlhf_lite.errors import UserError
 END = "<|im_end|>"
 
 
-def with_template(folder, template):
-    """The quickstart's tokenizer, with a chat template."""
+def with_template(folder, template, config=None):
+    """The quickstart's tokenizer, with a chat template. Args: config: of the tokenizer, in the place of its own."""
     folder.mkdir()
     for name in ("vocab.json", "merges.txt"):
         shutil.copy(ROOT / "examples/quickstart/model" / name, folder / name)
-    config = json.loads((ROOT / "examples/quickstart/model/tokenizer_config.json").read_text())
+    config = config or json.loads((ROOT / "examples/quickstart/model/tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": template}))
     return Tokenizer(str(folder))
 
@@ -139,6 +139,22 @@ def test_llama3s_kind_trims_what_was_said(tmp_path):
     assert tokenizer.decode(ids).replace(" 7 ", "7") == tokenizer.decode(
         tokenizer.encode(tokenizer.apply_chat_template(messages))
     )
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "llama-3"])
+def test_between_turns_stands_what_renderers_writes(tmp_path, kind):
+    """Fixtures of tests/peers/renderers_turns.py: prime-rl's library, which has its own code for each model."""
+    given = json.loads((ROOT / "tests/peers/renderers_turns.json").read_text())["kinds"][kind]
+    marks = {"<|start|>": "<|start_header_id|>", "<|end_of_head|>": "<|end_header_id|>", "<|im_end|>": given["end"]}
+    template = QWEN3 if kind == "qwen3" else LLAMA3
+    for ours, theirs in marks.items():
+        template = template.replace(ours, theirs)
+    tokenizer = with_template(tmp_path / "one", template, given["tokenizer_config"])
+    bridge = Bridge(tokenizer, [tokenizer.eos_token_id])
+    for turn in given["turns"]:
+        ids = [*bridge.opening([{"role": "user", "content": "What is 123*456?"}])[0]]
+        ids += tokenizer.encode_continuation(turn["said"] + given["end"])
+        assert list(bridge.extend(ids, turn["new"])) == turn["written"], turn
 
 
 def test_smollm2s_own_template():
