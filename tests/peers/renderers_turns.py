@@ -1,5 +1,5 @@
-"""What `renderers` writes between the turns of Qwen3's and Llama 3's conversations, as ids of the quickstart's tokenizer
-with those models' special tokens: what the bridge of episodes is compared with.
+"""What `renderers` writes between the turns of Qwen3's and Llama 3's conversations, as ids of the quickstart's
+tokenizer with those models' special tokens: what the bridge of episodes is compared with.
 
 In an environment with transformers and renderers:
     python tests/peers/renderers_turns.py > tests/peers/renderers_turns.json
