@@ -28,6 +28,7 @@ setup(
         "pyyaml",
         "jinja2",  # chat templates
         "gguf",  # weights of llama.cpp
+        "omegaconf>=2.4",  # verl's trees of settings
         "tokenizers>=0.22,<0.23",
         "transformers==4.57.1",
         "safetensors",

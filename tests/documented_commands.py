@@ -1,7 +1,6 @@
 """Commands of README and docs against the programs: each is parsed by its tool's own parser, and never run.
 
-A tool's main() runs up to where it would parse its arguments; its parser is taken from there. Shell scripts are known
-by their usage text, msrun by MindSpore's source.
+Shell scripts are known by their usage text, msrun by MindSpore's source.
 """
 
 import argparse
@@ -16,6 +15,7 @@ import yaml
 from documents import Document, identifiers, is_setting, pytest_problems, sections
 from helpers import ROOT
 
+from mindrlhf_lite.config.aliases.tables import VERL, find_row
 from mindrlhf_lite.config.load import FLAGS, ConfigError, collect, parse_overrides
 from mindrlhf_lite.config.presets import PRESETS
 from mindrlhf_lite.launch.command_line import parse_command_line
@@ -45,9 +45,7 @@ def _module(path: Path):
 
 
 def parser_of(script: str) -> tuple[argparse.ArgumentParser, bool] | None:
-    """A program's own parser, and whether it takes arguments beside its own: its main() runs up to where it would
-    parse. None: it has none.
-    """
+    """A program's own parser (its main() runs up to it), and whether it takes arguments beside its own; or None."""
     if "parser" not in (text := (ROOT / script).read_text(encoding="utf-8")) and "import main" not in text:
         return None
     run = (lambda: parse_command_line([])) if script == MAIN else _module(ROOT / script).main
@@ -198,9 +196,10 @@ def settings_problems(words: list[str]) -> list[str]:
         values = parse_overrides(words)
     except ConfigError as error:
         return error.problems
-    placeholders = {key for key, value in values.items() if isinstance(value, str) and re.search(r"^[A-Z]+$|\$", value)}
+    ours = {key: value for key, value in values.items() if find_row(VERL, key) is None}
+    placeholders = {key for key, value in ours.items() if isinstance(value, str) and re.search(r"^[A-Z]+$|\$", value)}
     problems = [f"{key}: no such setting" for key in placeholders if not is_setting(key)]
-    return problems + collect({key: value for key, value in values.items() if key not in placeholders})[1]
+    return problems + collect({key: value for key, value in ours.items() if key not in placeholders})[1]
 
 
 @cache

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from helpers import ROOT
 
-from mindrlhf_lite.config.aliases.tables import MINDRLHF, MINDSPEED_RL, find_row
+from mindrlhf_lite.config.aliases.tables import MINDRLHF, MINDSPEED_RL, VERL, find_row
 from mindrlhf_lite.config.load import known_keys
 
 PACKAGE = ROOT / "mindrlhf_lite"
@@ -70,7 +70,7 @@ def sections() -> set[str]:
 def is_setting(name: str) -> bool:
     """Whether it is a setting, or a section of some, of this toolkit or of one whose files are read."""
     name = re.sub(r"\.\*$", "", name)
-    return name in settings() or any(find_row(toolkit, name) is not None for toolkit in (MINDRLHF, MINDSPEED_RL))
+    return name in settings() or any(find_row(toolkit, name) is not None for toolkit in (MINDRLHF, MINDSPEED_RL, VERL))
 
 
 @cache

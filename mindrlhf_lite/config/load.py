@@ -229,7 +229,7 @@ def _unknown(key: str, value: Any, known: list[str]) -> str:
         row = find_row(toolkit, key) or find_row(toolkit, key.replace("actor_config.", "megatron."))
         if row is not None and row.section != "flat":
             what = f"{row.ours} here" if row.kind == "to" else row.text
-            return f"{key}={short_repr(value)}: a key of {toolkit}: {what} (docs/migration.md)"
+            return f"{key}={short_repr(value)}: a key of {toolkit}: {what} (tools/migrate_config.py --table)"
     section = key.rpartition(".")[0]
     if not section and (flag := nearest_flag([key], _every_flag())):
         return f"--{key}: unknown; did you mean {flag}?"

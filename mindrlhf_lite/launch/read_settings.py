@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mindrlhf_lite.config.aliases.toolkits import translate
+from mindrlhf_lite.config.aliases.toolkits import read_configuration, translate
 from mindrlhf_lite.config.aliases.translation import Translation
-from mindrlhf_lite.config.load import FLAGS, ConfigError, collect, parse_overrides, read_yaml, without_effect
+from mindrlhf_lite.config.load import FLAGS, ConfigError, collect, parse_overrides, without_effect
 from mindrlhf_lite.config.model_file import beside, read_model_file, with_types_of_models
 from mindrlhf_lite.config.presets import preset_settings, without_objective
 from mindrlhf_lite.config.roles import ACTOR, ROLES
@@ -35,7 +35,8 @@ class Settings:
 
 def read_settings(known: argparse.Namespace, rest: Sequence[str], num_ranks: int) -> Settings:
     """Args: known, rest: the options, and those of single settings."""
-    values, notes = beside(read_yaml(known.config), known.config)
+    given, rest = read_configuration(known.config, rest)
+    values, notes = beside(given, known.config)
     settings = Settings(values, notes=list(notes))
     preset = {} if known.preset is None else preset_settings(known.preset)
     if preset:
@@ -68,8 +69,6 @@ def _translate(settings: Settings, path: str, num_ranks: int) -> None:
     if translation is None:
         settings.notes += [f"note: {line}" for line in without_effect(settings.values)]
         return
-    if translation.is_unreadable:
-        raise ConfigError(translation.problems)
     settings.translation, settings.values = translation, translation.values
     settings.problems += [*translation.problems, *collect(translation.values)[1]]
     settings.overrides = {key: translation.values[key] for key in settings.overrides if key in translation.values}

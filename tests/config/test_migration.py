@@ -9,7 +9,7 @@ import pytest
 from config.their_files import MAIN, MINDRLHF_FILE, MINDSPEED_FILE, MODEL_FILE, ours, written
 from helpers import ROOT, run_python
 
-from mindrlhf_lite.config.aliases.tables import MINDRLHF, MINDSPEED_RL, find_row, table, toolkit_of
+from mindrlhf_lite.config.aliases.tables import MINDRLHF, MINDSPEED_RL, VERL, find_row, table, toolkit_of
 from mindrlhf_lite.config.aliases.toolkits import translate
 from mindrlhf_lite.config.load import ConfigError, build_config, collect, known_keys, read_yaml
 from mindrlhf_lite.rewards.verifiers import BUILT_IN
@@ -17,7 +17,7 @@ from mindrlhf_lite.rewards.verifiers import BUILT_IN
 
 def test_tables_name_settings_that_are_there():
     known = known_keys()
-    for toolkit in (MINDRLHF, MINDSPEED_RL):
+    for toolkit in (MINDRLHF, MINDSPEED_RL, VERL):
         for key, row in table(toolkit).items():
             assert row.zh or row.kind == "same", key
             if row.kind in ("same", "to") and row.section != "flat":

@@ -12,19 +12,6 @@ from mindrlhf_lite.config.aliases.migrate import shortest_yaml
 from mindrlhf_lite.config.load import build_config, read_yaml
 
 
-def test_a_file_of_verl_is_one_line(tmp_path):
-    path = written(
-        tmp_path,
-        "actor_rollout_ref: {actor: {optim: {lr: 1.0e-6}, strategy: fsdp}}\nalgorithm: {adv_estimator: grpo}\n",
-    )
-    result = run_python(MAIN, "--config", path, "--dry_run")
-    assert (
-        result.returncode == 2
-        and "1 problem(s)" in result.stderr
-        and "configuration of verl (3 settings)" in result.stderr
-    )
-
-
 def test_a_problem_names_the_files_own_key(tmp_path):
     path = written(tmp_path, MINDSPEED_FILE.replace("global_batch_size: 16", "global_batch_size: -8"))
     result = run_python(MAIN, "--config", path, "--dry_run", "--devices", 16)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mindrlhf_lite.config.aliases.tables import MINDRLHF, MINDSPEED_RL, AliasRow, table
+from mindrlhf_lite.config.aliases.tables import MINDRLHF, MINDSPEED_RL, VERL, AliasRow, table
 from mindrlhf_lite.config.load import known_keys
 
 LANGUAGES = ("en", "zh")
@@ -33,8 +33,8 @@ _SECTION_NOTES = {"flat": {"en": "(no section)", "zh": "(无分节)"}}
 
 
 def key_tables(language: str) -> str:
-    """Both toolkits' tables in Markdown."""
-    return "\n\n".join(f"### {toolkit}\n\n{_table(toolkit, language)}" for toolkit in (MINDRLHF, MINDSPEED_RL))
+    """All toolkits' tables in Markdown."""
+    return "\n\n".join(f"### {toolkit}\n\n{_table(toolkit, language)}" for toolkit in (MINDRLHF, MINDSPEED_RL, VERL))
 
 
 def _table(toolkit: str, language: str) -> str:

@@ -1,4 +1,4 @@
-"""The tables of other toolkits' keys, a YAML each: messages, migration and docs/migration.md are made of them."""
+"""The tables of other toolkits' keys, a YAML each: messages and migration are made of them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from mindrlhf_lite.files.strict_yaml import load_yaml
 from mindrlhf_lite.files.text_file import read_text
 
 MINDRLHF, MINDSPEED_RL, VERL = "MindRLHF", "MindSpeed-RL", "verl"
-_FILES = {MINDRLHF: "mindrlhf.yaml", MINDSPEED_RL: "mindspeed_rl.yaml"}
+_FILES = {MINDRLHF: "mindrlhf.yaml", MINDSPEED_RL: "mindspeed_rl.yaml", VERL: "verl.yaml"}
 _KINDS = ("to", "work", "accept", "lacks", "refuse")
 # keys that no configuration of this toolkit has, and most of theirs have
 _MARKS = {
-    VERL: ("actor_rollout_ref.",),
+    VERL: ("actor_rollout_ref.", "algorithm.", "custom_reward_function.", "trainer.n_gpus_per_node"),
     # the shortest files have a model and Megatron's switches only
     MINDSPEED_RL: (
         *("megatron_training.", "actor_config.model", "actor_config.use_mcore_models"),

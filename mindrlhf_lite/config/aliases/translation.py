@@ -34,7 +34,6 @@ class Translation:
     assumed: set[str] = field(default_factory=set)  # keys that are not given
     worked: dict[str, tuple[Any, AliasRow]] = field(default_factory=dict)  # given ones that are worked out
     origins: dict[str, str] = field(default_factory=dict)  # of ours, the key that the file has for it
-    is_unreadable: bool = False  # nothing is translated: `problems` says why
 
     def take(self, key: str, value: Any, row: AliasRow) -> None:
         """A setting by its row; those that are worked out from several are left to the toolkit's own module."""
