@@ -101,6 +101,11 @@ def train(args: argparse.Namespace) -> dict:
     splits = json.loads(Path(args.data).read_text())
     tokenizer = AutoTokenizer.from_pretrained(args.model, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
+    if args.lora:
+        from peft import LoraConfig, get_peft_model
+
+        adapters = LoraConfig(r=args.lora, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+        model = get_peft_model(model, adapters)
     accuracy, form = find_verifier("qwen_accuracy_reward").function, find_verifier("format_reward").function
 
     def answer_reward(completions, gold, **others):
@@ -125,7 +130,8 @@ def train(args: argparse.Namespace) -> dict:
     rewards, weights = [answer_reward, format_reward], [1.0, 0.1]
     if args.recipe == "dapo":
         rewards, weights = [*rewards, get_soft_overlong_punishment(MAX_TOKENS, MAX_TOKENS // 5)], [*weights, 1.0]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=args.lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 3))
     trainer = GRPOTrainer(
         model=model,
@@ -148,6 +154,8 @@ def main() -> None:
     parser.add_argument("--recipe", choices=RECIPES, default="grpo")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--lora", type=int, default=0, help="rank of peft's adapters; 0: all weights are trained")
     parser.add_argument("--output")
     args = parser.parse_args()
     if args.export:
