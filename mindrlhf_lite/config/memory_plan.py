@@ -1,10 +1,9 @@
 """How much memory a run needs on its fullest rank, by group of weights and by phase; pure numbers.
 
 Weights, gradients, moments and the KV cache are counted from the layouts, byte for byte as the program allocates them:
-gradients, moments and masters are float32, the others what the settings say. Activations are an estimate: what the
-layers keep for the backward pass, the logits of one chunk, the gradient of the head. On CPU, where compiled graphs lie
-in the same memory, they are counted as if every shape that can occur had occurred, each at what one was found to take
-(docs/design.md); the vLLM engine's are not in it.
+gradients, moments and masters are float32, the others what the settings say. Activations are an estimate: what layers
+keep for the backward pass, a chunk's logits, the head's gradient. On CPU compiled graphs lie in the same memory: as if
+every shape that can occur had occurred, each at what one was found to take (docs/design.md); not the vLLM engine's.
 """
 
 from __future__ import annotations
@@ -82,14 +81,14 @@ def activation_bytes(
     keeps: str,
     is_fused: bool,
     brought: int = 0,
-    trains_head: bool = True,
+    has_adapters: bool = False,
 ) -> int:
     """Estimate for the largest micro-batch on the fullest stage.
 
     Args: item: bytes of a number of the compute type; tapes: whether a backward pass follows, for which layers' inputs
     are kept, on the first stage of as many micro-batches as there are stages; keeps: and of each "all" that
     `DecoderLayer.run` returns, "products", or "" nothing; is_fused: whether attention is one kernel; brought: keys
-    that attention brings together in a copy of their own; trains_head: whether the head takes gradients.
+    that attention brings together in a copy of their own; has_adapters: then the head takes no gradients.
     """
     tokens, keys, tensor = shapes.streams[-1] // strategy.dims.context, shapes.keys[-1], strategy.dims.tensor
     heads, kv_heads = config.num_attention_heads // tensor, max(1, config.num_key_value_heads // tensor)
@@ -106,11 +105,13 @@ def activation_bytes(
     numbers = layers * (config.hidden_size + of_layer)
     # the one that is computed, float32 among it; a pass of fused kernels alone has hardly any
     layer = (item if is_fused and not tapes else FLOAT32_BYTES) * tokens * 2 * kept
-    # keys and values; with a backward pass their gradients, and of one of them in float32
+    # keys and values; with a backward pass their gradients, one in float32
     layer += brought * kv_heads * config.head_dim * (4 * item + FLOAT32_BYTES if tapes else 2 * item)
+    if tapes and has_adapters and device_target != "CPU":  # what those of an MLP take and give is float32
+        layer += FLOAT32_BYTES * tokens * 3 * config.intermediate_size // tensor
     chunk = min(_CHUNK_BYTES[device_target], FLOAT32_BYTES * tokens * config.vocab_size // tensor)
     # logits of a chunk, and what is computed of them; the gradient of the head, and a chunk's share in it
-    head = 4 * chunk + trains_head * FLOAT32_BYTES * 2 * config.vocab_size // tensor * config.hidden_size
+    head = 4 * chunk + (not has_adapters) * FLOAT32_BYTES * 2 * config.vocab_size // tensor * config.hidden_size
     if not tapes:
         head = (2 if tensor == 1 else 3) * chunk
     if strategy.dims.context > 1:  # all tokens' keys and values, or last hidden states, and their gradients
@@ -286,8 +287,8 @@ class _Sizes:
         item, strategy = self._item(role), self.strategies[role]
         fused = self.config.has_fused_kernels(role) and self.shape.head_dim % HEAD_MULTIPLE == 0
         brought = self._brought(shapes, fused) // strategy.dims.context
-        arguments = (self.shape, strategy, shapes, self.device, item, tapes, keeps, fused, brought)
-        return activation_bytes(*arguments, trains_head=not self.has_adapters)
+        given = (self.shape, strategy, shapes, self.device, item, tapes, keeps, fused, brought, self.has_adapters)
+        return activation_bytes(*given)
 
     def _brought(self, shapes: StreamShapes, is_fused: bool) -> int:
         """Keys that attention over the largest micro-batch copies; on CPU they count as activations."""

@@ -16,14 +16,16 @@ from mindrlhf_lite.parallel.layout import Strategy
 from mindrlhf_lite.reshard.blocks import blocks_of_receiver
 from mindrlhf_lite.reshard.buckets import message_bytes
 from mindrlhf_lite.reshard.plan import make_plan
+from mindrlhf_lite.shapes.adapters import is_adapter
 from mindrlhf_lite.shapes.model_config import ModelConfig
-from mindrlhf_lite.shapes.parameters import FLOAT32_BYTES, count_parameters
+from mindrlhf_lite.shapes.parameters import FLOAT32_BYTES, count_parameters, parameter_specs
 from mindrlhf_lite.swap.phases import optimizer_part, phase_of_part
 
 # kernels of a graph as the dry run lists them, views left out (tests/ascend_dry/kernels_0_5b.json)
 DECODE_LAYER, DECODE_ENDS = 24, 58
 PREFILL_LAYER, LAYER_FORWARD, LAYER_BACKWARD = 28, 25, 70
 HEAD_CHUNK, LOSS_CHUNK = 13, 60
+ADAPTED_FORWARD, ADAPTED_BACKWARD = 46 / 7, 66 / 7  # more of a linear with an adapter: two products, casts, scale, sum
 _OF_PIECE = 3  # cut, packed, written
 _OF_PARAMETER = 12  # an update of one: AdamW with its rounded copy
 _BUSY_RANKS = 8  # whose messages are counted
@@ -38,6 +40,8 @@ class _Step:
         self.layer = (count_parameters(shape) - embeddings) / shape.num_hidden_layers  # numbers of one
         self.moved = with_adapters(config, shape).moved
         self.has_adapters = self.moved.adapters is not None
+        numbers_of = [spec.name for spec in parameter_specs(self.moved)] if self.has_adapters else []
+        self.adapted = sum(is_adapter(name) for name in numbers_of) / 2 / shape.num_hidden_layers  # linears of a layer
         self.new = config.generate_config.sampling_config.max_tokens
         self.prompt = min(config.generate_config.max_prompt_length, config.rl_config.seq_length - self.new)
         self.item = 4 if config.actor_config.compute_dtype == "float32" else 2
@@ -67,10 +71,11 @@ class _Step:
         weights = (layers * self.layer + self.head) / dims.tensor
         kv_heads = max(1, shape.num_key_value_heads // dims.tensor)
         kept = slots * (self.prompt + self.new / 2) * layers * 2 * kv_heads * shape.head_dim
+        adapted = 0 if config.merges_adapters else self.adapted * ADAPTED_FORWARD
         step = Work(
             flops=2 * weights * slots,
             memory_bytes=self.item * (weights + kept),
-            launches=layers * DECODE_LAYER + DECODE_ENDS,
+            launches=layers * (DECODE_LAYER + adapted) + DECODE_ENDS,
             calls=1,
             tokens=1,
         ).plus(self.summed(dims, 2 * layers + 1, slots))
@@ -80,7 +85,7 @@ class _Step:
             step = step.plus(Work(collectives=2, sent_bytes=whole if is_whole else 0))
         prefill = Work(
             flops=2 * weights * self.prompt * prompts,
-            launches=prompts * layers * PREFILL_LAYER,
+            launches=prompts * layers * (PREFILL_LAYER + adapted),
             calls=prompts * layers,
         ).plus(self.summed(dims, 2 * layers, self.prompt * prompts))
         return step.times(series * self.new).plus(prefill.times(rl.num_rollouts))
@@ -132,7 +137,8 @@ class _Step:
         count = self.batches(dims, tokens, config.micro_batch_tokens(dims.shares))
         layers = self.shape.num_hidden_layers / dims.pipeline
         of_layers, of_head = self.forward(dims, tokens)
-        launches = (1 + recomputes) * LAYER_FORWARD + LAYER_BACKWARD
+        launches = (1 + recomputes) * (LAYER_FORWARD + self.adapted * ADAPTED_FORWARD)
+        launches += LAYER_BACKWARD + self.adapted * ADAPTED_BACKWARD
         work = Work(
             # logits are computed twice; what is frozen takes no gradients
             flops=(3 - self.has_adapters + recomputes) * of_layers + (4 - self.has_adapters) * of_head,
@@ -181,7 +187,7 @@ class _Step:
             self.world_size,
             message_bytes(self.config.reshard_bucket_bytes, is_of_host=False),
         )
-        share = self.item / FLOAT32_BYTES
+        share = 1.0 if self.has_adapters else self.item / FLOAT32_BYTES  # adapters are float32
         return Work(
             memory_bytes=2 * copied * share,
             launches=pieces * _OF_PIECE,

@@ -20,6 +20,7 @@ from mindrlhf_lite.ascend.dry_run import compile_step, with_layers
 from mindrlhf_lite.ascend.stand_ins import environment
 from mindrlhf_lite.config.memory_plan import memory_plan
 from mindrlhf_lite.config.model_file import read_model_file
+from mindrlhf_lite.estimate.step import ADAPTED_BACKWARD, ADAPTED_FORWARD
 from mindrlhf_lite.launch.command_line import parse_command_line
 
 HERE = Path(__file__).parent
@@ -117,18 +118,18 @@ def test_whole_runs_on_a_rank_of_several(data, tmp_path, rank, ranks, actor, ref
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
 
 
-def settings_of(model, devices):
+def settings_of(model, devices, *more):
     file = ROOT / f"model_configs/qwen2_5_{model}.yaml"
     words = ["--config", str(CONFIG), "--model_config", str(file), "--dry_run", "--devices", str(devices), ASCEND]
     words.append("--rl_config.swap=true")  # the plan's phases are what each has in memory then
-    return parse_command_line(words).config, read_model_file(str(file)).shape
+    return parse_command_line([*words, *more]).config, read_model_file(str(file)).shape
 
 
-def compiled_near_plan(model):
+def compiled_near_plan(model, *more):
     """Two layers of the model, on the first of eight devices: memory of every phase at most 15 % above the plan and a
     quarter below it, parameters where their phase has them, a kernel for every operator. Returns the kernels by graph.
     """
-    config, shape = settings_of(model, 8)
+    config, shape = settings_of(model, 8, *more)
     config, shape = with_layers(shape, config, 2)
     compiled, planned = compile_step(config, shape, 0, 8), memory_plan(config, shape, 8).phases
     assert compiled.misplaced == [] and compiled.backed_off == []
@@ -152,6 +153,16 @@ def by_name(kernels):
 @pytest.mark.parametrize("model", ["7b", "32b"])
 def test_the_plan_is_near_what_is_compiled(model):
     compiled_near_plan(model)
+
+
+@pytest.mark.full
+def test_adapters_take_what_is_planned_and_start_as_many_kernels_as_estimated():
+    with_them = compiled_near_plan("0_5b", "--actor_config.lora.rank=16")
+    without = json.loads(SNAPSHOTS["0_5b"].read_text())
+    more = {name: sum(counts.values()) - sum(without.get(name, {}).values()) for name, counts in with_them.items()}
+    assert more["rollout_native_graphs_Decode_construct"] == round(2 * 7 * ADAPTED_FORWARD)  # two layers
+    assert more["scoring_stages__LayerForward_construct"] == round(7 * ADAPTED_FORWARD)
+    assert more["learner_gradients__InPlaceLayerBackward_construct"] == round(7 * ADAPTED_BACKWARD)
 
 
 def test_the_plan_and_the_kernels_of_the_smallest_model():

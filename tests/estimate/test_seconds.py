@@ -93,3 +93,20 @@ def test_the_shipped_files_are_what_is_derived():
         for name in path:
             found = getattr(found, name)
         assert found == value or key.endswith("micro_batch_num"), key  # in numbers, from memory
+
+
+def test_adapters_start_more_kernels_unless_they_are_merged():
+    """Qwen2.5-0.5B: 24 layers of 7 linears with adapters; rank 16 of them is 8.8 million numbers of 4 bytes."""
+    given = ("--actor_config.lora.rank=16", "--actor_config.compute_dtype=bfloat16")
+    works = {
+        kind: work_of_step(*shipped("0_5b", 8, *given, f"--actor_config.lora.rollout={kind}"), 8)
+        for kind in ("separate", "merge")
+    }
+    more = works["separate"]["generate"].launches - works["merge"]["generate"].launches
+    config, _ = shipped("0_5b", 8, *given)
+    copies = 8 // config.generate_config.parallel_config.model_parallel
+    prompts = config.rl_config.chunk_size // copies
+    series = max(1, prompts * 8 // config.rollout_slots(copies))
+    tokens = config.generate_config.sampling_config.max_tokens * series
+    assert more == pytest.approx(24 * 46 * (tokens + prompts))
+    assert works["separate"]["update"].flops < work_of_step(*shipped("0_5b", 8), 8)["update"].flops
