@@ -110,7 +110,7 @@ def activation_bytes(
     if tapes and has_adapters and device_target != "CPU":  # what those of an MLP take and give is float32
         layer += FLOAT32_BYTES * tokens * 3 * config.intermediate_size // tensor
     chunk = min(_CHUNK_BYTES[device_target], FLOAT32_BYTES * tokens * config.vocab_size // tensor)
-    # logits of a chunk, and what is computed of them; the gradient of the head, and a chunk's share in it
+    # a chunk's logits, and what is computed of them; the head's gradient, and a chunk's share in it
     head = 4 * chunk + (not has_adapters) * FLOAT32_BYTES * 2 * config.vocab_size // tensor * config.hidden_size
     if not tapes:
         head = (2 if tensor == 1 else 3) * chunk

@@ -88,10 +88,22 @@ def accuracy_of(model, tokenizer, accuracy, rows: list[dict]) -> float:
     return right / len(rows)
 
 
+def model_of(folder: str, rank: int):
+    """Args: rank: of peft's adapters; 0: all weights are trained."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    if not rank:
+        return model
+    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"))
+
+
 def train(args: argparse.Namespace) -> dict:
     import torch
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers import AutoTokenizer, TrainerCallback
     from trl import GRPOTrainer
     from trl.rewards import get_soft_overlong_punishment
 
@@ -100,12 +112,7 @@ def train(args: argparse.Namespace) -> dict:
     torch.set_num_threads(1)
     splits = json.loads(Path(args.data).read_text())
     tokenizer = AutoTokenizer.from_pretrained(args.model, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
-    if args.lora:
-        from peft import LoraConfig, get_peft_model
-
-        adapters = LoraConfig(r=args.lora, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
-        model = get_peft_model(model, adapters)
+    model = model_of(args.model, args.lora)
     accuracy, form = find_verifier("qwen_accuracy_reward").function, find_verifier("format_reward").function
 
     def answer_reward(completions, gold, **others):
@@ -130,7 +137,7 @@ def train(args: argparse.Namespace) -> dict:
     rewards, weights = [answer_reward, format_reward], [1.0, 0.1]
     if args.recipe == "dapo":
         rewards, weights = [*rewards, get_soft_overlong_punishment(MAX_TOKENS, MAX_TOKENS // 5)], [*weights, 1.0]
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trained = filter(lambda parameter: parameter.requires_grad, model.parameters())
     optimizer = torch.optim.AdamW(trained, lr=args.lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 3))
     trainer = GRPOTrainer(
