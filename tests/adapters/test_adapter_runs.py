@@ -110,7 +110,26 @@ def test_a_run_goes_on_from_adapters(data, runs, tmp_path):
     assert "Traceback" not in other.stderr + other.stdout
 
 
-def trainer_of(base, data, output):
+@pytest.mark.parametrize("dtype", ["float16", pytest.param("bfloat16", marks=pytest.mark.full)])
+def test_float32_adapters_learn_beside_a_rounded_base(data, tmp_path, dtype):
+    """A rate whose steps a rounded number of the size of A would not see."""
+    rounded = {"actor_config.compute_dtype": dtype, "rl_config.entropy_coeff": 0.1}
+    rounded["actor_config.lr_schedule.lr"] = 1e-5
+    trainer = trainer_of(data / "model", data, tmp_path, **rounded, **{"rl_config.max_steps": 2})
+    before = {each.name: each.asnumpy().copy() for each in trainer.run.roles.actor.model.trained}
+    trainer.train()
+    rows = metrics(tmp_path)
+    assert len(rows) == 2 and all(
+        row["policy/grad_norm"] > 0 and row["rollout/logprob_diff_max"] < 0.05 for row in rows
+    )
+    written = load_file(tmp_path / "hf/adapter/adapter_model.safetensors")
+    for name, values in before.items():
+        after = next(each for key, each in written.items() if key.endswith(name))
+        assert after.dtype == np.float32 and np.abs(after - values).max() < 5e-5
+        assert (after != values).mean() > 0.9, name
+
+
+def trainer_of(base, data, output, **more):
     values = {
         "actor_config.load": str(base),
         "actor_config.lora.rank": 4,
@@ -128,6 +147,7 @@ def trainer_of(base, data, output):
         "generate_config.sampling_config.max_tokens": 8,
         "monitor_config.plots": False,
         "monitor_config.progress_bar": False,
+        **more,
     }
     return GrpoTrainer(build_config(values), Mesh())
 
