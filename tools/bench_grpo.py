@@ -152,6 +152,8 @@ def cut_completions(engine: Any, longest: int) -> None:
 
 def settings_of(args: argparse.Namespace, model: str, longest: int) -> dict[str, Any]:
     """Args: longest: tokens of the longest prompt."""
+    from mindrlhf_lite.config.load import parse_overrides
+
     least = args.max_new_tokens if args.min_new_tokens is None else args.min_new_tokens
     return {
         "rl_config.dataset_file": "prompts.mindrecord",
@@ -175,7 +177,7 @@ def settings_of(args: argparse.Namespace, model: str, longest: int) -> dict[str,
         "generate_config.sampling_config.max_tokens": args.max_new_tokens,
         "generate_config.sampling_config.min_tokens": least,
         "monitor_config.plots": False,
-        **dict(word.split("=", 1) for word in args.set),
+        **parse_overrides(args.set),
     }
 
 
