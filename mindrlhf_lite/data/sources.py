@@ -174,7 +174,7 @@ def as_question(row: int, value: Mapping[str, Any], kind: DatasetType, file: str
     return Question(
         row,
         "\n".join([question, *([whole_text(query.strip(), field_words(kind.query))] if _is_text(query) else [])]),
-        kind.gold(text_field(value, kind.response)),
+        kind.gold(text_field(value, _of_gold(value, kind))),
         own_system or (turns.system if turns else ""),
         file,
         whole_text(str(source), field_words(kind.source)) if source is not None else Path(file).stem,
@@ -182,6 +182,12 @@ def as_question(row: int, value: Mapping[str, Any], kind: DatasetType, file: str
         turns is not None,
         {name: _kept(value, name) for name in kind.keep},
     )
+
+
+def _of_gold(value: Mapping[str, Any], kind: DatasetType) -> tuple[str, ...]:
+    """The fields that the gold answer may be in: of a column with {"ground_truth": ...}, as DAPO-Math-17k has it, that."""
+    name, found = find_field(value, kind.response)
+    return (f"{name}.ground_truth",) if isinstance(found, Mapping) else kind.response
 
 
 def _kept(value: Mapping[str, Any], name: str) -> Any:

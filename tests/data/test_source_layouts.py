@@ -93,6 +93,14 @@ def test_dotted_paths():
             as_question(1, row, dataset_type("custom", {"prompt": "a.b", "response": path}))
 
 
+def test_a_column_of_objects_has_its_gold_answer_in_ground_truth():
+    """As MindSpeed-RL's data files name DAPO-Math-17k's columns."""
+    kind = dataset_type("custom", {"prompt": "prompt", "response": "reward_model"})
+    assert as_question(1, VERL, kind).gold == "5"
+    with pytest.raises(UserError, match=r"field 'reward_model.ground_truth' is missing"):
+        as_question(1, {**VERL, "reward_model": {"style": "rule"}}, kind)
+
+
 BAD_LINES = [
     ('{"prompt": "1+1 \\ud83d", "answer": "2"}', "half a surrogate pair"),
     ('{"prompt": "1+1", "answer": "2\\udc00"}', "holds \\udc00, half a surrogate pair"),
