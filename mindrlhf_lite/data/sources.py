@@ -185,7 +185,7 @@ def as_question(row: int, value: Mapping[str, Any], kind: DatasetType, file: str
 
 
 def _of_gold(value: Mapping[str, Any], kind: DatasetType) -> tuple[str, ...]:
-    """The fields that the gold answer may be in: of a column with {"ground_truth": ...}, as DAPO-Math-17k has it, that."""
+    """The fields that the gold answer may be in: of a column with {"ground_truth": ...}, as DAPO-Math-17k has, that."""
     name, found = find_field(value, kind.response)
     return (f"{name}.ground_truth",) if isinstance(found, Mapping) else kind.response
 
