@@ -60,6 +60,10 @@ setup(
         "reasoning_gym": ["reasoning-gym==0.1.25"],  # generated tasks with verifiers
         "search": ["rank_bm25==0.2.2"],  # the tool search
         "gymnasium": ["gymnasium==1.4.0"],  # its text environments
+        "wandb": ["wandb"],  # trackers; where they do not fit MindSpore's packages: rl_config.tracker_python
+        "swanlab": ["swanlab"],
+        "mlflow": ["mlflow-skinny"],
+        "trackio": ["trackio"],
         # only to check converted weights against MindFormers' own model; nothing imports it
         "mindformers": ["mindformers==1.9.0"],
         # build.sh --vllm makes the wheel: the registry's is for CUDA, this one has no kernels

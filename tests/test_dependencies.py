@@ -19,6 +19,7 @@ OPTIONAL = {
         "reasoning_gym",
         "rank_bm25",
         "gymnasium",
+        *("wandb", "swanlab", "mlflow", "trackio"),  # in processes of their own
     ),  # extras, asked for by name where they are missing
     *("scipy", "psutil"),  # mindspore's
     "mindrlhf_lite",

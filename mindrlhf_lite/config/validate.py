@@ -16,6 +16,7 @@ from mindrlhf_lite.config.sampling_params import sampling_params
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.sections.parallel import ParallelConfig
 from mindrlhf_lite.config.strategies import dims_of, role_strategies
+from mindrlhf_lite.config.trackers import tracker_problems
 from mindrlhf_lite.config.vllm_settings import vllm_problems
 from mindrlhf_lite.errors import short_repr
 from mindrlhf_lite.rewards.shaping import find_shaping
@@ -38,6 +39,7 @@ def find_problems(config: Config, world_size: int, is_plan: bool = False, needs_
         *_layouts(config, world_size),
         *_frozen(config),
         *lora_problems(config, is_plan),
+        *tracker_problems(config),
     ]
     rewards = [*_rewards(config), *environment_problems(config)] if needs_prompts else []
     return [*problems, *rewards, *([] if is_plan else file_problems(config, needs_prompts))]

@@ -24,6 +24,8 @@ from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.reshard.executor import Moved
 from mindrlhf_lite.roles.build import kernels_of_run
 from mindrlhf_lite.swap.residency import Traffic
+from mindrlhf_lite.tracking.trackers import NAMES as TRACKERS
+from mindrlhf_lite.tracking.trackers import Trackers
 from mindrlhf_lite.trainer.best import Best
 from mindrlhf_lite.trainer.rollout_metrics import rollout_metrics
 from mindrlhf_lite.types import ScoredGroup, StepMetrics, TrainSequence
@@ -43,11 +45,15 @@ class Report:
         self.config, self.mesh, self.output, self.last_step = config, mesh, Path(rl.output_dir), last_step
         self.started, self.start_rss = started, start_rss
         self.console = Console(mesh.is_main, last_step, first_step, monitor.progress_bar, monitor.print_interval)
-        tensorboard = Path(rl.tensorboard_dir or self.output / "tensorboard") if rl.tensorboard else None
+        has_tensorboard = rl.tensorboard or "tensorboard" in rl.trackers
+        tensorboard = Path(rl.tensorboard_dir or self.output / "tensorboard") if has_tensorboard else None
         self._completions = Path(config.completions_dir)
         self._writer = (
             MetricsWriter(self.output, tensorboard, first_step - 1, rl.tensorboard_queue_size) if mesh.is_main else None
         )
+
+        names = [name for name in rl.trackers if name in TRACKERS and mesh.is_main]
+        self._trackers = Trackers(names, rl.tracker_python, self.output, asdict(config))
 
     def evaluation(self, step: int, result: Evaluation, metrics: StepMetrics | None) -> None:
         """Of a step, whose metrics are then written with it; or before the first one."""
@@ -56,6 +62,7 @@ class Report:
             metrics.values.update(values)
         elif step == 0 and self._writer is not None:
             self._writer.write(StepMetrics(0, values))
+            self._trackers.metrics(0, values)
         interval = f"95 % interval {result.low:.1%} to {result.high:.1%}"
         self.console.say(
             f"held-out accuracy after step {step}: {result.accuracy:.1%} ({interval}, {result.num_questions} questions)"
@@ -101,9 +108,12 @@ class Report:
             and metrics.step % rl.save_prompt_completions_interval == 0
             and self.mesh.is_main
         ):
-            write_completions(self._completions, f"step_{metrics.step:06d}", completion_rows(scored, sequences))
+            rows = completion_rows(scored, sequences)
+            write_completions(self._completions, f"step_{metrics.step:06d}", rows)
+            self._trackers.samples(metrics.step, rows)
         if self._writer is not None:
             self._writer.write(metrics)
+            self._trackers.metrics(metrics.step, metrics.values)
         if overflows := metrics.values.get("policy/overflows"):
             self.console.say(
                 f"step {metrics.step}: gradients overflowed float16 in {overflows:.0f} update(s), which were left out; "
@@ -116,6 +126,7 @@ class Report:
     def stopped(self, step: int, why: str) -> None:
         """The run ends here for now."""
         self.console.close()
+        self._trackers.close()
         if self._writer is not None:
             self._writer.close()
             print(
@@ -157,4 +168,6 @@ class Report:
             "config": asdict(self.config),
         }
         write_atomically(self.output / "summary.json", json.dumps(summary, indent=1) + "\n")
+        self._trackers.summary({key: value for key, value in summary.items() if key != "config"})
+        self._trackers.close()
         print(f"done: {self.output} (summary.json, metrics.jsonl, completions, plots, hf)", flush=True)

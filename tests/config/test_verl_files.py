@@ -101,7 +101,7 @@ def test_quantities(file):
     assert actor.lora.rollout == "merge" and config.generate_config.parallel_config.model_parallel == 4
     assert (rl.eval_samples, rl.eval_temperature, rl.eval_interval, rl.save_ckpt_interval) == (4, 0.6, 0, 20)
     assert config.reward_config.verifier_function == ["own/reward.py:score"]
-    assert rl.tensorboard and config.ref_config.ref_model_batch_size == 16
+    assert rl.trackers == ["tensorboard"] and config.ref_config.ref_model_batch_size == 16
     assert any("a/train.parquet b/train.parquet" in line for line in translation.remarks)
     assert any("wandb" in line for line in translation.missing)
 

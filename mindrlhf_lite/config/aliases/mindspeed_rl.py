@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mindrlhf_lite.config.aliases.linears import peft_names
+from mindrlhf_lite.config.aliases.loggers import flagged_trackers
 from mindrlhf_lite.config.aliases.tables import MINDSPEED_RL, AliasRow, find_row
 from mindrlhf_lite.config.aliases.translation import Translation, assume_defaults
 from mindrlhf_lite.errors import UserError, short_repr
@@ -274,6 +275,7 @@ class _Worked:
 
     def _rest(self) -> None:
         ours = self.ours
+        ours["rl_config.trackers"] = flagged_trackers(self.translation, self.left)
         if data := self._get("megatron.data_path"):
             path = data if str(data).endswith(".mindrecord") else f"{data}.mindrecord"
             note = "python tools/rlhf_data.py --config DATA.yaml makes it"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mindrlhf_lite.config.aliases.loggers import with_trackers
 from mindrlhf_lite.config.aliases.tables import VERL, find_row
 from mindrlhf_lite.config.aliases.translation import Translation, assume_defaults
 from mindrlhf_lite.errors import short_repr
@@ -291,9 +292,5 @@ class _Worked:
                 self._set("rl_config.overlong.buffer", float(self._get(f"{prefix}len", 0)), f"{prefix}len")
                 factor = f"{prefix}penalty_factor"
                 self._set("rl_config.overlong.penalty", float(self._get(factor, 1.0)), factor)
-        loggers = self._get("trainer.logger")
-        names = [loggers] if isinstance(loggers, str) else list(loggers)
-        ours["rl_config.tensorboard"] = "tensorboard" in names
-        others = [name for name in names if name not in ("console", "tensorboard")]
-        if others and "trainer.logger" not in self.assumed:
-            self.translation.missing.append(f"trainer.logger: {', '.join(others)}: metrics.jsonl has what they would")
+        if "trainer.logger" not in self.assumed:
+            ours["rl_config.trackers"] = with_trackers(self.translation, "trainer.logger", self._get("trainer.logger"))

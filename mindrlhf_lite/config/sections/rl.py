@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from mindrlhf_lite.config.sections.objective import ObjectiveSettings
 from mindrlhf_lite.config.setting import AT_MOST_ONE, FLOAT_TYPES, FREE, NOT_NEGATIVE, POSITIVE, setting
+from mindrlhf_lite.tracking.trackers import NAMES as TRACKERS
 
 MODEL_NAMES = ("", "qwen", "qwen2", "qwen2.5", "qwen3", "llama", "llama3")
 
@@ -115,6 +116,13 @@ class RlConfig(ObjectiveSettings):
     tensorboard_queue_size: int = setting(
         10, "values that wait to be written to it, at most", bounds=POSITIVE, resume=FREE
     )
+    trackers: list[str] = setting(
+        [],
+        f"where metrics, samples, settings and summary go besides: tensorboard, {', '.join(TRACKERS)}; offline, in "
+        "OUTPUT/trackers, unless the tracker's own variables say otherwise",
+        resume=FREE,
+    )
+    tracker_python: str = setting("", "Python that has the trackers' libraries; empty: this one", resume=FREE)
     performance_stats: bool = setting(
         False, "a second line a step on the console: seconds of every phase, tokens a second", resume=FREE
     )
