@@ -93,13 +93,13 @@ class Mlflow:
         self._client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", f"file:{folder.resolve()}"))
         kept = folder / "run_id"  # given by its server
         if kept.is_file():
-            self._id = kept.read_text()
+            self._id = kept.read_text(encoding="utf-8")
             self._client.update_run(self._id, status="RUNNING")
             return
         found = self._client.get_experiment_by_name(run["project"])
         place = found.experiment_id if found else self._client.create_experiment(run["project"])
         self._id = self._client.create_run(place, run_name=run["name"]).info.run_id
-        kept.write_text(self._id)
+        kept.write_text(self._id, encoding="utf-8")
         settings = [Param(key, str(value)[:500]) for key, value in _flat(run["config"])]
         for start in range(0, len(settings), 100):  # its limit
             self._client.log_batch(self._id, params=settings[start : start + 100])
