@@ -128,7 +128,9 @@ class _Tracker:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)  # with what it has started
         self._process.wait()
-        lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if self._log.is_file() else []
+        lines = (
+            self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if self._log.is_file() else []
+        )
         last = why or (lines[-1] if lines else f"its process ended with code {self._process.returncode}")
         say(f"note: tracker {self._name} is left out from here on: {last[:300]} (more in {self._log})")
         self._process = None

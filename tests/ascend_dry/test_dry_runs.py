@@ -74,6 +74,7 @@ def test_a_whole_run_with_everything_on(data, tmp_path, last_step):
     assert list(tmp_path.glob("recorded*"))
 
 
+@pytest.mark.full  # 150 processor seconds; the smallest model is compiled on the first of eight ranks by default
 @pytest.mark.parametrize(
     ("rank", "ranks", "actor", "reference", "options"),
     [
@@ -86,10 +87,9 @@ def test_a_whole_run_with_everything_on(data, tmp_path, last_step):
                 "--actor_config.compute_dtype=bfloat16",
             ),
         ),
-        pytest.param(
+        (
             *(3, 4, (2, 2, 1, 1), (1, 2, 2, 1)),
             ("--actor_config.enable_parallel_optimizer=true", "--generate_config.compute_dtype=bfloat16"),
-            marks=pytest.mark.full,
         ),
     ],
 )
