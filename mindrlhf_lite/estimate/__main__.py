@@ -25,7 +25,9 @@ def strategies_text(proposals: dict[int, Proposal]) -> str:
     lines = ["strategies:"]
     for devices, proposal in proposals.items():
         if not proposal.fits:
-            lines.append(f"  # does not fit on {devices} devices of 64 GiB: this one needs {proposal.gib:.0f} GiB")
+            lines.append(
+                f"  # more than 80 % of {devices} devices of 64 GiB, which leaves little room: {proposal.gib:.0f} GiB"
+            )
         lines.append(f"  {devices}:")
         for section in _SECTIONS:
             lines += _section_lines(section, proposal.settings)

