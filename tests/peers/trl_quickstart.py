@@ -100,6 +100,15 @@ def model_of(folder: str, rank: int):
     return get_peft_model(model, LoraConfig(r=rank, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"))
 
 
+def optimizer_of(model, rate: float):
+    """(AdamW as the recipe has it, the rate's rise over three updates)"""
+    import torch
+
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=rate, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 3))
+
+
 def train(args: argparse.Namespace) -> dict:
     import torch
     from datasets import Dataset
@@ -137,16 +146,13 @@ def train(args: argparse.Namespace) -> dict:
     rewards, weights = [answer_reward, format_reward], [1.0, 0.1]
     if args.recipe == "dapo":
         rewards, weights = [*rewards, get_soft_overlong_punishment(MAX_TOKENS, MAX_TOKENS // 5)], [*weights, 1.0]
-    trained = filter(lambda parameter: parameter.requires_grad, model.parameters())
-    optimizer = torch.optim.AdamW(trained, lr=args.lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 3))
     trainer = GRPOTrainer(
         model=model,
         processing_class=tokenizer,
         reward_funcs=rewards,
         train_dataset=Dataset.from_list(splits["train"]),
         callbacks=[Watch()],
-        optimizers=(optimizer, schedule),
+        optimizers=optimizer_of(model, args.lr),
         args=settings_of(args, weights),
     )
     trainer.train()
