@@ -36,7 +36,7 @@ from mindrlhf_lite.parallel.layout import EMBEDDING, FINAL_NORM, HEAD, Buffer, S
 from mindrlhf_lite.parallel.mesh import ALONE, RoleMesh
 from mindrlhf_lite.shapes.adapters import is_adapter
 from mindrlhf_lite.shapes.model_config import ModelConfig
-from mindrlhf_lite.shapes.parameters import parameter_specs
+from mindrlhf_lite.shapes.parameters import SCORE, parameter_specs
 
 
 def _parameter(
@@ -133,9 +133,10 @@ class Decoder(nn.Cell):
             )
             self.cut_tokens = cut_tokens(mesh.tensor, self.is_sequence_split and not self.splits_embedding)
         self.final_norm = by_name.get(FINAL_NORM)
-        self.head = None
+        self.head = self.score = None
         if self.final_norm is not None:
             self.head = by_name.get(HEAD, self.embedding)
+            self.score = by_name.get(SCORE)
             self.enter_head = enter_tensor_parallel(mesh.tensor, self.is_sequence_split)
             self.gather_logits = GatherRows(mesh.tensor)
 

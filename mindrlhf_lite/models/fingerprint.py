@@ -29,7 +29,8 @@ def model_fingerprint(folder: str | Path) -> str:
     """
     config = ModelConfig.from_dir(folder)
     reader = WeightReader(folder, config)
-    shape = {name: value for name, value in asdict(config).items() if name != "adapters"}
+    left_out = ("adapters",) if config.has_score else ("adapters", "has_score")  # as before there were score heads
+    shape = {name: value for name, value in asdict(config).items() if name not in left_out}
     digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode())
     for spec in sorted(parameter_specs(config), key=lambda spec: spec.name):
         digest.update(f"{spec.name} {spec.shape}".encode())

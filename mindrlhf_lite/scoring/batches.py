@@ -45,6 +45,7 @@ class MicroBatch:
     frozen_logprobs: np.ndarray  # float32 [T], 0 where unknown
     reference_logprobs: np.ndarray  # float32 [T], 0 where unknown
     sampling_logprobs: np.ndarray  # float32 [T], 0 where unknown
+    ends: np.ndarray  # int32 [T]: the place of the last token of every sequence, in order; 0 behind them
     lengths: tuple[int, ...]  # completion tokens of every sequence, in order
     kl_coefficient: np.float32 = np.float32(0)
     loss_scale: np.float32 = np.float32(1)
@@ -147,6 +148,7 @@ def make_microbatch(
         of_slots(lambda sequence: sequence.frozen_logprobs),
         of_slots(lambda sequence: sequence.reference_logprobs),
         of_slots(lambda sequence: sequence.sampling_logprobs),
+        _filled(stream.ends, length, 0),
         lengths,
     )
 
@@ -160,6 +162,7 @@ class _Stream:
         self.segments: list[int] = []
         self.prompts: list[int] = []
         self.predictors: list[int] = []
+        self.ends: list[int] = []  # of every sequence: its last token's place
         self._prompt: list[int] | None = None  # the last one, and where it and each segment begins
         self._prompt_start = self._prompt_segment = 0
         self._spans: list[tuple[int, int]] = []  # of each segment: first place, end
@@ -177,6 +180,7 @@ class _Stream:
             start, segment = len(self.token_ids), len(self._spans)
             self._extend(list(restart.prompt_ids), 0, segment)
             self._add_sample(completion[restart.start : end], len(restart.prompt_ids), start, segment)
+        self.ends.append(len(self.token_ids) - 1)
 
     def _add_sample(self, written: list[int], prompt_length: int, prompt_start: int, prompt_segment: int) -> None:
         start = len(self.token_ids)

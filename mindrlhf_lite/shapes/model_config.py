@@ -79,6 +79,7 @@ class ModelConfig:
     model_type: str = "qwen2"
     rope_scaling: RopeScaling | None = None
     adapters: Adapters | None = None  # in no config.json
+    has_score: bool = False  # its head gives a token one number, in the place of logits; then nothing is tied
 
     @property
     def architecture(self) -> Architecture:
@@ -93,6 +94,11 @@ class ModelConfig:
     def moved(self) -> ModelConfig:
         """What of the model is trained, moved between roles and saved: where it has adapters, those alone."""
         return replace(self, adapters=replace(self.adapters, is_alone=True)) if self.adapters else self
+
+    @property
+    def scoring(self) -> ModelConfig:
+        """The same decoder with a score head."""
+        return replace(self, has_score=True, tie_word_embeddings=False)
 
     def blocks_of(self, layer: int) -> tuple[str, str]:
         """The kinds of attention and MLP of a decoder layer: keys of shapes.layer_blocks.BLOCKS."""
@@ -149,6 +155,7 @@ class ModelConfig:
         ):
             if (values.get(key) or only) != only:
                 raise UserError(f"{source}: {key}={short_repr(values[key])} is not supported; {only!r} is")
+        has_score = _has_score(values, source)
         rope = values.get("rope_parameters") or values.get("rope_scaling")
         required = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
         for key in ("head_dim", "num_key_value_heads"):
@@ -171,10 +178,11 @@ class ModelConfig:
                 rms_norm_eps=float(values.get("rms_norm_eps", 1e-6)),
                 rope_theta=float((rope or {}).get("rope_theta") or values.get("rope_theta", 1e4)),
                 max_position_embeddings=int(values.get("max_position_embeddings", 32768)),
-                tie_word_embeddings=bool(values.get("tie_word_embeddings", False)),
+                tie_word_embeddings=bool(values.get("tie_word_embeddings", False)) and not has_score,
                 model_type=model_type,
                 rope_scaling=_rope_scaling(rope or {}, source),
                 adapters=None,
+                has_score=has_score,
             )
         except UserError as error:
             raise UserError(f"{source}: {error}") from None
@@ -199,10 +207,11 @@ class ModelConfig:
         if pad_token_id is not None and pad_token_id >= self.vocab_size:
             pad_token_id = None
         values = asdict(self.base)
-        del values["adapters"]
+        del values["adapters"], values["has_score"]
         values["rope_scaling"] = {"rope_type": "llama3", **asdict(self.rope_scaling)} if self.rope_scaling else None
         values.update(
-            architectures=[self.architecture.class_name],
+            architectures=[self.architecture.class_name.replace(_LANGUAGE, _SCORES if self.has_score else _LANGUAGE)],
+            **({"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}} if self.has_score else {}),
             hidden_act="silu",
             attention_dropout=0.0,
             **({"attention_bias": False} if self.model_type != "qwen2" else {"use_sliding_window": False}),
@@ -213,6 +222,21 @@ class ModelConfig:
             pad_token_id=pad_token_id,
         )
         return values
+
+
+_LANGUAGE, _SCORES = "ForCausalLM", "ForSequenceClassification"
+
+
+def _has_score(values: dict[str, Any], source: str) -> bool:
+    """Whether a config.json is of a model that scores. Raises UserError where it gives more numbers than one."""
+    classes = values.get("architectures")
+    if not isinstance(classes, list) or not any(str(name).endswith(_SCORES) for name in classes):
+        return False
+    labels = values.get("id2label")
+    count = len(labels) if isinstance(labels, dict) else values.get("num_labels", 2)  # transformers' default
+    if count != 1:
+        raise UserError(f"{source}: {classes[0]} with {count} labels; a model that gives one number is supported")
+    return True
 
 
 def _rope_scaling(rope: dict[str, Any], source: str) -> RopeScaling | None:

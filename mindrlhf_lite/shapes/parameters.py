@@ -17,6 +17,7 @@ from mindrlhf_lite.shapes.layer_blocks import BLOCKS
 from mindrlhf_lite.shapes.model_config import ModelConfig
 
 FLOAT32_BYTES = 4
+SCORE = "score.weight"  # of a head that gives one number
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,9 @@ def parameter_specs(config: ModelConfig, frozen: Sequence[str] = ()) -> list[Par
             for name, shape, dim, units in rows
         ]
     specs.append(ParameterSpec("model.norm.weight", (hidden,), None, None, False))
-    if not config.tie_word_embeddings:
+    if config.has_score:
+        specs.append(ParameterSpec(SCORE, (1, hidden), None, None, True))
+    elif not config.tie_word_embeddings:
         specs.append(ParameterSpec("lm_head.weight", (config.vocab_size, hidden), 0, None, True))
     is_frozen = [any(fnmatchcase(spec.name, pattern) for pattern in frozen) for spec in specs]
     return [replace(spec, is_trained=False) if frozen else spec for spec, frozen in zip(specs, is_frozen, strict=True)]
