@@ -49,6 +49,7 @@ class MicroBatch:
     lengths: tuple[int, ...]  # completion tokens of every sequence, in order
     kl_coefficient: np.float32 = np.float32(0)
     loss_scale: np.float32 = np.float32(1)
+    divergence: np.float32 = np.float32(0)  # of the policy to the reference, of the whole update (KTO)
 
     @property
     def num_padding(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from mindspore import Tensor, jit
 
@@ -20,6 +22,15 @@ class _LogprobHead(CompiledCell):
     @jit
     def construct(self, stream: Tensor, predictors: Tensor, labels: Tensor) -> Tensor:
         return self.slot_logprobs(stream, predictors, labels)[0]
+
+
+class Scorer(Protocol):
+    """What scores sequences under a model that is not being changed: logprobs, or a score head's numbers."""
+
+    model: Decoder
+
+    def score(self, batch: MicroBatch) -> list[np.ndarray]:
+        """float32 of every sequence; nothing on ranks before the last stage."""
 
 
 class LogprobScorer:

@@ -10,19 +10,22 @@ from mindrlhf_lite.algorithms.aggregation import BatchTotals
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects, is_simulated
 from mindrlhf_lite.parallel.shares import share_of_rank
 from mindrlhf_lite.scoring.batches import MicroBatch, make_microbatch, pack
-from mindrlhf_lite.scoring.scorer import LogprobScorer
+from mindrlhf_lite.scoring.scorer import Scorer
 from mindrlhf_lite.shapes.streams import StreamShapes
 from mindrlhf_lite.types import TrainSequence
+
+Pack = Callable[[Sequence[TrainSequence], StreamShapes, bool], list[list[int]]]
 
 
 class MicroBatcher:
     """Cuts sequences into micro-batches. `graphs`: kind and shape of those that were made, each compiled once.
 
-    Args: token_weight: of `make_microbatch`; shares_prompts: whether completions of one prompt share it.
+    Args: token_weight: of `make_microbatch`; shares_prompts: whether completions of one prompt share it; pack: which
+    sequences go together.
     """
 
-    def __init__(self, token_weight: Callable[[int, BatchTotals], float], shares_prompts: bool):
-        self._token_weight, self._shares_prompts = token_weight, shares_prompts
+    def __init__(self, token_weight: Callable[[int, BatchTotals], float], shares_prompts: bool, pack: Pack = pack):
+        self._token_weight, self._shares_prompts, self._pack = token_weight, shares_prompts, pack
         self.graphs: set[tuple[str, int, int]] = set()
 
     def cut(
@@ -30,7 +33,7 @@ class MicroBatcher:
     ) -> list[tuple[list[int], MicroBatch]]:
         """Every micro-batch, with the indices of its sequences. Args: kind: of the graphs that take them."""
         batches = []
-        for indices in pack(sequences, shapes, self._shares_prompts):
+        for indices in self._pack(sequences, shapes, self._shares_prompts):
             chosen = [sequences[index] for index in indices]
             batch = make_microbatch(chosen, shapes, self._token_weight, totals, self._shares_prompts)
             batches.append((indices, batch))
@@ -44,7 +47,7 @@ class SequenceScoring:
     def __init__(self, mesh: Mesh, batcher: MicroBatcher, shapes: StreamShapes):
         self._mesh, self._batcher, self._shapes = mesh, batcher, shapes
 
-    def score(self, kind: str, scorer: LogprobScorer, sequences: Sequence[TrainSequence]) -> list[np.ndarray]:
+    def score(self, kind: str, scorer: Scorer, sequences: Sequence[TrainSequence]) -> list[np.ndarray]:
         """float32 [C] of every sequence's completion tokens. Args: kind: the role, whose graphs these are."""
         mesh, own = scorer.model.mesh, {}
         mine = share_of_rank(range(len(sequences)), mesh.share, mesh.dims.shares)

@@ -165,8 +165,7 @@ class ModelConfig:
             tied = short_repr(values["tie_word_embeddings"])
             raise UserError(f"{source}: tie_word_embeddings={tied}: true or false is needed")
         check_token_ids(values, source)
-        missing = [key for key in required if key not in values]
-        if missing:
+        if missing := [key for key in required if key not in values]:
             raise UserError(f"{source}: missing {', '.join(missing)}")
         if rope is not None and not isinstance(rope, dict):
             raise UserError(f"{source}: rope_scaling={short_repr(rope)}: settings by name are needed")

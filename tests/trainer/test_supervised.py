@@ -43,7 +43,7 @@ def test_loss_and_updated_weights_equal_pytorchs(tmp_path):
     optimizer.step()
 
     trained, trainer = trainer_of(LearningRate.constant(1e-2))
-    assert trainer.step(sequences()) == pytest.approx(loss.item(), rel=1e-5)
+    assert trainer.step(sequences()).statistics["loss"] == pytest.approx(loss.item(), rel=1e-5)
     theirs, ours = dict(peer.named_parameters()), trained.model.weights_as_numpy()
     for name, values in ours.items():
         # Adam's first step is the gradient's sign: where that is near 0, rounding decides
