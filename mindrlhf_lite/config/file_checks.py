@@ -83,17 +83,10 @@ def data_problems(config: Config) -> list[str]:
     """What is wrong with data, tokenizer and disk for a run whose settings are valid: read before anything starts,
     without MindSpore.
     """
-    rl, generate, problems = config.rl_config, config.generate_config, []
-    try:
-        tokenizer = Tokenizer(config.tokenizer_dir)
-    except ValueError as error:
-        return [f"rl_config.tokenizer_dir={config.tokenizer_dir!r}: {error}"]
-    vocab_size = ModelConfig.from_dir(config.actor_config.load).vocab_size
-    if tokenizer.num_ordinary > vocab_size:  # a pad token beyond the embedding is no harm: it is never used
-        problems.append(
-            f"rl_config.tokenizer_dir={config.tokenizer_dir!r}: {tokenizer.size} ids, but the model's vocabulary "
-            f"has {vocab_size}; give the model's own"
-        )
+    rl, generate = config.rl_config, config.generate_config
+    if problems := tokenizer_problems(config):
+        return problems
+    tokenizer, vocab_size = Tokenizer(config.tokenizer_dir), ModelConfig.from_dir(config.actor_config.load).vocab_size
     for key, path in (
         ("rl_config.dataset_file", rl.dataset_file),
         ("rl_config.eval_dataset_file", rl.eval_dataset_file),
@@ -124,10 +117,23 @@ def data_problems(config: Config) -> list[str]:
                 f"{key}={path!r}: {num_prompts} prompts, but a step takes chunk_size * num_rollouts = "
                 f"{config.prompts_per_step}; lower them, or give more prompts"
             )
-    return problems + _disk_problems(config)
+    return problems + disk_problems(config)
 
 
-def _disk_problems(config: Config) -> list[str]:
+def tokenizer_problems(config: Config) -> list[str]:
+    """Why the tokenizer cannot be read, or is not the model's."""
+    key = f"rl_config.tokenizer_dir={config.tokenizer_dir!r}"
+    try:
+        tokenizer = Tokenizer(config.tokenizer_dir)
+    except ValueError as error:
+        return [f"{key}: {error}"]
+    vocab_size = ModelConfig.from_dir(config.actor_config.load).vocab_size
+    if tokenizer.num_ordinary > vocab_size:  # a pad token beyond the embedding is no harm: it is never used
+        return [f"{key}: {tokenizer.size} ids, but the model's vocabulary has {vocab_size}; give the model's own"]
+    return []
+
+
+def disk_problems(config: Config) -> list[str]:
     """Where not even the trained model and one checkpoint would find room. A run that goes on has some of its files
     already: not looked at.
     """
@@ -199,6 +205,8 @@ def _model_problems(key: str, folder: str, config: Config) -> list[str]:
         check_names_and_shapes(shapes, parameter_specs(model), folder)
     except ValueError as error:
         return [f"{key}={folder!r}: {error}"]
+    if model.has_score and not config.trains_scores:
+        return [f"{key}={folder!r}: a reward model, which writes no text; give a language model"]
     rl = config.rl_config
     for setting, name in (("model_name", rl.model_name), ("tokenizer_type", rl.tokenizer_type)):
         if name and model.model_type not in _MODEL_TYPES[name]:

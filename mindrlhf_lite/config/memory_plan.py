@@ -12,9 +12,18 @@ from dataclasses import dataclass, replace
 from functools import cache
 from math import lcm, prod
 
+from mindrlhf_lite.config.activations import activation_bytes
 from mindrlhf_lite.config.adapters import sharing_roles, with_adapters
 from mindrlhf_lite.config.communicators import communicator_bytes
-from mindrlhf_lite.config.roles import BASE, ROLLOUT_BASE, RoleSpec, following_roles, phases_of_run, scoring_roles
+from mindrlhf_lite.config.roles import (
+    BASE,
+    ROLLOUT_BASE,
+    RoleSpec,
+    following_roles,
+    phases_of_run,
+    scoring_roles,
+    unused_parts,
+)
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.parallel.dims import Coordinates
@@ -29,7 +38,6 @@ ASCEND_MEMORY_GIB = 64.0  # of a 910B, where nobody says otherwise
 HEAD_MULTIPLE = 16  # of head_dim, for Ascend's attention kernels
 _GRAPH_BYTES = 8 << 20
 _TRAINING_GRAPHS, _SCORING_GRAPHS, _PREFILL_GRAPHS = 5, 3, 2  # a shape
-_CHUNK_BYTES = {"CPU": 32 << 20, "Ascend": 128 << 20}  # models.logprobs.CHUNK_ELEMENTS in float32
 
 
 @dataclass(frozen=True)
@@ -50,11 +58,6 @@ class MemoryPlan:
         return self.with_swap if swaps else self.without_swap
 
 
-def chunk_numbers(device_target: str) -> int:
-    """Of a chunk of logits."""
-    return _CHUNK_BYTES[device_target] // FLOAT32_BYTES
-
-
 def item_bytes(dtype: str, device_target: str) -> int:
     """Bytes of a number. On CPU bfloat16 is emulated in float32."""
     return 2 if dtype == "float16" or (dtype == "bfloat16" and device_target != "CPU") else FLOAT32_BYTES
@@ -71,62 +74,14 @@ def _numbers(config: ModelConfig, strategy: Strategy, frozen: tuple[str, ...] = 
     return max(sizes), largest
 
 
-def activation_bytes(
-    config: ModelConfig,
-    strategy: Strategy,
-    shapes: StreamShapes,
-    device_target: str,
-    item: int,
-    tapes: bool,
-    keeps: str,
-    is_fused: bool,
-    brought: int = 0,
-    has_adapters: bool = False,
-) -> int:
-    """Estimate for the largest micro-batch on the fullest stage.
-
-    Args: item: bytes of a number of the compute type; tapes: whether a backward pass follows, for which layers' inputs
-    are kept, on the first stage of as many micro-batches as there are stages; keeps: and of each "all" that
-    `DecoderLayer.run` returns, "products", or "" nothing; is_fused: whether attention is one kernel; brought: keys
-    that attention brings together in a copy of their own; has_adapters: then the head takes no gradients.
-    """
-    tokens, keys, tensor = shapes.streams[-1] // strategy.dims.context, shapes.keys[-1], strategy.dims.tensor
-    heads, kv_heads = config.num_attention_heads // tensor, max(1, config.num_key_value_heads // tensor)
-    kept = (  # numbers a token and layer: q, k, v, attended, added; gate, up
-        2 * (heads + kv_heads) * config.head_dim + config.hidden_size + 2 * config.intermediate_size // tensor
-    )
-    # attention probabilities; of a fused kernel eight copies of two float32 numbers a row
-    probabilities = heads * 2 * 8 * FLOAT32_BYTES // item if is_fused else heads * keys
-    of_layer = {"": 0, "products": kept - heads * config.head_dim, "all": kept + probabilities}[keeps]
-    kept += probabilities
-    layers = 0
-    if tapes:
-        layers = strategy.dims.pipeline * max(map(len, strategy.layers_of_stage(config.num_hidden_layers)))
-    numbers = layers * (config.hidden_size + of_layer)
-    # the one that is computed, float32 among it; a pass of fused kernels alone has hardly any
-    layer = (item if is_fused and not tapes else FLOAT32_BYTES) * tokens * 2 * kept
-    # keys and values; with a backward pass their gradients, one in float32
-    layer += brought * kv_heads * config.head_dim * (4 * item + FLOAT32_BYTES if tapes else 2 * item)
-    if tapes and has_adapters and device_target != "CPU":  # what those of an MLP take and give is float32
-        layer += FLOAT32_BYTES * tokens * 3 * config.intermediate_size // tensor
-    chunk = min(_CHUNK_BYTES[device_target], FLOAT32_BYTES * tokens * config.vocab_size // tensor)
-    # a chunk's logits, and what is computed of them; the head's gradient, and a chunk's share in it
-    head = 4 * chunk + (not has_adapters) * FLOAT32_BYTES * 2 * config.vocab_size // tensor * config.hidden_size
-    if not tapes:
-        head = (2 if tensor == 1 else 3) * chunk
-    if strategy.dims.context > 1:  # all tokens' keys and values, or last hidden states, and their gradients
-        layer += 4 * FLOAT32_BYTES * shapes.streams[-1] * kv_heads * config.head_dim
-        head += 2 * FLOAT32_BYTES * shapes.streams[-1] * config.hidden_size
-    return item * tokens * numbers + max(layer, head)
-
-
 def num_graphs(config: Config, trained: StreamShapes, scored: StreamShapes) -> int:
     """Graphs that a rank compiles at most, besides those of the vLLM engine. Args: trained, scored: shapes of
     micro-batches.
     """
     rl = config.rl_config
-    scorers = len(_scoring(config)) + config.keeps_frozen_policy
-    prefill = 0 if config.generate_config.use_vllm else len(rl.length_buckets or default_buckets(rl.seq_length))
+    scorers = len(_scoring(config)) + config.scores_policy
+    has_prefill = not config.generate_config.use_vllm and "generate" not in unused_parts(config)
+    prefill = len(rl.length_buckets or default_buckets(rl.seq_length)) if has_prefill else 0
     return (
         _TRAINING_GRAPHS * trained.num_graphs
         + _SCORING_GRAPHS * scorers * scored.num_graphs
@@ -147,9 +102,10 @@ def memory_plan(
     share.
     """
     sizes = _Sizes(config, shape, world_size, device_gib)
-    groups, activations = sizes.groups(), sizes.activations()
+    unused = unused_parts(config)
+    groups = {name: size * (name not in unused) for name, size in sizes.groups().items()}
+    activations = {name: size for name, size in sizes.activations().items() if name not in unused}
     scoring, saves_models = [role.name for role in _scoring(config)], bool(following_roles(config))
-    unused = {role.name for role in scoring_roles(config)} - set(scoring)
     offload = config.actor_config.optimizer.opt_offload
     in_phases = {**groups, optimizer_part(0): sizes.optimizer_part_bytes}
     beside = sizes.communicators()
@@ -159,7 +115,7 @@ def memory_plan(
         if not name.startswith(("restore", "save_"))  # less than an update
         and not (name == "save" and not saves_models)
         and name not in unused
-        and not (name == "policy" and not config.keeps_frozen_policy)
+        and not (name == "policy" and not config.scores_policy)
     }
     kept = (*({"actor", BASE, ROLLOUT_BASE} & set(groups)), "optimizer", *scoring) if sizes.device != "CPU" else ()
     return MemoryPlan(
@@ -216,8 +172,7 @@ class _Sizes:
         if self.has_adapters:
             groups |= {"actor": self.gradients, BASE: groups["actor"]}
         for role in scoring_roles(self.config):
-            is_held = role.is_used(self.config) and role.name not in self.sharing
-            groups[role.name] = is_held * self._weights(role.name)
+            groups[role.name] = (role.name not in self.sharing) * self._weights(role.name)
         groups |= {"rollout": self._weights("rollout"), "kv_cache": self._kv_cache()}
         if self.has_adapters:
             own, moved = groups["rollout"], _numbers(self.adapted.moved, self.strategies["rollout"])[0]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mindrlhf_lite.config.memory_plan import chunk_numbers, memory_plan
+from mindrlhf_lite.config.activations import chunk_numbers
+from mindrlhf_lite.config.memory_plan import memory_plan
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.shapes.model_config import ModelConfig

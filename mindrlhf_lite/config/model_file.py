@@ -102,7 +102,8 @@ def read_model_file(path: str) -> ModelFile:
 
 def shape_of_actor(config: Config) -> ModelConfig:
     """Of the model that is trained, from its folder or its model file."""
-    return read_model_file(config.actor_config.load or config.actor_config.model_config).shape
+    shape = read_model_file(config.actor_config.load or config.actor_config.model_config).shape
+    return shape.scoring if config.trains_scores else shape
 
 
 def _shape_of_folder(folder: Any, path: str) -> ModelFile:

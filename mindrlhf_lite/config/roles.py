@@ -89,6 +89,14 @@ def following_roles(config: Config) -> list[RoleSpec]:
     return [role for role in config.roles if role.follows_actor(config)]
 
 
+def unused_parts(config: Config) -> set[str]:
+    """Names of the roles that this run has not, and of the groups and phases that only they have."""
+    unused = {role.name for role in config.roles if not role.is_used(config)}
+    return unused | (
+        {"generate", "reshard", "kv_cache", "engine_weights", ROLLOUT_BASE} if ROLLOUT.name in unused else set()
+    )
+
+
 def phases_of_run(config: Config, optimizer_parts: int = 0, sharing: Collection[str] = frozenset()) -> dict[str, Phase]:
     """Which groups each phase of a step has in memory, in the order of a step.
 

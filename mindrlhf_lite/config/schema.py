@@ -16,10 +16,12 @@ from mindrlhf_lite.config.sections.data import DataConfig
 from mindrlhf_lite.config.sections.environment import EnvironmentConfig
 from mindrlhf_lite.config.sections.generate import GenerateConfig
 from mindrlhf_lite.config.sections.monitor import MonitorConfig
+from mindrlhf_lite.config.sections.preference import PreferenceConfig
 from mindrlhf_lite.config.sections.profiler import MsprobeConfig, ProfilerConfig
 from mindrlhf_lite.config.sections.reference import RefConfig
 from mindrlhf_lite.config.sections.reward import RewardConfig
 from mindrlhf_lite.config.sections.rl import RlConfig
+from mindrlhf_lite.config.sections.supervised import SupervisedConfig
 from mindrlhf_lite.reshard.buckets import bytes_of_bucket
 
 
@@ -34,6 +36,8 @@ class Config:
     generate_config: GenerateConfig = field(default_factory=GenerateConfig)
     environment_config: EnvironmentConfig = field(default_factory=EnvironmentConfig)
     data_config: DataConfig = field(default_factory=DataConfig)
+    supervised_config: SupervisedConfig = field(default_factory=SupervisedConfig)
+    preference_config: PreferenceConfig = field(default_factory=PreferenceConfig)
     monitor_config: MonitorConfig = field(default_factory=MonitorConfig)
     profiler_config: ProfilerConfig = field(default_factory=ProfilerConfig)
     msprobe_config: MsprobeConfig = field(default_factory=MsprobeConfig)
@@ -59,6 +63,25 @@ class Config:
     def keeps_frozen_policy(self) -> bool:
         """Whether the policy's logprobs before the first of several updates are kept, for the loss's ratio."""
         return self.updates_per_step > 1 and self.rl_config.ratio_to == "step"
+
+    @property
+    def trains_scores(self) -> bool:
+        """Whether the trained model has a score head."""
+        return False
+
+    @property
+    def scores_policy(self) -> bool:
+        """Whether the trained model scores sequences, besides its updates."""
+        return self.keeps_frozen_policy
+
+    @property
+    def step_in_words(self) -> str:
+        rl = self.rl_config
+        return (
+            f"{self.prompts_per_step} prompts x {rl.num_generations} completions = {self.completions_per_step} "
+            f"sequences, {self.updates_per_step} update(s)"
+            + ("" if self.keeps_frozen_policy else ": the ratio is 1 and nothing is clipped")
+        )
 
     def micro_batch_tokens(self, shares: int, sequences: int = 0) -> int:
         """Tokens that a micro-batch is filled with: as set, or what `sequences` of the longest need at most; 0: as many

@@ -31,27 +31,31 @@ def find_problems(config: Config, world_size: int, is_plan: bool = False, needs_
     it gets.
     """
     problems = [
-        *_ranges(config),
+        *range_problems(config),
+        *_groups(config),
         *objective_problems(config),
         *_batches(config, world_size, needs_prompts),
-        *_lengths(config, is_plan),
-        *_parallel(config, world_size),
-        *_layouts(config, world_size),
-        *_frozen(config),
+        *length_problems(config, is_plan),
+        *parallel_problems(config, world_size),
+        *layout_problems(config, world_size),
+        *frozen_problems(config),
         *lora_problems(config, is_plan),
         *tracker_problems(config),
+    ]
+    defaults = Config()
+    problems += [
+        f"{name}: is read by python -m mindrlhf_lite.sft, dpo and reward_model, not by GRPO; leave it out"
+        for name in ("supervised_config", "preference_config")
+        if getattr(config, name) != getattr(defaults, name)
     ]
     rewards = [*_rewards(config), *environment_problems(config)] if needs_prompts else []
     return [*problems, *rewards, *([] if is_plan else file_problems(config, needs_prompts))]
 
 
-def _ranges(config: Config) -> list[str]:
-    rl, schedule = config.rl_config, config.actor_config.lr_schedule
+def _groups(config: Config) -> list[str]:
+    """Of groups of completions, and of what goes by their accuracy."""
+    rl = config.rl_config
     problems = []
-    for key, entry in known_keys().items():
-        bounds, value = entry.metadata["facts"].bounds, attrgetter(key)(config)
-        if bounds is not None and not bounds.holds(value):
-            problems.append(f"{key}={value}: {bounds.text}")
     if rl.num_generations < (1 if rl.advantage in WITHOUT_GROUP else 2):
         problems.append(
             f"rl_config.num_generations={rl.num_generations}: a group needs at least 2 completions to compare"
@@ -61,17 +65,28 @@ def _ranges(config: Config) -> list[str]:
             f"rl_config.eval_samples={rl.eval_samples}: greedy completions are all equal; set eval_temperature, "
             "e.g. to 1.0"
         )
-    if rl.eval_interval and not rl.eval_dataset_file:
-        problems.append(
-            f"rl_config.eval_interval={rl.eval_interval}: there is nothing to evaluate on; give "
-            "rl_config.eval_dataset_file, or set it to 0"
-        )
     for key, is_on in (("save_best", rl.save_best), ("early_stopping.patience", rl.early_stopping.patience > 0)):
         if is_on and not (rl.eval_dataset_file and rl.eval_interval):
             problems.append(
                 f"rl_config.{key}: goes by held-out accuracy while training; give rl_config.eval_dataset_file and "
                 "eval_interval"
             )
+    return problems
+
+
+def range_problems(config: Config) -> list[str]:
+    """Of single settings, and of those that go together in every kind of run."""
+    rl, schedule = config.rl_config, config.actor_config.lr_schedule
+    problems = []
+    for key, entry in known_keys().items():
+        bounds, value = entry.metadata["facts"].bounds, attrgetter(key)(config)
+        if bounds is not None and not bounds.holds(value):
+            problems.append(f"{key}={value}: {bounds.text}")
+    if rl.eval_interval and not rl.eval_dataset_file:
+        problems.append(
+            f"rl_config.eval_interval={rl.eval_interval}: there is nothing to evaluate on; give "
+            "rl_config.eval_dataset_file, or set it to 0"
+        )
     if rl.reshard_mem_opt_level not in (0, 1):
         problems.append(f"rl_config.reshard_mem_opt_level={rl.reshard_mem_opt_level}: must be 0 or 1")
     if config.actor_config.optimizer.opt_offload and not rl.swap:
@@ -123,7 +138,7 @@ def _batches(config: Config, world_size: int, generates: bool) -> list[str]:
     return problems
 
 
-def _lengths(config: Config, is_plan: bool) -> list[str]:
+def length_problems(config: Config, is_plan: bool) -> list[str]:
     rl, generate, problems = config.rl_config, config.generate_config, []
     sampling = generate.sampling_config
     if generate.max_prompt_length + sampling.max_tokens > rl.seq_length:
@@ -153,7 +168,7 @@ def _lengths(config: Config, is_plan: bool) -> list[str]:
     return problems + vllm_problems(config, is_plan)
 
 
-def _parallel(config: Config, world_size: int) -> list[str]:
+def parallel_problems(config: Config, world_size: int) -> list[str]:
     misfits: dict[str, list[str]] = {}
     for role in config.roles:
         degrees: ParallelConfig = role.section_of(config).parallel_config
@@ -168,11 +183,11 @@ def _parallel(config: Config, world_size: int) -> list[str]:
     return problems
 
 
-def _layouts(config: Config, world_size: int) -> list[str]:
+def layout_problems(config: Config, world_size: int) -> list[str]:
     """Whether the model can be laid out as every role asks for; where the degrees themselves are wrong, nothing more is
     said.
     """
-    if _parallel(config, world_size):
+    if parallel_problems(config, world_size):
         return []
     problems: list[str] = []
     strategies = role_strategies(config, world_size)
@@ -185,7 +200,7 @@ def _layouts(config: Config, world_size: int) -> list[str]:
     return problems
 
 
-def _frozen(config: Config) -> list[str]:
+def frozen_problems(config: Config) -> list[str]:
     """Whether actor_config.frozen names parameters, and leaves some."""
     actor = config.actor_config
     if not actor.frozen:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ def turns_of(messages: Sequence[dict[str, Any]], may_answer: bool) -> Turns:
     Raises:
         ValueError: an unknown role, no user message, or an answer where there should be none.
     """
-    said = [(_role(message), _content(message["content"])) for message in messages]
+    said = [(role_of(message), content_of(message["content"])) for message in messages]
     last = max((place for place, (role, _) in enumerate(said) if role == "user"), default=None)
     if last is None:
         raise ValueError("none of the messages is the user's")
@@ -47,13 +47,13 @@ def turns_of(messages: Sequence[dict[str, Any]], may_answer: bool) -> Turns:
     return Turns(said[last][1], "\n\n".join(system), before)
 
 
-def _role(message: dict[str, Any]) -> str:
+def role_of(message: Mapping[str, Any]) -> str:
     if message["role"] not in _ROLES:
         raise ValueError(f"a message has role {message['role']!r}; known: {', '.join(_ROLES)}")
     return message["role"]
 
 
-def _content(content: Any) -> str:
+def content_of(content: Any) -> str:
     """A text, or the texts of a list of parts {"type": "text", "text": ..}."""
     if isinstance(content, str):
         return content.strip()

@@ -7,7 +7,7 @@ the default), tokenizer (what the tokenizer's files say), or tokenizer:NAME (of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +70,10 @@ def load_template(name: str, tokenizer: Tokenizer) -> Template:
     return _checked(name, template)
 
 
+def as_chatml(messages: Iterable[Mapping[str, str]]) -> str:
+    return "".join(f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n" for message in messages)
+
+
 def _checked(name: str, template: Template) -> Template:
     if template.render(_PROBE, "").count(_PROBE) != 1:
         raise UserError(
@@ -113,10 +117,7 @@ def _of_turns(name: str, turns: Mapping[str, str], tokenizer: Tokenizer) -> Temp
         if is_own:
             text = tokenizer.apply_chat_template(messages, own_name)
         else:
-            text = (
-                "".join(f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n" for message in messages)
-                + "<|im_start|>assistant\n"
-            )
+            text = as_chatml(messages) + "<|im_start|>assistant\n"
         return text + turns.get("assistant", "")
 
     return Template(name, render, takes_system=True, render_turns=render)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 
+from mindrlhf_lite.config.activations import chunk_numbers
 from mindrlhf_lite.config.adapters import sharing_roles, with_adapters
-from mindrlhf_lite.config.memory_plan import chunk_numbers, memory_plan
+from mindrlhf_lite.config.memory_plan import memory_plan
 from mindrlhf_lite.config.roles import BASE, ROLLOUT_BASE, phases_of_run, scoring_roles
 from mindrlhf_lite.config.sampling_params import sampling_params
 from mindrlhf_lite.config.schema import Config

@@ -7,16 +7,7 @@ from typing import NoReturn
 
 from mindrlhf_lite.config.load import FLAGS, ConfigError
 from mindrlhf_lite.config.presets import PRESETS
-
-EXAMPLES = """examples:
-  msrun --worker_num=2 --local_worker_num=2 --join=True examples/qwen_grpo/main.py --config grpo_config.yaml
-  python examples/qwen_grpo/main.py --config grpo_config.yaml --rl_config.max_steps=3      (one rank, no msrun)
-  python examples/qwen_grpo/main.py --config grpo_config.yaml --dry_run                    (check, print the plan, stop)
-  ... main.py --config grpo_config.yaml --model_config model_configs/qwen2_5_7b.yaml --dry_run --devices 8 \\
-      --device_memory_gb 64 --compile
-  ... main.py --config grpo_config.yaml --preset dapo --rl_config.epsilon_high=0.3
-  ... main.py --config grpo_config.yaml --verifier_function accuracy_reward,format_reward --verifier_weight 1.0,0.5
-Every key of the YAML can be given as --section.key=value; docs/config.md lists them all."""
+from mindrlhf_lite.launch.program import GRPO, Program
 
 
 class _Parser(argparse.ArgumentParser):
@@ -25,20 +16,18 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError([f"{message} (--help lists the options)"])
 
 
-def parser_of_main() -> argparse.ArgumentParser:
+def parser_of_main(program: Program = GRPO) -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="main.py",
-        description="GRPO training.",
-        epilog=EXAMPLES,
+        prog=program.name,
+        description=program.description,
+        epilog=program.examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--config", required=True, help="YAML file")
-    parser.add_argument(
-        "--preset",
-        help=f"a recipe, {', '.join(PRESETS)}: the file's settings of the objective give way to it and to defaults; "
-        "keys of the command line replace both (--dry_run prints it)",
-    )
+    parser.set_defaults(preset=None, compile=False)
+    if program.is_grpo:
+        _add_presets(parser)
     _add_dry_run(parser)
     parser.add_argument(
         "--only_save_strategy",
@@ -55,6 +44,21 @@ def parser_of_main() -> argparse.ArgumentParser:
     for flag, key in FLAGS.items():
         parser.add_argument(f"--{flag}", help=f"short for --{key}=VALUE")
     return parser
+
+
+def _add_presets(parser: argparse.ArgumentParser) -> None:
+    """Whole recipes, and what looks at one on a device."""
+    parser.add_argument(
+        "--preset",
+        help=f"a recipe, {', '.join(PRESETS)}: the file's settings of the objective give way to it and to defaults; "
+        "keys of the command line replace both (--dry_run prints it)",
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="with --dry_run: also compile every phase of a step for Ascend, without one, and say what memory it takes "
+        "and which operators have no kernel there (minutes; needs gcc and binutils, or CANN)",
+    )
 
 
 def _add_dry_run(parser: argparse.ArgumentParser) -> None:
@@ -74,10 +78,4 @@ def _add_dry_run(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.0,
         help="with --dry_run: say which phases exceed this many GiB a device; exit code 1 if the run would",
-    )
-    parser.add_argument(
-        "--compile",
-        action="store_true",
-        help="with --dry_run: also compile every phase of a step for Ascend, without one, and say what memory it takes "
-        "and which operators have no kernel there (minutes; needs gcc and binutils, or CANN)",
     )

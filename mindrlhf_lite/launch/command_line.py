@@ -17,9 +17,9 @@ from mindrlhf_lite.config.model_file import shape_of_actor
 from mindrlhf_lite.config.roles import ACTOR
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import dims_of
-from mindrlhf_lite.config.validate import find_problems
 from mindrlhf_lite.config.vllm_versions import version_notes
 from mindrlhf_lite.launch.arguments import parser_of_main
+from mindrlhf_lite.launch.program import GRPO, Program
 from mindrlhf_lite.launch.read_settings import read_settings
 from mindrlhf_lite.observe.host import memory_limit_gb
 from mindrlhf_lite.parallel.mesh import launched_world_size
@@ -41,7 +41,7 @@ class Command:
     recipe: tuple[str, ...] = ()  # of --preset, a line a setting
 
 
-def parse_command_line(arguments: Sequence[str], needs_prompts: bool = True) -> Command:
+def parse_command_line(arguments: Sequence[str], needs_prompts: bool = True, program: Program = GRPO) -> Command:
     """The validated command.
 
     Args: needs_prompts: whether there must be a file of prompts.
@@ -49,16 +49,17 @@ def parse_command_line(arguments: Sequence[str], needs_prompts: bool = True) -> 
     Raises:
         ConfigError: every problem found, together.
     """
-    known, rest = parser_of_main().parse_known_args(arguments)
+    known, rest = parser_of_main(program).parse_known_args(arguments)
     num_ranks = known.devices or launched_world_size()
     settings = read_settings(known, rest, num_ranks)
     config, problems = collect(settings.values)
+    config = program.settings(**vars(config))
     problems = list(dict.fromkeys([*settings.problems, *problems]))
     rejected = [line.partition("=")[0] for line in problems]  # their defaults stand in: not the user's
     missing = _missing_model(config) if known.dry_run else ""
     config, is_plan, absent = _without_absent_files(config, known.dry_run)
     is_plan = is_plan or bool(missing) or settings.has_lost_model or known.only_save_strategy
-    found = find_problems(config, num_ranks, is_plan, needs_prompts)
+    found = program.problems(config, num_ranks, is_plan, needs_prompts)
     problems += [missing] if missing else []
     problems += [line for line in found if line.partition("=")[0] not in rejected]
     problems += _flag_problems(known)

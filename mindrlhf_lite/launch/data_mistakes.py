@@ -19,12 +19,16 @@ def data_mistakes(command: Command) -> list[str]:
     problems = data_problems(config) or conversation_mistakes(config)
     if command.is_dry_run and not problems:  # a run's ranks try them too, before they load a model
         problems = trial_problems(config)
-    if config.context.device_target == "Ascend" and not command.is_dry_run and not has_ascend():
-        problems.append(
-            "context.device_target='Ascend': this host has no Ascend device (/dev/davinci_manager); use CPU, or "
-            "--dry_run for a plan"
-        )
-    return problems
+    return problems + device_mistakes(command)
+
+
+def device_mistakes(command: Command) -> list[str]:
+    if command.config.context.device_target != "Ascend" or command.is_dry_run or has_ascend():
+        return []
+    return [
+        "context.device_target='Ascend': this host has no Ascend device (/dev/davinci_manager); use CPU, or "
+        "--dry_run for a plan"
+    ]
 
 
 def has_ascend() -> bool:

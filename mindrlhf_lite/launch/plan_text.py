@@ -7,6 +7,7 @@ from collections.abc import Callable
 from mindrlhf_lite.config.adapters import with_adapters
 from mindrlhf_lite.config.memory_plan import ASCEND_MEMORY_GIB, MemoryPlan, memory_plan
 from mindrlhf_lite.config.model_file import shape_of_actor
+from mindrlhf_lite.config.roles import scoring_roles, unused_parts
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.launch.command_line import Command, ranks_of_this_host
@@ -41,7 +42,10 @@ def describe(command: Command) -> str:
     """What the run would be: sizes of a step, strategies, and memory of the fullest rank by group and phase."""
     config, rl = command.config, command.config.rl_config
     shape = shape_of_actor(config)
-    strategies, plan = role_strategies(config, command.num_ranks), _plan(command)
+    unused, plan = unused_parts(config), _plan(command)
+    never = unused - {role.name for role in scoring_roles(config)}  # of a frozen role it is said that it takes nothing
+    of_roles = role_strategies(config, command.num_ranks)
+    strategies = {name: strategy for name, strategy in of_roles.items() if name not in unused}
 
     def gib(size: int) -> str:
         return f"{size / 2**30:9.3f} GiB"
@@ -59,12 +63,10 @@ def describe(command: Command) -> str:
         f"model: {count_parameters(shape):,} parameters; {_dtypes_in_words(config)}",
         *_adapters_in_words(config, shape),
         f"ranks: {command.num_ranks}; " + ", ".join(f"{name} {s.dims.describe()}" for name, s in strategies.items()),
-        f"a step: {config.prompts_per_step} prompts x {rl.num_generations} completions = "
-        f"{config.completions_per_step} sequences, {config.updates_per_step} update(s)"
-        + ("" if config.keeps_frozen_policy else ": the ratio is 1 and nothing is clipped"),
+        f"a step: {config.step_in_words}",
         f"a micro-batch: {config.micro_batch_tokens(strategies['actor'].dims.shares):,} tokens at most",
         "memory of the fullest rank:",
-        *(f"  {name:<12} {gib(size)}" for name, size in plan.groups.items()),
+        *(f"  {name:<12} {gib(size)}" for name, size in plan.groups.items() if name not in never),
         *([f"  {'hccl':<12} {gib(plan.communicators)}   (communicators)"] if plan.communicators else []),
         *(_with_swap if rl.swap else _without_swap)(plan, gib, verdict),
     ]
@@ -123,7 +125,7 @@ def _adapters_in_words(config: Config, shape: ModelConfig) -> list[str]:
 def _dtypes_in_words(config: Config) -> str:
     """Example: "actor bfloat16 with float32 masters, reference bfloat16, rollout bfloat16"."""
     words = []
-    for role in config.roles:
+    for role in (role for role in config.roles if role.is_used(config)):
         compute, param = config.dtypes(role.name)
         words.append(f"{role.name} {compute}" + (f" stored as {param}" if param != compute else ""))
     words[0] += " with float32 masters" if config.dtypes("actor")[1] != "float32" else ""

@@ -25,6 +25,7 @@ from mindrlhf_lite.launch.command_line import Command, parse_command_line
 from mindrlhf_lite.launch.data_mistakes import data_mistakes
 from mindrlhf_lite.launch.faults import FIRST_RANK_S, end_with
 from mindrlhf_lite.launch.plan_text import describe, exceeds_device_memory, memory_note
+from mindrlhf_lite.launch.program import GRPO, Program
 from mindrlhf_lite.launch.saved_strategies import save_strategies, save_strategy
 from mindrlhf_lite.launch.scheduler import schedule
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects, is_simulated, launched_rank
@@ -44,11 +45,17 @@ def _grpo(config: Config, mesh: Mesh) -> None:
     GrpoTrainer(config, mesh).train()
 
 
-def run(arguments: Sequence[str], work: OnRank, needs_prompts: bool = True) -> None:
+def run(
+    arguments: Sequence[str],
+    work: OnRank,
+    needs_prompts: bool = True,
+    program: Program = GRPO,
+    find_mistakes: Callable[[Command], list[str]] = data_mistakes,
+) -> None:
     """Does `work` on this rank under the configuration of a command line. Exit codes: 0 done, 1 the run failed or would
     not fit, 2 the user's configuration or data is wrong, 130 interrupted.
 
-    Args: needs_prompts: whether there must be a file of prompts.
+    Args: needs_prompts: whether there must be a file of prompts; find_mistakes: in what the settings name.
     """
     if os.environ.get("MS_ROLE") == "MS_SCHED":
         schedule()
@@ -58,10 +65,10 @@ def run(arguments: Sequence[str], work: OnRank, needs_prompts: bool = True) -> N
     start_guard()
     end_rank_after_msrun()
     try:
-        command = parse_command_line(arguments, needs_prompts)
+        command = parse_command_line(arguments, needs_prompts, program)
         if not command.config.generate_config.use_vllm:
             leave_torch_out()
-        if needs_prompts and not command.only_saves_strategy and (mistakes := data_mistakes(command)):
+        if needs_prompts and not command.only_saves_strategy and (mistakes := find_mistakes(command)):
             raise ConfigError(mistakes)
     except ConfigError as error:
         if rank != 0:  # the first rank says what all find; this one's end would have it killed before it can

@@ -73,17 +73,24 @@ class Console:
             )
         self._has_stepped = True
         if metrics.step % self.print_interval == 0 or metrics.step == self.last_step:
-            self.say(
-                f"step {metrics.step:4d} | reward {v['reward/mean']:6.3f} | correct "
-                f"{v['reward/outcome/correct']:.0%}{_failures(v)} | loss {v['loss/total']:8.5f} | "
-                f"kl {v.get('reward/kl', v['loss/kl']):.4f} | grad {v['policy/grad_norm']:.3f} | tokens "
-                f"{v['completion/mean_tokens']:.1f} | {v['time_s/step']:.2f} s"
-            )
-        self._bar.note(
-            f"{self._estimate(metrics.step)}reward {v['reward/mean']:.3f}, {v['completion/mean_tokens']:.0f} "
-            f"tokens, {v['speed/generated_tokens_per_s']:.0f} tok/s"
-        )
+            self.say(f"step {metrics.step:4d} | {self.line(v)} | {v['time_s/step']:.2f} s")
+        self._bar.note(f"{self._estimate(metrics.step)}{self.note(v)}")
         self._bar.update()
+
+    def line(self, v: dict[str, float]) -> str:
+        """What its line says of a step."""
+        return (
+            f"reward {v['reward/mean']:6.3f} | correct {v['reward/outcome/correct']:.0%}{_failures(v)} | "
+            f"loss {v['loss/total']:8.5f} | kl {v.get('reward/kl', v['loss/kl']):.4f} | "
+            f"grad {v['policy/grad_norm']:.3f} | tokens {v['completion/mean_tokens']:.1f}"
+        )
+
+    def note(self, v: dict[str, float]) -> str:
+        """And the bar."""
+        return (
+            f"reward {v['reward/mean']:.3f}, {v['completion/mean_tokens']:.0f} tokens, "
+            f"{v['speed/generated_tokens_per_s']:.0f} tok/s"
+        )
 
     def performance(self, metrics: StepMetrics) -> None:
         """Where a step's time went."""

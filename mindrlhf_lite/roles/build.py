@@ -24,7 +24,7 @@ from mindrlhf_lite.native.library import library, threads_of_a_rank
 from mindrlhf_lite.parallel.mesh import Mesh
 from mindrlhf_lite.reshard.executor import Resharder
 from mindrlhf_lite.reshard.plan import lower_bound_bytes, make_plan
-from mindrlhf_lite.roles.builder import Builder, frozen_of
+from mindrlhf_lite.roles.builder import Builder, LossOf, frozen_of
 from mindrlhf_lite.roles.engines import make_engine
 from mindrlhf_lite.roles.memory import make_residency, make_transport
 from mindrlhf_lite.roles.merging import MergedWeights, landing_of
@@ -52,14 +52,18 @@ def kernels_of_run(config: Config) -> str:
 
 
 def build_trained_roles(
-    config: Config, mesh: Mesh, shape: ModelConfig | None = None, has_scorers: bool = True
+    config: Config,
+    mesh: Mesh,
+    shape: ModelConfig | None = None,
+    has_scorers: bool = True,
+    loss_of: LossOf | None = None,
 ) -> TrainedRoles:
     """Loads this rank's shards and builds the roles of an update; each is swapped out before the next is built.
 
     Args: shape: of a model without weights, all zeros, in the place of actor_config.load; has_scorers: whether the
-    frozen roles that score are built.
+    frozen roles that score are built; loss_of: as of `Builder`.
     """
-    return _trained_roles(Builder(config, mesh, shape), has_scorers)
+    return _trained_roles(Builder(config, mesh, shape, loss_of), has_scorers)
 
 
 def _trained_roles(builder: Builder, has_scorers: bool = True) -> TrainedRoles:
@@ -112,9 +116,9 @@ def _copy_of(weight: Parameter) -> Parameter:
     return Parameter(weight.copy(), name=f"base.{weight.name}", requires_grad=False)
 
 
-def build_roles(config: Config, mesh: Mesh, shape: ModelConfig | None = None) -> Roles:
+def build_roles(config: Config, mesh: Mesh, shape: ModelConfig | None = None, loss_of: LossOf | None = None) -> Roles:
     """`build_trained_roles`, and the rollout engine with what moves the trained weights into it."""
-    builder = Builder(config, mesh, shape)
+    builder = Builder(config, mesh, shape, loss_of)
     trained = _trained_roles(builder)
     residency, strategies = trained.residency, builder.strategies
     rollout_model = _rollout_model(builder, trained.actor.model, residency)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,6 +20,7 @@ from mindrlhf_lite.config.sections.parallel import StagedParallelConfig
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.learner.adamw import AdamW, AdamWOptions
+from mindrlhf_lite.learner.loss import Loss
 from mindrlhf_lite.learner.loss_scale import LossScale
 from mindrlhf_lite.learner.policy_loss import Objective, PolicyLoss
 from mindrlhf_lite.learner.trained_model import TrainedModel
@@ -28,6 +29,7 @@ from mindrlhf_lite.models.fingerprint import model_fingerprint
 from mindrlhf_lite.models.hf_weights import Read, WeightReader
 from mindrlhf_lite.models.peft_folder import InitialAdapters, PeftFolder
 from mindrlhf_lite.models.precision import Precision
+from mindrlhf_lite.models.score_head import scoring_reader
 from mindrlhf_lite.native.library import set_up
 from mindrlhf_lite.parallel.layout import BuffersToFill, Strategy, buffers_of_rank
 from mindrlhf_lite.parallel.mesh import Mesh
@@ -45,21 +47,26 @@ def frozen_of(model: Decoder) -> dict[str, Parameter]:
     return {name: parameter for name, parameter in model.named_weights().items() if name not in trained}
 
 
+LossOf = Callable[[Decoder], Loss]
 OPTIMIZERS = {"adamw": AdamW}  # by actor_config.optimizer.type
 
 
 @dataclass
 class Builder:
-    """Args: shape: of a model without weights, all zeros, in the place of actor_config.load."""
+    """Args: zeros: shape of a model without weights, all zeros, in the place of actor_config.load; loss_of: of the
+    trained model; None: the policy loss.
+    """
 
     config: Config
     mesh: Mesh
     zeros: ModelConfig | None
+    loss_of: LossOf | None = None
 
     @cached_property
     def shape(self) -> ModelConfig:
         """The actor's, without adapters."""
-        return self.zeros or ModelConfig.from_dir(self.config.actor_config.load)
+        shape = self.zeros or ModelConfig.from_dir(self.config.actor_config.load)
+        return shape.scoring if self.config.trains_scores else shape
 
     @cached_property
     def adapted(self) -> ModelConfig:
@@ -77,8 +84,13 @@ class Builder:
         return sharing_roles(self.config, self.strategies)
 
     @cached_property
-    def _actors_reader(self) -> WeightReader | None:
-        return None if self.zeros else WeightReader(self.config.actor_config.load, self.shape)
+    def _actors_reader(self) -> Read | None:
+        folder = self.config.actor_config.load
+        if self.zeros:
+            return None
+        if self.config.trains_scores:
+            return scoring_reader(folder, self.config.rl_config.seed)
+        return WeightReader(folder, self.shape).read
 
     @cached_property
     def strategies(self) -> dict[str, Strategy]:
@@ -112,10 +124,10 @@ class Builder:
         if reader is None or (role.starts_from_actor and self.adapted.adapters is None):
             return None
         if role.folder(config) != config.actor_config.load:
-            reader = WeightReader(role.folder(config), shape.base)
+            reader = WeightReader(role.folder(config), shape.base).read
         if shape.adapters is None:
-            return reader.read
-        of_base, of_adapters = reader.read, self._adapters_at_start.read
+            return reader
+        of_base, of_adapters = reader, self._adapters_at_start.read
         return lambda name, box: (of_adapters if is_adapter(name) else of_base)(name, box)
 
     @cached_property
@@ -154,7 +166,8 @@ class Builder:
         config, model = self.config, self.model(ACTOR, self.adapted)
         optimizer, recompute = self._optimizer(model), config.actor_config.recompute_config
         keeps = Keeps.of(recompute.recompute, recompute.select_recompute)
-        actor = TrainedModel(model, PolicyLoss(model, Objective.of(config)), optimizer, keeps)
+        loss = self.loss_of(model) if self.loss_of else PolicyLoss(model, Objective.of(config))
+        actor = TrainedModel(model, loss, optimizer, keeps)
         read = self._read(ACTOR, self.adapted)
         if read is not None and model.trained_precision.param != "float32":  # masters keep what the model rounds
             weights = BuffersToFill(model.trained_buffers, read)

@@ -3,37 +3,58 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 from mindrlhf_lite.commands.signals import asks_to_stop
+from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.observe.console import Console
 from mindrlhf_lite.observe.host_monitor import HostMonitor, MemoryIsShort, Usage
-from mindrlhf_lite.parallel.mesh import gather_objects
+from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
+from mindrlhf_lite.roles.models import TrainedRoles
 from mindrlhf_lite.trainer.assembly import GrpoRun
 from mindrlhf_lite.trainer.best import best_of, by_step, evaluations_without_gain
 from mindrlhf_lite.trainer.export import Export
+from mindrlhf_lite.trainer.persistence import Persistence
+from mindrlhf_lite.trainer.run_state import RunState
 
 
-class Ending:
-    """Every rank calls it."""
+class RunToEnd(Protocol):
+    """What every kind of run has."""
 
-    def __init__(self, run: GrpoRun, monitor: HostMonitor):
+    mesh: Mesh
+    tokenizer: Tokenizer
+    state: RunState
+    persistence: Persistence
+    first_step: int
+    last_step: int
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def roles(self) -> TrainedRoles: ...
+
+    @property
+    def report(self) -> StoppedReport: ...
+
+
+class StoppedReport(Protocol):
+    @property
+    def console(self) -> Console: ...
+
+    def stopped(self, step: int, why: str) -> None: ...
+
+
+class Stops:
+    """Checkpoints, early ends and exports of any run; every rank calls it."""
+
+    def __init__(self, run: RunToEnd, monitor: HostMonitor):
         self._run, self._monitor = run, monitor
 
     def save(self, step: int) -> None:
         self._run.report.console.phase("save")
         self._run.persistence.save(step, self._run.state)
-
-    def save_best(self, step: int) -> None:
-        """Where it is asked for, the model of the best evaluation so far, if that is this step's."""
-        found = best_of(by_step(self._run.state.evaluations, self._run.last_step))
-        if self._run.config.rl_config.save_best and found is not None and found.step == step:
-            self._run.report.console.phase("save")
-            self._export("best")
-
-    def has_gained_nothing(self) -> bool:
-        """Whether early stopping is asked for, and it is time."""
-        stopping = self._run.config.rl_config.early_stopping
-        found = by_step(self._run.state.evaluations, self._run.last_step)
-        return 0 < stopping.patience <= evaluations_without_gain(found, stopping.min_delta)
 
     def is_asked_to_stop(self) -> bool:
         """Whether any rank was; with rl_config.on_sigterm=save only."""
@@ -60,6 +81,39 @@ class Ending:
         run.roles.residency.close()
         run.report.stopped(step, why)
 
+    def _close_processes(self) -> None:
+        """What a run has started besides."""
+
+    def export(self, name: str) -> None:
+        """Writes the model to OUTPUT/name."""
+        run = self._run
+        folder, dtype = Path(run.config.rl_config.output_dir) / name, run.config.rl_config.save_hf_dtype
+        max_weight = run.config.monitor_config.health.max_weight
+        base = run.config.actor_config.load
+        Export(run.roles, run.mesh, run.tokenizer, run.persistence.end_token_ids, dtype, max_weight, base).run(folder)
+
+
+class Ending(Stops):
+    """Of a GRPO run."""
+
+    _run: GrpoRun
+
+    def __init__(self, run: GrpoRun, monitor: HostMonitor):
+        super().__init__(run, monitor)
+
+    def save_best(self, step: int) -> None:
+        """Where it is asked for, the model of the best evaluation so far, if that is this step's."""
+        found = best_of(by_step(self._run.state.evaluations, self._run.last_step))
+        if self._run.config.rl_config.save_best and found is not None and found.step == step:
+            self._run.report.console.phase("save")
+            self.export("best")
+
+    def has_gained_nothing(self) -> bool:
+        """Whether early stopping is asked for, and it is time."""
+        stopping = self._run.config.rl_config.early_stopping
+        found = by_step(self._run.state.evaluations, self._run.last_step)
+        return 0 < stopping.patience <= evaluations_without_gain(found, stopping.min_delta)
+
     def finish(self, step: int) -> None:
         """After the last step, or an earlier one where early stopping ends the run."""
         run = self._run
@@ -70,7 +124,7 @@ class Ending:
         self._close_processes()
         run.report.console.close()
         if run.config.rl_config.save_hf_model:
-            self._export("hf")
+            self.export("hf")
         run.roles.residency.close()
         run.report.finish(step, run.state.evaluations, found, run.roles.residency.largest_phase_bytes, run.state.health)
 
@@ -89,11 +143,3 @@ class Ending:
         if run.config.rl_config.save_ckpt_interval and not is_saved:
             self.save(step)
         run.state.evaluations["after"] = run.state.evaluations.pop(f"step_{step}")
-
-    def _export(self, name: str) -> None:
-        """Writes the model to OUTPUT/name."""
-        run = self._run
-        folder, dtype = Path(run.config.rl_config.output_dir) / name, run.config.rl_config.save_hf_dtype
-        max_weight = run.config.monitor_config.health.max_weight
-        base = run.config.actor_config.load
-        Export(run.roles, run.mesh, run.tokenizer, run.persistence.end_token_ids, dtype, max_weight, base).run(folder)

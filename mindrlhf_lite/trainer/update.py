@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from mindrlhf_lite.roles.models import TrainedRoles
 from mindrlhf_lite.scoring.batches import MicroBatch
 from mindrlhf_lite.scoring.sequences import MicroBatcher
 from mindrlhf_lite.shapes.streams import StreamShapes
-from mindrlhf_lite.swap.phases import phase_of_part
+from mindrlhf_lite.trainer.actor_update import update_actor
 from mindrlhf_lite.trainer.dumping import UpdateDump
 from mindrlhf_lite.trainer.learning_rate import LearningRate
 from mindrlhf_lite.trainer.soundness import largest_of
@@ -103,20 +103,11 @@ class PolicyUpdate:
         batches = self._microbatches([sequences[index] for index in mine], totals, kl_coefficient)
         counts.num_computed += sum(len(batch.token_ids) for _, batch in batches)
         counts.num_padding += sum(batch.num_padding for _, batch in batches)
-        optimizer, residency = self.roles.actor.optimizer, self.roles.residency
-        counts.lr = schedule.at(optimizer.updates_done)
+        counts.lr = schedule.at(self.roles.actor.optimizer.updates_done)
         seen = [([mine[index] for index in indices], batch) for indices, batch in batches] if is_first else []
-        with ExitStack() as watching:
-            with residency.phase("update"):
-                if is_first:
-                    watching.enter_context(self._dump.watching(seen))
-                statistics, logprobs = self.roles.actor.accumulate([batch for _, batch in batches])
-                if self.mesh.world is not None:
-                    self.mesh.world.meet()  # stages end at different times
-                if not self.config.actor_config.optimizer.opt_offload:
-                    norm = optimizer.step(counts.lr)
-            if self.config.actor_config.optimizer.opt_offload:
-                norm = optimizer.step(counts.lr, lambda part: residency.phase(phase_of_part("step", part)))
+        watching = self._dump.watching(seen) if is_first else nullcontext()
+        own_batches = [batch for _, batch in batches]
+        statistics, logprobs, norm = update_actor(self.config, self.roles, self.mesh, own_batches, counts.lr, watching)
         counts.num_graphs = len(self._batcher.graphs)
         if mesh.reports:
             for (indices, _), rows in zip(seen, logprobs, strict=False):

@@ -1,0 +1,29 @@
+"""The processes of python -m mindrlhf_lite.sft, dpo and reward_model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.config.stages import StageConfig
+from mindrlhf_lite.launch.program import Program
+from mindrlhf_lite.launch.rank import run
+from mindrlhf_lite.launch.stage_mistakes import stage_mistakes
+from mindrlhf_lite.parallel.mesh import Mesh
+
+
+def main(program: Program, arguments: Sequence[str] | None = None) -> None:
+    run(sys.argv[1:] if arguments is None else arguments, _train, program=program, find_mistakes=stage_mistakes)
+
+
+def _train(config: Config, mesh: Mesh) -> None:
+    from mindrlhf_lite.trainer.preference_task import PreferenceTask
+    from mindrlhf_lite.trainer.reward_task import RewardTask
+    from mindrlhf_lite.trainer.stage_loop import StageTrainer
+    from mindrlhf_lite.trainer.stage_run import TaskOf
+    from mindrlhf_lite.trainer.stage_task import SupervisedTask
+
+    assert isinstance(config, StageConfig)
+    tasks: dict[str, TaskOf] = {"sft": SupervisedTask, "dpo": PreferenceTask, "reward_model": RewardTask}
+    StageTrainer(config, mesh, tasks[config.program]).train()
