@@ -14,10 +14,11 @@ from mindrlhf_lite.parallel.mesh import Mesh
 
 
 def main(program: Program, arguments: Sequence[str] | None = None) -> None:
-    run(sys.argv[1:] if arguments is None else arguments, _train, program=program, find_mistakes=stage_mistakes)
+    run(sys.argv[1:] if arguments is None else arguments, train_stage, program=program, find_mistakes=stage_mistakes)
 
 
-def _train(config: Config, mesh: Mesh) -> None:
+def train_stage(config: Config, mesh: Mesh) -> None:
+    """The run of a `StageConfig`, on this rank."""
     from mindrlhf_lite.trainer.preference_task import PreferenceTask
     from mindrlhf_lite.trainer.reward_task import RewardTask
     from mindrlhf_lite.trainer.stage_loop import StageTrainer

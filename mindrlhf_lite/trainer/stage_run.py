@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import lcm
 
+from mindrlhf_lite.algorithms.aggregation import token_mean
 from mindrlhf_lite.config.stages import StageConfig, reading_of
 from mindrlhf_lite.data.prompt_sampler import PromptSampler
 from mindrlhf_lite.data.supervised_rows import SupervisedRow, read_supervised
@@ -21,7 +22,7 @@ from mindrlhf_lite.parallel.mesh import Mesh
 from mindrlhf_lite.roles.build import build_roles, build_trained_roles, kernels_of_run
 from mindrlhf_lite.roles.models import Roles, TrainedRoles
 from mindrlhf_lite.scoring.batches import MicroBatch
-from mindrlhf_lite.scoring.sequences import SequenceScoring
+from mindrlhf_lite.scoring.sequences import MicroBatcher, SequenceScoring
 from mindrlhf_lite.shapes.streams import StreamShapes
 from mindrlhf_lite.trainer.actor_update import update_actor
 from mindrlhf_lite.trainer.kl_coefficient import KlCoefficient
@@ -95,7 +96,8 @@ def assemble_stage(config: StageConfig, mesh: Mesh, task_of: TaskOf) -> StageRun
     sampler, schedule = PromptSampler(len(rows), config.rl_config.seed), learning_rate_of(config, steps)
     state, digest = RunState(sampler, schedule, KlCoefficient(config)), digest_of(rows)
     persistence = Persistence(config, mesh, roles, tokenizer, digest, end_token_ids(sampling), steps)
-    scoring = Scoring(mesh, roles, SequenceScoring(mesh, task.batcher, shapes))
+    each_alone = MicroBatcher(token_mean, config.rl_config.packing)  # pairs are scored apart
+    scoring = Scoring(mesh, roles, SequenceScoring(mesh, each_alone, shapes))
     first_step, notes = persistence.resume(state)
     report = StageReport(config, mesh, first_step, steps, started)
     clock = PhaseClock(roles.residency, report.console, [])
