@@ -18,9 +18,13 @@ from helpers import ROOT
 from mindrlhf_lite.config.aliases.tables import VERL, find_row
 from mindrlhf_lite.config.load import FLAGS, ConfigError, collect, parse_overrides
 from mindrlhf_lite.config.presets import PRESETS
+from mindrlhf_lite.launch.arguments import parser_of_main
 from mindrlhf_lite.launch.command_line import parse_command_line
+from mindrlhf_lite.launch.program import DPO, GRPO, REWARD_MODEL, SFT
 
 MAIN = "examples/qwen_grpo/main.py"
+PROGRAMS = {MAIN: GRPO, "examples/qwen_sft/main.py": SFT}
+STAGES = {f"mindrlhf_lite.{each.settings.program}": each for each in (SFT, DPO, REWARD_MODEL)}
 # programs of the system; their arguments are not looked at
 ORDINARY = {"source", "tail", "head", "cp", "wait", "unshare", "pip", "cd", "git", "openssl", "rand", "ip", "export"}
 VARIABLES = {"OMP_NUM_THREADS", "PYTHONPATH", "MINDRLHF_JOB_KEY", "SMOLLM2_CACHE"}  # that any command may have
@@ -48,7 +52,8 @@ def parser_of(script: str) -> tuple[argparse.ArgumentParser, bool] | None:
     """A program's own parser (its main() runs up to it), and whether it takes arguments beside its own; or None."""
     if "parser" not in (text := (ROOT / script).read_text(encoding="utf-8")) and "import main" not in text:
         return None
-    run = (lambda: parse_command_line([])) if script == MAIN else _module(ROOT / script).main
+    program = PROGRAMS.get(script)
+    run = (lambda: parse_command_line([], program=program)) if program else _module(ROOT / script).main
     kept = argparse.ArgumentParser.parse_args, argparse.ArgumentParser.parse_known_args
 
     def stop(takes_more):
@@ -151,6 +156,11 @@ def _python_problems(document: Document, words: list[str], is_part: bool) -> lis
         return pytest_problems(words[2:])
     if words[:2] == ["-m", "mindrlhf_lite.job"]:
         return _script_problems(document, "tools/start_job.py", words[2:], is_part)
+    if words[:1] == ["-m"] and words[1:] and words[1] in STAGES:
+        known, rest = parser_of_main(STAGES[words[1]]).parse_known_args(["--config", "any", *words[2:]])
+        flags = [f"--{FLAGS[name]}={value}" for name, value in vars(known).items() if name in FLAGS and value]
+        is_shipped = known.config.startswith("examples/") and not (ROOT / known.config).is_file()
+        return settings_problems([*flags, *rest]) + ([f"{known.config}: no such file"] if is_shipped else [])
     if words and words[0].startswith("-"):
         return [f"python {' '.join(words)}: not understood"]
     return _script_problems(document, words[0], words[1:], is_part) if words else []
