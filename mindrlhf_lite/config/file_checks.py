@@ -68,14 +68,14 @@ def _problems_of_models(config: Config) -> list[str]:
             "actor_config.load='': give the Hugging Face folder of the starting model (--actor_checkpoint_path DIR)"
         )
     else:
-        problems += _model_problems("actor_config.load", config.actor_config.load, config)
+        problems += _model_problems("actor_config.load", config.actor_config.load, config, config.trains_scores)
         for role in config.roles:
             path = role.section_of(config).model_config
             problems += _shape_differences(role.section, role.folder(config), path)
     for role in config.roles:
         own = "" if role.starts_from_actor else role.section_of(config).load
-        if own and own != config.actor_config.load:
-            problems += _model_problems(f"{role.section}.load", own, config)
+        if own and (own != config.actor_config.load or role.gives_scores):
+            problems += _model_problems(f"{role.section}.load", own, config, role.gives_scores)
     return problems
 
 
@@ -198,15 +198,17 @@ def has_run(output_dir: Path, checkpoint_dir: Path) -> bool:
     return (metrics.is_file() and metrics.stat().st_size > 0) or any(checkpoint_dir.glob("step_*"))
 
 
-def _model_problems(key: str, folder: str, config: Config) -> list[str]:
+def _model_problems(key: str, folder: str, config: Config, may_score: bool = False) -> list[str]:
     try:
         model = ModelConfig.from_dir(folder)
         shapes = tensor_shapes(Path(folder), model)
         check_names_and_shapes(shapes, parameter_specs(model), folder)
     except ValueError as error:
         return [f"{key}={folder!r}: {error}"]
-    if model.has_score and not config.trains_scores:
+    if model.has_score and not may_score:
         return [f"{key}={folder!r}: a reward model, which writes no text; give a language model"]
+    if may_score and not config.trains_scores:
+        return _scoring_problems(f"{key}={folder!r}", model, config)
     rl = config.rl_config
     for setting, name in (("model_name", rl.model_name), ("tokenizer_type", rl.tokenizer_type)):
         if name and model.model_type not in _MODEL_TYPES[name]:
@@ -217,4 +219,22 @@ def _model_problems(key: str, folder: str, config: Config) -> list[str]:
             f"rl_config.seq_length={config.rl_config.seq_length}: the model of {key} has "
             f"max_position_embeddings={model.max_position_embeddings}"
         ]
+    return []
+
+
+def _scoring_problems(given: str, model: ModelConfig, config: Config) -> list[str]:
+    """Of a reward model that scores what the actor writes."""
+    if not model.has_score:
+        return [
+            f"{given}: a language model, which gives no score; python -m mindrlhf_lite.reward_model makes one of it"
+        ]
+    try:
+        size = ModelConfig.from_dir(config.actor_config.load).vocab_size
+    except ValueError:
+        return []  # reported elsewhere
+    if model.vocab_size != size:
+        return [f"{given}: a vocabulary of {model.vocab_size}, the actor's has {size}; it must be the same"]
+    if config.rl_config.seq_length > model.max_position_embeddings:
+        length = config.rl_config.seq_length
+        return [f"rl_config.seq_length={length}: {given} has max_position_embeddings={model.max_position_embeddings}"]
     return []

@@ -18,7 +18,7 @@ import yaml
 
 from mindrlhf_lite.commands.tool import nearest_flag
 from mindrlhf_lite.config.aliases.tables import MINDRLHF, MINDSPEED_RL, find_row, table
-from mindrlhf_lite.config.roles import ROLES
+from mindrlhf_lite.config.roles import ALL_ROLES
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.setting import FLOAT_TYPES, Facts
 from mindrlhf_lite.errors import UserError, short_repr
@@ -26,7 +26,7 @@ from mindrlhf_lite.files.strict_yaml import load_yaml, read_yaml_file
 from mindrlhf_lite.files.text_file import check_is_name
 
 # names of MindFormers' model files that are taken in the sections of the roles
-_ROLES = tuple(role.section for role in ROLES)
+_ROLES = tuple(role.section for role in ALL_ROLES)
 _SYNONYMS = {f"{role}.param_init_type": f"{role}.param_dtype" for role in _ROLES}
 _UNKNOWN_SHOWN = 50  # keys; each is compared with all that there are
 _ALWAYS_FLOAT32 = ("layernorm_compute_type", "softmax_compute_type", "rotary_dtype")
@@ -186,7 +186,7 @@ def collect(values: dict[str, Any]) -> tuple[Config, list[str]]:
     problems, clean, num_unknown = [], {}, 0
     for key, value in values.items():
         key = _SYNONYMS.get(key, key)
-        if key.partition(".")[0] in _ROLES and key.partition(".")[2] in _ALWAYS_FLOAT32:
+        if key.rpartition(".")[0] in _ROLES and key.rpartition(".")[2] in _ALWAYS_FLOAT32:
             if value not in FLOAT_TYPES:
                 problems.append(
                     f"{key}={short_repr(value)}: must be one of {', '.join(FLOAT_TYPES)}; float32 is used anyway"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mindrlhf_lite.config.roles import ROLES
+from mindrlhf_lite.config.roles import ALL_ROLES
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.errors import UserError, short_repr
 from mindrlhf_lite.files.json_file import read_json
@@ -35,7 +35,7 @@ class ModelFile:
     param_dtype: str = ""
 
 
-_KEYS = tuple(f"{role.section}.model_config" for role in ROLES)
+_KEYS = tuple(f"{role.section}.model_config" for role in ALL_ROLES)
 
 
 def beside(values: dict[str, Any], path: str) -> tuple[dict[str, Any], list[str]]:
@@ -139,7 +139,7 @@ def with_types_of_models(values: dict[str, Any]) -> dict[str, Any]:
         ValueError: a file is missing or broken.
     """
     found = {}
-    for spec in ROLES:
+    for spec in ALL_ROLES:
         role = spec.section
         path = values.get(f"{role}.model_config")
         if not path:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from mindrlhf_lite.swap.phases import Access, Phase, optimizer_part, phase_of, phase_of_part
@@ -40,6 +41,7 @@ class RoleSpec:
     starts_from_actor: bool = False  # empty until a reshard has filled it; else its weights are those of a folder
     is_used: Callable[[Config], bool] = _always
     follows_actor: Callable[[Config], bool] = _never  # it takes the actor's weights now and then, and is saved
+    gives_scores: bool = False  # by a score head; else logprobs
 
     @property
     def scores(self) -> bool:
@@ -52,7 +54,7 @@ class RoleSpec:
         return f"sync_{self.name}"
 
     def section_of(self, config: Config) -> Any:
-        return getattr(config, self.section)
+        return attrgetter(self.section)(config)
 
     def folder(self, config: Config) -> str:
         """The folder that its weights, or those that it is filled with, come from."""
@@ -75,7 +77,9 @@ REFERENCE = RoleSpec(
 ROLLOUT = RoleSpec(
     "rollout", "generate_config", {"generate": Access.READS, "reshard": Access.FILLS}, starts_from_actor=True
 )
+REWARD_MODEL = RoleSpec("reward_model", "reward_config.reward_model", {"reward_model": Access.READS}, gives_scores=True)
 ROLES = (ACTOR, REFERENCE, ROLLOUT)
+ALL_ROLES = (*ROLES, REWARD_MODEL)  # also those that few runs have
 # groups of frozen weights beside adapters: those that the actor holds, and the rollout's where it holds others
 BASE, ROLLOUT_BASE = "base", "rollout_base"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mindrlhf_lite.config.roles import ROLES, RoleSpec
+from mindrlhf_lite.config.roles import ACTOR, REFERENCE, REWARD_MODEL, ROLES, ROLLOUT, RoleSpec
 from mindrlhf_lite.config.sampling_params import sampling_params
 from mindrlhf_lite.config.sections.actor import ActorConfig
 from mindrlhf_lite.config.sections.context import ContextConfig
@@ -113,7 +113,7 @@ class Config:
     @property
     def roles(self) -> tuple[RoleSpec, ...]:
         """The models of the run, used or not."""
-        return ROLES
+        return (ACTOR, REWARD_MODEL, REFERENCE, ROLLOUT) if self.reward_config.reward_model.load else ROLES
 
     def role(self, name: str) -> RoleSpec:
         return next(role for role in self.roles if role.name == name)

@@ -15,6 +15,7 @@ from mindrlhf_lite.config.objectives import objective_problems
 from mindrlhf_lite.config.sampling_params import sampling_params
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.sections.parallel import ParallelConfig
+from mindrlhf_lite.config.sections.reward_model import RewardModelRole
 from mindrlhf_lite.config.strategies import dims_of, role_strategies
 from mindrlhf_lite.config.trackers import tracker_problems
 from mindrlhf_lite.config.vllm_settings import vllm_problems
@@ -221,8 +222,18 @@ def frozen_problems(config: Config) -> list[str]:
     return problems
 
 
+def _reward_model(config: Config) -> list[str]:
+    wanted, key = config.reward_config.reward_model, "reward_config.reward_model"
+    problems = []
+    if not wanted.load and wanted != RewardModelRole():
+        problems.append(f"{key}: there is no reward model; set {key}.load, or leave the others out")
+    if not is_usable(wanted.weight):
+        problems.append(f"{key}.weight={wanted.weight}: must be a number of at most {LARGEST_REWARD:g}")
+    return problems
+
+
 def _rewards(config: Config) -> list[str]:
-    reward, problems = config.reward_config, []
+    reward, problems = config.reward_config, _reward_model(config)
     if not reward.verifier_function:
         problems.append("reward_config.verifier_function=[]: name at least one verifier")
     if len(reward.verifier_function) != len(reward.verifier_weight):

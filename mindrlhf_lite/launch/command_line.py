@@ -148,7 +148,7 @@ def _without_absent_files(config: Config, is_dry_run: bool) -> tuple[Config, boo
     if actor.load:
         return config, False, ()
     without: dict[str, Any] = {"actor_config": actor}
-    for role in config.roles:
+    for role in (role for role in config.roles if role.section in vars(config)):
         section = role.section_of(config)
         is_absent = role.starts_from_actor or not Path(section.load).exists()
         if role is not ACTOR and section.load and is_absent:

@@ -70,9 +70,10 @@ def _trained_roles(builder: Builder, has_scorers: bool = True) -> TrainedRoles:
     config, residency = builder.config, make_residency(builder.config)
     actor = builder.actor(residency)
     wanted = [role for role in scoring_roles(config) if has_scorers and role.is_used(config)]
-    scorers = {role.name: builder.scorer(role, actor, residency) for role in wanted}
+    reward_model = next((builder.reward_model(role, residency) for role in wanted if role.gives_scores), None)
+    scorers = {role.name: builder.scorer(role, actor, residency) for role in wanted if not role.gives_scores}
     policy = LogprobScorer(actor.model, actor.layers, config.policy_temperature)
-    return TrainedRoles(builder.adapted, actor, policy, scorers, residency, builder.base_fingerprint)
+    return TrainedRoles(builder.adapted, actor, policy, scorers, reward_model, residency, builder.base_fingerprint)
 
 
 @dataclass

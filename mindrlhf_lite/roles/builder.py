@@ -33,6 +33,7 @@ from mindrlhf_lite.models.score_head import scoring_reader
 from mindrlhf_lite.native.library import set_up
 from mindrlhf_lite.parallel.layout import BuffersToFill, Strategy, buffers_of_rank
 from mindrlhf_lite.parallel.mesh import Mesh
+from mindrlhf_lite.scoring.pairs import LastTokenScorer
 from mindrlhf_lite.scoring.scorer import LogprobScorer
 from mindrlhf_lite.scoring.stages import Keeps
 from mindrlhf_lite.shapes.adapters import is_adapter
@@ -111,6 +112,7 @@ class Builder:
         """Raises UserError for a vocabulary that is not the actor's."""
         folder = role.folder(self.config)
         shape = self.shape if self.zeros else ModelConfig.from_dir(folder)
+        shape = shape.scoring if role.gives_scores else shape
         if shape.vocab_size != self.shape.vocab_size:
             raise UserError(
                 f"{role.section}.load={folder}: vocabulary of {shape.vocab_size}, the actor's has "
@@ -210,3 +212,9 @@ class Builder:
         contents = Contents.CHANGES if role.follows_actor(self.config) else Contents.FROZEN
         residency.add(role.name, model.parameters_in_order, contents)
         return LogprobScorer(model, actor.layers if own == actors else None, self.config.policy_temperature)
+
+    def reward_model(self, role: RoleSpec, residency: Residency) -> LastTokenScorer:
+        """A frozen role that gives scores; swapped out at once, where swapping is on."""
+        model = self.model(role, self.shape_of(role))
+        residency.add(role.name, model.parameters_in_order, Contents.FROZEN)
+        return LastTokenScorer(model)

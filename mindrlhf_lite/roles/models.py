@@ -13,6 +13,7 @@ from mindrlhf_lite.parallel.mesh import RoleMesh
 from mindrlhf_lite.reshard.executor import Moved, Resharder
 from mindrlhf_lite.roles.merging import MergedWeights
 from mindrlhf_lite.rollout.protocol import RolloutEngine
+from mindrlhf_lite.scoring.pairs import LastTokenScorer
 from mindrlhf_lite.scoring.scorer import LogprobScorer
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.swap.phases import phase_of_part
@@ -22,13 +23,14 @@ from mindrlhf_lite.swap.residency import Residency
 @dataclass
 class TrainedRoles:
     """The models of this rank that an update needs. `model_config`: of the actor, with its adapters; `policy` scores
-    with the actor's own weights; `scorers`: the frozen roles that score sequences, by name.
+    with the actor's own weights; `scorers`: the frozen roles that give logprobs of sequences, by name.
     """
 
     model_config: ModelConfig
     actor: TrainedModel
     policy: LogprobScorer
     scorers: dict[str, LogprobScorer]
+    reward_model: LastTokenScorer | None
     residency: Residency
     base_fingerprint: str  # of the model that adapters were read beside, where there are any, else ""; on the main rank
 

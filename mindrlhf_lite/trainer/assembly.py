@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from math import lcm
 
 from mindrlhf_lite.algorithms.aggregation import AGGREGATIONS
-from mindrlhf_lite.config.roles import scoring_roles
+from mindrlhf_lite.config.roles import REWARD_MODEL, scoring_roles
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.episodes.play import Stage
@@ -21,6 +21,7 @@ from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.rewards.reward_function import RewardFunction
 from mindrlhf_lite.roles.build import build_roles, kernels_of_run
 from mindrlhf_lite.roles.models import Roles, TrainedRoles
+from mindrlhf_lite.scoring.scorer import Scorer
 from mindrlhf_lite.scoring.sequences import MicroBatcher, SequenceScoring
 from mindrlhf_lite.shapes.streams import StreamShapes
 from mindrlhf_lite.trainer.annotation import POLICY, Annotator
@@ -30,6 +31,7 @@ from mindrlhf_lite.trainer.experience import Experience
 from mindrlhf_lite.trainer.health_watch import HealthWatch
 from mindrlhf_lite.trainer.kl_coefficient import KlCoefficient
 from mindrlhf_lite.trainer.learning_rate import learning_rate_of
+from mindrlhf_lite.trainer.model_reward import ModelReward
 from mindrlhf_lite.trainer.moving_reference import MovingReference
 from mindrlhf_lite.trainer.persistence import Persistence
 from mindrlhf_lite.trainer.phase_clock import PhaseClock
@@ -55,7 +57,8 @@ class Training:
 
 def assemble_training(config: Config, mesh: Mesh, roles: TrainedRoles) -> Training:
     rl, actor = config.rl_config, roles.actor.mesh.dims
-    all_dims = [actor, *(scorer.model.mesh.dims for scorer in roles.scorers.values())]
+    scorers: list[Scorer] = [*roles.scorers.values(), *([roles.reward_model] if roles.reward_model else [])]
+    all_dims = [actor, *(scorer.model.mesh.dims for scorer in scorers)]
     multiple, parts = lcm(*(dims.tensor for dims in all_dims)), lcm(*(dims.context for dims in all_dims))
 
     def shapes(sequences: int = 0) -> StreamShapes:
@@ -96,8 +99,10 @@ class GrpoRun:
         config, roles = self.config, self.roles
         self.rollout_weights = RolloutWeights(roles, self.clock, config.rl_config.reshard_check_interval)
         self.moving_reference = MovingReference(config, roles, self.clock)
-        then = next(iter(roles.scorers), None)
-        self.collection = Collection(config, self.experience, self.clock, self.rollout_weights, then)
+        model, then = roles.reward_model, next(iter(roles.scorers), None)
+        reward = None if model is None else ModelReward(config, model, self.training.scoring, self.clock)
+        then = then if model is None else REWARD_MODEL.name
+        self.collection = Collection(config, self.experience, self.clock, self.rollout_weights, then, reward)
         self.annotator = Annotator(config, roles, self.training.scoring, self._while_scoring)
 
     def _while_scoring(self, name: str) -> AbstractContextManager[None]:

@@ -7,6 +7,7 @@ from collections import Counter
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.curriculum import CurriculumSampler, Sampler
 from mindrlhf_lite.trainer.experience import Experience
+from mindrlhf_lite.trainer.model_reward import ModelReward
 from mindrlhf_lite.trainer.phase_clock import PhaseClock
 from mindrlhf_lite.trainer.rollout_weights import RolloutWeights
 from mindrlhf_lite.types import ScoredGroup
@@ -27,7 +28,9 @@ class Collection:
         clock: PhaseClock,
         rollout_weights: RolloutWeights,
         then: str | None,
+        model_reward: ModelReward | None = None,
     ):
+        self._model_reward = model_reward
         self._config, self._experience, self._clock, self._rollout_weights = config, experience, clock, rollout_weights
         self._then = None if config.rl_config.dynamic_sampling.enabled else then
         self.num_drawn = 0  # groups of the last step, those put aside included
@@ -59,6 +62,8 @@ class Collection:
             groups = self._experience.generate(step, sampler, num_chunks, attempt, drawn)
         with self._clock.phase("reward"):
             scored = self._experience.score(groups)
+        if self._model_reward is not None:
+            scored = self._model_reward.add(scored)
         if isinstance(sampler, CurriculumSampler):
             sampler.learn(scored)
         return scored

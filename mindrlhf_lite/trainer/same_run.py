@@ -33,7 +33,10 @@ def model_folders(config: dict[str, Any]) -> dict[str, str]:
     """The folders that the roles start from, by the setting that names them."""
     actor = config["actor_config"]["load"]
     own = [role.section for role in ROLES if not role.starts_from_actor]
-    return {f"{section}.load": config[section]["load"] or actor for section in own}
+    found = {f"{section}.load": config[section]["load"] or actor for section in own}
+    if scoring := config["reward_config"].get("reward_model", {}).get("load"):  # older versions had none
+        found["reward_config.reward_model.load"] = scoring
+    return found
 
 
 def model_fingerprints(config: dict[str, Any]) -> dict[str, str]:

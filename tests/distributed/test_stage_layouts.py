@@ -39,7 +39,6 @@ ONE_RANK = [
 ]
 TWO_RANKS = [
     ("dpo/dp2_zero", "dpo", (2, 1, 1, 1), {**ZERO, MICRO: 2}),
-    ("reward/tp2", "reward_model", (1, 2, 1, 1), {"actor_config.parallel_config.use_seq_parallel": True, MICRO: 2}),
 ]
 FULL_ONE_RANK = [
     ("sft/unpacked", "sft", (1, 1, 1, 1), UNPACKED),
@@ -50,6 +49,7 @@ FULL_ONE_RANK = [
 ]
 FULL_TWO_RANKS = [
     ("sft/pp2", "sft", (1, 1, 2, 1), {}),
+    ("reward/tp2", "reward_model", (1, 2, 1, 1), {"actor_config.parallel_config.use_seq_parallel": True, MICRO: 2}),
     *((f"{of}/tp2_plain", program, (1, 2, 1, 1), {}) for of, program in (("sft", "sft"), ("dpo", "dpo"))),
     *((f"{of}/cp2", program, (1, 1, 1, 2), {MICRO: 2}) for of, program in (("sft", "sft"), ("dpo", "dpo"))),
     ("reward/cp2", "reward_model", (1, 1, 1, 2), {}),

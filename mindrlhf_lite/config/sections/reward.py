@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from mindrlhf_lite.config.sections.reward_model import RewardModelRole
 from mindrlhf_lite.config.setting import FREE, NOT_NEGATIVE, POSITIVE, setting
 
 
@@ -34,3 +35,4 @@ class RewardConfig:
     num_workers: int = setting(
         0, "processes of a rank that run verifiers; 0: its share of this host's cores", bounds=NOT_NEGATIVE, resume=FREE
     )
+    reward_model: RewardModelRole = field(default_factory=RewardModelRole)
