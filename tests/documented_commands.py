@@ -12,19 +12,15 @@ from functools import cache
 from pathlib import Path
 
 import yaml
+from documented_programs import MAIN, MODULES, PROGRAMS
 from documents import Document, identifiers, is_setting, pytest_problems, sections
 from helpers import ROOT
 
 from mindrlhf_lite.config.aliases.tables import VERL, find_row
 from mindrlhf_lite.config.load import FLAGS, ConfigError, collect, parse_overrides
 from mindrlhf_lite.config.presets import PRESETS
-from mindrlhf_lite.launch.arguments import parser_of_main
 from mindrlhf_lite.launch.command_line import parse_command_line
-from mindrlhf_lite.launch.program import DPO, GRPO, REWARD_MODEL, SFT
 
-MAIN = "examples/qwen_grpo/main.py"
-PROGRAMS = {MAIN: GRPO, "examples/qwen_sft/main.py": SFT}
-STAGES = {f"mindrlhf_lite.{each.settings.program}": each for each in (SFT, DPO, REWARD_MODEL)}
 # programs of the system; their arguments are not looked at
 ORDINARY = {"source", "tail", "head", "cp", "wait", "unshare", "pip", "cd", "git", "openssl", "rand", "ip", "export"}
 VARIABLES = {"OMP_NUM_THREADS", "PYTHONPATH", "MINDRLHF_JOB_KEY", "SMOLLM2_CACHE"}  # that any command may have
@@ -154,13 +150,8 @@ def _python_problems(document: Document, words: list[str], is_part: bool) -> lis
         return []
     if words[:2] == ["-m", "pytest"]:
         return pytest_problems(words[2:])
-    if words[:2] == ["-m", "mindrlhf_lite.job"]:
-        return _script_problems(document, "tools/start_job.py", words[2:], is_part)
-    if words[:1] == ["-m"] and words[1:] and words[1] in STAGES:
-        known, rest = parser_of_main(STAGES[words[1]]).parse_known_args(["--config", "any", *words[2:]])
-        flags = [f"--{FLAGS[name]}={value}" for name, value in vars(known).items() if name in FLAGS and value]
-        is_shipped = known.config.startswith("examples/") and not (ROOT / known.config).is_file()
-        return settings_problems([*flags, *rest]) + ([f"{known.config}: no such file"] if is_shipped else [])
+    if words[:1] == ["-m"] and words[1:2] and words[1] in MODULES:
+        return _script_problems(document, MODULES[words[1]], words[2:], is_part)
     if words and words[0].startswith("-"):
         return [f"python {' '.join(words)}: not understood"]
     return _script_problems(document, words[0], words[1:], is_part) if words else []
@@ -191,9 +182,9 @@ def _script_problems(document: Document, script: str, words: list[str], is_part:
     if script == "tools/sweep.py" and namespace.command:
         return command_problems(document, namespace.command[namespace.command[0] == "--" :], True)
     flags = [f"--{FLAGS[name]}={value}" for name, value in vars(namespace).items() if name in FLAGS and value]
-    problems = settings_problems([*flags, *rest]) if script == MAIN or rest else []
+    problems = settings_problems([*flags, *rest]) if script in PROGRAMS or rest else []
     given = getattr(namespace, "config", None) or ""
-    if script == MAIN and given.startswith(("examples/", "model_configs/")) and not (ROOT / given).is_file():
+    if script in PROGRAMS and given.startswith(("examples/", "model_configs/")) and not (ROOT / given).is_file():
         problems.append(f"--config {given}: no such file")
     if script == MAIN and namespace.preset and namespace.preset not in (*PRESETS, "NAME"):
         problems.append(f"--preset {namespace.preset}: no such preset")

@@ -25,7 +25,8 @@ from mindrlhf_lite.shapes.model_config import ModelConfig
 _OF_GRPO = ("reward_config.", "environment_config.", "data_config.", "msprobe_config.")
 _OF_GRPO_STEPS = (
     *("chunk_size", "num_rollouts", "num_generations", "batch_size", "num_iterations", "save_best"),
-    *("early_stopping.patience", "eval_samples", "eval_verifier", "save_data_file"),
+    *("early_stopping.patience", "eval_samples", "eval_verifier", "save_data_file", "performance_stats"),
+    *("save_prompt_completions_data", "save_prompt_completions_interval"),
 )
 
 
@@ -186,6 +187,7 @@ def _unread(config: StageConfig) -> list[str]:
             facts.is_objective
             or key.startswith((*_OF_GRPO, *config.unread))
             or key.removeprefix("rl_config.") in _OF_GRPO_STEPS
+            or (key.startswith("monitor_config.health.") and not key.endswith(".max_weight"))
         )
         if is_unread and (value := attrgetter(key)(config)) != attrgetter(key)(defaults):
             instead = "; use supervised_config.batch_size" if key == "rl_config.batch_size" else "; leave it out"

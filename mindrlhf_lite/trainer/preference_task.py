@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +47,13 @@ class PreferenceTask:
     def __init__(self, config: StageConfig):
         assert isinstance(config, PreferenceStageConfig)
         self._config, wanted = config, config.preference_config
-        names = (each.name for each in fields(PreferenceOptions))
-        self._options = PreferenceOptions(**{name: getattr(wanted, name) for name in names})
+        self._options = PreferenceOptions(
+            wanted.beta,
+            wanted.label_smoothing,
+            wanted.simpo_margin,
+            wanted.desirable_weight,
+            wanted.undesirable_weight,
+        )
         self._is_kto = wanted.loss == "kto"
         self.batcher = MicroBatcher(sequence_sum, config.rl_config.packing, pack_pairs)
         self._rows: list[tuple[TrainSequence, ...]] = []

@@ -63,7 +63,7 @@ class StageTrainer:
             sequences, divergence = run.task.update(run.scoring, indices)
             done = run.trainer.step(sequences, divergence)
         seconds, traffic = run.clock.take()
-        metrics = StepMetrics(step, self._metrics(done, seconds))
+        metrics = StepMetrics(step, self._metrics(step, done, seconds))
         if divergence:
             metrics.values["preference/divergence"] = divergence
         if traffic.num_bytes:
@@ -76,13 +76,14 @@ class StageTrainer:
         if run.persistence.is_due_after(step, run.last_step):
             self.stops.save(step)
 
-    def _metrics(self, done: SupervisedStep, seconds: dict[str, float]) -> dict[str, float]:
+    def _metrics(self, step: int, done: SupervisedStep, seconds: dict[str, float]) -> dict[str, float]:
         run, scale = self.run, self.run.roles.actor.optimizer.loss_scale
         reported = done.statistics if run.roles.actor.mesh.reports else {}
-        own = (reported, done.num_computed, done.num_padding, len(run.trainer.batcher.graphs), rss_gb(), peak_rss_gb())
-        kind = tuple[dict[str, float], int, int, int, float, float]
+        sizes = (done.num_computed, done.num_padding, len(run.trainer.batcher.graphs), rss_gb(), peak_rss_gb())
+        own = (reported, self.monitor.take(step), *sizes)
+        kind = tuple[dict[str, float], dict[str, float], int, int, int, float, float]
         of_ranks = gather_objects(run.mesh.world, own, kind)
-        statistics, computed, padding, graphs, rss, peak = map(list, zip(*of_ranks, strict=True))
+        statistics, hosts, computed, padding, graphs, rss, peak = map(list, zip(*of_ranks, strict=True))
         total: dict[str, float] = {}
         for each in statistics:
             total = merged_statistics(total, each)
@@ -101,6 +102,7 @@ class StageTrainer:
             **{f"time_s/{name}": seconds[name] for name in ("step", "update", "swap")},
             "memory/rss_gb": max(rss),
             "memory/peak_rss_gb": max(peak),
+            **{key: max(host[key] for host in hosts) for key in hosts[0]},
         }
 
     def _evaluate(self, step: int, metrics: StepMetrics | None = None) -> None:

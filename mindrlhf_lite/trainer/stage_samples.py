@@ -43,6 +43,8 @@ class Samples:
 
     def write(self, step: int) -> None:
         """The answers after a step."""
+        if not self._prompts:  # none leaves room for an answer
+            return
         mesh, seed = self._roles.rollout_mesh, self._config.rl_config.seed
         self._weights.move()
         mine = share_of_rank(range(len(self._prompts)), mesh.at.data, mesh.dims.copies)
