@@ -12,7 +12,7 @@ PLOTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "loss": ("loss", ("loss/total", "loss/policy")),
     "kl": ("KL to the reference (nats a token)", ("loss/kl",)),
     "length": ("completion length (tokens)", ("completion/mean_tokens", "completion/max_tokens")),
-    "held_out_loss": ("loss", ("loss/total", "eval/loss")),
+    "held_out_loss": ("held-out loss", ("eval/loss",)),
     "pairs": ("share of pairs ranked right", ("preference/accuracy",)),
     "accuracy": ("held-out accuracy", ("eval/accuracy",)),
 }
