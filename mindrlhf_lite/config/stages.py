@@ -17,6 +17,7 @@ from mindrlhf_lite.config.load import facts_of_settings
 from mindrlhf_lite.config.roles import ACTOR, REFERENCE, ROLLOUT, RoleSpec
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import dims_of
+from mindrlhf_lite.config.trackers import tracker_problems
 from mindrlhf_lite.config.validate import frozen_problems, layout_problems, parallel_problems, range_problems
 from mindrlhf_lite.data.files import SUFFIXES
 from mindrlhf_lite.data.supervised_rows import Reading
@@ -171,6 +172,7 @@ def stage_problems(config: Config, world_size: int, is_plan: bool = False, needs
         *range_problems(config),
         *_unread(config),
         *_sizes(config, world_size),
+        *tracker_problems(config),
         *parallel_problems(config, world_size),
         *layout_problems(config, world_size),
         *frozen_problems(config),

@@ -16,6 +16,8 @@ from mindrlhf_lite.observe.run_files import read_metrics
 from mindrlhf_lite.observe.writers import MetricsWriter, write_atomically
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.roles.build import kernels_of_run
+from mindrlhf_lite.tracking.trackers import NAMES as TRACKERS
+from mindrlhf_lite.tracking.trackers import Trackers
 from mindrlhf_lite.types import StepMetrics
 
 
@@ -42,10 +44,14 @@ class StageReport:
         self.config, self.mesh, self.output, self.started = config, mesh, Path(rl.output_dir), started
         self.start_rss = rss_gb()
         self.console = StageConsole(mesh.is_main, last_step, first_step, monitor.progress_bar, monitor.print_interval)
-        tensorboard = Path(rl.tensorboard_dir or self.output / "tensorboard") if rl.tensorboard else None
+        has_tensorboard = rl.tensorboard or "tensorboard" in rl.trackers
+        tensorboard = Path(rl.tensorboard_dir or self.output / "tensorboard") if has_tensorboard else None
         self._writer = (
             MetricsWriter(self.output, tensorboard, first_step - 1, rl.tensorboard_queue_size) if mesh.is_main else None
         )
+
+        names = [name for name in rl.trackers if name in TRACKERS and mesh.is_main]
+        self._trackers = Trackers(names, rl.tracker_python, self.output, asdict(config))
 
     def evaluation(self, step: int, values: dict[str, float], metrics: StepMetrics | None) -> None:
         """Of a step, whose metrics are then written with it; or before the first one."""
@@ -53,6 +59,7 @@ class StageReport:
             metrics.values.update(values)
         elif step == 0 and self._writer is not None:
             self._writer.write(StepMetrics(0, values))
+            self._trackers.metrics(0, values)
         accuracy = ""
         if "eval/accuracy" in values:
             interval = f"95 % interval {values['eval/low']:.1%} to {values['eval/high']:.1%}"
@@ -62,11 +69,13 @@ class StageReport:
     def step(self, metrics: StepMetrics) -> None:
         if self._writer is not None:
             self._writer.write(metrics)
+            self._trackers.metrics(metrics.step, metrics.values)
         self.console.step(metrics)
 
     def stopped(self, step: int, why: str) -> None:
         """The run ends here for now."""
         self.console.close()
+        self._trackers.close()
         if self._writer is not None:
             self._writer.close()
             hint = ResumeHint.of(str(self.output), self.config.checkpoint_dir).text()
@@ -101,4 +110,6 @@ class StageReport:
             "config": asdict(self.config),
         }
         write_atomically(self.output / "summary.json", json.dumps(summary, indent=1) + "\n")
+        self._trackers.summary({key: value for key, value in summary.items() if key != "config"})
+        self._trackers.close()
         print(f"done: {self.output} (summary.json, metrics.jsonl, plots, hf)", flush=True)
