@@ -20,6 +20,7 @@ from mindrlhf_lite.config.strategies import dims_of, role_strategies
 from mindrlhf_lite.config.trackers import tracker_problems
 from mindrlhf_lite.config.vllm_settings import vllm_problems
 from mindrlhf_lite.errors import short_repr
+from mindrlhf_lite.rewards.judge_settings import JUDGE_REWARD, judge_problems
 from mindrlhf_lite.rewards.shaping import find_shaping
 from mindrlhf_lite.rewards.sizes import LARGEST_REWARD, is_usable
 from mindrlhf_lite.rewards.verifiers import find_verifier
@@ -49,7 +50,7 @@ def find_problems(config: Config, world_size: int, is_plan: bool = False, needs_
         for name in ("supervised_config", "preference_config")
         if getattr(config, name) != getattr(defaults, name)
     ]
-    rewards = [*_rewards(config), *environment_problems(config)] if needs_prompts else []
+    rewards = [*reward_problems(config), *environment_problems(config)] if needs_prompts else []
     return [*problems, *rewards, *([] if is_plan else file_problems(config, needs_prompts))]
 
 
@@ -232,7 +233,8 @@ def _reward_model(config: Config) -> list[str]:
     return problems
 
 
-def _rewards(config: Config) -> list[str]:
+def reward_problems(config: Config) -> list[str]:
+    """Of verifiers, their weights and what shapes rewards."""
     reward, problems = config.reward_config, _reward_model(config)
     if not reward.verifier_function:
         problems.append("reward_config.verifier_function=[]: name at least one verifier")
@@ -254,6 +256,13 @@ def _rewards(config: Config) -> list[str]:
             find_verifier(name)
         except ValueError as error:
             problems.append(f"reward_config.verifier_function: {error}")
+    if JUDGE_REWARD in (*reward.verifier_function, *judge):
+        problems += judge_problems(reward.judge)
+    elif reward.judge.address:
+        problems.append(
+            f"reward_config.judge.address={reward.judge.address!r}: nobody asks it; name {JUDGE_REWARD} in "
+            "verifier_function, or leave it out"
+        )
     try:
         find_shaping(reward.shaping_function)
     except ValueError as error:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 
@@ -25,6 +27,13 @@ FAILURES = (Outcome.ERROR, Outcome.TIMEOUT)
 GIVE_UP_AFTER = 20  # failures of a verifier in a row
 GIVE_UP_SHARE, _WINDOW = 0.5, 200  # or so large a share of so many scores
 _ONE_QUESTION = 10  # times as many if they are all of one question
+
+
+class Elsewhere(Protocol):
+    """A verifier that is no function in a process of the pool. `rewards.judge.Judge` is one."""
+
+    def score(self, pairs: Sequence[tuple[CompletionView, str]], on_result: Callable[[int, Verdict], None]) -> None:
+        """Calls on_result(pair's index, verdict) for every completion and its gold answer."""
 
 
 @dataclass
@@ -57,7 +66,7 @@ class _Record:
         if verdict.failure is Outcome.TIMEOUT and self.counts[kind] == 1:  # others may follow, and take as long
             say(f"verifier {self.verifier.name}: {verdict.problem} (gold {gold!r})", file=sys.stderr)
         if has_failed and (reason := self._why_broken()):
-            longer = ", or raise reward_config.verifier_timeout_s" if verdict.failure is Outcome.TIMEOUT else ""
+            longer = f", or raise {self.verifier.limit_setting}" if verdict.failure is Outcome.TIMEOUT else ""
             raise UserError(
                 f"the verifier {self.verifier.name} failed on {reason}, the last time with {verdict.problem} "
                 f"(gold {gold!r}); rewards would be noise: mend it{longer}"
@@ -103,6 +112,7 @@ class RewardFunction:
         num_workers: processes that score; 0: one a core.
         judge: the verifier that says what is correct in evaluations; empty: the strictest of them.
         trial: see `VerifierPool`.
+        elsewhere: verifiers that run in no process of the pool, by name.
 
     Example: RewardFunction(["accuracy_reward", "format_reward"], [1.0, 0.5], timeout_s=10)
     """
@@ -115,11 +125,15 @@ class RewardFunction:
         num_workers: int = 0,
         judge: str = "",
         trial: tuple[CompletionView, str] | None = None,
+        elsewhere: Mapping[str, Elsewhere] | None = None,
     ):
         self.names, self.weights = list(names), list(weights)
         self.judge = judge or strictest(names)
         every = list(dict.fromkeys([*names, self.judge]))
-        self._pool = VerifierPool(every, timeout_s, num_workers, trial)
+        self._elsewhere = {name: each for name, each in (elsewhere or {}).items() if name in every}
+        pooled = [name for name in every if name not in self._elsewhere]
+        self._pool = VerifierPool(pooled, timeout_s, num_workers, trial) if pooled else None
+        self._try_elsewhere(trial)
         self._records = {name: _Record(find_verifier(name)) for name in every}
         self._first = next((name for name in names if self._records[name].verifier.judges_answer), names[0])
 
@@ -147,18 +161,35 @@ class RewardFunction:
         pairs = list(zip(completions, golds, strict=True))
         scores: dict[str, list[Score | None]] = {name: [None] * len(pairs) for name in names}
 
-        def take(number: int, verdict: Verdict) -> None:
-            index, place = divmod(number, len(pairs))
-            name = names[index]
+        def take(name: str, place: int, verdict: Verdict) -> None:
             self._records[name].add(verdict, pairs[place][1])
             failure = Outcome.WRONG if self._records[name].is_too_costly(verdict) else verdict.failure
             scores[name][place] = verdict.score or Score(self._worst(name), failure or Outcome.ERROR)
 
-        self._pool.score(pairs, take, names, group_size)
+        def take_from_pool(number: int, verdict: Verdict) -> None:
+            index, place = divmod(number, len(pairs))
+            take(pooled[index], place, verdict)
+
+        pooled = [name for name in names if name not in self._elsewhere]
+        if pooled and self._pool is not None:
+            self._pool.score(pairs, take_from_pool, pooled, group_size)
+        for name in names:
+            if name in self._elsewhere:
+                self._elsewhere[name].score(pairs, partial(take, name))
         self._report()
         found = {name: [score for score in of_one if score is not None] for name, of_one in scores.items()}
         assert all(len(of_one) == len(pairs) for of_one in found.values())
         return found
+
+    def _try_elsewhere(self, trial: tuple[CompletionView, str] | None) -> None:
+        """Raises UserError: one that is not in the pool fails on the made-up completion."""
+        found: list[Verdict] = []
+        if trial is None:
+            return
+        for name, verifier in self._elsewhere.items():
+            verifier.score([trial], lambda place, verdict: found.append(verdict))
+            if found[-1].score is None:
+                raise UserError(f"{name} fails on a made-up completion: {found[-1].problem}")
 
     def _worst(self, name: str) -> float:
         """The score of a verifier that adds least to the reward."""
@@ -211,4 +242,5 @@ class RewardFunction:
 
     def close(self) -> None:
         self._report()
-        self._pool.close()
+        if self._pool is not None:
+            self._pool.close()

@@ -22,6 +22,7 @@ from mindrlhf_lite.rewards.final_answer import (
     with_opened_thought,
     without_thought,
 )
+from mindrlhf_lite.rewards.judge_settings import JUDGE_REWARD
 from mindrlhf_lite.rewards.knights import knight_statements
 from mindrlhf_lite.rewards.other_toolkits import NEAREST, VERIFIERS
 from mindrlhf_lite.rewards.own_functions import find_function
@@ -51,6 +52,7 @@ class Verifier:
     strictness: int = 0
     is_own: bool = False  # a user's, in the one form that `signatures` gives all of them
     takes_group: bool = False  # it has to see all completions of a question
+    limit_setting: str = "reward_config.verifier_timeout_s"  # of the time that a score may take
 
     def score(self, completion: CompletionView, gold: str) -> Score:
         """`scores` of one completion."""
@@ -175,6 +177,10 @@ def environment_reward(completion: CompletionView, gold: str) -> Score:
     return Score(episode.reward, Outcome.CORRECT if is_right else Outcome.WRONG)
 
 
+def _judge(completion: CompletionView, gold: str) -> Score:
+    raise UserError(f"{JUDGE_REWARD} asks a server: name it in a run's configuration, with reward_config.judge")
+
+
 BUILT_IN: dict[str, Verifier] = {
     "accuracy_reward": Verifier("accuracy_reward", accuracy_reward, strictness=1),
     "qwen_accuracy_reward": Verifier("qwen_accuracy_reward", qwen_accuracy_reward, strictness=2),
@@ -184,6 +190,8 @@ BUILT_IN: dict[str, Verifier] = {
     "kk_reward": Verifier("kk_reward", kk_reward, strictness=2),
     REASONING_GYM: Verifier(REASONING_GYM, reasoning_gym_reward, strictness=2),
     ENVIRONMENT_REWARD: Verifier(ENVIRONMENT_REWARD, environment_reward, -LARGEST_REWARD, LARGEST_REWARD, strictness=4),
+    # a run gives it to `RewardFunction` by itself; what goes wrong is not the completion's fault
+    JUDGE_REWARD: Verifier(JUDGE_REWARD, _judge, is_own=True, limit_setting="reward_config.judge.timeout_s"),
     **{
         name: Verifier(name, function, minimum=least, judges_answer=strictness > 0, strictness=strictness)
         for name, (function, least, strictness) in VERIFIERS.items()

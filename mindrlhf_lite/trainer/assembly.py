@@ -43,7 +43,7 @@ from mindrlhf_lite.trainer.same_run import prompts_digest
 from mindrlhf_lite.trainer.sampling import end_token_ids, off_policy_notes, sampling_of_run
 from mindrlhf_lite.trainer.stage import stage_of_run
 from mindrlhf_lite.trainer.update import PolicyUpdate
-from mindrlhf_lite.trainer.verifier_trial import trial_of
+from mindrlhf_lite.trainer.verifier_trial import elsewhere_of, trial_of
 from mindrlhf_lite.types import Prompt
 
 
@@ -172,4 +172,5 @@ def _reward_of_run(config: Config, mesh: Mesh, first: Prompt) -> RewardFunction:
         workers,
         config.rl_config.eval_verifier if config.rl_config.eval_dataset_file else "",
         trial_of(first),
+        elsewhere_of(config),
     )

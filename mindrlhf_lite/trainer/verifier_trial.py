@@ -1,10 +1,17 @@
-"""A completion made up of a data file's first row, which a user's verifiers have to score before a run begins."""
+"""A run's verifiers that are no functions; and a completion made up of a data file's first row, which a user's
+verifiers have to score before a run begins.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.records import read_prompts
+from mindrlhf_lite.rewards.judge import Judge
+from mindrlhf_lite.rewards.judge_settings import JUDGE_REWARD
 from mindrlhf_lite.rewards.pool import VerifierPool
+from mindrlhf_lite.rewards.reward_function import Elsewhere
 from mindrlhf_lite.rewards.verifiers import BUILT_IN
 from mindrlhf_lite.types import CompletionView, Prompt
 
@@ -15,6 +22,14 @@ def trial_of(prompt: Prompt) -> tuple[CompletionView, str]:
     return CompletionView(
         text, len(text), prompt=prompt.text, source=prompt.source, columns=prompt.columns
     ), prompt.gold
+
+
+def elsewhere_of(config: Config) -> dict[str, Elsewhere]:
+    """The verifiers of a run that are no functions, by name."""
+    judge = config.reward_config.judge
+    if JUDGE_REWARD not in (*config.reward_config.verifier_function, config.rl_config.eval_verifier):
+        return {}
+    return {JUDGE_REWARD: Judge(judge, Path(judge.cache_dir or f"{config.rl_config.output_dir}/judge"))}
 
 
 def trial_problems(config: Config) -> list[str]:

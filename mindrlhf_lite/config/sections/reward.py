@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from mindrlhf_lite.config.sections.judge import JudgeConfig
 from mindrlhf_lite.config.sections.reward_model import RewardModelRole
 from mindrlhf_lite.config.setting import FREE, NOT_NEGATIVE, POSITIVE, setting
 
@@ -36,3 +37,4 @@ class RewardConfig:
         0, "processes of a rank that run verifiers; 0: its share of this host's cores", bounds=NOT_NEGATIVE, resume=FREE
     )
     reward_model: RewardModelRole = field(default_factory=RewardModelRole)
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
