@@ -51,6 +51,8 @@ bench_recompute --layers 4 --hidden 64 --rows 2 --length 64
 start_job --ranks 1 --log_dir {folder}/job_log {root}/tools/evaluate.py --model {model} \
     --dataset {folder}/sums.mindrecord --max_tokens 8 --verifier math_reward
 evaluate --model {model} --dataset {folder}/sums.mindrecord --max_tokens 8 --verifier math_reward
+sample_best --model {model} --dataset {folder}/sums.mindrecord --k 2 --max_tokens 40 --keep best \
+    --verifier math_reward --output {folder}/best.jsonl
 generate --model {model} --input {folder}/rows.jsonl --output {folder}/out.jsonl --max_tokens 8 --top_p 0.9
 generate --model {folder}/of_gguf --chat --max_tokens 8 --max_length 100
 score --model {model} --input {folder}/rows.jsonl --output {folder}/scored.jsonl
