@@ -16,6 +16,7 @@ import numpy as np
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.turns import Episode, Restart
 
+VALUES, RETURNS = "values", "returns"  # of a critic: among `TrainSequence.of_roles`
 IntArray = np.ndarray
 FloatArray = np.ndarray
 
@@ -254,7 +255,8 @@ class TrainSequence:
     frozen_logprobs: FloatArray | None = None  # float32 [C]
     # float32 [C], under the distribution that was sampled from; None: not corrected for
     sampling_logprobs: FloatArray | None = None
-    role_logprobs: Mapping[str, FloatArray] = field(default_factory=dict)  # float32 [C] each, of further frozen roles
+    # float32 [C] each, by name: logprobs of further frozen roles; the critic's "values", and the "returns" it learns
+    of_roles: Mapping[str, FloatArray] = field(default_factory=dict)
     written: IntArray | None = None  # bool [C], as of the completion; the others never count
     restarts: tuple[Restart, ...] = ()  # as of the completion: its samples are one sequence, of one length and ratio
 

@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from mindrlhf_lite.files.wire import from_bytes
 from mindrlhf_lite.job.lifelines import die_with_parent
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.swap.phases import phase_of_part
-from mindrlhf_lite.types import GenerateRequest, SamplingParams, TrainSequence
+from mindrlhf_lite.types import RETURNS, VALUES, GenerateRequest, SamplingParams, TrainSequence
 
 _NEW_TOKENS = 2  # of a decoding step there is one graph, however many tokens follow
 
@@ -88,12 +89,17 @@ def measure(config: Config, shape: ModelConfig) -> dict:
         roles.rollout.generate(*prompts_and_sampling(config, shape.vocab_size, mesh.world_size))
     annotator = Annotator(config, roles, training.scoring, residency.phase)
     sequences = with_logprobs(sequences, annotator.fixed_logprobs(sequences))
-    generated, schedule = (
-        [np.zeros(each.completion_length, np.float32) for each in sequences],
-        LearningRate.constant(1e-6),
-    )
+    generated = [np.zeros(each.completion_length, np.float32) for each in sequences]
+    schedule = LearningRate.constant(1e-6)
     training.update.run(sequences, generated, config.rl_config.beta, schedule)
+    if training.critic_update is not None:
+        training.critic_update.run(_with_returns(sequences), schedule)
     return {"phases": peaks, "misplaced": misplaced}
+
+
+def _with_returns(sequences: list[TrainSequence]) -> list[TrainSequence]:
+    """Of a critic, equal to its values."""
+    return [replace(each, of_roles={**each.of_roles, RETURNS: each.of_roles[VALUES]}) for each in sequences]
 
 
 def made_up_sequences(config: Config, vocab_size: int, world_size: int) -> list[TrainSequence]:

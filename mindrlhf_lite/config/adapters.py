@@ -53,7 +53,7 @@ def adapters_to_start_from(config: Config, shape: ModelConfig) -> PeftFolder:
 
 def shares_base(config: Config, role: RoleSpec, strategies: Mapping[str, Strategy]) -> bool:
     """Whether a role's weights, besides adapters, are those that the actor holds on every rank, stored alike."""
-    if not config.actor_config.lora.rank or role is ACTOR:
+    if not config.actor_config.lora.rank or role.is_trained:
         return False
     ours, theirs = strategies[ACTOR.name], strategies[role.name]
     lies_alike = (

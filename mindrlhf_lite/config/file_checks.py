@@ -9,12 +9,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mindrlhf_lite.config.adapters import with_adapters
-from mindrlhf_lite.config.model_file import read_model_file
+from mindrlhf_lite.config.model_file import read_model_file, vocabulary_problem
+from mindrlhf_lite.config.roles import RoleSpec
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.experience_file import experience_path
 from mindrlhf_lite.data.records import read_header
 from mindrlhf_lite.data.rows import output_problem
 from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.data.tokenizer_reader import TOKENIZER_FILES
+from mindrlhf_lite.errors import short_repr
 from mindrlhf_lite.files.durable import why_not_a_folder
 from mindrlhf_lite.models.hf_weights import check_names_and_shapes, tensor_shapes
 from mindrlhf_lite.shapes.model_config import ModelConfig
@@ -74,8 +77,52 @@ def _problems_of_models(config: Config) -> list[str]:
             problems += _shape_differences(role.section, role.folder(config), path)
     for role in config.roles:
         own = "" if role.starts_from_actor else role.section_of(config).load
+        if role.has_own_model:
+            problems += _problems_of_own_model(role, own, config)
         if own and (own != config.actor_config.load or role.gives_scores):
-            problems += _model_problems(f"{role.section}.load", own, config, role.gives_scores)
+            needs_scores = role.gives_scores and (not role.is_trained or _gives_scores(own))  # a critic begins with any
+            problems += _model_problems(f"{role.section}.load", own, config, needs_scores)
+    return problems
+
+
+def _gives_scores(folder: str) -> bool:
+    try:
+        return ModelConfig.from_dir(folder).has_score
+    except ValueError:
+        return False  # reported with the others
+
+
+def _problems_of_own_model(role: RoleSpec, folder: str, config: Config) -> list[str]:
+    """Of a role that has nothing of the actor's, where the run uses it."""
+    if not folder and role.is_trained:  # from the actor's, then
+        return []
+    if not folder:
+        return [f"{role.section}.load='': give the Hugging Face folder of the {role.name}"]
+    try:
+        shape, actors = ModelConfig.from_dir(folder), ModelConfig.from_dir(config.actor_config.load)
+    except ValueError:
+        return []  # reported with the others
+    problem = vocabulary_problem(role, shape, actors)
+    return [f"{role.section}.load={folder!r}: {problem}; give a model of its vocabulary"] if problem else []
+
+
+def _other_vocabularies(config: Config, tokenizer: Tokenizer) -> list[str]:
+    """Of roles with tokenizers of their own, which would give the actor's ids another meaning."""
+    problems = []
+    for role in config.roles:
+        folder = role.section_of(config).load if role.has_own_model else ""
+        if folder and any((Path(folder) / name).is_file() for name in TOKENIZER_FILES):
+            try:
+                other = Tokenizer(folder).vocabulary
+            except ValueError as error:
+                problems.append(f"{role.section}.load={folder!r}: {error}")
+                continue
+            if differing := [token for token, text in tokenizer.vocabulary.items() if other.get(token) != text]:
+                token = min(differing)
+                problems.append(
+                    f"{role.section}.load={folder!r}: another vocabulary than the actor's: id {token} is "
+                    f"{short_repr(other.get(token))} there, {short_repr(tokenizer.vocabulary[token])} here"
+                )
     return problems
 
 
@@ -87,6 +134,7 @@ def data_problems(config: Config) -> list[str]:
     if problems := tokenizer_problems(config):
         return problems
     tokenizer, vocab_size = Tokenizer(config.tokenizer_dir), ModelConfig.from_dir(config.actor_config.load).vocab_size
+    problems += _other_vocabularies(config, tokenizer)
     for key, path in (
         ("rl_config.dataset_file", rl.dataset_file),
         ("rl_config.eval_dataset_file", rl.eval_dataset_file),

@@ -18,7 +18,7 @@ import yaml
 
 from mindrlhf_lite.commands.tool import nearest_flag
 from mindrlhf_lite.config.aliases.tables import MINDRLHF, MINDSPEED_RL, find_row, table
-from mindrlhf_lite.config.roles import ALL_ROLES
+from mindrlhf_lite.config.roles import ROLES
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.setting import FLOAT_TYPES, Facts
 from mindrlhf_lite.errors import UserError, short_repr
@@ -26,7 +26,7 @@ from mindrlhf_lite.files.strict_yaml import load_yaml, read_yaml_file
 from mindrlhf_lite.files.text_file import check_is_name
 
 # names of MindFormers' model files that are taken in the sections of the roles
-_ROLES = tuple(role.section for role in ALL_ROLES)
+_ROLES = tuple(role.section for role in ROLES)
 _SYNONYMS = {f"{role}.param_init_type": f"{role}.param_dtype" for role in _ROLES}
 _UNKNOWN_SHOWN = 50  # keys; each is compared with all that there are
 _ALWAYS_FLOAT32 = ("layernorm_compute_type", "softmax_compute_type", "rotary_dtype")

@@ -9,14 +9,17 @@ every shape that can occur had occurred, each at what one was found to take (doc
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from math import lcm, prod
 
 from mindrlhf_lite.config.activations import activation_bytes
 from mindrlhf_lite.config.adapters import sharing_roles, with_adapters
 from mindrlhf_lite.config.communicators import communicator_bytes
+from mindrlhf_lite.config.critic_plan import critic_activations, critic_groups
+from mindrlhf_lite.config.model_file import shape_of_role
 from mindrlhf_lite.config.roles import (
     BASE,
+    CRITIC,
     ROLLOUT_BASE,
     RoleSpec,
     following_roles,
@@ -102,10 +105,10 @@ def memory_plan(
     share.
     """
     sizes = _Sizes(config, shape, world_size, device_gib)
-    unused = unused_parts(config)
+    unused, has_critic = unused_parts(config), CRITIC in config.roles
     groups = {name: size * (name not in unused) for name, size in sizes.groups().items()}
     activations = {name: size for name, size in sizes.activations().items() if name not in unused}
-    scoring, saves_models = [role.name for role in _scoring(config)], bool(following_roles(config))
+    scoring, saves_models = [role.name for role in _scoring(config)], has_critic or bool(following_roles(config))
     offload = config.actor_config.optimizer.opt_offload
     in_phases = {**groups, optimizer_part(0): sizes.optimizer_part_bytes}
     beside = sizes.communicators()
@@ -117,14 +120,14 @@ def memory_plan(
         and name not in unused
         and not (name == "policy" and not config.scores_policy)
     }
-    kept = (*({"actor", BASE, ROLLOUT_BASE} & set(groups)), "optimizer", *scoring) if sizes.device != "CPU" else ()
+    held = {"actor", "optimizer", BASE, ROLLOUT_BASE, CRITIC.name, "critic_optimizer", *scoring} & set(groups)
     return MemoryPlan(
         groups,
         needs,
         sum(groups.values()) + max(activations.values()) + beside,
         max(needs.values()) + beside,
         beside,
-        sum(groups[name] for name in kept),
+        sum(groups[name] for name in held) if sizes.device != "CPU" else 0,
     )
 
 
@@ -133,9 +136,10 @@ class _Sizes:
 
     def __init__(self, config: Config, shape: ModelConfig, world_size: int, device_gib: float):
         self.config, self.shape, self.device = config, shape, config.context.device_target
+        self.shapes = {role.name: shape_of_role(config, role, shape) for role in config.roles}
         self.world_size, self.device_bytes = world_size, int(device_gib * 2**30)
         self.strategies = role_strategies(config, world_size)
-        actor, rl = config.actor_config, config.rl_config
+        actor, rl, frozen = config.actor_config, config.rl_config, tuple(config.actor_config.frozen)
         dims = self.strategies["actor"].dims
         scoring = [self.strategies[role.name].dims for role in _scoring(config)]
         parts = lcm(dims.context, *(each.context for each in scoring))
@@ -144,13 +148,11 @@ class _Sizes:
         self.scored = StreamShapes(tokens, rl.seq_length, parts=parts)
         self.slots = config.rollout_slots(self.strategies["rollout"].dims.copies)
         self.kv_heads = max(1, shape.num_key_value_heads // self.strategies["rollout"].dims.tensor)
-        frozen = tuple(actor.frozen)
         self.adapted, self.sharing = with_adapters(config, shape), sharing_roles(config, self.strategies)
         self.has_adapters, moved = self.adapted.adapters is not None, self.adapted.moved
         trained, largest = _numbers(moved, self.strategies["actor"], frozen)
-        self.largest = FLOAT32_BYTES * largest  # counted whole
+        self.largest, self.gradients = FLOAT32_BYTES * largest, FLOAT32_BYTES * trained  # the largest counts whole
         is_shared = actor.enable_parallel_optimizer and dims.copies > 1
-        self.gradients = FLOAT32_BYTES * trained
         rows = replace(self.strategies["actor"], splits_data=True)
         is_rounded = config.dtypes("actor")[1] != "float32" and not self.has_adapters
         copies = is_shared or is_rounded  # float32, of the rows that this rank updates
@@ -165,7 +167,7 @@ class _Sizes:
         return item_bytes(self.config.dtypes(role)[is_stored], self.device)
 
     def _weights(self, role: str) -> int:
-        return self._item(role, is_stored=True) * _numbers(self.shape, self.strategies[role])[0]
+        return self._item(role, is_stored=True) * _numbers(self.shapes[role], self.strategies[role])[0]
 
     def groups(self) -> dict[str, int]:
         groups = {"actor": self._weights("actor"), "gradients": self.gradients, "optimizer": self.optimizer}
@@ -180,9 +182,18 @@ class _Sizes:
             groups |= {"rollout": FLOAT32_BYTES * moved + merged, ROLLOUT_BASE: own * ("rollout" not in self.sharing)}
         if self.config.engine_copies_weights:
             groups["engine_weights"] = groups["rollout"]
+        groups |= self._of_critic()
         graphs = _GRAPH_BYTES * num_graphs(self.config, self.trained, self.scored)
         groups["graphs"] = graphs if self.device == "CPU" else 0
         return groups
+
+    def _of_critic(self) -> dict[str, int]:
+        if CRITIC.name not in self.shapes:
+            return {}
+        shape = self.shapes[CRITIC.name]
+        numbers = partial(_numbers, shape)
+        weights = self._weights(CRITIC.name)
+        return critic_groups(self.config, self.strategies[CRITIC.name], weights, lambda strategy: numbers(strategy)[0])
 
     def _kv_cache(self) -> int:
         generate, length = self.config.generate_config, self.config.rl_config.seq_length
@@ -223,7 +234,10 @@ class _Sizes:
         for role in following_roles(config):  # and a copy of what it was, to be mixed with
             mixes = role.section_of(config).ref_model_mixup_alpha < 1 and role.is_used(config)
             found[role.sync_phase] = self._messages(role.name) + self._weights(role.name) * mixes
-        return found
+        return found | critic_activations(
+            self.config,
+            lambda tapes, keeps: self._of_pass(CRITIC.name, self.trained if tapes else self.scored, tapes, keeps),
+        )
 
     def _messages(self, role: str) -> int:
         """Of a reshard to a role, besides both models: on a device a message's pieces, and it packed; nothing where
@@ -240,10 +254,10 @@ class _Sizes:
 
     def _of_pass(self, role: str, shapes: StreamShapes, tapes: bool = False, keeps: str = "") -> int:
         item, strategy = self._item(role), self.strategies[role]
-        fused = self.config.has_fused_kernels(role) and self.shape.head_dim % HEAD_MULTIPLE == 0
+        fused = self.config.has_fused_kernels(role) and self.shapes[role].head_dim % HEAD_MULTIPLE == 0
         brought = self._brought(shapes, fused) // strategy.dims.context
-        given = (self.shape, strategy, shapes, self.device, item, tapes, keeps, fused, brought, self.has_adapters)
-        return activation_bytes(*given)
+        shape, has_adapters = self.shapes[role], self.has_adapters and role != CRITIC.name
+        return activation_bytes(shape, strategy, shapes, self.device, item, tapes, keeps, fused, brought, has_adapters)
 
     def _brought(self, shapes: StreamShapes, is_fused: bool) -> int:
         """Keys that attention over the largest micro-batch copies; on CPU they count as activations."""

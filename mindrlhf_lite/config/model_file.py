@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mindrlhf_lite.config.roles import ALL_ROLES
+from mindrlhf_lite.config.roles import ROLES, RoleSpec
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.errors import UserError, short_repr
 from mindrlhf_lite.files.json_file import read_json
@@ -35,7 +35,7 @@ class ModelFile:
     param_dtype: str = ""
 
 
-_KEYS = tuple(f"{role.section}.model_config" for role in ALL_ROLES)
+_KEYS = tuple(f"{role.section}.model_config" for role in ROLES)
 
 
 def beside(values: dict[str, Any], path: str) -> tuple[dict[str, Any], list[str]]:
@@ -106,6 +106,23 @@ def shape_of_actor(config: Config) -> ModelConfig:
     return shape.scoring if config.trains_scores else shape
 
 
+def shape_of_role(config: Config, role: RoleSpec, actors: ModelConfig) -> ModelConfig:
+    """Of a role's model, without weights. Args: actors: of the actor's, which most roles share."""
+    section = role.section_of(config)
+    own = (section.load or section.model_config) if role.has_own_model else ""
+    shape = read_model_file(own).shape if own else actors
+    return shape.scoring if role.gives_scores else shape
+
+
+def vocabulary_problem(role: RoleSpec, shape: ModelConfig, actors: ModelConfig) -> str:
+    """Why a role's model cannot score the actor's tokens; "": it can. Beyond the tokenizer's ids an embedding is
+    padding, of which a model of another size may have more.
+    """
+    if shape.vocab_size == actors.vocab_size or (role.has_own_model and shape.vocab_size > actors.vocab_size):
+        return ""
+    return f"vocabulary of {shape.vocab_size}, the actor's has {actors.vocab_size}"
+
+
 def _shape_of_folder(folder: Any, path: str) -> ModelFile:
     if not isinstance(folder, str) or not Path(folder).is_dir():
         raise UserError(
@@ -139,7 +156,7 @@ def with_types_of_models(values: dict[str, Any]) -> dict[str, Any]:
         ValueError: a file is missing or broken.
     """
     found = {}
-    for spec in ALL_ROLES:
+    for spec in ROLES:
         role = spec.section
         path = values.get(f"{role}.model_config")
         if not path:

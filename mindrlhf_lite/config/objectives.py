@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mindrlhf_lite.algorithms.names import SCALED_BY_DEVIATION
+from mindrlhf_lite.algorithms.names import GAE, SCALED_BY_DEVIATION
 from mindrlhf_lite.config.schema import Config
 
 _BY_SEQUENCE = ("gspo", "gspo_token")
@@ -10,7 +10,14 @@ _BY_SEQUENCE = ("gspo", "gspo_token")
 
 def objective_problems(config: Config) -> list[str]:
     """One line each, with key, value and fix."""
-    return [*_losses(config), *_kl(config), *_corrections(config), *_rewards(config)]
+    return [
+        *_losses(config),
+        *_kl(config),
+        *_distillation(config),
+        *_critic(config),
+        *_corrections(config),
+        *_rewards(config),
+    ]
 
 
 def _losses(config: Config) -> list[str]:
@@ -64,6 +71,52 @@ def _kl(config: Config) -> list[str]:
         problems.append(
             "rl_config.kl_estimator=k1: in the loss its gradient is zero on average; use k3, or kl_in_reward, or "
             "kl_unbiased_gradient"
+        )
+    return problems
+
+
+def _distillation(config: Config) -> list[str]:
+    rl, own = config.rl_config, config.rl_config.distillation
+    if not own.coef:
+        given = [] if own.with_rewards else ["rl_config.distillation.with_rewards=false"]
+        if config.teacher_config.load:
+            given.append(f"teacher_config.load={config.teacher_config.load!r}")
+        return [
+            f"{each}: with rl_config.distillation.coef=0 there is no teacher; set it, e.g. to 1.0" for each in given
+        ]
+    if own.with_rewards:
+        return []
+    unread = {
+        "rl_config.kl_in_reward=true": rl.kl_in_reward,
+        "rl_config.dynamic_sampling.enabled=true": rl.dynamic_sampling.enabled,
+        "rl_config.credit=turn": rl.credit == "turn",
+    }
+    return [
+        f"{key}: rewards teach nothing here; set it to its default, or rl_config.distillation.with_rewards to true"
+        for key, is_given in unread.items()
+        if is_given
+    ]
+
+
+def _critic(config: Config) -> list[str]:
+    rl, critic, problems = config.rl_config, config.critic_config, []
+    if rl.advantage != GAE:
+        given = {"load": critic.load, "warmup_steps": critic.warmup_steps}
+        return [
+            f"critic_config.{key}={value}: rl_config.advantage={rl.advantage} has no critic; use gae, or leave it out"
+            for key, value in given.items()
+            if value
+        ]
+    if critic.optimizer.opt_offload:
+        problems.append(
+            "critic_config.optimizer.opt_offload=true: only the actor's state comes in parts; set it to false"
+        )
+    if rl.turn_discount != 1.0:
+        problems.append(f"rl_config.turn_discount={rl.turn_discount:g}: advantage=gae discounts by rl_config.gamma")
+    if config.has_teacher_alone:
+        problems.append(
+            "rl_config.advantage=gae: with distillation.with_rewards=false no reward teaches, and a critic has nothing "
+            "to value; use dr_grpo"
         )
     return problems
 

@@ -13,10 +13,14 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from mindrlhf_lite.algorithms.names import GAE
 from mindrlhf_lite.swap.phases import Access, Phase, optimizer_part, phase_of, phase_of_part
+from mindrlhf_lite.types import VALUES
 
 if TYPE_CHECKING:
     from mindrlhf_lite.config.schema import Config
+
+UPDATE_CRITIC = "update_critic"  # phase
 
 
 def _always(config: Config) -> bool:
@@ -41,6 +45,7 @@ class RoleSpec:
     starts_from_actor: bool = False  # empty until a reshard has filled it; else its weights are those of a folder
     is_used: Callable[[Config], bool] = _always
     follows_actor: Callable[[Config], bool] = _never  # it takes the actor's weights now and then, and is saved
+    has_own_model: bool = False  # that of its own folder, of a size of its own; a run that does not use it has no trace
     gives_scores: bool = False  # by a score head; else logprobs
 
     @property
@@ -74,12 +79,34 @@ REFERENCE = RoleSpec(
     is_used=lambda config: config.rl_config.beta > 0,
     follows_actor=lambda config: config.ref_config.sync_ref_model,
 )
+TEACHER = RoleSpec(
+    "teacher",
+    "teacher_config",
+    {"teacher": Access.READS},
+    is_used=lambda config: config.rl_config.distillation.coef > 0,
+    has_own_model=True,
+)
+CRITIC = RoleSpec(
+    "critic",
+    "critic_config",
+    {VALUES: Access.READS, UPDATE_CRITIC: Access.CHANGES},
+    is_trained=True,
+    is_used=lambda config: config.rl_config.advantage == GAE,
+    has_own_model=True,
+    gives_scores=True,
+)
 ROLLOUT = RoleSpec(
     "rollout", "generate_config", {"generate": Access.READS, "reshard": Access.FILLS}, starts_from_actor=True
 )
-REWARD_MODEL = RoleSpec("reward_model", "reward_config.reward_model", {"reward_model": Access.READS}, gives_scores=True)
-ROLES = (ACTOR, REFERENCE, ROLLOUT)
-ALL_ROLES = (*ROLES, REWARD_MODEL)  # also those that few runs have
+REWARD_MODEL = RoleSpec(
+    "reward_model",
+    "reward_config.reward_model",
+    {"reward_model": Access.READS},
+    is_used=lambda config: bool(config.reward_config.reward_model.load),
+    has_own_model=True,
+    gives_scores=True,
+)
+ROLES = (ACTOR, REWARD_MODEL, REFERENCE, TEACHER, CRITIC, ROLLOUT)
 # groups of frozen weights beside adapters: those that the actor holds, and the rollout's where it holds others
 BASE, ROLLOUT_BASE = "base", "rollout_base"
 
@@ -123,10 +150,11 @@ def phases_of_run(config: Config, optimizer_parts: int = 0, sharing: Collection[
         _use_base(config, uses, sharing)
     if not optimizer_parts:
         uses["optimizer"] = {"update": Access.CHANGES, "save": Access.READS, "restore": Access.CHANGES}
+    of_critic = _use_critic(uses) if CRITIC in config.roles else ()
     parts = _use_parts(uses, optimizer_parts)
     scoring = [role.name for role in scoring_roles(config)]
     sync = [role.sync_phase for role in moving]
-    order = ("generate", *scoring, "policy", "update", *parts, "reshard", *sync, "save", "restore")
+    order = ("generate", *scoring, "policy", "update", *parts, *of_critic, "reshard", *sync, "save", "restore")
     return {name: phase_of(name, uses) for name in order}
 
 
@@ -137,6 +165,15 @@ def _use_base(config: Config, uses: dict[str, dict[str, Access]], sharing: Colle
     uses[BASE] |= {role.name: Access.READS for role in scoring_roles(config) if role.name in sharing}
     rollouts = uses.setdefault(BASE if ROLLOUT.name in sharing else ROLLOUT_BASE, {})
     rollouts |= dict.fromkeys(phases, Access.READS)
+
+
+def _use_critic(uses: dict[str, dict[str, Access]]) -> tuple[str, ...]:
+    """Adds what is trained besides its weights, and saved. Returns the names of its phases."""
+    kept = {"save": Access.READS, "restore": Access.CHANGES}
+    uses[CRITIC.name] |= kept
+    uses["critic_gradients"] = {UPDATE_CRITIC: Access.CHANGES}
+    uses["critic_optimizer"] = {UPDATE_CRITIC: Access.CHANGES, **kept}
+    return VALUES, UPDATE_CRITIC
 
 
 def _use_parts(uses: dict[str, dict[str, Access]], optimizer_parts: int) -> list[str]:

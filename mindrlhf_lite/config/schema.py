@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mindrlhf_lite.config.roles import ACTOR, REFERENCE, REWARD_MODEL, ROLES, ROLLOUT, RoleSpec
+from mindrlhf_lite.config.roles import ROLES, RoleSpec
 from mindrlhf_lite.config.sampling_params import sampling_params
 from mindrlhf_lite.config.sections.actor import ActorConfig
 from mindrlhf_lite.config.sections.context import ContextConfig
+from mindrlhf_lite.config.sections.critic import CriticConfig
 from mindrlhf_lite.config.sections.data import DataConfig
 from mindrlhf_lite.config.sections.environment import EnvironmentConfig
 from mindrlhf_lite.config.sections.generate import GenerateConfig
@@ -22,6 +23,7 @@ from mindrlhf_lite.config.sections.reference import RefConfig
 from mindrlhf_lite.config.sections.reward import RewardConfig
 from mindrlhf_lite.config.sections.rl import RlConfig
 from mindrlhf_lite.config.sections.supervised import SupervisedConfig
+from mindrlhf_lite.config.sections.teacher import TeacherConfig
 from mindrlhf_lite.reshard.buckets import bytes_of_bucket
 
 
@@ -32,6 +34,8 @@ class Config:
     rl_config: RlConfig = field(default_factory=RlConfig)
     actor_config: ActorConfig = field(default_factory=ActorConfig)
     ref_config: RefConfig = field(default_factory=RefConfig)
+    teacher_config: TeacherConfig = field(default_factory=TeacherConfig)
+    critic_config: CriticConfig = field(default_factory=CriticConfig)
     reward_config: RewardConfig = field(default_factory=RewardConfig)
     generate_config: GenerateConfig = field(default_factory=GenerateConfig)
     environment_config: EnvironmentConfig = field(default_factory=EnvironmentConfig)
@@ -63,6 +67,11 @@ class Config:
     def keeps_frozen_policy(self) -> bool:
         """Whether the policy's logprobs before the first of several updates are kept, for the loss's ratio."""
         return self.updates_per_step > 1 and self.rl_config.ratio_to == "step"
+
+    @property
+    def has_teacher_alone(self) -> bool:
+        """Whether rewards teach nothing."""
+        return self.rl_config.distillation.coef > 0 and not self.rl_config.distillation.with_rewards
 
     @property
     def trains_scores(self) -> bool:
@@ -112,8 +121,8 @@ class Config:
 
     @property
     def roles(self) -> tuple[RoleSpec, ...]:
-        """The models of the run, used or not."""
-        return (ACTOR, REWARD_MODEL, REFERENCE, ROLLOUT) if self.reward_config.reward_model.load else ROLES
+        """The models of the run, used or not; of those with a folder of their own, the used ones."""
+        return tuple(role for role in ROLES if not role.has_own_model or role.is_used(self))
 
     def role(self, name: str) -> RoleSpec:
         return next(role for role in self.roles if role.name == name)

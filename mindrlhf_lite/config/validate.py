@@ -10,7 +10,7 @@ from mindrlhf_lite.config.adapters import lora_problems
 from mindrlhf_lite.config.environment_settings import environment_problems
 from mindrlhf_lite.config.file_checks import file_problems
 from mindrlhf_lite.config.load import known_keys
-from mindrlhf_lite.config.model_file import read_model_file, shape_of_actor
+from mindrlhf_lite.config.model_file import read_model_file, shape_of_actor, shape_of_role
 from mindrlhf_lite.config.objectives import objective_problems
 from mindrlhf_lite.config.sampling_params import sampling_params
 from mindrlhf_lite.config.schema import Config
@@ -58,7 +58,7 @@ def _groups(config: Config) -> list[str]:
     """Of groups of completions, and of what goes by their accuracy."""
     rl = config.rl_config
     problems = []
-    if rl.num_generations < (1 if rl.advantage in WITHOUT_GROUP else 2):
+    if rl.num_generations < (1 if rl.advantage in WITHOUT_GROUP or config.has_teacher_alone else 2):
         problems.append(
             f"rl_config.num_generations={rl.num_generations}: a group needs at least 2 completions to compare"
         )
@@ -195,7 +195,8 @@ def layout_problems(config: Config, world_size: int) -> list[str]:
     strategies = role_strategies(config, world_size)
     for role in config.roles:
         try:
-            model = read_model_file(role.folder(config) or config.actor_config.model_config).shape
+            actors = read_model_file(role.folder(config) or config.actor_config.model_config).shape
+            model = shape_of_role(config, role, actors)
         except ValueError:
             continue  # reported with the files
         problems += [f"{role.section}.parallel_config: {problem}" for problem in strategies[role.name].problems(model)]

@@ -19,6 +19,7 @@ from mindrlhf_lite.turns import Restart
 from mindrlhf_lite.types import ScoredGroup, TrainSequence
 
 _ARRAYS = ("advantages", "mask", "reference_logprobs", "frozen_logprobs", "sampling_logprobs")
+_OF_ROLE = "of_role_"  # and a name of `TrainSequence.of_roles`
 _WHAT = "experience file"
 _SCHEMA = {
     "token_ids": {"type": "int32", "shape": [-1]},
@@ -76,6 +77,7 @@ def write_experience(
                     "token_ids": sequence.token_ids,
                     "prompt_length": sequence.prompt_length,
                     **{name: _filled(getattr(sequence, name)) for name in _ARRAYS},
+                    **{f"{_OF_ROLE}{name}": values for name, values in sequence.of_roles.items()},
                     "engine_logprobs": _filled(completion.engine_logprobs),
                     "written": _filled(sequence.written),
                     "restarts": json.dumps([[each.start, each.prompt_ids] for each in sequence.restarts]),
@@ -86,7 +88,8 @@ def write_experience(
                     "outcome": scored.outcomes[index].value,
                 }
             )
-    write_rows(path, _SCHEMA, "experience", rows, asdict(header))
+    of_roles = {name: _SCHEMA["advantages"] for name in rows[0] if name.startswith(_OF_ROLE)}
+    write_rows(path, {**_SCHEMA, **of_roles}, "experience", rows, asdict(header))
 
 
 def _filled(values: np.ndarray | None) -> np.ndarray:
@@ -109,10 +112,15 @@ def read_experience(path: str | Path) -> StepExperience:
         arrays = {name: _read(row[name]) for name in _ARRAYS}
         written = _read(row["written"]) if "written" in row else None  # an older file: one turn each
         arrays["written"] = None if written is None else written > 0
+        of_roles = {
+            name.removeprefix(_OF_ROLE): np.array(row[name], np.float32) for name in row if name.startswith(_OF_ROLE)
+        }
         restarts = json.loads(text_of(row["restarts"])) if "restarts" in row else []
         token_ids, length = np.array(row["token_ids"], np.int32), int(row["prompt_length"])
         again = tuple(Restart(start, tuple(prompt)) for start, prompt in restarts)
-        sequences.append(TrainSequence(token_ids, length, restarts=again, **arrays))  # type: ignore[arg-type]
+        sequences.append(
+            TrainSequence(token_ids, length, restarts=again, of_roles=of_roles, **arrays)  # type: ignore[arg-type]
+        )
         engine_logprobs.append(_read(row["engine_logprobs"]))
     return StepExperience(header, sequences, engine_logprobs)
 

@@ -144,6 +144,11 @@ class Tokenizer:
         return digest.hexdigest()
 
     @property
+    def vocabulary(self) -> dict[int, str]:
+        """Every id's token."""
+        return {token: text for text, token in self._tokenizer.get_vocab().items()}
+
+    @property
     def size(self) -> int:
         """One more than the largest id."""
         return len(self._tokenizer)

@@ -7,7 +7,8 @@ from functools import cache
 from mindrlhf_lite.config.activations import chunk_numbers
 from mindrlhf_lite.config.adapters import sharing_roles, with_adapters
 from mindrlhf_lite.config.memory_plan import memory_plan
-from mindrlhf_lite.config.roles import BASE, ROLLOUT_BASE, phases_of_run, scoring_roles
+from mindrlhf_lite.config.model_file import shape_of_role
+from mindrlhf_lite.config.roles import BASE, CRITIC, ROLLOUT_BASE, phases_of_run, scoring_roles
 from mindrlhf_lite.config.sampling_params import sampling_params
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
@@ -54,10 +55,16 @@ class _Step:
             if role.is_used(config):
                 rows = config.ref_config.ref_model_batch_size
                 tokens = config.micro_batch_tokens(actor.shares, rows)
-                found[role.name] = self.scored(self.strategies[role.name].dims, tokens)
+                own = _Step(config, shape_of_role(config, role, self.shape), self.world_size)
+                found[role.name] = own.scored(self.strategies[role.name].dims, tokens)
         if config.keeps_frozen_policy:
             found["policy"] = self.scored(actor, config.micro_batch_tokens(actor.shares))
         found["update"] = self.update()
+        if CRITIC in config.roles:  # values once; the passes of an update take three times as long
+            own = _Step(config, shape_of_role(config, CRITIC, self.shape), self.world_size)
+            tokens = config.micro_batch_tokens(actor.shares)
+            scored = own.scored(self.strategies[CRITIC.name].dims, tokens)
+            found[CRITIC.name] = scored.times(1 + 3 * config.rl_config.num_iterations)
         found["reshard"] = self.reshard()
         if config.rl_config.swap:
             found["swap"] = Work(host_bytes=self.swapped_bytes())

@@ -15,7 +15,7 @@ from mindrlhf_lite.config.aliases.translation import Translation
 from mindrlhf_lite.config.load import FLAGS, ConfigError, collect, parse_overrides, without_effect
 from mindrlhf_lite.config.model_file import beside, read_model_file, with_types_of_models
 from mindrlhf_lite.config.presets import preset_settings, without_objective
-from mindrlhf_lite.config.roles import ACTOR, ALL_ROLES
+from mindrlhf_lite.config.roles import ACTOR, ROLES
 
 _MODEL = "actor_config.model_config"
 
@@ -109,7 +109,7 @@ def _recipe(preset: dict[str, Any], overrides: dict[str, Any]) -> list[str]:
 
 def _without_absent_models(values: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """(the settings without model files of other roles than the actor that are not on this host, notes)."""
-    keys = [f"{role.section}.model_config" for role in ALL_ROLES if role is not ACTOR]
+    keys = [f"{role.section}.model_config" for role in ROLES if role is not ACTOR]
     absent = [key for key in keys if values.get(key) and not Path(str(values[key])).exists()]
     notes = tuple(f"note: {key}={values[key]!r} is not on this host: its types are not known" for key in absent)
     return {key: value for key, value in values.items() if key not in absent}, notes

@@ -9,9 +9,11 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from mindrlhf_lite.algorithms.correction import Correction, correction_weights
+from mindrlhf_lite.algorithms.distillation import Distillation, distil
 from mindrlhf_lite.algorithms.kl import kl_of_tokens
 from mindrlhf_lite.algorithms.losses import LOSSES, ClipOptions, options_of
 from mindrlhf_lite.algorithms.ratios import importance_ratio
+from mindrlhf_lite.config.roles import TEACHER
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.logprobs import SlotLogprobs, names_of_ends
@@ -20,7 +22,8 @@ from mindrlhf_lite.scoring.batches import MicroBatch
 
 @dataclass(frozen=True)
 class Objective:
-    """A token's loss: correction * loss + kl_coefficient * KL - entropy_coeff * entropy, by names of `algorithms`.
+    """A token's loss: correction * loss + kl_coefficient * KL - entropy_coeff * entropy, by names of `algorithms`, and
+    the reverse KL to a teacher, in it or in its advantages.
 
     `policy_is_frozen`: whether policy logprobs were recorded before the first of several updates; otherwise the ratio
         is to the policy of the update: it is 1, and its gradient is that of the logprob.
@@ -35,7 +38,8 @@ class Objective:
     kl_has_unbiased_gradient: bool = False
     entropy_coeff: float = 0.0
     policy_is_frozen: bool = False
-    temperature: float = 1.0  # of the policy and the reference: logits are divided by it
+    temperature: float = 1.0  # of the policy, the reference and the teacher: logits are divided by it
+    distillation: Distillation = Distillation()
 
     @staticmethod
     def of(config: Config) -> Objective:
@@ -50,7 +54,13 @@ class Objective:
             rl.entropy_coeff,
             config.keeps_frozen_policy,
             config.policy_temperature,
+            Distillation(rl.distillation.coef, rl.distillation.applied_as),
         )
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Further frozen roles whose logprobs it takes."""
+        return (TEACHER.name,) if self.distillation.coef > 0 else ()
 
 
 # what the graph takes of a micro-batch, by its fields' names: a dictionary of tensors as a graph's argument was seen to
@@ -80,14 +90,15 @@ class PolicyLoss(nn.Cell):
     def __init__(self, model: Decoder, objective: Objective):
         super().__init__(auto_prefix=False)
         self.objective, self.loss = objective, LOSSES[objective.loss]
-        self.inputs, self.statistics = _INPUTS, _statistics_of(objective)
+        self.inputs, self.statistics = (*_INPUTS, *objective.roles), _statistics_of(objective)
         self.weight_names = names_of_ends(model)
         self.slot_logprobs = SlotLogprobs(
             model, has_entropy_gradient=objective.entropy_coeff > 0, temperature=objective.temperature
         )
 
     def inputs_of(self, batch: MicroBatch) -> tuple[Tensor, ...]:
-        return tuple(Tensor(np.asarray(getattr(batch, name))) for name in _INPUTS)
+        arrays = [np.asarray(getattr(batch, name)) for name in _INPUTS]
+        return tuple(map(Tensor, [*arrays, *(batch.of_roles[role] for role in self.objective.roles)]))
 
     def construct(self, stream: Tensor, *arrays: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Args: stream: the residual stream after the last layer; arrays: of `inputs_of`. Returns (loss times the
@@ -99,18 +110,16 @@ class PolicyLoss(nn.Cell):
         objective, mask, weight = self.objective, batch["mask"], batch["weight"]
         outputs = self.slot_logprobs(stream, batch["predictors"], batch["labels"])
         logprobs, entropy = outputs[0], outputs[1]
-        tokens = {"logprobs": logprobs}
-        for name, values in batch.items():
-            tokens[name] = values
         # slots that do not count hold some logprob: their weight is 0, and what is compared with them is kept equal
         current = ops.stop_gradient(logprobs)
-        frozen = current
-        if objective.policy_is_frozen:
-            frozen = batch["frozen_logprobs"] * mask + current * (1.0 - mask)
-        tokens["frozen_logprobs"] = frozen
+        tokens = self._tokens(batch, logprobs, current)
+        frozen, statistics = tokens["frozen_logprobs"], {}
+        if objective.distillation.coef > 0:
+            tokens["teacher"] = batch["teacher"] * mask + current * (1.0 - mask)
+            tokens["advantages"], taught, divergence = distil(tokens, objective.distillation)
+            statistics["taught"], statistics["policy/teacher_kl"] = (taught * weight).sum(), (divergence * mask).sum()
 
         policy, flags = self.loss(tokens, objective.options)
-        statistics = {}
         for name, values in flags.items():
             statistics["policy/" + name] = (values * mask).sum()
         ratio = importance_ratio(logprobs, frozen)
@@ -123,6 +132,8 @@ class PolicyLoss(nn.Cell):
             statistics["rollout/is_capped"] = (outside * mask).sum()
         policy_sum = (policy * weight).sum()
         loss = policy_sum
+        if objective.distillation.coef > 0:
+            loss = loss + statistics["taught"]
         statistics["kl"] = ops.zeros_like(policy_sum)
         if objective.has_kl:
             reference = batch["reference_logprobs"] * mask + current * (1.0 - mask)
@@ -140,6 +151,17 @@ class PolicyLoss(nn.Cell):
             counted += (statistics[name],)
         return loss * batch["loss_scale"], ops.stop_gradient(ops.stack(counted)), current
 
+    def _tokens(self, batch: dict, logprobs: Tensor, current: Tensor) -> dict:
+        """The features that a policy loss takes."""
+        tokens = {"logprobs": logprobs}
+        for name, values in batch.items():
+            tokens[name] = values
+        tokens["frozen_logprobs"] = current
+        if self.objective.policy_is_frozen:
+            mask = batch["mask"]
+            tokens["frozen_logprobs"] = batch["frozen_logprobs"] * mask + current * (1.0 - mask)
+        return tokens
+
 
 def _statistics_of(objective: Objective) -> tuple[str, ...]:
     """Names of what `PolicyLoss` counts: the loss is asked for its own."""
@@ -150,4 +172,6 @@ def _statistics_of(objective: Objective) -> tuple[str, ...]:
     names = ["loss", "policy", "kl", "entropy", "ratio_max", *(f"policy/{name}" for name in own)]
     if objective.correction.cap > 0:
         names += ["rollout/is_weight_mean", "rollout/is_capped"]
+    if objective.distillation.coef > 0:
+        names.append("policy/teacher_kl")
     return (*names, "policy/kl") if objective.has_kl else tuple(names)

@@ -18,6 +18,7 @@ class Unhealthy(Exception):
 
 
 ENTROPY, WEIGHT = "policy/entropy", "health/max_weight"  # metrics that are compared with those of the beginning
+TEACHER_KL = "policy/teacher_kl"
 _LIVE_KL = 0.01  # nats: a KL in the loss whose gradient is more than rounding
 
 
@@ -56,7 +57,8 @@ class HealthCheck:
 
 def _gradients_are_dead(sight: Sight) -> bool:
     row = sight.row
-    has_to_learn = row["health/taught_share"] > 0 or row.get("policy/kl", 0.0) > _LIVE_KL
+    divergence = max(row.get("policy/kl", 0.0), row.get(TEACHER_KL, 0.0))
+    has_to_learn = row["health/taught_share"] > 0 or divergence > _LIVE_KL
     return has_to_learn and not row.get("policy/overflows") and row["policy/grad_norm"] <= sight.limits.min_grad_norm
 
 
@@ -75,6 +77,8 @@ def _kl_ran_away(sight: Sight) -> bool:
 
 
 def _rewards_are_equal(sight: Sight) -> bool:
+    if TEACHER_KL in sight.row:  # it teaches whatever they are
+        return False
     return sight.row["health/taught_share"] == 0 or sight.row["reward/min"] == sight.row["reward/max"]
 
 

@@ -61,7 +61,7 @@ def build_trained_roles(
     """Loads this rank's shards and builds the roles of an update; each is swapped out before the next is built.
 
     Args: shape: of a model without weights, all zeros, in the place of actor_config.load; has_scorers: whether the
-    frozen roles that score are built; loss_of: as of `Builder`.
+    frozen roles that score, and a critic, are built; loss_of: as of `Builder`.
     """
     return _trained_roles(Builder(config, mesh, shape, loss_of), has_scorers)
 
@@ -73,7 +73,9 @@ def _trained_roles(builder: Builder, has_scorers: bool = True) -> TrainedRoles:
     reward_model = next((builder.reward_model(role, residency) for role in wanted if role.gives_scores), None)
     scorers = {role.name: builder.scorer(role, actor, residency) for role in wanted if not role.gives_scores}
     policy = LogprobScorer(actor.model, actor.layers, config.policy_temperature)
-    return TrainedRoles(builder.adapted, actor, policy, scorers, reward_model, residency, builder.base_fingerprint)
+    critic = builder.critic(actor, residency) if has_scorers else None
+    more = (reward_model, critic, residency, builder.base_fingerprint)
+    return TrainedRoles(builder.adapted, actor, policy, scorers, *more)
 
 
 @dataclass

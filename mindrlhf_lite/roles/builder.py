@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from mindspore import Parameter
 
 from mindrlhf_lite.config.adapters import adapters_to_start_from, sharing_roles, with_adapters
+from mindrlhf_lite.config.model_file import shape_of_role, vocabulary_problem
 from mindrlhf_lite.config.roles import (
     ACTOR,
     BASE,
+    CRITIC,
     RoleSpec,
     phases_of_run,
 )
@@ -24,6 +26,7 @@ from mindrlhf_lite.learner.loss import Loss
 from mindrlhf_lite.learner.loss_scale import LossScale
 from mindrlhf_lite.learner.policy_loss import Objective, PolicyLoss
 from mindrlhf_lite.learner.trained_model import TrainedModel
+from mindrlhf_lite.learner.value_loss import ValueLoss
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.fingerprint import model_fingerprint
 from mindrlhf_lite.models.hf_weights import Read, WeightReader
@@ -33,9 +36,11 @@ from mindrlhf_lite.models.score_head import scoring_reader
 from mindrlhf_lite.native.library import set_up
 from mindrlhf_lite.parallel.layout import BuffersToFill, Strategy, buffers_of_rank
 from mindrlhf_lite.parallel.mesh import Mesh
+from mindrlhf_lite.roles.critic import Critic, critic_reader
 from mindrlhf_lite.scoring.pairs import LastTokenScorer
 from mindrlhf_lite.scoring.scorer import LogprobScorer
 from mindrlhf_lite.scoring.stages import Keeps
+from mindrlhf_lite.scoring.values import ValueScorer
 from mindrlhf_lite.shapes.adapters import is_adapter
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.swap.phases import optimizer_part
@@ -111,13 +116,12 @@ class Builder:
     def shape_of(self, role: RoleSpec) -> ModelConfig:
         """Raises UserError for a vocabulary that is not the actor's."""
         folder = role.folder(self.config)
-        shape = self.shape if self.zeros else ModelConfig.from_dir(folder)
-        shape = shape.scoring if role.gives_scores else shape
-        if shape.vocab_size != self.shape.vocab_size:
-            raise UserError(
-                f"{role.section}.load={folder}: vocabulary of {shape.vocab_size}, the actor's has "
-                f"{self.shape.vocab_size}"
-            )
+        if self.zeros or role.has_own_model:
+            shape = shape_of_role(self.config, role, self.shape)
+        else:
+            shape = ModelConfig.from_dir(folder)
+        if problem := vocabulary_problem(role, shape, self.shape):
+            raise UserError(f"{role.section}.load={folder}: {problem}")
         return shape
 
     def _read(self, role: RoleSpec, shape: ModelConfig) -> Read | None:
@@ -125,6 +129,8 @@ class Builder:
         config, reader = self.config, self._actors_reader
         if reader is None or (role.starts_from_actor and self.adapted.adapters is None):
             return None
+        if role is CRITIC:
+            return critic_reader(role.folder(config))
         if role.folder(config) != config.actor_config.load:
             reader = WeightReader(role.folder(config), shape.base).read
         if shape.adapters is None:
@@ -160,21 +166,17 @@ class Builder:
             strategy,
             self.is_sequence_split(role),
             self.precision(role),
-            config.actor_config.frozen if role.is_trained else (),
+            config.actor_config.frozen if role is ACTOR else (),
             shared,
         )
 
     def actor(self, residency: Residency) -> TrainedModel:
         config, model = self.config, self.model(ACTOR, self.adapted)
-        optimizer, recompute = self._optimizer(model), config.actor_config.recompute_config
+        optimizer, recompute = self.optimizer(model, ACTOR), config.actor_config.recompute_config
         keeps = Keeps.of(recompute.recompute, recompute.select_recompute)
         loss = self.loss_of(model) if self.loss_of else PolicyLoss(model, Objective.of(config))
         actor = TrainedModel(model, loss, optimizer, keeps)
-        read = self._read(ACTOR, self.adapted)
-        if read is not None and model.trained_precision.param != "float32":  # masters keep what the model rounds
-            weights = BuffersToFill(model.trained_buffers, read)
-            for part in range(len(optimizer.parts)):
-                optimizer.load_weights(weights, part)
+        self._fill_masters(ACTOR, self.adapted, model, optimizer)
         has_adapters = self.adapted.adapters is not None
         residency.add(ACTOR.name, model.trained if has_adapters else model.parameters_in_order, Contents.CHANGES)
         if has_adapters:
@@ -188,33 +190,68 @@ class Builder:
             residency.add("optimizer", optimizer.parameters, Contents.CHANGES)
         return actor
 
-    def _optimizer(self, model: Decoder) -> AdamW:
-        actor = self.config.actor_config
-        o, wanted = actor.optimizer, actor.loss_scale
+    def _fill_masters(self, role: RoleSpec, shape: ModelConfig, model: Decoder, optimizer: AdamW) -> None:
+        """Where there are any: they keep what the model rounds."""
+        read = self._read(role, shape)
+        if read is not None and model.trained_precision.param != "float32":
+            weights = BuffersToFill(model.trained_buffers, read)
+            for part in range(len(optimizer.parts)):
+                optimizer.load_weights(weights, part)
+
+    def critic(self, actor: TrainedModel, residency: Residency) -> Critic | None:
+        """None where the run has none."""
+        config, section = self.config, self.config.critic_config
+        if CRITIC not in config.roles:
+            return None
+        shape, recompute = self.shape_of(CRITIC), section.recompute_config
+        model = self.model(CRITIC, shape)
+        optimizer, keeps = self.optimizer(model, CRITIC), Keeps.of(recompute.recompute, recompute.select_recompute)
+        decoder = replace(shape, has_score=False, tie_word_embeddings=self.adapted.tie_word_embeddings)
+        alike = actor if self._computes_as_actor(CRITIC, decoder, actor) else None
+        trained = TrainedModel(model, ValueLoss(model, config.rl_config.cliprange_value), optimizer, keeps, alike)
+        self._fill_masters(CRITIC, shape, model, optimizer)
+        residency.add(CRITIC.name, model.parameters_in_order, Contents.CHANGES)
+        residency.add("critic_gradients", optimizer.gradients, Contents.ZERO)
+        residency.add("critic_optimizer", optimizer.parameters, Contents.CHANGES)
+        return Critic(trained, ValueScorer(model, trained.layers))
+
+    def optimizer(self, model: Decoder, role: RoleSpec) -> AdamW:
+        """Of a trained role."""
+        actor, section = self.config.actor_config, role.section_of(self.config)
+        o, wanted = section.optimizer, actor.loss_scale
         scale = LossScale(wanted.loss_scale_value, wanted.scale_factor, wanted.scale_window)
         return OPTIMIZERS[o.type](
             model,
             AdamWOptions(o.adam_beta1, o.adam_beta2, o.eps, o.weight_decay, o.max_grad_norm),
-            actor.enable_parallel_optimizer,
-            scale if "float16" in self.config.dtypes(ACTOR.name) else None,
+            section.enable_parallel_optimizer,
+            scale if "float16" in self.config.dtypes(role.name) else None,
             part_bytes=o.opt_offload_bucket_mb << 20 if o.opt_offload else 0,
         )
 
     def scorer(self, role: RoleSpec, actor: TrainedModel, residency: Residency) -> LogprobScorer:
         """A frozen role that scores sequences; swapped out at once, where swapping is on."""
         shape = self.shape_of(role)
-        own = (shape, self.strategies[role.name], self.is_sequence_split(role), self.precision(role))
-        actors = (self.adapted, self.strategies[ACTOR.name], self.is_sequence_split(ACTOR), actor.model.precision)
         if role.name in self.sharing:
             model = self.model(role, shape, frozen_of(actor.model))
             return LogprobScorer(model, None, self.config.policy_temperature)
         model = self.model(role, shape)
         contents = Contents.CHANGES if role.follows_actor(self.config) else Contents.FROZEN
         residency.add(role.name, model.parameters_in_order, contents)
-        return LogprobScorer(model, actor.layers if own == actors else None, self.config.policy_temperature)
+        alike = actor.layers if self._computes_as_actor(role, shape, actor) else None
+        return LogprobScorer(model, alike, self.config.policy_temperature)
 
     def reward_model(self, role: RoleSpec, residency: Residency) -> LastTokenScorer:
         """A frozen role that gives scores; swapped out at once, where swapping is on."""
         model = self.model(role, self.shape_of(role))
         residency.add(role.name, model.parameters_in_order, Contents.FROZEN)
         return LastTokenScorer(model)
+
+    def _computes_as_actor(self, role: RoleSpec, shape: ModelConfig, actor: TrainedModel) -> bool:
+        """Whether the graphs of the actor's layers serve a role's."""
+        own = (shape, self.strategies[role.name], self.is_sequence_split(role), self.precision(role))
+        return own == (
+            self.adapted,
+            self.strategies[ACTOR.name],
+            self.is_sequence_split(ACTOR),
+            actor.model.precision,
+        )

@@ -11,6 +11,7 @@ import numpy as np
 from mindrlhf_lite.learner.trained_model import TrainedModel
 from mindrlhf_lite.parallel.mesh import RoleMesh
 from mindrlhf_lite.reshard.executor import Moved, Resharder
+from mindrlhf_lite.roles.critic import Critic
 from mindrlhf_lite.roles.merging import MergedWeights
 from mindrlhf_lite.rollout.protocol import RolloutEngine
 from mindrlhf_lite.scoring.pairs import LastTokenScorer
@@ -23,7 +24,8 @@ from mindrlhf_lite.swap.residency import Residency
 @dataclass
 class TrainedRoles:
     """The models of this rank that an update needs. `model_config`: of the actor, with its adapters; `policy` scores
-    with the actor's own weights; `scorers`: the frozen roles that give logprobs of sequences, by name.
+    with the actor's own weights; `scorers`: the frozen roles that give logprobs of sequences, by name; `critic`: where
+    advantages are made of its values.
     """
 
     model_config: ModelConfig
@@ -31,6 +33,7 @@ class TrainedRoles:
     policy: LogprobScorer
     scorers: dict[str, LogprobScorer]
     reward_model: LastTokenScorer | None
+    critic: Critic | None
     residency: Residency
     base_fingerprint: str  # of the model that adapters were read beside, where there are any, else ""; on the main rank
 

@@ -8,8 +8,9 @@ padding: token 0 in no segment, with weight and mask 0.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -50,6 +51,7 @@ class MicroBatch:
     kl_coefficient: np.float32 = np.float32(0)
     loss_scale: np.float32 = np.float32(1)
     divergence: np.float32 = np.float32(0)  # of the policy to the reference, of the whole update (KTO)
+    of_roles: Mapping[str, np.ndarray] = field(default_factory=dict)  # float32 [T] each, as of the sequences
 
     @property
     def num_padding(self) -> int:
@@ -151,7 +153,12 @@ def make_microbatch(
         of_slots(lambda sequence: sequence.sampling_logprobs),
         _filled(stream.ends, length, 0),
         lengths,
+        of_roles={name: of_slots(partial(_of_role, name)) for name in sequences[0].of_roles},
     )
+
+
+def _of_role(name: str, sequence: TrainSequence) -> np.ndarray:
+    return sequence.of_roles[name]
 
 
 class _Stream:

@@ -13,12 +13,15 @@ import numpy as np
 from mindrlhf_lite.algorithms.advantage import ADVANTAGES, GroupRewards
 from mindrlhf_lite.algorithms.credit import TurnRewards, advantages_by_turn
 from mindrlhf_lite.algorithms.kl import kl_for_reward
-from mindrlhf_lite.algorithms.names import WITHOUT_GROUP
+from mindrlhf_lite.algorithms.names import GAE, WITHOUT_GROUP
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.rewards.verifiers import ENVIRONMENT_REWARD
 from mindrlhf_lite.roles.models import TrainedRoles
+from mindrlhf_lite.scoring.scorer import LogprobScorer
 from mindrlhf_lite.scoring.sequences import SequenceScoring
-from mindrlhf_lite.types import FinishReason, ScoredGroup, TrainSequence
+from mindrlhf_lite.scoring.values import ValueScorer
+from mindrlhf_lite.trainer.valued_rewards import valued_advantages
+from mindrlhf_lite.types import RETURNS, VALUES, FinishReason, ScoredGroup, TrainSequence
 
 _ROUNDING = 1e-6  # of rewards, which are float32: a rest below it is none
 POLICY = "policy"  # the actor before the first of several updates
@@ -51,15 +54,21 @@ class Annotator:
         of_tokens = [-kl_coefficient * penalty for penalty in penalties]
         masks = [each.mask for each in sequences]
         rl = self._config.rl_config
-        if rl.credit == "turn":
+        if self._config.has_teacher_alone:
+            advantages = [each.advantages for each in sequences]
+        elif rl.advantage == GAE:
+            advantages, found[RETURNS] = valued_advantages(groups, found[VALUES], of_tokens, masks, self._config)
+        elif rl.credit == "turn":
             advantages = advantages_of_turns(groups, of_tokens, masks, self._config)
         else:
             advantages = advantages_of(groups, of_tokens, masks, rl.advantage)
         return with_logprobs(sequences, found, advantages), mean_kl
 
     def fixed_logprobs(self, sequences: Sequence[TrainSequence]) -> Logprobs:
-        """Under every frozen role, and the frozen policy where it is kept."""
-        scorers = dict(self._roles.scorers)
+        """Under every frozen role, and the frozen policy where it is kept; and a critic's values."""
+        scorers: dict[str, LogprobScorer | ValueScorer] = dict(self._roles.scorers)
+        if self._roles.critic is not None:
+            scorers[VALUES] = self._roles.critic.values
         if self._config.keeps_frozen_policy:
             scorers[POLICY] = self._roles.policy
         found = {}
@@ -103,7 +112,7 @@ def with_logprobs(
         if advantages is not None:
             written = sequence.written
             own["advantages"] = advantages[index] if written is None else advantages[index] * np.float32(written)
-        annotated.append(replace(sequence, **own, role_logprobs={name: found[name][index] for name in others}))
+        annotated.append(replace(sequence, **own, of_roles={name: found[name][index] for name in others}))
     return annotated
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from math import lcm
 
 from mindrlhf_lite.algorithms.aggregation import AGGREGATIONS
-from mindrlhf_lite.config.roles import REWARD_MODEL, scoring_roles
+from mindrlhf_lite.config.roles import CRITIC, REWARD_MODEL, scoring_roles
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.tokenizer import Tokenizer
 from mindrlhf_lite.episodes.play import Stage
@@ -26,11 +26,12 @@ from mindrlhf_lite.scoring.sequences import MicroBatcher, SequenceScoring
 from mindrlhf_lite.shapes.streams import StreamShapes
 from mindrlhf_lite.trainer.annotation import POLICY, Annotator
 from mindrlhf_lite.trainer.collection import Collection
+from mindrlhf_lite.trainer.critic_update import CriticUpdate
 from mindrlhf_lite.trainer.evaluator import Evaluator
 from mindrlhf_lite.trainer.experience import Experience
 from mindrlhf_lite.trainer.health_watch import HealthWatch
 from mindrlhf_lite.trainer.kl_coefficient import KlCoefficient
-from mindrlhf_lite.trainer.learning_rate import learning_rate_of
+from mindrlhf_lite.trainer.learning_rate import LearningRate, learning_rate_of, schedule_of_run
 from mindrlhf_lite.trainer.model_reward import ModelReward
 from mindrlhf_lite.trainer.moving_reference import MovingReference
 from mindrlhf_lite.trainer.persistence import Persistence
@@ -44,7 +45,7 @@ from mindrlhf_lite.trainer.sampling import end_token_ids, off_policy_notes, samp
 from mindrlhf_lite.trainer.stage import stage_of_run
 from mindrlhf_lite.trainer.update import PolicyUpdate
 from mindrlhf_lite.trainer.verifier_trial import elsewhere_of, trial_of
-from mindrlhf_lite.types import Prompt
+from mindrlhf_lite.types import VALUES, Prompt
 
 
 @dataclass
@@ -53,12 +54,14 @@ class Training:
 
     scoring: SequenceScoring
     update: PolicyUpdate
+    critic_update: CriticUpdate | None
 
 
 def assemble_training(config: Config, mesh: Mesh, roles: TrainedRoles) -> Training:
     rl, actor = config.rl_config, roles.actor.mesh.dims
     scorers: list[Scorer] = [*roles.scorers.values(), *([roles.reward_model] if roles.reward_model else [])]
-    all_dims = [actor, *(scorer.model.mesh.dims for scorer in scorers)]
+    critic, all_dims = roles.critic, [actor, *(scorer.model.mesh.dims for scorer in scorers)]
+    all_dims += [] if critic is None else [critic.trained.mesh.dims]
     multiple, parts = lcm(*(dims.tensor for dims in all_dims)), lcm(*(dims.context for dims in all_dims))
 
     def shapes(sequences: int = 0) -> StreamShapes:
@@ -67,7 +70,8 @@ def assemble_training(config: Config, mesh: Mesh, roles: TrainedRoles) -> Traini
 
     batcher = MicroBatcher(AGGREGATIONS[rl.loss_aggregation], rl.packing)
     scoring = SequenceScoring(mesh, batcher, shapes(config.ref_config.ref_model_batch_size))
-    return Training(scoring, PolicyUpdate(config, roles, mesh, batcher, shapes()))
+    of_critic = None if critic is None else CriticUpdate(config, critic, roles.residency, mesh, shapes())
+    return Training(scoring, PolicyUpdate(config, roles, mesh, batcher, shapes()), of_critic)
 
 
 @dataclass
@@ -105,10 +109,19 @@ class GrpoRun:
         self.collection = Collection(config, self.experience, self.clock, self.rollout_weights, then, reward)
         self.annotator = Annotator(config, roles, self.training.scoring, self._while_scoring)
 
+    @property
+    def critic_schedule(self) -> LearningRate:
+        """Where it decays over the run, over as many updates as the actor's, and those in which it is warmed up."""
+        critic = self.config.critic_config
+        updates = self.state.schedule.decay_steps + critic.warmup_steps * self.config.updates_per_step
+        return learning_rate_of(critic.lr_schedule, updates)
+
     def _while_scoring(self, name: str) -> AbstractContextManager[None]:
         """The time of the policy's pass is the update's."""
         if name == POLICY:
             return self.clock.phase("update", POLICY)
+        if name == VALUES:
+            return self.clock.phase(CRITIC.name, VALUES)
         order = [*self.roles.scorers, "update"]
         return self.clock.phase(name, name, then=order[order.index(name) + 1])
 
@@ -124,8 +137,7 @@ def assemble_grpo(config: Config, mesh: Mesh) -> GrpoRun:
     sampling, eval_sampling = sampling_of_run(config, tokenizer, roles.model_config.vocab_size)
     stage, remarks = stage_of_run(config, roles.rollout_mesh, tokenizer, sampling.stop_token_ids)
     training = assemble_training(config, mesh, roles)
-    schedule = learning_rate_of(config, steps * config.updates_per_step)
-    state = RunState(sampler_of_run(config, prompts), schedule, KlCoefficient(config))
+    state = RunState(sampler_of_run(config, prompts), schedule_of_run(config, steps), KlCoefficient(config))
     end_tokens = end_token_ids(sampling)
     persistence = Persistence(config, mesh, roles, tokenizer, prompts_digest(prompts), end_tokens, steps)
     first_step, notes = persistence.resume(state)
@@ -154,10 +166,15 @@ def assemble_grpo(config: Config, mesh: Mesh) -> GrpoRun:
         persistence,
         health,
         report,
-        PhaseClock(roles.residency, report.console, [role.name for role in scoring_roles(config)]),
+        PhaseClock(roles.residency, report.console, _timed_roles(config)),
         first_step,
         steps,
     )
+
+
+def _timed_roles(config: Config) -> list[str]:
+    """Roles with phases of their own in a step, besides those that every run has."""
+    return [*(role.name for role in scoring_roles(config)), *([CRITIC.name] if CRITIC in config.roles else [])]
 
 
 def _reward_of_run(config: Config, mesh: Mesh, first: Prompt) -> RewardFunction:

@@ -24,8 +24,10 @@ from pathlib import Path
 import numpy as np
 
 from mindrlhf_lite.commands.resume_hint import ResumeHint
+from mindrlhf_lite.config.roles import CRITIC
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.experience_file import ExperienceHeader, experience_path, write_experience
+from mindrlhf_lite.learner.statistics import UpdateCounts
 from mindrlhf_lite.observe.host_monitor import HostMonitor
 from mindrlhf_lite.observe.profile import DeviceTrace, StepProfiler
 from mindrlhf_lite.parallel.mesh import Mesh
@@ -87,8 +89,8 @@ class GrpoTrainer:
             self._write_experience(step, scored, sequences)
             with run.clock.phase("update"), update.dumps.step(step):
                 update.dumps.key_data(sequences, np.concatenate([group.rewards for group in scored]))
-                reported = [each.engine_logprobs for group in scored for each in group.group.completions]
-                counts = update.run(sequences, reported, run.state.kl.value, run.state.schedule)
+                counts = self._update_actor(step, scored, sequences)
+            metrics.values.update(self._update_critic(sequences))
             run.moving_reference.move_after(step)
             moved = run.rollout_weights.move()
         metrics.values.update(step_metrics(run, self.monitor, step, scored, counts, moved, reward_kl))
@@ -106,6 +108,24 @@ class GrpoTrainer:
         # last: what a resumed run does not repeat is written by now
         if run.persistence.is_due_after(step, run.last_step):
             self.ending.save(step)
+
+    def _update_actor(
+        self, step: int, scored: Sequence[ScoredGroup], sequences: Sequence[TrainSequence]
+    ) -> UpdateCounts:
+        """Not while a critic is warmed up."""
+        run = self.run
+        if run.training.critic_update is not None and step <= run.config.critic_config.warmup_steps:
+            return UpdateCounts(largest_weight=run.training.update.largest_weight())
+        reported = [each.engine_logprobs for group in scored for each in group.group.completions]
+        return run.training.update.run(sequences, reported, run.state.kl.value, run.state.schedule)
+
+    def _update_critic(self, sequences: Sequence[TrainSequence]) -> dict[str, float]:
+        """Returns its metrics; none where there is no critic."""
+        run = self.run
+        if run.training.critic_update is None:
+            return {}
+        with run.clock.phase(CRITIC.name):
+            return run.training.critic_update.run(sequences, run.critic_schedule)
 
     def _evaluate(self, step: int, metrics: StepMetrics | None = None) -> None:
         self.run.report.console.phase("evaluate")

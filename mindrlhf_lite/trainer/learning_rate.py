@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from mindrlhf_lite.algorithms.names import GAE
 from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.config.sections.actor import LrScheduleConfig
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,12 @@ class LearningRate:
         return self.min_lr + (self.lr - self.min_lr) * share
 
 
-def learning_rate_of(config: Config, num_updates: int) -> LearningRate:
+def learning_rate_of(lr: LrScheduleConfig, num_updates: int) -> LearningRate:
     """Args: num_updates: of the run, over which it decays where no decay_steps are set."""
-    lr = config.actor_config.lr_schedule
     return LearningRate(lr.lr_decay_style, lr.lr, lr.min_lr, lr.warmup_step, lr.decay_steps or num_updates)
+
+
+def schedule_of_run(config: Config, steps: int) -> LearningRate:
+    """The actor's, which does not learn in the first steps where a critic is warmed up."""
+    warm = config.critic_config.warmup_steps if config.rl_config.advantage == GAE else 0
+    return learning_rate_of(config.actor_config.lr_schedule, max(1, steps - warm) * config.updates_per_step)

@@ -28,6 +28,14 @@ from mindrlhf_lite.trainer.learning_rate import LearningRate
 from mindrlhf_lite.trainer.run_state import RunState
 from mindrlhf_lite.trainer.same_run import check_same_run, is_exact, model_fingerprints
 from mindrlhf_lite.trainer.soundness import problem_of, refuse_ruined
+from mindrlhf_lite.trainer.trained_tensors import (
+    problem_of_critic,
+    restore_critic,
+    saved_tensors,
+    state_of_critic,
+    tensors_of_critic,
+    tensors_to_save,
+)
 
 
 class Persistence:
@@ -66,7 +74,7 @@ class Persistence:
         """Raises RuinedModel, on every rank, if weights or moments of any are not sound; nothing is written then. The
         newest checkpoint from before a check of `state.health` began to fail is kept, however many follow.
         """
-        optimizer, actor = self.roles.actor.optimizer, self.roles.actor
+        optimizer = self.roles.actor.optimizer
         of_roles = role_strategies(self.config, self.mesh.world_size)
         strategies = {name: strategy_to_json(strategy) for name, strategy in of_roles.items()}
         saved = {
@@ -88,12 +96,13 @@ class Persistence:
             "versions": versions(),
             "evaluations": {name: result.as_dict() for name, result in state.evaluations.items()},
             "health": state.health.as_dict(),
+            **state_of_critic(self.roles.critic),
         }
         with self.roles.saved() as (weights, moments):
-            refuse_ruined(self.mesh, problem_of(weights, moments, self._max_weight))
-            tensors = prefixed("weight", weights) if actor.mesh.at.data == 0 else {}
-            if actor.mesh.at.data == 0 or optimizer.strategy.splits_data:
-                tensors.update(prefixed("optimizer", moments))
+            of_critic = tensors_of_critic(self.roles.critic)
+            limit = self._max_weight
+            refuse_ruined(self.mesh, problem_of(weights, moments, limit) or problem_of_critic(of_critic, limit))
+            tensors = {**tensors_to_save(self.roles.actor, weights, moments), **of_critic}
             for role in self._followers():
                 tensors.update(self._follower_tensors(role))
             checkpoint = Checkpoint(step, saved, tensors, lambda folder: self.tokenizer.save(folder / TOKENIZER_FOLDER))
@@ -177,18 +186,13 @@ class Persistence:
         """This rank's weights and optimizer state, from the files of whatever strategy they were saved under."""
         actor, optimizer = self.roles.actor, self.roles.actor.optimizer
         saved = strategy_from_json(checkpoint.state["strategy"], f"{checkpoint.folder}/state.json")
-        config = self.roles.model_config.moved
-        reader = ShardedReader(checkpoint.folder, config, replace(saved, splits_data=False), "weight/")
-        weights = fill_buffers(actor.model.trained_buffers, reader.read)
-        state: dict[str, np.ndarray] = {}
-        for moment in ("adam_m", "adam_v"):
-            reader = ShardedReader(checkpoint.folder, config, saved, f"optimizer/{moment}.")
-            filled = fill_buffers(optimizer.buffers, reader.read)
-            state |= {f"{moment}.{name}": values for name, values in filled.items()}
+        weights, state = saved_tensors(checkpoint.folder, actor, self.roles.model_config.moved, saved)
         self._check_sound(checkpoint, problem_of(weights, state, self._max_weight))
         self.roles.restore(weights, state)
         optimizer.updates_done = checkpoint.state["updates_done"]
         optimizer.loss_scale.restore(checkpoint.state.get("loss_scale", {}))
+        if self.roles.critic is not None:
+            restore_critic(checkpoint, self.roles.critic, self.roles.residency)
         for role in self._followers():
             with self.roles.residency.phase("restore"):
                 model = self.roles.scorers[role].model

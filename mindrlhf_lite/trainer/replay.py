@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mindrlhf_lite.config.file_checks import has_run
+from mindrlhf_lite.config.roles import TEACHER
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.experience_file import ExperienceHeader, StepExperience, read_experience
 from mindrlhf_lite.data.prompt_sampler import PromptSampler
@@ -53,7 +54,10 @@ class Replay:
         header = self.steps[0].header
         self.roles = build_trained_roles(config, mesh, has_scorers=False)
         self.update = assemble_training(config, mesh, self.roles).update
-        sampler, schedule = PromptSampler(header.num_prompts, rl.seed), learning_rate_of(config, header.decay_steps)
+        sampler, schedule = (
+            PromptSampler(header.num_prompts, rl.seed),
+            learning_rate_of(config.actor_config.lr_schedule, header.decay_steps),
+        )
         self.state = RunState(sampler, replace(schedule, decay_steps=header.decay_steps), KlCoefficient(config))
         self.end_tokens = list(config.generate_config.sampling_config.eos_token_id) or list(
             stop_token_ids(config.actor_config.load, self.tokenizer)
@@ -76,6 +80,11 @@ class Replay:
             raise UserError(
                 f"experience file {path}: without the policy's logprobs that several updates a step need: its run made "
                 "one update a step (rl_config.batch_size, num_iterations)"
+            )
+        if self.config.rl_config.distillation.coef > 0 and TEACHER.name not in step.sequences[0].of_roles:
+            raise UserError(
+                f"experience file {path}: without the teacher's logprobs that rl_config.distillation.coef needs; set "
+                "it to 0, as its run had it"
             )
         if self.config.rl_config.beta > 0 and step.sequences[0].reference_logprobs is None:
             raise UserError(

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import reduce
 from typing import Any
 
 from mindrlhf_lite.config.load import facts_of_settings
@@ -32,10 +33,12 @@ def prompts_digest(prompts: Sequence[Prompt]) -> str:
 def model_folders(config: dict[str, Any]) -> dict[str, str]:
     """The folders that the roles start from, by the setting that names them."""
     actor = config["actor_config"]["load"]
-    own = [role.section for role in ROLES if not role.starts_from_actor]
-    found = {f"{section}.load": config[section]["load"] or actor for section in own}
-    if scoring := config["reward_config"].get("reward_model", {}).get("load"):  # older versions had none
-        found["reward_config.reward_model.load"] = scoring
+    found = {}
+    for role in ROLES:
+        folder = reduce(lambda section, name: section.get(name, {}), role.section.split("."), config).get("load", "")
+        # those with a model of their own are the actor's without it, or not there
+        if not role.starts_from_actor and (folder or not role.has_own_model):
+            found[f"{role.section}.load"] = folder or actor
     return found
 
 
@@ -51,9 +54,10 @@ def _model_differences(state: dict[str, Any], config: dict[str, Any]) -> list[st
     before, now = model_folders(state["config"]), model_folders(config)
     if saved := state.get("models"):
         found = model_fingerprints(config)
-        others = [key for key in now if saved.get(key) != found[key]]
+        others = [key for key in now if saved.get(key, found[key]) != found[key]]
     else:  # checkpoints of older versions have none
-        others = [key for key in now if now[key] != before[key] and not _hold_the_same(now[key], before[key])]
+        both = [key for key in before if key in now]
+        others = [key for key in both if now[key] != before[key] and not _hold_the_same(now[key], before[key])]
     return [f"{key} was {before[key]!r}, is {now[key]!r}, which holds another model" for key in others]
 
 

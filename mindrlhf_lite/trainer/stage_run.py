@@ -93,7 +93,8 @@ def assemble_stage(config: StageConfig, mesh: Mesh, task_of: TaskOf) -> StageRun
         roles = build_trained_roles(config, mesh, loss_of=task.loss)
     shapes = _shapes_of(config, roles)
     sampling = sampling_of_run(config, tokenizer, roles.model_config.vocab_size)[1]
-    sampler, schedule = PromptSampler(len(rows), config.rl_config.seed), learning_rate_of(config, steps)
+    schedule = learning_rate_of(config.actor_config.lr_schedule, steps)
+    sampler = PromptSampler(len(rows), config.rl_config.seed)
     state, digest = RunState(sampler, schedule, KlCoefficient(config)), digest_of(rows)
     persistence = Persistence(config, mesh, roles, tokenizer, digest, end_token_ids(sampling), steps)
     each_alone = MicroBatcher(token_mean, config.rl_config.packing)  # pairs are scored apart

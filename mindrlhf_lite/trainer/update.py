@@ -125,7 +125,7 @@ class PolicyUpdate:
     def _teaches(self, sequence: TrainSequence) -> bool:
         """Whether its gradient can be other than zero."""
         rl = self.config.rl_config
-        has_other_terms = (rl.beta > 0 and not rl.kl_in_reward) or rl.entropy_coeff > 0
+        has_other_terms = (rl.beta > 0 and not rl.kl_in_reward) or rl.entropy_coeff > 0 or rl.distillation.coef > 0
         return bool(sequence.mask.any()) and (has_other_terms or bool(sequence.advantages.any()))
 
     def _microbatches(

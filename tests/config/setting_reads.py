@@ -6,7 +6,7 @@ import ast
 import dataclasses
 import typing
 
-from mindrlhf_lite.config.roles import ALL_ROLES
+from mindrlhf_lite.config.roles import ROLES
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.sections.generate import SamplingConfig
 
@@ -33,7 +33,7 @@ BY_FIELD = _all_sections()
 CLASSES = {kind.__name__: kind for kinds in BY_FIELD.values() for kind in kinds} | {"Config": Config}
 CLASSES |= {base.__name__: base for kind in CLASSES.values() for base in kind.__mro__ if dataclasses.is_dataclass(base)}
 CLASSES["SamplingParams"] = SamplingConfig  # made of it field by field: config/sampling_params.py
-OF_ROLES = {type(role.section_of(Config())) for role in ALL_ROLES}  # what a function of any role looks at
+OF_ROLES = {type(role.section_of(Config())) for role in ROLES}  # what a function of any role looks at
 
 
 class _Search(ast.NodeVisitor):

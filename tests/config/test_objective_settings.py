@@ -9,6 +9,10 @@ from mindrlhf_lite.config.presets import PRESETS, preset_settings, without_objec
 from mindrlhf_lite.config.validate import find_problems
 
 DYNAMIC = "rl_config.dynamic_sampling.enabled"
+TAUGHT, VALUED = "rl_config.distillation", {"rl_config.advantage": "gae"}
+IN_REWARD = "rl_config.kl_in_reward"
+ALONE = {f"{TAUGHT}.coef": 1.0, f"{TAUGHT}.with_rewards": False, "teacher_config.load": "MODEL"}
+ASKED = {"reward_config.judge.address": "http://localhost:1/v1"}
 ADAPTIVE = {"rl_config.kl_ctrl.type": "adaptive"}
 
 
@@ -53,9 +57,33 @@ ADAPTIVE = {"rl_config.kl_ctrl.type": "adaptive"}
         ),
         ({"rl_config.overlong.buffer": 41.0}, "overlong.buffer=41: longer than a completion"),
         ({"reward_config.shaping_function": "nowhere.f"}, "shaping function 'nowhere.f' cannot be imported"),
+        (
+            {f"{TAUGHT}.with_rewards": False},
+            "distillation.with_rewards=false: with rl_config.distillation.coef=0",
+        ),
+        ({"teacher_config.load": "MODEL"}, "teacher_config.load='MODEL': with rl_config.distillation.coef=0"),
+        ({f"{TAUGHT}.coef": 1.0}, "teacher_config.load='': give the Hugging Face folder of the teacher"),
+        ({**ALONE, DYNAMIC: True}, "dynamic_sampling.enabled=true: rewards teach nothing here"),
+        (
+            {**ALONE, "rl_config.beta": 0.1, "rl_config.advantage": "rloo", IN_REWARD: True},
+            "kl_in_reward=true: rewards",
+        ),
+        ({**ALONE, "rl_config.advantage": "gae"}, "a critic has nothing to value"),
+        ({"critic_config.warmup_steps": 3}, "warmup_steps=3: rl_config.advantage=grpo has no critic"),
+        ({**VALUED, "critic_config.optimizer.opt_offload": True}, "only the actor's state comes in parts"),
+        ({**VALUED, "rl_config.turn_discount": 0.9}, "advantage=gae discounts by rl_config.gamma"),
+        ({**VALUED, "rl_config.lam": 1.5}, "rl_config.lam=1.5: must lie in [0, 1]"),
+        ({**VALUED, "critic_config.load": "/nowhere"}, "critic_config.load='/nowhere'"),
+        ({"reward_config.judge.address": "http://localhost:1/v1"}, "nobody asks it; name judge_reward"),
+        (
+            {"reward_config.verifier_function": ["judge_reward"], "reward_config.verifier_weight": [1.0], **ASKED},
+            "reward_config.judge.model='': give the name",
+        ),
     ],
 )
-def test_senseless_combinations(values, change, message):
+def test_senseless_combinations(values, quickstart_model, change, message):
+    change = {key: str(quickstart_model) if value == "MODEL" else value for key, value in change.items()}
+    message = message.replace("MODEL", str(quickstart_model))
     found = find_problems(build_config({**values, **change}), 2)
     assert len([line for line in found if message in line]) == 1 == len(found), found
 
@@ -71,6 +99,8 @@ def test_presets_are_whole_whatever_the_file_says(values, name):
         "rl_config.kl_ctrl.type": "adaptive",
         DYNAMIC: True,
     }
+    if name == "distillation":  # of which model it cannot say
+        values = {**values, "teacher_config.load": values["actor_config.load"]}
     found, alone = (
         build_config({**without_objective(given), **preset_settings(name)}) for given in ({**values, **others}, values)
     )
@@ -83,7 +113,7 @@ def test_one_completion_a_prompt_is_enough_where_the_step_is_compared(values):
 
 
 def test_an_unknown_preset_names_those_there_are():
-    with pytest.raises(ConfigError, match="--preset dpo: unknown; there are cispo, dapo, dr_grpo"):
+    with pytest.raises(ConfigError, match="--preset dpo: unknown; there are cispo, dapo, distillation"):
         preset_settings("dpo")
 
 

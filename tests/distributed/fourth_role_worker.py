@@ -1,4 +1,4 @@
-"""One rank of a run with a fourth role: a frozen teacher, sharded over the ranks while the actor is copied."""
+"""One rank of a run with a fourth role: a frozen examiner, sharded over the ranks while the actor is copied."""
 
 import json
 import sys
@@ -22,16 +22,17 @@ from mindrlhf_lite.swap.phases import Access
 from mindrlhf_lite.trainer.grpo import GrpoTrainer
 from mindrlhf_lite.types import TrainSequence
 
-TEACHER = RoleSpec("teacher", "teacher_config", {"teacher": Access.READS})  # all that a role is
+# all that a role is
+EXAMINER = RoleSpec("examiner", "examiner_config", {"examiner": Access.READS}, has_own_model=True)
 
 
 @dataclass(frozen=True)
-class TaughtConfig(Config):
-    teacher_config: RefConfig = field(default_factory=RefConfig)
+class ExaminedConfig(Config):
+    examiner_config: RefConfig = field(default_factory=RefConfig)
 
     @property
     def roles(self):
-        return (*super().roles, TEACHER)
+        return (*super().roles, EXAMINER)
 
 
 def sequences():
@@ -41,8 +42,8 @@ def sequences():
 
 def main():
     mesh, settings = Mesh(), json.loads(Path(sys.argv[1]).read_text())
-    teacher = RefConfig(load=settings.pop("teacher"), parallel_config=StagedParallelConfig(model_parallel=2))
-    config = TaughtConfig(**vars(build_config(settings)), teacher_config=teacher)
+    examiner = RefConfig(load=settings.pop("examiner"), parallel_config=StagedParallelConfig(model_parallel=2))
+    config = ExaminedConfig(**vars(build_config(settings)), examiner_config=examiner)
     trainer = GrpoTrainer(config, mesh)
     residency, seen = trainer.run.roles.residency, {}
 

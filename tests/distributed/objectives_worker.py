@@ -18,6 +18,7 @@ from helpers import random_weights
 
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, sequence_mean, token_mean
 from mindrlhf_lite.algorithms.correction import Correction
+from mindrlhf_lite.algorithms.distillation import Distillation
 from mindrlhf_lite.algorithms.losses import LOSSES, options_of
 from mindrlhf_lite.config.sections.rl import RlConfig
 from mindrlhf_lite.learner.adamw import AdamW, AdamWOptions
@@ -35,13 +36,14 @@ from mindrlhf_lite.types import TrainSequence
 
 SHAPE = ModelConfig(271, 32, 48, 1, 4, 2, rope_theta=10000.0, max_position_embeddings=64, tie_word_embeddings=True)
 GROUP = 3
-TEMPERED = "tempered"
+TEMPERED, TAUGHT = "tempered", "taught"
 
 
 def objectives():
     """Every loss, each with another correction and another KL, so that all of them occur."""
     corrections = ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask")
     divergences = (("k3", True), ("k2", False), ("k1", True), ("abs", False), ("k3", False))
+    yield TAUGHT, Objective(policy_is_frozen=True, distillation=Distillation(0.5, "loss"))
     yield TEMPERED, Objective(has_kl=True, entropy_coeff=0.1, policy_is_frozen=True, temperature=0.7)
     for number, name in enumerate(LOSSES):
         dual_clip = 1.1 if name == "ppo" else 0.0
@@ -71,7 +73,8 @@ def sequences():
             ids = np.concatenate([prompt, rng.integers(0, 271, length)]).astype(np.int32)
             near = [(-5.6 + rng.normal(0, 0.2, length)).astype(np.float32) for _ in range(3)]
             named = dict(zip(("frozen_logprobs", "reference_logprobs", "sampling_logprobs"), near, strict=True))
-            found.append(TrainSequence.of(ids, prompt_length, float(rng.normal()), **named))
+            advantage, teacher = float(rng.normal()), {"teacher": near[1] - np.float32(0.3)}
+            found.append(TrainSequence.of(ids, prompt_length, advantage, of_roles=teacher, **named))
     some = np.ones(20, np.float32)
     some[5:9] = 0
     found[1], found[4] = replace(found[1], mask=some), replace(found[4], mask=np.zeros(12, np.float32))

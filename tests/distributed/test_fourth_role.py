@@ -35,7 +35,7 @@ def test_a_frozen_role_of_its_own_strategy(data, tmp_path):
         "generate_config.max_prompt_length": 8,
         "generate_config.sampling_config.max_tokens": 24,
         "monitor_config.plots": False,
-        "teacher": str(QUICKSTART_MODEL),
+        "examiner": str(QUICKSTART_MODEL),
     }
     (tmp_path / "settings.json").write_text(json.dumps(settings))
     worker = ROOT / "tests/distributed/fourth_role_worker.py"
@@ -43,18 +43,18 @@ def test_a_frozen_role_of_its_own_strategy(data, tmp_path):
     assert code == 0, text + logs
     found = json.loads((tmp_path / "run/found.json").read_text())
 
-    assert found["strategies"]["teacher"] != found["strategies"]["actor"]
-    assert found["groups"]["teacher"] > 0 and found["phases"]["teacher"] > found["groups"]["teacher"]
+    assert found["strategies"]["examiner"] != found["strategies"]["actor"]
+    assert found["groups"]["examiner"] > 0 and found["phases"]["examiner"] > found["groups"]["examiner"]
     (row,) = metrics(tmp_path / "run")
-    assert row["time_s/teacher"] > 0 and row["swap/bytes"] > 0
+    assert row["time_s/examiner"] > 0 and row["swap/bytes"] > 0
 
     seen = found["seen"]
-    assert seen["teacher"] | {"teacher": "resident", "optimizer": "stored", "kv_cache": "empty"} == seen["teacher"]
-    assert all(seen[phase]["teacher"] == "stored" for phase in ("generate", "update", "reshard"))
+    assert seen["examiner"] | {"examiner": "resident", "optimizer": "stored", "kv_cache": "empty"} == seen["examiner"]
+    assert all(seen[phase]["examiner"] == "stored" for phase in ("generate", "update", "reshard"))
 
     config = ModelConfig.from_dir(QUICKSTART_MODEL)
     alone = LogprobScorer(Decoder(config, load_weights(QUICKSTART_MODEL, config), False, 48))
     batch = make_microbatch(sequences(), StreamShapes(128, 48), token_mean, BatchTotals(1, 1, 1))
     expected = np.concatenate(alone.score(batch))
-    np.testing.assert_allclose(found["logprobs"]["teacher"], expected, atol=1e-5)
+    np.testing.assert_allclose(found["logprobs"]["examiner"], expected, atol=1e-5)
     assert np.abs(np.array(found["logprobs"]["reference"]) - expected).max() > 0.1

@@ -1,14 +1,28 @@
-"""Runs with what a step can have besides: dynamic sampling, KL in the reward, a moving reference, long completions."""
+"""Runs with what a step can have besides: dynamic sampling, KL in the reward, a moving reference, a teacher, long
+completions.
+"""
 
 import numpy as np
 import pytest
-from distributed.small_runs import EXACT, as_it_was_after_step, completions, metrics, msrun, single, without_times
+from distributed.small_runs import (
+    EXACT,
+    QUICKSTART_MODEL,
+    as_it_was_after_step,
+    completions,
+    metrics,
+    msrun,
+    single,
+    without_times,
+)
 
 from mindrlhf_lite.models.hf_weights import load_weights
 from mindrlhf_lite.shapes.model_config import ModelConfig
 
+TEACHER_KL = "policy/teacher_kl"
 # of each group of four lengths modulo 3, some are all equal; the reference is mixed after every step
 EVERYTHING = (
+    "--rl_config.distillation.coef=0.2",  # of a teacher of another depth
+    f"--teacher_config.load={QUICKSTART_MODEL}",
     "--verifier_function=verifiers_for_runs.length_modulo",
     "--verifier_weight=1.0",
     "--rl_config.num_generations=2",
@@ -54,6 +68,13 @@ def test_the_kl_is_in_the_reward_and_its_coefficient_follows_it(whole):
         assert after["policy/kl_coefficient"] == pytest.approx(before["policy/kl_coefficient"] * (1 + error * 8 / 100))
 
 
+def test_a_teacher_scores_every_step(whole):
+    rows = metrics(whole)
+    found = [row.get(TEACHER_KL, 0.0) for row in rows]  # of a step of cut completions nothing is trained
+    assert all(row["time_s/teacher"] > 0 for row in rows)
+    assert [value > 0 for value in found] == [row["policy/grad_norm"] > 0 for row in rows] and len(set(found)) == 4
+
+
 def test_all_of_it_is_resumed_exactly(data, whole, tmp_path):
     as_it_was_after_step(whole, tmp_path / "parts", 2)
     result = single(data, tmp_path / "parts", *EVERYTHING, "--resume_training", "true", is_warm=False)
@@ -64,8 +85,14 @@ def test_all_of_it_is_resumed_exactly(data, whole, tmp_path):
 
 
 def test_two_ranks_do_the_same(data, whole, tmp_path):
-    """The reference on two tensor ranks, the actor on two data ranks, with swapping; from where one rank stopped."""
-    layout = ("--ref_config.parallel_config.model_parallel=2", "--rl_config.swap=true")
+    """The reference on two tensor ranks, the teacher on two stages, the actor on two data ranks, with swapping; from
+    where one rank stopped.
+    """
+    layout = (
+        "--ref_config.parallel_config.model_parallel=2",
+        "--teacher_config.parallel_config.pipeline_stage=2",
+        "--rl_config.swap=true",
+    )
     output = tmp_path / "two"
     as_it_was_after_step(whole, output, 2)
     resume = ("--rl_config.reshard_mem_opt_level=1", "--resume_training", "true")
@@ -73,6 +100,7 @@ def test_two_ranks_do_the_same(data, whole, tmp_path):
     assert code == 0, text + logs
     assert "resumed after step 2" in text and "under other parallel strategies" in text
     for a, b in zip(metrics(whole), metrics(output), strict=True):
+        assert b.get(TEACHER_KL, 0.0) == pytest.approx(a.get(TEACHER_KL, 0.0), rel=1e-4)
         for key in (*EXACT, "reward/kl", "policy/kl_coefficient", "sampling/drawn_groups"):
             assert b[key] == pytest.approx(a[key], rel=1e-4, abs=1e-7), (a["step"], key)
     assert metrics(output)[3]["swap/bytes"] > 0 and not any((output / "swap").iterdir())  # spill files have no name

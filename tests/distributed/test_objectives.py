@@ -13,7 +13,7 @@ WORKER = Path(__file__).with_name("objectives_worker.py")
 
 # a loss looks at tokens or at whole completions; which rank has a completion changes sums only
 ON_DATA_RANKS = ("tempered", "gspo")
-EVERY = ("tempered", *LOSSES)
+EVERY = ("tempered", "taught", *LOSSES)
 
 
 def measured(folder, on_data_ranks):

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mindrlhf_lite.algorithms.names import ADVANTAGE_NAMES, AGGREGATION_NAMES, CORRECTIONS, KL_ESTIMATORS, LOSS_NAMES
+from mindrlhf_lite.algorithms.names import (
+    ADVANTAGE_NAMES,
+    AGGREGATION_NAMES,
+    CORRECTIONS,
+    DISTILLATION_FORMS,
+    GAE,
+    KL_ESTIMATORS,
+    LOSS_NAMES,
+)
 from mindrlhf_lite.config.setting import AT_MOST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, setting
 
 
@@ -65,6 +73,31 @@ class Overlong:
 
 
 @dataclass(frozen=True)
+class DistillationSettings:
+    """What the actor learns from the model of teacher_config."""
+
+    coef: float = setting(
+        0.0,
+        "weight of the reverse KL to the teacher, on the actor's own completions; 0: no teacher is loaded",
+        bounds=NOT_NEGATIVE,
+        is_objective=True,
+    )
+    applied_as: str = setting(
+        "advantage",
+        "advantage: coef * (log p_teacher - log p_actor) is added to a token's advantage, and the policy loss clips it "
+        "as any; loss: a term of the loss, of the policy as it is in each of several updates",
+        DISTILLATION_FORMS,
+        is_objective=True,
+    )
+    with_rewards: bool = setting(
+        True,
+        "false: rewards teach nothing, the teacher alone does; verifiers still measure, and one completion a prompt is "
+        "enough",
+        is_objective=True,
+    )
+
+
+@dataclass(frozen=True)
 class ClipSettings:
     """Of losses that clip the ratio."""
 
@@ -117,6 +150,7 @@ class ObjectiveSettings(DppoSettings, SapoSettings, ClipSettings):
         is_objective=True,
     )
     kl_ctrl: KlControl = field(default_factory=KlControl)
+    distillation: DistillationSettings = field(default_factory=DistillationSettings)
     loss: str = setting("ppo", "policy loss", LOSS_NAMES, is_objective=True)
     ratio_to: str = setting(
         "step",
@@ -141,7 +175,28 @@ class ObjectiveSettings(DppoSettings, SapoSettings, ClipSettings):
     rollout_is_floor: float = setting(
         0.0, "the masks of rollout_correction leave out ratios below this too", bounds=NOT_NEGATIVE
     )
-    advantage: str = setting("grpo", "advantage estimator", ADVANTAGE_NAMES, is_objective=True)
+    advantage: str = setting(
+        "grpo",
+        "advantage estimator; gae: from the values of a critic (critic_config)",
+        (*ADVANTAGE_NAMES, GAE),
+        is_objective=True,
+    )
+    gamma: float = setting(1.0, "gae: discount of what is paid a token later", bounds=AT_MOST_ONE, is_objective=True)
+    lam: float = setting(
+        0.95,
+        "gae: how much of what comes later is taken from rewards, not from the critic: 0 the next token, 1 all",
+        bounds=AT_MOST_ONE,
+        is_objective=True,
+    )
+    advantage_whiten: bool = setting(
+        True, "gae: advantages have mean 0 and deviation 1 over the step's tokens", is_objective=True
+    )
+    cliprange_value: float = setting(
+        0.2,
+        "gae: a value's error counts as if the value had moved by at most this since the step began; 0: no limit",
+        bounds=NOT_NEGATIVE,
+        is_objective=True,
+    )
     credit: str = setting(
         "episode",
         "what a token of an episode of several turns is credited with: episode: the whole reward; turn: what its turn "
