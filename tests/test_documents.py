@@ -45,7 +45,7 @@ COUNTED = {
     "metrics": len(glossary()),
 }
 OWN_IDIOM = ("theirs", "rooms", "what it gave", "who keeps", "the house")
-MOST_LINES, MOST_WORDS = 150, 25_000
+MOST_LINES, MOST_WORDS = 150, 22_000  # without docs/config.md, which is generated, and looked up by key
 
 
 @pytest.mark.parametrize("kind", CHECKED)
@@ -92,6 +92,7 @@ def test_sizes():
         assert len(texts[ROOT / name].splitlines()) <= MOST_LINES, name
     folders = (ROOT / "docs", ROOT / "docs/guides")
     words = {path.name: len(text.split()) for path, text in texts.items() if path.parent in folders}
+    del words["config.md"]
     assert sum(words.values()) <= MOST_WORDS, (sum(words.values()), words)
 
 
