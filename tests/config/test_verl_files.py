@@ -138,7 +138,7 @@ def test_degrees(file, word, settings):
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("algorithm.adv_estimator=gae", "needs a critic"),
+        ("algorithm.adv_estimator=remax", "gae, rloo"),
         ("actor_rollout_ref.actor.policy_loss.loss_mode=clip_cov", "vanilla, gspo, sapo, gpg, cispo are there"),
         ("actor_rollout_ref.rollout.multi_turn.enable=true", "environment_config"),
         ("data.custom_cls.path=own.py", "classes of verl are not run here"),
@@ -150,6 +150,20 @@ def test_what_must_be_changed_is_said(file, word, message):
     result = run_python("tools/migrate_config.py", file, word)
     assert result.returncode == 2 and message in result.stderr and "Traceback" not in result.stderr, result.stderr
     assert word.partition("=")[0] in result.stderr
+
+
+def test_a_critic_and_a_reward_model(file):
+    words = ["algorithm.adv_estimator=gae", "algorithm.lam=0.9", "critic.optim.lr=2e-5", "trainer.critic_warmup=5"]
+    words += ["critic.model.path=nowhere/critic", "reward_model.enable=true", "reward_model.model.path=nowhere/reward"]
+    words += ["actor_rollout_ref.model.lora_rank=0"]
+    config, _ = ours(file, words)
+    assert (config.rl_config.advantage, config.rl_config.lam, config.rl_config.cliprange_value) == ("gae", 0.9, 0.5)
+    critic = config.critic_config
+    assert (critic.load, critic.lr_schedule.lr, critic.warmup_steps) == ("nowhere/critic", 2e-5, 5)
+    assert critic.optimizer.adam_beta2 == 0.999 and critic.recompute_config.recompute
+    assert config.reward_config.reward_model.load == "nowhere/reward"
+    _, translation = ours(file, ["critic.optim.lr=2e-5"])
+    assert any(line.startswith("critic.optim.lr: 2e-05: of gae") for line in translation.accepted)
 
 
 def test_words_of_a_script():

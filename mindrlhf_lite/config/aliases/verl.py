@@ -13,12 +13,14 @@ from typing import Any
 from mindrlhf_lite.config.aliases.loggers import with_trackers
 from mindrlhf_lite.config.aliases.tables import VERL, find_row
 from mindrlhf_lite.config.aliases.translation import Translation, assume_defaults
+from mindrlhf_lite.config.aliases.verl_models import translate_models
 from mindrlhf_lite.errors import short_repr
 
 _ACTOR, _REF = "actor_rollout_ref.actor.", "actor_rollout_ref.ref."
 _ROLLOUT, _MODEL = "actor_rollout_ref.rollout.", "actor_rollout_ref.model."
 _UNLIMITED = 1000
 _ADVANTAGES = {
+    "gae": "gae",
     "rloo": "rloo",
     "reinforce_plus_plus": "reinforce_pp",
     "reinforce_plus_plus_baseline": "reinforce_pp_baseline",
@@ -78,6 +80,7 @@ class _Worked:
         self._precision_and_memory()
         self._adapters()
         self._data_and_rewards()
+        translate_models(self.translation, self.left)
 
     def _get(self, key: str, default: Any = None) -> Any:
         value = self.left.get(key)
