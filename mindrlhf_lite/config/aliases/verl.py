@@ -181,7 +181,7 @@ class _Worked:
         ours, estimator = self.ours, self._get("algorithm.adv_estimator")
         is_scaled = self._get("algorithm.norm_adv_by_std_in_grpo")
         choices = {"grpo": "grpo" if is_scaled else "dr_grpo", "gpg": "dr_grpo", **_ADVANTAGES}
-        advice = f"{', '.join(choices)} are there; gae needs a critic, whose keys are not translated: --preset ppo"
+        advice = f"{', '.join(choices)} are there"
         source = "algorithm.adv_estimator"
         self._set("rl_config.advantage", self._choice(choices, source, advice), source)
         mode = f"{_ACTOR}policy_loss.loss_mode"
