@@ -12,8 +12,6 @@ import threading
 import time
 from pathlib import Path
 
-from backends import BACKENDS  # type: ignore[import-not-found]
-
 _LEFT_S = 60  # that a library may take for its last files after the run has ended
 
 
@@ -26,6 +24,8 @@ def die_with(parent: int) -> None:
 
 
 def main() -> None:
+    from backends import BACKENDS  # type: ignore[import-not-found]
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's, which then ends the input
     threading.Thread(target=die_with, args=(os.getppid(),), daemon=True).start()
     name, folder = sys.argv[1], Path(sys.argv[2])

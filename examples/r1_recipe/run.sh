@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# DeepSeek-R1's recipe in miniature: cold start, GRPO, rejection sampling, supervised again, distillation into a small student; R1-Zero beside it.
+set -euo pipefail
+root="$(cd "$(dirname "$0")/../.." && pwd)"
+
+usage() {
+    cat <<'EOF'
+usage: bash examples/r1_recipe/run.sh [--short] [--output DIR] [--seed N]
+
+  1 cold       supervised: worked sums between <think> and </think>, then the answer
+  2 grpo       GRPO from 1
+  3 best       rejection sampling: right completions of 2
+  4 again      supervised: the first model on the rows of 3
+  5 student    a small Llama-shaped model: supervised on the rows of 3, then distilled from 2, which scores what it writes
+  6 zero       R1-Zero: GRPO from the first model, with as many steps as 2
+
+Every stage that is there already is left as it is, so that an interrupted recipe goes on. OUTPUT/report.md has the held-out accuracy of each.
+
+  --short        the quickstart's model of 0.77M parameters: minutes. Else SmolLM2-135M-Instruct (examples/smollm2): hours
+  --output DIR   output folder (default: output/r1_recipe, with --short output/r1_recipe_short)
+  --seed N       of everything (default: 0)
+
+examples:
+  bash examples/r1_recipe/run.sh --short
+  bash examples/r1_recipe/run.sh --seed 1 --output output/r1_recipe_1
+EOF
+}
+
+kind=smollm2 output="" seed=0
+while [ $# -gt 0 ]; do
+    case "$1" in
+        -h | --help) usage; exit 0 ;;
+        --short) kind=short ;;
+        --output | --seed)
+            [ $# -gt 1 ] || { echo "error: $1 needs a value" >&2; exit 2; }
+            case "$1" in --output) output="$(realpath -m "$2")" ;; --seed) seed="$2" ;; esac
+            shift ;;
+        *) echo "error: $1: unknown; see --help" >&2; exit 2 ;;
+    esac
+    shift
+done
+[[ "$seed" =~ ^[0-9]+$ ]] || { echo "error: --seed $seed: a whole number is needed" >&2; exit 2; }
+cd "$root"
+[ -n "${R1_NO_BUILD:-}" ] || bash build.sh
+export PATH="$root/.venv/bin:$PATH" PYTHONPATH="$root"
+source "examples/r1_recipe/$kind.sh" # sets model, data, grpo, supervised, sizes of what follows
+mkdir -p "$output"
+
+grpo_from() { # NAME MODEL [settings]
+    local name="$1" from="$2"; shift 2
+    [ -f "$output/$name/hf/model.safetensors" ] || python examples/qwen_grpo/main.py "${grpo[@]}" --actor_checkpoint_path "$from" \
+        --rl_config.seed="$seed" --rl_config.output_dir="$output/$name" --rl_config.resume_training=true "$@"
+}
+supervised_from() { # NAME MODEL ROWS [settings]
+    local name="$1" from="$2" file="$3"; shift 3
+    [ -f "$output/$name/hf/model.safetensors" ] || python -m mindrlhf_lite.sft "${supervised[@]}" --actor_config.load="$from" \
+        --rl_config.dataset_file="$file" --rl_config.seed="$seed" --rl_config.output_dir="$output/$name" --rl_config.resume_training=true "$@"
+}
+
+supervised_from cold "$model" "$rows"
+grpo_from grpo "$output/cold/hf"
+[ -f "$output/best.jsonl" ] || python tools/sample_best.py --model "$output/grpo/hf" --dataset "$data/train.mindrecord" \
+    --verifier qwen_accuracy_reward format_reward --min_reward 2 "${sampled[@]}" --seed "$seed" --output "$output/best.jsonl"
+supervised_from again "$model" "$output/best.jsonl"
+[ -f "$output/student_start/model.safetensors" ] || python tools/make_random_model.py --config "examples/r1_recipe/student_$kind.yaml" \
+    --tokenizer_dir "$model" --seed "$seed" --output "$output/student_start"
+supervised_from student_supervised "$output/student_start" "$output/best.jsonl" "${student[@]}"
+grpo_from student "$output/student_supervised/hf" --preset distillation --teacher_config.load="$output/grpo/hf"
+grpo_from zero "$model"
+for stage in first cold grpo again student_supervised student zero; do
+    folder="$output/$stage/hf"
+    [ "$stage" != first ] || folder="$model"
+    [ -f "$output/$stage.json" ] || python tools/evaluate.py --model "$folder" --dataset "$data/held_out.mindrecord" --verifier qwen_accuracy_reward \
+        "${evaluated[@]}" --output "$output/$stage.json"
+done
+python examples/r1_recipe/report.py "$output"
