@@ -69,7 +69,7 @@ def main() -> None:
     counts = {key: value for key, value in read_json(folder / "best.counts.json").items() if key != "settings"}
     lines += [
         "",
-        f"Stage 3 (rejection sampling): {json.dumps({key: value for key, value in counts.items() if key != 'settings'})}",
+        f"Stage 3 (rejection sampling): {json.dumps(counts)}",
         "",
         "![curves](curves.png)",
         "",
