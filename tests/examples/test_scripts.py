@@ -48,3 +48,30 @@ def test_mistaken_options_end_before_anything_is_built(tmp_path, example):
         result = run(["bash", script, *words], cwd=tmp_path)
         assert result.returncode == 2 and problem in result.stderr and not result.stdout
     assert run(["bash", script, "--help"]).stdout.startswith("usage: bash examples/")
+
+
+def test_mistaken_options_of_the_recipe_end_before_anything_is_built(tmp_path):
+    script = ROOT / "examples/r1_recipe/run.sh"
+    for words, problem in (
+        (("--output",), "needs a value"),
+        (("--seed", "x"), "a whole number"),
+        (("--fast",), "unknown"),
+    ):
+        result = run(["bash", script, *words], cwd=tmp_path)
+        assert result.returncode == 2 and problem in result.stderr and not result.stdout
+    assert run(["bash", script, "--help"]).stdout.startswith("usage: bash examples/r1_recipe/run.sh")
+
+
+@pytest.mark.full
+def test_the_short_recipe_goes_through_all_stages_and_goes_on_where_it_was(tmp_path):
+    command = ["bash", ROOT / "examples/r1_recipe/run.sh", "--short", "--output", tmp_path / "r1"]
+    result = run(command, cwd=tmp_path, timeout=1800, R1_NO_BUILD="1")
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    report = (tmp_path / "r1/report.md").read_text()
+    accuracy = {
+        line.split(" | ")[0][2:]: float(line.split(" | ")[1][:-1]) for line in report.splitlines() if "% |" in line
+    }
+    first, cold, grpo, again, *_ = accuracy.values()
+    assert len(accuracy) == 7 and first < cold and first < grpo and first < again, accuracy
+    again_at_once = run(command, cwd=tmp_path, timeout=120, R1_NO_BUILD="1")
+    assert again_at_once.returncode == 0 and "step " not in again_at_once.stdout
