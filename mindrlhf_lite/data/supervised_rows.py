@@ -93,15 +93,15 @@ def _answered(
 ) -> list[Sample]:
     """Samples of a prompt and the answer in one of the fields, each a text or messages."""
     if not are_messages(prompt):
-        return renderer.of_texts(text_field(value, _PROMPT), _answer_text(value, fields))
+        return renderer.of_texts(_as_it_stands(value, _PROMPT), _as_it_stands(value, fields))
     answer = needed_field(value, fields)[1]
     if not are_messages(answer):
-        answer = [{"role": "assistant", "content": _answer_text(value, fields)}]
+        answer = [{"role": "assistant", "content": _as_it_stands(value, fields)}]
     return renderer.of_messages([*prompt, *answer], len(prompt), only_last)
 
 
-def _answer_text(value: Mapping[str, Any], fields: Sequence[str]) -> str:
-    """As it stands: an answer may begin with a space."""
+def _as_it_stands(value: Mapping[str, Any], fields: Sequence[str]) -> str:
+    """A text with its spaces: an answer may begin with one, and a prompt that was rendered end in a new line."""
     text_field(value, fields)
     return str(needed_field(value, fields)[1])
 

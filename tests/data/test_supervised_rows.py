@@ -73,6 +73,13 @@ def test_prompts_and_answers_that_are_texts(read):
     assert shown(row.sequences[0])[1] == [("2<|im_end|>", True)]
 
 
+def test_a_rendered_prompt_keeps_its_last_new_line(read):
+    """As tools/sample_best.py writes it: the model is asked with it, and so is trained with it."""
+    rendered = "<|im_start|>user\n1+1=<|im_end|>\n<|im_start|>assistant\n"
+    (row,), bad = read([{"prompt": rendered, "response": "2"}])
+    assert not bad and shown(row.sequences[0])[0] == rendered
+
+
 def test_a_template_that_changes_the_past_makes_samples(read, tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
