@@ -43,10 +43,10 @@ def test_what_is_being_done_and_figures_are_in_the_line(clock):
     bar = Progress(9, "step", "grpo", initial=3, file=log, says_end=False, ascii=True)
     bar.note("reward 0.500")
     clock.now += 31
-    bar.describe("grpo update   ")
+    bar.describe("training update   ")
     bar.update()
     bar.close()
-    assert log.getvalue() == "grpo update: 3 of 9 steps, 00:31, reward 0.500\n"
+    assert log.getvalue() == "training update: 3 of 9 steps, 00:31, reward 0.500\n"
 
 
 def test_nothing_is_shown_that_should_not_be(clock):

@@ -139,9 +139,7 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
             if index == len(arguments) or arguments[index].startswith("--"):
                 near = "" if key in types else nearest_flag([key], _every_flag())
                 problems.append(
-                    f"--{key}: unknown; did you mean {near}?"
-                    if near
-                    else f"--{key}: a value is missing; write --{key}=VALUE"
+                    _unknown_flag(key, near) if near else f"--{key}: a value is missing; write --{key}=VALUE"
                 )
                 continue
             text = arguments[index]
@@ -159,6 +157,12 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
     if problems:
         raise ConfigError(problems)
     return overrides
+
+
+def _unknown_flag(key: str, near: str) -> str:
+    if near == f"--{key}":
+        return f"--{key}: not an option of this program; --help lists those"
+    return f"--{key}: unknown; did you mean {near}?"
 
 
 def _every_flag() -> list[str]:
@@ -232,7 +236,7 @@ def _unknown(key: str, value: Any, known: list[str]) -> str:
             return f"{key}={short_repr(value)}: a key of {toolkit}: {what} (tools/migrate_config.py --table)"
     section = key.rpartition(".")[0]
     if not section and (flag := nearest_flag([key], _every_flag())):
-        return f"--{key}: unknown; did you mean {flag}?"
+        return _unknown_flag(key, flag)
     there = [k.rpartition(".")[2] for k in (*known, *table(MINDRLHF)) if section and k.rpartition(".")[0] == section]
     near = [f"{section}.{close}" for close in difflib.get_close_matches(name, there, 1, 0.8)]
     near = near or [k for k in known if k.endswith("." + name)][:1]

@@ -107,6 +107,11 @@ def _critic(config: Config) -> list[str]:
             for key, value in given.items()
             if value
         ]
+    if rl.max_steps and critic.warmup_steps >= rl.max_steps:
+        problems.append(
+            f"critic_config.warmup_steps={critic.warmup_steps}: the actor would not learn in rl_config.max_steps="
+            f"{rl.max_steps}"
+        )
     if critic.optimizer.opt_offload:
         problems.append(
             "critic_config.optimizer.opt_offload=true: only the actor's state comes in parts; set it to false"

@@ -23,7 +23,9 @@ from mindrlhf_lite.data.files import SUFFIXES
 from mindrlhf_lite.data.supervised_rows import Reading
 from mindrlhf_lite.shapes.model_config import ModelConfig
 
-_OF_GRPO = ("reward_config.", "environment_config.", "data_config.", "msprobe_config.")
+_OF_GRPO = (
+    *("reward_config.", "environment_config.", "data_config.", "msprobe_config.", "teacher_config.", "critic_config."),
+)
 _OF_GRPO_STEPS = (
     *("chunk_size", "num_rollouts", "num_generations", "batch_size", "num_iterations", "save_best"),
     *("early_stopping.patience", "eval_samples", "eval_verifier", "save_data_file", "performance_stats"),
@@ -132,6 +134,7 @@ class RewardModelConfig(StageConfig):
     row: ClassVar[int] = 2
     unread: ClassVar[tuple[str, ...]] = (
         "supervised_config.train_on",
+        "supervised_config.num_samples",
         "ref_config.",
         *(f"preference_config.{name}" for name in ("loss", "beta", "label_smoothing", "simpo_margin")),
         *(f"preference_config.{name}" for name in ("desirable_weight", "undesirable_weight")),
@@ -216,6 +219,8 @@ def _sizes(config: StageConfig, world_size: int) -> list[str]:
             f"generate_config.sampling_config.max_tokens={most}: leaves no room for a prompt in rl_config.seq_length="
             f"{length}; sampled answers (supervised_config.num_samples) need some"
         )
+    if config.program == "dpo" and config.preference_config.loss == "simpo" and config.ref_config.load:
+        problems.append(f"ref_config.load={config.ref_config.load!r}: simpo has no reference; leave it out")
     if config.trains_scores and config.actor_config.lora.rank:
         problems.append("actor_config.lora: a reward model's head is trained, and all its weights; leave it out")
     return problems

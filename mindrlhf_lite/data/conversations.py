@@ -75,10 +75,17 @@ class Renderer:
     def _rendered(self, messages: Sequence[Mapping[str, Any]], begins_answer: bool) -> str:
         if self.is_chatml:
             return as_chatml(messages) + ("<|im_start|>assistant\n" if begins_answer else "")
+        if not self.tokenizer.has_chat_template:
+            raise ValueError(
+                "the tokenizer has no chat template for messages: set supervised_config.chat_template=chatml, or give "
+                "prompt and completion"
+            )
         return self.tokenizer.apply_chat_template(messages, begins_answer=begins_answer)
 
     def sequences(self, samples: Sequence[Sample]) -> list[TrainSequence]:
         """One a sample, in order."""
+        if not samples:
+            return []
         prompts = iter(self.tokenizer.encode_batch([sample[0].text for sample in samples]))
         rest = [piece.text for sample in samples for piece in sample[1:]]
         others = iter(self.tokenizer.encode_continuation_batch(rest) if rest else [])

@@ -50,9 +50,11 @@ def load_model_folder(path: str, adapter: str | None = None) -> ModelFolder:
     """Args: adapter: folder of adapters that peft, or a run, saved; they are merged into the weights.
 
     Raises:
-        UserError: adapters of another model.
+        UserError: a model that writes no text, adapters of another model.
     """
     config, tokenizer = ModelConfig.from_dir(path), Tokenizer(path)
+    if config.has_score:
+        raise UserError(f"{path}: a reward model, which writes no text; give a language model")
     weights = load_weights(path, config) if adapter is None else _merged_weights(path, config, adapter)
     return ModelFolder(config, weights, tokenizer, stop_token_ids(path, tokenizer))
 

@@ -28,5 +28,5 @@ def last_lines(log: Path, count: int = 3) -> str:
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
-    kept = [line.rstrip() for line in lines if line.strip() and f"{RUN_BAR} " not in line]
+    kept = [line.rstrip() for line in lines if line.strip() and not line.startswith(f"{RUN_BAR} ")]
     return "".join(f"\n    {line[:200]}" for line in kept[-count:])

@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-RUN_BAR = "grpo"  # what a run's bar, and its lines in a log, begin with: no last words of a dead rank
+RUN_BAR = "training"  # what a run's bar, and its lines in a log, begin with: no last words of a dead rank
 _BYTES = 80
 
 

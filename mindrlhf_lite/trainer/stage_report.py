@@ -61,7 +61,8 @@ class StageReport:
             self._writer.write(StepMetrics(0, values))
             self._trackers.metrics(0, values)
         accuracy = ""
-        if "eval/accuracy" in values:
+        # before the first step a policy is its own reference: all pairs are ties
+        if "eval/accuracy" in values and (step or values["eval/accuracy"]):
             interval = f"95 % interval {values['eval/low']:.1%} to {values['eval/high']:.1%}"
             accuracy = f", {values['eval/accuracy']:.1%} of the pairs right ({interval})"
         self.console.say(f"held-out loss after step {step}: {values['eval/loss']:.4f}{accuracy}")

@@ -159,11 +159,22 @@ def test_a_critic_and_a_reward_model(file):
     config, _ = ours(file, words)
     assert (config.rl_config.advantage, config.rl_config.lam, config.rl_config.cliprange_value) == ("gae", 0.9, 0.5)
     critic = config.critic_config
-    assert (critic.load, critic.lr_schedule.lr, critic.warmup_steps) == ("nowhere/critic", 2e-5, 5)
+    assert (critic.load, critic.lr_schedule.lr) == ("nowhere/critic", 2e-5)
+    assert critic.warmup_steps == 4  # there the actor learns in step 5
     assert critic.optimizer.adam_beta2 == 0.999 and critic.recompute_config.recompute
     assert config.reward_config.reward_model.load == "nowhere/reward"
+    assert config.reward_config.verifier_weight == [0.0]  # there the score is the reward
     _, translation = ours(file, ["critic.optim.lr=2e-5"])
     assert any(line.startswith("critic.optim.lr: 2e-05: of gae") for line in translation.accepted)
+    values, _ = read_configuration(str(file), ["critic.nonsense=3", "critic.ppo_epochs=4"])
+    translation = translate(values, str(file))
+    assert any(line.startswith("critic.ppo_epochs: 4") for line in translation.missing)
+    assert any("critic.nonsense=3: unknown key" in line for line in collect(translation.values)[1])
+
+
+def test_data_that_is_converted_already(file):
+    config, _ = ours(file, ["data.train_files=a/train.mindrecord"])
+    assert config.rl_config.dataset_file == "a/train.mindrecord"
 
 
 def test_words_of_a_script():

@@ -96,6 +96,14 @@ def test_a_template_that_changes_the_past_makes_samples(read, tmp_path):
     assert second[1] == [("4<|im_end|>", True)] and "assistant\n2<|im_end|>" in second[0]
 
 
+def test_a_file_without_a_usable_row(read):
+    found, bad = read([{"prompt": "1+1="}, {"completion": "2"}])
+    assert not found and len(bad) == 2
+    assert read([]) == ((), [])
+    found, bad = read([{"messages": CHAT}], is_chatml=False)
+    assert not found and "supervised_config.chat_template=chatml" in bad[0]
+
+
 def test_pairs(read):
     rows = [
         {"prompt": "1+1=", "chosen": "2", "rejected": "3", "margin": 0.5},

@@ -11,6 +11,6 @@ def test_what_was_noted_last(tmp_path):
 
 
 def test_last_lines_without_the_progress_bar(tmp_path):
-    (tmp_path / "worker_0.log").write_text("one\ntwo\nthree\nfour\n\rgrpo update 1/3 |##  |\n\n")
+    (tmp_path / "worker_0.log").write_text("one\ntwo\nthree\nfour\n\rtraining update 1/3 |##  |\n\n")
     assert last_lines(tmp_path / "worker_0.log") == "\n    two\n    three\n    four"
     assert last_lines(tmp_path / "none.log") == ""

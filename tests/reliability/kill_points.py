@@ -160,8 +160,8 @@ class Job:
         deadline = time.monotonic() + TOGETHER
         while time.monotonic() < deadline and self.process.poll() is None:
             text = self.text(0)
-            is_late = not point.is_of_export and text.count("grpo save") > PATIENCE
-            if is_late or (point.phase and text.count(f"grpo {point.phase}") >= point.occurrence):
+            is_late = not point.is_of_export and text.count("training save") > PATIENCE
+            if is_late or (point.phase and text.count(f"training {point.phase}") >= point.occurrence):
                 time.sleep(point.delay_s)
                 found = self.rank_process(point.rank)
                 if found is not None:

@@ -273,7 +273,7 @@ class _Worked:
         for source, key in (("data.train_files", "dataset_file"), ("data.val_files", "eval_dataset_file")):
             if files := self._get(source):
                 given = [files] if isinstance(files, str) else list(files)
-                path = str(given[0]).removesuffix(".parquet").removesuffix(".jsonl") + ".mindrecord"
+                path = str(Path(given[0]).with_suffix(".mindrecord"))
                 how = "tools/rlhf_data.py --dataset_type verl --keep_columns extra_info --file_path"
                 note = f"python {how} {' '.join(map(str, given))} makes it"
                 self._set(f"rl_config.{key}", path, source, note)

@@ -49,5 +49,12 @@ def translate_models(translation: Translation, left: Mapping[str, Any]) -> None:
             for key in (*_OF_CRITIC, "critic.optim.betas")
             if key in left and key not in translation.assumed
         ]
+    if warmup := translation.values.get("critic_config.warmup_steps"):
+        translation.values["critic_config.warmup_steps"] = warmup - 1  # there the actor learns from that step on
     if left.get("reward_model.enable"):
         take("reward_model.model.path", "reward_config.reward_model.load")
+        translation.values["reward_config.verifier_weight"] = [0.0]
+        translation.remarks.append(
+            "reward_model.enable: true -> reward_config.verifier_weight: [0.0] (there the model's score is the whole "
+            "reward; the verifier measures accuracy)"
+        )
