@@ -107,7 +107,7 @@ def test_preferences_keep_their_reference(folder):
         (["--rl_config.seq_length=8", "--supervised_config.num_samples=0"], "tokens, over rl_config.seq_length=8"),
         (["--generate_config.sampling_config.max_tokens=64"], "leaves no room for a prompt"),
         (["--actor_config.parallel_config.micro_batch_num=9"], "more than the 8 rows that a rank has in an update"),
-        (["--preset", "dapo"], "--preset: unknown"),
+        (["--preset", "dapo"], "--preset: not an option of this program"),
     ],
 )
 def test_mistakes_are_said_before_anything_starts(folder, given, said):
