@@ -1,15 +1,18 @@
 """A decoder with a score head gives transformers' scores, in its files' form, and takes gradients."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import TINY, random_weights
+from helpers import ROOT, TINY, random_weights
 from mindspore import Tensor
 
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
 from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.inference.model_folder import load_model_folder
 from mindrlhf_lite.models.decoder import Decoder
 from mindrlhf_lite.models.hf_weights import load_weights, save_hf_model
 from mindrlhf_lite.models.score_head import Scores, scoring_reader, scoring_shape
@@ -69,6 +72,16 @@ def test_a_language_model_gets_a_new_head(tmp_path):
     assert 0.5 < own[SCORE].std() * np.sqrt(33) < 1.5 and np.abs(scores_of(model)[:3]).max() > 0
     again = scoring_reader(tmp_path, seed=3)(SCORE, ((0, 1), (0, 32)))
     np.testing.assert_array_equal(own[SCORE], again)
+
+
+def test_tools_that_write_texts_refuse_a_reward_model(tmp_path):
+    shape = replace(TINY, vocab_size=268).scoring
+    weights = weights_of({spec.name: spec.shape for spec in parameter_specs(shape)})
+    save_hf_model(tmp_path, shape, weights, None, 0)
+    for name in ("tokenizer_config.json", "vocab.json", "merges.txt"):
+        shutil.copy(ROOT / "examples/quickstart/model" / name, tmp_path)
+    with pytest.raises(UserError, match="a reward model, which writes no text"):
+        load_model_folder(str(tmp_path))
 
 
 def test_several_labels_are_refused():

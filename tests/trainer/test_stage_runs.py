@@ -107,6 +107,8 @@ def test_preferences_keep_their_reference(folder):
         (["--rl_config.seq_length=8", "--supervised_config.num_samples=0"], "tokens, over rl_config.seq_length=8"),
         (["--generate_config.sampling_config.max_tokens=64"], "leaves no room for a prompt"),
         (["--actor_config.parallel_config.micro_batch_num=9"], "more than the 8 rows that a rank has in an update"),
+        (["--teacher_config.load=there"], "teacher_config.load=there: is not read by sft"),
+        (["--critic_config.warmup_steps=4"], "critic_config.warmup_steps=4: is not read by sft"),
         (["--preset", "dapo"], "--preset: not an option of this program"),
     ],
 )
