@@ -65,7 +65,7 @@ def _read(path: Path, digest: str, count: int) -> np.ndarray | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with np.load(path) as kept:
             logprobs = kept["logprobs"]
             return logprobs if str(kept["digest"]) == digest and logprobs.shape == (count,) else None
     except (OSError, ValueError, KeyError):  # damaged

@@ -18,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)]
 
+from mindrlhf_lite.rewards.judge_settings import JUDGE_REWARD
 from mindrlhf_lite.rewards.pool import Verdict, VerifierPool
 from mindrlhf_lite.rewards.verifiers import BUILT_IN
 from mindrlhf_lite.types import CompletionView
@@ -81,8 +82,8 @@ def hostile_texts(count: int, seed: int) -> list[str]:
 
 
 def judged(texts: list[str], seed: int, timeout_s: float) -> dict[str, list[tuple[str, str, Verdict]]]:
-    """(text, gold, verdict) of every text by every built-in verifier."""
-    rng, names = random.Random(seed), list(BUILT_IN)
+    """(text, gold, verdict) of every text by every built-in verifier that reads texts itself."""
+    rng, names = random.Random(seed), NAMES
     pairs = [(CompletionView(text), rng.choice(GOLDS)) for text in texts]
     found: dict[str, list[tuple[str, str, Verdict]]] = {name: [] for name in names}
 
@@ -98,6 +99,8 @@ def judged(texts: list[str], seed: int, timeout_s: float) -> dict[str, list[tupl
     return found
 
 
+# a judge asks a server, which tests/rewards/test_judge.py has
+NAMES = [name for name in BUILT_IN if name != JUDGE_REWARD]
 # scores of a wrong answer, where an answer that cannot be read has a lower one
 WRONG = {"acc": -0.5, "environment_reward": 0.0}  # no environment, nothing paid
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from rewards.hostile_texts import WRONG, hostile_texts, is_paid, judged
+from rewards.hostile_texts import NAMES, WRONG, hostile_texts, is_paid, judged
 from rewards.one_answer import score
 
 from mindrlhf_lite.rewards.boxes import last_boxed
@@ -247,7 +247,7 @@ def test_a_number_at_the_end_of_a_cut_completion_may_lack_digits():
     assert score("qwen_accuracy_reward", "12 + 60 = 72. So", "72", finish_reason=FinishReason.LENGTH).value == 1
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", NAMES)
 def test_long_and_hostile_texts_are_only_wrong(name):
     """In bounded time (the suite's limit), and without an exception; none is worth more than a wrong answer."""
     texts = [

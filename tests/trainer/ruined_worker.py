@@ -43,7 +43,7 @@ def main():
         return refusal(lambda: trainer.run.persistence.save(step, trainer.run.state))
 
     def export():
-        return refusal(lambda: trainer.ending._export("hf"))
+        return refusal(lambda: trainer.ending.export("hf"))
 
     weight, large = poisoned(weights, 2, -2e4)
     moment, broken = poisoned(moments, 5, np.nan)
