@@ -18,6 +18,7 @@ import yaml
 
 from mindrlhf_lite.commands.tool import nearest_flag
 from mindrlhf_lite.config.aliases.tables import MINDRLHF, MINDSPEED_RL, find_row, table
+from mindrlhf_lite.config.dotted import by_dotted_key
 from mindrlhf_lite.config.roles import ROLES
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.setting import FLOAT_TYPES, Facts
@@ -116,14 +117,7 @@ def read_yaml(path: str) -> dict[str, Any]:
         raise ConfigError([str(error)]) from None
     if not isinstance(values, dict):
         raise ConfigError([f"{path}: a mapping of sections is needed (rl_config:, actor_config:, ...)"])
-    return _flatten(values, "")
-
-
-def _flatten(values: dict[str, Any], prefix: str) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return flat
+    return by_dotted_key(values)
 
 
 def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:

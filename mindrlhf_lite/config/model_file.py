@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mindrlhf_lite.config.dotted import by_dotted_key
 from mindrlhf_lite.config.roles import ROLES, RoleSpec
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.errors import UserError, short_repr
@@ -138,14 +139,7 @@ def _strategies(given: Any, path: str) -> dict[int, dict[str, Any]]:
     )
     if not is_whole:
         raise UserError(f"model_config {path}: strategies: settings by number of devices are needed")
-    return {devices: _flat(settings, "") for devices, settings in given.items()}
-
-
-def _flat(values: dict[str, Any], prefix: str) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return flat
+    return {devices: by_dotted_key(settings) for devices, settings in given.items()}
 
 
 def with_types_of_models(values: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mindrlhf_lite.config.aliases.shell_words import words_of_script
 from mindrlhf_lite.config.aliases.tables import VERL, table
+from mindrlhf_lite.config.dotted import by_dotted_key
 from mindrlhf_lite.errors import UserError, short_repr
 from mindrlhf_lite.files.strict_yaml import load_yaml, read_yaml_file
 from mindrlhf_lite.files.text_file import read_text
@@ -133,16 +134,18 @@ def _resolved(tree: DictConfig, path: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key in _keys(tree, ""):
         try:
-            value = None if OmegaConf.is_missing(*_parent(merged, key)) else OmegaConf.select(merged, key)
+            if OmegaConf.is_missing(*_parent(merged, key)):
+                continue
+            value = OmegaConf.select(merged, key)
         except OmegaConfBaseException as error:
             raise UserError(f"{path}: {key}: {str(error).splitlines()[0]}") from None
         if isinstance(value, DictConfig):
             inner = OmegaConf.to_container(value, resolve=True)
             assert isinstance(inner, dict)
-            found |= {f"{key}.{name}": each for name, each in _flat(inner)}
+            found |= by_dotted_key(inner, f"{key}.")
         elif isinstance(value, ListConfig):
             found[key] = OmegaConf.to_container(value, resolve=True)
-        elif value is not None or not OmegaConf.is_missing(*_parent(merged, key)):
+        else:
             found[key] = _as_number(value)
     return found
 
@@ -163,10 +166,3 @@ def _keys(tree: DictConfig, prefix: str) -> list[str]:
 def _parent(tree: DictConfig, key: str) -> tuple[Any, str]:
     section, _, name = key.rpartition(".")
     return (OmegaConf.select(tree, section) if section else tree), name
-
-
-def _flat(values: dict[Any, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        found += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
-    return found

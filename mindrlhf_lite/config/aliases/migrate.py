@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import yaml
 
 from mindrlhf_lite.config.aliases.translation import Translation, defaults_of_ours
+from mindrlhf_lite.config.dotted import by_dotted_key
 from mindrlhf_lite.config.load import collect
 
 
@@ -31,20 +33,7 @@ def shortest_yaml(translation: Translation) -> str:
 
 def _typed(values: dict[str, Any]) -> dict[str, Any]:
     """The settings with the types that they have here."""
-    from dataclasses import asdict
-
-    config, _ = collect(values)
-    flat: dict[str, Any] = {}
-
-    def walk(section: dict[str, Any], prefix: str) -> None:
-        for name, value in section.items():
-            if isinstance(value, dict):
-                walk(value, f"{prefix}{name}.")
-            else:
-                flat[prefix + name] = value
-
-    walk(asdict(config), "")
-    return flat
+    return by_dotted_key(asdict(collect(values)[0]))
 
 
 class _Dumper(yaml.SafeDumper):

@@ -13,7 +13,7 @@ from typing import Any
 from mindrlhf_lite.config.aliases.linears import peft_names
 from mindrlhf_lite.config.aliases.loggers import flagged_trackers
 from mindrlhf_lite.config.aliases.tables import MINDSPEED_RL, AliasRow, find_row
-from mindrlhf_lite.config.aliases.translation import Translation, assume_defaults
+from mindrlhf_lite.config.aliases.translation import Translation, Worked, assume_defaults
 from mindrlhf_lite.errors import UserError, short_repr
 from mindrlhf_lite.files.strict_yaml import read_yaml_file
 
@@ -114,15 +114,14 @@ def _read_model(path: Path) -> dict[str, Any]:
     return inner
 
 
-class _Worked:
+class _Worked(Worked):
     """Fills in a translation what is made of several settings. Args: left: those settings; is_old: whether
     mini_batch_size counts completions; is_dapo: whether the trainer is ray_dapo's.
     """
 
     def __init__(self, translation: Translation, left: dict[str, Any], is_old: bool, is_dapo: bool, num_ranks: int):
-        self.num_ranks = num_ranks
-        self.translation, self.left, self.is_old, self.is_dapo = translation, left, is_old, is_dapo
-        self.ours, self.assumed = translation.values, translation.assumed
+        super().__init__(translation, left)
+        self.is_old, self.is_dapo, self.num_ranks = is_old, is_dapo, num_ranks
 
     def run(self) -> None:
         self._layout()
@@ -131,16 +130,14 @@ class _Worked:
         self._precision_and_memory()
         self._rest()
 
-    def _get(self, key: str, default: Any = None) -> Any:
-        value = self.left.get(key, default)
-        return default if value is None else value
+    def set(self, key: str, value: Any, source: str, note: str = "") -> None:
+        if key.startswith("ref_config.parallel"):  # as the actor's, which is said
+            self.ours[key] = value
+        else:
+            super().set(key, value, source, note)
 
-    def _set(self, key: str, value: Any, source: str, note: str = "") -> None:
-        self.ours[key] = value
-        if source in self.left and source not in self.assumed and not key.startswith("ref_config.parallel"):
-            name = source.replace("megatron.", "megatron_training.")
-            self.translation.origins[key] = name
-            self.translation.remark(name, self.left[source], f"{key}: {value}", note)
+    def name_of(self, source: str) -> str:
+        return source.replace("megatron.", "megatron_training.")
 
     def _layout(self) -> None:
         degrees = {
@@ -151,15 +148,15 @@ class _Worked:
         }
         for role in ("actor_config", "ref_config"):
             for name, source in degrees.items():
-                value = self._get(source, False if name == "use_seq_parallel" else 1)
+                value = self.get(source, False if name == "use_seq_parallel" else 1)
                 # one tensor-parallel rank has no others to split tokens with
-                if name == "use_seq_parallel" and self._get(degrees["model_parallel"], 1) == 1:
+                if name == "use_seq_parallel" and self.get(degrees["model_parallel"], 1) == 1:
                     value = False
-                self._set(f"{role}.parallel_config.{name}", value, source)
-        if layers := self._get("megatron.num_layer_list"):
+                self.set(f"{role}.parallel_config.{name}", value, source)
+        if layers := self.get("megatron.num_layer_list"):
             counts = [int(each) for each in (layers.split(",") if isinstance(layers, str) else layers)]
             for role in ("actor_config", "ref_config"):
-                self._set(f"{role}.parallel_config.stage_layers", counts, "megatron.num_layer_list")
+                self.set(f"{role}.parallel_config.stage_layers", counts, "megatron.num_layer_list")
         ranks = self.left.get("rl_config.actor_resource.num_npus")
         if ranks:
             self.translation.remarks.append(
@@ -170,10 +167,10 @@ class _Worked:
     def _sizes(self) -> None:
         ours = self.ours
         self.given_prompts = ours.get("rl_config.chunk_size", 1)
-        group, mini = ours.get("rl_config.num_generations", 1), self._get("rl_config.mini_batch_size", 1)
-        kept = self._get("rl_config.filter_groups_train_batch_size")
+        group, mini = ours.get("rl_config.num_generations", 1), self.get("rl_config.mini_batch_size", 1)
+        kept = self.get("rl_config.filter_groups_train_batch_size")
         if self.is_dapo and kept and ours.get("rl_config.dynamic_sampling.enabled"):
-            self._set(
+            self.set(
                 "rl_config.chunk_size", kept, "rl_config.filter_groups_train_batch_size", "groups a step trains on"
             )
             theirs = "megatron_training.global_batch_size"
@@ -186,7 +183,7 @@ class _Worked:
         is_old = self.is_old or mini > prompts
         update = mini if is_old else mini * group
         unit = "completions" if is_old else "prompts"
-        self._set(
+        self.set(
             "rl_config.batch_size",
             0 if update >= completions else update,
             "rl_config.mini_batch_size",
@@ -194,92 +191,92 @@ class _Worked:
         )
         tokens = ours.get("generate_config.sampling_config.max_tokens", 128)
         length = ours.get("generate_config.max_prompt_length", 512) + tokens
-        self._set("rl_config.seq_length", length, "megatron.seq_length", "max_prompt_length + max_tokens")
+        self.set("rl_config.seq_length", length, "megatron.seq_length", "max_prompt_length + max_tokens")
         parallel = "actor_config.parallel_config."
         others = (
             ours[f"{parallel}model_parallel"] * ours[f"{parallel}pipeline_stage"] * ours[f"{parallel}context_parallel"]
         )
         share = min(update, completions) // max(1, self.num_ranks // others)
-        if self._get("rl_config.use_dynamic_bsz", False) and self._get("rl_config.update_max_packing_token_size"):
+        if self.get("rl_config.use_dynamic_bsz", False) and self.get("rl_config.update_max_packing_token_size"):
             tokens = self.left["rl_config.update_max_packing_token_size"]
-            self._set("rl_config.micro_batch_tokens", tokens, "rl_config.update_max_packing_token_size")
-        elif (micro := self._get("megatron.micro_batch_size")) and self.num_ranks:
+            self.set("rl_config.micro_batch_tokens", tokens, "rl_config.update_max_packing_token_size")
+        elif (micro := self.get("megatron.micro_batch_size")) and self.num_ranks:
             number = max(1, share // micro, ours[f"{parallel}pipeline_stage"])
-            self._set(f"{parallel}micro_batch_num", min(number, max(1, share)), "megatron.micro_batch_size")
-        if forward := self._get("rl_config.ref_forward_micro_batch_size"):
-            self._set("ref_config.ref_model_batch_size", forward, "rl_config.ref_forward_micro_batch_size")
+            self.set(f"{parallel}micro_batch_num", min(number, max(1, share)), "megatron.micro_batch_size")
+        if forward := self.get("rl_config.ref_forward_micro_batch_size"):
+            self.set("ref_config.ref_model_batch_size", forward, "rl_config.ref_forward_micro_batch_size")
         updates = ours.get("rl_config.num_iterations", 1) * max(1, completions // max(1, update))
         steps = ours.get("rl_config.max_steps", 0)
-        if fraction := self._get("megatron.lr_warmup_fraction"):
+        if fraction := self.get("megatron.lr_warmup_fraction"):
             warmup = round(fraction * steps * updates)
-            self._set("actor_config.lr_schedule.warmup_step", warmup, "megatron.lr_warmup_fraction")
+            self.set("actor_config.lr_schedule.warmup_step", warmup, "megatron.lr_warmup_fraction")
         for theirs, name in (("lr_warmup_iters", "warmup_step"), ("lr_decay_iters", "decay_steps")):
-            if iterations := self._get(f"megatron.{theirs}"):
-                self._set(f"actor_config.lr_schedule.{name}", iterations * updates, f"megatron.{theirs}")
+            if iterations := self.get(f"megatron.{theirs}"):
+                self.set(f"actor_config.lr_schedule.{name}", iterations * updates, f"megatron.{theirs}")
 
     def _objective(self) -> None:
-        ours, low, high = self.ours, self._get("rl_config.clip_ratio", 0.2), None
-        if self._get("rl_config.adv_estimator", "group_norm") != "group_norm":
+        ours, low, high = self.ours, self.get("rl_config.clip_ratio", 0.2), None
+        if self.get("rl_config.adv_estimator", "group_norm") != "group_norm":
             self.translation.problems.append(
                 f"rl_config.adv_estimator={short_repr(self.left['rl_config.adv_estimator'])}: there is no critic; "
                 "use group_norm"
             )
-        if self.is_dapo and self._get("rl_config.clip_higher_enable", False):
-            low, high = self._get("rl_config.clip_ratio_low", 0.1), self._get("rl_config.clip_ratio_high", 0.1)
-        self._set("rl_config.epsilon_low", low, "rl_config.clip_ratio")
+        if self.is_dapo and self.get("rl_config.clip_higher_enable", False):
+            low, high = self.get("rl_config.clip_ratio_low", 0.1), self.get("rl_config.clip_ratio_high", 0.1)
+        self.set("rl_config.epsilon_low", low, "rl_config.clip_ratio")
         ours["rl_config.epsilon_high"] = low if high is None else high
-        is_mean = self.is_dapo and self._get("rl_config.token_level_loss", True) is False
+        is_mean = self.is_dapo and self.get("rl_config.token_level_loss", True) is False
         ours["rl_config.loss_aggregation"] = "sequence_mean" if is_mean else "token_mean"
         if self.is_dapo:
             ours["rl_config.beta"] = 0.0
             self.translation.remarks.append("rl_config.beta: 0: ray_dapo has no KL and no reference")
         if ours.get("rl_config.dynamic_sampling.enabled"):
-            most = self._get("rl_config.filter_groups_max_batches", 1)
+            most = self.get("rl_config.filter_groups_max_batches", 1)
             source = "rl_config.filter_groups_max_batches"
-            self._set("rl_config.dynamic_sampling.max_attempts", most if most > 0 else _UNLIMITED, source)
-        if self._get("rl_config.overlong_buffer_enable", False):
-            buffer = float(self._get("rl_config.overlong_buffer", 0))
-            self._set("rl_config.overlong.buffer", buffer, "rl_config.overlong_buffer")
+            self.set("rl_config.dynamic_sampling.max_attempts", most if most > 0 else _UNLIMITED, source)
+        if self.get("rl_config.overlong_buffer_enable", False):
+            buffer = float(self.get("rl_config.overlong_buffer", 0))
+            self.set("rl_config.overlong.buffer", buffer, "rl_config.overlong_buffer")
             penalty, source = (
-                self._get("rl_config.overlong_buffer_penalty_factor", 1.0),
+                self.get("rl_config.overlong_buffer_penalty_factor", 1.0),
                 "overlong_buffer_penalty_factor",
             )
-            self._set("rl_config.overlong.penalty", float(penalty), f"rl_config.{source}")
-        verifiers = self._get("rl_config.verifier_function", ["base_acc"])
+            self.set("rl_config.overlong.penalty", float(penalty), f"rl_config.{source}")
+        verifiers = self.get("rl_config.verifier_function", ["base_acc"])
         ours["reward_config.verifier_function"] = [verifiers] if isinstance(verifiers, str) else list(verifiers)
 
     def _precision_and_memory(self) -> None:
         ours = self.ours
-        compute = "float16" if self._get("megatron.fp16", False) else "bfloat16"
-        if self._get("megatron.bf16", True) is False and compute != "float16":
+        compute = "float16" if self.get("megatron.fp16", False) else "bfloat16"
+        if self.get("megatron.bf16", True) is False and compute != "float16":
             compute = "float32"
-        self._set("actor_config.compute_dtype", compute, "megatron.bf16")
-        dtype = str(self._get("generate_config.dtype", compute))
+        self.set("actor_config.compute_dtype", compute, "megatron.bf16")
+        dtype = str(self.get("generate_config.dtype", compute))
         if dtype in ("float16", "float32", "bfloat16") and dtype != compute:
-            self._set("generate_config.compute_dtype", dtype, "generate_config.dtype")
+            self.set("generate_config.compute_dtype", dtype, "generate_config.dtype")
         ours["context.device_target"] = "Ascend"
         ours["generate_config.use_vllm"] = 1
-        granularity, source = self._get("megatron.recompute_granularity"), "megatron.recompute_granularity"
+        granularity, source = self.get("megatron.recompute_granularity"), "megatron.recompute_granularity"
         if granularity == "full":
-            self._set("actor_config.recompute_config.recompute", True, source)
+            self.set("actor_config.recompute_config.recompute", True, source)
         elif granularity == "selective":
-            self._set("actor_config.recompute_config.select_recompute", True, source)
+            self.set("actor_config.recompute_config.select_recompute", True, source)
         offloads = ("offload_train_optimizer", "offload_train_grad", "offload_train_param")
-        if any(self._get(f"generate_config.{key}", False) for key in offloads) or self._get(
+        if any(self.get(f"generate_config.{key}", False) for key in offloads) or self.get(
             "megatron.swap_optimizer", False
         ):
             ours["rl_config.swap"] = True
             self.translation.remarks.append("generate_config.offload_train_*: rl_config.swap: true")
-        if self._get("megatron.swap_optimizer", False):
-            self._set("actor_config.optimizer.opt_offload", True, "megatron.swap_optimizer")
+        if self.get("megatron.swap_optimizer", False):
+            self.set("actor_config.optimizer.opt_offload", True, "megatron.swap_optimizer")
 
     def _rest(self) -> None:
         ours = self.ours
         ours["rl_config.trackers"] = flagged_trackers(self.translation, self.left)
-        if data := self._get("megatron.data_path"):
+        if data := self.get("megatron.data_path"):
             path = data if str(data).endswith(".mindrecord") else f"{data}.mindrecord"
             note = "python tools/rlhf_data.py --config DATA.yaml makes it"
-            self._set("rl_config.dataset_file", path, "megatron.data_path", note)
+            self.set("rl_config.dataset_file", path, "megatron.data_path", note)
         style = ours.get("actor_config.lr_schedule.lr_decay_style")
         if style not in ("constant", "linear", "cosine"):
             self.translation.problems.append(
@@ -290,8 +287,8 @@ class _Worked:
             ours.pop("actor_config.lr_schedule.min_lr", None)
         if not ours.get("actor_config.lora.rank"):
             ours.pop("actor_config.lora.alpha", None)
-        elif targets := self._get("megatron.lora_target_modules"):
-            self._set("actor_config.lora.target_modules", peft_names(targets), "megatron.lora_target_modules")
-        first, last = self._get("msprobe_config.step_start", 0), self._get("msprobe_config.step_end", 0)
+        elif targets := self.get("megatron.lora_target_modules"):
+            self.set("actor_config.lora.target_modules", peft_names(targets), "megatron.lora_target_modules")
+        first, last = self.get("msprobe_config.step_start", 0), self.get("msprobe_config.step_end", 0)
         if last > first:
-            self._set("msprobe_config.dump_steps", list(range(first, last + 1)), "msprobe_config.step_end")
+            self.set("msprobe_config.dump_steps", list(range(first, last + 1)), "msprobe_config.step_end")

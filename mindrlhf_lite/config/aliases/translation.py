@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mindrlhf_lite.config.aliases.tables import AliasRow, find_row, table
+from mindrlhf_lite.config.dotted import by_dotted_key
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.errors import short_repr
 
@@ -128,12 +129,28 @@ def take_all(translation: Translation, values: dict[str, Any], known: dict[str, 
 
 def defaults_of_ours() -> dict[str, Any]:
     """Every setting of this toolkit at its default."""
-    from dataclasses import asdict
+    return by_dotted_key(asdict(Config()))
 
-    def flat(values: dict[str, Any], prefix: str) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in values.items():
-            found.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
-        return found
 
-    return flat(asdict(Config()), "")
+class Worked:
+    """Fills in a translation what is made of several settings. Args: left: those settings."""
+
+    def __init__(self, translation: Translation, left: dict[str, Any]):
+        self.translation, self.left = translation, left
+        self.ours, self.assumed = translation.values, translation.assumed
+
+    def get(self, key: str, default: Any = None) -> Any:
+        value = self.left.get(key)
+        return default if value is None else value
+
+    def set(self, key: str, value: Any, source: str, note: str = "") -> None:
+        """Ours, and of which of their settings it is said to come, if that is given."""
+        self.ours[key] = value
+        if source in self.left and source not in self.assumed:
+            name = self.name_of(source)
+            self.translation.origins[key] = name
+            self.translation.remark(name, self.left[source], f"{key}: {value}", note)
+
+    def name_of(self, source: str) -> str:
+        """As their files have it."""
+        return source

@@ -12,7 +12,7 @@ from typing import Any
 
 from mindrlhf_lite.config.aliases.loggers import with_trackers
 from mindrlhf_lite.config.aliases.tables import VERL, find_row
-from mindrlhf_lite.config.aliases.translation import Translation, assume_defaults
+from mindrlhf_lite.config.aliases.translation import Translation, Worked, assume_defaults
 from mindrlhf_lite.config.aliases.verl_models import translate_models
 from mindrlhf_lite.errors import short_repr
 
@@ -64,12 +64,12 @@ def _at_home(value: Any) -> Any:
     return str(Path(value).expanduser()) if isinstance(value, str) and value.startswith("~/") else value
 
 
-class _Worked:
+class _Worked(Worked):
     """Fills in a translation what is made of several settings. Args: left: those settings."""
 
     def __init__(self, translation: Translation, left: dict[str, Any], num_ranks: int):
-        self.translation, self.left, self.num_ranks = translation, left, num_ranks
-        self.ours, self.assumed = translation.values, translation.assumed
+        super().__init__(translation, left)
+        self.num_ranks = num_ranks
 
     def run(self) -> None:
         self._layout()
@@ -80,27 +80,17 @@ class _Worked:
         self._precision_and_memory()
         self._adapters()
         self._data_and_rewards()
-        translate_models(self.translation, self.left)
-
-    def _get(self, key: str, default: Any = None) -> Any:
-        value = self.left.get(key)
-        return default if value is None else value
-
-    def _set(self, key: str, value: Any, source: str, note: str = "") -> None:
-        self.ours[key] = value
-        if source in self.left and source not in self.assumed:
-            self.translation.origins[key] = source
-            self.translation.remark(source, self.left[source], f"{key}: {value}", note)
+        translate_models(self)
 
     def _choice(self, choices: dict[str, str], key: str, advice: str) -> str:
         """Ours in the place of theirs; the first, and a problem, where there is none."""
-        value = self._get(key)
+        value = self.get(key)
         if value not in choices:
             self.translation.problems.append(f"{key}={short_repr(value)}: {advice}")
         return choices.get(value, next(iter(choices.values())))
 
     def _layout(self) -> None:
-        is_megatron = self._get(f"{_ACTOR}strategy") == "megatron"
+        is_megatron = self.get(f"{_ACTOR}strategy") == "megatron"
         for role, prefix in (("actor_config", _ACTOR), ("ref_config", _REF)):
             degrees = {"model_parallel": 1, "pipeline_stage": 1, "context_parallel": 1}
             sources = {
@@ -110,19 +100,19 @@ class _Worked:
             }
             if not is_megatron:
                 newer = "fsdp_config.ulysses_sequence_parallel_size"
-                is_newer = self._get(prefix + newer, 1) > 1
+                is_newer = self.get(prefix + newer, 1) > 1
                 sources = {"context_parallel": newer if is_newer else "ulysses_sequence_parallel_size"}
             for degree, source in sources.items():
-                degrees[degree] = self._get(prefix + source, self._get(_ACTOR + source, 1))
-                self._set(f"{role}.parallel_config.{degree}", degrees[degree], prefix + source)
+                degrees[degree] = self.get(prefix + source, self.get(_ACTOR + source, 1))
+                self.set(f"{role}.parallel_config.{degree}", degrees[degree], prefix + source)
             has_others = is_megatron and degrees["model_parallel"] > 1
-            splits = has_others and self._get(f"{_ACTOR}megatron.sequence_parallel")
+            splits = has_others and self.get(f"{_ACTOR}megatron.sequence_parallel")
             self.ours[f"{role}.parallel_config.use_seq_parallel"] = splits
             if role == "actor_config":
                 self.shards = degrees["model_parallel"] * degrees["pipeline_stage"] * degrees["context_parallel"]
                 self.stages = degrees["pipeline_stage"]
-        self._set("actor_config.enable_parallel_optimizer", True, f"{_ACTOR}fsdp_config.fsdp_size")
-        nodes, devices = self._get("trainer.nnodes", 1), self._get("trainer.n_gpus_per_node", 0)
+        self.set("actor_config.enable_parallel_optimizer", True, f"{_ACTOR}fsdp_config.fsdp_size")
+        nodes, devices = self.get("trainer.nnodes", 1), self.get("trainer.n_gpus_per_node", 0)
         if devices:
             ranks = nodes * devices
             self.translation.remarks.append(
@@ -132,109 +122,109 @@ class _Worked:
 
     def _sizes(self) -> None:
         ours, group = self.ours, self.ours["rl_config.num_generations"]
-        prompts = self._get("data.train_batch_size")
-        self._set("rl_config.chunk_size", prompts, "data.train_batch_size", "prompts a step")
-        mini = min(self._get(f"{_ACTOR}ppo_mini_batch_size"), prompts)
+        prompts = self.get("data.train_batch_size")
+        self.set("rl_config.chunk_size", prompts, "data.train_batch_size", "prompts a step")
+        mini = min(self.get(f"{_ACTOR}ppo_mini_batch_size"), prompts)
         update, completions = mini * group, prompts * group
         note = f"prompts an update there: {update} of {completions} completions a step"
         whole = 0 if update == completions else update
-        self._set("rl_config.batch_size", whole, f"{_ACTOR}ppo_mini_batch_size", note)
+        self.set("rl_config.batch_size", whole, f"{_ACTOR}ppo_mini_batch_size", note)
         ours["rl_config.seq_length"] = (
             ours["generate_config.max_prompt_length"] + ours["generate_config.sampling_config.max_tokens"]
         )
         share = update // max(1, self.num_ranks // self.shards)
-        if self._get(f"{_ACTOR}use_dynamic_bsz"):
+        if self.get(f"{_ACTOR}use_dynamic_bsz"):
             tokens = f"{_ACTOR}ppo_max_token_len_per_gpu"
-            self._set("rl_config.micro_batch_tokens", self._get(tokens), tokens)
-        elif (micro := self._get(f"{_ACTOR}ppo_micro_batch_size_per_gpu")) and self.num_ranks:
+            self.set("rl_config.micro_batch_tokens", self.get(tokens), tokens)
+        elif (micro := self.get(f"{_ACTOR}ppo_micro_batch_size_per_gpu")) and self.num_ranks:
             number = min(max(1, share // micro, self.stages), max(1, share))
             key = "actor_config.parallel_config.micro_batch_num"
-            self._set(key, number, f"{_ACTOR}ppo_micro_batch_size_per_gpu")
-        if forward := self._get(f"{_REF}log_prob_micro_batch_size_per_gpu"):
+            self.set(key, number, f"{_ACTOR}ppo_micro_batch_size_per_gpu")
+        if forward := self.get(f"{_REF}log_prob_micro_batch_size_per_gpu"):
             key = "ref_config.ref_model_batch_size"
-            self._set(key, forward, f"{_REF}log_prob_micro_batch_size_per_gpu")
+            self.set(key, forward, f"{_REF}log_prob_micro_batch_size_per_gpu")
         self._schedule(ours["rl_config.num_iterations"] * (prompts // mini))
 
     def _schedule(self, updates: int) -> None:
         """Args: updates: of a step."""
         ours, rate, optim = self.ours, "actor_config.lr_schedule.", f"{_ACTOR}optim."
-        if style := self._get(f"{optim}warmup_style"):
-            self._set(f"{rate}lr_decay_style", style, f"{optim}warmup_style")
-        steps, share = self._get(f"{optim}lr_warmup_steps"), self._get(f"{optim}lr_warmup_steps_ratio")
+        if style := self.get(f"{optim}warmup_style"):
+            self.set(f"{rate}lr_decay_style", style, f"{optim}warmup_style")
+        steps, share = self.get(f"{optim}lr_warmup_steps"), self.get(f"{optim}lr_warmup_steps_ratio")
         total = ours.get("rl_config.max_steps", 0)
         if steps > 0:
-            self._set(f"{rate}warmup_step", steps * updates, f"{optim}lr_warmup_steps")
+            self.set(f"{rate}warmup_step", steps * updates, f"{optim}lr_warmup_steps")
         elif share and total:
-            self._set(f"{rate}warmup_step", round(share * total * updates), f"{optim}lr_warmup_steps_ratio")
+            self.set(f"{rate}warmup_step", round(share * total * updates), f"{optim}lr_warmup_steps_ratio")
         elif share:
             self.translation.missing.append(
                 f"{optim}lr_warmup_steps_ratio: {share}: of steps that total_training_steps does not say; set "
                 f"{rate}warmup_step"
             )
-        if ours[f"{rate}lr_decay_style"] != "constant" and (ratio := self._get(f"{optim}min_lr_ratio")):
-            self._set(f"{rate}min_lr", ours[f"{rate}lr"] * ratio, f"{optim}min_lr_ratio")
-        betas = self._get(f"{optim}betas")
+        if ours[f"{rate}lr_decay_style"] != "constant" and (ratio := self.get(f"{optim}min_lr_ratio")):
+            self.set(f"{rate}min_lr", ours[f"{rate}lr"] * ratio, f"{optim}min_lr_ratio")
+        betas = self.get(f"{optim}betas")
         for name, beta in zip(("adam_beta1", "adam_beta2"), betas, strict=True):
-            self._set(f"actor_config.optimizer.{name}", beta, f"{optim}betas")
+            self.set(f"actor_config.optimizer.{name}", beta, f"{optim}betas")
 
     def _objective(self) -> None:
-        ours, estimator = self.ours, self._get("algorithm.adv_estimator")
-        is_scaled = self._get("algorithm.norm_adv_by_std_in_grpo")
+        ours, estimator = self.ours, self.get("algorithm.adv_estimator")
+        is_scaled = self.get("algorithm.norm_adv_by_std_in_grpo")
         choices = {"grpo": "grpo" if is_scaled else "dr_grpo", "gpg": "dr_grpo", **_ADVANTAGES}
         advice = f"{', '.join(choices)} are there"
         source = "algorithm.adv_estimator"
-        self._set("rl_config.advantage", self._choice(choices, source, advice), source)
+        self.set("rl_config.advantage", self._choice(choices, source, advice), source)
         mode = f"{_ACTOR}policy_loss.loss_mode"
         loss = self._choice(_LOSSES, mode, f"{', '.join(_LOSSES)} are there")
-        self._set("rl_config.loss", "gpg" if estimator == "gpg" else loss, mode)
-        clip = self._get(f"{_ACTOR}clip_ratio")
+        self.set("rl_config.loss", "gpg" if estimator == "gpg" else loss, mode)
+        clip = self.get(f"{_ACTOR}clip_ratio")
         for name in ("low", "high"):
             source = f"{_ACTOR}clip_ratio_{name}"
-            value, given = self._get(source, clip), source if source in self.left else f"{_ACTOR}clip_ratio"
-            self._set(f"rl_config.epsilon_{name}", value, given)
+            value, given = self.get(source, clip), source if source in self.left else f"{_ACTOR}clip_ratio"
+            self.set(f"rl_config.epsilon_{name}", value, given)
         if ours["rl_config.loss"] == "ppo":
-            self._set("rl_config.dual_clip", self._get(f"{_ACTOR}clip_ratio_c"), f"{_ACTOR}clip_ratio_c")
+            self.set("rl_config.dual_clip", self.get(f"{_ACTOR}clip_ratio_c"), f"{_ACTOR}clip_ratio_c")
         mode = f"{_ACTOR}loss_agg_mode"
         average = self._choice(_AGGREGATIONS, mode, f"{', '.join(_AGGREGATIONS)} are there")
         if ours["rl_config.loss"] == "gspo":
             average = "sequence_mean"  # whatever the file says
-        self._set("rl_config.loss_aggregation", average, mode)
+        self.set("rl_config.loss_aggregation", average, mode)
         if ours.get("rl_config.dynamic_sampling.enabled"):
             source = "algorithm.filter_groups.max_num_gen_batches"
-            self._set("rl_config.dynamic_sampling.max_attempts", self._get(source) or _UNLIMITED, source)
+            self.set("rl_config.dynamic_sampling.max_attempts", self.get(source) or _UNLIMITED, source)
 
     def _kl(self) -> None:
         in_loss, in_reward = f"{_ACTOR}use_kl_loss", "algorithm.use_kl_in_reward"
         self.ours["rl_config.beta"] = 0.0
-        if self._get(in_loss) and self._get(in_reward):
+        if self.get(in_loss) and self.get(in_reward):
             self.translation.problems.append(f"{in_loss}=true, {in_reward}=true: one of them")
-        elif self._get(in_loss) or self._get(in_reward):
-            is_loss = self._get(in_loss)
+        elif self.get(in_loss) or self.get(in_reward):
+            is_loss = self.get(in_loss)
             kind, weight = ("kl_loss_type", "kl_loss_coef") if is_loss else ("kl_penalty", "kl_ctrl.kl_coef")
             prefix = _ACTOR if is_loss else "algorithm."
-            self._set("rl_config.beta", self._get(prefix + weight), prefix + weight)
-            name = str(self._get(prefix + kind))
+            self.set("rl_config.beta", self.get(prefix + weight), prefix + weight)
+            name = str(self.get(prefix + kind))
             estimators = {f"{each}{more}": ours for each, ours in _ESTIMATORS.items() for more in ("", "+")}
             advice = f"{', '.join(_ESTIMATORS)} are there"
-            self._set("rl_config.kl_estimator", self._choice(estimators, prefix + kind, advice), prefix + kind)
+            self.set("rl_config.kl_estimator", self._choice(estimators, prefix + kind, advice), prefix + kind)
             self.ours["rl_config.kl_unbiased_gradient"] = bool(is_loss and name.endswith("+"))
-        self._set("rl_config.kl_in_reward", bool(self._get(in_reward)), in_reward)
+        self.set("rl_config.kl_in_reward", bool(self.get(in_reward)), in_reward)
 
     def _correction(self) -> None:
         prefix = "algorithm.rollout_correction."
-        weighted, rejected = self._get(f"{prefix}rollout_is"), self._get(f"{prefix}rollout_rs")
+        weighted, rejected = self.get(f"{prefix}rollout_is"), self.get(f"{prefix}rollout_rs")
         source = f"{prefix}{'rollout_rs' if rejected else 'rollout_is'}"
         if rejected or weighted:
             forms = {"token": "token", "sequence": "sequence", "token_k1": "token", "seq_sum_k1": "sequence"}
             form = self._choice(forms, source, f"{', '.join(forms)} are there")
-            self._set("rl_config.rollout_correction", f"{form}_{'mask' if rejected else 'truncate'}", source)
+            self.set("rl_config.rollout_correction", f"{form}_{'mask' if rejected else 'truncate'}", source)
             threshold = f"{prefix}rollout_{'rs' if rejected else 'is'}_threshold"
-            high, low = self._get(threshold, 2.0), self._get(f"{prefix}rollout_rs_threshold_lower", 0.0)
+            high, low = self.get(threshold, 2.0), self.get(f"{prefix}rollout_rs_threshold_lower", 0.0)
             if isinstance(high, str):  # "0.5_2.0": both bounds
                 low, _, high = high.rpartition("_")
-            self._set("rl_config.rollout_is_cap", float(high), threshold)
+            self.set("rl_config.rollout_is_cap", float(high), threshold)
             if rejected and low:
-                self._set("rl_config.rollout_is_floor", float(low), threshold)
+                self.set("rl_config.rollout_is_floor", float(low), threshold)
             if rejected and weighted:
                 self.translation.missing.append(f"{prefix}rollout_is: {weighted}: rollout_rs alone is taken")
 
@@ -242,48 +232,48 @@ class _Worked:
         fsdp = f"{_ACTOR}fsdp_config."
         advice = "bfloat16, float16 or float32"
         compute = self._choice(_TYPES, f"{fsdp}dtype", advice)
-        self._set("actor_config.compute_dtype", compute, f"{fsdp}dtype")
+        self.set("actor_config.compute_dtype", compute, f"{fsdp}dtype")
         stored = self._choice(_TYPES, f"{fsdp}model_dtype", advice)
         if stored != "float32":
-            self._set("actor_config.param_dtype", stored, f"{fsdp}model_dtype")
+            self.set("actor_config.param_dtype", stored, f"{fsdp}model_dtype")
         rollout = self._choice({**_TYPES, "half": "float16", "auto": compute}, f"{_ROLLOUT}dtype", advice)
         if rollout != compute:
-            self._set("generate_config.compute_dtype", rollout, f"{_ROLLOUT}dtype")
-        engine, source = self._get(f"{_ROLLOUT}name"), f"{_ROLLOUT}name"
+            self.set("generate_config.compute_dtype", rollout, f"{_ROLLOUT}dtype")
+        engine, source = self.get(f"{_ROLLOUT}name"), f"{_ROLLOUT}name"
         note = "" if engine in ("vllm", "hf") else "vLLM in its place"
-        self._set("generate_config.use_vllm", 0 if engine == "hf" else 1, source, note)
+        self.set("generate_config.use_vllm", 0 if engine == "hf" else 1, source, note)
         for prefix in (fsdp, f"{_ACTOR}megatron.", f"{_REF}fsdp_config.", f"{_REF}megatron."):
             for name in ("param_offload", "optimizer_offload", "offload_policy"):
-                if self._get(f"{prefix}{name}"):
-                    self._set("rl_config.swap", True, f"{prefix}{name}")
+                if self.get(f"{prefix}{name}"):
+                    self.set("rl_config.swap", True, f"{prefix}{name}")
                     if name != "param_offload" and prefix.startswith(_ACTOR):
-                        self._set("actor_config.optimizer.opt_offload", True, f"{prefix}{name}")
+                        self.set("actor_config.optimizer.opt_offload", True, f"{prefix}{name}")
 
     def _adapters(self) -> None:
         if self.ours.get("actor_config.lora.rank"):
-            targets = self._get(f"{_MODEL}target_modules")
+            targets = self.get(f"{_MODEL}target_modules")
             names = [targets] if isinstance(targets, str) else list(targets)
-            self._set("actor_config.lora.alpha", float(self._get(f"{_MODEL}lora_alpha")), f"{_MODEL}lora_alpha")
-            self._set("actor_config.lora.target_modules", names, f"{_MODEL}target_modules")
+            self.set("actor_config.lora.alpha", float(self.get(f"{_MODEL}lora_alpha")), f"{_MODEL}lora_alpha")
+            self.set("actor_config.lora.target_modules", names, f"{_MODEL}target_modules")
             if self.ours["generate_config.use_vllm"]:
                 self.ours["actor_config.lora.rollout"] = "merge"
 
     def _data_and_rewards(self) -> None:
         ours = self.ours
         for source, key in (("data.train_files", "dataset_file"), ("data.val_files", "eval_dataset_file")):
-            if files := self._get(source):
+            if files := self.get(source):
                 given = [files] if isinstance(files, str) else list(files)
                 path = str(Path(given[0]).with_suffix(".mindrecord"))
                 how = "tools/rlhf_data.py --dataset_type verl --keep_columns extra_info --file_path"
                 note = f"python {how} {' '.join(map(str, given))} makes it"
-                self._set(f"rl_config.{key}", path, source, note)
-        sampled = self._get(f"{_ROLLOUT}val_kwargs.do_sample", False)
-        temperature = self._get(f"{_ROLLOUT}val_kwargs.temperature", 0)
+                self.set(f"rl_config.{key}", path, source, note)
+        sampled = self.get(f"{_ROLLOUT}val_kwargs.do_sample", False)
+        temperature = self.get(f"{_ROLLOUT}val_kwargs.temperature", 0)
         source = f"{_ROLLOUT}val_kwargs.temperature"
-        self._set("rl_config.eval_temperature", float(temperature if sampled else 0), source)
-        if path := self._get("custom_reward_function.path"):
-            function = f"{path}:{self._get('custom_reward_function.name', 'compute_score')}"
-            self._set("reward_config.verifier_function", [function], "custom_reward_function.path")
+        self.set("rl_config.eval_temperature", float(temperature if sampled else 0), source)
+        if path := self.get("custom_reward_function.path"):
+            function = f"{path}:{self.get('custom_reward_function.name', 'compute_score')}"
+            self.set("reward_config.verifier_function", [function], "custom_reward_function.path")
         else:
             ours["reward_config.verifier_function"] = ["qwen_accuracy_reward"]
             self.translation.remarks.append(
@@ -291,9 +281,9 @@ class _Worked:
             )
         ours["reward_config.verifier_weight"] = [1.0]
         for prefix in ("reward_model.overlong_buffer.", "reward_model.reward_kwargs.overlong_buffer_cfg."):
-            if self._get(f"{prefix}enable"):
-                self._set("rl_config.overlong.buffer", float(self._get(f"{prefix}len", 0)), f"{prefix}len")
+            if self.get(f"{prefix}enable"):
+                self.set("rl_config.overlong.buffer", float(self.get(f"{prefix}len", 0)), f"{prefix}len")
                 factor = f"{prefix}penalty_factor"
-                self._set("rl_config.overlong.penalty", float(self._get(factor, 1.0)), factor)
+                self.set("rl_config.overlong.penalty", float(self.get(factor, 1.0)), factor)
         if "trainer.logger" not in self.assumed:
-            ours["rl_config.trackers"] = with_trackers(self.translation, "trainer.logger", self._get("trainer.logger"))
+            ours["rl_config.trackers"] = with_trackers(self.translation, "trainer.logger", self.get("trainer.logger"))

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from mindrlhf_lite.config.aliases.translation import Translation
+from mindrlhf_lite.config.aliases.translation import Worked
 
 # of the critic: theirs, and ours
 _OF_CRITIC = {
@@ -24,36 +21,29 @@ _OF_CRITIC = {
 }
 
 
-def translate_models(translation: Translation, left: Mapping[str, Any]) -> None:
-    """Args: left: the settings that are to be worked out."""
-
-    def take(theirs: str, ours: str) -> None:
-        value = left.get(theirs)
-        if value is not None:
-            translation.values[ours] = value
-            translation.origins[ours] = theirs
-            if theirs not in translation.assumed:
-                translation.remark(theirs, value, f"{ours}: {value}")
-
-    if left.get("algorithm.adv_estimator") == "gae":
-        translation.values["rl_config.advantage_whiten"] = True
-        translation.values["critic_config.enable_parallel_optimizer"] = True
-        for theirs, ours in _OF_CRITIC.items():
-            take(theirs, ours)
-        names = ("adam_beta1", "adam_beta2")
-        for name, beta in zip(names, left["critic.optim.betas"], strict=True):
-            translation.values[f"critic_config.optimizer.{name}"] = beta
+def translate_models(worked: Worked) -> None:
+    """Sets ours of what `worked` holds."""
+    ours, left, translation = worked.ours, worked.left, worked.translation
+    if worked.get("algorithm.adv_estimator") == "gae":
+        ours["rl_config.advantage_whiten"] = True
+        ours["critic_config.enable_parallel_optimizer"] = True
+        for theirs, key in _OF_CRITIC.items():
+            if (value := worked.get(theirs)) is not None:
+                worked.set(key, value, theirs)
+        for name, beta in zip(("adam_beta1", "adam_beta2"), worked.get("critic.optim.betas"), strict=True):
+            ours[f"critic_config.optimizer.{name}"] = beta
+        if warmup := ours["critic_config.warmup_steps"]:
+            ours["critic_config.warmup_steps"] = warmup - 1  # there the actor learns from that step on
     else:
         translation.accepted += [
             f"{key}: {left[key]}: of gae, not read by the others"
             for key in (*_OF_CRITIC, "critic.optim.betas")
-            if key in left and key not in translation.assumed
+            if key in left and key not in worked.assumed
         ]
-    if warmup := translation.values.get("critic_config.warmup_steps"):
-        translation.values["critic_config.warmup_steps"] = warmup - 1  # there the actor learns from that step on
-    if left.get("reward_model.enable"):
-        take("reward_model.model.path", "reward_config.reward_model.load")
-        translation.values["reward_config.verifier_weight"] = [0.0]
+    if worked.get("reward_model.enable"):
+        if path := worked.get("reward_model.model.path"):
+            worked.set("reward_config.reward_model.load", path, "reward_model.model.path")
+        ours["reward_config.verifier_weight"] = [0.0]
         translation.remarks.append(
             "reward_model.enable: true -> reward_config.verifier_weight: [0.0] (there the model's score is the whole "
             "reward; the verifier measures accuracy)"
