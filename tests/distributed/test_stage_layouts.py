@@ -86,6 +86,10 @@ def folder(tmp_path_factory):
 
 def settings(folder, name, program, degrees, options):
     kind = ".jsonl" if program == "sft" else "_pairs.jsonl"
+    of_sft = {
+        "supervised_config.chat_template": "chatml",
+        "supervised_config.num_samples": 2 if "pp2" in name or name == "sft" else 0,
+    }
     values = {
         "rl_config.dataset_file": str(folder / f"train{kind}"),
         "rl_config.eval_dataset_file": str(folder / f"held_out{kind}"),
@@ -97,11 +101,10 @@ def settings(folder, name, program, degrees, options):
         "actor_config.lr_schedule.lr": 1e-3,
         "actor_config.optimizer.eps": 1e-4,  # Adam would make whole steps of gradients that are rounding errors
         "supervised_config.batch_size": 8,
-        "supervised_config.num_samples": 2 if "pp2" in name or name == "sft" else 0,
         "generate_config.sampling_config.max_tokens": 8,
         "monitor_config.plots": False,
         "monitor_config.progress_bar": False,
-        **({"supervised_config.chat_template": "chatml"} if program == "sft" else {}),
+        **(of_sft if program == "sft" else {}),
         **options,
     }
     names = ("data_parallel", "model_parallel", "pipeline_stage", "context_parallel")
