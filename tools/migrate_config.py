@@ -86,7 +86,9 @@ def translated(args: argparse.Namespace, values: dict[str, Any]) -> str:
     _say(args.quiet, remarks(translation))
     if problems := [*translation.problems, *collect(translation.values)[1]]:
         raise ConfigError(problems)
-    return f"# from {Path(args.config).name}, a configuration of {translation.toolkit}\n" + shortest_yaml(translation)
+    return f"# from {Path(args.config).name}, a configuration of {translation.toolkit}\n" + shortest_yaml(
+        translation.values
+    )
 
 
 def remarks(translation: Translation) -> list[str]:

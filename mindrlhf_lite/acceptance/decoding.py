@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mindrlhf_lite.estimate.devices import Device
-from mindrlhf_lite.estimate.step import DECODE_ENDS, DECODE_LAYER
+from mindrlhf_lite.estimate.kernels import ASCEND
 from mindrlhf_lite.estimate.work import Work
 
 LAYERS, SLOTS, PROMPT, NEW = 24, 64, 512, 64
@@ -18,7 +18,7 @@ VIEWS = ("Reshape", "ExpandDims")  # of a graph's kernels, those that start noth
 
 def expected_of_decoding(device: Device) -> dict[str, float]:
     """At the 0.5B model's size: of its 494 million parameters the head reads the embedding's again."""
-    launches = LAYERS * DECODE_LAYER + DECODE_ENDS
+    launches = LAYERS * ASCEND.decode_layer + ASCEND.decode_ends
     kept = SLOTS * (PROMPT + NEW / 2) * LAYERS * 2 * 2 * 64
     work = Work(memory_bytes=2 * (494e6 + kept), launches=launches, calls=1, tokens=1)
     return {LAUNCHES: float(launches), TOKEN: 1e3 * work.seconds(device)}

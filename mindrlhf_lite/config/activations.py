@@ -49,6 +49,7 @@ def activation_bytes(
     numbers = layers * (config.hidden_size + of_layer)
     # the one that is computed, float32 among it; a pass of fused kernels alone has hardly any
     layer = (item if is_fused and not tapes else FLOAT32_BYTES) * tokens * 2 * kept
+    layer += (not tapes and tensor > 1) * item * tokens * 2 * config.hidden_size  # of sums over tensor ranks
     # keys and values; with a backward pass their gradients, one in float32
     layer += brought * kv_heads * config.head_dim * (4 * item + FLOAT32_BYTES if tapes else 2 * item)
     if tapes and has_adapters and device_target != "CPU":  # what those of an MLP take and give is float32

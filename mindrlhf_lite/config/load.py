@@ -52,7 +52,7 @@ FLAGS = {
 # flags of main.py that are no settings
 OTHER_FLAGS = (
     *("config", "preset", "dry_run", "devices", "device_memory_gb", "compile", "only_save_strategy"),
-    "resume_training",
+    *("resume_training", "search", "host_memory_gb", "device_table"),
 )
 
 

@@ -70,11 +70,18 @@ def item_bytes(dtype: str, device_target: str) -> int:
 def _numbers(config: ModelConfig, strategy: Strategy, frozen: tuple[str, ...] = ()) -> tuple[int, int]:
     """(numbers of the fullest stage, of the largest buffer). Args: frozen: names of parameters that do not count."""
     sizes, largest, left_out = [], 0, {spec.name for spec in parameter_specs(config, frozen) if not spec.is_trained}
-    for stage in range(strategy.dims.pipeline):
+    for stage in _stages_of_a_kind(strategy, config.num_hidden_layers):
         counted = buffers_at(config, strategy, Coordinates(0, 0, stage))
         sizes.append(sum(prod(each.shape) for each in counted if each.name not in left_out))
         largest = max(largest, *(prod(each.shape) for each in counted))
     return max(sizes), largest
+
+
+def _stages_of_a_kind(strategy: Strategy, num_layers: int) -> set[int]:
+    """The first, the last, and of those between, which have layers only, one with most."""
+    last, layers = strategy.dims.pipeline - 1, strategy.layers_of_stage(num_layers)
+    between = range(1, last)
+    return {0, last, max(between, key=lambda stage: len(layers[stage]), default=0)}
 
 
 def num_graphs(config: Config, trained: StreamShapes, scored: StreamShapes) -> int:
@@ -106,8 +113,7 @@ def memory_plan(
     """
     sizes = _Sizes(config, shape, world_size, device_gib)
     unused, has_critic = unused_parts(config), CRITIC in config.roles
-    groups = {name: size * (name not in unused) for name, size in sizes.groups().items()}
-    activations = {name: size for name, size in sizes.activations().items() if name not in unused}
+    groups, activations = _used_parts(sizes)
     scoring, saves_models = [role.name for role in _scoring(config)], has_critic or bool(following_roles(config))
     offload = config.actor_config.optimizer.opt_offload
     in_phases = {**groups, optimizer_part(0): sizes.optimizer_part_bytes}
@@ -129,6 +135,21 @@ def memory_plan(
         beside,
         sum(groups[name] for name in held) if sizes.device != "CPU" else 0,
     )
+
+
+def memory_parts(
+    config: Config, shape: ModelConfig, world_size: int, device_gib: float = ASCEND_MEMORY_GIB
+) -> tuple[dict[str, int], dict[str, int]]:
+    """(bytes of every group, activations by phase), which a plan puts together; each role's depend on its own settings,
+    but for what roles share.
+    """
+    return _used_parts(_Sizes(config, shape, world_size, device_gib))
+
+
+def _used_parts(sizes: _Sizes) -> tuple[dict[str, int], dict[str, int]]:
+    unused = unused_parts(sizes.config)
+    groups = {name: size * (name not in unused) for name, size in sizes.groups().items()}
+    return groups, {name: size for name, size in sizes.activations().items() if name not in unused}
 
 
 class _Sizes:
@@ -224,7 +245,7 @@ class _Sizes:
         found = {
             # logits of all slots, and what is drawn from; keys and values of two layers on their way into all slots
             "generate": self.slots * (2 * FLOAT32_BYTES * self.shape.vocab_size + 4 * self._item("rollout") * prompt),
-            phase_of_part("step", 0): self.largest,  # a scaled gradient
+            phase_of_part("step", 0): self.largest + self._left_by_update(),  # a scaled gradient
             "update": self._of_pass("actor", self.trained, True, keeps),
             "policy": self._of_pass("actor", self.scored),
             "reshard": self._messages("rollout"),
@@ -238,6 +259,15 @@ class _Sizes:
             self.config,
             lambda tapes, keeps: self._of_pass(CRITIC.name, self.trained if tapes else self.scored, tapes, keeps),
         )
+
+    def _left_by_update(self) -> int:
+        """What graphs hold of their last results on a device: as much as seven streams, by the dry run's count of a
+        model of 32B with four kinds of micro-batches.
+        """
+        if self.device == "CPU":
+            return 0
+        tokens = self.trained.streams[-1] // self.strategies["actor"].dims.context
+        return 7 * self._item("actor") * tokens * self.shape.hidden_size
 
     def _messages(self, role: str) -> int:
         """Of a reshard to a role, besides both models: on a device a message's pieces, and it packed; nothing where

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+from mindrlhf_lite.config.dotted import replaced
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.sections.parallel import ParallelConfig, StagedParallelConfig
 from mindrlhf_lite.parallel.dims import ParallelDims
@@ -33,3 +35,10 @@ def saved_strategy(config: Config, world_size: int) -> Strategy:
     strategy = role_strategies(config, world_size)["actor"]
     is_shared = config.actor_config.enable_parallel_optimizer and strategy.dims.copies > 1
     return replace(strategy, splits_data=is_shared)
+
+
+def without_degrees(config: Config) -> Config:
+    """The run with every role whole on one rank."""
+    degrees = ("data_parallel", "model_parallel", "pipeline_stage", "context_parallel")
+    values: dict[str, Any] = {f"{role.section}.parallel_config.{name}": 1 for role in config.roles for name in degrees}
+    return replaced(config, values | {"actor_config.parallel_config.stage_layers": []})

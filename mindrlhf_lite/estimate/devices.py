@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import yaml
+
+from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.files.strict_yaml import read_yaml_file
+from mindrlhf_lite.files.text_file import write_text
+
+if TYPE_CHECKING:
+    from mindrlhf_lite.estimate.work import Work
 
 
 @dataclass(frozen=True)
@@ -25,8 +38,61 @@ class Device:
     call_s: float = 0.3e-3  # of a compiled graph, from Python
     token_s: float = 0.3e-3  # what the host does between two decoding steps
     pageable_bytes_per_s: float = 3.4e9  # to and from other memory of the host's; nothing is copied so
+    overlaps: bool = True  # kernels are started while others compute; on a CPU one after the other
+    factors: Mapping[str, float] = field(default_factory=dict)  # measured over estimated seconds, by phase
+
+    def seconds_of(self, phase: str, work: Work) -> float:
+        return work.seconds(self) * self.factors.get(phase, 1.0)
 
 
 # 910B as its 64 GiB parts are published: 313 TFLOPS in float16 and bfloat16 (910B3, the least of them), 1.6 TB/s;
 # 56 GB/s both ways a link between two devices of a host, 200 Gbit/s a device between hosts
 DEVICES = {"910B": Device("910B", 64.0, 313e12, 1.6e12, 25e9)}
+# one thread of a CPU of a laptop or a cloud host; tools/calibrate.py measures one
+CPU = Device(
+    "a CPU",
+    0.0,
+    60e9,
+    8e9,
+    1.5e9,
+    1.0,
+    1.0,
+    2e9,
+    launch_s=20e-6,
+    message_s=300e-6,
+    collective_s=150e-6,
+    call_s=150e-6,
+    token_s=300e-6,
+    overlaps=False,
+)
+
+
+def of_rank(thread: Device, num_ranks: int, threads: int, cores: int) -> Device:
+    """Of several ranks on one host, each with so many threads, what a rank has. Args: thread: of one that is alone."""
+    share = min(float(threads), cores / num_ranks)
+    return dataclasses.replace(thread, flops=thread.flops * share)
+
+
+def known_device(device_target: str) -> Device:
+    """Where nothing was measured."""
+    return CPU if device_target == "CPU" else DEVICES["910B"]
+
+
+def read_device(path: str) -> Device:
+    """A table that `write_device` wrote. Raises UserError."""
+    values = read_yaml_file(path)
+    fields = {each.name: each for each in dataclasses.fields(Device)}
+    if not isinstance(values, dict) or not {"name", "flops"} <= set(values):
+        raise UserError("not a table of tools/calibrate.py")
+    if unknown := sorted(set(values) - set(fields)):
+        raise UserError(f"{unknown[0]}: unknown; known are {', '.join(fields)}")
+    for key, value in values.items():
+        numbers = [*value.values()] if isinstance(value, dict) else [value]
+        is_text = key in ("name", "overlaps")
+        if not is_text and not all(isinstance(each, int | float) and 0 <= each < math.inf for each in numbers):
+            raise UserError(f"{key}={value!r}: must be a number of at least 0")
+    return Device(**values)
+
+
+def write_device(path: str, device: Device) -> None:
+    write_text(path, yaml.safe_dump(dataclasses.asdict(device), sort_keys=False))

@@ -6,12 +6,13 @@ from functools import cache
 
 from mindrlhf_lite.config.activations import chunk_numbers
 from mindrlhf_lite.config.adapters import sharing_roles, with_adapters
-from mindrlhf_lite.config.memory_plan import memory_plan
+from mindrlhf_lite.config.memory_plan import memory_parts
 from mindrlhf_lite.config.model_file import shape_of_role
-from mindrlhf_lite.config.roles import BASE, CRITIC, ROLLOUT_BASE, phases_of_run, scoring_roles
+from mindrlhf_lite.config.roles import BASE, CRITIC, ROLLOUT_BASE, phases_of_run, scoring_roles, unused_parts
 from mindrlhf_lite.config.sampling_params import sampling_params
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.strategies import role_strategies
+from mindrlhf_lite.estimate.kernels import kernels_of
 from mindrlhf_lite.estimate.work import Work
 from mindrlhf_lite.parallel.dims import ParallelDims
 from mindrlhf_lite.parallel.layout import Strategy
@@ -21,21 +22,17 @@ from mindrlhf_lite.reshard.plan import make_plan
 from mindrlhf_lite.shapes.adapters import is_adapter
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import FLOAT32_BYTES, count_parameters, parameter_specs
-from mindrlhf_lite.swap.phases import optimizer_part, phase_of_part
+from mindrlhf_lite.swap.phases import optimizer_part
 
-# kernels of a graph as the dry run lists them, views left out (tests/ascend_dry/kernels_0_5b.json)
-DECODE_LAYER, DECODE_ENDS = 24, 58
-PREFILL_LAYER, LAYER_FORWARD, LAYER_BACKWARD = 28, 25, 70
-HEAD_CHUNK, LOSS_CHUNK = 13, 60
-ADAPTED_FORWARD, ADAPTED_BACKWARD = 46 / 7, 66 / 7  # more of a linear with an adapter: two products, casts, scale, sum
-_OF_PIECE = 3  # cut, packed, written
-_OF_PARAMETER = 12  # an update of one: AdamW with its rounded copy
 _BUSY_RANKS = 8  # whose messages are counted
 
 
-class _Step:
+class StepWork:
+    """Phases of one step, each by itself."""
+
     def __init__(self, config: Config, shape: ModelConfig, world_size: int):
         self.config, self.shape, self.world_size = config, shape, world_size
+        self.kernels = kernels_of(config.context.device_target)
         self.strategies = role_strategies(config, world_size)
         self.head = shape.vocab_size * shape.hidden_size
         embeddings = self.head * (1 if shape.tie_word_embeddings else 2)
@@ -49,25 +46,30 @@ class _Step:
         self.item = 4 if config.actor_config.compute_dtype == "float32" else 2
 
     def phases(self) -> dict[str, Work]:
-        config, actor = self.config, self.strategies["actor"].dims
-        found = {"generate": self.generate()}
+        found = {"generate": self.generate(), **self.scoring(), **self.training(), "reshard": self.reshard()}
+        return found | ({"swap": self.swapping()} if self.config.rl_config.swap else {})
+
+    def scoring(self) -> dict[str, Work]:
+        """Of the frozen roles, by their names."""
+        config, found = self.config, {}
         for role in scoring_roles(config):
             if role.is_used(config):
                 rows = config.ref_config.ref_model_batch_size
-                tokens = config.micro_batch_tokens(actor.shares, rows)
-                own = _Step(config, shape_of_role(config, role, self.shape), self.world_size)
+                tokens = config.micro_batch_tokens(self.strategies["actor"].dims.shares, rows)
+                own = StepWork(config, shape_of_role(config, role, self.shape), self.world_size)
                 found[role.name] = own.scored(self.strategies[role.name].dims, tokens)
-        if config.keeps_frozen_policy:
-            found["policy"] = self.scored(actor, config.micro_batch_tokens(actor.shares))
+        return found
+
+    def training(self) -> dict[str, Work]:
+        """Of the roles that are trained."""
+        config, actor = self.config, self.strategies["actor"].dims
+        tokens = config.micro_batch_tokens(actor.shares)
+        found = {"policy": self.scored(actor, tokens)} if config.keeps_frozen_policy else {}
         found["update"] = self.update()
         if CRITIC in config.roles:  # values once; the passes of an update take three times as long
-            own = _Step(config, shape_of_role(config, CRITIC, self.shape), self.world_size)
-            tokens = config.micro_batch_tokens(actor.shares)
+            own = StepWork(config, shape_of_role(config, CRITIC, self.shape), self.world_size)
             scored = own.scored(self.strategies[CRITIC.name].dims, tokens)
             found[CRITIC.name] = scored.times(1 + 3 * config.rl_config.num_iterations)
-        found["reshard"] = self.reshard()
-        if config.rl_config.swap:
-            found["swap"] = Work(host_bytes=self.swapped_bytes())
         return found
 
     def generate(self) -> Work:
@@ -79,11 +81,11 @@ class _Step:
         weights = (layers * self.layer + self.head) / dims.tensor
         kv_heads = max(1, shape.num_key_value_heads // dims.tensor)
         kept = slots * (self.prompt + self.new / 2) * layers * 2 * kv_heads * shape.head_dim
-        adapted = 0 if config.merges_adapters else self.adapted * ADAPTED_FORWARD
+        adapted = 0 if config.merges_adapters else self.adapted * self.kernels.adapted_forward
         step = Work(
             flops=2 * weights * slots,
             memory_bytes=self.item * (weights + kept),
-            launches=layers * (DECODE_LAYER + adapted) + DECODE_ENDS,
+            launches=layers * (self.kernels.decode_layer + adapted) + self.kernels.decode_ends,
             calls=1,
             tokens=1,
         ).plus(self.summed(dims, 2 * layers + 1, slots))
@@ -93,7 +95,7 @@ class _Step:
             step = step.plus(Work(collectives=2, sent_bytes=whole if is_whole else 0))
         prefill = Work(
             flops=2 * weights * self.prompt * prompts,
-            launches=prompts * layers * (PREFILL_LAYER + adapted),
+            launches=prompts * layers * (self.kernels.prefill_layer + adapted),
             calls=prompts * layers,
         ).plus(self.summed(dims, 2 * layers, self.prompt * prompts))
         return step.times(series * self.new).plus(prefill.times(rl.num_rollouts))
@@ -114,13 +116,14 @@ class _Step:
     def _packs(self) -> bool:
         return self.config.rl_config.packing
 
-    def forward(self, dims: ParallelDims, tokens: float) -> tuple[float, float]:
-        """Operations of (a rank's layers, its head), over its tokens."""
+    def forward(self, dims: ParallelDims, tokens: float) -> tuple[float, float, float]:
+        """Operations of (a rank's layers, the attention in them, its head), over its tokens."""
         layers = self.shape.num_hidden_layers / dims.pipeline
         keys = (self.prompt + self.new) / 2
-        attention = 4 * self.shape.num_attention_heads * self.shape.head_dim * keys
+        attention = tokens * layers * 4 * self.shape.num_attention_heads * self.shape.head_dim * keys / dims.tensor
         return (
-            tokens * layers * (2 * self.layer + attention) / dims.tensor,
+            tokens * layers * 2 * self.layer / dims.tensor + attention,
+            attention,
             tokens * 2 * self.head / dims.tensor,
         )
 
@@ -130,34 +133,39 @@ class _Step:
     def scored(self, dims: ParallelDims, budget: int) -> Work:
         tokens = self.tokens(dims, self.config.completions_per_step)
         count, layers = self.batches(dims, tokens, budget), self.shape.num_hidden_layers / dims.pipeline
-        of_layers, of_head = self.forward(dims, tokens)
+        of_layers, _, of_head = self.forward(dims, tokens)
         work = Work(
             flops=of_layers + of_head,
-            launches=count * layers * LAYER_FORWARD + self._chunks(dims, tokens, count) * HEAD_CHUNK,
+            launches=count * layers * self.kernels.layer_forward
+            + self._chunks(dims, tokens, count) * self.kernels.head_chunk,
             calls=count * (layers + 2),
         ).plus(self.summed(dims, 2 * layers * count, tokens / count))
         return self._staged(work, dims, count, tokens, 1)
 
     def update(self) -> Work:
         config, dims = self.config, self.strategies["actor"].dims
-        recomputes = config.actor_config.recompute_config.recompute
+        recompute = config.actor_config.recompute_config
+        recomputes, attends = recompute.recompute, recompute.select_recompute and not recompute.recompute
         tokens = self.tokens(dims, config.completions_per_update)
         count = self.batches(dims, tokens, config.micro_batch_tokens(dims.shares))
         layers = self.shape.num_hidden_layers / dims.pipeline
-        of_layers, of_head = self.forward(dims, tokens)
-        launches = (1 + recomputes) * (LAYER_FORWARD + self.adapted * ADAPTED_FORWARD)
-        launches += LAYER_BACKWARD + self.adapted * ADAPTED_BACKWARD
+        of_layers, attention, of_head = self.forward(dims, tokens)
+        launches = (1 + recomputes) * (self.kernels.layer_forward + self.adapted * self.kernels.adapted_forward)
+        launches += self.kernels.layer_backward + self.adapted * self.kernels.adapted_backward
+        launches += attends * self.kernels.attention
         work = Work(
             # logits are computed twice; what is frozen takes no gradients
-            flops=(3 - self.has_adapters + recomputes) * of_layers + (4 - self.has_adapters) * of_head,
-            launches=count * layers * launches + self._chunks(dims, tokens, count) * LOSS_CHUNK,
+            flops=(3 - self.has_adapters + recomputes) * of_layers
+            + attends * attention
+            + (4 - self.has_adapters) * of_head,
+            launches=count * layers * launches + self._chunks(dims, tokens, count) * self.kernels.loss_chunk,
             calls=count * (2 * layers + 3),
         ).plus(self.summed(dims, (4 + 2 * recomputes) * layers * count, tokens / count))
         one = self._staged(work, dims, count, tokens, 2).plus(self._optimized(dims, layers))
         return one.times(config.updates_per_step)
 
     def _chunks(self, dims: ParallelDims, tokens: float, count: int) -> float:
-        of_chunk = max(1.0, chunk_numbers("Ascend") * dims.tensor / self.shape.vocab_size)
+        of_chunk = max(1.0, chunk_numbers(self.config.context.device_target) * dims.tensor / self.shape.vocab_size)
         return count * -(-tokens / count // of_chunk)
 
     def _staged(self, work: Work, dims: ParallelDims, count: int, tokens: float, ways: int) -> Work:
@@ -180,7 +188,7 @@ class _Step:
             numbers = count_parameters(self.moved) / dims.pipeline  # half of them lie whole on tensor ranks
         is_shared = actor.enable_parallel_optimizer and dims.copies > 1
         own = numbers / (dims.copies if is_shared else 1)
-        work = Work(memory_bytes=own * 34, launches=12 * layers * _OF_PARAMETER, calls=12 * layers)
+        work = Work(memory_bytes=own * 34, launches=12 * layers * self.kernels.parameter, calls=12 * layers)
         if dims.copies > 1:
             passed = numbers * (dims.copies - 1) / dims.copies / min(dims.copies - 1, 7)
             gathered = self.item * passed if is_shared else FLOAT32_BYTES * passed
@@ -198,18 +206,18 @@ class _Step:
         share = 1.0 if self.has_adapters else self.item / FLOAT32_BYTES  # adapters are float32
         return Work(
             memory_bytes=2 * copied * share,
-            launches=pieces * _OF_PIECE,
+            launches=pieces * self.kernels.piece,
             messages=messages,
             sent_bytes=received * share,
         )
 
-    def swapped_bytes(self) -> int:
+    def swapping(self) -> Work:
         """Out to the host and in again: what a phase has in memory and the one before had not, and the other way."""
         config = self.config
-        plan = memory_plan(config, self.shape, self.world_size)
+        groups, unused = memory_parts(config, self.shape, self.world_size)[0], unused_parts(config)
         offloads = config.actor_config.optimizer.opt_offload
         phases = phases_of_run(config, int(offloads), sharing_roles(config, self.strategies))
-        sizes = {**plan.groups, optimizer_part(0): plan.groups["optimizer"]}
+        sizes = {**groups, optimizer_part(0): groups["optimizer"]}
         frozen = {role.name for role in scoring_roles(config)}
         kept = {"actor", BASE, ROLLOUT_BASE, "optimizer", optimizer_part(0), *frozen}
         used = [
@@ -217,7 +225,7 @@ class _Step:
             for name in phases
             if not name.startswith(("save", "restore"))
             and not (name == "policy" and not config.keeps_frozen_policy)
-            and name in {*plan.phases, phase_of_part("step", 0)}
+            and name not in unused
         ]
         moved, changed = 0, set[str]()
         previous = phases[used[-1]]
@@ -229,7 +237,7 @@ class _Step:
                 moved += sum(sizes[group] for group in phase.reads_stored)
                 changed = (changed & set(phase.resident)) | (kept & set(phase.changes))
                 previous = phase
-        return moved
+        return Work(host_bytes=moved)
 
 
 @cache
@@ -249,4 +257,4 @@ def _messages(
 
 def work_of_step(config: Config, shape: ModelConfig, world_size: int) -> dict[str, Work]:
     """By phase; what verifiers take is not in it."""
-    return _Step(config, shape, world_size).phases()
+    return StepWork(config, shape, world_size).phases()

@@ -10,7 +10,7 @@ from mindrlhf_lite.estimate.devices import Device
 @dataclass(frozen=True)
 class Work:
     """On the busiest rank. Kernels are started one after the other, and a device computes or reads meanwhile: the
-    longest of the three counts. Messages and the host's copies come on top.
+    longest of the three counts; on a CPU starting comes on top. Messages and the host's copies come on top.
 
     Example: Work(launches=770).seconds(DEVICES["910B"]) == 0.01232
     """
@@ -41,7 +41,7 @@ class Work:
             + self.sent_bytes / device.link_bytes_per_s
         )
         return (
-            max(computing, reading, starting)
+            (max(computing, reading, starting) if device.overlaps else max(computing, reading) + starting)
             + passing
             + self.host_bytes / device.host_bytes_per_s
             + self.tokens * device.token_s

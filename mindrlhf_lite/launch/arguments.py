@@ -25,7 +25,7 @@ def parser_of_main(program: Program = GRPO) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--config", required=True, help="YAML file")
-    parser.set_defaults(preset=None, compile=False)
+    parser.set_defaults(preset=None, compile=False, search=None, host_memory_gb=0.0, device_table=None)
     if program.is_grpo:
         _add_presets(parser)
     _add_dry_run(parser)
@@ -58,6 +58,26 @@ def _add_presets(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="with --dry_run: also compile every phase of a step for Ascend, without one, and say what memory it takes "
         "and which operators have no kernel there (minutes; needs gcc and binutils, or CANN)",
+    )
+    parser.add_argument(
+        "--search",
+        nargs="?",
+        const="searched.yaml",
+        metavar="FILE",
+        help="with --dry_run: instead of the given degrees, find those of every role, micro-batches, recomputation, "
+        "offloading and swapping with the shortest steps of all that fit; write the best as a configuration (default: "
+        "searched.yaml)",
+    )
+    parser.add_argument(
+        "--host_memory_gb",
+        type=float,
+        default=0.0,
+        help="with --search: GiB of a host of 8 devices for what is swapped out (default: enough)",
+    )
+    parser.add_argument(
+        "--device_table",
+        metavar="FILE",
+        help="with --dry_run: figures of a device by tools/calibrate.py (default: published ones of 910B, or a CPU's)",
     )
 
 

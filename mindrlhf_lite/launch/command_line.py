@@ -16,8 +16,10 @@ from mindrlhf_lite.config.micro_batches import with_micro_batches
 from mindrlhf_lite.config.model_file import shape_of_actor
 from mindrlhf_lite.config.roles import ACTOR
 from mindrlhf_lite.config.schema import Config
-from mindrlhf_lite.config.strategies import dims_of
+from mindrlhf_lite.config.strategies import dims_of, without_degrees
 from mindrlhf_lite.config.vllm_versions import version_notes
+from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.estimate.devices import DEVICES, Device, known_device, read_device
 from mindrlhf_lite.launch.arguments import parser_of_main
 from mindrlhf_lite.launch.program import GRPO, Program
 from mindrlhf_lite.launch.read_settings import read_settings
@@ -37,6 +39,9 @@ class Command:
     compiles: bool = False
     only_saves_strategy: bool = False
     device_memory_gb: float = 0.0
+    device: Device = DEVICES["910B"]  # whose figures estimates stand on
+    search_file: str = ""  # where the best layout found is written
+    host_memory_gb: float = 0.0
     notes: tuple[str, ...] = ()  # what is worth saying and no mistake
     recipe: tuple[str, ...] = ()  # of --preset, a line a setting
 
@@ -59,7 +64,9 @@ def parse_command_line(arguments: Sequence[str], needs_prompts: bool = True, pro
     missing = _missing_model(config) if known.dry_run else ""
     config, is_plan, absent = _without_absent_files(config, known.dry_run)
     is_plan = is_plan or bool(missing) or settings.has_lost_model or known.only_save_strategy
-    found = program.problems(config, num_ranks, is_plan, needs_prompts)
+    # a search replaces the degrees, whatever they are
+    checked, ranks = (without_degrees(config), 1) if known.search else (config, num_ranks)
+    found = program.problems(checked, ranks, is_plan, needs_prompts)
     problems += [missing] if missing else []
     problems += [line for line in found if line.partition("=")[0] not in rejected]
     problems += _flag_problems(known)
@@ -67,12 +74,15 @@ def parse_command_line(arguments: Sequence[str], needs_prompts: bool = True, pro
         hint = _devices_hint(config, known, num_ranks)
         raise ConfigError([_with_their_names(line + hint(line), settings.translation) for line in problems])
     return Command(
-        _with_micro_batches(config, num_ranks, known.device_memory_gb),
+        config if known.search else _with_micro_batches(config, num_ranks, known.device_memory_gb),
         num_ranks,
         known.dry_run,
         known.compile,
         known.only_save_strategy,
         known.device_memory_gb,
+        _device(config, known.device_table),
+        known.search or "",
+        known.host_memory_gb,
         (*settings.notes, *absent, *version_notes(config)),
         settings.recipe,
     )
@@ -85,8 +95,22 @@ def _with_micro_batches(config: Config, num_ranks: int, device_memory_gb: float)
     return config
 
 
+def _device(config: Config, table: str | None) -> Device:
+    """Raises ConfigError where the table cannot be read."""
+    try:
+        return read_device(table) if table else known_device(config.context.device_target)
+    except UserError as error:
+        raise ConfigError([f"--device_table {table}: {error}"]) from None
+
+
 def _flag_problems(known: argparse.Namespace) -> list[str]:
     problems = []
+    if known.search and not known.dry_run:
+        problems.append("--search: only with --dry_run, and --devices for other than the ranks that run")
+    if known.search and known.compile:
+        problems.append("--search: without --compile; compile the plan that it writes")
+    if known.search and Path(known.search).exists():
+        problems.append(f"--search {known.search}: is there already; give another name, or remove it")
     if known.devices is not None and (known.devices < 1 or not (known.dry_run or known.only_save_strategy)):
         problems.append(
             f"--devices {known.devices}: a positive number, and only with --dry_run or --only_save_strategy"

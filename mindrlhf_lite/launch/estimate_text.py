@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from mindrlhf_lite.config.model_file import shape_of_actor
-from mindrlhf_lite.estimate.devices import DEVICES
+from mindrlhf_lite.estimate.devices import CPU, Device
 from mindrlhf_lite.estimate.step import work_of_step
 from mindrlhf_lite.launch.command_line import Command
-
-_DEVICE = DEVICES["910B"]
+from mindrlhf_lite.launch.of_host import device_of_rank
 
 
 def estimate_lines(command: Command) -> list[str]:
-    """Seconds by phase, and what they are made of; nothing for a run on CPU."""
-    config = command.config
-    if config.context.device_target == "CPU":
+    """Seconds by phase, and what they are made of; nothing for a CPU that was not measured."""
+    config, device = command.config, device_of_rank(command)
+    if command.device is CPU:
         return []
     work = work_of_step(config, shape_of_actor(config), command.num_ranks)
-    seconds = {name: each.seconds(_DEVICE) for name, each in work.items()}
+    seconds = {name: device.seconds_of(name, each) for name, each in work.items()}
     lines = [
-        f"estimated seconds a step on {_DEVICE.name}, with every completion of full length (published figures: "
-        f"{_DEVICE.flops / 1e12:.0f} TFLOPS, {_DEVICE.memory_bytes_per_s / 1e12:g} TB/s; assumed: "
-        f"{_DEVICE.launch_s * 1e6:.0f} us a launch; not measured):",
+        f"estimated seconds a step on {device.name}, with every completion of full length ({_figures(device)}):",
         "  phase         seconds    TFLOP   GB read   launches   messages   GB sent",
     ]
     for name, each in work.items():
@@ -33,3 +30,13 @@ def estimate_lines(command: Command) -> list[str]:
     if config.generate_config.use_vllm:
         lines.append("note: generation is estimated as the native engine's, not as vLLM's")
     return lines
+
+
+def _figures(device: Device) -> str:
+    launch = f"{device.launch_s * 1e6:.0f} us a launch"
+    if not device.overlaps:
+        return f"a rank: {device.flops / 1e9:.0f} GFLOPS, {device.memory_bytes_per_s / 1e9:.1f} GB/s, {launch}"
+    return (
+        f"published figures: {device.flops / 1e12:.0f} TFLOPS, {device.memory_bytes_per_s / 1e12:g} TB/s; assumed: "
+        f"{launch}; not measured"
+    )

@@ -28,6 +28,7 @@ from mindrlhf_lite.launch.plan_text import describe, exceeds_device_memory, memo
 from mindrlhf_lite.launch.program import GRPO, Program
 from mindrlhf_lite.launch.saved_strategies import save_strategies, save_strategy
 from mindrlhf_lite.launch.scheduler import schedule
+from mindrlhf_lite.launch.search_text import run_search
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects, is_simulated, launched_rank
 
 OnRank = Callable[[Config, Mesh], None]
@@ -74,6 +75,10 @@ def run(
         if rank != 0:  # the first rank says what all find; this one's end would have it killed before it can
             time.sleep(FIRST_RANK_S)
         fail(f"rank {rank}: {error}" if rank else str(error))
+    if command.search_file:
+        text, fits = run_search(command)
+        print(text, flush=True)
+        sys.exit(0 if fits else 1)
     if command.is_dry_run:
         print(describe(command), flush=True)
         is_too_large = exceeds_device_memory(command)

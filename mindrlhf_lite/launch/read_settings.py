@@ -17,7 +17,7 @@ from mindrlhf_lite.config.model_file import beside, read_model_file, with_types_
 from mindrlhf_lite.config.presets import preset_settings, without_objective
 from mindrlhf_lite.config.roles import ACTOR, ROLES
 
-_MODEL = "actor_config.model_config"
+_MODEL, _TAKES = "actor_config.model_config", "actor_config.takes_strategies"
 
 
 @dataclass
@@ -86,6 +86,8 @@ def _propose_strategies(settings: Settings, known: argparse.Namespace, num_ranks
         settings.problems += error.problems
         values, overrides = ({key: each[key] for key in each if key != _MODEL} for each in (values, overrides))
         settings.has_lost_model = known.dry_run
+    if {**values, **overrides}.get(_TAKES) is False:
+        proposed, more = {}, ()
     if settings.translation is not None:
         notes = [f"note: {known.config}: {settings.translation.summary()}", *notes]
         # there the configuration's own step and degrees count

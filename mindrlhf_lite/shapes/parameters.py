@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import cache
 
 import numpy as np
 
@@ -44,6 +45,11 @@ def parameter_specs(config: ModelConfig, frozen: Sequence[str] = ()) -> list[Par
 
     Args: frozen: names of those that are not trained; * stands for any text. Beside adapters all others are frozen.
     """
+    return list(_specs(config, tuple(frozen)))
+
+
+@cache
+def _specs(config: ModelConfig, frozen: tuple[str, ...]) -> list[ParameterSpec]:
     if config.adapters is not None:
         specs = _with_adapters(parameter_specs(config.base, ("*",)), config.adapters)
         return [spec for spec in specs if spec.is_trained or not config.adapters.is_alone]
@@ -81,6 +87,7 @@ def _with_adapters(specs: list[ParameterSpec], adapters: Adapters) -> list[Param
     return found
 
 
+@cache
 def count_parameters(config: ModelConfig) -> int:
     """Number of weights, tied ones once."""
     total = 0

@@ -20,7 +20,7 @@ from mindrlhf_lite.ascend.dry_run import compile_step, with_layers
 from mindrlhf_lite.ascend.stand_ins import environment
 from mindrlhf_lite.config.memory_plan import memory_plan
 from mindrlhf_lite.config.model_file import read_model_file
-from mindrlhf_lite.estimate.step import ADAPTED_BACKWARD, ADAPTED_FORWARD
+from mindrlhf_lite.estimate import kernels
 from mindrlhf_lite.launch.command_line import parse_command_line
 
 HERE = Path(__file__).parent
@@ -160,9 +160,9 @@ def test_adapters_take_what_is_planned_and_start_as_many_kernels_as_estimated():
     with_them = compiled_near_plan("0_5b", "--actor_config.lora.rank=16")
     without = json.loads(SNAPSHOTS["0_5b"].read_text())
     more = {name: sum(counts.values()) - sum(without.get(name, {}).values()) for name, counts in with_them.items()}
-    assert more["rollout_native_graphs_Decode_construct"] == round(2 * 7 * ADAPTED_FORWARD)  # two layers
-    assert more["scoring_stages__LayerForward_construct"] == round(7 * ADAPTED_FORWARD)
-    assert more["learner_gradients__InPlaceLayerBackward_construct"] == round(7 * ADAPTED_BACKWARD)
+    assert more["rollout_native_graphs_Decode_construct"] == round(2 * 7 * kernels.ASCEND.adapted_forward)  # two layers
+    assert more["scoring_stages__LayerForward_construct"] == round(7 * kernels.ASCEND.adapted_forward)
+    assert more["learner_gradients__InPlaceLayerBackward_construct"] == round(7 * kernels.ASCEND.adapted_backward)
 
 
 def test_the_plan_and_the_kernels_of_the_smallest_model():

@@ -8,8 +8,9 @@ from estimate.cases import shipped
 from helpers import ROOT
 
 from mindrlhf_lite.config.load import read_yaml
-from mindrlhf_lite.estimate import step
+from mindrlhf_lite.config.memory_plan import memory_plan
 from mindrlhf_lite.estimate.devices import DEVICES, Device
+from mindrlhf_lite.estimate.kernels import ASCEND
 from mindrlhf_lite.estimate.proposals import propose, seconds_of_step
 from mindrlhf_lite.estimate.step import work_of_step
 from mindrlhf_lite.estimate.work import Work
@@ -66,18 +67,17 @@ def test_kernels_of_a_graph_are_those_of_the_dry_run():
         (counts,) = (each for graph, each in found.items() if graph.endswith(name))
         return sum(count for kernel, count in counts.items() if kernel not in ("Reshape", "ExpandDims"))
 
-    assert kernels("Decode_construct") == pytest.approx(2 * step.DECODE_LAYER + step.DECODE_ENDS, rel=0.05)
-    assert kernels("PrefillLayer_construct") == pytest.approx(step.PREFILL_LAYER, rel=0.1)
-    assert kernels("LayerForward_construct") == pytest.approx(step.LAYER_FORWARD, rel=0.1)
-    assert kernels("LayerBackward_construct") == pytest.approx(step.LAYER_BACKWARD, rel=0.1)
+    assert kernels("Decode_construct") == pytest.approx(2 * ASCEND.decode_layer + ASCEND.decode_ends, rel=0.05)
+    assert kernels("PrefillLayer_construct") == pytest.approx(ASCEND.prefill_layer, rel=0.1)
+    assert kernels("LayerForward_construct") == pytest.approx(ASCEND.layer_forward, rel=0.1)
+    assert kernels("LayerBackward_construct") == pytest.approx(ASCEND.layer_backward, rel=0.1)
 
 
 def test_swapping_moves_what_changes_out_and_in():
     """Actor and optimizer leave after they were changed and come back; the frozen reference only comes in."""
     config, shape = shipped("7b", 8, *BEFORE)
-    plan = step.memory_plan(config, shape, 8)
+    sizes = memory_plan(config, shape, 8).groups
     moved = work_of_step(config, shape, 8)["swap"].host_bytes
-    sizes = plan.groups
     expected = sizes["reference"] + 2 * sizes["actor"] + 2 * sizes["optimizer"] + sizes["actor"]  # read for the reshard
     assert moved == expected
 

@@ -95,7 +95,7 @@ def _configuration(folder: Path) -> None:
             parse_command_line(["--config", path, *options], needs_prompts=False)
             translation = translate(read_yaml(path), path, num_ranks=2)
             if translation is not None:
-                shortest_yaml(translation)
+                shortest_yaml(translation.values)
         except UserError as error:
             problems.append(str(error))
     if problems:

@@ -7,18 +7,16 @@ from typing import Any
 
 import yaml
 
-from mindrlhf_lite.config.aliases.translation import Translation, defaults_of_ours
+from mindrlhf_lite.config.aliases.translation import defaults_of_ours
 from mindrlhf_lite.config.dotted import by_dotted_key
 from mindrlhf_lite.config.load import collect
 
 
-def shortest_yaml(translation: Translation) -> str:
-    """Sections in the order of docs/config.md, without what is at its default.
-
-    Raises:
-        ValueError: see `Translation.problems`; here what collect() finds is left in.
+def shortest_yaml(values: dict[str, Any]) -> str:
+    """Settings by full dotted key: sections in the order of docs/config.md, without what is at its default; what
+    collect() finds wrong is left out.
     """
-    config_values = _typed(translation.values)
+    config_values = _typed(values)
     defaults = defaults_of_ours()
     tree: dict[str, Any] = {}
     for key, default in defaults.items():

@@ -95,6 +95,9 @@ class ActorConfig:
         "of ranks replace those of the configuration file (not of the command line); must fit `load`",
         resume=FREE,
     )
+    takes_strategies: bool = setting(
+        True, "false: strategies of model_config replace nothing (as main.py --search writes it)", resume=FREE
+    )
     save: str = setting("", "folder of checkpoints; empty: OUTPUT/checkpoints", resume=FREE)
     compute_dtype: str = setting(
         "float32",

@@ -1,0 +1,159 @@
+"""Searching for layouts: against trying all, and what must hold whatever the figures."""
+
+import random
+import re
+from dataclasses import replace
+from itertools import product
+
+import pytest
+from estimate.cases import shipped
+from helpers import ROOT, run_python
+
+from mindrlhf_lite.config.dotted import replaced
+from mindrlhf_lite.config.memory_plan import memory_plan
+from mindrlhf_lite.config.micro_batches import compiles_soon
+from mindrlhf_lite.config.strategies import role_strategies, without_degrees
+from mindrlhf_lite.config.validate import find_problems
+from mindrlhf_lite.estimate.choices import Question, actor_choices, rollout_choices, scorer_choices, staged_dims
+from mindrlhf_lite.estimate.devices import DEVICES
+from mindrlhf_lite.estimate.search import search
+from mindrlhf_lite.estimate.step import StepWork
+from mindrlhf_lite.parallel.dims import ParallelDims
+
+GIB = 2**30
+DEVICE = DEVICES["910B"]
+
+
+def question(model="0_5b", devices=4, gib=16.0, device=DEVICE, prompts=32):
+    config, shape = shipped(model, 8)
+    config = replaced(without_degrees(config), {"rl_config.chunk_size": prompts, "rl_config.batch_size": 0})
+    return Question(config, shape, devices, replace(device, memory_gib=gib), 0.8 * gib * GIB)
+
+
+def best_of_all(asked):
+    """Seconds of the fastest, by trying every combination whole."""
+    seconds = []
+    rollouts = [each for of_layout in rollout_choices(asked) for each in of_layout]
+    actors = [each for of_layout in actor_choices(asked) for each in of_layout]
+    for actor, rollout, scorer in product(actors, rollouts, scorer_choices(asked)):
+        for swaps, offloads in ((False, False), (True, False), (True, True)):
+            settings = {"rl_config.swap": swaps, "rl_config.reshard_mem_opt_level": int(swaps)}
+            settings |= {"actor_config.optimizer.opt_offload": offloads}
+            settings |= rollout.settings | scorer.settings | actor.settings
+            config = replaced(asked.config, settings)
+            plan = memory_plan(config, asked.shape, asked.num_devices, asked.device.memory_gib)
+            if plan.needed(swaps) > asked.room or not compiles_soon(config, asked.shape, asked.num_devices):
+                continue
+            if not find_problems(config, asked.num_devices, is_plan=True):
+                seconds.append(asked.seconds(StepWork(config, asked.shape, asked.num_devices).phases()))
+    return min(seconds)
+
+
+@pytest.mark.parametrize("gib", [8.0, 64.0])
+def test_nothing_that_fits_is_faster(gib):
+    asked = question(devices=2, gib=gib, prompts=2)
+    found = search(asked, wanted=3).best
+    assert found[0].total == pytest.approx(best_of_all(asked), rel=1e-9)
+    assert [each.total for each in found] == sorted(each.total for each in found)
+    assert all(each.needed <= asked.room for each in found)
+
+
+def test_more_memory_and_faster_links_are_never_slower():
+    sizes = [search(question(gib=gib), wanted=1).best[0].total for gib in (8.0, 12.0, 64.0)]
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] > sizes[-1]
+    draw = random.Random(0)
+    for _ in range(2):
+        slow = replace(DEVICE, link_bytes_per_s=draw.uniform(1e8, 1e10), launch_s=draw.uniform(1e-6, 1e-4))
+        fast = replace(slow, link_bytes_per_s=10 * slow.link_bytes_per_s)
+        totals = [search(question(device=device), wanted=1).best[0].total for device in (fast, slow)]
+        assert totals[0] <= totals[1]
+
+
+def test_layouts_that_do_the_same_take_the_same():
+    """Tensor ranks of the rollout that hold nothing of their own to send: context ranks are data ranks there."""
+    asked = question(devices=4)
+    seconds = [
+        StepWork(
+            replaced(
+                asked.config,
+                {
+                    "generate_config.parallel_config.data_parallel": data,
+                    "generate_config.parallel_config.context_parallel": context,
+                    "generate_config.parallel_config.model_parallel": 1,
+                },
+            ),
+            asked.shape,
+            4,
+        )
+        .generate()
+        .seconds(DEVICE)
+        for data, context in ((4, 1), (2, 2))
+    ]
+    assert seconds[0] == seconds[1]
+
+
+def test_degrees_divide_devices_heads_and_layers():
+    """Qwen2.5-0.5B has 14 heads, 2 key-value heads and 24 layers: 4 numbers of stages times 4 of context ranks,
+    but for 8 times 8 with two tensor ranks, which are more than 64 devices.
+    """
+    _, shape = shipped("0_5b", 8)
+    found = list(staged_dims(shape, 64))
+    assert {each.tensor for each in found} == {1, 2} and {each.pipeline for each in found} == {1, 2, 4, 8}
+    assert len(found) == len(set(found)) == 31 and all(each.size == 64 for each in found)
+    assert {each.context for each in found} == {1, 2, 4, 8}
+    _, shape = shipped("72b", 64)
+    assert len(list(staged_dims(shape, 64))) < 200
+    assert ParallelDims(3, 2) in set(staged_dims(shape, 6))
+
+
+def test_what_lacks_memory_swaps_and_says_what_is_too_large():
+    small = search(question(gib=6.0), wanted=1)
+    assert small.best[0].settings["rl_config.swap"] and small.too_large
+    assert small.too_large[0].total < small.best[0].total and small.too_large[0].needed > 0.8 * 6.0 * GIB
+    assert search(question(gib=0.5), wanted=1).best == []
+
+
+def test_a_host_without_room_for_swapped_weights_swaps_nothing():
+    asked = question("1_5b", 4, gib=20.0)
+    assert search(asked, wanted=1).best[0].settings["rl_config.swap"]
+    for found in search(asked, wanted=2, host_bytes=GIB).best:
+        assert not found.settings["rl_config.swap"]
+
+
+def run_main(*arguments):
+    command = [ROOT / "examples/qwen_grpo/main.py", "--config", ROOT / "examples/qwen_grpo/grpo_config.yaml"]
+    return run_python(*command, "--dry_run", "--context.device_target=Ascend", *arguments)
+
+
+def test_main_writes_what_it_found(tmp_path):
+    file, model = tmp_path / "found.yaml", f"--model_config={ROOT}/model_configs/qwen2_5_0_5b.yaml"
+    # degrees that do not fit: a search replaces them
+    wanted = (
+        "--devices=4",
+        "--device_memory_gb=16",
+        f"--search={file}",
+        "--actor_config.parallel_config.model_parallel=5",
+    )
+    done = run_main(model, *wanted)
+    assert done.returncode == 0, done.stderr
+    assert "why the next ones lose" in done.stdout and done.stdout.count("actor dp=") >= 5
+    again = run_python(
+        ROOT / "examples/qwen_grpo/main.py", "--config", file, "--dry_run", "--devices=4", "--device_memory_gb=16"
+    )
+    assert again.returncode == 0, again.stderr
+    # the plan of the file is the one found: its seconds, its layouts
+    seconds, layouts = re.search(r"\n  1\. +([\d.]+) .*\n +(.*)", done.stdout).groups()
+    assert f"step         {float(seconds):8.2f}" in again.stdout
+    assert all(layout in again.stdout for layout in layouts.split("; ")[:3])
+    refused = run_main(model, *wanted)
+    assert refused.returncode == 2 and "is there already" in refused.stderr
+    refused = run_main(model, "--devices=4", f"--device_table={file}", "--search")
+    assert refused.returncode == 2 and "--device_table" in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_strategies_of_all_roles_are_those_found():
+    asked = question(devices=4)
+    found = search(asked, wanted=1).best[0]
+    strategies = role_strategies(found.config, 4)
+    assert all(strategy.dims.size == 4 for strategy in strategies.values())
+    assert found.seconds.keys() == StepWork(found.config, asked.shape, 4).phases().keys()
