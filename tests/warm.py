@@ -22,6 +22,7 @@ from pathlib import Path
 
 from mindrlhf_lite.commands.tool import leave_torch_out, prepare_process
 from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.native.ending import end_as_done
 
 ROOT = Path(__file__).resolve().parents[1]
 START_S = 600  # for the imports, on a busy machine
@@ -106,6 +107,8 @@ def run_as_main(script: str) -> int:
     except BaseException:
         sys.excepthook(*sys.exc_info())
         code = 1
+    if code == 0 and os.environ.get("MS_ROLE") == "MS_WORKER":
+        end_as_done()
     threading._shutdown()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

@@ -29,6 +29,7 @@ from mindrlhf_lite.launch.program import GRPO, Program
 from mindrlhf_lite.launch.saved_strategies import save_strategies, save_strategy
 from mindrlhf_lite.launch.scheduler import schedule
 from mindrlhf_lite.launch.search_text import run_search
+from mindrlhf_lite.native.ending import end_as_done
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects, is_simulated, launched_rank
 
 OnRank = Callable[[Config, Mesh], None]
@@ -131,6 +132,7 @@ def _run(command: Command, work: OnRank, rank: int) -> None:
         end_with(error, Path(config.rl_config.output_dir), rank, hint)
     # what MindSpore's threads log while the interpreter ends comes past GLOG_v: "Event base dispatch success!"
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    end_as_done()
 
 
 def _take_output_folder(config: Config, mesh: Mesh) -> None:
