@@ -60,6 +60,9 @@ transform_checkpoint --src_checkpoint {model} --dst_checkpoint {folder}/shards -
 lab_report {run} {run} --names one again --output {folder}/lab
 plot_run {run}
 document_config --check
+calibrate --output {folder}/cpu.yaml
+bench_layouts --config {root}/examples/quickstart/grpo_config.yaml --only 1 --steps 3 --output {folder}/layouts \
+    --actor_config.load={model} --rl_config.dataset_file={folder}/sums.mindrecord --rl_config.chunk_size=2
 ascend_kit --device CPU --only store,sampler --output {folder}/kit
 plan_reshard --model_config {root}/model_configs/qwen2_5_7b.yaml --src dp=1,tp=4,pp=2 --dst dp=2,tp=4
 make_random_model --config {folder}/shape.yaml --tokenizer_dir {model} --output {folder}/random

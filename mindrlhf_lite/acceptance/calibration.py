@@ -1,0 +1,140 @@
+"""What a thread of this host's CPU does a second, and how runs that were measured differ from their estimates."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mindrlhf_lite.config.dotted import by_dotted_key
+from mindrlhf_lite.config.load import collect
+from mindrlhf_lite.config.model_file import shape_of_actor
+from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.estimate.devices import CPU, Device
+from mindrlhf_lite.estimate.step import work_of_step
+from mindrlhf_lite.files.text_file import read_text
+
+_WARM_STEPS = 2  # of a run, which compile
+_REPEATED, _CHAINED = 50, 20
+_LARGE = 4 << 20  # numbers
+
+
+def measure(mesh: Any) -> Device:
+    """Of one of this job's ranks while the others do the same. Args: mesh: of the job, each rank with one thread."""
+    from mindrlhf_lite.native.library import library, product_gflops, set_up
+
+    flops = CPU.flops
+    if library().path:
+        set_up(num_threads=1)
+        flops = product_gflops() * 1e9
+    large, target = np.ones(_LARGE, np.float32), np.empty(_LARGE, np.float32)
+    copied = _seconds(lambda: np.copyto(target, large), 5)
+    one, many = (_seconds(_chain(count), _REPEATED) for count in (1, 1 + _CHAINED))
+    launch = max(1e-7, (many - one) / _CHAINED)
+    figures = {
+        "name": "this CPU",
+        "flops": flops,
+        "memory_bytes_per_s": 2 * large.nbytes / copied,
+        "host_bytes_per_s": large.nbytes / copied,
+        "launch_s": launch,
+        "call_s": max(1e-7, one - launch),
+        **_links(mesh),
+    }
+    return dataclasses.replace(CPU, **{key: _rounded(value) for key, value in figures.items()})
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.3g}") if isinstance(value, float) else value
+
+
+def _seconds(call: Callable[[], Any], times: int) -> float:
+    """The median, after one that compiles."""
+    found = []
+    for _ in range(times + 1):
+        start = time.perf_counter()
+        call()
+        found.append(time.perf_counter() - start)
+    return statistics.median(found[1:])
+
+
+def _chain(count: int) -> Callable[[], Any]:
+    """A call of a compiled graph of so many small operators, one after the other."""
+    from mindspore import Tensor, jit, ops
+
+    def chained(x: Tensor) -> Tensor:
+        for _ in range(count):
+            x = ops.tanh(x)
+        return x
+
+    compiled, given = jit(chained), Tensor(np.ones((8, 16), np.float32))
+    return lambda: compiled(given).asnumpy()
+
+
+def _links(mesh: Any) -> dict[str, float]:
+    """Between two ranks, or what is assumed where there is one."""
+    if mesh.world is None:
+        return {}
+    from mindspore import Tensor, jit, ops
+
+    reduce = ops.AllReduce(group=mesh.world.group)
+
+    def summed(x: Tensor) -> Tensor:
+        return reduce(x)
+
+    compiled = jit(summed)
+    small, large = (Tensor(np.ones(count, np.float32)) for count in (16, _LARGE))
+    alone = _seconds(lambda: reduce(small).asnumpy(), _REPEATED)
+    within = _seconds(lambda: compiled(small).asnumpy(), _REPEATED)
+    taken = _seconds(lambda: reduce(large).asnumpy(), 5) - alone
+    share = 2 * (mesh.world.size - 1) / mesh.world.size  # of its numbers, what a rank sends
+    return {"message_s": alone, "collective_s": within, "link_bytes_per_s": share * 4 * _LARGE / taken}
+
+
+def with_factors(device: Device, folders: list[Path]) -> Device:
+    """The device with, by phase, the median of measured over estimated seconds of runs on it.
+
+    Args: device: of a thread of it; folders: rl_config.output_dir of finished runs.
+
+    Raises:
+        UserError: a folder without a run on this kind of device, or one that has not gone on for three steps.
+    """
+    ratios: dict[str, list[float]] = {}
+    plain = dataclasses.replace(device, factors={})
+    for folder in folders:
+        for phase, (measured, estimated) in phases_of_run(folder, plain).items():
+            ratios.setdefault(phase, []).append(measured / estimated)
+    return dataclasses.replace(
+        device, factors={phase: _rounded(statistics.median(each)) for phase, each in ratios.items()}
+    )
+
+
+def phases_of_run(folder: Path, device: Device) -> dict[str, tuple[float, float]]:
+    """(measured, estimated seconds) by phase of a step of a finished run."""
+    try:
+        summary = json.loads(read_text(folder / "summary.json"))
+        rows = [json.loads(line) for line in read_text(folder / "metrics.jsonl").splitlines()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: not the folder of a finished run ({error})") from None
+    config, problems = collect(by_dotted_key(summary["config"]))
+    rows = [row for row in rows if "time_s/step" in row][_WARM_STEPS:]
+    if problems or not rows:
+        raise UserError(f"{folder}: {problems[0] if problems else 'fewer than three steps'}")
+    on_cpu = config.context.device_target == "CPU"
+    if on_cpu == device.overlaps:
+        raise UserError(
+            f"{folder}: its context.device_target is {config.context.device_target}, not that of {device.name}"
+        )
+    work = work_of_step(config, shape_of_actor(config), summary["world_size"])
+    found = {}
+    for phase, each in work.items():
+        key = f"time_s/{phase}"
+        estimated = device.seconds_of(phase, each)
+        if all(key in row for row in rows) and estimated > 0:
+            found[phase] = (max(1e-6, statistics.median(row[key] for row in rows)), estimated)
+    return found

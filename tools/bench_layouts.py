@@ -1,0 +1,122 @@
+#!/usr/bin/env python3
+"""Runs some layouts of one configuration on two ranks of this host, and compares their seconds with the estimate.
+
+Each is a real run of a few steps; the first two, which compile, do not count, nor do verifiers. Prints measured and
+estimated seconds a step, and the rank correlation of the two (Spearman's). On a quiet machine, one thread a rank.
+
+Examples:
+  OMP_NUM_THREADS=1 python tools/bench_layouts.py --config examples/quickstart/grpo_config.yaml --device_table cpu.yaml
+  ... --output output/layouts --steps 6 --rl_config.dataset_file=train.mindrecord --actor_config.load=MODEL
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mindrlhf_lite.commands.tool import COUNT, run_tool, tool_parser
+from mindrlhf_lite.errors import UserError
+from mindrlhf_lite.estimate.devices import CPU, Device, read_device
+from mindrlhf_lite.estimate.ranks import rank_correlation
+from mindrlhf_lite.files.text_file import say
+
+_MAIN = Path(__file__).resolve().parents[1] / "examples/qwen_grpo/main.py"
+_NOT_COUNTED = 2  # steps
+_RANKS = 2
+_FEW = 3  # layouts, of which an order says nothing
+
+
+def _layout(actor: str, rollout: str, more: dict[str, object], reference: str = "dp") -> dict[str, object]:
+    names = {"dp": "data_parallel", "tp": "model_parallel", "pp": "pipeline_stage", "cp": "context_parallel"}
+    settings: dict[str, object] = {}
+    for section, kind in (("actor_config", actor), ("generate_config", rollout), ("ref_config", reference)):
+        for short, name in names.items():
+            settings[f"{section}.parallel_config.{name}"] = _RANKS if short == kind else 1
+    return settings | more
+
+
+_MICRO, _AGAIN = "actor_config.parallel_config.micro_batch_num", "actor_config.recompute_config.recompute"
+LAYOUTS: dict[str, dict[str, object]] = {
+    f"actor {actor}2, rollout {rollout}2": _layout(actor, rollout, {_MICRO: 2 if actor == "pp" else 1})
+    for actor in ("dp", "tp", "pp", "cp")
+    for rollout in ("dp", "tp")
+} | {
+    "actor dp2, rollout dp2, recompute": _layout("dp", "dp", {_MICRO: 1, _AGAIN: True}),
+    "actor dp2, rollout dp2, 8 micro-batches": _layout("dp", "dp", {_MICRO: 8}),
+    "actor dp2, rollout dp2, 8 slots": _layout("dp", "dp", {_MICRO: 1, "generate_config.max_num_seqs": 8}),
+    "actor tp2, rollout tp2, reference tp2, 4 micro-batches": _layout("tp", "tp", {_MICRO: 4}, "tp"),
+}
+
+
+def main() -> None:
+    parser = tool_parser(__doc__)
+    parser.add_argument("--config", required=True, help="YAML file of the runs")
+    parser.add_argument(
+        "--device_table", metavar="FILE", help="figures by tools/calibrate.py (default: those of a CPU)"
+    )
+    parser.add_argument(
+        "--only", type=COUNT, nargs="+", default=[], metavar="N", help="layouts, by number (default: all)"
+    )
+    parser.add_argument("--output", default="output/layouts", help="folder of the runs (default: output/layouts)")
+    parser.add_argument("--steps", type=COUNT, default=6, help="of a run (default: 6)")
+    args, rest = parser.parse_known_args()
+    device = read_device(args.device_table) if args.device_table else CPU
+    rows: dict[str, tuple[float, float]] = {}
+    for number, (name, layout) in enumerate(LAYOUTS.items(), start=1):
+        if args.only and number not in args.only:
+            continue
+        folder = Path(args.output, f"{number:02}")
+        if not (folder / "summary.json").exists():
+            _run(args, folder, layout, rest)
+        rows[name] = (_measured(folder), _estimated(folder, device))
+        say(f"{number:2}. {name:<54} measured {rows[name][0]:7.2f} s   estimated {rows[name][1]:7.2f} s")
+    if len(rows) < _FEW:
+        return
+    measured, estimated = zip(*rows.values(), strict=True)
+    best = min(rows, key=lambda name: rows[name][1])
+    say(
+        f"rank correlation {rank_correlation(measured, estimated):.2f}; the first by estimate takes "
+        f"{rows[best][0] / min(measured):.2f} of the fastest's time"
+    )
+
+
+def _run(args: argparse.Namespace, folder: Path, layout: dict[str, object], rest: list[str]) -> None:
+    settings = {
+        **layout,
+        "rl_config.output_dir": folder,
+        "rl_config.max_steps": args.steps,
+        "rl_config.eval_interval": 0,
+        "rl_config.save_ckpt_interval": 0,
+        "rl_config.tensorboard": "false",
+        "monitor_config.plots": "false",
+        "monitor_config.progress_bar": "false",
+    }
+    words = [f"--{key}={value}" for key, value in settings.items()]
+    command = ["msrun", f"--worker_num={_RANKS}", f"--local_worker_num={_RANKS}", "--join=True"]
+    command += [f"--log_dir={folder}_log", str(_MAIN), "--config", args.config, *words, *rest]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"a run failed; see {folder}_log")
+
+
+def _measured(folder: Path) -> float:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [row for row in rows if "time_s/step" in row][_NOT_COUNTED:]
+    if not rows:
+        raise UserError(f"--steps: more than {_NOT_COUNTED} are needed, the first compile")
+    return statistics.median(row["time_s/step"] - row["time_s/reward"] for row in rows)
+
+
+def _estimated(folder: Path, device: Device) -> float:
+    from mindrlhf_lite.acceptance.calibration import phases_of_run
+
+    return sum(estimated for _, estimated in phases_of_run(folder, device).values())
+
+
+if __name__ == "__main__":
+    run_tool(main)
