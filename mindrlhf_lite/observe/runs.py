@@ -12,6 +12,7 @@ from typing import Any
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.evaluation.accuracy import judged_differently, verifier_of
 from mindrlhf_lite.files.json_file import read_json
+from mindrlhf_lite.observe.concerns import trends
 from mindrlhf_lite.observe.run_files import (
     accuracies,
     check_completion,
@@ -77,16 +78,20 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def files_by_step(completions: Path, kind: str) -> dict[int, Path]:
+    """KIND_N.jsonl by N, in digits (a run writes six of them); other files are not the run's."""
+    name = re.compile(rf"{kind}_([0-9]{{1,18}})\.jsonl")
+    files = {path: name.fullmatch(path.name) for path in completions.glob(f"{kind}_*.jsonl")}
+    return dict(sorted((int(found[1]), path) for path, found in files.items() if found))
+
+
 def _rows_by_step(
     folder: Path, kind: str, check: Callable[[Any, str], dict[str, Any]]
 ) -> dict[int, list[dict[str, Any]]]:
-    """Of KIND_N.jsonl, N in digits (a run writes six of them); other files are not the run's."""
-    name = re.compile(rf"{kind}_([0-9]{{1,18}})\.jsonl")
-    files = {path: name.fullmatch(path.name) for path in (folder / "completions").glob(f"{kind}_*.jsonl")}
-    steps = sorted((int(found[1]), path) for path, found in files.items() if found)
-    for _, path in steps:
+    files = files_by_step(folder / "completions", kind)
+    for path in files.values():
         check_is_regular(path)
-    return {step: read_json_lines(path, check) for step, path in steps}
+    return {step: read_json_lines(path, check) for step, path in files.items()}
 
 
 def read_run(path: str, name: str) -> Run:
@@ -134,6 +139,15 @@ def unhealthy(runs: Sequence[Run]) -> list[str]:
                 "metrics.jsonl says how."
             )
     return found
+
+
+def concerning(runs: Sequence[Run]) -> list[str]:
+    """A line for every trend at the end of a run's metrics that a person should look at."""
+    return [
+        f"{run.name}, steps {each.first_step} to {each.last_step}: {each.text}."
+        for run in runs
+        for each in trends(run.metrics)
+    ]
 
 
 def incomparable(runs: Sequence[Run]) -> list[str]:
