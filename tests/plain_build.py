@@ -59,6 +59,7 @@ score --model {model} --input {folder}/rows.jsonl --output {folder}/scored.jsonl
 transform_checkpoint --src_checkpoint {model} --dst_checkpoint {folder}/shards --dst_strategy dp=1,tp=2,pp=1
 lab_report {run} {run} --names one again --output {folder}/lab
 plot_run {run}
+watch {run} --once
 document_config --check
 ascend_kit --device CPU --only store,sampler --output {folder}/kit
 plan_reshard --model_config {root}/model_configs/qwen2_5_7b.yaml --src dp=1,tp=4,pp=2 --dst dp=2,tp=4

@@ -81,7 +81,9 @@ _FIELDS: dict[str, dict[str, _Kind]] = {
     "written": {"text": _TEXT},
     "answer": {"correct": _TRUTH, "text?": _TEXT, "tokens?": _COUNT, "finish_reason?": _REASON}
     | {"answer?": _TEXT, "segments?": _SEGMENTS},
-    "summary": {"accuracy?": _OBJECT, "config?": _OBJECT, "seconds?": _NUMBER, "world_size?": _COUNT, "health?": _LIST},
+    "summary": {"accuracy?": _OBJECT, "config?": _OBJECT, "seconds?": _NUMBER, "world_size?": _COUNT, "health?": _LIST}
+    | {"steps?": _COUNT},
+    "start": {"last_step": _COUNT, "config": _OBJECT, "world_size?": _COUNT},
     "finding": {"check": _TEXT, "first_step": _COUNT, "last_step": _COUNT, "what": _TEXT},
     "accuracy": {"accuracy": _SHARE, "interval_95": _INTERVAL, "num_questions?": _COUNT, "verifier?": _TEXT},
 }
@@ -132,6 +134,11 @@ def check_summary(values: Any, where: str) -> dict[str, Any]:
     for number, finding in enumerate(values.get("health", []), 1):
         _check(finding, "finding", f"{where}: entry {number} of health")
     return values
+
+
+def check_start(values: Any, where: str) -> dict[str, Any]:
+    """A run.json. Raises as `check_completion`."""
+    return _check(values, "start", where)
 
 
 def check_metrics(row: Any, where: str) -> dict[str, Any]:
