@@ -32,8 +32,9 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     from mindrlhf_lite.observe.runs import names_of
+    from mindrlhf_lite.watch.port import ADDRESS, listen_on, why
     from mindrlhf_lite.watch.run import WatchedRun, lines_of
-    from mindrlhf_lite.watch.server import bound_socket, serve
+    from mindrlhf_lite.watch.server import serve
     from mindrlhf_lite.watch.views import Views
 
     names = args.names or names_of(args.runs)
@@ -47,10 +48,10 @@ def main() -> None:
         say(*(line for run in runs for line in lines_of(run)))
         return
     try:
-        listener = bound_socket(args.port)
+        listener = listen_on(args.port)
     except OSError as error:
-        raise UserError(f"--port={args.port}: {error.strerror or error}; give another, or 0 for a free one") from None
-    say(f"http://127.0.0.1:{listener.getsockname()[1]}/ (Ctrl-C ends it)")
+        raise UserError(f"--port={args.port}: {why(error)}; give another, or 0 for a free one") from None
+    say(f"http://{ADDRESS}:{listener.getsockname()[1]}/ (Ctrl-C ends it)")
     serve(Views(runs), listener)
 
 

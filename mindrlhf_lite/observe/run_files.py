@@ -36,6 +36,10 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _is_piece(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and _is_float(value[1])
+
+
 def _is_share(value: Any) -> bool:
     return _is_float(value) and 0 <= value <= 1
 
@@ -59,6 +63,12 @@ _SEGMENTS = _Kind(
         and all(isinstance(each, dict) and isinstance(each.get("text"), str) and "written" in each for each in value)
     ),
 )
+_PIECES = _Kind(
+    "a list by turn of lists of [text, advantage]",
+    lambda value: (
+        isinstance(value, list) and all(isinstance(turn, list) and all(map(_is_piece, turn)) for turn in value)
+    ),
+)
 _REASON = _Kind(
     f"one of {', '.join(reason.value for reason in FinishReason)}",
     lambda value: value in [reason.value for reason in FinishReason],
@@ -70,6 +80,7 @@ _FIELDS: dict[str, dict[str, _Kind]] = {
         "reward": _NUMBER,
         "tokens": _COUNT,
         "segments?": _SEGMENTS,
+        "token_advantages?": _PIECES,
     },
     "question": {
         **dict.fromkeys(("prompt", "gold", "source", "verifier?"), _TEXT),

@@ -18,6 +18,7 @@ from mindrlhf_lite.commands.own_python import module_command
 from mindrlhf_lite.commands.signals import listen_to_signals_again
 from mindrlhf_lite.files.text_file import say
 from mindrlhf_lite.job.lifelines import die_with_parent
+from mindrlhf_lite.watch.port import ADDRESS, listen_on, why
 
 _LOG = "watch.log"
 _POLL_S = 0.5
@@ -40,9 +41,9 @@ class RunPage:
 
     def _start(self, port: int, output: Path, completions: Path) -> None:
         try:
-            listener = socket.create_server(("127.0.0.1", port), backlog=64)
+            listener = listen_on(port)
         except OSError as error:
-            say(f"warning: rl_config.watch_port={port}: no page: {error.strerror or error}; give a free port")
+            say(f"warning: rl_config.watch_port={port}: no page: {why(error)}; give a free port")
             return
         words = (str(listener.fileno()), str(os.getpid()), str(output.resolve()), str(completions.resolve()))
         try:
@@ -56,9 +57,9 @@ class RunPage:
                     start_new_session=True,
                 )
         except OSError as error:
-            say(f"warning: rl_config.watch_port={port}: no page: {error.strerror or error}")
+            say(f"warning: rl_config.watch_port={port}: no page: {why(error)}")
             return
-        say(f"watch this run: http://127.0.0.1:{port}/")
+        say(f"watch this run: http://{ADDRESS}:{port}/")
 
 
 def _end_with(parent: int) -> None:

@@ -22,7 +22,6 @@ from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.watch.views import Views
 from mindrlhf_lite.watch.words import LANGUAGES, language_of, words_of
 
-ADDRESS = "127.0.0.1"
 LOOPBACK_HOSTS = r"^(127\.0\.0\.1|localhost|\[::1\])$"  # tornado leaves the port out
 _STATIC = Path(__file__).with_name("static")
 _MOST_START = 1_000_000_000
@@ -36,19 +35,6 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-
-
-def bound_socket(port: int) -> socket.socket:
-    """Listening on loopback. Args: port: 0: any. Raises OSError where it is taken."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((ADDRESS, port))
-        listener.listen(64)
-    except OSError:
-        listener.close()
-        raise
-    return listener
 
 
 def serve(views: Views, listener: socket.socket) -> None:

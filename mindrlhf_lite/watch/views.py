@@ -17,7 +17,7 @@ from mindrlhf_lite.watch.words import text_of
 
 PAGE_ROWS = 20  # completions, or questions, of an answer
 _MOST_CURVES = 24
-_MOST_CHARACTERS, _MOST_SEGMENTS = 20_000, 200  # of a text, of a conversation
+_MOST_CHARACTERS, _MOST_SEGMENTS, _MOST_PIECES = 20_000, 200, 5_000  # of a text, a conversation, a turn
 # what a run's card shows of the newest row that has it
 SHOWN = (
     "reward/mean",
@@ -100,7 +100,7 @@ class Views:
         if order not in ORDERS:
             raise UserError(f"order={order!r}: one of {', '.join(ORDERS)}")
         rows = sorted(self._looked_at(place).rows("step", step), key=ORDERS[order])
-        largest = max((abs(value) for row in rows if (value := _real(row.get("advantage")))), default=0.0)
+        largest = max((abs(value) for row in rows for value in _advantages(row)), default=0.0)
         shown = [_completion(row) for row in rows[start : start + PAGE_ROWS]]
         return {"count": len(rows), "largest_advantage": largest, "rows": shown}
 
@@ -166,10 +166,21 @@ def _completion(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _advantages(row: Mapping[str, Any]) -> list[float]:
+    """All that a completion's tokens have."""
+    found = [value for turn in row.get("token_advantages", ()) for _, value in turn] or [row.get("advantage")]
+    return [value for each in found if (value := _real(each)) is not None]
+
+
 def _segments(row: Mapping[str, Any], text: str) -> list[dict[str, Any]]:
     """What the policy wrote, and between it what an environment answered."""
     segments = row.get("segments") or [{"written": True, "text": text}]
-    return [{"written": bool(each["written"]), "text": _cut(each["text"])} for each in segments[:_MOST_SEGMENTS]]
+    by_turn, shown = iter(row.get("token_advantages", ())), []
+    for each in segments[:_MOST_SEGMENTS]:
+        shown.append({"written": bool(each["written"]), "text": _cut(each["text"])})
+        if each["written"] and (pieces := next(by_turn, None)):
+            shown[-1]["tokens"] = [[_cut(piece), _real(value)] for piece, value in pieces[:_MOST_PIECES]]
+    return shown
 
 
 def _question(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
