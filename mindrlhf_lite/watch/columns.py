@@ -13,11 +13,32 @@ from mindrlhf_lite.observe.concerns import FIRST_ROWS, LAST_ROWS
 from mindrlhf_lite.observe.plots import drawable
 
 MOST_POINTS = 600  # of a curve on a page
-_MOST_KEYS = 2000  # of a run: others' files may name any number
+_MOST_SHAPES = 200  # sets of keys that rows have: a run has a few, others' files may have any number
+
+
+class _Table:
+    """Rows that have the same keys. Args: keys: "step" among them."""
+
+    def __init__(self, keys: tuple[str, ...]):
+        self.places = {key: place for place, key in enumerate(keys)}
+        self._values = array("d")
+
+    def add(self, row: Mapping[str, float]) -> None:
+        self._values.extend(row.values())
+
+    def column(self, key: str) -> np.ndarray:
+        """float64 [rows]"""
+        return np.frombuffer(self._values).reshape(-1, len(self.places))[:, self.places[key]].copy()
+
+    def keep_before(self, step: int) -> None:
+        rows = np.frombuffer(self._values).reshape(-1, len(self.places))
+        kept = rows[rows[:, self.places["step"]] < step].copy()
+        del rows
+        self._values = array("d", kept.ravel())
 
 
 class Columns:
-    """Rows by step; of a step that comes again, the later row counts.
+    """Rows by step; where a step comes again, those from it on are dropped first.
 
     Attributes: count: rows so far; newest: the last of them, or empty; first, last: those that trends look at.
     """
@@ -27,32 +48,26 @@ class Columns:
         self.newest: dict[str, Any] = {}
         self.first: list[dict[str, Any]] = []
         self.last: deque[dict[str, Any]] = deque(maxlen=LAST_ROWS)
-        self._columns: dict[str, tuple[array[float], array[float]]] = {}
+        self._tables: dict[tuple[str, ...], _Table] = {}
 
     def add(self, row: dict[str, Any]) -> None:
-        step = row["step"]
+        step, keys = row["step"], tuple(row)
+        if self.newest and step <= self.newest["step"]:
+            for table in self._tables.values():
+                table.keep_before(step)
         self.count += 1
         self.newest = row
         if step > 0:
             (self.first if len(self.first) < FIRST_ROWS else self.last).append(row)
-        for key, value in row.items():
-            if key == "step":
-                continue
-            if key not in self._columns:
-                if len(self._columns) >= _MOST_KEYS:
-                    continue
-                self._columns[key] = (array("d"), array("d"))
-            steps, values = self._columns[key]
-            if steps and step <= steps[-1]:  # the same step again, of a run that was killed and went on
-                while steps and steps[-1] >= step:
-                    steps.pop()
-                    values.pop()
-            steps.append(step)
-            values.append(value)
+        if keys not in self._tables:
+            if len(self._tables) >= _MOST_SHAPES:
+                return
+            self._tables[keys] = _Table(keys)
+        self._tables[keys].add(row)
 
     @property
     def keys(self) -> list[str]:
-        return sorted(self._columns)
+        return sorted({key for table in self._tables.values() for key in table.places} - {"step"})
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -61,8 +76,12 @@ class Columns:
 
     def points(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """(steps, values), both float64 [rows that have the key]."""
-        steps, values = self._columns.get(key, (array("d"), array("d")))
-        return np.array(steps), np.array(values)
+        own = [table for table in self._tables.values() if key in table.places]
+        if not own:
+            return np.empty(0), np.empty(0)
+        steps, values = (np.concatenate([table.column(name) for table in own]) for name in ("step", key))
+        order = np.argsort(steps, kind="stable")
+        return steps[order], values[order]
 
 
 def thin(steps: np.ndarray, values: np.ndarray, most: int = MOST_POINTS) -> tuple[np.ndarray, np.ndarray]:

@@ -89,8 +89,9 @@ export async function showCompared(runs, values, isForced) {
     ...side(1, "b", word("right_side")),
     choice(word("show"), shows, show, (value) => with_({ show: value })),
   );
-  counts.textContent = `${found.counts.all} ${word("common")}: ${percent(found.shares[0])} → ${percent(found.shares[1])}`;
-  const titles = [0, 1].map((place) => `${runs[run[place]].name}, ${word("step")} ${step[place]}`);
+  const [before, after] = found.shares.map(percent);
+  counts.textContent = word("common", { count: found.counts.all, before, after });
+  const titles = [0, 1].map((place) => word("answers_of", { run: runs[run[place]].name, step: step[place] }));
   rows.replaceChildren();
   await fill(rows, more, (row) => question(row, titles), found);
   seen = now;

@@ -44,7 +44,7 @@ function draw(key, runs, lines) {
   const joined = tables.length > 1 ? uPlot.join(tables) : tables[0];
   chart.setData(joined);
   const lost = lines.reduce((sum, line) => sum + line.gaps, 0);
-  gaps.textContent = lost ? `${lost} ${word("gaps")}` : "";
+  gaps.textContent = lost ? word("gaps", { count: lost }) : "";
 }
 
 function dropAll() {

@@ -24,31 +24,41 @@ function facts(newest) {
   return list;
 }
 
+// What the first rank noted, such as "step 12, generate, compiling".
+function phase(text) {
+  const found = /^step (\d+), (.*)$/.exec(text);
+  if (!found) return text;
+  const known = (name) => (word(`phase_${name}`) === `phase_${name}` ? name : word(`phase_${name}`));
+  return word("phase", { step: found[1], name: found[2].split(", ").map(known).join(", ") });
+}
+
 function progress(run) {
   const bar = make("progress");
   bar.max = Math.max(1, run.last_step);
   bar.value = run.step;
-  const parts = [`${word("step")} ${run.step} ${word("of")} ${run.last_step}`];
-  if (run.phase) parts.push(`${word("phase")}: ${run.phase}`);
-  if (run.state === "running") parts.push(run.left_s === null ? word("measuring") : `${word("left")} ${clock(run.left_s)}`);
-  if (run.state !== "finished" && run.age_s !== null) parts.push(`${word("newest")}: ${clock(run.age_s)} ${word("ago")}`);
-  return [bar, make("p", "note", parts.join(" · "))];
+  const parts = [word("step_of", { step: run.step, last: run.last_step }), phase(run.phase)];
+  if (run.state === "running") {
+    parts.push(run.left_s === null ? word("measuring") : word("left", { time: clock(run.left_s) }));
+  }
+  if (run.state !== "finished" && run.age_s !== null) parts.push(word("age", { time: clock(run.age_s) }));
+  return [bar, make("p", "note", parts.filter(Boolean).join(" · "))];
 }
 
 function concern(each) {
-  const steps = each.first_step === each.last_step ? each.last_step : `${each.first_step}-${each.last_step}`;
-  return make("p", each.is_over ? "warning over" : "warning", `${word("steps")} ${steps}: ${each.text}`);
+  const key = each.first_step === each.last_step ? "at_step" : "at_steps";
+  const values = { first: each.first_step, last: each.last_step, text: each.text };
+  return make("p", each.is_over ? "warning over" : "warning", word(key, values));
 }
 
 function card(run) {
   const name = make("h3", "", run.name, make("span", `state ${run.state}`, word(run.state)));
   const element = make("section", "run", name, ...progress(run), facts(run.newest));
   element.style.borderLeftColor = run.colour;
-  for (const text of run.damages) element.append(make("p", "warning", `${word("damaged")}: ${text}`));
+  for (const text of run.damages) element.append(make("p", "warning", word("damaged", { text })));
   const now = run.concerns.filter((each) => !each.is_over);
   const over = run.concerns.filter((each) => each.is_over);
   element.append(...now.map(concern));
-  if (!run.concerns.length) element.append(make("p", "note", `${word("warnings")}: ${word("none")}`));
+  if (!run.concerns.length) element.append(make("p", "note", word("no_warnings")));
   element.append(...over.slice(0, 5).map(concern));
   return element;
 }

@@ -25,8 +25,10 @@ export async function loadWords(wanted) {
   for (const element of document.querySelectorAll("[data-word]")) element.textContent = words[element.dataset.word];
 }
 
-export function word(key) {
-  return words[key] ?? key;
+// values: of the names in braces
+export function word(key, values = {}) {
+  const text = Object.hasOwn(words, key) ? words[key] : key;
+  return text.replace(/\{(\w+)\}/g, (whole, name) => (Object.hasOwn(values, name) ? values[name] : whole));
 }
 
 // What would be invisible, or turn the text around it, is shown by its code.

@@ -26,7 +26,7 @@ export function conversation(segments, advantage = null, largest = 0) {
   if (segments.length === 1) return [make("pre", "", ...written(segments[0], advantage, largest))];
   let turn = 0;
   return segments.map((segment) => {
-    const who = segment.written ? `${word("policy")}, ${word("turn")} ${++turn}` : word("environment");
+    const who = segment.written ? word("turn", { turn: ++turn }) : word("environment");
     const text = segment.written ? written(segment, advantage, largest) : [segment.text];
     return make("div", `turn ${segment.written ? "" : "environment"}`, make("p", "", who), make("pre", "", ...text));
   });
