@@ -88,6 +88,7 @@ _FIELDS: dict[str, dict[str, _Kind]] = {
         "columns?": _OBJECT,
         "completions": _ANSWERS,
     },
+    "sample": {"index": _COUNT, **dict.fromkeys(("prompt", "answer", "completion"), _TEXT), "tokens?": _COUNT},
     "numbered": {"index": _COUNT},
     "written": {"text": _TEXT},
     "answer": {"correct": _TRUTH, "text?": _TEXT, "tokens?": _COUNT, "finish_reason?": _REASON}
@@ -136,6 +137,11 @@ def check_evaluation(row: Any, where: str) -> dict[str, Any]:
     for number, answer in enumerate(check_question(row, where)["completions"], 1):
         _check(answer, "written", f"{where}, completion {number}")
     return _check(row, "numbered", where)
+
+
+def check_sample(row: Any, where: str) -> dict[str, Any]:
+    """A row of completions/eval_N.jsonl of a run on rows: a completion that nobody judged. Raises likewise."""
+    return _check(row, "sample", where)
 
 
 def check_summary(values: Any, where: str) -> dict[str, Any]:

@@ -45,7 +45,8 @@ class RunPage:
         except OSError as error:
             say(f"warning: rl_config.watch_port={port}: no page: {why(error)}; give a free port")
             return
-        words = (str(listener.fileno()), str(os.getpid()), str(output.resolve()), str(completions.resolve()))
+        said = os.path.realpath("/proc/self/fd/1")  # whereabouts are noted beside it
+        words = (str(listener.fileno()), str(os.getpid()), str(output.resolve()), str(completions.resolve()), said)
         try:
             with listener, open(output / _LOG, "ab") as log:
                 self._process = subprocess.Popen(
@@ -70,7 +71,7 @@ def _end_with(parent: int) -> None:
 
 
 def main() -> None:
-    handle, parent, output, completions = (int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]))
+    (handle, parent), (output, completions, log) = map(int, sys.argv[1:3]), map(Path, sys.argv[3:])
     die_with_parent()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     listen_to_signals_again()
@@ -78,7 +79,7 @@ def main() -> None:
     from mindrlhf_lite.watch.server import serve
     from mindrlhf_lite.watch.views import Views
 
-    serve(Views([WatchedRun(output.name, output, completions)]), socket.socket(fileno=handle))
+    serve(Views([WatchedRun(output.name, output, completions, log)]), socket.socket(fileno=handle))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from mindrlhf_lite.observe.run_files import (
     check_completion,
     check_evaluation,
     check_is_regular,
+    check_sample,
     check_start,
     check_summary,
     read_json_lines,
@@ -34,8 +35,8 @@ from mindrlhf_lite.watch.tail import Tail
 
 _REST_S = 0.4  # files are not looked at more often
 _MEASURED_STEPS = 50  # the newest ones, whose median is the estimate's
-_LARGEST_FILE = 256 << 20  # bytes of completions that are read at once
-_KEPT_FILES = 4
+_LARGEST_FILE = 128 << 20  # bytes of completions that are read at once
+_KEPT_FILES = 2  # as many as are compared
 
 Rows = list[dict[str, Any]]
 
@@ -57,10 +58,11 @@ class _Kept:
 
 
 class WatchedRun:
-    """Args: completions: folder of its completion files; None: OUTPUT/completions."""
+    """Args: completions: folder of its completion files, None: OUTPUT/completions; log: of its first rank, likewise."""
 
-    def __init__(self, name: str, folder: Path, completions: Path | None = None):
+    def __init__(self, name: str, folder: Path, completions: Path | None = None, log: Path | None = None):
         self.name, self.folder, self.completions = name, folder, completions or folder / "completions"
+        self.log = log or folder / "msrun_log" / "worker_0.log"
         self.columns, self.version = Columns(), 0
         self._tail, self._looked = Tail(folder / "metrics.jsonl"), 0.0
         self._kept, self._listed, self._facts = _Kept(), _Kept(), _Kept()
@@ -110,10 +112,9 @@ class WatchedRun:
 
     @property
     def phase(self) -> str:
-        """What the first rank noted last, in its log's folder; "" where that is elsewhere."""
-        log = self.folder / "msrun_log" / "worker_0.log"
-        at = log.with_suffix(".at")
-        return last_noted(log)[:200] if at.is_file() and at.stat().st_size < 4096 else ""
+        """What the first rank noted last beside its log; "" where the log is elsewhere, or the run over."""
+        at = self.log.with_suffix(".at")
+        return last_noted(self.log)[:200] if at.is_file() and at.stat().st_size < 4096 else ""
 
     @property
     def age_s(self) -> float | None:
@@ -186,4 +187,13 @@ def lines_of(run: WatchedRun) -> list[str]:
     ]
 
 
-KINDS: dict[str, Callable[[Any, str], dict[str, Any]]] = {"step": check_completion, "eval": check_evaluation}
+def _check_evaluation(row: Any, where: str) -> dict[str, Any]:
+    """A question with its answers; of a run on rows, whose answers nobody has judged, `correct` is None."""
+    if not isinstance(row, dict) or "completions" in row:
+        return check_evaluation(row, where)
+    check_sample(row, where)
+    answer = {"text": row["completion"], "tokens": row.get("tokens"), "correct": None}
+    return {"index": row["index"], "prompt": row["prompt"], "gold": row["answer"], "completions": [answer]}
+
+
+KINDS: dict[str, Callable[[Any, str], dict[str, Any]]] = {"step": check_completion, "eval": _check_evaluation}

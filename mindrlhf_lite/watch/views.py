@@ -204,8 +204,8 @@ def _question(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, An
 
 
 def _right(row: Mapping[str, Any]) -> float:
-    """Share of a question's answers that are right."""
-    return sum(each["correct"] for each in row["completions"]) / len(row["completions"])
+    """Share of a question's answers that are right; 0 where nobody judged."""
+    return sum(bool(each["correct"]) for each in row["completions"]) / len(row["completions"])
 
 
 def _cut(text: str) -> str:

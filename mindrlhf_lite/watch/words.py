@@ -99,6 +99,7 @@ WORDS = {
     "worse": ("worse", "变差"),
     "question": ("question", "题"),
     "right": ("right", "正确"),
+    "unjudged": ("not judged", "未判定"),
     "wrong": ("wrong", "错误"),
     "common": ("{count} questions in both: {before} → {after}", "{count} 道共同题目：{before} → {after}"),
     "answers_of": ("{run}, step {step}", "{run}，第 {step} 步"),

@@ -3,8 +3,10 @@
 import json
 import math
 import os
+import re
 
 import numpy as np
+from helpers import ROOT
 from watch.made import held, lines, make_watched, metrics_row
 
 from mindrlhf_lite.observe.concerns import TEXTS, Concern
@@ -122,6 +124,33 @@ def test_warnings_of_a_run_and_damaged_files(tmp_path):
     ]
     assert "50.0%" in state["concerns"][0]["text"] and "run.json: last_step=-1" in state["damages"][0]
     assert lines_of(run)[0] == "a: ended, step 8 of 8"
+
+
+def test_answers_that_nobody_judged(tmp_path):
+    """As mindrlhf_lite.sft leaves them, which has no verifier."""
+    run = WatchedRun("a", make_watched(tmp_path / "a", steps=2))
+    for step, text in ((0, "x"), (2, "y")):
+        row = {"index": 0, "row": 1, "prompt": "q", "answer": "gold", "completion": text, "tokens": 3}
+        (run.completions / f"eval_{step:06d}.jsonl").write_text(lines([row]))
+    found = Views([run]).compared([(0, 0), (0, 2)], "all", 0)
+    assert found["counts"] == {"all": 1, "changed": 0, "better": 0, "worse": 0}
+    (row,) = found["rows"]
+    assert (row["gold"], row["left"][0]["correct"], row["right"][0]["segments"][0]["text"]) == ("gold", None, "y")
+
+
+def test_every_word_of_the_page_is_in_the_table():
+    scripts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "mindrlhf_lite/watch/static").glob("*.js"))
+    page = (ROOT / "mindrlhf_lite/watch/static/index.html").read_text(encoding="utf-8")
+    used = set(re.findall(r'\bword\("(\w+)"', scripts) + re.findall(r'data-word="(\w+)"', page))
+    assert len(used) > 30 and used <= WORDS.keys()
+    quoted = set(re.findall(r'"(\w+)"', scripts)) | {
+        "running",
+        "finished",
+        "ended",
+        "waiting",
+        "unknown",
+    }  # and by state
+    assert {key for key in WORDS if not key.startswith("phase_")} - used <= quoted
 
 
 def test_words_are_there_in_both_languages():

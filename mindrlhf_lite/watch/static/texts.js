@@ -45,8 +45,8 @@ export function completion(row, largest) {
 function side(answers, title) {
   const box = make("div", "", make("p", "note", title));
   for (const each of answers) {
-    const mark = make("b", each.correct ? "right" : "wrong", word(each.correct ? "right" : "wrong"));
-    box.append(make("p", "facts", mark, fact(word("tokens"), figure(each.tokens))), ...conversation(each.segments));
+    const verdict = each.correct === null ? "unjudged" : each.correct ? "right" : "wrong";
+    box.append(make("p", "facts", make("b", verdict, word(verdict)), fact(word("tokens"), figure(each.tokens))), ...conversation(each.segments));
   }
   return box;
 }
