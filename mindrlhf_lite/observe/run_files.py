@@ -16,6 +16,7 @@ from mindrlhf_lite.files.json_file import parse_json
 from mindrlhf_lite.files.text_file import read_text
 from mindrlhf_lite.types import FinishReason
 
+START_FILE = "run.json"  # what a run says of itself as it begins
 _SHOWN = 60  # characters of a value in a message
 _MOST = 2**63 - 1
 

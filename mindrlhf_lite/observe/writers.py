@@ -20,8 +20,6 @@ from mindrlhf_lite.observe.token_advantages import token_advantages
 from mindrlhf_lite.turns import Episode
 from mindrlhf_lite.types import ScoredGroup, StepMetrics, TrainSequence
 
-START_FILE = "run.json"  # what a run says of itself as it begins
-
 
 def write_atomically(path: Path, text: str) -> None:
     """Writes beside the file, then renames: readers see the old or the new content, never half of it."""

@@ -16,8 +16,8 @@ from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.observe.console import Console
 from mindrlhf_lite.observe.host import git_commit, versions
 from mindrlhf_lite.observe.plots import write_plots
-from mindrlhf_lite.observe.run_files import read_metrics
-from mindrlhf_lite.observe.writers import START_FILE, MetricsWriter, write_atomically
+from mindrlhf_lite.observe.run_files import START_FILE, read_metrics
+from mindrlhf_lite.observe.writers import MetricsWriter, write_atomically
 from mindrlhf_lite.parallel.mesh import Mesh
 from mindrlhf_lite.roles.build import kernels_of_run
 from mindrlhf_lite.tracking.trackers import NAMES as TRACKERS

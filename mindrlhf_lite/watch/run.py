@@ -20,6 +20,7 @@ from mindrlhf_lite.observe.concerns import Concern, health_concerns, trends
 from mindrlhf_lite.observe.console import seconds_left
 from mindrlhf_lite.observe.health import CHECKS
 from mindrlhf_lite.observe.run_files import (
+    START_FILE,
     check_completion,
     check_evaluation,
     check_is_regular,
@@ -29,7 +30,6 @@ from mindrlhf_lite.observe.run_files import (
     read_json_lines,
 )
 from mindrlhf_lite.observe.runs import files_by_step
-from mindrlhf_lite.observe.writers import START_FILE
 from mindrlhf_lite.watch.columns import Columns
 from mindrlhf_lite.watch.tail import Tail
 

@@ -42,6 +42,7 @@ def serve(views: Views, listener: socket.socket) -> None:
     logging.getLogger("tornado.access").disabled = True
     listener.setblocking(False)
     make_application(views).listen_on(listener)
+    views.state(LANGUAGES[0])  # a long run takes seconds to read: before somebody asks
     IOLoop.current().start()
 
 

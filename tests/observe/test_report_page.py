@@ -56,6 +56,14 @@ def test_what_a_person_should_look_at_is_said(tmp_path):
     assert f'<p class="warning">{said}</p>' in page
 
 
+def test_settings_of_a_run_that_goes_on(tmp_path):
+    going_on, done = make_run(tmp_path / "a", 0.0), make_run(tmp_path / "b", 0.0, settings(0.1, "b"))
+    (going_on / "run.json").write_text(json.dumps({"last_step": 60, "config": settings(0.3, "a"), "world_size": 2}))
+    page = page_of([read_run(str(folder), folder.name) for folder in (going_on, done)], {})
+    table = page.partition("<h2>Settings that differ</h2>")[2].partition("<h2>")[0]
+    assert "not known" not in table and "[1.0, 0.3]" in table and "[1.0, 0.1]" in table and "not finished" in page
+
+
 def test_runs_of_one_name_are_seeds(tmp_path):
     runs = [
         make_run(tmp_path / name, shift, settings(0.1, name)) for name, shift in (("a0", 0.0), ("a1", 0.5), ("b", 0.2))
