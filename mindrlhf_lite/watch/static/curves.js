@@ -30,6 +30,7 @@ function newChart(key, runs) {
     width: widthOf(box),
     height: 210,
     scales: { x: { time: false } },
+    cursor: { sync: { key: "steps" } },
     axes: [{ ...axis }, { ...axis, size: 58, values: (_, ticks) => ticks.map((each) => figure(each)) }],
     series: [{ label: word("step") }, ...lines],
   };
@@ -42,7 +43,11 @@ function draw(key, runs, lines) {
   const { chart, gaps } = charts.get(key);
   const tables = lines.map((line) => [line.steps, line.values]);
   const joined = tables.length > 1 ? uPlot.join(tables) : tables[0];
-  chart.setData(joined);
+  const { min, max } = chart.scales.x;
+  const before = chart.data[0];
+  const isZoomed = before.length > 1 && (min > before[0] || max < before[before.length - 1]); // by dragging
+  chart.setData(joined, !isZoomed);
+  if (isZoomed) chart.setScale("x", { min, max });
   const lost = lines.reduce((sum, line) => sum + line.gaps, 0);
   gaps.textContent = lost ? word("gaps", { count: lost }) : "";
 }
