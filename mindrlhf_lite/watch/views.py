@@ -41,7 +41,7 @@ class Views:
     """Of runs, by their place in the list."""
 
     def __init__(self, runs: Sequence[WatchedRun]):
-        self._runs, self._states = runs, dict[tuple[int, str], tuple[int, list[dict[str, Any]]]]()
+        self._runs, self._kept = runs, dict[tuple[int, str], tuple[int, list[dict[str, Any]]]]()
 
     def state(self, language: str) -> dict[str, Any]:
         return {"runs": [self._state(place, language) for place in range(len(self._runs))], "default": _defaults()}
@@ -67,7 +67,7 @@ class Views:
         }
 
     def _concerns(self, place: int, language: str) -> list[dict[str, Any]]:
-        run, kept = self._runs[place], self._states.get((place, language))
+        run, kept = self._runs[place], self._kept.get((place, language))
         if kept is None or kept[0] != run.version:
             found = [
                 {
@@ -81,7 +81,7 @@ class Views:
                 for each in run.concerns
             ]
             kept = (run.version, sorted(found, key=lambda each: (each["is_over"], -each["last_step"])))
-            self._states[place, language] = kept
+            self._kept[place, language] = kept
         return kept[1]
 
     def curves(self, keys: Sequence[str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import numpy as np
 from helpers import ROOT, clean_environment
+from observe.made_runs import answers
 
 SCRIPT = "<script>document.title = 'ran'; window.ran = 1</script><img src=x onerror='window.ran = 1'>"
 HIDDEN = "a\u202eb\x1b[2J\ud83d"
@@ -66,19 +67,6 @@ EPISODE = {
 }
 
 
-def evaluation(texts):
-    return [
-        {
-            "index": place,
-            "source": "sums",
-            "prompt": f"question {place}",
-            "gold": "1",
-            "completions": [{"text": text, "tokens": 3, "finish_reason": "stop", "correct": text == "1"}],
-        }
-        for place, text in enumerate(texts)
-    ]
-
-
 def make_watched(folder, steps=12, last_step=20, keys=80):
     """A run at step `steps`, with completions of the last one and two evaluations."""
     completions = folder / "completions"
@@ -89,8 +77,8 @@ def make_watched(folder, steps=12, last_step=20, keys=80):
     made = [completion(text, reward) for text, reward in texts] + [completion("look up 89it is 89", 0.75, **EPISODE)]
     made[1]["token_advantages"] = [[["sec", 0.5], ["ond", -0.25]]]
     (completions / f"step_{steps:06d}.jsonl").write_text(lines(made))
-    (completions / "eval_000000.jsonl").write_text(lines(evaluation(["1", "2", "3", "1"])))
-    (completions / f"eval_{steps:06d}.jsonl").write_text(lines(evaluation(["1", "1", "3", SCRIPT])))
+    (completions / "eval_000000.jsonl").write_text(lines(answers(["15", "2", "3", "15"])))
+    (completions / f"eval_{steps:06d}.jsonl").write_text(lines(answers(["15", "15", "3", SCRIPT])))
     return folder
 
 
