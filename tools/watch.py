@@ -32,10 +32,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     args = parse_arguments()
     from mindrlhf_lite.observe.runs import names_of
-    from mindrlhf_lite.watch.port import ADDRESS, listen_on, why
+    from mindrlhf_lite.watch.port import ADDRESS, listen_on, missing_library, why
     from mindrlhf_lite.watch.run import WatchedRun, lines_of
-    from mindrlhf_lite.watch.server import serve
-    from mindrlhf_lite.watch.views import Views
 
     names = args.names or names_of(args.runs)
     if len(names) != len(args.runs):
@@ -47,6 +45,11 @@ def main() -> None:
     if args.once:
         say(*(line for run in runs for line in lines_of(run)))
         return
+    if lack := missing_library():
+        raise UserError(lack)
+    from mindrlhf_lite.watch.server import serve
+    from mindrlhf_lite.watch.views import Views
+
     try:
         listener = listen_on(args.port)
     except OSError as error:

@@ -18,7 +18,7 @@ from mindrlhf_lite.commands.own_python import module_command
 from mindrlhf_lite.commands.signals import listen_to_signals_again
 from mindrlhf_lite.files.text_file import say
 from mindrlhf_lite.job.lifelines import die_with_parent
-from mindrlhf_lite.watch.port import ADDRESS, listen_on, why
+from mindrlhf_lite.watch.port import ADDRESS, listen_on, missing_library, why
 
 _LOG = "watch.log"
 _POLL_S = 0.5
@@ -40,6 +40,9 @@ class RunPage:
             self._process = None
 
     def _start(self, port: int, output: Path, completions: Path) -> None:
+        if lack := missing_library():
+            say(f"warning: rl_config.watch_port={port}: no page: {lack}")
+            return
         try:
             listener = listen_on(port)
         except OSError as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
+from importlib.util import find_spec
 
 ADDRESS = "127.0.0.1"
 
@@ -19,6 +21,11 @@ def listen_on(port: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def missing_library() -> str:
+    """What an environment lacks that was built before there was a page, in words; "": nothing."""
+    return "" if find_spec("tornado") else f"{sys.executable} has no tornado: `bash build.sh` installs it"
 
 
 def why(error: OSError) -> str:
