@@ -75,7 +75,7 @@ def make_watched(folder, steps=12, last_step=20, keys=80):
     (folder / "run.json").write_text(json.dumps({"last_step": last_step, "config": {}}))
     texts = [(f"first {SCRIPT}", 0.0), ("second", 1.0), (f"third {HIDDEN}", 0.5)]
     made = [completion(text, reward) for text, reward in texts] + [completion("look up 89it is 89", 0.75, **EPISODE)]
-    made[1]["token_advantages"] = [[["sec", 0.5], ["ond", -0.25]]]
+    made[1]["token_advantages"] = [[["se", 0.5], ["cond", -0.25]]]
     (completions / f"step_{steps:06d}.jsonl").write_text(lines(made))
     (completions / "eval_000000.jsonl").write_text(lines(answers(["15", "2", "3", "15"])))
     (completions / f"eval_{steps:06d}.jsonl").write_text(lines(answers(["15", "15", "3", SCRIPT])))

@@ -63,7 +63,7 @@ def test_a_script_in_a_completion_is_text(page):
     assert shades == ["d5", "", "u3", "u5"]  # advantages -0.5, 0, 0.25, 0.5; the largest is 0.5
     by_token = "[...document.querySelectorAll('.row')].pop().querySelectorAll('span[title]')"
     pieces = opened.value(f"[...{by_token}].map((each) => [each.textContent, each.className, each.title])")
-    assert pieces == [["sec", "u5", "advantage 0.5"], ["ond", "d3", "advantage -0.25"]]
+    assert pieces == [["se", "u5", "advantage 0.5"], ["cond", "d3", "advantage -0.25"]]
     nothing_ran(opened)
 
 
