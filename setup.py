@@ -19,6 +19,7 @@ setup(
         "mindrlhf_lite": ["presets/*.yaml"],
         "mindrlhf_lite.config.aliases": ["*.yaml"],
         "mindrlhf_lite.data": ["templates.yaml"],
+        "mindrlhf_lite.watch": ["static/*", "static/uplot/*"],  # uPlot, with its licence
         "mindrlhf_lite.native": ["source/*", "built/*"],  # build.sh compiles them; so does the module native.build
     },
     python_requires=">=3.10,<3.13",
@@ -39,6 +40,7 @@ setup(
         "tqdm",  # console
         "matplotlib",  # plots
         "tensorboardX",
+        "tornado",  # the page to watch
     ],
     extras_require={
         # what the tests need; torch runs transformers' Qwen2, the model's independent witness

@@ -59,6 +59,7 @@ score --model {model} --input {folder}/rows.jsonl --output {folder}/scored.jsonl
 transform_checkpoint --src_checkpoint {model} --dst_checkpoint {folder}/shards --dst_strategy dp=1,tp=2,pp=1
 lab_report {run} {run} --names one again --output {folder}/lab
 plot_run {run}
+watch {run} --once
 document_config --check
 calibrate --output {folder}/cpu.yaml
 bench_layouts --config {root}/examples/quickstart/grpo_config.yaml --only 1 --steps 3 --output {folder}/layouts \

@@ -33,6 +33,7 @@ POSITIVE = Bounds("must be positive", lambda value: value > 0)
 NOT_NEGATIVE = Bounds("must not be negative", lambda value: value >= 0)
 AT_MOST_ONE = Bounds("must lie in [0, 1]", lambda value: 0 <= value <= 1)
 SHARE = Bounds("must lie in (0, 1]", lambda value: 0 < value <= 1)
+PORT_OR_NONE = Bounds("must lie in [0, 65535]", lambda value: 0 <= value <= 65535)
 BELOW_ONE = Bounds("must lie in [0, 1)", lambda value: 0 <= value < 1)
 
 FLOAT_TYPES = ("float32", "bfloat16", "float16")

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import socket
 import stat
 from pathlib import Path
@@ -35,6 +36,22 @@ def lock_folder(folder: Path) -> int | None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     return _lock(folder / LOCK_FILE)
+
+
+def is_held(folder: Path) -> bool | None:
+    """Whether a process of this host holds the folder's lock, without touching it: who only looks must not be in the
+    way of a run that starts. None: another host's, or the system does not say.
+    """
+    try:
+        if not (file := folder / LOCK_FILE).is_file():
+            return False
+        found = re.match(r"process (\d{1,9}) on (\S+)", file.read_text(encoding="utf-8", errors="replace")[:400])
+        locks = Path("/proc/locks").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    if found is None or found[2] != socket.gethostname():
+        return None
+    return re.search(rf"\bFLOCK\b.* WRITE {found[1]} ", locks) is not None
 
 
 def hold_output(path: str | Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 
 from mindrlhf_lite.commands.progress import Progress
 from mindrlhf_lite.job.whereabouts import RUN_BAR, Whereabouts
@@ -104,14 +105,17 @@ class Console:
         )
 
     def _estimate(self, step: int) -> str:
-        """Time left by the median step, once there is one that did not compile."""
-        if not self._step_seconds:
-            return ""
-        return f"{_clock((self.last_step - step) * statistics.median(self._step_seconds))} left, "
+        left = seconds_left(self._step_seconds, self.last_step - step)
+        return "" if left is None else f"{_clock(left)} left, "
 
     def close(self) -> None:
         self._whereabouts.note("")
         self._bar.close()
+
+
+def seconds_left(step_seconds: Sequence[float], steps: int) -> float | None:
+    """By the median step, once there is one that did not compile. Args: step_seconds: of steps that did not."""
+    return steps * statistics.median(step_seconds) if step_seconds else None
 
 
 def _failures(values: dict[str, float]) -> str:

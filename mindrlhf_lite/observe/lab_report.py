@@ -13,7 +13,7 @@ from mindrlhf_lite.evaluation.intervals import mean_interval
 from mindrlhf_lite.files.text_file import write_text
 from mindrlhf_lite.observe.lab_curves import COLOURS, SMOOTHING, draw_curves
 from mindrlhf_lite.observe.run_files import accuracies
-from mindrlhf_lite.observe.runs import Run, incomparable, seeds_of, unhealthy
+from mindrlhf_lite.observe.runs import Run, concerning, incomparable, seeds_of, unhealthy
 from mindrlhf_lite.observe.self_correction import RULES
 from mindrlhf_lite.observe.worth_reading import Example, best_and_worst, most_improved, self_corrections
 
@@ -169,6 +169,7 @@ def page_of(runs: Sequence[Run], drawn: Mapping[str, str]) -> str:
     firsts = [own[0] for own in groups.values()]
     sections = "".join(_run_section(run, COLOURS[index % len(COLOURS)]) for index, run in enumerate(firsts))
     title = "Lab report: " + ", ".join(groups)
+    warnings = [*unhealthy(runs), *concerning(runs), *incomparable(firsts)]
     of_seeds = (
         "<p>Runs of one name are seeds: curves are their mean and their range, all else is the first's.</p>"
         if len(groups) < len(runs)
@@ -179,7 +180,7 @@ def page_of(runs: Sequence[Run], drawn: Mapping[str, str]) -> str:
 <h1>{html.escape(title)}</h1>
 {_overview(runs)}
 {of_seeds}
-{"".join(f'<p class="warning">{html.escape(line)}</p>' for line in [*unhealthy(runs), *incomparable(firsts)])}
+{"".join(f'<p class="warning">{html.escape(line)}</p>' for line in warnings)}
 <h2>Settings that differ</h2>
 {_settings(firsts)}
 <h2>Curves</h2>

@@ -16,6 +16,7 @@ from mindrlhf_lite.files.json_file import parse_json
 from mindrlhf_lite.files.text_file import read_text
 from mindrlhf_lite.types import FinishReason
 
+START_FILE = "run.json"  # what a run says of itself as it begins
 _SHOWN = 60  # characters of a value in a message
 _MOST = 2**63 - 1
 
@@ -34,6 +35,10 @@ def _is_float(value: Any) -> bool:
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_piece(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and _is_float(value[1])
 
 
 def _is_share(value: Any) -> bool:
@@ -59,6 +64,12 @@ _SEGMENTS = _Kind(
         and all(isinstance(each, dict) and isinstance(each.get("text"), str) and "written" in each for each in value)
     ),
 )
+_PIECES = _Kind(
+    "a list by turn of lists of [text, advantage]",
+    lambda value: (
+        isinstance(value, list) and all(isinstance(turn, list) and all(map(_is_piece, turn)) for turn in value)
+    ),
+)
 _REASON = _Kind(
     f"one of {', '.join(reason.value for reason in FinishReason)}",
     lambda value: value in [reason.value for reason in FinishReason],
@@ -70,6 +81,7 @@ _FIELDS: dict[str, dict[str, _Kind]] = {
         "reward": _NUMBER,
         "tokens": _COUNT,
         "segments?": _SEGMENTS,
+        "token_advantages?": _PIECES,
     },
     "question": {
         **dict.fromkeys(("prompt", "gold", "source", "verifier?"), _TEXT),
@@ -77,11 +89,14 @@ _FIELDS: dict[str, dict[str, _Kind]] = {
         "columns?": _OBJECT,
         "completions": _ANSWERS,
     },
+    "sample": {"index": _COUNT, **dict.fromkeys(("prompt", "answer", "completion"), _TEXT), "tokens?": _COUNT},
     "numbered": {"index": _COUNT},
     "written": {"text": _TEXT},
     "answer": {"correct": _TRUTH, "text?": _TEXT, "tokens?": _COUNT, "finish_reason?": _REASON}
     | {"answer?": _TEXT, "segments?": _SEGMENTS},
-    "summary": {"accuracy?": _OBJECT, "config?": _OBJECT, "seconds?": _NUMBER, "world_size?": _COUNT, "health?": _LIST},
+    "summary": {"accuracy?": _OBJECT, "config?": _OBJECT, "seconds?": _NUMBER, "world_size?": _COUNT, "health?": _LIST}
+    | {"steps?": _COUNT},
+    "start": {"last_step": _COUNT, "config": _OBJECT, "world_size?": _COUNT},
     "finding": {"check": _TEXT, "first_step": _COUNT, "last_step": _COUNT, "what": _TEXT},
     "accuracy": {"accuracy": _SHARE, "interval_95": _INTERVAL, "num_questions?": _COUNT, "verifier?": _TEXT},
 }
@@ -125,6 +140,11 @@ def check_evaluation(row: Any, where: str) -> dict[str, Any]:
     return _check(row, "numbered", where)
 
 
+def check_sample(row: Any, where: str) -> dict[str, Any]:
+    """A row of completions/eval_N.jsonl of a run on rows: a completion that nobody judged. Raises likewise."""
+    return _check(row, "sample", where)
+
+
 def check_summary(values: Any, where: str) -> dict[str, Any]:
     """A summary.json. Raises as `check_completion`."""
     for name, evaluation in _check(values, "summary", where).get("accuracy", {}).items():
@@ -134,12 +154,17 @@ def check_summary(values: Any, where: str) -> dict[str, Any]:
     return values
 
 
+def check_start(values: Any, where: str) -> dict[str, Any]:
+    """A run.json. Raises as `check_completion`."""
+    return _check(values, "start", where)
+
+
 def check_metrics(row: Any, where: str) -> dict[str, Any]:
     """A row of metrics.jsonl: numbers by name, the step among them. Raises as `check_completion`."""
     if not isinstance(row, dict) or not _COUNT.holds(row.get("step")):
         raise UserError(f"{where}: an object with a step, {_COUNT.name}, is needed, not {_short(row)}")
     for key, value in row.items():
-        if not _is_float(value):
+        if type(value) is not float and not _is_float(value):  # a long run has a million of these
             raise UserError(f"{where}: {key!r} is {_short(value)}; a number is needed")
     return row
 

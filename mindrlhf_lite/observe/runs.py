@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,14 @@ from typing import Any
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.evaluation.accuracy import judged_differently, verifier_of
 from mindrlhf_lite.files.json_file import read_json
+from mindrlhf_lite.observe.concerns import trends
 from mindrlhf_lite.observe.run_files import (
+    START_FILE,
     accuracies,
     check_completion,
     check_evaluation,
     check_is_regular,
+    check_start,
     check_summary,
     read_json_lines,
     read_metrics,
@@ -34,12 +37,14 @@ class Run:
     folder: Path
     metrics: list[dict[str, Any]]
     summary: dict[str, Any]  # empty while it is not finished
+    start: dict[str, Any] = field(default_factory=dict)  # what it said as it began, if it did
 
     @cached_property
     def settings(self) -> dict[str, Any]:
         """The configuration by full key, and the number of ranks."""
-        ranks = {"ranks": self.summary["world_size"]} if "world_size" in self.summary else {}
-        return {**_flat(self.summary.get("config", {})), **ranks}
+        known = self.summary if "config" in self.summary else self.start
+        ranks = {"ranks": known["world_size"]} if "world_size" in known else {}
+        return {**_flat(known.get("config", {})), **ranks}
 
     @property
     def eval_verifiers(self) -> set[str]:
@@ -77,16 +82,20 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def files_by_step(completions: Path, kind: str) -> dict[int, Path]:
+    """KIND_N.jsonl by N, in digits (a run writes six of them); other files are not the run's."""
+    name = re.compile(rf"{kind}_([0-9]{{1,18}})\.jsonl")
+    files = {path: name.fullmatch(path.name) for path in completions.glob(f"{kind}_*.jsonl")}
+    return dict(sorted((int(found[1]), path) for path, found in files.items() if found))
+
+
 def _rows_by_step(
     folder: Path, kind: str, check: Callable[[Any, str], dict[str, Any]]
 ) -> dict[int, list[dict[str, Any]]]:
-    """Of KIND_N.jsonl, N in digits (a run writes six of them); other files are not the run's."""
-    name = re.compile(rf"{kind}_([0-9]{{1,18}})\.jsonl")
-    files = {path: name.fullmatch(path.name) for path in (folder / "completions").glob(f"{kind}_*.jsonl")}
-    steps = sorted((int(found[1]), path) for path, found in files.items() if found)
-    for _, path in steps:
+    files = files_by_step(folder / "completions", kind)
+    for path in files.values():
         check_is_regular(path)
-    return {step: read_json_lines(path, check) for step, path in steps}
+    return {step: read_json_lines(path, check) for step, path in files.items()}
 
 
 def read_run(path: str, name: str) -> Run:
@@ -94,9 +103,9 @@ def read_run(path: str, name: str) -> Run:
     metrics = read_metrics(Path(path) / "metrics.jsonl")
     if not metrics:
         raise UserError(f"{path}: no metrics.jsonl with at least one step there; give the output folder of a run")
-    summary = Path(path) / "summary.json"
-    found = check_summary(read_json(summary), str(summary)) if summary.is_file() else {}
-    return Run(name, Path(path), metrics, found)
+    files = ((Path(path) / "summary.json", check_summary), (Path(path) / START_FILE, check_start))
+    summary, start = (check(read_json(file), str(file)) if file.is_file() else {} for file, check in files)
+    return Run(name, Path(path), metrics, summary, start)
 
 
 def seeds_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -134,6 +143,15 @@ def unhealthy(runs: Sequence[Run]) -> list[str]:
                 "metrics.jsonl says how."
             )
     return found
+
+
+def concerning(runs: Sequence[Run]) -> list[str]:
+    """A line for every trend at the end of a run's metrics that a person should look at."""
+    return [
+        f"{run.name}, steps {each.first_step} to {each.last_step}: {each.text}."
+        for run in runs
+        for each in trends(run.metrics)
+    ]
 
 
 def incomparable(runs: Sequence[Run]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from mindrlhf_lite.files.durable import flush
 from mindrlhf_lite.files.text_file import open_to_write
 from mindrlhf_lite.observe.run_files import read_metrics
 from mindrlhf_lite.observe.tensorboard import TensorBoard
+from mindrlhf_lite.observe.token_advantages import token_advantages
 from mindrlhf_lite.turns import Episode
 from mindrlhf_lite.types import ScoredGroup, StepMetrics, TrainSequence
 
@@ -89,10 +90,14 @@ def episode_row(episode: Episode) -> dict[str, Any]:
     }
 
 
-def completion_rows(groups: Iterable[ScoredGroup], sequences: Iterable[TrainSequence]) -> list[dict[str, Any]]:
+def completion_rows(
+    groups: Iterable[ScoredGroup],
+    sequences: Iterable[TrainSequence],
+    decode: Callable[[Sequence[int]], str],
+) -> list[dict[str, Any]]:
     """One object a completion, as completions/step_N.jsonl holds them.
 
-    Args: sequences: of the completions, in order.
+    Args: sequences: of the completions, in order; decode: the tokenizer's.
     """
     rows = []
     trained = iter(sequences)
@@ -100,6 +105,7 @@ def completion_rows(groups: Iterable[ScoredGroup], sequences: Iterable[TrainSequ
         prompt = scored.group.prompt
         for index, (completion, text) in enumerate(zip(scored.group.completions, scored.group.texts, strict=True)):
             sequence = next(trained)
+            by_token = token_advantages(completion, sequence.advantages, decode)
             rows.append(
                 {
                     "prompt": prompt.text,
@@ -115,6 +121,7 @@ def completion_rows(groups: Iterable[ScoredGroup], sequences: Iterable[TrainSequ
                     "group": prompt.index,
                     "row": prompt.row,
                     **({} if completion.episode is None else episode_row(completion.episode)),
+                    **({"token_advantages": by_token} if by_token else {}),
                     **({"samples": 1 + len(completion.restarts)} if completion.restarts else {}),
                 }
             )

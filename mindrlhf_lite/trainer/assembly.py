@@ -143,7 +143,7 @@ def assemble_grpo(config: Config, mesh: Mesh) -> GrpoRun:
     first_step, notes = persistence.resume(state)
     health = HealthWatch(config, mesh, state, persistence, roles.model_config.vocab_size)
     health.begin(training.update.largest_weight())
-    report = Report(config, mesh, first_step, steps, started, start_rss)
+    report = Report(config, mesh, first_step, steps, started, start_rss, tokenizer.decode)
     kernels = kernels_of_run(config)
     for note in (
         *filter(None, [kernels and f"kernels: {kernels}"]),

@@ -4,7 +4,7 @@ writes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -28,13 +28,22 @@ _OF_RANK = tuple[UpdateCounts, float, float, Moved, int]
 
 
 class Report(RunReport):
-    """Of a GRPO run."""
+    """Of a GRPO run. Args: decode: the tokenizer's."""
 
-    def __init__(self, config: Config, mesh: Mesh, first_step: int, last_step: int, started: float, start_rss: float):
+    def __init__(
+        self,
+        config: Config,
+        mesh: Mesh,
+        first_step: int,
+        last_step: int,
+        started: float,
+        start_rss: float,
+        decode: Callable[[Sequence[int]], str],
+    ):
         monitor = config.monitor_config
         console = Console(mesh.is_main, last_step, first_step, monitor.progress_bar, monitor.print_interval)
         super().__init__(config, mesh, console, first_step, started)
-        self.start_rss, self._completions = start_rss, Path(config.completions_dir)
+        self.start_rss, self._completions, self._decode = start_rss, Path(config.completions_dir), decode
 
     def evaluation(self, step: int, result: Evaluation, metrics: StepMetrics | None) -> None:
         """Of a step, whose metrics are then written with it; or before the first one."""
@@ -85,7 +94,7 @@ class Report(RunReport):
             and metrics.step % rl.save_prompt_completions_interval == 0
             and self.mesh.is_main
         ):
-            rows = completion_rows(scored, sequences)
+            rows = completion_rows(scored, sequences, self._decode)
             write_completions(self._completions, f"step_{metrics.step:06d}", rows)
             self._trackers.samples(metrics.step, rows)
         self.write(metrics)

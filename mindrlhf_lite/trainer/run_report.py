@@ -16,13 +16,14 @@ from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.observe.console import Console
 from mindrlhf_lite.observe.host import git_commit, versions
 from mindrlhf_lite.observe.plots import write_plots
-from mindrlhf_lite.observe.run_files import read_metrics
+from mindrlhf_lite.observe.run_files import START_FILE, read_metrics
 from mindrlhf_lite.observe.writers import MetricsWriter, write_atomically
 from mindrlhf_lite.parallel.mesh import Mesh
 from mindrlhf_lite.roles.build import kernels_of_run
 from mindrlhf_lite.tracking.trackers import NAMES as TRACKERS
 from mindrlhf_lite.tracking.trackers import Trackers
 from mindrlhf_lite.types import StepMetrics
+from mindrlhf_lite.watch.of_run import RunPage
 
 
 class RunReport:
@@ -37,8 +38,21 @@ class RunReport:
         self._writer = (
             MetricsWriter(self.output, tensorboard, first_step - 1, rl.tensorboard_queue_size) if mesh.is_main else None
         )
+        if mesh.is_main:
+            self._write_start(first_step)
         names = [name for name in rl.trackers if name in TRACKERS and mesh.is_main]
         self._trackers = Trackers(names, rl.tracker_python, self.output, asdict(config))
+        self._page = RunPage(rl.watch_port if mesh.is_main else 0, self.output, Path(config.completions_dir))
+
+    def _write_start(self, first_step: int) -> None:
+        """What a reader cannot tell from the metrics of a run that goes on."""
+        start = {
+            "first_step": first_step,
+            "last_step": self.console.last_step,
+            "world_size": self.mesh.world_size,
+            "config": asdict(self.config),
+        }
+        write_atomically(self.output / START_FILE, json.dumps(start, indent=1) + "\n")
 
     def write(self, metrics: StepMetrics) -> None:
         if self._writer is not None:
@@ -56,6 +70,7 @@ class RunReport:
         """The run ends here for now."""
         self.console.close()
         self._trackers.close()
+        self._page.close()
         if self._writer is not None:
             self._writer.close()
             hint = ResumeHint.of(str(self.output), self.config.checkpoint_dir).text()
@@ -84,4 +99,5 @@ class RunReport:
         write_atomically(self.output / "summary.json", json.dumps(summary, indent=1) + "\n")
         self._trackers.summary({key: value for key, value in summary.items() if key != "config"})
         self._trackers.close()
+        self._page.close()
         print(f"done: {self.output} ({files})", flush=True)

@@ -61,8 +61,8 @@ def test_mask_advantages_and_lengths():
     annotated = with_logprobs(sequences, {}, found)
     assert annotated[0].advantages == pytest.approx(0.7071 * WRITTEN, abs=1e-4)
     assert annotated[0].advantages.dtype == np.float32
-    assert [row["tokens"] for row in completion_rows([group], annotated)] == [3, 4]
-    assert completion_rows([group], annotated)[0]["advantage"] == pytest.approx(0.7071, abs=1e-4)
+    assert [row["tokens"] for row in completion_rows([group], annotated, str)] == [3, 4]
+    assert completion_rows([group], annotated, str)[0]["advantage"] == pytest.approx(0.7071, abs=1e-4)
     metrics = rollout_metrics([group])
     assert (metrics["completion/mean_tokens"], metrics["completion/max_tokens"]) == (3.5, 4)
     assert metrics["rollout/sampling_gap_mean"] == 0.5  # of seven tokens; over ten it would be 0.35

@@ -11,6 +11,8 @@ from helpers import run_python
 from observe.made_runs import make_run, settings
 
 from mindrlhf_lite.observe.lab_curves import COLOURS, mean_and_range
+from mindrlhf_lite.observe.lab_report import page_of
+from mindrlhf_lite.observe.runs import read_run
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,23 @@ def test_the_page(report):
     assert (
         "<mark>Wait</mark>" in page and "30.0%" in page and "80.0% (10.0% to 90.0%)" in page and "not finished" in page
     )
+
+
+def test_what_a_person_should_look_at_is_said(tmp_path):
+    folder = make_run(tmp_path / "run", 0.0)
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write('{"step": 41, "reward/outcome/timeout": 0.5}\n')
+    page = page_of([read_run(str(folder), "<b>run")], {})
+    said = "&lt;b&gt;run, steps 41 to 41: verifiers failed for 50.0% of the completions (error or timeout)."
+    assert f'<p class="warning">{said}</p>' in page
+
+
+def test_settings_of_a_run_that_goes_on(tmp_path):
+    going_on, done = make_run(tmp_path / "a", 0.0), make_run(tmp_path / "b", 0.0, settings(0.1, "b"))
+    (going_on / "run.json").write_text(json.dumps({"last_step": 60, "config": settings(0.3, "a"), "world_size": 2}))
+    page = page_of([read_run(str(folder), folder.name) for folder in (going_on, done)], {})
+    table = page.partition("<h2>Settings that differ</h2>")[2].partition("<h2>")[0]
+    assert "not known" not in table and "[1.0, 0.3]" in table and "[1.0, 0.1]" in table and "not finished" in page
 
 
 def test_runs_of_one_name_are_seeds(tmp_path):

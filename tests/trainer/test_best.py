@@ -55,6 +55,8 @@ def test_a_run_that_gains_nothing_ends_and_keeps_its_best(data):
     assert "early stopping after step 2: 2 evaluation(s) without a gain of more than 1" in result.stdout
     assert [row["step"] for row in read_jsonl(folder / "metrics.jsonl")][-1] == 2
     summary = json.loads((folder / "summary.json").read_text())
+    start = json.loads((folder / "run.json").read_text())
+    assert start["first_step"] == 1 and start["last_step"] > 2 and start["config"] == summary["config"]
     accuracies = {name: each["accuracy"] for name, each in summary["accuracy"].items()}
     assert list(accuracies) == ["before", "step_1", "after"] and summary["steps"] == 2
     assert summary["best"]["accuracy"] == max(accuracies.values())

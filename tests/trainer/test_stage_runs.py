@@ -62,6 +62,7 @@ def test_supervised_runs_learn_and_go_on_bit_for_bit(folder):
     asked = read_jsonl(folder / "rows.jsonl")[:2]
     assert [(row["prompt"], row["answer"]) for row in answers] == [tuple(row.values()) for row in asked]
     assert json.loads((folder / "sft/summary.json").read_text())["evaluations"]["6"]["eval/loss"] > 0
+    assert json.loads((folder / "sft/run.json").read_text())["last_step"] == 6
 
     as_it_was_after_step(folder / "sft", folder / "again", 3)
     result = run_python(SFT, *options(folder, "again", *saved, "--resume_training"), is_warm=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mindrlhf_lite.config.sections.objective import ObjectiveSettings
-from mindrlhf_lite.config.setting import AT_MOST_ONE, FLOAT_TYPES, FREE, NOT_NEGATIVE, POSITIVE, setting
+from mindrlhf_lite.config.setting import AT_MOST_ONE, FLOAT_TYPES, FREE, NOT_NEGATIVE, PORT_OR_NONE, POSITIVE, setting
 from mindrlhf_lite.tracking.trackers import NAMES as TRACKERS
 
 MODEL_NAMES = ("", "qwen", "qwen2", "qwen2.5", "qwen3", "llama", "llama3")
@@ -123,6 +123,12 @@ class RlConfig(ObjectiveSettings):
         resume=FREE,
     )
     tracker_python: str = setting("", "Python that has the trackers' libraries; empty: this one", resume=FREE)
+    watch_port: int = setting(
+        0,
+        "port on 127.0.0.1 of a page that shows this run while it goes on, as tools/watch.py does; 0: none",
+        bounds=PORT_OR_NONE,
+        resume=FREE,
+    )
     performance_stats: bool = setting(
         False, "a second line a step on the console: seconds of every phase, tokens a second", resume=FREE
     )
