@@ -44,8 +44,9 @@ class StageConfig(Config):
     @classmethod
     def reads(cls, key: str) -> bool:
         """Whether such a run reads a setting."""
+        facts = facts_of_settings().get(key)
         is_unread = (
-            facts_of_settings()[key].is_objective
+            (facts is not None and facts.is_objective)
             or key.startswith((*_OF_GRPO, *cls.unread))
             or key.removeprefix("rl_config.") in _OF_GRPO_STEPS
             or (key.startswith("monitor_config.health.") and not key.endswith(".max_weight"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mindrlhf_lite.config.model_file import shape_of_actor
+from mindrlhf_lite.config.stages import StageConfig
 from mindrlhf_lite.estimate.devices import DEVICES
 from mindrlhf_lite.estimate.step import work_of_step
 from mindrlhf_lite.launch.command_line import Command
@@ -11,9 +12,9 @@ _DEVICE = DEVICES["910B"]
 
 
 def estimate_lines(command: Command) -> list[str]:
-    """Seconds by phase, and what they are made of; nothing for a run on CPU."""
+    """Seconds by phase, and what they are made of; nothing for a run on CPU, or on rows, whose lengths differ."""
     config = command.config
-    if config.context.device_target == "CPU":
+    if config.context.device_target == "CPU" or isinstance(config, StageConfig):
         return []
     work = work_of_step(config, shape_of_actor(config), command.num_ranks)
     seconds = {name: each.seconds(_DEVICE) for name, each in work.items()}
