@@ -164,6 +164,11 @@ def main() -> None:
     path = Path(args.output).with_suffix(".counts.json")
     write_atomically(path, json.dumps({**counts.as_dict(), "settings": vars(args)}, indent=1) + "\n")
     say(counts.in_words(), f"wrote {args.output} and {path}")
+    if not rows and counts.below_least_reward:
+        raise UserError(
+            f"--min_reward {args.min_reward:g}: nothing was kept; the highest reward below it was "
+            f"{counts.best_below:g}: give a lower --min_reward"
+        )
     if not rows:
         raise UserError("nothing was kept: another model, more completions (--k) or --keep best may find some")
 

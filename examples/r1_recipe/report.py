@@ -34,25 +34,15 @@ def answers_of(folder: Path, stage: str) -> list[dict]:
     return [json.loads(line) for line in lines[:NUM_SHOWN]]
 
 
-def curve_of(folder: Path, stage: str) -> list[tuple[int, float]]:
-    rows = [json.loads(line) for line in read_text(folder / stage / "metrics.jsonl").splitlines()]
-    return [(row["step"], 100 * row["eval/accuracy"]) for row in rows if "eval/accuracy" in row]
-
-
 def draw_curves(folder: Path) -> None:
-    import matplotlib
+    from mindrlhf_lite.observe.plots import draw_panels
+    from mindrlhf_lite.observe.run_files import read_metrics
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6, 3.5))
+    lines = {}
     for stage, label in (("grpo", "GRPO after a cold start"), ("zero", "R1-Zero")):
-        axes.plot(*zip(*curve_of(folder, stage), strict=True), marker="o", label=label)
-    axes.set_xlabel("step")
-    axes.set_ylabel("held-out accuracy, %")
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(folder / "curves.png", dpi=120)
+        rows = read_metrics(folder / stage / "metrics.jsonl")
+        lines[label] = [(row["step"], 100 * row["eval/accuracy"]) for row in rows if "eval/accuracy" in row]
+    draw_panels(folder / "curves.png", "step", {"held-out accuracy, %": lines})
 
 
 def main() -> None:

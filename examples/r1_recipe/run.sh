@@ -26,36 +26,12 @@ examples:
 EOF
 }
 
-kind=smollm2 output="" seed=0
-while [ $# -gt 0 ]; do
-    case "$1" in
-        -h | --help) usage; exit 0 ;;
-        --short) kind=short ;;
-        --output | --seed)
-            [ $# -gt 1 ] || { echo "error: $1 needs a value" >&2; exit 2; }
-            case "$1" in --output) output="$(realpath -m "$2")" ;; --seed) seed="$2" ;; esac
-            shift ;;
-        *) echo "error: $1: unknown; see --help" >&2; exit 2 ;;
-    esac
-    shift
-done
-[[ "$seed" =~ ^[0-9]+$ ]] || { echo "error: --seed $seed: a whole number is needed" >&2; exit 2; }
-cd "$root"
-[ -n "${R1_NO_BUILD:-}" ] || bash build.sh
-export PATH="$root/.venv/bin:$PATH" PYTHONPATH="$root"
+kind=smollm2
+source "$root/examples/recipe_options.sh"
 source "examples/r1_recipe/$kind.sh" # sets model, data, grpo, supervised, sizes of what follows
 mkdir -p "$output"
 
-grpo_from() { # NAME MODEL [settings]
-    local name="$1" from="$2"; shift 2
-    [ -f "$output/$name/hf/model.safetensors" ] || python examples/qwen_grpo/main.py "${grpo[@]}" --actor_checkpoint_path "$from" \
-        --rl_config.seed="$seed" --rl_config.output_dir="$output/$name" --rl_config.resume_training=true "$@"
-}
-supervised_from() { # NAME MODEL ROWS [settings]
-    local name="$1" from="$2" file="$3"; shift 3
-    [ -f "$output/$name/hf/model.safetensors" ] || python -m mindrlhf_lite.sft "${supervised[@]}" --actor_config.load="$from" \
-        --rl_config.dataset_file="$file" --rl_config.seed="$seed" --rl_config.output_dir="$output/$name" --rl_config.resume_training=true "$@"
-}
+supervised_from() { rows_from sft "${@:1:3}" "${supervised[@]}" "${@:4}"; } # NAME MODEL ROWS [settings]
 
 supervised_from cold "$model" "$rows"
 grpo_from grpo "$output/cold/hf"

@@ -25,6 +25,7 @@ from pathlib import Path
 from mindrlhf_lite.ascend.stand_ins import environment
 from mindrlhf_lite.config.memory_plan import memory_plan
 from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.config.stages import PreferenceStageConfig, RewardModelConfig, StageConfig
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.files.text_file import open_to_write, read_log, read_text, say
@@ -39,6 +40,7 @@ _BACKED_OFF = re.compile(r"TryBackoffCpu(?!.*/(?:TensorToTuple|RealTupleGetItem|
 _PHASE = re.compile(r"^phase (\w+)$", re.MULTILINE)  # what compiled_step says
 _POLL_S = 1.0
 _SLOW_START = "acl_kernel"  # compiled and started by aclop, which takes a multiple of what aclnn does
+PROGRAMS = {each.program: each for each in (StageConfig, PreferenceStageConfig, RewardModelConfig)}
 # modules of MindSpore whose log has them
 _LOG = {"GLOG_v": "3", "MS_SUBMODULE_LOG_v": "{DEVICE:1,RUNTIME_FRAMEWORK:1}"}
 # lines of a log that say nothing of an error: MindSpore's own, and what nanobind finds at the end of any process
@@ -51,6 +53,12 @@ class StepRequest:
 
     config: Config
     shape: ModelConfig
+    program: str = ""  # of PROGRAMS; "": GRPO
+
+    @property
+    def of_its_program(self) -> Config:
+        """The configuration, of its program's class."""
+        return PROGRAMS[self.program](**vars(self.config)) if self.program else self.config
 
 
 @dataclass
@@ -79,7 +87,8 @@ def compile_step(
     """
     with tempfile.TemporaryDirectory(prefix="compiled_step_") as scratch:
         folder = Path(scratch)
-        (folder / "request").write_bytes(to_bytes(StepRequest(config, shape), StepRequest))
+        request = StepRequest(config, shape, config.program if isinstance(config, StageConfig) else "")
+        (folder / "request").write_bytes(to_bytes(request, StepRequest))
         variables = {**os.environ, **environment(rank, num_ranks), **_LOG}
         package = Path(__file__).resolve().parents[2]
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, [str(package), variables.get("PYTHONPATH", "")]))

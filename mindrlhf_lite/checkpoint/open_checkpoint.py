@@ -26,7 +26,7 @@ from mindrlhf_lite.models.tensor_files import TensorFile
 from mindrlhf_lite.parallel.layout import Box, Strategy, parse_strategy
 from mindrlhf_lite.shapes.adapters import Adapters
 from mindrlhf_lite.shapes.model_config import ModelConfig
-from mindrlhf_lite.shapes.parameters import parameter_specs
+from mindrlhf_lite.shapes.parameters import SCORE, parameter_specs
 
 STRATEGY_FILE, MODEL_FILE = "strategy.json", "config.json"
 _ROWS_COMPARED = 4096
@@ -119,14 +119,14 @@ def _merged(folder: Path, state: dict[str, Any], base_shape: ModelConfig, strate
     if model_fingerprint(base) != fingerprint:
         raise UserError(f"{folder}: adapters beside the model that was in {base}; another is there now")
     adapters = ShardedReader(folder, shape.moved, strategy, "weight/")
-    weights = WeightReader(base, base_shape)
+    weights = WeightReader(base, ModelConfig.from_dir(base))  # of a score head the checkpoint's own counts
     ends = state["model"].get("eos_token_id"), state["model"].get("pad_token_id")
     readers: dict[str, Read] = {"weight/": MergedReader(weights.read, adapters.read, shape).read}
     return OpenCheckpoint(
         base_shape,
         None,
         readers,
-        weights.dtype,
+        lambda name: "F32" if name == SCORE else weights.dtype(name),
         *ends,
         write_adapters=lambda place: write_peft_folder(place, shape, adapters.read, base, fingerprint),
     )

@@ -139,6 +139,16 @@ def run_tool(main: Callable[[], None], uses_torch: bool = False) -> None:
     if not uses_torch:
         leave_torch_out()
     try:
+        _with_messages(main)
+    except SystemExit as end:
+        if not isinstance(end.code, str):  # which the interpreter prints yet
+            _hush()
+        raise
+    _hush()
+
+
+def _with_messages(main: Callable[[], None]) -> None:
+    try:
         main()
     except Ended as ended:
         announce(ended.args[0])
@@ -147,3 +157,13 @@ def run_tool(main: Callable[[], None], uses_torch: bool = False) -> None:
         fail(str(error))
     except OSError as error:
         fail(f"{error.strerror or error}: {error.filename}" if error.filename else error.strerror or str(error))
+
+
+def _hush() -> None:
+    """What libraries find leaked while the interpreter ends is nothing that a user can mend."""
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    except OSError:  # a closed pipe, a full disk: the interpreter says so
+        return
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

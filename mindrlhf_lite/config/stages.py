@@ -41,6 +41,18 @@ class StageConfig(Config):
     row: ClassVar[int] = 1  # sequences a row has
     unread: ClassVar[tuple[str, ...]] = ("preference_config.", "ref_config.")  # keys that begin so
 
+    @classmethod
+    def reads(cls, key: str) -> bool:
+        """Whether such a run reads a setting."""
+        facts = facts_of_settings().get(key)
+        is_unread = (
+            (facts is not None and facts.is_objective)
+            or key.startswith((*_OF_GRPO, *cls.unread))
+            or key.removeprefix("rl_config.") in _OF_GRPO_STEPS
+            or (key.startswith("monitor_config.health.") and not key.endswith(".max_weight"))
+        )
+        return not is_unread
+
     @property
     def generates(self) -> bool:
         return self.supervised_config.num_samples > 0 and bool(self.rl_config.eval_dataset_file)
@@ -187,14 +199,8 @@ def stage_problems(config: Config, world_size: int, is_plan: bool = False, needs
 def _unread(config: StageConfig) -> list[str]:
     """Settings that were given, and that no such run reads."""
     defaults, problems = Config(), []
-    for key, facts in facts_of_settings().items():
-        is_unread = (
-            facts.is_objective
-            or key.startswith((*_OF_GRPO, *config.unread))
-            or key.removeprefix("rl_config.") in _OF_GRPO_STEPS
-            or (key.startswith("monitor_config.health.") and not key.endswith(".max_weight"))
-        )
-        if is_unread and (value := attrgetter(key)(config)) != attrgetter(key)(defaults):
+    for key in facts_of_settings():
+        if not config.reads(key) and (value := attrgetter(key)(config)) != attrgetter(key)(defaults):
             instead = "; use supervised_config.batch_size" if key == "rl_config.batch_size" else "; leave it out"
             problems.append(f"{key}={value}: is not read by {config.program}{instead}")
     return problems
@@ -221,8 +227,6 @@ def _sizes(config: StageConfig, world_size: int) -> list[str]:
         )
     if config.program == "dpo" and config.preference_config.loss == "simpo" and config.ref_config.load:
         problems.append(f"ref_config.load={config.ref_config.load!r}: simpo has no reference; leave it out")
-    if config.trains_scores and config.actor_config.lora.rank:
-        problems.append("actor_config.lora: a reward model's head is trained, and all its weights; leave it out")
     return problems
 
 

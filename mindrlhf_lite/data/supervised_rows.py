@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from mindrlhf_lite.types import TrainSequence
 
 _CONVERSATION = ("messages", "conversations")
 _PROMPT = ("prompt", "question", "instruction")
+_SHOWN = 5  # bad rows
 _ANSWER = ("completion", "response", "answer", "output")
 
 
@@ -78,6 +80,12 @@ def read_supervised(path: str, reading: Reading) -> tuple[tuple[SupervisedRow, .
     return tuple(rows), tuple(sorted(bad, key=lambda each: each.row))
 
 
+def left_out(bad: Sequence[BadRow]) -> list[str]:
+    """Lines for the console."""
+    lines = [f"left out: {each.file}:{each.row}: {each.reason}" for each in bad[:_SHOWN]]
+    return [*lines, f"left out: {len(bad)} bad rows in all"] if len(bad) > _SHOWN else lines
+
+
 def _conversation(value: Mapping[str, Any], renderer: Renderer, only_last: bool) -> list[Sample]:
     _, messages = find_field(value, _CONVERSATION)
     if messages is not None:
@@ -102,8 +110,11 @@ def _answered(
 
 def _as_it_stands(value: Mapping[str, Any], fields: Sequence[str]) -> str:
     """A text with its spaces: an answer may begin with one, and a prompt that was rendered end in a new line."""
+    name, found = needed_field(value, fields)
+    if isinstance(found, int | float | Decimal) and not isinstance(found, bool):
+        raise ValueError(f"field {name!r} is the number {found}: write the text that is trained on, in quotes")
     text_field(value, fields)
-    return str(needed_field(value, fields)[1])
+    return str(found)
 
 
 def _pair(value: Mapping[str, Any], renderer: Renderer, only_last: bool) -> list[Sample]:
@@ -129,6 +140,8 @@ def _margin(value: Mapping[str, Any]) -> float:
         return 0.0
     if not isinstance(margin, int | float) or isinstance(margin, bool) or not abs(margin) < 1e6:
         raise ValueError(f"field 'margin' is {str(margin)[:60]!r}; a number is needed")
+    if margin < 0:
+        raise ValueError(f"field 'margin' is {margin}: then the chosen answer is the worse one; swap the two")
     return float(margin)
 
 

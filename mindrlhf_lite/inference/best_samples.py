@@ -44,9 +44,10 @@ class Counts:
     kept: int = 0
     questions_kept: int = 0
     rewards: list[float] = field(default_factory=list)  # of the kept ones
+    best_below: float = -float("inf")  # the highest reward below the least
 
     def as_dict(self) -> dict[str, Any]:
-        counted = {name: value for name, value in vars(self).items() if name != "rewards"}
+        counted = {name: value for name, value in vars(self).items() if name not in ("rewards", "best_below")}
         return {**counted, "mean_reward_kept": float(np.mean(self.rewards)) if self.rewards else None}
 
     def in_words(self) -> str:
@@ -93,7 +94,7 @@ def _kept(
         elif choice.keep == "correct" and outcomes[place] is not Outcome.CORRECT:
             reason = "wrong"
         elif rewards[place] < choice.least_reward:
-            reason = "below_least_reward"
+            reason, counts.best_below = "below_least_reward", max(counts.best_below, float(rewards[place]))
         elif group.texts[place].strip() in seen:
             reason = "duplicates"
         else:

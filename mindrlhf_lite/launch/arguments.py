@@ -25,7 +25,7 @@ def parser_of_main(program: Program = GRPO) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--config", required=True, help="YAML file")
-    parser.set_defaults(preset=None, compile=False, search=None, host_memory_gb=0.0, device_table=None)
+    parser.set_defaults(preset=None, search=None, host_memory_gb=0.0, device_table=None)
     if program.is_grpo:
         _add_presets(parser)
     _add_dry_run(parser)
@@ -42,22 +42,18 @@ def parser_of_main(program: Program = GRPO) -> argparse.ArgumentParser:
         help="continue from the newest complete checkpoint",
     )
     for flag, key in FLAGS.items():
-        parser.add_argument(f"--{flag}", help=f"short for --{key}=VALUE")
+        # hidden where it is not read; who gives it is told so
+        text = f"short for --{key}=VALUE" if program.reads(key) else argparse.SUPPRESS
+        parser.add_argument(f"--{flag}", help=text)
     return parser
 
 
 def _add_presets(parser: argparse.ArgumentParser) -> None:
-    """Whole recipes, and what looks at one on a device."""
+    """Whole recipes."""
     parser.add_argument(
         "--preset",
         help=f"a recipe, {', '.join(PRESETS)}: the file's settings of the objective give way to it and to defaults; "
         "keys of the command line replace both (--dry_run prints it)",
-    )
-    parser.add_argument(
-        "--compile",
-        action="store_true",
-        help="with --dry_run: also compile every phase of a step for Ascend, without one, and say what memory it takes "
-        "and which operators have no kernel there (minutes; needs gcc and binutils, or CANN)",
     )
     parser.add_argument(
         "--search",
@@ -98,4 +94,10 @@ def _add_dry_run(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.0,
         help="with --dry_run: say which phases exceed this many GiB a device; exit code 1 if the run would",
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="with --dry_run: also compile every phase of a step for Ascend, without one, and say what memory it takes "
+        "and which operators have no kernel there (minutes; needs gcc and binutils, or CANN)",
     )

@@ -56,7 +56,7 @@ def parse_command_line(arguments: Sequence[str], needs_prompts: bool = True, pro
     """
     known, rest = parser_of_main(program).parse_known_args(arguments)
     num_ranks = known.devices or launched_world_size()
-    settings = read_settings(known, rest, num_ranks)
+    settings = read_settings(known, rest, num_ranks, program.reads)
     config, problems = collect(settings.values)
     config = program.settings(**vars(config))
     problems = list(dict.fromkeys([*settings.problems, *problems]))

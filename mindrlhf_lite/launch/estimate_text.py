@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mindrlhf_lite.config.model_file import shape_of_actor
+from mindrlhf_lite.config.stages import StageConfig
 from mindrlhf_lite.estimate.devices import CPU, Device
 from mindrlhf_lite.estimate.step import work_of_step
 from mindrlhf_lite.launch.command_line import Command
@@ -10,9 +11,11 @@ from mindrlhf_lite.launch.of_host import device_of_rank
 
 
 def estimate_lines(command: Command) -> list[str]:
-    """Seconds by phase, and what they are made of; nothing for a CPU that was not measured."""
+    """Seconds by phase, and what they are made of; nothing for a CPU that was not measured, or for a run on rows, whose
+    lengths differ.
+    """
     config, device = command.config, device_of_rank(command)
-    if command.device is CPU:
+    if command.device is CPU or isinstance(config, StageConfig):
         return []
     work = work_of_step(config, shape_of_actor(config), command.num_ranks)
     seconds = {name: device.seconds_of(name, each) for name, each in work.items()}

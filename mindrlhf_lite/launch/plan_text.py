@@ -9,6 +9,7 @@ from mindrlhf_lite.config.memory_plan import ASCEND_MEMORY_GIB, MemoryPlan, memo
 from mindrlhf_lite.config.model_file import shape_of_actor
 from mindrlhf_lite.config.roles import scoring_roles, unused_parts
 from mindrlhf_lite.config.schema import Config
+from mindrlhf_lite.config.stages import StageConfig
 from mindrlhf_lite.config.strategies import role_strategies
 from mindrlhf_lite.launch.command_line import Command, ranks_of_this_host
 from mindrlhf_lite.launch.estimate_text import estimate_lines
@@ -43,7 +44,8 @@ def describe(command: Command) -> str:
     config, rl = command.config, command.config.rl_config
     shape = shape_of_actor(config)
     unused, plan = unused_parts(config), _plan(command)
-    never = unused - {role.name for role in scoring_roles(config)}  # of a frozen role it is said that it takes nothing
+    # of a GRPO run's frozen role it is said that it takes nothing
+    never = unused - ({role.name for role in scoring_roles(config)} if not isinstance(config, StageConfig) else set())
     of_roles = role_strategies(config, command.num_ranks)
     strategies = {name: strategy for name, strategy in of_roles.items() if name not in unused}
 

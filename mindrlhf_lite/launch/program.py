@@ -30,6 +30,10 @@ class Program:
     settings: type[Config]
     problems: Callable[[Config, int, bool, bool], list[str]]
 
+    def reads(self, key: str) -> bool:
+        """Whether its runs read a setting."""
+        return not issubclass(self.settings, StageConfig) or self.settings.reads(key)
+
     @property
     def is_grpo(self) -> bool:
         return self.settings is Config

@@ -53,11 +53,13 @@ def run(
     needs_prompts: bool = True,
     program: Program = GRPO,
     find_mistakes: Callable[[Command], list[str]] = data_mistakes,
+    rows_left_out: Callable[[Command], list[str]] = lambda command: [],
 ) -> None:
     """Does `work` on this rank under the configuration of a command line. Exit codes: 0 done, 1 the run failed or would
     not fit, 2 the user's configuration or data is wrong, 130 interrupted.
 
-    Args: needs_prompts: whether there must be a file of prompts; find_mistakes: in what the settings name.
+    Args: needs_prompts: whether there must be a file of prompts; find_mistakes: in what the settings name;
+    rows_left_out: what a dry run says of them.
     """
     if os.environ.get("MS_ROLE") == "MS_SCHED":
         schedule()
@@ -81,7 +83,7 @@ def run(
         print(text, flush=True)
         sys.exit(0 if fits else 1)
     if command.is_dry_run:
-        print(describe(command), flush=True)
+        print("\n".join([*rows_left_out(command), describe(command)]), flush=True)
         is_too_large = exceeds_device_memory(command)
         sys.exit(1 if (command.compiles and not _compile(command)) or is_too_large else 0)
     if command.only_saves_strategy:

@@ -5,7 +5,7 @@ the command line's, in this order. Every step adds to one list of problems.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,10 @@ class Settings:
     has_lost_model: bool = False  # a plan by a model file that cannot be read
 
 
-def read_settings(known: argparse.Namespace, rest: Sequence[str], num_ranks: int) -> Settings:
-    """Args: known, rest: the options, and those of single settings."""
+def read_settings(
+    known: argparse.Namespace, rest: Sequence[str], num_ranks: int, reads: Callable[[str], bool]
+) -> Settings:
+    """Args: known, rest: the options, and those of single settings; reads: whether the program reads a setting."""
     given, rest = read_configuration(known.config, rest)
     values, notes = beside(given, known.config)
     settings = Settings(values, notes=list(notes))
@@ -43,7 +45,7 @@ def read_settings(known: argparse.Namespace, rest: Sequence[str], num_ranks: int
         settings.values = {**without_objective(values), **preset}
     settings.overrides = parse_overrides([*_as_settings(known), *rest])
     _translate(settings, known.config, num_ranks)
-    _propose_strategies(settings, known, num_ranks)
+    _propose_strategies(settings, known, num_ranks, reads)
     if known.compile:
         settings.values["context.device_target"] = "Ascend"
     try:
@@ -74,7 +76,9 @@ def _translate(settings: Settings, path: str, num_ranks: int) -> None:
     settings.overrides = {key: translation.values[key] for key in settings.overrides if key in translation.values}
 
 
-def _propose_strategies(settings: Settings, known: argparse.Namespace, num_ranks: int) -> None:
+def _propose_strategies(
+    settings: Settings, known: argparse.Namespace, num_ranks: int, reads: Callable[[str], bool]
+) -> None:
     """What a model file proposes for this number of ranks replaces the file's, and the command line replaces both."""
     values, overrides, notes = settings.values, settings.overrides, settings.notes
     model = overrides.get(_MODEL) or values.get(_MODEL)
@@ -82,6 +86,7 @@ def _propose_strategies(settings: Settings, known: argparse.Namespace, num_ranks
     more: tuple[str, ...] = ()
     try:
         proposed, more = _proposed_by(model, num_ranks)
+        proposed = {key: value for key, value in proposed.items() if reads(key)}
     except ConfigError as error:
         settings.problems += error.problems
         values, overrides = ({key: each[key] for key in each if key != _MODEL} for each in (values, overrides))

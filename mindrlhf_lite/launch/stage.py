@@ -9,22 +9,19 @@ from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.stages import StageConfig
 from mindrlhf_lite.launch.program import Program
 from mindrlhf_lite.launch.rank import run
-from mindrlhf_lite.launch.stage_mistakes import stage_mistakes
+from mindrlhf_lite.launch.stage_mistakes import rows_left_out, stage_mistakes
 from mindrlhf_lite.parallel.mesh import Mesh
 
 
 def main(program: Program, arguments: Sequence[str] | None = None) -> None:
-    run(sys.argv[1:] if arguments is None else arguments, train_stage, program=program, find_mistakes=stage_mistakes)
+    given = sys.argv[1:] if arguments is None else arguments
+    run(given, train_stage, program=program, find_mistakes=stage_mistakes, rows_left_out=rows_left_out)
 
 
 def train_stage(config: Config, mesh: Mesh) -> None:
     """The run of a `StageConfig`, on this rank."""
-    from mindrlhf_lite.trainer.preference_task import PreferenceTask
-    from mindrlhf_lite.trainer.reward_task import RewardTask
     from mindrlhf_lite.trainer.stage_loop import StageTrainer
-    from mindrlhf_lite.trainer.stage_run import TaskOf
-    from mindrlhf_lite.trainer.stage_task import SupervisedTask
+    from mindrlhf_lite.trainer.tasks import TASKS
 
     assert isinstance(config, StageConfig)
-    tasks: dict[str, TaskOf] = {"sft": SupervisedTask, "dpo": PreferenceTask, "reward_model": RewardTask}
-    StageTrainer(config, mesh, tasks[config.program]).train()
+    StageTrainer(config, mesh, TASKS[config.program]).train()

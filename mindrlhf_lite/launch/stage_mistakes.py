@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mindrlhf_lite.config.file_checks import disk_problems, tokenizer_problems
 from mindrlhf_lite.config.stages import StageConfig, reading_of
-from mindrlhf_lite.data.supervised_rows import read_supervised
+from mindrlhf_lite.data.supervised_rows import left_out, read_supervised
 from mindrlhf_lite.launch.command_line import Command
 from mindrlhf_lite.launch.data_mistakes import device_mistakes
 
@@ -24,6 +24,15 @@ def stage_mistakes(command: Command) -> list[str]:
         if path:
             problems += _of_file(config, f"rl_config.{key}", path)
     return [*problems, *disk_problems(config), *device_mistakes(command)]
+
+
+def rows_left_out(command: Command) -> list[str]:
+    """Lines for a dry run, whose rows are without mistakes, or may be left out."""
+    config = command.config
+    assert isinstance(config, StageConfig)
+    rl = config.rl_config
+    files = [path for path in (rl.dataset_file, rl.eval_dataset_file) if path and config.actor_config.load]
+    return left_out([bad for path in files for bad in read_supervised(path, reading_of(config))[1]])
 
 
 def _of_file(config: StageConfig, key: str, path: str) -> list[str]:

@@ -40,9 +40,14 @@ from mindrlhf_lite.shapes.parameters import SCORE, parameter_specs
 
 
 def _parameter(
-    buffer: Buffer, weights: Mapping[str, np.ndarray] | None, precision: Precision, trained: set[str]
+    buffer: Buffer,
+    weights: Mapping[str, np.ndarray] | None,
+    precision: Precision,
+    trained: set[str],
+    has_adapters: bool,
 ) -> Parameter:
-    stored = FLOAT32 if is_adapter(buffer.name) else precision
+    """Args: has_adapters: then what is trained is float32, as adapters are also where they are not trained."""
+    stored = FLOAT32 if is_adapter(buffer.name) or (has_adapters and buffer.name in trained) else precision
     values = zeros(buffer.shape, stored.storage) if weights is None else stored.stored(weights[buffer.name])
     return Parameter(values, name=buffer.name, requires_grad=buffer.name in trained)
 
@@ -93,7 +98,9 @@ class Decoder(nn.Cell):
         trained |= {HEAD} if config.tie_word_embeddings and EMBEDDING in trained else set()  # a copy, on the last stage
         # a copy: a Tensor may share numpy's memory, and two roles must not share weights by accident
         by_name = {
-            b.name: shared[b.name] if shared and b.name in shared else _parameter(b, weights, precision, trained)
+            b.name: shared[b.name]
+            if shared and b.name in shared
+            else _parameter(b, weights, precision, trained, config.adapters is not None)
             for b in self.buffers
         }
         own_layers = self.strategy.layers_of_stage(config.num_hidden_layers)[mesh.at.stage]

@@ -22,7 +22,7 @@ from mindrlhf_lite.models.tensor_files import TensorFile
 from mindrlhf_lite.parallel.layout import Box
 from mindrlhf_lite.shapes.adapters import DOWN, UP, Adapters, adapter_name
 from mindrlhf_lite.shapes.model_config import ModelConfig
-from mindrlhf_lite.shapes.parameters import parameter_specs
+from mindrlhf_lite.shapes.parameters import SCORE, parameter_specs
 
 CONFIG_FILE, WEIGHTS_FILE, BASE_FILE = "adapter_config.json", "adapter_model.safetensors", "base.json"
 ADAPTER = "adapter"  # folder of the adapters, in that of the model which has them merged
@@ -43,6 +43,7 @@ _ONLY: dict[str, Any] = {
     "layer_replication": None,
     "use_qalora": False,
 }
+_HEADS = {"score", "classifier"}  # names that peft gives to heads of ForSequenceClassification
 # what leaves the base as it is; others (PiSSA, OLoRA, LoftQ ...) change it
 _STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
 
@@ -61,7 +62,10 @@ class PeftFolder:
                 raise UserError(f"{folder}: no {name} there; a folder of adapters that peft saved is needed")
         values = read_json(self.folder / CONFIG_FILE)
         for key, only in _ONLY.items():
-            if (values.get(key) or only) != only:
+            given = values.get(key) or only
+            if key == "modules_to_save" and shape.has_score and given is not None:
+                given = None if set(given) <= _HEADS else given
+            if given != only:
                 raise UserError(
                     f"{folder}/{CONFIG_FILE}: {key}={short_repr(values[key])} is not supported; {only!r} is"
                 )
@@ -112,6 +116,8 @@ class MergedReader:
         self.names = [name for name in names if adapter_name(name, UP) in adapters_of]  # of those with adapters
 
     def read(self, name: str, box: Box) -> np.ndarray:
+        if name == SCORE:  # trained whole
+            return self._adapters(name, box)
         values, down, up = self._base(name, box), adapter_name(name, DOWN), adapter_name(name, UP)
         if name not in self.names:
             return values
@@ -143,7 +149,8 @@ def write_peft_folder(folder: Path, shape: ModelConfig, read: Read, base: str, f
     write_safetensors(folder / WEIGHTS_FILE, tensors)
     values = {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        "task_type": "SEQ_CLS" if shape.has_score else "CAUSAL_LM",
+        **({"modules_to_save": ["score"]} if shape.has_score else {}),
         "base_model_name_or_path": base,
         "r": adapters.rank,
         "lora_alpha": adapters.alpha,

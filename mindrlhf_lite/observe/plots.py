@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,29 +26,33 @@ def drawable(value: float) -> float:
     return value if abs(value) <= _MOST_DRAWN else math.nan
 
 
-def write_plots(rows: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
-    """One PNG for every plot that the metrics have values for. Returns the files."""
+def draw_panels(path: Path, xlabel: str, panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]) -> None:
+    """One PNG of panels side by side. Args: panels: by the label of the vertical axis, the points of every line."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    figure, every_axes = pyplot.subplots(1, len(panels), figsize=(7 * len(panels), 4), squeeze=False)
+    for axes, (label, lines) in zip(every_axes[0], panels.items(), strict=True):
+        for name, points in lines.items():
+            axes.plot(*zip(*points, strict=True), label=name, marker="o" if len(points) < 30 else None, markersize=3)
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def write_plots(rows: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
+    """One PNG for every plot that the metrics have values for. Returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, (label, keys) in PLOTS.items():
         series = {key: [(row["step"], drawable(row[key])) for row in rows if key in row] for key in keys}
-        if not any(series.values()):
-            continue
-        figure, axes = pyplot.subplots(figsize=(7, 4))
-        for key, points in series.items():
-            if points:
-                axes.plot(*zip(*points, strict=True), label=key, marker="o" if len(points) < 30 else None, markersize=3)
-        axes.set_xlabel("step")
-        axes.set_ylabel(label)
-        axes.grid(alpha=0.3)
-        axes.legend()
-        figure.tight_layout()
-        figure.savefig(folder / f"{name}.png", dpi=120)
-        pyplot.close(figure)
-        written.append(folder / f"{name}.png")
+        if lines := {key: points for key, points in series.items() if points}:
+            draw_panels(folder / f"{name}.png", "step", {label: lines})
+            written.append(folder / f"{name}.png")
     return written

@@ -43,6 +43,7 @@ from mindrlhf_lite.scoring.stages import Keeps
 from mindrlhf_lite.scoring.values import ValueScorer
 from mindrlhf_lite.shapes.adapters import is_adapter
 from mindrlhf_lite.shapes.model_config import ModelConfig
+from mindrlhf_lite.shapes.parameters import SCORE
 from mindrlhf_lite.swap.phases import optimizer_part
 from mindrlhf_lite.swap.residency import Contents, Residency
 
@@ -136,7 +137,10 @@ class Builder:
         if shape.adapters is None:
             return reader
         of_base, of_adapters = reader, self._adapters_at_start.read
-        return lambda name, box: (of_adapters if is_adapter(name) else of_base)(name, box)
+        has_score = bool(config.actor_config.lora.load)  # else it is new, and the base's reader makes it
+        return lambda name, box: (of_adapters if is_adapter(name) or (has_score and name == SCORE) else of_base)(
+            name, box
+        )
 
     @cached_property
     def _adapters_at_start(self) -> InitialAdapters | PeftFolder:

@@ -65,6 +65,8 @@ class LastTokenScorer:
     Args: alike: layers whose graph serves this model too (see `StageLayers`).
     """
 
+    is_of_tokens = False
+
     def __init__(self, model: Decoder, alike: StageLayers | None = None):
         self.model = model
         self._layers, self._head = StageLayers(model, alike), _ScoreHead(model)

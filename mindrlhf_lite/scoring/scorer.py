@@ -28,6 +28,7 @@ class Scorer(Protocol):
     """What scores sequences under a model that is not being changed: logprobs, or a score head's numbers."""
 
     model: Decoder
+    is_of_tokens: bool  # a number a completion token, or one of the whole sequence
 
     def score(self, batch: MicroBatch) -> list[np.ndarray]:
         """float32 of every sequence; nothing on ranks before the last stage."""
@@ -40,6 +41,8 @@ class LogprobScorer:
         alike: layers whose graph serves this model too (see `StageLayers`).
         temperature: logits are divided by it.
     """
+
+    is_of_tokens = True
 
     def __init__(self, model: Decoder, alike: StageLayers | None = None, temperature: float = 1.0):
         self.model = model

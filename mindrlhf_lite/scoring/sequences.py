@@ -58,5 +58,6 @@ class SequenceScoring:
         shares = gather_objects(self._mesh.world, own if mesh.reports else {}, dict[int, np.ndarray])
         scored = {index: logprobs for share in shares for index, logprobs in share.items()}
         if is_simulated():  # the ranks that have the others are not there
-            scored |= {i: np.zeros(each.completion_length, np.float32) for i, each in enumerate(sequences)}
+            lengths = [each.completion_length if scorer.is_of_tokens else 1 for each in sequences]
+            scored |= {index: np.zeros(length, np.float32) for index, length in enumerate(lengths)}
         return [scored[index] for index in range(len(sequences))]

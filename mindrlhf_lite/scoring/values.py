@@ -28,6 +28,8 @@ class ValueScorer:
     Args: layers: the model's; their graphs serve here too.
     """
 
+    is_of_tokens = True
+
     def __init__(self, model: Decoder, layers: StageLayers):
         self.model = model
         self._layers, self._head = layers, _ValueHead(model)

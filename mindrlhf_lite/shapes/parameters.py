@@ -43,7 +43,8 @@ class ParameterSpec:
 def parameter_specs(config: ModelConfig, frozen: Sequence[str] = ()) -> list[ParameterSpec]:
     """All parameters of `config`'s decoder, in forward order.
 
-    Args: frozen: names of those that are not trained; * stands for any text. Beside adapters all others are frozen.
+    Args: frozen: names of those that are not trained; * stands for any text. Beside adapters all others are frozen,
+    but a score head.
     """
     return list(_specs(config, tuple(frozen)))
 
@@ -51,7 +52,10 @@ def parameter_specs(config: ModelConfig, frozen: Sequence[str] = ()) -> list[Par
 @cache
 def _specs(config: ModelConfig, frozen: tuple[str, ...]) -> list[ParameterSpec]:
     if config.adapters is not None:
-        specs = _with_adapters(parameter_specs(config.base, ("*",)), config.adapters)
+        base = parameter_specs(config.base, ("*",))
+        # a score head is new: it is trained whole, as peft's modules_to_save are
+        base = [replace(spec, is_trained=spec.name == SCORE) for spec in base]
+        specs = _with_adapters(base, config.adapters)
         return [spec for spec in specs if spec.is_trained or not config.adapters.is_alone]
     hidden = config.hidden_size
     specs = [ParameterSpec("model.embed_tokens.weight", (config.vocab_size, hidden), 0, None, True)]

@@ -18,6 +18,7 @@ from mindrlhf_lite.files.text_file import say
 from mindrlhf_lite.models.fingerprint import model_fingerprint
 from mindrlhf_lite.models.hf_weights import Read, WeightReader, write_hf_model
 from mindrlhf_lite.models.peft_folder import ADAPTER, MergedReader, write_peft_folder
+from mindrlhf_lite.models.score_head import scoring_reader
 from mindrlhf_lite.parallel.mesh import Mesh, gather_objects
 from mindrlhf_lite.roles.models import TrainedRoles
 from mindrlhf_lite.trainer.soundness import problem_of, refuse_ruined
@@ -101,7 +102,8 @@ class Export:
                 )
                 place(scratch / "hf", folder)
                 return
-            read = MergedReader(WeightReader(self.base, config.base).read, read, config).read
+            of_base = scoring_reader(self.base) if config.has_score else WeightReader(self.base, config.base).read
+            read = MergedReader(of_base, read, config).read
         write_hf_model(
             scratch / "hf",
             config.base,

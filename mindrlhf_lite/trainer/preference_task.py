@@ -86,10 +86,11 @@ class PreferenceTask:
         found = iter(logprobs)
         return [[replace(each, reference_logprobs=next(found)) for each in group] for group in groups], line
 
-    def update(self, scoring: Scoring, indices: Sequence[int]) -> tuple[list[TrainSequence], float]:
+    def update(self, scoring: Scoring, indices: Sequence[int]) -> tuple[list[TrainSequence], float | None]:
         sequences = [sequence for index in indices for sequence in self._rows[index]]
-        chosen = [self._mismatched[index] for index in indices] if self._is_kto else []
-        return sequences, self._divergence(scoring, chosen)
+        if not self._is_kto:
+            return sequences, None
+        return sequences, self._divergence(scoring, [self._mismatched[index] for index in indices])
 
     def _divergence(self, scoring: Scoring, sequences: Sequence[TrainSequence]) -> float:
         """Mean log ratio of answers to the reference, at least 0."""

@@ -56,7 +56,8 @@ def _with_models(digest: str, config: Config) -> str:
     """Of the rows, the reference, and what it computes in."""
     settings = asdict(config)
     types = [config.dtypes(role) for role in ("actor", "reference")]
-    told = [digest, model_fingerprints(settings), config.actor_config.lora.load, types]
+    models = model_fingerprints(settings) if config.actor_config.load else {}  # of a plan there are none
+    told = [digest, models, config.actor_config.lora.load, types]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 

@@ -47,8 +47,8 @@ class RewardTask:
         self._scorer = LastTokenScorer(scoring.roles.actor.model, scoring.roles.actor.layers)
         return []
 
-    def update(self, scoring: Scoring, indices: Sequence[int]) -> tuple[list[TrainSequence], float]:
-        return [sequence for index in indices for sequence in self._rows[index]], 0.0
+    def update(self, scoring: Scoring, indices: Sequence[int]) -> tuple[list[TrainSequence], None]:
+        return [sequence for index in indices for sequence in self._rows[index]], None
 
     def metrics(self, statistics: dict[str, float]) -> dict[str, float]:
         return pair_metrics(statistics)

@@ -101,7 +101,7 @@ def check_same_run(state: dict[str, Any], config: dict[str, Any], digest: str) -
     ]
     differences += _model_differences(state, config)
     if state["prompts_digest"] != digest:
-        differences.append("the data file's prompts or gold answers are others")
+        differences.append("the data file's prompts or answers are others")
     if differences:
         listed = "\n".join(f"  - {line}" for line in differences)
         raise UserError(

@@ -64,7 +64,7 @@ class StageTrainer:
             done = run.trainer.step(sequences, divergence)
         seconds, traffic = run.clock.take()
         metrics = StepMetrics(step, self._metrics(step, done, seconds))
-        if divergence:
+        if divergence is not None:
             metrics.values["preference/divergence"] = divergence
         if traffic.num_bytes:
             metrics.values["swap/bytes"] = float(traffic.num_bytes)

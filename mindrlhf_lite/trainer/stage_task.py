@@ -55,8 +55,8 @@ class Task(Protocol):
     ) -> list[str]:
         """Before the first update, new or resumed. Returns lines for the console. Args: digest: of the rows."""
 
-    def update(self, scoring: Scoring, indices: Sequence[int]) -> tuple[list[TrainSequence], float]:
-        """(what an update with these training rows trains on; its divergence)."""
+    def update(self, scoring: Scoring, indices: Sequence[int]) -> tuple[list[TrainSequence], float | None]:
+        """(what an update with these training rows trains on; its divergence, where the loss has one)."""
 
     def metrics(self, statistics: dict[str, float]) -> dict[str, float]:
         """Of all ranks' statistics."""
@@ -83,8 +83,8 @@ class SupervisedTask:
         self._held_out = [sequence for row in held_out for sequence in row.sequences]
         return []
 
-    def update(self, scoring: Scoring, indices: Sequence[int]) -> tuple[list[TrainSequence], float]:
-        return [sequence for index in indices for sequence in self._rows[index].sequences], 0.0
+    def update(self, scoring: Scoring, indices: Sequence[int]) -> tuple[list[TrainSequence], None]:
+        return [sequence for index in indices for sequence in self._rows[index].sequences], None
 
     def metrics(self, statistics: dict[str, float]) -> dict[str, float]:
         return {"loss/total": statistics["loss"]}

@@ -67,10 +67,10 @@ class SupervisedTrainer:
         for step, sequences in enumerate(batches, 1):
             after_step(step, self.step(sequences).statistics["loss"])
 
-    def step(self, sequences: Sequence[TrainSequence], divergence: float = 0.0) -> SupervisedStep:
+    def step(self, sequences: Sequence[TrainSequence], divergence: float | None = None) -> SupervisedStep:
         """One update. Every rank is given all its sequences, in one order, and takes its data-parallel share.
 
-        Args: divergence: a number that the loss has of the whole update (`MicroBatch.divergence`).
+        Args: divergence: a number that the loss has of the whole update (`MicroBatch.divergence`); None: it has none.
 
         Raises:
             FloatingPointError: loss or gradients are not finite.
@@ -81,7 +81,7 @@ class SupervisedTrainer:
         mine = share_of_update(len(sequences), self._row, mesh.share, mesh.dims.shares)
         cut = self.batcher.cut("update", [sequences[index] for index in mine], self._shapes, totals)
         scale = np.float32(optimizer.loss_scale.value)
-        batches = [replace(batch, divergence=np.float32(divergence), loss_scale=scale) for _, batch in cut]
+        batches = [replace(batch, divergence=np.float32(divergence or 0.0), loss_scale=scale) for _, batch in cut]
         lr = self.schedule.at(optimizer.updates_done)
         statistics, norm = self._update(batches, lr)
         computed = sum(len(batch.token_ids) for batch in batches)

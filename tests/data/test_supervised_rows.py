@@ -127,11 +127,17 @@ def test_pairs(read):
         ("conversations", {"prompt": "a"}, "field 'completion' or 'response' or 'answer' or 'output' is missing"),
         ("conversations", {"question": "a" * 300, "answer": "b"}, "it has 302 tokens, over rl_config.seq_length=200"),
         ("conversations", {"prompt": "a", "completion": " "}, "a non-empty string is needed"),
+        ("conversations", {"prompt": "a", "completion": 4}, "field 'completion' is the number 4: write the text"),
         ("pairs", {"prompt": "a", "chosen": "b"}, "field 'rejected' is missing"),
         ("pairs", {"prompt": "a", "chosen": "b", "rejected": "b"}, "are equal"),
         ("pairs", {"chosen": "b", "rejected": "c"}, "without it, chosen and rejected must be whole conversations"),
         ("pairs", {"chosen": CHAT[:3], "rejected": [CHAT[1], CHAT[4]]}, "have different prompts"),
         ("pairs", {"prompt": "a", "chosen": "b", "rejected": "c", "margin": "d"}, "field 'margin' is 'd'"),
+        (
+            "pairs",
+            {"prompt": "a", "chosen": "b", "rejected": "c", "margin": -1},
+            "field 'margin' is -1: then the chosen",
+        ),
     ],
 )
 def test_bad_rows_say_why(read, kind, row, reason):

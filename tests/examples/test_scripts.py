@@ -1,5 +1,7 @@
 """The scripts of examples/, with options that start nothing, from a folder of somebody else's."""
 
+import csv
+
 import pytest
 from helpers import ROOT, run, run_python
 
@@ -50,8 +52,9 @@ def test_mistaken_options_end_before_anything_is_built(tmp_path, example):
     assert run(["bash", script, "--help"]).stdout.startswith("usage: bash examples/")
 
 
-def test_mistaken_options_of_the_recipe_end_before_anything_is_built(tmp_path):
-    script = ROOT / "examples/r1_recipe/run.sh"
+@pytest.mark.parametrize("recipe", ["r1_recipe", "rlhf_recipe"])
+def test_mistaken_options_of_a_recipe_end_before_anything_is_built(tmp_path, recipe):
+    script = ROOT / f"examples/{recipe}/run.sh"
     for words, problem in (
         (("--output",), "needs a value"),
         (("--seed", "x"), "a whole number"),
@@ -59,19 +62,36 @@ def test_mistaken_options_of_the_recipe_end_before_anything_is_built(tmp_path):
     ):
         result = run(["bash", script, *words], cwd=tmp_path)
         assert result.returncode == 2 and problem in result.stderr and not result.stdout
-    assert run(["bash", script, "--help"]).stdout.startswith("usage: bash examples/r1_recipe/run.sh")
+    assert run(["bash", script, "--help"]).stdout.startswith(f"usage: bash examples/{recipe}/run.sh")
+
+
+def short_recipe(name, folder):
+    """The text of its report; a second call goes on where it was: all is there."""
+    command = ["bash", ROOT / f"examples/{name}/run.sh", "--short", "--output", folder]
+    result = run(command, cwd=folder.parent, timeout=1800, RECIPE_NO_BUILD="1")
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    again_at_once = run(command, cwd=folder.parent, timeout=120, RECIPE_NO_BUILD="1")
+    assert again_at_once.returncode == 0 and "step " not in again_at_once.stdout
+    return (folder / "report.md").read_text()
 
 
 @pytest.mark.full
-def test_the_short_recipe_goes_through_all_stages_and_goes_on_where_it_was(tmp_path):
-    command = ["bash", ROOT / "examples/r1_recipe/run.sh", "--short", "--output", tmp_path / "r1"]
-    result = run(command, cwd=tmp_path, timeout=1800, R1_NO_BUILD="1")
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    report = (tmp_path / "r1/report.md").read_text()
+def test_the_short_r1_recipe_goes_through_all_stages(tmp_path):
+    report = short_recipe("r1_recipe", tmp_path / "r1")
     accuracy = {
         line.split(" | ")[0][2:]: float(line.split(" | ")[1][:-1]) for line in report.splitlines() if "% |" in line
     }
     first, cold, grpo, again, *_ = accuracy.values()
     assert len(accuracy) == 7 and first < cold and first < grpo and first < again, accuracy
-    again_at_once = run(command, cwd=tmp_path, timeout=120, R1_NO_BUILD="1")
-    assert again_at_once.returncode == 0 and "step " not in again_at_once.stdout
+
+
+@pytest.mark.full
+def test_the_short_rlhf_recipe_over_optimises_its_reward_model(tmp_path):
+    report = short_recipe("rlhf_recipe", tmp_path / "rlhf")
+    with (tmp_path / "rlhf/curve.csv").open() as file:
+        points = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    assert [point["updates"] for point in points] == [*range(13)] and (tmp_path / "rlhf/curve.png").is_file()
+    first, last = points[0], points[-1]
+    assert abs(first["kl"]) < 0.5 and last["kl"] > 10  # it begins as the reference
+    assert last["score"] > first["score"] + 0.5 and last["true"] < first["true"] - 0.1
+    assert sum(line.startswith("| ") and line[2].isdigit() for line in report.splitlines()) == 7  # every second one

@@ -91,7 +91,9 @@ def test_a_judge_scores_them_and_mistakes_are_refused_in_words(quickstart_model,
         done = run_python("tools/sample_best.py", *common, *output, "--keep", "best", *judge)
         assert done.returncode == 0 and len(server.asked) > 1, done.stderr
     assert all(row["reward"] <= 0.9 for row in read_jsonl(tmp_path / "out.jsonl"))
+    plain = ("--output", tmp_path / "out.jsonl", "--keep", "best", "--min_reward", 3)
     for more, words in (
+        (plain, "the highest reward below it was"),
         (output, "reward_config.judge.address=''"),
         ((*output, "--judge", "timeout=9"), "did you mean reward_config.judge.timeout_s"),
         (("--output", tmp_path / "none" / "out.jsonl"), "a file in a folder that is there"),

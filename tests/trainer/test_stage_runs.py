@@ -83,6 +83,7 @@ def test_preferences_keep_their_reference(folder):
     result = run_python(script, *options(folder, "dpo", *more))
     assert result.returncode == 0, result.stderr
     rows = read_jsonl(folder / "dpo/metrics.jsonl")
+    assert all("preference/divergence" in row for row in rows[1:]) and rows[1]["preference/divergence"] == 0
     assert rows[1]["loss/total"] == pytest.approx(0.5, rel=1e-5)  # policy and reference are one model
     assert rows[0]["eval/accuracy"] == 0 and rows[-1]["eval/accuracy"] > 0.9 and rows[-1]["preference/margin"] > 0
     as_it_was_after_step(folder / "dpo", folder / "dpo_again", 2)
@@ -123,12 +124,23 @@ def test_a_plan_is_made_without_a_run(folder):
     result = run_python(SFT, *options(folder, "never", "--dry_run"))
     assert result.returncode == 0 and "a step: 8 rows, 1 update" in result.stdout, result.stderr
     assert "kv_cache" in result.stdout and not (folder / "never").exists()
+    assert not any(f"\n  {role} " in result.stdout for role in ("reference", "teacher", "critic", "reward_model"))
+
+
+def test_a_plan_says_which_rows_are_left_out(folder):
+    write(folder / "mixed.jsonl", [*read_jsonl(folder / "rows.jsonl"), {"prompt": "1+1=", "completion": 2}])
+    given = [f"--rl_config.dataset_file={folder}/mixed.jsonl", "--supervised_config.skip_bad_rows=true", "--dry_run"]
+    result = run_python(SFT, *options(folder, "never", *given))
+    assert result.returncode == 0, result.stderr
+    assert f"left out: {folder}/mixed.jsonl:33: field 'completion' is the number 2" in result.stdout
 
 
 @pytest.mark.parametrize("name", ["sft", "dpo", "reward_model"])
 def test_programs_have_help(name):
     result = run([sys.executable, "-m", f"mindrlhf_lite.{name}", "--help"])
     assert result.returncode == 0 and f"python -m mindrlhf_lite.{name} --config" in result.stdout, result.stderr
+    assert "--dataset_file" in result.stdout and "--verifier_function" not in result.stdout  # which it refuses
+    assert ("--ref_checkpoint_path" in result.stdout) == (name == "dpo")
 
 
 def test_grpo_says_that_it_reads_no_such_settings(folder):
