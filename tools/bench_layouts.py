@@ -99,7 +99,7 @@ def _run(args: argparse.Namespace, folder: Path, layout: dict[str, object], rest
     command = ["msrun", f"--worker_num={_RANKS}", f"--local_worker_num={_RANKS}", "--join=True"]
     command += [f"--log_dir={folder}_log", str(_MAIN), "--config", args.config, *words, *rest]
     folder.parent.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8")
     if done.returncode:
         raise UserError(f"a run failed; see {folder}_log")
 

@@ -91,7 +91,8 @@ def _propose_strategies(
         settings.problems += error.problems
         values, overrides = ({key: each[key] for key in each if key != _MODEL} for each in (values, overrides))
         settings.has_lost_model = known.dry_run
-    if {**values, **overrides}.get(_TAKES) is False:
+    takes = {key: value for key, value in {**values, **overrides}.items() if key == _TAKES}
+    if not collect(takes)[0].actor_config.takes_strategies:
         proposed, more = {}, ()
     if settings.translation is not None:
         notes = [f"note: {known.config}: {settings.translation.summary()}", *notes]
