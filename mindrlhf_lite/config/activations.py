@@ -56,9 +56,10 @@ def activation_bytes(
         layer += FLOAT32_BYTES * tokens * 3 * config.intermediate_size // tensor
     chunk = min(_CHUNK_BYTES[device_target], FLOAT32_BYTES * tokens * config.vocab_size // tensor)
     # a chunk's logits, and what is computed of them; the head's gradient, and a chunk's share in it
-    head = 4 * chunk + (not has_adapters) * FLOAT32_BYTES * 2 * config.vocab_size // tensor * config.hidden_size
-    if config.has_score:
-        chunk = head = 0
+    of_table = (not has_adapters) * FLOAT32_BYTES * 2 * config.vocab_size // tensor * config.hidden_size
+    head = 4 * chunk + of_table
+    if config.has_score:  # no logits; the embedding's gradient takes as much, as the dry run has it
+        chunk, head = 0, 0 if device_target == "CPU" else of_table
     if not tapes:
         head = (2 if tensor == 1 else 3) * chunk
     if strategy.dims.context > 1:  # all tokens' keys and values, or last hidden states, and their gradients
