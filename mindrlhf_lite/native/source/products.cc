@@ -1,9 +1,11 @@
 #include "products.h"
 
+#include <algorithm>
 #include <map>
 #include <tuple>
 
 #include "call.h"
+#include "scratch.h"
 #include "threads.h"
 #include "vectors.h"
 
@@ -76,9 +78,10 @@ Prepared prepare(int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, bool has_b
 
 void set_float_math(FloatMath math) { float_math = math; }
 
-int product(float *result, int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, const float *bias,
+namespace {
+
+int whole_product(float *result, int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, const float *bias,
             bool is_added) {
-  if (onednn() == nullptr) return -1;
   using Key = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, bool, bool, int>;
   thread_local std::map<Key, Prepared> prepared;
   const Key key{m, n, k, a.row_step, a.column_step, b.row_step, b.column_step, bias != nullptr, is_added, float_math};
@@ -94,6 +97,44 @@ int product(float *result, int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, 
   Argument arguments[4] = {{kSource, p.a}, {kWeights, p.b}, {kResult, p.result}, {kBias, p.bias}};
   if (bias != nullptr) dnn.memory_set(p.bias, const_cast<float *>(bias));
   return dnn.execute(p.primitive, the_stream().stream, bias == nullptr ? 3 : 4, arguments);
+}
+
+// oneDNN's AVX2 products take six rows together, and one to three that are left over in another order of additions;
+// of many rows they leave some over in the middle. So they are given a few at a time, and what is left over with rows of
+// zeros: what a row gives does not depend on how many there are.
+constexpr int64_t kTogether = 6, kMostRows = 24 * kTogether;
+
+int left_over(float *result, int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, const float *bias, bool is_added) {
+  Scratch scratch(kTogether * (k + n));
+  float *rows = scratch.take(kTogether * k), *sums = scratch.take(kTogether * n);
+  std::fill(rows, rows + kTogether * k, 0.f);
+  for (int64_t i = 0; i < m; i++)
+    for (int64_t l = 0; l < k; l++) rows[i * k + l] = a.data[i * a.row_step + l * a.column_step];
+  if (is_added) std::fill(std::copy(result, result + m * n, sums), sums + kTogether * n, 0.f);
+  const int status = whole_product(sums, kTogether, n, k, rows_of(rows, k), b, bias, is_added);
+  std::copy(sums, sums + m * n, result);
+  return status;
+}
+
+}  // namespace
+
+int product(float *result, int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, const float *bias,
+            bool is_added) {
+  if (onednn() == nullptr) return -1;
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  int status = 0;
+  for (int64_t i = 0; i < m;) {
+    int64_t some = std::min(m - i, kMostRows);
+    if (some % kTogether <= 3 && some > 3) some -= some % kTogether;
+    const Matrix from{a.data + i * a.row_step, a.row_step, a.column_step};
+    const auto of_rows = some <= 3 ? left_over : whole_product;
+    status |= of_rows(result + i * n, some, n, k, from, b, bias, is_added);
+    i += some;
+  }
+  return status;
+#else
+  return whole_product(result, m, n, k, a, b, bias, is_added);
+#endif
 }
 
 namespace {
