@@ -44,7 +44,7 @@ def measure(mesh: Any) -> Device:
         "host_bytes_per_s": large.nbytes / copied,
         "launch_s": launch,
         "call_s": max(1e-7, one - launch),
-        **_links(mesh),
+        **_links(mesh, one),
     }
     return dataclasses.replace(CPU, **{key: _rounded(value) for key, value in figures.items()})
 
@@ -76,8 +76,8 @@ def _chain(count: int) -> Callable[[], Any]:
     return lambda: compiled(given).asnumpy()
 
 
-def _links(mesh: Any) -> dict[str, float]:
-    """Between two ranks, or what is assumed where there is one."""
+def _links(mesh: Any, call: float) -> dict[str, float]:
+    """Between two ranks, or what is assumed where there is one. Args: call: seconds of a graph of one operator."""
     if mesh.world is None:
         return {}
     from mindspore import Tensor, jit, ops
@@ -93,7 +93,11 @@ def _links(mesh: Any) -> dict[str, float]:
     within = _seconds(lambda: compiled(small).asnumpy(), _REPEATED)
     taken = _seconds(lambda: reduce(large).asnumpy(), 5) - alone
     share = 2 * (mesh.world.size - 1) / mesh.world.size  # of its numbers, what a rank sends
-    return {"message_s": alone, "collective_s": within, "link_bytes_per_s": share * 4 * _LARGE / taken}
+    return {
+        "message_s": alone,
+        "collective_s": max(1e-6, within - call),
+        "link_bytes_per_s": share * 4 * _LARGE / taken,
+    }
 
 
 def with_factors(device: Device, folders: list[Path]) -> Device:
