@@ -43,9 +43,8 @@ def activation_bytes(
     probabilities = heads * 2 * 8 * FLOAT32_BYTES // item if is_fused else heads * keys
     of_layer = {"": 0, "products": kept - heads * config.head_dim, "all": kept + probabilities}[keeps]
     kept += probabilities
-    layers = 0
-    if tapes:
-        layers = strategy.dims.pipeline * max(map(len, strategy.layers_of_stage(config.num_hidden_layers)))
+    most = max(map(len, strategy.layers_of_stage(config.num_hidden_layers)))
+    layers = tapes * strategy.dims.pipeline * most
     numbers = layers * (config.hidden_size + of_layer)
     # the one that is computed, float32 among it; a pass of fused kernels alone has hardly any
     layer = (item if is_fused and not tapes else FLOAT32_BYTES) * tokens * 2 * kept
