@@ -108,16 +108,14 @@ def _scoring(config: Config) -> list[RoleSpec]:
 def memory_plan(
     config: Config, shape: ModelConfig, world_size: int, device_gib: float = ASCEND_MEMORY_GIB
 ) -> MemoryPlan:
-    """The plan of a run whose settings have been validated. Args: device_gib: of a device, of which vLLM takes a
-    share.
-    """
+    """The plan of a validated run. Args: device_gib: of a device, of which vLLM takes a share."""
     sizes = _Sizes(config, shape, world_size, device_gib)
     unused, has_critic = unused_parts(config), CRITIC in config.roles
     groups, activations = _used_parts(sizes)
     scoring, saves_models = [role.name for role in _scoring(config)], has_critic or bool(following_roles(config))
     offload = config.actor_config.optimizer.opt_offload
     in_phases = {**groups, optimizer_part(0): sizes.optimizer_part_bytes}
-    beside = sizes.communicators()
+    beside = communicators_of_run(config, shape, world_size)
     needs = {
         name: sum(in_phases[group] for group in phase.resident) + activations.get(name, 0) + groups["graphs"]
         for name, phase in phases_of_run(config, int(offload), sizes.sharing).items()
@@ -135,6 +133,14 @@ def memory_plan(
         beside,
         sum(groups[name] for name in held) if sizes.device != "CPU" else 0,
     )
+
+
+def communicators_of_run(config: Config, shape: ModelConfig, world_size: int) -> int:
+    """Bytes that HCCL takes beside MindSpore's memory."""
+    if config.context.device_target == "CPU":
+        return 0
+    followers = [role.name for role in following_roles(config)]
+    return communicator_bytes(shape, role_strategies(config, world_size), world_size, followers)
 
 
 def memory_parts(
@@ -228,13 +234,6 @@ class _Sizes:
             share = int(generate.gpu_memory_utilization * self.device_bytes)
             return max(0, min(wanted, share - self._weights("rollout")))
         return wanted
-
-    def communicators(self) -> int:
-        """What HCCL takes beside MindSpore's memory."""
-        if self.device == "CPU":
-            return 0
-        followers = [role.name for role in following_roles(self.config)]
-        return communicator_bytes(self.shape, self.strategies, self.world_size, followers)
 
     def activations(self) -> dict[str, int]:
         """By phase, besides groups."""

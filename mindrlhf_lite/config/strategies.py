@@ -38,7 +38,9 @@ def saved_strategy(config: Config, world_size: int) -> Strategy:
 
 
 def without_degrees(config: Config) -> Config:
-    """The run with every role whole on one rank."""
-    degrees = ("data_parallel", "model_parallel", "pipeline_stage", "context_parallel")
-    values: dict[str, Any] = {f"{role.section}.parallel_config.{name}": 1 for role in config.roles for name in degrees}
+    """The run with every role whole on each rank: data parallelism."""
+    degrees = {"data_parallel": 0, "model_parallel": 1, "pipeline_stage": 1, "context_parallel": 1}
+    values: dict[str, Any] = {
+        f"{role.section}.parallel_config.{name}": degree for role in config.roles for name, degree in degrees.items()
+    }
     return replaced(config, values | {"actor_config.parallel_config.stage_layers": []})

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count, product
 from typing import Any
 
-from mindrlhf_lite.config.memory_plan import MemoryPlan, memory_plan
+from mindrlhf_lite.config.memory_plan import MemoryPlan, communicators_of_run, memory_plan
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.validate import find_problems
 from mindrlhf_lite.estimate.choices import Choice, Question, actor_choices, rollout_choices, scorer_choices
@@ -108,7 +108,8 @@ def search(question: Question, wanted: int = 5, host_bytes: float = 0.0) -> Find
         if candidate.layout in taken:
             continue
         if candidate.swapping is None or candidate.resharding is None:
-            put(_with_more(question, candidate))
+            if more := _with_more(question, candidate):
+                put(more)
             continue
         findings.num_planned += 1
         found, fits = _whole(question, candidate, host_bytes)
@@ -144,12 +145,21 @@ def _least_bytes(choices: tuple[Choice, ...], swaps: bool, offloads: bool) -> in
     return sum(choice.held for choice in choices) + max(choice.peak for choice in choices)
 
 
-def _with_more(question: Question, candidate: _Candidate) -> _Candidate:
-    work = StepWork(question.with_settings(candidate.settings), question.shape, question.num_devices)
+def _with_more(question: Question, candidate: _Candidate) -> _Candidate | None:
+    """With what comes next of swapping and resharding; None: with communicators nothing of it fits."""
+    config = question.with_settings(candidate.settings)
+    work = StepWork(config, question.shape, question.num_devices)
     if candidate.swapping is None:
         seconds = question.seconds({"swap": work.swapping()}) if candidate.swaps else 0.0
         return replace(candidate, swapping=seconds)
-    return replace(candidate, resharding=question.seconds({"reshard": work.reshard()}))
+    room = question.room - communicators_of_run(config, question.shape, question.num_devices)
+    fitting = tuple(
+        actor
+        for actor in candidate.actors
+        if _least_bytes((actor, *candidate.others), candidate.swaps, candidate.offloads) <= room
+    )
+    resharding = question.seconds({"reshard": work.reshard()})
+    return replace(candidate, actors=fitting, resharding=resharding) if fitting else None
 
 
 def _whole(question: Question, candidate: _Candidate, host_bytes: float) -> tuple[Found, bool]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class Command:
     device_memory_gb: float = 0.0
     device: Device = DEVICES["910B"]  # whose figures estimates stand on
     search_file: str = ""  # where the best layout found is written
+    absent: dict[str, Any] = field(default_factory=dict)  # settings of files that are not here, and so not in the plan
     host_memory_gb: float = 0.0
     notes: tuple[str, ...] = ()  # what is worth saying and no mistake
     recipe: tuple[str, ...] = ()  # of --preset, a line a setting
@@ -62,6 +64,7 @@ def parse_command_line(arguments: Sequence[str], needs_prompts: bool = True, pro
     problems = list(dict.fromkeys([*settings.problems, *problems]))
     rejected = [line.partition("=")[0] for line in problems]  # their defaults stand in: not the user's
     missing = _missing_model(config) if known.dry_run else ""
+    given = config
     config, is_plan, absent = _without_absent_files(config, known.dry_run)
     is_plan = is_plan or bool(missing) or settings.has_lost_model or known.only_save_strategy
     # a search replaces the degrees, whatever they are
@@ -82,6 +85,7 @@ def parse_command_line(arguments: Sequence[str], needs_prompts: bool = True, pro
         known.device_memory_gb,
         _device(config, known.device_table),
         known.search or "",
+        _left_out(given, config),
         known.host_memory_gb,
         (*settings.notes, *absent, *version_notes(config)),
         settings.recipe,
@@ -178,6 +182,12 @@ def _without_absent_files(config: Config, is_dry_run: bool) -> tuple[Config, boo
         if role is not ACTOR and section.load and is_absent:
             without[role.section] = replace(section, load="")
     return replace(config, **without), True, notes
+
+
+def _left_out(given: Config, config: Config) -> dict[str, Any]:
+    """Model folders of `given` that `config` has no more, by key."""
+    keys = [f"{role.section}.load" for role in given.roles if role.section_of(given).load]
+    return {key: attrgetter(key)(given) for key in keys if not attrgetter(key)(config)}
 
 
 def _memory_of_a_rank(config: Config, num_ranks: int, device_memory_gb: float) -> float:

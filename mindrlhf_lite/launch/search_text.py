@@ -53,17 +53,15 @@ def run_search(command: Command) -> tuple[str, bool]:
     lines += _table(findings.best[:_WANTED], question)
     lines += _why_others_lose(findings.best, question)
     lines += _too_large(findings, question)
-    write_text(command.search_file, searched_yaml(findings.best[0], question))
+    write_text(command.search_file, searched_yaml(findings.best[0], command))
     lines.append(f"wrote {command.search_file}: the first as a configuration, for --config")
     return "\n".join(lines), True
 
 
-def searched_yaml(found: Found, question: Question) -> str:
-    """The run's whole settings, with the degrees found."""
-    config = replaced(found.config, {"actor_config.takes_strategies": False})
-    head = (
-        f"# {found.total:.2f} s a step by estimate, {found.needed / _GIB:.1f} GiB, on {question.num_devices} devices\n"
-    )
+def searched_yaml(found: Found, command: Command) -> str:
+    """The run's whole settings, with the degrees found, and the folders that are not on this host."""
+    config = replaced(found.config, {"actor_config.takes_strategies": False, **command.absent})
+    head = f"# {found.total:.2f} s a step by estimate, {found.needed / _GIB:.1f} GiB, on {command.num_ranks} devices\n"
     return head + shortest_yaml(by_dotted_key(asdict(config)))
 
 
