@@ -8,6 +8,7 @@ estimates, and writes by phase how they differ: what products and operators reac
 Examples:
   msrun --worker_num=2 --local_worker_num=2 --join=True tools/calibrate.py --output cpu.yaml
   python tools/calibrate.py --from cpu.yaml --runs output/run_a output/run_b --output cpu_measured.yaml
+  python tools/calibrate.py --from 910B --runs output/run_on_ascend --output 910b_measured.yaml
   python examples/qwen_grpo/main.py --config grpo_config.yaml --dry_run --devices 2 --device_table cpu_measured.yaml \\
       --search
 """
@@ -19,14 +20,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindrlhf_lite.commands.tool import run_tool, tool_parser
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.estimate.devices import read_device, write_device
+from mindrlhf_lite.estimate.devices import DEVICES, read_device, write_device
 from mindrlhf_lite.files.text_file import read_text, say
 
 
 def main() -> None:
     parser = tool_parser(__doc__)
     parser.add_argument("--output", required=True, metavar="FILE", help="table to write")
-    parser.add_argument("--from", dest="table", metavar="FILE", help="a table, instead of measuring")
+    known = ", ".join(DEVICES)
+    parser.add_argument("--from", dest="table", metavar="FILE", help=f"a table, or {known}, instead of measuring")
     parser.add_argument("--runs", nargs="+", default=[], metavar="OUTPUT", help="finished runs to compare with")
     parser.add_argument("--overwrite", action="store_true", help="replace the file of --output")
     args = parser.parse_args()
@@ -36,7 +38,7 @@ def main() -> None:
 
     is_main = True
     if args.table:
-        device = read_device(args.table)
+        device = DEVICES.get(args.table) or read_device(args.table)
     else:
         from mindrlhf_lite.parallel.mesh import Mesh
 
