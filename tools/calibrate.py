@@ -34,6 +34,8 @@ def main() -> None:
     args = parser.parse_args()
     if Path(args.output).exists() and not args.overwrite:
         raise UserError(f"--output {args.output}: it is there already; --overwrite replaces it")
+    if args.table and args.table not in DEVICES and not Path(args.table).is_file():
+        raise UserError(f"--from {args.table}: no such file; of published figures there are {known}")
     from mindrlhf_lite.acceptance.calibration import measure, with_factors
 
     is_main = True
