@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -16,7 +18,7 @@ from mindrlhf_lite.config.dotted import by_dotted_key
 from mindrlhf_lite.config.load import collect
 from mindrlhf_lite.config.model_file import shape_of_actor
 from mindrlhf_lite.errors import UserError
-from mindrlhf_lite.estimate.devices import CPU, Device
+from mindrlhf_lite.estimate.devices import CPU, Device, of_rank
 from mindrlhf_lite.estimate.step import work_of_step
 from mindrlhf_lite.files.text_file import read_text
 
@@ -118,14 +120,21 @@ def with_factors(device: Device, folders: list[Path]) -> Device:
     )
 
 
+def _threads(summary: dict[str, Any]) -> int:
+    """Of a rank of the run; 0: it does not say."""
+    found = re.search(r"(\d+) thread", str(summary.get("kernels", "")))
+    return int(found[1]) if found else 0
+
+
 def phases_of_run(folder: Path, device: Device) -> dict[str, tuple[float, float]]:
-    """(measured, estimated seconds) by phase of a step of a finished run."""
+    """(measured, estimated seconds) by phase of a step of a finished run. Args: device: of a CPU one thread's."""
     try:
         summary = json.loads(read_text(folder / "summary.json"))
         rows = [json.loads(line) for line in read_text(folder / "metrics.jsonl").splitlines()]
-    except (OSError, ValueError) as error:
+        settings, ranks = summary["config"], summary["world_size"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: not the folder of a finished run ({error})") from None
-    config, problems = collect(by_dotted_key(summary["config"]))
+    config, problems = collect(by_dotted_key(settings))
     rows = [row for row in rows if "time_s/step" in row][_WARM_STEPS:]
     if problems or not rows:
         raise UserError(f"{folder}: {problems[0] if problems else 'fewer than three steps'}")
@@ -134,7 +143,10 @@ def phases_of_run(folder: Path, device: Device) -> dict[str, tuple[float, float]
         raise UserError(
             f"{folder}: its context.device_target is {config.context.device_target}, not that of {device.name}"
         )
-    work = work_of_step(config, shape_of_actor(config), summary["world_size"])
+    if on_cpu:
+        cores = len(os.sched_getaffinity(0))
+        device = of_rank(device, ranks, _threads(summary) or max(1, cores // ranks), cores)
+    work = work_of_step(config, shape_of_actor(config), ranks)
     found = {}
     for phase, each in work.items():
         key = f"time_s/{phase}"

@@ -1,4 +1,4 @@
-"""Devices as published, and what is assumed of them where nothing is: nothing here was measured."""
+"""Devices: as published, as assumed where nothing is, or as tools/calibrate.py measured them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Device:
-    """`flops`, `memory_bytes_per_s` and `memory_gib` are public figures; the others are assumptions, which
-    tools/ascend_kit.sh measures.
+    """Of a device whose figures are published, `flops`, `memory_bytes_per_s` and `memory_gib` are those; the others are
+    assumptions, which tools/ascend_kit.sh measures.
     """
 
     name: str
@@ -80,18 +80,35 @@ def known_device(device_target: str) -> Device:
 
 def read_device(path: str) -> Device:
     """A table that `write_device` wrote. Raises UserError."""
-    values = read_yaml_file(path)
+    try:
+        values = read_yaml_file(path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
     fields = {each.name: each for each in dataclasses.fields(Device)}
-    if not isinstance(values, dict) or not {"name", "flops"} <= set(values):
-        raise UserError("not a table of tools/calibrate.py")
-    if unknown := sorted(set(values) - set(fields)):
-        raise UserError(f"{unknown[0]}: unknown; known are {', '.join(fields)}")
+    needed = {name for name, each in fields.items() if each.default is each.default_factory}  # both are missing
+    if not isinstance(values, dict) or not needed <= set(values):
+        raise UserError(f"{path}: not a table of tools/calibrate.py")
     for key, value in values.items():
-        numbers = [*value.values()] if isinstance(value, dict) else [value]
-        is_text = key in ("name", "overlaps")
-        if not is_text and not all(isinstance(each, int | float) and 0 <= each < math.inf for each in numbers):
-            raise UserError(f"{key}={value!r}: must be a number of at least 0")
+        if key not in fields:
+            raise UserError(f"{path}: {key}: unknown; known are {', '.join(fields)}")
+        if not _is_usable(key, value):
+            raise UserError(f"{path}: {key}={value!r}: not such a figure as tools/calibrate.py writes")
     return Device(**values)
+
+
+def _is_usable(key: str, value: object) -> bool:
+    if key == "name":
+        return isinstance(value, str) and bool(value)
+    if key == "overlaps":
+        return isinstance(value, bool)
+    if key == "factors":
+        return isinstance(value, dict) and all(isinstance(name, str) and _is_rate(each) for name, each in value.items())
+    may_be_zero = key == "memory_gib" or (key.endswith("_s") and not key.endswith("_per_s"))
+    return _is_rate(value) or (may_be_zero and value == 0 and not isinstance(value, bool))
+
+
+def _is_rate(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def write_device(path: str, device: Device) -> None:

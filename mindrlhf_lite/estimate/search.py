@@ -41,7 +41,7 @@ class Found:
 @dataclass
 class Findings:
     """`best`: the fastest first, each of another layout; `too_large`: faster ones that do not fit; `num_layouts`: that
-    were to choose from; `num_planned`: whose whole plan was made.
+    were to choose from, without frozen roles' that others beat; `num_planned`: whose whole plan was made.
     """
 
     best: list[Found] = field(default_factory=list)
@@ -97,7 +97,7 @@ def search(question: Question, wanted: int = 5, host_bytes: float = 0.0) -> Find
     def put(candidate: _Candidate) -> None:
         heapq.heappush(heap, (candidate.at_least, candidate.order, next(ties), candidate))
 
-    findings.num_layouts, candidates = _candidates(question)
+    findings.num_layouts, candidates, large = _candidates(question)
     for candidate in candidates:
         put(candidate)
     while heap and len(findings.best) < wanted:
@@ -117,17 +117,33 @@ def search(question: Question, wanted: int = 5, host_bytes: float = 0.0) -> Find
             findings.best.append(found)
             taken.add(candidate.layout)
             continue
-        if not findings.best and len(findings.too_large) < _TOO_LARGE_SHOWN and found.needed > question.room:
-            findings.too_large.append(found)
+        if not findings.best and found.needed > question.room:
+            large.append(candidate)
         if candidate.actors[1:]:
             put(replace(candidate, actors=candidate.actors[1:]))
+    _add_large(question, findings, large)
     return findings
 
 
-def _candidates(question: Question) -> tuple[int, list[_Candidate]]:
-    """(how many layouts there are, those that may fit)."""
+def _add_large(question: Question, findings: Findings, large: list[_Candidate]) -> None:
+    """The fastest of those that do not fit, each of another layout or with other stores."""
+    fastest = findings.best[0].total if findings.best else float("inf")
+    seen = set()
+    for candidate in sorted(large, key=lambda each: (each.at_least, each.order)):
+        if len(findings.too_large) == _TOO_LARGE_SHOWN or candidate.at_least >= fastest:
+            return
+        if candidate.layout in seen:
+            continue
+        seen.add(candidate.layout)
+        found, _ = _whole(question, candidate, 0.0)
+        if found.total < fastest:
+            findings.too_large.append(found)
+
+
+def _candidates(question: Question) -> tuple[int, list[_Candidate], list[_Candidate]]:
+    """(how many layouts there are, those that may fit, those that do not without swapping, each at its fastest)."""
     actors, scorers, rollouts = list(actor_choices(question)), scorer_choices(question), rollout_choices(question)
-    found, num_layouts = [], 0
+    found, large, num_layouts = [], [], 0
     for of_layout in rollouts:
         num_layouts += len(actors) * len({choice.strategies for choice in scorers})
         for choices, rollout, scorer, (swaps, offloads) in product(actors, of_layout, scorers, _STORES):
@@ -136,7 +152,9 @@ def _candidates(question: Question) -> tuple[int, list[_Candidate]]:
             )
             if fitting:
                 found.append(_Candidate(fitting, (rollout, scorer), swaps, offloads))
-    return num_layouts, found
+            if not swaps and fitting[:1] != tuple(choices[:1]):
+                large.append(_Candidate(tuple(choices[:1]), (rollout, scorer), swaps, offloads))
+    return num_layouts, found, large
 
 
 def _least_bytes(choices: tuple[Choice, ...], swaps: bool, offloads: bool) -> int:

@@ -100,11 +100,15 @@ def _with_micro_batches(config: Config, num_ranks: int, device_memory_gb: float)
 
 
 def _device(config: Config, table: str | None) -> Device:
-    """Raises ConfigError where the table cannot be read."""
+    """Raises ConfigError where the table cannot be read, or is one of another kind of device."""
+    target = config.context.device_target
     try:
-        return read_device(table) if table else known_device(config.context.device_target)
+        device = read_device(table) if table else known_device(target)
     except UserError as error:
-        raise ConfigError([f"--device_table {table}: {error}"]) from None
+        raise ConfigError([f"--device_table {error}"]) from None
+    if device.overlaps == (target == "CPU"):
+        raise ConfigError([f"--device_table {table}: of {device.name}; context.device_target is {target}"])
+    return device
 
 
 def _flag_problems(known: argparse.Namespace) -> list[str]:
@@ -115,6 +119,13 @@ def _flag_problems(known: argparse.Namespace) -> list[str]:
         problems.append("--search: without --compile; compile the plan that it writes")
     if known.search and Path(known.search).exists():
         problems.append(f"--search {known.search}: is there already; give another name, or remove it")
+    elif known.search and not os.access(Path(known.search).parent, os.W_OK):
+        problems.append(f"--search {known.search}: its folder is not there, or not writable")
+    if known.host_memory_gb and not known.search:
+        problems.append("--host_memory_gb: only with --search")
+    for name in ("host_memory_gb", "device_memory_gb"):
+        if getattr(known, name) < 0:
+            problems.append(f"--{name} {getattr(known, name):g}: must not be negative")
     if known.devices is not None and (known.devices < 1 or not (known.dry_run or known.only_save_strategy)):
         problems.append(
             f"--devices {known.devices}: a positive number, and only with --dry_run or --only_save_strategy"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mindrlhf_lite.config.model_file import shape_of_actor
+from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.stages import StageConfig
 from mindrlhf_lite.estimate.devices import CPU, Device
 from mindrlhf_lite.estimate.step import work_of_step
@@ -30,9 +31,21 @@ def estimate_lines(command: Command) -> list[str]:
             f"{(each.sent_bytes + each.host_bytes) / 1e9:9.1f}"
         )
     lines.append(f"  {'step':<12} {sum(seconds.values()):8.2f}")
-    if config.generate_config.use_vllm:
-        lines.append("note: generation is estimated as the native engine's, not as vLLM's")
-    return lines
+    return lines + vllm_note(config)
+
+
+def vllm_note(config: Config) -> list[str]:
+    is_vllm = config.generate_config.use_vllm
+    return ["note: generation is estimated as the native engine's, not as vLLM's"] if is_vllm else []
+
+
+def source_of(device: Device) -> str:
+    """Where its figures are from. Args: device: of the command."""
+    if device.factors:
+        return "corrected by finished runs"
+    if device is CPU:
+        return "assumed; tools/calibrate.py measures this host"
+    return "published and assumed, not measured" if device.overlaps else "measured by tools/calibrate.py"
 
 
 def _figures(device: Device) -> str:
@@ -41,5 +54,5 @@ def _figures(device: Device) -> str:
         return f"a rank: {device.flops / 1e9:.0f} GFLOPS, {device.memory_bytes_per_s / 1e9:.1f} GB/s, {launch}"
     return (
         f"published figures: {device.flops / 1e12:.0f} TFLOPS, {device.memory_bytes_per_s / 1e12:g} TB/s; assumed: "
-        f"{launch}; not measured"
+        f"{launch}; {'corrected by finished runs' if device.factors else 'not measured'}"
     )

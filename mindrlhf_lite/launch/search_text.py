@@ -15,6 +15,7 @@ from mindrlhf_lite.estimate.choices import Question
 from mindrlhf_lite.estimate.search import Findings, Found, search
 from mindrlhf_lite.files.text_file import write_text
 from mindrlhf_lite.launch.command_line import Command
+from mindrlhf_lite.launch.estimate_text import source_of, vllm_note
 from mindrlhf_lite.launch.of_host import device_of_rank
 
 _GIB = 2**30
@@ -29,7 +30,7 @@ def question_of(command: Command) -> Question:
 
 
 def run_search(command: Command) -> tuple[str, bool]:
-    """(what was found, whether anything fits); the best is written."""
+    """(what was found, whether something fits and is written)."""
     question, started = question_of(command), time.monotonic()
     findings = search(question, _WANTED + _NEXT, command.host_memory_gb * _GIB)
     device, seconds = question.device, time.monotonic() - started
@@ -39,23 +40,31 @@ def run_search(command: Command) -> tuple[str, bool]:
         f"of which plans may fill {MEMORY_SHARE:.0%}; {findings.num_planned} were planned whole"
         + (", then it was stopped" if findings.is_stopped else "")
         + f"; {seconds:.0f} s",
-        f"seconds a step as estimated on {device.name}, with every completion of full length"
-        + ("" if device.factors else " (not measured)"),
     ]
     if not findings.best:
-        return "\n".join(
-            [
-                *lines,
-                *_too_large(findings, question),
-                "nothing that was planned fits; more devices, or shorter sequences, take less",
-            ]
-        ), False
+        return "\n".join([*lines, *_too_large(findings, question), _why_none(findings, question)]), False
+    lines.append(f"seconds a step, every completion of full length, on {device.name} ({source_of(command.device)})")
+    lines += vllm_note(command.config)
     lines += _table(findings.best[:_WANTED], question)
     lines += _why_others_lose(findings.best, question)
     lines += _too_large(findings, question)
-    write_text(command.search_file, searched_yaml(findings.best[0], command))
+    try:
+        write_text(command.search_file, searched_yaml(findings.best[0], command))
+    except OSError as error:
+        return "\n".join([*lines, f"error: {command.search_file} is not written: {error.strerror or error}"]), False
     lines.append(f"wrote {command.search_file}: the first as a configuration, for --config")
     return "\n".join(lines), True
+
+
+def _why_none(findings: Findings, question: Question) -> str:
+    config = question.config
+    if not findings.num_layouts:
+        return (
+            f"no layout: {question.num_devices} devices cannot share heads, layers, rl_config.chunk_size="
+            f"{config.rl_config.chunk_size} prompts and {config.completions_per_update} completions an update; other "
+            "numbers of these may do"
+        )
+    return "nothing that was planned fits; more devices, or shorter sequences, take less"
 
 
 def searched_yaml(found: Found, command: Command) -> str:

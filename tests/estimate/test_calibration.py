@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, replace
 
 import pytest
+import yaml
 from helpers import ROOT, run_python
 
 from mindrlhf_lite.acceptance.calibration import phases_of_run, with_factors
@@ -61,17 +62,26 @@ def test_tables_are_read_as_written_and_others_refused(tmp_path):
     table = tmp_path / "device.yaml"
     write_device(str(table), replace(DEVICE, factors={"update": 2.5}))
     assert read_device(str(table)) == replace(DEVICE, factors={"update": 2.5})
+    whole = asdict(DEVICE)
     for text, problem in (
         ("[1]", "not a table"),
-        ("name: x", "not a table"),
-        ("{name: x, flops: -1.0}", "flops=-1.0"),
-        ("{name: x, flops: .nan}", "flops=nan"),
-        ("{name: x, flops: true, sped: 1}", "sped: unknown"),
-        ("{name: x, flops: 1.0, factors: {update: fast}}", "factors="),
+        ("{name: x, flops: 1.0}", "not a table"),
+        ("flops: -1.0", "flops=-1.0"),
+        ("flops: .nan", "flops=nan"),
+        ("flops: 0", "flops=0"),
+        ("flops: {a: 1.0}", "flops="),
+        ("sped: 1", "sped: unknown"),
+        ("overlaps: 'no'", "overlaps='no'"),
+        ("name: null", "name=None"),
+        ("factors: {update: fast}", "factors="),
+        ("factors: 3.0", "factors=3.0"),
     ):
-        table.write_text(text)
+        given = yaml.safe_load(text)
+        table.write_text(text if not isinstance(given, dict) or len(given) != 1 else yaml.safe_dump({**whole, **given}))
         with pytest.raises(UserError, match=problem):
             read_device(str(table))
+    with pytest.raises(UserError, match="No such file"):
+        read_device(str(tmp_path / "none.yaml"))
 
 
 def test_ranks_share_a_hosts_processors():

@@ -20,6 +20,7 @@ from mindrlhf_lite.estimate.step import StepWork
 from mindrlhf_lite.parallel.dims import ParallelDims
 
 GIB = 2**30
+VERL = ROOT.parent / "shared/configs/verl/ppo_trainer_generated.yaml"
 DEVICE = DEVICES["910B"]
 
 
@@ -67,7 +68,7 @@ def test_more_memory_and_faster_links_are_never_slower():
 
 
 def test_layouts_that_do_the_same_take_the_same():
-    """Tensor ranks of the rollout that hold nothing of their own to send: context ranks are data ranks there."""
+    """Context ranks of the rollout are data ranks."""
     asked = question(devices=4)
     seconds = [
         StepWork(
@@ -155,8 +156,26 @@ def test_main_writes_what_it_found(tmp_path):
     assert all(layout in again.stdout for layout in layouts.split("; ")[:3])
     refused = run_main(model, *wanted)
     assert refused.returncode == 2 and "is there already" in refused.stderr
-    refused = run_main(model, "--devices=4", f"--device_table={file}", "--search")
-    assert refused.returncode == 2 and "--device_table" in refused.stderr and "Traceback" not in refused.stderr
+    other = tmp_path / "other.yaml"
+    for words, problem in (
+        ((f"--device_table={file}", f"--search={other}"), "not a table"),
+        ((f"--search={tmp_path}/none/x.yaml",), "its folder is not there"),
+        (("--host_memory_gb=-1", f"--search={other}"), "must not be negative"),
+        (("--host_memory_gb=1",), "only with --search"),
+    ):
+        refused = run_main(model, "--devices=4", *words)
+        assert refused.returncode == 2 and problem in refused.stderr and "Traceback" not in refused.stderr
+    none = run_main(model, "--devices=7", f"--search={other}")
+    assert none.returncode == 1 and "no layout: 7 devices cannot share" in none.stdout and not other.exists()
+
+
+@pytest.mark.skipif(not VERL.is_file(), reason="needs ../shared")
+def test_a_file_of_verl_is_searched(tmp_path):
+    file, model = tmp_path / "found.yaml", f"--model_config={ROOT}/model_configs/qwen2_5_0_5b.yaml"
+    words = ("--config", VERL, model, "--dry_run", "--devices=4", f"--search={file}", "algorithm.adv_estimator=grpo")
+    done = run_python(ROOT / "examples/qwen_grpo/main.py", *words, "actor_rollout_ref.rollout.n=8")
+    assert done.returncode == 0, done.stderr
+    assert "on 4 devices" in file.read_text() and "takes_strategies: false" in file.read_text()
 
 
 def test_strategies_of_all_roles_are_those_found():

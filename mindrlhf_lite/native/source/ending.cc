@@ -6,5 +6,10 @@
 #include <initializer_list>
 
 extern "C" void native_end_as_done() {
-  for (int number : {SIGSEGV, SIGBUS, SIGABRT}) std::signal(number, [](int) { _exit(0); });
+  for (int number : {SIGSEGV, SIGBUS, SIGABRT})
+    std::signal(number, [](int) {
+      constexpr char kNote[] = "note: a library crashed after this process's work was done\n";
+      if (write(1, kNote, sizeof(kNote) - 1) >= 0) _exit(0);
+      _exit(0);
+    });
 }
