@@ -8,7 +8,7 @@ from functools import cache
 from mindrlhf_lite.parallel.dims import ParallelDims
 from mindrlhf_lite.parallel.layout import Strategy
 from mindrlhf_lite.parallel.mesh import PAIR_BUFFER_MB
-from mindrlhf_lite.reshard.plan import make_plan
+from mindrlhf_lite.reshard.plan import last_plan
 from mindrlhf_lite.shapes.model_config import ModelConfig
 
 _BUFFER_MB = 200  # HCCL_BUFFSIZE, by default; a communicator has two
@@ -35,7 +35,7 @@ def pairs_of_rank(shape: ModelConfig, source: Strategy, destinations: tuple[Stra
     """Other ranks that the busiest rank exchanges weights with in the reshards from one layout to others."""
     partners: dict[int, set[int]] = {}
     for destination in destinations:
-        for transfer in make_plan(shape, source, destination, world_size).transfers:
+        for transfer in last_plan(shape, source, destination, world_size).transfers:
             for sender, receiver in zip(transfer.senders.tolist(), transfer.receivers.tolist()):
                 if sender != receiver:
                     partners.setdefault(sender, set()).add(receiver)

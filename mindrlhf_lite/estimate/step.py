@@ -18,7 +18,7 @@ from mindrlhf_lite.parallel.dims import ParallelDims
 from mindrlhf_lite.parallel.layout import Strategy
 from mindrlhf_lite.reshard.blocks import blocks_of_receiver
 from mindrlhf_lite.reshard.buckets import message_bytes
-from mindrlhf_lite.reshard.plan import make_plan
+from mindrlhf_lite.reshard.plan import last_plan
 from mindrlhf_lite.shapes.adapters import is_adapter
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import FLOAT32_BYTES, count_parameters, parameter_specs
@@ -245,7 +245,7 @@ def _messages(
     shape: ModelConfig, source: Strategy, destination: Strategy, world_size: int, message: int
 ) -> tuple[int, int, int, int]:
     """(messages, pieces, bytes received, bytes written) of the busiest rank, as the planner counts."""
-    plan = make_plan(shape, source, destination, world_size)
+    plan = last_plan(shape, source, destination, world_size)
     found = []
     for rank in range(min(world_size, _BUSY_RANKS)):
         blocks = blocks_of_receiver(plan, rank, message)
