@@ -136,8 +136,9 @@ def scorer_choices(question: Question) -> list[Choice]:
 def _of_role(question: Question, role: RoleSpec, together: dict[str, Any]) -> list[Choice]:
     found = []
     for dims in staged_dims(shape_of_role(question.config, role, question.shape), question.num_devices):
-        if question.config.completions_per_step % dims.shares:
-            continue
+        completions = question.config.completions_per_step
+        if completions % dims.shares or together["ref_config.ref_model_batch_size"] > completions // dims.shares:
+            continue  # a micro-batch of more than a rank has
         settings = {**together, **degrees(role.section, dims)}
         config = question.with_settings(settings)
         work = StepWork(config, question.shape, question.num_devices)
