@@ -10,7 +10,6 @@ Examples:
 """
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -25,7 +24,6 @@ from mindrlhf_lite.estimate.ranks import rank_correlation
 from mindrlhf_lite.files.text_file import say
 
 _MAIN = Path(__file__).resolve().parents[1] / "examples/qwen_grpo/main.py"
-_NOT_COUNTED = 2  # steps
 _RANKS = 2
 _FEW = 3  # layouts, of which an order says nothing
 
@@ -105,11 +103,9 @@ def _run(args: argparse.Namespace, folder: Path, layout: dict[str, object], rest
 
 
 def _measured(folder: Path) -> float:
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    rows = [row for row in rows if "time_s/step" in row][_NOT_COUNTED:]
-    if not rows:
-        raise UserError(f"--steps: more than {_NOT_COUNTED} are needed, the first compile")
-    return statistics.median(row["time_s/step"] - row["time_s/reward"] for row in rows)
+    from mindrlhf_lite.acceptance.calibration import timed_rows
+
+    return statistics.median(row["time_s/step"] - row["time_s/reward"] for row in timed_rows(folder))
 
 
 def _estimated(folder: Path, device: Device) -> float:

@@ -21,6 +21,7 @@ from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.estimate.devices import CPU, Device, of_rank
 from mindrlhf_lite.estimate.step import work_of_step
 from mindrlhf_lite.files.text_file import read_text
+from mindrlhf_lite.observe.run_files import read_metrics
 
 _WARM_STEPS = 2  # of a run, which compile
 _REPEATED, _CHAINED = 50, 20
@@ -126,18 +127,25 @@ def _threads(summary: dict[str, Any]) -> int:
     return int(found[1]) if found else 0
 
 
+def timed_rows(folder: Path) -> list[dict[str, Any]]:
+    """Metrics of a run's steps but for those that compile. Raises UserError where there are none."""
+    rows = [row for row in read_metrics(folder / "metrics.jsonl") if "time_s/step" in row][_WARM_STEPS:]
+    if not rows:
+        raise UserError(f"{folder}: fewer than three steps")
+    return rows
+
+
 def phases_of_run(folder: Path, device: Device) -> dict[str, tuple[float, float]]:
     """(measured, estimated seconds) by phase of a step of a finished run. Args: device: of a CPU one thread's."""
     try:
         summary = json.loads(read_text(folder / "summary.json"))
-        rows = [json.loads(line) for line in read_text(folder / "metrics.jsonl").splitlines()]
         settings, ranks = summary["config"], summary["world_size"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: not the folder of a finished run ({error})") from None
     config, problems = collect(by_dotted_key(settings))
-    rows = [row for row in rows if "time_s/step" in row][_WARM_STEPS:]
-    if problems or not rows:
-        raise UserError(f"{folder}: {problems[0] if problems else 'fewer than three steps'}")
+    if problems:
+        raise UserError(f"{folder}: {problems[0]}")
+    rows = timed_rows(folder)
     on_cpu = config.context.device_target == "CPU"
     if on_cpu == device.overlaps:
         raise UserError(

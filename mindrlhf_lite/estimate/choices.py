@@ -114,7 +114,7 @@ def _of_rollout(question: Question, settings: dict[str, Any]) -> Choice:
     own = {name: size for name, size in groups.items() if name in ("rollout", "kv_cache", "engine_weights")}
     peak = activations.get("generate", 0)
     held, alone = sum(own.values()), own["kv_cache"] + own.get("engine_weights", own["rollout"]) + peak
-    seconds = question.seconds({"generate": work.generate()})
+    seconds = question.device.seconds_of("generate", work.generate())
     return Choice(settings, (work.strategies["rollout"],), seconds, held, peak, (alone, alone))
 
 
@@ -144,7 +144,7 @@ def _of_role(question: Question, role: RoleSpec, together: dict[str, Any]) -> li
         work = StepWork(config, question.shape, question.num_devices)
         groups, activations = _parts(question, config)
         held, peak = groups[role.name], activations.get(role.name, 0)
-        seconds = question.seconds({role.name: work.scoring()[role.name]})
+        seconds = question.device.seconds_of(role.name, work.scoring()[role.name])
         found.append(Choice(settings, (work.strategies[role.name],), seconds, held, peak, (held + peak,) * 2))
     return found
 

@@ -168,7 +168,7 @@ def _with_more(question: Question, candidate: _Candidate) -> _Candidate | None:
     config = question.with_settings(candidate.settings)
     work = StepWork(config, question.shape, question.num_devices)
     if candidate.swapping is None:
-        seconds = question.seconds({"swap": work.swapping()}) if candidate.swaps else 0.0
+        seconds = question.device.seconds_of("swap", work.swapping()) if candidate.swaps else 0.0
         return replace(candidate, swapping=seconds)
     room = question.room - communicators_of_run(config, question.shape, question.num_devices)
     fitting = tuple(
@@ -176,7 +176,7 @@ def _with_more(question: Question, candidate: _Candidate) -> _Candidate | None:
         for actor in candidate.actors
         if _least_bytes((actor, *candidate.others), candidate.swaps, candidate.offloads) <= room
     )
-    resharding = question.seconds({"reshard": work.reshard()})
+    resharding = question.device.seconds_of("reshard", work.reshard())
     return replace(candidate, actors=fitting, resharding=resharding) if fitting else None
 
 
@@ -184,7 +184,7 @@ def _whole(question: Question, candidate: _Candidate, host_bytes: float) -> tupl
     config = question.with_settings(candidate.settings)
     plan = memory_plan(config, question.shape, question.num_devices, question.device.memory_gib)
     phases = StepWork(config, question.shape, question.num_devices).phases()
-    seconds = {name: question.seconds({name: work}) for name, work in phases.items()}
+    seconds = {name: question.device.seconds_of(name, work) for name, work in phases.items()}
     found = Found(candidate.settings, seconds, plan.needed(candidate.swaps), config)
     return found, found.needed <= question.room and _can_run(question, config, plan, candidate.swaps, host_bytes)
 

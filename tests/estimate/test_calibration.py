@@ -29,7 +29,8 @@ def finished(tmp_path):
         folder.mkdir()
         (folder / "summary.json").write_text(json.dumps({"config": asdict(config), "world_size": 2}))
         rows = [{f"time_s/{phase}": each for phase, each in seconds.items()} for seconds in steps]
-        (folder / "metrics.jsonl").write_text("".join(json.dumps({**row, "time_s/step": 1.0}) + "\n" for row in rows))
+        rows = [{"step": step, **row, "time_s/step": 1.0} for step, row in enumerate(rows, start=1)]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         return folder, config
 
     return make
