@@ -9,7 +9,8 @@ namespace {
 
 // scale x A^T [rows, rank]
 int narrow(float *y, const float *x, const Linear &linear, int64_t rows) {
-  const int status = product(y, rows, linear.rank, linear.k, rows_of(x, linear.k), transposed(linear.down, linear.k));
+  const Matrix input = rows_of(x, linear.k), down = transposed(linear.down, linear.k);
+  const int status = independent_rows(y, rows, linear.rank, linear.k, input, down);
   multiply(y, linear.scale, rows * linear.rank);
   return status;
 }
@@ -24,14 +25,14 @@ int narrow_gradient(float *y, const float *dy, const Linear &linear, int64_t row
 }  // namespace
 
 int forward(float *y, const float *x, const Linear &linear, int64_t rows, bool is_added) {
-  const Matrix input = rows_of(x, linear.k);
-  int status = product(y, rows, linear.n, linear.k, input, transposed(linear.weight, linear.k), linear.bias, is_added);
+  const Matrix input = rows_of(x, linear.k), weight = transposed(linear.weight, linear.k);
+  int status = independent_rows(y, rows, linear.n, linear.k, input, weight, linear.bias, is_added);
   if (linear.down == nullptr) return status;
   Scratch scratch(rows * linear.rank);
   float *between = scratch.take(rows * linear.rank);
   status |= narrow(between, x, linear, rows);
   const Matrix up = transposed(linear.up, linear.rank);
-  return status | product(y, rows, linear.n, linear.rank, rows_of(between, linear.rank), up, nullptr, true);
+  return status | independent_rows(y, rows, linear.n, linear.rank, rows_of(between, linear.rank), up, nullptr, true);
 }
 
 int backward(float *dx, const float *dy, const Linear &linear, int64_t rows, bool is_added) {

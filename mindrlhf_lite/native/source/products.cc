@@ -118,12 +118,15 @@ int left_over(float *result, int64_t m, int64_t n, int64_t k, Matrix a, Matrix b
 
 }  // namespace
 
-int product(float *result, int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, const float *bias,
-            bool is_added) {
-  if (onednn() == nullptr) return -1;
+int product(float *result, int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, const float *bias, bool is_added) {
+  return onednn() == nullptr ? -1 : whole_product(result, m, n, k, a, b, bias, is_added);
+}
+
+int independent_rows(float *result, int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, const float *bias,
+                     bool is_added) {
 #if defined(__AVX2__) && !defined(__AVX512F__)
-  int status = 0;
-  for (int64_t i = 0; i < m;) {
+  int status = onednn() == nullptr ? -1 : 0;
+  for (int64_t i = 0; i < m && status == 0;) {
     int64_t some = std::min(m - i, kMostRows);
     if (some % kTogether <= 3 && some > 3) some -= some % kTogether;
     const Matrix from{a.data + i * a.row_step, a.row_step, a.column_step};
@@ -133,7 +136,7 @@ int product(float *result, int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, 
   }
   return status;
 #else
-  return whole_product(result, m, n, k, a, b, bias, is_added);
+  return product(result, m, n, k, a, b, bias, is_added);
 #endif
 }
 
@@ -191,7 +194,7 @@ using native::transposed;
 // y [T, N] = x [T, K] weight [N, K]^T. Inputs: x, weight.
 OPERATOR(product) {
   const int64_t t = call.size(0, 0), k = call.size(0, 1), n = call.size(1, 0);
-  return native::product(call.floats(2), t, n, k, rows_of(call.floats(0), k), transposed(call.floats(1), k));
+  return native::independent_rows(call.floats(2), t, n, k, rows_of(call.floats(0), k), transposed(call.floats(1), k));
 }
 
 // dx [T, K] = dy [T, N] weight [N, K]. Inputs: dy, weight.

@@ -20,6 +20,10 @@ inline Matrix transposed(const float *data, int64_t width) { return {data, 1, wi
 int product(float *result, int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, const float *bias = nullptr,
             bool is_added = false);
 
+// The same, where bits of a row do not depend on how many others there are; with AVX2 slower.
+int independent_rows(float *result, int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, const float *bias = nullptr,
+                     bool is_added = false);
+
 // Rows and vectors of a tile of `small_product` that the registers hold: 32 of AVX-512 and NEON, 16 of AVX2.
 constexpr int kTileRows = 6, kTileVectors = kPart == 16 ? 4 : 1;
 
