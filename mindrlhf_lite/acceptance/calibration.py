@@ -26,23 +26,24 @@ from mindrlhf_lite.observe.run_files import read_metrics
 _WARM_STEPS = 2  # of a run, which compile
 _REPEATED, _CHAINED = 50, 20
 _LARGE = 4 << 20  # numbers
+_FEW_ROWS = 32  # of a product
 
 
 def measure(mesh: Any) -> Device:
     """Of one of this job's ranks while the others do the same. Args: mesh: of the job, each rank with one thread."""
     from mindrlhf_lite.native.library import library, product_gflops, set_up
 
-    flops = CPU.flops
+    products = {}
     if library().path:
         set_up(num_threads=1)
-        flops = product_gflops() * 1e9
+        products = _of_products(product_gflops() * 1e9, product_gflops(_FEW_ROWS) * 1e9)
     large, target = np.ones(_LARGE, np.float32), np.empty(_LARGE, np.float32)
     copied = _seconds(lambda: np.copyto(target, large), 5)
     one, many = (_seconds(_chain(count), _REPEATED) for count in (1, 1 + _CHAINED))
     launch = max(1e-7, (many - one) / _CHAINED)
     figures = {
         "name": "this CPU",
-        "flops": flops,
+        **products,
         "memory_bytes_per_s": 2 * large.nbytes / copied,
         "host_bytes_per_s": large.nbytes / copied,
         "launch_s": launch,
@@ -50,6 +51,11 @@ def measure(mesh: Any) -> Device:
         **_links(mesh, one),
     }
     return dataclasses.replace(CPU, **{key: _rounded(value) for key, value in figures.items()})
+
+
+def _of_products(many: float, few: float) -> dict[str, float]:
+    """Args: many, few: operations a second, of a product of many rows, and of one of `_FEW_ROWS`."""
+    return {"flops": many, "half_rows": max(1.0, _FEW_ROWS * (many / few - 1))}
 
 
 def _rounded(value: Any) -> Any:

@@ -38,6 +38,7 @@ class Device:
     call_s: float = 0.3e-3  # of a compiled graph, from Python
     token_s: float = 0.3e-3  # what the host does between two decoding steps
     pageable_bytes_per_s: float = 3.4e9  # to and from other memory of the host's; nothing is copied so
+    half_rows: float = 126.0  # of a product at half of its efficiency: computing takes as long as reading its weights
     overlaps: bool = True  # kernels are started while others compute; on a CPU one after the other
     factors: Mapping[str, float] = field(default_factory=dict)  # measured over estimated seconds, by phase
 

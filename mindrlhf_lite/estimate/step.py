@@ -84,6 +84,7 @@ class StepWork:
         adapted = 0 if config.merges_adapters else self.adapted * self.kernels.adapted_forward
         step = Work(
             flops=2 * weights * slots,
+            row_flops=2 * weights,
             memory_bytes=self.item * (weights + kept),
             launches=layers * (self.kernels.decode_layer + adapted) + self.kernels.decode_ends,
             calls=1,
@@ -95,6 +96,7 @@ class StepWork:
             step = step.plus(Work(collectives=2, sent_bytes=whole if is_whole else 0))
         prefill = Work(
             flops=2 * weights * self.prompt * prompts,
+            row_flops=2 * weights * prompts,
             launches=prompts * layers * (self.kernels.prefill_layer + adapted),
             calls=prompts * layers,
         ).plus(self.summed(dims, 2 * layers, self.prompt * prompts))
@@ -127,17 +129,24 @@ class StepWork:
             tokens * 2 * self.head / dims.tensor,
         )
 
+    def one_row(self, dims: ParallelDims) -> tuple[float, float]:
+        """Operations of (a rank's layers, its head) on one token, without attention."""
+        layers = self.shape.num_hidden_layers / dims.pipeline
+        return layers * 2 * self.layer / dims.tensor, 2 * self.head / dims.tensor
+
     def batches(self, dims: ParallelDims, tokens: float, budget: int) -> int:
         return max(1, -(-int(tokens) * dims.context // budget))
 
     def scored(self, dims: ParallelDims, budget: int) -> Work:
         tokens = self.tokens(dims, self.config.completions_per_step)
         count, layers = self.batches(dims, tokens, budget), self.shape.num_hidden_layers / dims.pipeline
+        chunks = self._chunks(dims, tokens, count)
         of_layers, _, of_head = self.forward(dims, tokens)
+        layers_row, head_row = self.one_row(dims)
         work = Work(
             flops=of_layers + of_head,
-            launches=count * layers * self.kernels.layer_forward
-            + self._chunks(dims, tokens, count) * self.kernels.head_chunk,
+            row_flops=count * layers_row + chunks * head_row,
+            launches=count * layers * self.kernels.layer_forward + chunks * self.kernels.head_chunk,
             calls=count * (layers + 2),
         ).plus(self.summed(dims, 2 * layers * count, tokens / count))
         return self._staged(work, dims, count, tokens, 1)
@@ -148,17 +157,18 @@ class StepWork:
         recomputes, attends = recompute.recompute, recompute.select_recompute and not recompute.recompute
         tokens = self.tokens(dims, config.completions_per_update)
         count = self.batches(dims, tokens, config.micro_batch_tokens(dims.shares))
-        layers = self.shape.num_hidden_layers / dims.pipeline
+        chunks, layers = self._chunks(dims, tokens, count), self.shape.num_hidden_layers / dims.pipeline
         of_layers, attention, of_head = self.forward(dims, tokens)
+        layers_row, head_row = self.one_row(dims)
+        # logits are computed twice; what is frozen takes no gradients
+        passes, of_logits = 3 - self.has_adapters + recomputes, 4 - self.has_adapters
         launches = (1 + recomputes) * (self.kernels.layer_forward + self.adapted * self.kernels.adapted_forward)
         launches += self.kernels.layer_backward + self.adapted * self.kernels.adapted_backward
         launches += attends * self.kernels.attention
         work = Work(
-            # logits are computed twice; what is frozen takes no gradients
-            flops=(3 - self.has_adapters + recomputes) * of_layers
-            + attends * attention
-            + (4 - self.has_adapters) * of_head,
-            launches=count * layers * launches + self._chunks(dims, tokens, count) * self.kernels.loss_chunk,
+            flops=passes * of_layers + attends * attention + of_logits * of_head,
+            row_flops=passes * count * layers_row + of_logits * chunks * head_row,
+            launches=count * layers * launches + chunks * self.kernels.loss_chunk,
             calls=count * (2 * layers + 3),
         ).plus(self.summed(dims, (4 + 2 * recomputes) * layers * count, tokens / count))
         one = self._staged(work, dims, count, tokens, 2).plus(self._optimized(dims, layers))

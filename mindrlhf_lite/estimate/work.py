@@ -16,6 +16,7 @@ class Work:
     """
 
     flops: float = 0.0
+    row_flops: float = 0.0  # of one row of each product: the fewer rows there are, the more of the time this is
     memory_bytes: float = 0.0
     launches: float = 0.0
     calls: float = 0.0  # of compiled graphs
@@ -32,7 +33,7 @@ class Work:
         return Work(**{name: value + getattr(other, name) for name, value in vars(self).items()})
 
     def seconds(self, device: Device) -> float:
-        computing = self.flops / (device.flops * device.product_efficiency)
+        computing = (self.flops + device.half_rows * self.row_flops) / (device.flops * device.product_efficiency)
         reading = self.memory_bytes / (device.memory_bytes_per_s * device.memory_efficiency)
         starting = self.launches * device.launch_s + self.calls * device.call_s
         passing = (

@@ -78,16 +78,16 @@ def set_up(products: str = "float32", num_threads: int = 0) -> None:
         ctypes.CDLL(path).native_set_up(num_threads or threads_of_a_rank(), products == "bfloat16")
 
 
-def product_gflops(size: int = 1024, turns: int = 10) -> float:
-    """GFLOP/s of large products as they are set up, the best of several turns."""
+def product_gflops(rows: int = 1024, size: int = 1024, turns: int = 10) -> float:
+    """GFLOP/s of products [rows, size] x [size, size] as they are set up, the best of several turns."""
     loaded, numbers = ctypes.CDLL(library().path), np.random.default_rng(0)
-    x, weight = (numbers.standard_normal((size, size)).astype(np.float32) for _ in range(2))
-    y, seconds = np.empty((size, size), np.float32), []
+    x, weight = (numbers.standard_normal((count, size)).astype(np.float32) for count in (rows, size))
+    y, seconds = np.empty((rows, size), np.float32), []
     for _ in range(turns):
         start = time.perf_counter()
         call(loaded, "product", x, weight, y)
         seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / min(seconds) / 1e9
+    return 2 * rows * size**2 / min(seconds) / 1e9
 
 
 def call(loaded: ctypes.CDLL, name: str, *arrays: np.ndarray) -> int:

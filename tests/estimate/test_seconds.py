@@ -7,6 +7,7 @@ import pytest
 from estimate.cases import shipped
 from helpers import ROOT
 
+from mindrlhf_lite.ascend.dry_run import planned_phases
 from mindrlhf_lite.config.load import read_yaml
 from mindrlhf_lite.config.memory_plan import memory_plan
 from mindrlhf_lite.estimate.devices import DEVICES, Device
@@ -28,6 +29,8 @@ def test_the_longest_of_computing_reading_and_starting_counts_and_the_rest_comes
     assert Work(flops=1e12, memory_bytes=1e9, launches=3000).seconds(ROUND) == 3.0
     assert Work(flops=1e12, memory_bytes=1e9, launches=500).seconds(ROUND) == 2.0
     assert Work(launches=1000, calls=10).seconds(ROUND) == 2.0
+    # a product of 63 rows takes as long as 63 + 126 rows would at the full rate
+    assert Work(flops=63e9, row_flops=1e9).seconds(ROUND) == pytest.approx((63 + 126) * 1e9 / 0.5e12)
     # 3 messages and 2 GB over a link, 4 GB to the host, 5 tokens
     work = Work(messages=3, sent_bytes=2e9, host_bytes=4e9, tokens=5)
     assert work.seconds(ROUND) == pytest.approx(0.03 + 2 + 4 + 5)
@@ -110,3 +113,14 @@ def test_adapters_start_more_kernels_unless_they_are_merged():
     tokens = config.generate_config.sampling_config.max_tokens * series
     assert more == pytest.approx(24 * 46 * (tokens + prompts))
     assert works["separate"]["update"].flops < work_of_step(*shipped("0_5b", 8), 8)["update"].flops
+
+
+def test_what_a_compiled_phase_is_compared_with():
+    """With swapping a phase has its own groups, without all of them."""
+    config, shape = shipped("0_5b", 8, "--rl_config.swap=true")
+    swaps, holds = (
+        planned_phases(each, shape, 8) for each in (config, shipped("0_5b", 8, "--rl_config.swap=false")[0])
+    )
+    groups = memory_plan(config, shape, 8).groups
+    others = sum(size for name, size in groups.items() if name not in ("reference", "graphs"))
+    assert holds["reference"] - swaps["reference"] == others > 0
