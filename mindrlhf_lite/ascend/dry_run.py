@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 
 from mindrlhf_lite.ascend.stand_ins import environment
-from mindrlhf_lite.config.memory_plan import memory_plan
+from mindrlhf_lite.config.memory_plan import memory_parts, memory_plan
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.config.stages import PreferenceStageConfig, RewardModelConfig, StageConfig
 from mindrlhf_lite.config.strategies import role_strategies
@@ -202,6 +202,15 @@ def _say(rank: int, phase: str) -> None:
     say(f"--compile: rank {rank}, {phase}", file=sys.stderr)
 
 
+def planned_phases(config: Config, shape: ModelConfig, num_ranks: int) -> dict[str, int]:
+    """Bytes by phase as the run has them: without swapping every group is in memory in every phase."""
+    phases = memory_plan(config, shape, num_ranks).phases
+    if config.rl_config.swap:
+        return phases
+    groups, activations = memory_parts(config, shape, num_ranks)
+    return {name: sum(groups.values()) + activations.get(name, 0) for name in phases}
+
+
 def compile_run(config: Config, shape: ModelConfig, num_ranks: int) -> CompiledRun:
     """A run, compiled for its first rank and, where there are several stages, the first of the last one, which has the
     head.
@@ -218,7 +227,7 @@ def compile_run(config: Config, shape: ModelConfig, num_ranks: int) -> CompiledR
     depth = max(map(len, strategy.layers_of_stage(shape.num_hidden_layers)))
     compiled = min(depth, max(2, len({shape.blocks_of(number) for number in range(shape.num_hidden_layers)})))
     cut = with_layers(shape, config, compiled)
-    planned, of_cut = (memory_plan(*each, num_ranks).phases for each in ((config, shape), cut))
+    planned, of_cut = (planned_phases(*each, num_ranks) for each in ((config, shape), cut))
     peaks: dict[int, dict[str, int]] = {}
     kernels: dict[str, Counter[str]] = {}
     backed_off, misplaced = set(), set()
