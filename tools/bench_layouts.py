@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Runs some layouts of one configuration on two ranks of this host, and compares their seconds with the estimate.
 
-Each is a real run of a few steps; the first two, which compile, do not count, nor do verifiers. Prints measured and
-estimated seconds a step, and the rank correlation of the two (Spearman's). On a quiet machine, one thread a rank.
+The first twelve of a list that the model and the settings admit. Each is a real run of a few steps; the first two,
+which compile, do not count, nor do verifiers. Prints measured and estimated seconds a step, and the rank correlation of
+the two (Spearman's). On a quiet machine, one thread a rank. What has run in the output folder is not run again.
 
 Examples:
   OMP_NUM_THREADS=1 python tools/bench_layouts.py --config examples/quickstart/grpo_config.yaml --device_table cpu.yaml
@@ -22,10 +23,19 @@ from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.estimate.devices import CPU, Device, read_device
 from mindrlhf_lite.estimate.ranks import rank_correlation
 from mindrlhf_lite.files.text_file import say
+from mindrlhf_lite.launch.command_line import parse_command_line
 
 _MAIN = Path(__file__).resolve().parents[1] / "examples/qwen_grpo/main.py"
 _RANKS = 2
 _FEW = 3  # layouts, of which an order says nothing
+_MOST = 12
+_ALL_RUNS: dict[str, object] = {
+    "rl_config.eval_interval": 0,
+    "rl_config.save_ckpt_interval": 0,
+    "rl_config.tensorboard": "false",
+    "monitor_config.plots": "false",
+    "monitor_config.progress_bar": "false",
+}
 
 
 def _layout(actor: str, rollout: str, more: dict[str, object], reference: str = "dp") -> dict[str, object]:
@@ -38,6 +48,7 @@ def _layout(actor: str, rollout: str, more: dict[str, object], reference: str = 
 
 
 _MICRO, _AGAIN = "actor_config.parallel_config.micro_batch_num", "actor_config.recompute_config.recompute"
+_SLOTS, _SCORED = "generate_config.max_num_seqs", "ref_config.ref_model_batch_size"
 LAYOUTS: dict[str, dict[str, object]] = {
     f"actor {actor}2, rollout {rollout}2": _layout(actor, rollout, {_MICRO: 2 if actor == "pp" else 1})
     for actor in ("dp", "tp", "pp", "cp")
@@ -45,9 +56,34 @@ LAYOUTS: dict[str, dict[str, object]] = {
 } | {
     "actor dp2, rollout dp2, recompute": _layout("dp", "dp", {_MICRO: 1, _AGAIN: True}),
     "actor dp2, rollout dp2, 8 micro-batches": _layout("dp", "dp", {_MICRO: 8}),
-    "actor dp2, rollout dp2, 8 slots": _layout("dp", "dp", {_MICRO: 1, "generate_config.max_num_seqs": 8}),
+    "actor dp2, rollout dp2, 8 slots": _layout("dp", "dp", {_MICRO: 1, _SLOTS: 8}),
     "actor tp2, rollout tp2, reference tp2, 4 micro-batches": _layout("tp", "tp", {_MICRO: 4}, "tp"),
+    # for models whose heads two tensor ranks cannot share
+    "actor dp2, rollout dp2, 32 micro-batches": _layout("dp", "dp", {_MICRO: 32}),
+    "actor pp2, rollout dp2, reference pp2, 8 micro-batches": _layout("pp", "dp", {_MICRO: 8}, "pp"),
+    "actor cp2, rollout dp2, reference cp2, recompute": _layout("cp", "dp", {_MICRO: 1, _AGAIN: True}, "cp"),
+    "actor cp2, rollout dp2, 8 slots": _layout("cp", "dp", {_MICRO: 1, _SLOTS: 8}),
+    "actor dp2, rollout dp2, reference of 1 at a time": _layout("dp", "dp", {_MICRO: 1, _SCORED: 1}),
+    "actor pp2, rollout dp2, 16 micro-batches, recompute": _layout("pp", "dp", {_MICRO: 16, _AGAIN: True}),
 }
+
+
+def _admitted(config: str, rest: list[str]) -> dict[str, dict[str, object]]:
+    """The first of LAYOUTS that this model and these settings admit. Raises UserError where none does."""
+    found, said = {}, None
+    for name, layout in LAYOUTS.items():
+        words = _words(layout | _ALL_RUNS)
+        try:
+            parse_command_line(["--config", config, "--dry_run", "--devices", str(_RANKS), *words, *rest])
+        except UserError as error:
+            said = said or error
+            continue
+        found[name] = layout
+        if len(found) == _MOST:
+            break
+    if said and not found:
+        raise said
+    return found
 
 
 def main() -> None:
@@ -64,7 +100,7 @@ def main() -> None:
     args, rest = parser.parse_known_args()
     device = read_device(args.device_table) if args.device_table else CPU
     rows: dict[str, tuple[float, float]] = {}
-    for number, (name, layout) in enumerate(LAYOUTS.items(), start=1):
+    for number, (name, layout) in enumerate(_admitted(args.config, rest).items(), start=1):
         if args.only and number not in args.only:
             continue
         folder = Path(args.output, f"{number:02}")
@@ -85,21 +121,20 @@ def main() -> None:
 def _run(args: argparse.Namespace, folder: Path, layout: dict[str, object], rest: list[str]) -> None:
     settings = {
         **layout,
+        **_ALL_RUNS,
         "rl_config.output_dir": folder,
         "rl_config.max_steps": args.steps,
-        "rl_config.eval_interval": 0,
-        "rl_config.save_ckpt_interval": 0,
-        "rl_config.tensorboard": "false",
-        "monitor_config.plots": "false",
-        "monitor_config.progress_bar": "false",
     }
-    words = [f"--{key}={value}" for key, value in settings.items()]
     command = ["msrun", f"--worker_num={_RANKS}", f"--local_worker_num={_RANKS}", "--join=True"]
-    command += [f"--log_dir={folder}_log", str(_MAIN), "--config", args.config, *words, *rest]
+    command += [f"--log_dir={folder}_log", str(_MAIN), "--config", args.config, *_words(settings), *rest]
     folder.parent.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(command, capture_output=True, encoding="utf-8")
     if done.returncode:
         raise UserError(f"a run failed; see {folder}_log")
+
+
+def _words(settings: dict[str, object]) -> list[str]:
+    return [f"--{key}={value}" for key, value in settings.items()]
 
 
 def _measured(folder: Path) -> float:

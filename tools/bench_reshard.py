@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.commands.tool import COUNT, run_tool, tool_parser
+from mindrlhf_lite.commands.tool import COUNT, tool_parser
+from mindrlhf_lite.launch.joined_tool import run_joined_tool
 
 if TYPE_CHECKING:
     from mindspore import Parameter
@@ -157,4 +158,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    run_joined_tool(main)

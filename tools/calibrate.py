@@ -18,10 +18,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindrlhf_lite.commands.tool import run_tool, tool_parser
+from mindrlhf_lite.commands.tool import tool_parser
 from mindrlhf_lite.errors import UserError
 from mindrlhf_lite.estimate.devices import DEVICES, read_device, write_device
 from mindrlhf_lite.files.text_file import read_text, say
+from mindrlhf_lite.launch.joined_tool import run_joined_tool
 
 
 def main() -> None:
@@ -54,4 +55,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_tool(main)
+    run_joined_tool(main)

@@ -93,8 +93,9 @@ def _in_words(config: Config, num_devices: int) -> str:
     ]
     recompute = config.actor_config.recompute_config
     kept = "inputs" if recompute.recompute else "products" if recompute.select_recompute else "all activations"
+    number = config.actor_config.parallel_config.micro_batch_num
     words = [
-        f"{config.actor_config.parallel_config.micro_batch_num} micro-batches, {kept} kept",
+        f"{number} micro-batch{'es' * (number > 1)}, {kept} kept",
         f"{config.generate_config.max_num_seqs} slots",
         *(["swap"] if config.rl_config.swap else []),
         *(["opt_offload"] if config.actor_config.optimizer.opt_offload else []),

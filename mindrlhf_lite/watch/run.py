@@ -178,6 +178,8 @@ class WatchedRun:
 def lines_of(run: WatchedRun) -> list[str]:
     """How a run stands, for a console."""
     run.look()
+    if run.state == "waiting":
+        return [f"{run.name}: waiting; {run.folder} has no steps of a run yet"]
     phase = f", {run.phase}" if run.phase and run.state != "finished" else ""
     concerns = [f"  steps {each.first_step} to {each.last_step}: {each.text}" for each in run.concerns]
     return [

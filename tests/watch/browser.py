@@ -40,6 +40,14 @@ class Browser:
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
         self._loop = asyncio.new_event_loop()
+        try:
+            self._connect(folder)
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def _connect(self, folder):
         port_file, deadline = folder / "DevToolsActivePort", time.monotonic() + 60
         while not (port_file.is_file() and port_file.read_text().count("\n")):
             assert time.monotonic() < deadline and self._process.poll() is None, "chromium does not start"
@@ -51,10 +59,12 @@ class Browser:
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for part in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{part}.enable")
-        return self
 
     def __exit__(self, *_):
         self._socket.close()
+        self._end()
+
+    def _end(self):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
