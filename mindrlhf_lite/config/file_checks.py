@@ -280,8 +280,11 @@ def _scoring_problems(given: str, model: ModelConfig, config: Config) -> list[st
         size = ModelConfig.from_dir(config.actor_config.load).vocab_size
     except ValueError:
         return []  # reported elsewhere
-    if model.vocab_size != size:
-        return [f"{given}: a vocabulary of {model.vocab_size}, the actor's has {size}; it must be the same"]
+    if model.vocab_size != size and not config.reward_config.reward_model.template:
+        return [
+            f"{given}: a vocabulary of {model.vocab_size}, the actor's has {size}; it must be the same, or it "
+            "needs a reward_config.reward_model.template"
+        ]
     if config.rl_config.seq_length > model.max_position_embeddings:
         length = config.rl_config.seq_length
         return [f"rl_config.seq_length={length}: {given} has max_position_embeddings={model.max_position_embeddings}"]

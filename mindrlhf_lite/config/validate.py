@@ -21,6 +21,7 @@ from mindrlhf_lite.config.trackers import tracker_problems
 from mindrlhf_lite.config.vllm_settings import vllm_problems
 from mindrlhf_lite.errors import short_repr
 from mindrlhf_lite.rewards.judge_settings import JUDGE_REWARD, judge_problems
+from mindrlhf_lite.rewards.model_template import template_problem
 from mindrlhf_lite.rewards.shaping import find_shaping
 from mindrlhf_lite.rewards.sizes import LARGEST_REWARD, is_usable
 from mindrlhf_lite.rewards.verifiers import find_verifier
@@ -229,6 +230,8 @@ def _reward_model(config: Config) -> list[str]:
     problems = []
     if not wanted.load and wanted != RewardModelRole():
         problems.append(f"{key}: there is no reward model; set {key}.load, or leave the others out")
+    if problem := template_problem(wanted.template):
+        problems.append(f"{key}.template={short_repr(wanted.template)}: {problem}")
     if not is_usable(wanted.weight):
         problems.append(f"{key}.weight={wanted.weight}: must be a number of at most {LARGEST_REWARD:g}")
     return problems

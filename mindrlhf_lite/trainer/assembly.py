@@ -38,6 +38,7 @@ from mindrlhf_lite.trainer.persistence import Persistence
 from mindrlhf_lite.trainer.phase_clock import PhaseClock
 from mindrlhf_lite.trainer.prompts import prompts_of_run, sampler_of_run
 from mindrlhf_lite.trainer.report import Report
+from mindrlhf_lite.trainer.reward_texts import Reader, reader_of
 from mindrlhf_lite.trainer.rollout_weights import RolloutWeights
 from mindrlhf_lite.trainer.run_state import RunState
 from mindrlhf_lite.trainer.same_run import prompts_digest
@@ -94,6 +95,7 @@ class GrpoRun:
     clock: PhaseClock
     first_step: int
     last_step: int
+    read_by_reward_model: Reader
     rollout_weights: RolloutWeights = field(init=False)
     moving_reference: MovingReference = field(init=False)
     collection: Collection = field(init=False)
@@ -104,7 +106,9 @@ class GrpoRun:
         self.rollout_weights = RolloutWeights(roles, self.clock, config.rl_config.reshard_check_interval)
         self.moving_reference = MovingReference(config, roles, self.clock)
         model, then = roles.reward_model, next(iter(roles.scorers), None)
-        reward = None if model is None else ModelReward(config, model, self.training.scoring, self.clock)
+        reward = None
+        if model is not None:
+            reward = ModelReward(config, model, self.training.scoring, self.clock, self.read_by_reward_model)
         then = then if model is None else REWARD_MODEL.name
         self.collection = Collection(config, self.experience, self.clock, self.rollout_weights, then, reward)
         self.annotator = Annotator(config, roles, self.training.scoring, self._while_scoring)
@@ -131,7 +135,7 @@ def assemble_grpo(config: Config, mesh: Mesh) -> GrpoRun:
     started, start_rss = time.perf_counter(), max(gather_objects(mesh.world, rss_gb()))
     tokenizer = Tokenizer(config.tokenizer_dir)
     prompts, held_out = prompts_of_run(config, tokenizer)
-    reward = _reward_of_run(config, mesh, prompts[0])
+    reward, read = _reward_of_run(config, mesh, prompts[0]), reader_of(config, prompts[0])
     steps = config.rl_config.max_steps or max(1, config.rl_config.epochs * len(prompts) // config.prompts_per_step)
     roles = build_roles(config, mesh)
     sampling, eval_sampling = sampling_of_run(config, tokenizer, roles.model_config.vocab_size)
@@ -169,6 +173,7 @@ def assemble_grpo(config: Config, mesh: Mesh) -> GrpoRun:
         PhaseClock(roles.residency, report.console, _timed_roles(config)),
         first_step,
         steps,
+        read,
     )
 
 

@@ -11,8 +11,8 @@ from mindrlhf_lite.config.roles import REWARD_MODEL
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.scoring.scorer import Scorer
 from mindrlhf_lite.scoring.sequences import SequenceScoring
-from mindrlhf_lite.trainer.annotation import as_sequences
 from mindrlhf_lite.trainer.phase_clock import PhaseClock
+from mindrlhf_lite.trainer.reward_texts import Reader
 from mindrlhf_lite.types import Outcome, Score, ScoredGroup
 
 
@@ -24,17 +24,24 @@ def normalised(scores: np.ndarray, how: str) -> np.ndarray:
 
 
 class ModelReward:
-    """Every rank calls it, with all groups of a draw."""
+    """Every rank calls it, with all groups of a draw. Args: read: what the model reads of them, a completion each."""
 
-    def __init__(self, config: Config, model: Scorer, scoring: SequenceScoring, clock: PhaseClock):
+    def __init__(
+        self,
+        config: Config,
+        model: Scorer,
+        scoring: SequenceScoring,
+        clock: PhaseClock,
+        read: Reader,
+    ):
         self._settings, self._model = config.reward_config.reward_model, model
-        self._scoring, self._clock = scoring, clock
+        self._scoring, self._clock, self._read = scoring, clock, read
 
     def add(self, scored: Sequence[ScoredGroup]) -> list[ScoredGroup]:
         """The groups with weight * score added to verified and rewards, and among their scores."""
         name = REWARD_MODEL.name
         with self._clock.phase(name, name):
-            found = self._scoring.score(name, self._model, as_sequences(scored))
+            found = self._scoring.score(name, self._model, self._read(scored))
         scores = normalised(np.concatenate(found).astype(np.float64), self._settings.normalise)
         ends = np.cumsum([len(group.rewards) for group in scored])
         return [

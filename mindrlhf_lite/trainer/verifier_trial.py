@@ -13,6 +13,7 @@ from mindrlhf_lite.rewards.judge_settings import JUDGE_REWARD
 from mindrlhf_lite.rewards.pool import VerifierPool
 from mindrlhf_lite.rewards.reward_function import Elsewhere
 from mindrlhf_lite.rewards.verifiers import BUILT_IN
+from mindrlhf_lite.trainer.reward_texts import reader_of
 from mindrlhf_lite.types import CompletionView, Prompt
 
 
@@ -33,14 +34,18 @@ def elsewhere_of(config: Config) -> dict[str, Elsewhere]:
 
 
 def trial_problems(config: Config) -> list[str]:
-    """What is wrong with the verifiers of a user's own, at most one; nothing is started where all are built in."""
+    """What is wrong with the verifiers of a user's own, or with a reward model's template, at most one; nothing is
+    started where all verifiers are built in.
+    """
     names = dict.fromkeys([*config.reward_config.verifier_function, config.rl_config.eval_verifier])
     own = [name for name in names if name and name not in BUILT_IN]
-    if not own or not config.rl_config.dataset_file:
+    if not (own or config.reward_config.reward_model.template) or not config.rl_config.dataset_file:
         return []
     try:
-        trial = trial_of(read_prompts(config.rl_config.dataset_file)[0])
-        VerifierPool(own, config.reward_config.verifier_timeout_s, 1, trial).close()
+        first = read_prompts(config.rl_config.dataset_file)[0]
+        reader_of(config, first)
+        if own:
+            VerifierPool(own, config.reward_config.verifier_timeout_s, 1, trial_of(first)).close()
     except ValueError as error:
         return [f"reward_config: {error}"]
     return []

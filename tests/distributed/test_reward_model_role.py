@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +19,8 @@ from mindrlhf_lite.scoring.pairs import LastTokenScorer
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.streams import StreamShapes
 from mindrlhf_lite.trainer.model_reward import normalised
-from mindrlhf_lite.types import TrainSequence
+from mindrlhf_lite.trainer.reward_texts import RewardTexts
+from mindrlhf_lite.types import Prompt, TrainSequence
 
 NAME, WEIGHT = "reward_model", 0.5
 
@@ -30,6 +33,21 @@ def reward_model(tmp_path_factory):
     save_hf_model(folder, shape, random_weights(shape), None, None)
     for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
         shutil.copy(QUICKSTART_MODEL / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def other_model(reward_model, tmp_path_factory):
+    """With more tokens than the actor has, and a chat template."""
+    folder = tmp_path_factory.mktemp("reward") / "other"
+    given = ModelConfig.from_dir(reward_model)
+    shape = replace(given, vocab_size=given.vocab_size + 32)
+    save_hf_model(folder, shape, random_weights(shape), None, None)
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(reward_model / name, folder / name)
+    settings = json.loads((reward_model / "tokenizer_config.json").read_text())
+    turns = "{% for each in messages %}{{ each.role }}: {{ each.content }}\n{% endfor %}"
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": turns}))
     return folder
 
 
@@ -69,6 +87,42 @@ def test_its_score_is_part_of_the_reward(one_rank, reward_model):
     assert first[f"time_s/{NAME}"] > 0
 
 
+@pytest.mark.parametrize(
+    ("template", "read"),
+    [
+        ("{prompt} is {completion}!", "{prompt} is {completion}!"),
+        ("chat:prompt", "user: {prompt}\nassistant: {completion}\n"),
+    ],
+)
+def test_it_reads_texts_by_its_own_template(data, other_model, tmp_path, template, read):
+    own = (f"--reward_config.reward_model.template={template}", "--rl_config.max_steps=1")
+    result = single(data, tmp_path / "run", *options(other_model), *own)
+    assert result.returncode == 0, result.stderr
+    shape, tokenizer = ModelConfig.from_dir(other_model), Tokenizer(str(other_model))
+    scorer = LastTokenScorer(Decoder(shape, load_weights(other_model, shape), False, 64))
+    for row in completions(tmp_path / "run", 1):
+        text = read.format(prompt=row["prompt"], completion=row["completion"])
+        sequence = TrainSequence.of(np.array(tokenizer.encode(text), np.int32), 1)
+        batch = make_microbatch([sequence], StreamShapes(64, 64), token_mean, BatchTotals(1, 1, 1))
+        assert scorer.score(batch)[0] == pytest.approx(row["rewards"][NAME], abs=1e-4)
+
+
+def test_texts_that_begin_alike_share_their_beginning():
+    class Letters:
+        def encode_batch(self, texts):
+            return [list(map(ord, text)) for text in texts]
+
+    prompt = Prompt(0, (1,), "2+3", "5", 1, columns={"question": "{completion}?"})
+    group = SimpleNamespace(prompt=prompt, texts=["abc", "abd", "ab"])
+    texts = RewardTexts("{question} {completion}", Letters(), 8)
+    found = texts.sequences([SimpleNamespace(group=group)])
+    read = ["".join(map(chr, each.token_ids)) for each in found]
+    assert read == ["ion}? abc"[-8:], "ion}? abd"[-8:], "tion}? ab"[-8:]]  # the last eight
+    assert [each.prompt_length for each in found] == [1, 1, 1]
+    alike = RewardTexts("{question} {completion}", Letters(), 80).sequences([SimpleNamespace(group=group)])
+    assert {each.prompt_length for each in alike} == {len("{completion}? ab") - 1}
+
+
 @pytest.mark.full
 def test_two_ranks_are_one(data, one_rank, reward_model, tmp_path):
     split = ("--reward_config.reward_model.parallel_config.model_parallel=2", "--rl_config.swap=true")
@@ -86,11 +140,13 @@ def test_two_ranks_are_one(data, one_rank, reward_model, tmp_path):
         (["load={actor}"], "a language model, which gives no score"),
         (["load={model}", "weight=1e30"], "reward_config.reward_model.weight=1e+30: must be a number of at most"),
         (["weight=0.5"], "there is no reward model; set reward_config.reward_model.load"),
+        (["load={model}", "template=Q: A:"], "template='Q: A:': must hold {completion} once"),
+        (["load={model}", "template=chat:question"], "has no column 'question'; convert it with"),
         (["load={model}", "parallel_config.model_parallel=3"], "reward_config.reward_model.parallel_config"),
     ],
 )
 def test_mistakes(data, reward_model, tmp_path, given, said):
-    words = [each.format(actor=data / "model", model=reward_model) for each in given]
+    words = [each.replace("{actor}", str(data / "model")).replace("{model}", str(reward_model)) for each in given]
     result = single(data, tmp_path / "never", *(f"--reward_config.reward_model.{each}" for each in words))
     assert result.returncode == 2 and said in result.stderr, result.stderr
 

@@ -12,11 +12,17 @@ from mindrlhf_lite.config.setting import FLOAT_TYPES_OR_EMPTY, FREE, setting
 class RewardModelRole:
     load: str = setting(
         "",
-        "folder of a reward model of the actor's vocabulary (ForSequenceClassification with one label; "
-        "python -m mindrlhf_lite.reward_model makes one); empty: none",
+        "folder of a reward model (ForSequenceClassification with one label); without a template it has the actor's "
+        "vocabulary; python -m mindrlhf_lite.reward_model makes one); empty: none",
         resume=FREE,
     )
     model_config: str = setting("", "as ref_config.model_config", resume=FREE)
+    template: str = setting(
+        "",
+        "what it reads, in tokens of its own tokenizer: a text with {completion} and, if wanted, {prompt} (as "
+        "rendered) and columns that rlhf_data.py --keep_columns kept; or chat:NAME, its chat template with that column "
+        "(or prompt) as the user's turn; the last seq_length tokens count; empty: the policy's tokens",
+    )
     weight: float = setting(1.0, "of its score, beside those of verifiers; added after shaping")
     normalise: str = setting(
         "none",
