@@ -59,7 +59,7 @@ LAYOUTS: dict[str, dict[str, object]] = {
     "actor dp2, rollout dp2, 8 slots": _layout("dp", "dp", {_MICRO: 1, _SLOTS: 8}),
     "actor tp2, rollout tp2, reference tp2, 4 micro-batches": _layout("tp", "tp", {_MICRO: 4}, "tp"),
     # for models whose heads two tensor ranks cannot share
-    "actor dp2, rollout dp2, 32 micro-batches": _layout("dp", "dp", {_MICRO: 32}),
+    "actor dp2, rollout dp2, 16 micro-batches": _layout("dp", "dp", {_MICRO: 16}),
     "actor pp2, rollout dp2, reference pp2, 8 micro-batches": _layout("pp", "dp", {_MICRO: 8}, "pp"),
     "actor cp2, rollout dp2, reference cp2, recompute": _layout("cp", "dp", {_MICRO: 1, _AGAIN: True}, "cp"),
     "actor cp2, rollout dp2, 8 slots": _layout("cp", "dp", {_MICRO: 1, _SLOTS: 8}),

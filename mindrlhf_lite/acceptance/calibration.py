@@ -24,13 +24,15 @@ from mindrlhf_lite.files.text_file import read_text
 from mindrlhf_lite.observe.run_files import read_metrics
 
 _WARM_STEPS = 2  # of a run, which compile
-_REPEATED, _CHAINED = 50, 20
+_REPEATED, _CHAINED = 50, 40
 _LARGE = 4 << 20  # numbers
 _FEW_ROWS = 32  # of a product
 
 
 def measure(mesh: Any) -> Device:
     """Of one of this job's ranks while the others do the same. Args: mesh: of the job, each rank with one thread."""
+    from mindspore import ops
+
     from mindrlhf_lite.native.library import library, product_gflops, set_up
 
     products = {}
@@ -39,7 +41,7 @@ def measure(mesh: Any) -> Device:
         products = _of_products(product_gflops() * 1e9, product_gflops(_FEW_ROWS) * 1e9)
     large, target = np.ones(_LARGE, np.float32), np.empty(_LARGE, np.float32)
     copied = _seconds(lambda: np.copyto(target, large), 5)
-    one, many = (_seconds(_chain(count), _REPEATED) for count in (1, 1 + _CHAINED))
+    one, many = (_seconds(_chain(count, ops.tanh), _REPEATED) for count in (1, 1 + _CHAINED))
     launch = max(1e-7, (many - one) / _CHAINED)
     figures = {
         "name": "this CPU",
@@ -48,7 +50,7 @@ def measure(mesh: Any) -> Device:
         "host_bytes_per_s": large.nbytes / copied,
         "launch_s": launch,
         "call_s": max(1e-7, one - launch),
-        **_links(mesh, one),
+        **_links(mesh),
     }
     return dataclasses.replace(CPU, **{key: _rounded(value) for key, value in figures.items()})
 
@@ -62,49 +64,45 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.3g}") if isinstance(value, float) else value
 
 
-def _seconds(call: Callable[[], Any], times: int) -> float:
-    """The median, after one that compiles."""
+def _seconds(call: Callable[[], Any], times: int, before: Callable[[], None] = lambda: None) -> float:
+    """The least, after one that compiles: what disturbed it is no figure of the host. Args: before: each, not timed."""
     found = []
     for _ in range(times + 1):
+        before()
         start = time.perf_counter()
         call()
         found.append(time.perf_counter() - start)
-    return statistics.median(found[1:])
+    return min(found[1:])
 
 
-def _chain(count: int) -> Callable[[], Any]:
+def _chain(count: int, operator: Callable[[Any], Any]) -> Callable[[], Any]:
     """A call of a compiled graph of so many small operators, one after the other."""
-    from mindspore import Tensor, jit, ops
+    from mindspore import Tensor, jit
 
     def chained(x: Tensor) -> Tensor:
         for _ in range(count):
-            x = ops.tanh(x)
+            x = operator(x)
         return x
 
     compiled, given = jit(chained), Tensor(np.ones((8, 16), np.float32))
     return lambda: compiled(given).asnumpy()
 
 
-def _links(mesh: Any, call: float) -> dict[str, float]:
-    """Between two ranks, or what is assumed where there is one. Args: call: seconds of a graph of one operator."""
+def _links(mesh: Any) -> dict[str, float]:
+    """Between two ranks, or what is assumed where there is one."""
     if mesh.world is None:
         return {}
-    from mindspore import Tensor, jit, ops
+    from mindspore import Tensor, ops
 
-    reduce = ops.AllReduce(group=mesh.world.group)
-
-    def summed(x: Tensor) -> Tensor:
-        return reduce(x)
-
-    compiled = jit(summed)
+    reduce, meet = ops.AllReduce(group=mesh.world.group), mesh.world.meet
     small, large = (Tensor(np.ones(count, np.float32)) for count in (16, _LARGE))
-    alone = _seconds(lambda: reduce(small).asnumpy(), _REPEATED)
-    within = _seconds(lambda: compiled(small).asnumpy(), _REPEATED)
-    taken = _seconds(lambda: reduce(large).asnumpy(), 5) - alone
+    alone = _seconds(lambda: reduce(small).asnumpy(), _REPEATED, meet)
+    one, many = (_seconds(_chain(count, reduce), _REPEATED, meet) for count in (1, 1 + _CHAINED))
+    taken = _seconds(lambda: reduce(large).asnumpy(), 5, meet) - alone
     share = 2 * (mesh.world.size - 1) / mesh.world.size  # of its numbers, what a rank sends
     return {
         "message_s": alone,
-        "collective_s": max(1e-6, within - call),
+        "collective_s": max(1e-6, (many - one) / _CHAINED),
         "link_bytes_per_s": share * 4 * _LARGE / taken,
     }
 
