@@ -74,7 +74,7 @@ def _admitted(config: str, rest: list[str]) -> dict[str, dict[str, object]]:
     for name, layout in LAYOUTS.items():
         words = _words(layout | _ALL_RUNS)
         try:
-            parse_command_line(["--config", config, "--dry_run", "--devices", str(_RANKS), *words, *rest])
+            parse_command_line(["--config", config, "--dry_run", "--devices", str(_RANKS), *rest, *words])
         except UserError as error:
             said = said or error
             continue
@@ -126,7 +126,7 @@ def _run(args: argparse.Namespace, folder: Path, layout: dict[str, object], rest
         "rl_config.max_steps": args.steps,
     }
     command = ["msrun", f"--worker_num={_RANKS}", f"--local_worker_num={_RANKS}", "--join=True"]
-    command += [f"--log_dir={folder}_log", str(_MAIN), "--config", args.config, *_words(settings), *rest]
+    command += [f"--log_dir={folder}_log", str(_MAIN), "--config", args.config, *rest, *_words(settings)]  # the layout's own last
     folder.parent.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(command, capture_output=True, encoding="utf-8")
     if done.returncode:

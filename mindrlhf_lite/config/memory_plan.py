@@ -40,7 +40,7 @@ from mindrlhf_lite.swap.phases import optimizer_part, phase_of_part
 ASCEND_MEMORY_GIB = 64.0  # of a 910B, where nobody says otherwise
 HEAD_MULTIPLE = 16  # of head_dim, for Ascend's attention kernels
 _GRAPH_BYTES = 8 << 20
-_TRAINING_GRAPHS, _SCORING_GRAPHS, _PREFILL_GRAPHS = 5, 3, 2  # a shape
+_TRAINING_GRAPHS, _SCORING_GRAPHS, _PREFILL_GRAPHS = 5, 3, 4  # a shape
 
 
 @dataclass(frozen=True)

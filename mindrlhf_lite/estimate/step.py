@@ -20,6 +20,7 @@ from mindrlhf_lite.reshard.blocks import blocks_of_receiver
 from mindrlhf_lite.reshard.buckets import message_bytes
 from mindrlhf_lite.reshard.plan import last_plan
 from mindrlhf_lite.shapes.adapters import is_adapter
+from mindrlhf_lite.shapes.buckets import LEAST_PREFILLED
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import FLOAT32_BYTES, count_parameters, parameter_specs
 from mindrlhf_lite.swap.phases import optimizer_part
@@ -77,7 +78,8 @@ class StepWork:
         rl, layers = config.rl_config, shape.num_hidden_layers
         prompts = -(-rl.chunk_size // dims.copies)
         slots = config.rollout_slots(dims.copies)
-        series = -(-prompts * rl.num_generations // slots) * rl.num_rollouts
+        completions = prompts * rl.num_generations
+        series = -(-completions // slots) * rl.num_rollouts
         weights = (layers * self.layer + self.head) / dims.tensor
         kv_heads = max(1, shape.num_key_value_heads // dims.tensor)
         kept = slots * (self.prompt + self.new / 2) * layers * 2 * kv_heads * shape.head_dim
@@ -94,12 +96,14 @@ class StepWork:
             whole = 2 * slots * shape.vocab_size * (dims.tensor - 1) / dims.tensor / min(dims.tensor - 1, 7)
             is_whole = sampling_params(config.generate_config.sampling_config).has_filters
             step = step.plus(Work(collectives=2, sent_bytes=whole if is_whole else 0))
+        # what takes a free slot brings its prompt with it
+        count, tokens = prompts + max(0, completions - slots), max(self.prompt, LEAST_PREFILLED)
         prefill = Work(
-            flops=2 * weights * self.prompt * prompts,
-            row_flops=2 * weights * prompts,
-            launches=prompts * layers * (self.kernels.prefill_layer + adapted),
-            calls=prompts * layers,
-        ).plus(self.summed(dims, 2 * layers, self.prompt * prompts))
+            flops=2 * weights * tokens * count,
+            row_flops=2 * weights * count,
+            launches=count * layers * (self.kernels.prefill_layer + adapted),
+            calls=count * layers,
+        ).plus(self.summed(dims, 2 * layers, tokens * count))
         return step.times(series * self.new).plus(prefill.times(rl.num_rollouts))
 
     def summed(self, dims: ParallelDims, count: float, tokens: float) -> Work:
@@ -214,12 +218,10 @@ class StepWork:
             message_bytes(self.config.reshard_bucket_bytes, is_of_host=False),
         )
         share = 1.0 if self.has_adapters else self.item / FLOAT32_BYTES  # adapters are float32
-        return Work(
-            memory_bytes=2 * copied * share,
-            launches=pieces * self.kernels.piece,
-            messages=messages,
-            sent_bytes=received * share,
-        )
+        work = Work(memory_bytes=2 * copied * share, launches=pieces * self.kernels.piece)
+        if self.config.context.device_target == "CPU":  # ranks of one host write into memory that the others read
+            return work.plus(Work(memory_bytes=2 * received * share))
+        return work.plus(Work(messages=messages, sent_bytes=received * share))
 
     def swapping(self) -> Work:
         """Out to the host and in again: what a phase has in memory and the one before had not, and the other way."""

@@ -32,13 +32,12 @@ from mindrlhf_lite.rollout.native_graphs import (
 )
 from mindrlhf_lite.rollout.protocol import OnFinished, Turns
 from mindrlhf_lite.rollout.running_sequence import RunningSequence
-from mindrlhf_lite.shapes.buckets import default_buckets, round_up
+from mindrlhf_lite.shapes.buckets import LEAST_PREFILLED, default_buckets, round_up
 from mindrlhf_lite.turns import Restart
 from mindrlhf_lite.types import Completion, FinishReason, GenerateRequest, SamplingParams
 
 OnToken = Callable[[int, int, int], None]
 _PREFILL_TOKENS = 512  # prompts prefilled together: at most this many padded tokens, at least one prompt
-_MIN_ROWS = 64  # matrix products of at least this many rows give each row the same bits
 
 
 class NativeEngine:
@@ -122,15 +121,17 @@ class NativeEngine:
         self, prompts: Sequence[tuple[int, ...]], width: int, slots_by_prompt: Sequence[Sequence[int]], caches: tuple
     ) -> None:
         """Writes the keys and values of `prompts`, padded to `width` tokens, into their slots."""
-        rows = max(min(_PREFILL_TOKENS // width, self.num_slots), -(-_MIN_ROWS // width), 1)
-        for start in range(0, len(prompts), rows):
+        least = -(-LEAST_PREFILLED // width)
+        most = max(min(_PREFILL_TOKENS // width, self.num_slots), least)
+        for start in range(0, len(prompts), most):
+            rows = least if len(prompts) - start <= least else most  # one that takes a free slot brings few with it
             token_ids = np.zeros((rows, width), np.int32)
             pairs = []
             chosen = zip(prompts[start : start + rows], slots_by_prompt[start : start + rows], strict=True)
             for row, (prompt, targets) in enumerate(chosen):
                 token_ids[row, : len(prompt)] = prompt
                 pairs += [(row, slot) for slot in targets]
-            # two shapes: prompts of one sample, and of several
+            # two shapes each: prompts of one sample, and of several
             count = rows if len(pairs) <= rows else self.num_slots
             pairs += [pairs[-1]] * (count - len(pairs))  # fills up by writing the same slot again
             source_rows, slots = np.array(pairs, np.int32).T

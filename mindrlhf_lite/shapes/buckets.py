@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from mindrlhf_lite.errors import UserError
 
+LEAST_PREFILLED = 64  # tokens together: matrix products of at least so many rows give each row the same bits
+
 
 def default_buckets(longest: int) -> tuple[int, ...]:
     """Two bucket lengths an octave (8, 12, 16, 24, 32, 48, ...), ending with `longest`."""

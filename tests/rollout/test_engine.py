@@ -205,7 +205,9 @@ def test_nan_weights_are_an_error(engine):
 
 
 def test_nothing_is_compiled_after_warm_up():
-    """One decode graph and three prompt widths are compiled once; other lengths and batch sizes reuse them."""
+    """One decode graph, and for each of three prompt widths few prompts together and many (of the smallest width these
+    are as many), are compiled once; other lengths and batch sizes reuse them.
+    """
     engine = NativeEngine(Decoder(TINY, random_weights(TINY), False, 24), 8, 24, length_buckets=(8, 16, 24))
     sampling = SamplingParams(6)
 
@@ -217,9 +219,32 @@ def test_nothing_is_compiled_after_warm_up():
         return sum(len(graph.compile_cache) for graph in graphs)
 
     generate((9, 17, 18, 2))
+    generate((10, 11, 12, 13, 14, 15, 16))
+    generate((18, 19, 20, 21, 22, 23))
     warm = compiled()
-    assert warm == 1 + 3
+    assert warm == 1 + 1 + 2 + 2
     generate((1, 3, 5, 8, 10, 12, 16, 17))
     generate((4,))
     generate(tuple(range(1, 19)))
     assert compiled() == warm
+
+
+def test_one_that_takes_a_free_slot_is_prefilled_with_few_others():
+    """Sixteen slots are filled together; then each sequence that ends makes room for one."""
+    engine = NativeEngine(Decoder(TINY, random_weights(TINY), False, 40), 16, 40, length_buckets=(16, 32, 40))
+    prefilled, run = [], engine._prefill.run
+
+    def noted(token_ids, source_rows, *rest):
+        prefilled.append((len(set(source_rows.tolist())), *token_ids.shape))
+        run(token_ids, source_rows, *rest)
+
+    engine._prefill.run = noted
+    prompts = [GenerateRequest((number, *range(1, 30)), 1, (0, number)) for number in range(24)]
+    ends = SamplingParams(10, stop_token_ids=tuple(range(0, 97, 5)))
+    found = engine.generate(prompts, ends)
+    assert prefilled[0] == (16, 16, 32) and 1 in {count for count, *_ in prefilled}
+    assert all(rows == (2 if count <= 2 else 16) and width == 32 for count, rows, width in prefilled)
+    alone = NativeEngine(engine.model, 24, 40, length_buckets=(16, 32, 40)).generate(prompts, ends)
+    assert [group[0].token_ids for group in found] == [group[0].token_ids for group in alone]
+    for one, other in zip(found, alone, strict=True):
+        np.testing.assert_allclose(one[0].logprobs, other[0].logprobs, atol=1e-5)
