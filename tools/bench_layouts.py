@@ -126,14 +126,8 @@ def _run(args: argparse.Namespace, folder: Path, layout: dict[str, object], rest
         "rl_config.max_steps": args.steps,
     }
     command = ["msrun", f"--worker_num={_RANKS}", f"--local_worker_num={_RANKS}", "--join=True"]
-    command += [
-        f"--log_dir={folder}_log",
-        str(_MAIN),
-        "--config",
-        args.config,
-        *rest,
-        *_words(settings),
-    ]  # the layout's own last
+    command += [f"--log_dir={folder}_log", str(_MAIN), "--config", args.config, *rest]
+    command += _words(settings)  # last, so that the layout's own count
     folder.parent.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(command, capture_output=True, encoding="utf-8")
     if done.returncode:

@@ -46,4 +46,4 @@ def test_logprobs_loss_and_gradients_are_peft_s(smollm2, form):
         np.abs(np.array(found[name]) - expected).max() / expected[0] for name, expected in PEFT["gradients"].items()
     )
     print(f"{form}: gradients differ by {worst:.1e} of their norms at most")
-    assert worst < 1e-4
+    assert worst < 5e-4  # peft in float32 differs from peft in float64 by 5.0e-4

@@ -2,8 +2,8 @@
 
     python tests/peers/peft_smollm2.py MODEL > tests/peers/peft_smollm2.json
 
-Needs torch, transformers and peft; the versions go into the file. MODEL: of examples/smollm2/get_model.sh. Of every gradient
-it keeps the norm and the products with a few random directions (`summary_of`).
+Needs torch, transformers and peft; the versions go into the file. MODEL: of examples/smollm2/get_model.sh. Of every
+gradient it keeps the norm and the products with a few random directions (`summary_of`).
 """
 
 import json
