@@ -94,7 +94,8 @@ def pack(sequences: Sequence[TrainSequence], shapes: StreamShapes, shares_prompt
         group = waiting.popleft()
         prompt_length = sequences[group[0]].prompt_length
         taken, used = [], prompt_length
-        if tokens(group) <= room or room >= _DIVIDES_FROM * prompt_length:
+        # a stream of its own has room for one at least
+        if not stream or tokens(group) <= room or room >= _DIVIDES_FROM * prompt_length:
             for index in group:
                 if used + own(index) <= room:
                     taken.append(index)

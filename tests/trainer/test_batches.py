@@ -88,6 +88,16 @@ def test_every_sequence_is_packed_once_and_fits():
             assert batch.lengths == tuple(sequences[index].completion_length for index in members)
 
 
+def test_a_long_prompt_with_short_completions_is_packed():
+    """What is left of the last group may need more than the stream that is begun for it, and less than two prompts."""
+    group = [sequence([number, *range(1, 104)], [7] * 14) for number in range(8) for _ in range(8)]
+    for shapes in (StreamShapes(896, 128), *(StreamShapes(budget, 128) for budget in range(128, 512, 32))):
+        packed = pack(group, shapes)
+        assert sorted(index for members in packed for index in members) == list(range(64))
+        batches = [make_microbatch([group[index] for index in each], shapes, token_mean, TOTALS) for each in packed]
+        assert all(batch.shape[0] in shapes.streams for batch in batches)
+
+
 def test_at_most_a_tenth_is_padding():
     """Completions of 5 to 512 tokens, log-uniform; 16 prompts of up to 100 tokens x 8, streams of 4096."""
     rng = np.random.default_rng(0)
