@@ -20,7 +20,7 @@ from mindrlhf_lite.reshard.blocks import blocks_of_receiver
 from mindrlhf_lite.reshard.buckets import message_bytes
 from mindrlhf_lite.reshard.plan import last_plan
 from mindrlhf_lite.shapes.adapters import is_adapter
-from mindrlhf_lite.shapes.buckets import LEAST_PREFILLED
+from mindrlhf_lite.shapes.buckets import LEAST_PREFILLED, MOST_PREFILLED
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import FLOAT32_BYTES, count_parameters, parameter_specs
 from mindrlhf_lite.swap.phases import optimizer_part
@@ -96,14 +96,16 @@ class StepWork:
             whole = 2 * slots * shape.vocab_size * (dims.tensor - 1) / dims.tensor / min(dims.tensor - 1, 7)
             is_whole = sampling_params(config.generate_config.sampling_config).has_filters
             step = step.plus(Work(collectives=2, sent_bytes=whole if is_whole else 0))
-        # what takes a free slot brings its prompt with it
-        count, tokens = prompts + max(0, completions - slots), max(self.prompt, LEAST_PREFILLED)
+        # what takes a free slot brings its prompt with it, and on a device padding
+        later, on_cpu = max(0, completions - slots), config.context.device_target == "CPU"
+        count, padded = prompts + later, max(self.prompt, LEAST_PREFILLED if on_cpu else MOST_PREFILLED)
+        tokens = prompts * self.prompt + later * padded
         prefill = Work(
-            flops=2 * weights * tokens * count,
+            flops=2 * weights * tokens,
             row_flops=2 * weights * count,
             launches=count * layers * (self.kernels.prefill_layer + adapted),
             calls=count * layers,
-        ).plus(self.summed(dims, 2 * layers, tokens * count))
+        ).plus(self.summed(dims, 2 * layers, tokens))
         return step.times(series * self.new).plus(prefill.times(rl.num_rollouts))
 
     def summed(self, dims: ParallelDims, count: float, tokens: float) -> Work:

@@ -32,12 +32,11 @@ from mindrlhf_lite.rollout.native_graphs import (
 )
 from mindrlhf_lite.rollout.protocol import OnFinished, Turns
 from mindrlhf_lite.rollout.running_sequence import RunningSequence
-from mindrlhf_lite.shapes.buckets import LEAST_PREFILLED, default_buckets, round_up
+from mindrlhf_lite.shapes.buckets import LEAST_PREFILLED, MOST_PREFILLED, default_buckets, round_up
 from mindrlhf_lite.turns import Restart
 from mindrlhf_lite.types import Completion, FinishReason, GenerateRequest, SamplingParams
 
 OnToken = Callable[[int, int, int], None]
-_PREFILL_TOKENS = 512  # prompts prefilled together: at most this many padded tokens, at least one prompt
 
 
 class NativeEngine:
@@ -122,16 +121,17 @@ class NativeEngine:
     ) -> None:
         """Writes the keys and values of `prompts`, padded to `width` tokens, into their slots."""
         least = -(-LEAST_PREFILLED // width)
-        most = max(min(_PREFILL_TOKENS // width, self.num_slots), least)
+        most = max(min(MOST_PREFILLED // width, self.num_slots), least)
         for start in range(0, len(prompts), most):
-            rows = least if len(prompts) - start <= least else most  # one that takes a free slot brings few with it
+            # one that takes a free slot brings few with it; other products may give other bits in another shape
+            rows = least if self.is_native and len(prompts) - start <= least else most
             token_ids = np.zeros((rows, width), np.int32)
             pairs = []
             chosen = zip(prompts[start : start + rows], slots_by_prompt[start : start + rows], strict=True)
             for row, (prompt, targets) in enumerate(chosen):
                 token_ids[row, : len(prompt)] = prompt
                 pairs += [(row, slot) for slot in targets]
-            # two shapes each: prompts of one sample, and of several
+            # two shapes: prompts of one sample, and of several
             count = rows if len(pairs) <= rows else self.num_slots
             pairs += [pairs[-1]] * (count - len(pairs))  # fills up by writing the same slot again
             source_rows, slots = np.array(pairs, np.int32).T

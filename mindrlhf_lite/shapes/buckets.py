@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from mindrlhf_lite.errors import UserError
 
-LEAST_PREFILLED = 64  # tokens together: matrix products of at least so many rows give each row the same bits
+# padded tokens of prompts that are prefilled together: products of at least 64 rows give each row the same bits
+LEAST_PREFILLED, MOST_PREFILLED = 64, 512
 
 
 def default_buckets(longest: int) -> tuple[int, ...]:

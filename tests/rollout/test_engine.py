@@ -6,6 +6,8 @@ from helpers import TINY, random_weights
 from mindspore import Tensor, ops
 
 from mindrlhf_lite.models.decoder import Decoder
+from mindrlhf_lite.models.precision import Precision
+from mindrlhf_lite.native.library import library, set_up
 from mindrlhf_lite.reshard.executor import Resharder, ResidentSource
 from mindrlhf_lite.reshard.plan import make_plan
 from mindrlhf_lite.reshard.transports import SharedMemoryTransport
@@ -205,9 +207,7 @@ def test_nan_weights_are_an_error(engine):
 
 
 def test_nothing_is_compiled_after_warm_up():
-    """One decode graph, and for each of three prompt widths few prompts together and many (of the smallest width these
-    are as many), are compiled once; other lengths and batch sizes reuse them.
-    """
+    """One decode graph and three prompt widths are compiled once; other lengths and batch sizes reuse them."""
     engine = NativeEngine(Decoder(TINY, random_weights(TINY), False, 24), 8, 24, length_buckets=(8, 16, 24))
     sampling = SamplingParams(6)
 
@@ -219,10 +219,8 @@ def test_nothing_is_compiled_after_warm_up():
         return sum(len(graph.compile_cache) for graph in graphs)
 
     generate((9, 17, 18, 2))
-    generate((10, 11, 12, 13, 14, 15, 16))
-    generate((18, 19, 20, 21, 22, 23))
     warm = compiled()
-    assert warm == 1 + 1 + 2 + 2
+    assert warm == 1 + 3
     generate((1, 3, 5, 8, 10, 12, 16, 17))
     generate((4,))
     generate(tuple(range(1, 19)))
@@ -231,7 +229,11 @@ def test_nothing_is_compiled_after_warm_up():
 
 def test_one_that_takes_a_free_slot_is_prefilled_with_few_others():
     """Sixteen slots are filled together; then each sequence that ends makes room for one."""
-    engine = NativeEngine(Decoder(TINY, random_weights(TINY), False, 40), 16, 40, length_buckets=(16, 32, 40))
+    if not library().path:
+        pytest.skip(f"no native kernels: {library().why_not}")
+    set_up(num_threads=1)
+    model = Decoder(TINY, random_weights(TINY), False, 40, precision=Precision.here("float32", is_native=True))
+    engine = NativeEngine(model, 16, 40, length_buckets=(16, 32, 40))
     prefilled, run = [], engine._prefill.run
 
     def noted(token_ids, source_rows, *rest):
@@ -244,7 +246,6 @@ def test_one_that_takes_a_free_slot_is_prefilled_with_few_others():
     found = engine.generate(prompts, ends)
     assert prefilled[0] == (16, 16, 32) and 1 in {count for count, *_ in prefilled}
     assert all(rows == (2 if count <= 2 else 16) and width == 32 for count, rows, width in prefilled)
-    alone = NativeEngine(engine.model, 24, 40, length_buckets=(16, 32, 40)).generate(prompts, ends)
+    alone = NativeEngine(model, 24, 40, length_buckets=(16, 32, 40)).generate(prompts, ends)
     assert [group[0].token_ids for group in found] == [group[0].token_ids for group in alone]
-    for one, other in zip(found, alone, strict=True):
-        np.testing.assert_allclose(one[0].logprobs, other[0].logprobs, atol=1e-5)
+    assert all((a[0].logprobs == b[0].logprobs).all() for a, b in zip(found, alone, strict=True))
