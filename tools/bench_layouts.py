@@ -100,7 +100,12 @@ def main() -> None:
     args, rest = parser.parse_known_args()
     device = read_device(args.device_table) if args.device_table else CPU
     rows: dict[str, tuple[float, float]] = {}
-    for number, (name, layout) in enumerate(_admitted(args.config, rest).items(), start=1):
+    admitted = _admitted(args.config, rest)
+    numbers = {name: number for number, name in enumerate(LAYOUTS, start=1) if name in admitted}
+    if unknown := set(args.only) - set(numbers.values()):
+        raise UserError(f"--only {' '.join(map(str, unknown))}: there are {', '.join(map(str, numbers.values()))}")
+    for name, number in numbers.items():
+        layout = admitted[name]
         if args.only and number not in args.only:
             continue
         folder = Path(args.output, f"{number:02}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mindrlhf_lite.config.adapters import with_adapters
 from mindrlhf_lite.config.model_file import read_model_file, vocabulary_problem
-from mindrlhf_lite.config.roles import RoleSpec
+from mindrlhf_lite.config.roles import RoleSpec, reads_own_tokens
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.experience_file import experience_path
 from mindrlhf_lite.data.records import read_header
@@ -102,7 +102,7 @@ def _problems_of_own_model(role: RoleSpec, folder: str, config: Config) -> list[
         shape, actors = ModelConfig.from_dir(folder), ModelConfig.from_dir(config.actor_config.load)
     except ValueError:
         return []  # reported with the others
-    problem = vocabulary_problem(role, shape, actors)
+    problem = vocabulary_problem(role, shape, actors, config)
     return [f"{role.section}.load={folder!r}: {problem}; give a model of its vocabulary"] if problem else []
 
 
@@ -110,7 +110,8 @@ def _other_vocabularies(config: Config, tokenizer: Tokenizer) -> list[str]:
     """Of roles with tokenizers of their own, which would give the actor's ids another meaning."""
     problems = []
     for role in config.roles:
-        folder = role.section_of(config).load if role.has_own_model else ""
+        is_alike = role.has_own_model and not reads_own_tokens(role, config)
+        folder = role.section_of(config).load if is_alike else ""
         if folder and any((Path(folder) / name).is_file() for name in TOKENIZER_FILES):
             try:
                 other = Tokenizer(folder).vocabulary

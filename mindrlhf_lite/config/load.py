@@ -143,6 +143,9 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
         try:
             value = load_yaml(f"[{text}]" if is_list and not text.startswith("[") else text)
         except yaml.YAMLError:
+            if types.get(key) is str:  # "Q: {question}"
+                overrides[key] = text
+                continue
             if types.get(key) != list[str]:
                 problems.append(f"{key}={short_repr(text)}: not a valid value")
                 continue

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mindrlhf_lite.config.dotted import by_dotted_key
-from mindrlhf_lite.config.roles import ROLES, RoleSpec
+from mindrlhf_lite.config.roles import ROLES, RoleSpec, reads_own_tokens
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.errors import UserError, short_repr
 from mindrlhf_lite.files.json_file import read_json
@@ -115,11 +115,12 @@ def shape_of_role(config: Config, role: RoleSpec, actors: ModelConfig) -> ModelC
     return shape.scoring if role.gives_scores else shape
 
 
-def vocabulary_problem(role: RoleSpec, shape: ModelConfig, actors: ModelConfig) -> str:
+def vocabulary_problem(role: RoleSpec, shape: ModelConfig, actors: ModelConfig, config: Config) -> str:
     """Why a role's model cannot score the actor's tokens; "": it can. Beyond the tokenizer's ids an embedding is
     padding, of which a model of another size may have more.
     """
-    if shape.vocab_size == actors.vocab_size or (role.has_own_model and shape.vocab_size > actors.vocab_size):
+    is_larger = role.has_own_model and shape.vocab_size > actors.vocab_size
+    if shape.vocab_size == actors.vocab_size or is_larger or reads_own_tokens(role, config):
         return ""
     return f"vocabulary of {shape.vocab_size}, the actor's has {actors.vocab_size}"
 

@@ -116,6 +116,11 @@ def scoring_roles(config: Config) -> list[RoleSpec]:
     return [role for role in config.roles if role.scores]
 
 
+def reads_own_tokens(role: RoleSpec, config: Config) -> bool:
+    """Whether it reads texts in its own tokens, not the actor's: a reward model with a template."""
+    return role is REWARD_MODEL and bool(config.reward_config.reward_model.template)
+
+
 def following_roles(config: Config) -> list[RoleSpec]:
     return [role for role in config.roles if role.follows_actor(config)]
 

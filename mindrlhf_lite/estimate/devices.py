@@ -38,7 +38,7 @@ class Device:
     call_s: float = 0.3e-3  # of a compiled graph, from Python
     token_s: float = 0.3e-3  # what the host does between two decoding steps
     pageable_bytes_per_s: float = 3.4e9  # to and from other memory of the host's; nothing is copied so
-    half_rows: float = 126.0  # of a product at half of its efficiency: computing takes as long as reading its weights
+    half_rows: float = 126.0  # of a product at half of its efficiency: reading its weights takes as long as computing
     overlaps: bool = True  # kernels are started while others compute; on a CPU one after the other
     factors: Mapping[str, float] = field(default_factory=dict)  # measured over estimated seconds, by phase
 
@@ -64,6 +64,7 @@ CPU = Device(
     collective_s=150e-6,
     call_s=150e-6,
     token_s=300e-6,
+    half_rows=15.0,  # 60 GFLOP/s and 8 GB/s, in numbers of four bytes
     overlaps=False,
 )
 
@@ -94,6 +95,8 @@ def read_device(path: str) -> Device:
             raise UserError(f"{path}: {key}: unknown; known are {', '.join(fields)}")
         if not _is_usable(key, value):
             raise UserError(f"{path}: {key}={value!r}: not such a figure as tools/calibrate.py writes")
+    if not values.get("overlaps", True):
+        values.setdefault("half_rows", CPU.half_rows)  # older tables do not have it
     return Device(**values)
 
 

@@ -20,7 +20,7 @@ from mindrlhf_lite.reshard.blocks import blocks_of_receiver
 from mindrlhf_lite.reshard.buckets import message_bytes
 from mindrlhf_lite.reshard.plan import last_plan
 from mindrlhf_lite.shapes.adapters import is_adapter
-from mindrlhf_lite.shapes.buckets import LEAST_PREFILLED, MOST_PREFILLED
+from mindrlhf_lite.shapes.buckets import prefill_rows
 from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.shapes.parameters import FLOAT32_BYTES, count_parameters, parameter_specs
 from mindrlhf_lite.swap.phases import optimizer_part
@@ -96,10 +96,10 @@ class StepWork:
             whole = 2 * slots * shape.vocab_size * (dims.tensor - 1) / dims.tensor / min(dims.tensor - 1, 7)
             is_whole = sampling_params(config.generate_config.sampling_config).has_filters
             step = step.plus(Work(collectives=2, sent_bytes=whole if is_whole else 0))
-        # what takes a free slot brings its prompt with it, and on a device padding
-        later, on_cpu = max(0, completions - slots), config.context.device_target == "CPU"
-        count, padded = prompts + later, max(self.prompt, LEAST_PREFILLED if on_cpu else MOST_PREFILLED)
-        tokens = prompts * self.prompt + later * padded
+        # as if each that takes a free slot came alone: with its prompt, and on a device padding
+        first, later = -(-min(slots, completions) // rl.num_generations), max(0, completions - slots)
+        rows = prefill_rows(self.prompt, slots)[config.context.device_target != "CPU"]
+        count, tokens = first + later, self.prompt * (first + later * rows)
         prefill = Work(
             flops=2 * weights * tokens,
             row_flops=2 * weights * count,
@@ -221,7 +221,8 @@ class StepWork:
         )
         share = 1.0 if self.has_adapters else self.item / FLOAT32_BYTES  # adapters are float32
         work = Work(memory_bytes=2 * copied * share, launches=pieces * self.kernels.piece)
-        if self.config.context.device_target == "CPU":  # ranks of one host write into memory that the others read
+        rl, on_cpu = self.config.rl_config, self.config.context.device_target == "CPU"
+        if on_cpu and rl.reshard_transport != "collective":  # of one host: written into memory that the others read
             return work.plus(Work(memory_bytes=2 * received * share))
         return work.plus(Work(messages=messages, sent_bytes=received * share))
 

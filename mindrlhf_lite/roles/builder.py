@@ -121,7 +121,7 @@ class Builder:
             shape = shape_of_role(self.config, role, self.shape)
         else:
             shape = ModelConfig.from_dir(folder)
-        if problem := vocabulary_problem(role, shape, self.shape):
+        if problem := vocabulary_problem(role, shape, self.shape, self.config):
             raise UserError(f"{role.section}.load={folder}: {problem}")
         return shape
 

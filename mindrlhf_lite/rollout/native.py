@@ -1,9 +1,9 @@
 """The native rollout engine: continuous batching over a fixed number of slots.
 
-Every decode step runs all slots, busy or idle, over the whole cache, and a prompt's prefill depends on its own length
-bucket only: matrix products on CPU round differently for different shapes, so fixed shapes are what makes a
-completion's tokens independent of what shares its batch. A finished sequence frees its slot at once for the next one in
-the queue.
+Every decode step runs all slots, busy or idle, over the whole cache, and prompts of one length bucket are prefilled in
+one shape: matrix products on CPU round differently for different shapes, so fixed shapes are what makes a completion's
+tokens independent of what shares its batch. The native form's products keep rows apart, and few prompts take less. A
+finished sequence frees its slot at once for the next one in the queue.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from mindrlhf_lite.rollout.native_graphs import (
 )
 from mindrlhf_lite.rollout.protocol import OnFinished, Turns
 from mindrlhf_lite.rollout.running_sequence import RunningSequence
-from mindrlhf_lite.shapes.buckets import LEAST_PREFILLED, MOST_PREFILLED, default_buckets, round_up
+from mindrlhf_lite.shapes.buckets import default_buckets, prefill_rows, round_up
 from mindrlhf_lite.turns import Restart
 from mindrlhf_lite.types import Completion, FinishReason, GenerateRequest, SamplingParams
 
@@ -120,8 +120,7 @@ class NativeEngine:
         self, prompts: Sequence[tuple[int, ...]], width: int, slots_by_prompt: Sequence[Sequence[int]], caches: tuple
     ) -> None:
         """Writes the keys and values of `prompts`, padded to `width` tokens, into their slots."""
-        least = -(-LEAST_PREFILLED // width)
-        most = max(min(MOST_PREFILLED // width, self.num_slots), least)
+        least, most = prefill_rows(width, self.num_slots)
         for start in range(0, len(prompts), most):
             # one that takes a free slot brings few with it; other products may give other bits in another shape
             rows = least if self.is_native and len(prompts) - start <= least else most
@@ -131,7 +130,7 @@ class NativeEngine:
             for row, (prompt, targets) in enumerate(chosen):
                 token_ids[row, : len(prompt)] = prompt
                 pairs += [(row, slot) for slot in targets]
-            # two shapes: prompts of one sample, and of several
+            # two shapes each: prompts of one sample, and of several
             count = rows if len(pairs) <= rows else self.num_slots
             pairs += [pairs[-1]] * (count - len(pairs))  # fills up by writing the same slot again
             source_rows, slots = np.array(pairs, np.int32).T

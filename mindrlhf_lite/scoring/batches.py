@@ -108,6 +108,7 @@ def pack(sequences: Sequence[TrainSequence], shapes: StreamShapes, shares_prompt
             waiting.appendleft(rest)
             packed.append(stream)
             stream, room = [], shapes.stream_for(left, prompt_length + own(rest[0]))
+            assert prompt_length + own(rest[0]) <= room, "a sequence longer than the longest"
     return [members for members in (*packed, stream) if members]
 
 

@@ -8,7 +8,9 @@ import numpy as np
 
 from mindrlhf_lite.config.schema import Config
 from mindrlhf_lite.data.tokenizer import Tokenizer
+from mindrlhf_lite.errors import UserError, short_repr
 from mindrlhf_lite.rewards.model_template import CHAT, filled, question_of
+from mindrlhf_lite.shapes.model_config import ModelConfig
 from mindrlhf_lite.trainer.annotation import as_sequences
 from mindrlhf_lite.types import Prompt, ScoredGroup, TrainSequence
 
@@ -24,7 +26,15 @@ def reader_of(config: Config, first: Prompt) -> Reader:
     model = config.reward_config.reward_model
     if not model.template:
         return as_sequences
-    texts = RewardTexts(model.template, Tokenizer(model.load), config.rl_config.seq_length)
+    tokenizer, given = Tokenizer(model.load), f"reward_config.reward_model.template={short_repr(model.template)}"
+    if model.template.startswith(CHAT) and not tokenizer.has_chat_template:
+        raise UserError(f"{given}: {model.load} has no chat template; write the text, with {{completion}}")
+    shape = ModelConfig.from_dir(model.load)
+    if tokenizer.num_ordinary > shape.vocab_size:
+        raise UserError(
+            f"{given}: the tokenizer of {model.load} has {tokenizer.num_ordinary} tokens, its model {shape.vocab_size}"
+        )
+    texts = RewardTexts(model.template, tokenizer, config.rl_config.seq_length)
     texts.text(first, first.gold)
     return texts.sequences
 
@@ -41,7 +51,7 @@ class RewardTexts:
         for scored in groups:
             group = scored.group
             ids = self._tokenizer.encode_batch([self.text(group.prompt, text) for text in group.texts])
-            ids = [each[-self._longest :] or [0] for each in ids]  # a token, also of no text
+            ids = [[0] * (2 - len(each)) + each[-self._longest :] for each in ids]  # two tokens, also of no text
             shared = max(1, _shared(ids))
             found += [TrainSequence.of(np.array(each, np.int32), shared) for each in ids]
         return found

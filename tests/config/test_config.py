@@ -146,6 +146,14 @@ def test_command_line_beats_yaml_and_short_flags_work(values, tmp_path):
     assert config.rl_config.beta == 1e-3 and config.rl_config.seed == 7 and config.rl_config.num_generations == 8
 
 
+def test_texts_are_taken_as_they_are_typed():
+    """Also those that YAML would read as something else, or not at all."""
+    for text in ("{prompt} is {completion}!", "Q: {question} A: {completion}", "7", "[a", "yes"):
+        assert parse_overrides([f"--reward_config.reward_model.template={text}"]) == {
+            "reward_config.reward_model.template": text
+        }
+
+
 def test_overrides_need_values():
     with pytest.raises(ConfigError, match="a value is missing"):
         parse_overrides(["--rl_config.seed"])

@@ -38,16 +38,16 @@ def reward_model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def other_model(reward_model, tmp_path_factory):
-    """With more tokens than the actor has, and a chat template."""
+    """Of fewer tokens with other numbers, and with a chat template."""
     folder = tmp_path_factory.mktemp("reward") / "other"
-    given = ModelConfig.from_dir(reward_model)
-    shape = replace(given, vocab_size=given.vocab_size + 32)
+    characters = sorted({*map(chr, range(32, 127)), "Ċ", "Ġ"})[::-1]
+    shape = replace(ModelConfig.from_dir(reward_model), vocab_size=len(characters) + 1)
     save_hf_model(folder, shape, random_weights(shape), None, None)
-    for name in ("vocab.json", "merges.txt"):
-        shutil.copy(reward_model / name, folder / name)
-    settings = json.loads((reward_model / "tokenizer_config.json").read_text())
+    (folder / "vocab.json").write_text(json.dumps({text: number for number, text in enumerate(characters)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
     turns = "{% for each in messages %}{{ each.role }}: {{ each.content }}\n{% endfor %}"
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": turns}))
+    settings = {"tokenizer_class": "Qwen2Tokenizer", "chat_template": turns, "eos_token": "~", "pad_token": "~"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"unk_token": "~"}))
     return folder
 
 
@@ -100,10 +100,11 @@ def test_it_reads_texts_by_its_own_template(data, other_model, tmp_path, templat
     assert result.returncode == 0, result.stderr
     shape, tokenizer = ModelConfig.from_dir(other_model), Tokenizer(str(other_model))
     scorer = LastTokenScorer(Decoder(shape, load_weights(other_model, shape), False, 64))
+    longest = json.loads((tmp_path / "run/summary.json").read_text())["config"]["rl_config"]["seq_length"]
     for row in completions(tmp_path / "run", 1):
         text = read.format(prompt=row["prompt"], completion=row["completion"])
-        sequence = TrainSequence.of(np.array(tokenizer.encode(text), np.int32), 1)
-        batch = make_microbatch([sequence], StreamShapes(64, 64), token_mean, BatchTotals(1, 1, 1))
+        sequence = TrainSequence.of(np.array(tokenizer.encode(text)[-longest:], np.int32), 1)
+        batch = make_microbatch([sequence], StreamShapes(longest, longest), token_mean, BatchTotals(1, 1, 1))
         assert scorer.score(batch)[0] == pytest.approx(row["rewards"][NAME], abs=1e-4)
 
 
@@ -113,12 +114,16 @@ def test_texts_that_begin_alike_share_their_beginning():
             return [list(map(ord, text)) for text in texts]
 
     prompt = Prompt(0, (1,), "2+3", "5", 1, columns={"question": "{completion}?"})
-    group = SimpleNamespace(prompt=prompt, texts=["abc", "abd", "ab"])
+    group = SimpleNamespace(prompt=prompt, texts=["abc", "abx", "ab"])
     texts = RewardTexts("{question} {completion}", Letters(), 8)
     found = texts.sequences([SimpleNamespace(group=group)])
     read = ["".join(map(chr, each.token_ids)) for each in found]
-    assert read == ["ion}? abc"[-8:], "ion}? abd"[-8:], "tion}? ab"[-8:]]  # the last eight
+    assert read == ["ion}? abc"[-8:], "ion}? abx"[-8:], "tion}? ab"[-8:]]  # the last eight
     assert [each.prompt_length for each in found] == [1, 1, 1]
+    short = RewardTexts("{completion}", Letters(), 8)
+    few = short.sequences([SimpleNamespace(group=SimpleNamespace(prompt=prompt, texts=["56", "5", ""]))])
+    assert [each.token_ids.tolist() for each in few] == [[53, 54], [0, 53], [0, 0]]
+    assert all(each.completion_length == 1 for each in few)
     alike = RewardTexts("{question} {completion}", Letters(), 80).sequences([SimpleNamespace(group=group)])
     assert {each.prompt_length for each in alike} == {len("{completion}? ab") - 1}
 
@@ -141,12 +146,15 @@ def test_two_ranks_are_one(data, one_rank, reward_model, tmp_path):
         (["load={model}", "weight=1e30"], "reward_config.reward_model.weight=1e+30: must be a number of at most"),
         (["weight=0.5"], "there is no reward model; set reward_config.reward_model.load"),
         (["load={model}", "template=Q: A:"], "template='Q: A:': must hold {completion} once"),
-        (["load={model}", "template=chat:question"], "has no column 'question'; convert it with"),
+        (["load={model}", "template=chat:question"], "has no chat template; write the text, with {completion}"),
+        (["load={other}", "template=chat:question"], "has no column 'question'; convert it with"),
+        (["load={other}"], "vocabulary of 98, the actor's has"),
         (["load={model}", "parallel_config.model_parallel=3"], "reward_config.reward_model.parallel_config"),
     ],
 )
-def test_mistakes(data, reward_model, tmp_path, given, said):
+def test_mistakes(data, reward_model, other_model, tmp_path, given, said):
     words = [each.replace("{actor}", str(data / "model")).replace("{model}", str(reward_model)) for each in given]
+    words = [each.replace("{other}", str(other_model)) for each in words]
     result = single(data, tmp_path / "never", *(f"--reward_config.reward_model.{each}" for each in words))
     assert result.returncode == 2 and said in result.stderr, result.stderr
 

@@ -13,7 +13,7 @@ class RewardModelRole:
     load: str = setting(
         "",
         "folder of a reward model (ForSequenceClassification with one label); without a template it has the actor's "
-        "vocabulary; python -m mindrlhf_lite.reward_model makes one); empty: none",
+        "vocabulary; python -m mindrlhf_lite.reward_model makes one; empty: none",
         resume=FREE,
     )
     model_config: str = setting("", "as ref_config.model_config", resume=FREE)
