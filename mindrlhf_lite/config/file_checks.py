@@ -81,7 +81,8 @@ def _problems_of_models(config: Config) -> list[str]:
             problems += _problems_of_own_model(role, own, config)
         if own and (own != config.actor_config.load or role.gives_scores):
             needs_scores = role.gives_scores and (not role.is_trained or _gives_scores(own))  # a critic begins with any
-            problems += _model_problems(f"{role.section}.load", own, config, needs_scores)
+            own_tokens = reads_own_tokens(role, config)
+            problems += _model_problems(f"{role.section}.load", own, config, needs_scores, own_tokens)
     return problems
 
 
@@ -247,7 +248,9 @@ def has_run(output_dir: Path, checkpoint_dir: Path) -> bool:
     return (metrics.is_file() and metrics.stat().st_size > 0) or any(checkpoint_dir.glob("step_*"))
 
 
-def _model_problems(key: str, folder: str, config: Config, may_score: bool = False) -> list[str]:
+def _model_problems(
+    key: str, folder: str, config: Config, may_score: bool = False, own_tokens: bool = False
+) -> list[str]:
     try:
         model = ModelConfig.from_dir(folder)
         shapes = tensor_shapes(Path(folder), model)
@@ -257,7 +260,7 @@ def _model_problems(key: str, folder: str, config: Config, may_score: bool = Fal
     if model.has_score and not may_score:
         return [f"{key}={folder!r}: a reward model, which writes no text; give a language model"]
     if may_score and not config.trains_scores:
-        return _scoring_problems(f"{key}={folder!r}", model, config)
+        return _scoring_problems(f"{key}={folder!r}", model, config, own_tokens)
     rl = config.rl_config
     for setting, name in (("model_name", rl.model_name), ("tokenizer_type", rl.tokenizer_type)):
         if name and model.model_type not in _MODEL_TYPES[name]:
@@ -271,7 +274,7 @@ def _model_problems(key: str, folder: str, config: Config, may_score: bool = Fal
     return []
 
 
-def _scoring_problems(given: str, model: ModelConfig, config: Config) -> list[str]:
+def _scoring_problems(given: str, model: ModelConfig, config: Config, own_tokens: bool) -> list[str]:
     """Of a reward model that scores what the actor writes."""
     if not model.has_score:
         return [
@@ -281,7 +284,7 @@ def _scoring_problems(given: str, model: ModelConfig, config: Config) -> list[st
         size = ModelConfig.from_dir(config.actor_config.load).vocab_size
     except ValueError:
         return []  # reported elsewhere
-    if model.vocab_size != size and not config.reward_config.reward_model.template:
+    if model.vocab_size != size and not own_tokens:
         return [
             f"{given}: a vocabulary of {model.vocab_size}, the actor's has {size}; it must be the same, or it "
             "needs a reward_config.reward_model.template"

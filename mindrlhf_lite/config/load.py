@@ -139,18 +139,18 @@ def parse_overrides(arguments: Sequence[str]) -> dict[str, Any]:
             text = arguments[index]
             index += 1
         key = FLAGS.get(key, key)
+        if types.get(key) is str:  # as it is typed
+            overrides[key] = text
+            continue
         is_list = str(types.get(key, "")).startswith("list")
         try:
             value = load_yaml(f"[{text}]" if is_list and not text.startswith("[") else text)
         except yaml.YAMLError:
-            if types.get(key) is str:  # "Q: {question}"
-                overrides[key] = text
-                continue
             if types.get(key) != list[str]:
                 problems.append(f"{key}={short_repr(text)}: not a valid value")
                 continue
             value = [word.strip() for word in text.split(",")]  # texts with signs that YAML gives a meaning, such as *
-        overrides[key] = text if types.get(key) is str else value
+        overrides[key] = value
     if problems:
         raise ConfigError(problems)
     return overrides

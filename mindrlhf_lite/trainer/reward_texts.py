@@ -60,8 +60,8 @@ class RewardTexts:
         """Raises UserError where the data lacks a column, or the chat template fails."""
         if not self._template.startswith(CHAT):
             return filled(self._template, prompt, completion)
-        turns = (("user", question_of(self._template, prompt)), ("assistant", completion))
-        messages = [{"role": role, "content": content} for role, content in turns]
+        question = {"role": "user", "content": question_of(self._template, prompt)}
+        messages = [question, {"role": "assistant", "content": completion}]
         return self._tokenizer.apply_chat_template(messages, begins_answer=False)
 
 

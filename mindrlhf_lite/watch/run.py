@@ -178,12 +178,11 @@ class WatchedRun:
 def lines_of(run: WatchedRun) -> list[str]:
     """How a run stands, for a console."""
     run.look()
-    if run.state == "waiting":
-        return [f"{run.name}: waiting; {run.folder} has no steps of a run yet"]
     phase = f", {run.phase}" if run.phase and run.state != "finished" else ""
     concerns = [f"  steps {each.first_step} to {each.last_step}: {each.text}" for each in run.concerns]
+    stands = f"{run.state}, step {run.step} of {run.last_step}{phase}"
     return [
-        f"{run.name}: {run.state}, step {run.step} of {run.last_step}{phase}",
+        f"{run.name}: " + (f"waiting; {run.folder} has no steps of a run yet" if run.state == "waiting" else stands),
         *concerns,
         *(f"  cannot be read: {text}" for text in run.damages),
     ]
